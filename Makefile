@@ -1,0 +1,31 @@
+# `make` alone lists the targets. Everything runs in .venv, which `setup` makes.
+PYTHON ?= python3
+VENV_PYTHON := .venv/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help setup quickstart test test-all lint clean distclean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup:  ## create or complete .venv (PYTHON=python3.11 picks the interpreter)
+	@bash tools/setup_env.sh "$(PYTHON)"
+
+quickstart: setup  ## make the data, train and evaluate a detector and a segmentor, show the table
+	$(VENV_PYTHON) tools/quickstart.py
+
+test: setup  ## run the tests that CI runs
+	$(VENV_PYTHON) -m pytest -m "not slow"
+
+test-all: setup  ## run every test, the long ones too
+	$(VENV_PYTHON) -m pytest
+
+lint: setup  ## check the code with ruff
+	$(VENV_PYTHON) -m ruff check .
+
+clean:  ## remove .venv and build products; data/ and work_dirs/ stay
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean  ## clean, and remove what quickstart made in data/ and work_dirs/ as well
+	rm -rf data/digit_scenes* work_dirs/quickstart

@@ -1,0 +1,1 @@
+"""Sizes, speed, attention maps, tables: what the command lines in ``tools/`` call."""

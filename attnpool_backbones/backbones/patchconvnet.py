@@ -1,0 +1,228 @@
+"""PatchConvNet: a columnar convolutional trunk with attention-based aggregation.
+
+Augmenting Convolutional networks with attention-based aggregation, arXiv 2112.13692.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from mmcv.cnn.bricks import DropPath
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from attnpool_backbones.backbones.base import DenseBackbone, taps_of_depth
+from attnpool_backbones.layers.attention_pooling import AttentionPooling, PooledTokens
+from attnpool_backbones.layers.folding import fold_affine_before, fold_scale_after
+from attnpool_backbones.layers.norm import LayerNorm2d, build_map_norm
+from attnpool_backbones.layers.squeeze_excite import SqueezeExcite
+from attnpool_backbones.registry import MODELS
+
+SE_RATIO = 4
+"""Width of a block over that of its squeeze-and-excitation bottleneck."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchConvNetArch:
+    """The numbers that make a PatchConvNet."""
+
+    width: int
+    """Channels of the whole trunk; a multiple of 8."""
+    depth: int
+    """Blocks."""
+    layer_scale_init: float = 1e-6
+    """Initial layer scale of the blocks and of the pooling layer."""
+    num_class_tokens: int = 1
+    """Queries of the pooling layer: one, or one per class."""
+    stride: int = 16
+    """Of the stem, a power of two; one 3x3 convolution of stride 2 for each factor of two."""
+
+
+class ConvStem(nn.Sequential):
+    """3x3 convolutions of stride 2 without bias, GELU between them, nothing behind the last.
+
+    Args:
+        width: Output channels; each convolution doubles the channels of the one before.
+        stride: Of the whole stem, a power of two.
+    """
+
+    def __init__(self, width: int, stride: int):
+        steps = stride.bit_length() - 1
+        widths = [3, *(width >> (steps - 1 - i) for i in range(steps))]
+        layers: list[nn.Module] = []
+        for w_in, w_out in zip(widths[:-1], widths[1:], strict=True):
+            layers += [nn.Conv2d(w_in, w_out, 3, stride=2, padding=1, bias=False), nn.GELU()]
+        super().__init__(*layers[:-1])
+
+
+class PatchConvBlock(nn.Module):
+    """Residual block of the trunk: 1x1, depthwise 3x3, squeeze-and-excitation, 1x1; no widening.
+
+    Args:
+        width: Channels.
+        layer_scale_init: Initial layer scale.
+        drop_path: Probability of dropping the branch of a sample.
+        norm_cfg: Of the norm in front of the branch.
+    """
+
+    def __init__(self, width: int, layer_scale_init: float, drop_path: float, norm_cfg: dict):
+        super().__init__()
+        self.norm = build_map_norm(norm_cfg, width)
+        self.conv1 = nn.Conv2d(width, width, 1)
+        self.dwconv = nn.Conv2d(width, width, 3, padding=1, groups=width)
+        self.se = SqueezeExcite(width, width // SE_RATIO)
+        self.conv2 = nn.Conv2d(width, width, 1)
+        self.gamma = nn.Parameter(torch.full((width,), layer_scale_init))
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv1(self.norm(x))  # B, C, H, W throughout
+        y = self.dwconv(F.gelu(y))
+        y = self.se(F.gelu(y))
+        return x + self.drop_path(self._scaled_conv2(y))
+
+    def _scaled_conv2(self, y: Tensor) -> Tensor:
+        if self.gamma is None:
+            return self.conv2(y)
+        # Scaling the weight instead of the map saves a pass over the map and its copy for backward.
+        weight = self.conv2.weight * self.gamma.view(-1, 1, 1, 1)
+        return F.conv2d(y, weight, self.conv2.bias * self.gamma)
+
+    def fold(self) -> None:
+        """Folds the layer scale and the norm's affine part (BatchNorm: all of it) for inference."""
+        if self.gamma is None:
+            return
+        fold_scale_after(self.conv2, self.gamma)
+        self.gamma = None
+        if isinstance(self.norm, LayerNorm2d):
+            fold_affine_before(self.conv1, self.norm.weight, self.norm.bias)
+            self.norm.weight = self.norm.bias = None
+        elif isinstance(self.norm, _BatchNorm):
+            scale = self.norm.weight * torch.rsqrt(self.norm.running_var + self.norm.eps)
+            shift = self.norm.bias - self.norm.running_mean * scale
+            fold_affine_before(self.conv1, scale, shift)
+            self.norm = nn.Identity()
+
+
+@MODELS.register_module()
+class PatchConvNet(DenseBackbone):
+    """PatchConvNet (arXiv 2112.13692).
+
+    Every block works at the stem's stride of 16; ``ScalePyramid`` turns the taps (or the last map)
+    into strides 4, 8, 16 and 32. Maps are ``channels_last``.
+
+    Args:
+        arch: ``'s60'``, ``'s120'``, ``'b60'``, ``'b120'``, ``'l60'``, ``'l120'``, ``'s60_multi'``
+            (one class token per class), ``'nano'`` (for CPU work, ours), or a mapping with the
+            fields of :class:`PatchConvNetArch`.
+        out_indices: Blocks whose outputs are returned. Default: 1/3, 1/2, 2/3 and 1 of the depth.
+        drop_path_rate: Stochastic depth, arXiv 1603.09382.
+        drop_path_schedule: ``'constant'`` (the same rate in every block, as released) or
+            ``'linear'`` (0 in the first block, ``drop_path_rate`` in the last).
+        norm_cfg: ``dict(type='LN')`` as released, or a BatchNorm for large batches, which
+            ``switch_to_deploy`` folds into the convolutions.
+        pooling: Whether to build the attention-pooling layer and the norm behind it, for
+            :meth:`forward_pooled`. The maps do not depend on them, so keep it off in dense training.
+        frozen_stages: See :class:`DenseBackbone`; a stage is a block.
+        norm_eval: See :class:`DenseBackbone`.
+        with_cp: See :class:`DenseBackbone`.
+        init_cfg: See :class:`DenseBackbone`.
+    """
+
+    Arch = PatchConvNetArch
+    archs = {
+        'nano': PatchConvNetArch(width=128, depth=8, layer_scale_init=1.0, stride=8),
+        's60': PatchConvNetArch(width=384, depth=60, layer_scale_init=1e-4),
+        's120': PatchConvNetArch(width=384, depth=120),
+        'b60': PatchConvNetArch(width=768, depth=60),
+        'b120': PatchConvNetArch(width=768, depth=120),
+        'l60': PatchConvNetArch(width=1024, depth=60),
+        'l120': PatchConvNetArch(width=1024, depth=120),
+        's60_multi': PatchConvNetArch(
+            width=384, depth=60, layer_scale_init=1e-4, num_class_tokens=1000
+        ),
+    }
+    trunk = 'blocks'
+
+    def __init__(
+        self,
+        arch: str | Mapping[str, Any] = 's60',
+        out_indices: int | Sequence[int] | None = None,
+        drop_path_rate: float = 0.0,
+        drop_path_schedule: str = 'constant',
+        norm_cfg: Mapping[str, Any] | None = None,
+        pooling: bool = False,
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        with_cp: bool = False,
+        init_cfg: dict | list[dict] | None = None,
+    ):
+        super().__init__(
+            arch,
+            frozen_stages=frozen_stages,
+            norm_eval=norm_eval,
+            with_cp=with_cp,
+            init_cfg=init_cfg,
+        )
+        width, depth, stride = self.arch.width, self.arch.depth, self.arch.stride
+        if stride < 4 or stride & (stride - 1) or width % (stride // 2):
+            raise ValueError(
+                f'PatchConvNet needs a stride that is a power of two from 4 on and a width '
+                f'divisible by half of it, not stride={stride}, width={width}'
+            )
+        taps = taps_of_depth(depth) if out_indices is None else out_indices
+        self.out_indices = self.resolve_out_indices(taps, depth)
+        self.out_channels = (width,) * len(self.out_indices)
+        self.out_strides = (stride,) * len(self.out_indices)
+
+        rates = self.drop_path_rates(drop_path_rate, drop_path_schedule, depth)
+        self.stem = ConvStem(width, stride)
+        self.blocks = nn.ModuleList(
+            PatchConvBlock(
+                width, self.arch.layer_scale_init, rates[i], dict(norm_cfg or dict(type='LN'))
+            )
+            for i in range(self.out_indices[-1] + 1)
+        )
+        self.pool = self.pool_norm = None
+        if pooling:
+            self.pool = AttentionPooling(
+                width,
+                num_tokens=self.arch.num_class_tokens,
+                layer_scale_init=self.arch.layer_scale_init,
+            )
+            self.pool_norm = nn.LayerNorm(width, eps=1e-6)
+        self.finish_init()
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Computes the taps; see :meth:`DenseBackbone.forward`."""
+        self.check_input(x)
+        x = self.stem(x.contiguous(memory_format=torch.channels_last))  # B, C, H/16, W/16
+        taps = []
+        for index, block in enumerate(self.blocks):
+            x = self.run_block(block, x)  # B, C, H/16, W/16
+            if index in self.out_indices:
+                taps.append(x)
+        return tuple(taps)
+
+    def forward_pooled(self, x: Tensor, return_maps: bool = True) -> PooledTokens:
+        """Computes image-level features by attention pooling of the last block's map.
+
+        Args:
+            x: Images, B, 3, H, W.
+            return_maps: Whether to return the attention maps as well.
+
+        Returns:
+            The normalised class tokens B, K, C and the attention maps B, K, H/16, W/16.
+
+        Raises:
+            RuntimeError: Built with ``pooling=False``, or without the last block.
+        """
+        if self.pool is None or len(self.blocks) < self.arch.depth:
+            raise RuntimeError(
+                f'forward_pooled needs PatchConvNet(pooling=True) with the last block '
+                f'({self.arch.depth - 1}) in out_indices, which are {self.out_indices}'
+            )
+        tokens, maps = self.pool(self(x)[-1], return_maps=return_maps)
+        return PooledTokens(self.pool_norm(tokens), maps)

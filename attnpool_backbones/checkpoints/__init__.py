@@ -1,0 +1,21 @@
+"""Checkpoints: reads, recognises, converts and loads weights of any known origin."""
+
+from attnpool_backbones.checkpoints.converting import convert_file
+from attnpool_backbones.checkpoints.format import CheckpointFormat
+from attnpool_backbones.checkpoints.formats import FORMATS, recognise
+from attnpool_backbones.checkpoints.loading import CheckpointMismatch, load_pretrained
+from attnpool_backbones.checkpoints.reading import UnsafeCheckpoint, read_checkpoint
+from attnpool_backbones.checkpoints.report import ConvertReport, LoadReport
+
+__all__ = [
+    'FORMATS',
+    'CheckpointFormat',
+    'CheckpointMismatch',
+    'ConvertReport',
+    'LoadReport',
+    'UnsafeCheckpoint',
+    'convert_file',
+    'load_pretrained',
+    'read_checkpoint',
+    'recognise',
+]

@@ -1,0 +1,84 @@
+"""Converts a checkpoint file of any known origin into one with this package's names."""
+
+import hashlib
+import os
+from os import PathLike
+from pathlib import Path
+
+import torch
+from safetensors.torch import save as to_safetensors
+from torch import Tensor
+
+from attnpool_backbones.checkpoints.formats import FORMATS, recognise
+from attnpool_backbones.checkpoints.listing import list_names
+from attnpool_backbones.checkpoints.reading import read_checkpoint
+from attnpool_backbones.checkpoints.report import ConvertReport
+
+SUFFIXES = ('.safetensors', '.pth', '.pt')
+"""Endings of the files that can be written."""
+
+
+def convert_file(
+    source: str | PathLike,
+    destination: str | PathLike,
+    *,
+    publish: bool = False,
+    ema: bool = False,
+) -> ConvertReport:
+    """Writes the weights of a published checkpoint under this package's names.
+
+    Optimizers and the like are left behind; every tensor of the backbone, its pooling layer and its
+    classifier is kept. The destination appears complete or not at all, and the same source always
+    gives the same bytes.
+
+    Args:
+        source: As :func:`read_checkpoint` takes it.
+        destination: File ending in ``.safetensors``, ``.pth`` or ``.pt``; its folder is made.
+        publish: Adds ``-`` and the first 8 hexadecimal digits of the file's sha256 to its name.
+        ema: Whether to take the moving average of the weights.
+
+    Raises:
+        FileNotFoundError: No such source.
+        ValueError: A destination of another ending, or a source that is no checkpoint of a family
+            this package knows.
+    """
+    destination = Path(destination)
+    if destination.suffix not in SUFFIXES:
+        raise ValueError(f"'{destination}' must end in one of {', '.join(SUFFIXES)}")
+    raw = read_checkpoint(source, ema=ema)
+    known = recognise(raw)
+    if known is None:
+        raise ValueError(
+            f'{source} is of no known format; its names are {list_names(raw)}; '
+            f'known are {list_names((f.name for f in FORMATS), count=len(FORMATS))}'
+        )
+    # Copies: files have no place for tensors that share memory.
+    weights = {n: v.clone(memory_format=torch.contiguous_format)
+               for n, v in known.convert(raw).items()}  # fmt: skip
+    written = _write(weights, known.backbone, destination, publish)
+    report = ConvertReport(str(source), str(written), known.name, known.backbone)
+    for name in weights:
+        if known.is_leftover(name):
+            report.leftovers.append(name)
+        else:
+            (report.converted if known.is_known(name) else report.unexpected).append(name)
+    return report
+
+
+def _write(weights: dict[str, Tensor], backbone: str, destination: Path, publish: bool) -> Path:
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = destination.with_name(f'.{destination.name}.{os.getpid()}')
+    try:
+        if destination.suffix == '.safetensors':
+            unfinished.write_bytes(to_safetensors(weights, metadata={'backbone': backbone}))
+        else:
+            # Through a file object: torch.save would write the name of a path into the file.
+            with unfinished.open('wb') as file:
+                torch.save({'meta': {'backbone': backbone}, 'state_dict': weights}, file)
+        if publish:
+            digest = hashlib.sha256(unfinished.read_bytes()).hexdigest()
+            destination = destination.with_stem(f'{destination.stem}-{digest[:8]}')
+        os.replace(unfinished, destination)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return destination

@@ -1,0 +1,168 @@
+"""Loads a checkpoint of any known origin into a backbone."""
+
+import logging
+from collections.abc import Mapping
+from os import PathLike
+
+import torch
+from mmengine.logging import MMLogger, print_log
+from torch import Tensor, nn
+
+from attnpool_backbones.checkpoints.format import CheckpointFormat
+from attnpool_backbones.checkpoints.formats import FORMATS, recognise
+from attnpool_backbones.checkpoints.listing import list_names
+from attnpool_backbones.checkpoints.reading import read_checkpoint
+from attnpool_backbones.checkpoints.report import LoadReport
+
+MIN_SHARE = 0.9
+"""Share of a backbone's parameters, counted in elements, that a checkpoint must have."""
+
+# Added by this package for dense prediction; no published file has them.
+_FRESH = 'out_norms.'
+
+
+class CheckpointMismatch(ValueError):
+    """A checkpoint has too few of a model's parameters to be meant for it."""
+
+
+def load_pretrained(
+    model: nn.Module,
+    checkpoint: str | PathLike,
+    prefix: str | None = None,
+    map_location: str | torch.device = 'cpu',
+    *,
+    ema: bool = False,
+    logger: MMLogger | str | None = 'current',
+) -> LoadReport:
+    """Loads an official or own checkpoint into a backbone and logs one short report.
+
+    Tensors of another shape are offered to ``model.adapt_parameter(name, value)``, if the model has
+    it; shapes that differ by trailing ones only (linear and 1x1 convolution) fit as they are.
+
+    Args:
+        model: The backbone; changed in place.
+        checkpoint: As :func:`read_checkpoint` takes it.
+        prefix: What stands in front of the backbone's names in the file. Default: found.
+        map_location: Device on which the file is read.
+        ema: Whether to take the moving average of the weights.
+        logger: Where mmengine's ``print_log`` puts the report; a warning if something is missing
+            or unexpected.
+
+    Raises:
+        CheckpointMismatch: Less than 90 % of the model's parameters, counted in elements and
+            without the output norms added for dense prediction, are in the file. The model is
+            unchanged then.
+        FileNotFoundError: No such file.
+        ValueError: The file is no checkpoint or not a safe one; see :func:`read_checkpoint`.
+    """
+    raw = read_checkpoint(checkpoint, prefix=prefix, ema=ema, map_location=map_location)
+    targets = model.state_dict()
+    known = recognise(raw)
+    own = [f for f in FORMATS if f.backbone in _families(model)]
+    source, used = raw, own
+    if known in own:
+        converted = known.convert(raw)
+        if _overlap(converted, targets) > _overlap(raw, targets):
+            source, used = converted, [known]
+
+    report = LoadReport(str(checkpoint), known.name if known in own else 'own names')
+    fitting = {}
+    for name, target in targets.items():
+        if name not in source:
+            # Files older than this counter of BatchNorm (torch 0.4.1) do without it.
+            if name.endswith('.num_batches_tracked'):
+                continue
+            (report.fresh if name.startswith(_FRESH) else report.missing).append(name)
+            continue
+        value, resized = _fit(model, name, source[name], target)
+        if value is None:
+            report.missing.append(name)
+            report.misshapen[name] = f'{_shape(source[name])} in the file, {_shape(target)} here'
+            continue
+        fitting[name] = value
+        (report.resized if resized else report.loaded).append(name)
+    for name in source:
+        if name not in targets:
+            leftover = any(f.is_leftover(name) for f in used) or _is_unbuilt(model, name)
+            (report.leftovers if leftover else report.unexpected).append(name)
+
+    _require_share(model, report, fitting, known, source)
+    model.load_state_dict(fitting, strict=False)
+    print_log(str(report), logger, logging.INFO if report.clean else logging.WARNING)
+    return report
+
+
+def _families(model: nn.Module) -> list[str]:
+    return [cls.__name__ for cls in type(model).__mro__]
+
+
+def _overlap(state_dict: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> int:
+    return sum(target.numel() for name, target in targets.items() if name in state_dict)
+
+
+def _fit(
+    model: nn.Module, name: str, value: Tensor, target: Tensor
+) -> tuple[Tensor | None, bool]:
+    """Returns the value in the target's shape (None: impossible) and whether it was resized."""
+    if value.shape == target.shape:
+        return value, False
+    if _without_trailing_ones(value) == _without_trailing_ones(target):
+        return value.reshape(target.shape), False
+    adapt = getattr(model, 'adapt_parameter', None)
+    adapted = adapt(name, value) if adapt is not None else None
+    if adapted is None or adapted.shape != target.shape:
+        return None, False
+    return adapted, True
+
+
+def _without_trailing_ones(tensor: Tensor) -> list[int]:
+    shape = list(tensor.shape)
+    while shape and shape[-1] == 1:
+        shape.pop()
+    return shape
+
+
+def _shape(tensor: Tensor) -> str:
+    return 'x'.join(map(str, tensor.shape)) or 'scalar'
+
+
+def _is_unbuilt(model: nn.Module, name: str) -> bool:
+    """Tells whether a name lies in a stage of the variant that no output needs."""
+    trunk, _, rest = name.partition('.')
+    if trunk != getattr(model, 'trunk', None):
+        return False
+    index = rest.partition('.')[0]
+    arch = model.arch
+    depth = len(arch.depths) if hasattr(arch, 'depths') else getattr(arch, 'depth', 0)
+    return index.isdigit() and len(getattr(model, trunk)) <= int(index) < depth
+
+
+def _require_share(
+    model: nn.Module,
+    report: LoadReport,
+    fitting: Mapping[str, Tensor],
+    known: CheckpointFormat | None,
+    source: Mapping[str, Tensor],
+) -> None:
+    sizes = {n: p.numel() for n, p in model.named_parameters() if n not in report.fresh}
+    share = sum(size for n, size in sizes.items() if n in fitting) / max(sum(sizes.values()), 1)
+    if share >= MIN_SHARE:
+        return
+    family = type(model).__name__
+    if known is None:
+        origin = 'Its names are those of no family this package knows.'
+    elif known.backbone not in _families(model):
+        origin = (
+            f'By its names it is a {known.name} checkpoint, '
+            f"for type='attnpool_backbones.{known.backbone}'."
+        )
+    else:
+        origin = f'By its names it is a {known.name} checkpoint, so perhaps of another arch.'
+    shapes = [f'{name} ({text})' for name, text in report.misshapen.items()]
+    raise CheckpointMismatch(
+        f'{report.checkpoint} has only {share:.1%} of the parameters of this {family}, at least '
+        f'{MIN_SHARE:.0%} are needed. {origin}\n'
+        f'  in the file: {list_names(source)}\n'
+        f'  in the model: {list_names(sizes)}'
+        + (f'\n  of other shapes: {list_names(shapes)}' if shapes else '')
+    )

@@ -1,0 +1,3 @@
+from .digit_rendering import CLASSES, PALETTE
+
+__all__ = ['CLASSES', 'PALETTE']

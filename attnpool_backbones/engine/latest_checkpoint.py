@@ -1,0 +1,66 @@
+"""Which checkpoint of a work folder a stopped run goes on from."""
+
+import logging
+import zipfile
+from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
+from mmengine.logging import print_log
+
+__all__ = ['find_resumable_checkpoint', 'is_resumable', 'stored_seed']
+
+RESUME_KEYS = ('meta', 'state_dict', 'message_hub', 'optimizer')
+
+
+def is_resumable(path: Path) -> bool:
+    """Tells whether a file is a whole training checkpoint, with its optimizer.
+
+    Args:
+        path (Path): Any file.
+
+    Returns:
+        bool: False for a missing, cut off or foreign file and for one without optimizer state.
+    """
+    if not zipfile.is_zipfile(path):
+        return False
+    try:
+        # mapped, so that the weights are not read for this question
+        checkpoint = torch.load(path, map_location='cpu', weights_only=True, mmap=True)
+    except (OSError, RuntimeError, ValueError, EOFError, KeyError, UnpicklingError):
+        return False
+    return isinstance(checkpoint, dict) and all(key in checkpoint for key in RESUME_KEYS)
+
+
+def stored_seed(path: str) -> int | None:
+    """Returns the random seed of the run that wrote a checkpoint, None if it is not told."""
+    checkpoint = torch.load(path, map_location='cpu', weights_only=True, mmap=True)
+    return checkpoint['meta'].get('seed')
+
+
+def find_resumable_checkpoint(work_dir: str) -> str | None:
+    """Finds the checkpoint to resume from: the one named by ``last_checkpoint`` if it is whole,
+    else the newest whole one in the folder, with a warning.
+
+    Args:
+        work_dir (str): Work folder of the stopped run.
+
+    Returns:
+        str | None: Path of the checkpoint, None if there is nothing to resume from.
+    """
+    note = Path(work_dir) / 'last_checkpoint'
+    named = Path(note.read_text().strip()) if note.is_file() else None
+    if named is not None and not named.exists():
+        # the work folder may have been moved since
+        named = Path(work_dir) / named.name
+    if named is not None and is_resumable(named):
+        return str(named)
+    by_age = sorted(Path(work_dir).glob('*.pth'), key=lambda file: file.stat().st_mtime)
+    for candidate in reversed(by_age):
+        if is_resumable(candidate):
+            print_log(f'{note} names {named}, which is missing or damaged' if named is not None
+                      else f'{note} is missing', logger='current', level=logging.WARNING)
+            print_log(f'resuming from {candidate}, the newest whole checkpoint',
+                      logger='current', level=logging.WARNING)
+            return str(candidate)
+    return None

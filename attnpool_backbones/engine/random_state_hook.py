@@ -1,0 +1,118 @@
+"""Randomness that does not depend on whether a run was interrupted."""
+
+import logging
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.runner import IterBasedTrainLoop, Runner
+from torch.utils.data import Dataset, get_worker_info
+
+from attnpool_backbones.engine.iter_loop import ResumableIterBasedTrainLoop
+from attnpool_backbones.registry import HOOKS
+
+# first word of a seed, so that data and model never draw the same numbers
+MODEL, DATA = 0, 1
+
+
+def seed_generators(*words: int) -> None:
+    """Seeds Python, numpy and torch from a tuple of numbers.
+
+    Args:
+        words (int): Not negative. Every tuple gives an unrelated state.
+    """
+    states = np.random.SeedSequence(words).generate_state(3)
+    random.seed(int(states[0]))
+    np.random.seed(int(states[1]))
+    torch.manual_seed(int(states[2]))
+
+
+class SeededBatches:
+    """Loads the batches of a dataset, each with random numbers that depend only on its number.
+
+    Set as ``dataset.__getitems__``, which torch calls for every batch, in the process that loads
+    it. Workers take turns, so a worker knows the number of each of its batches.
+
+    Args:
+        dataset (Dataset): Source of the samples.
+        seed (int): Seed of the run.
+        rank (int): Rank of the process in a distributed run.
+        first (int): Number, in the whole run, of the first batch that will be loaded.
+    """
+
+    def __init__(self, dataset: Dataset, seed: int, rank: int, first: int) -> None:
+        self.dataset = dataset
+        self.seed = seed
+        self.rank = rank
+        self.first = first
+        self.loaded = 0
+
+    def __call__(self, indices: Sequence[int]) -> list:
+        worker = get_worker_info()
+        turn, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        number = self.first + turn + self.loaded * workers
+        self.loaded += 1
+        seed_generators(DATA, self.seed, self.rank, number)
+        return [self.dataset[index] for index in indices]
+
+
+@HOOKS.register_module()
+class RandomStateHook(Hook):
+    """Makes a resumed run draw the random numbers of an uninterrupted one.
+
+    mmengine restores weights, optimizer, schedulers and counters, but no random state. With this
+    hook the random numbers of every iteration (dropout, drop path, sampling of RoIs) and of every
+    batch (augmentation, in worker processes too) depend only on the seed of the run, the iteration
+    and the rank. Works with epoch-based training and with
+    :class:`~attnpool_backbones.engine.ResumableIterBasedTrainLoop`. The seed of the run has to be
+    the same: set ``randomness=dict(seed=...)``, or resume by ``tools/train.py``, which takes it
+    from the checkpoint. The number of workers has to be the same only in the sense that batches
+    are numbered, so it may change.
+
+    Persistent workers are started anew at every epoch, because they cannot be told its number.
+    """
+
+    # before any hook that draws random numbers
+    priority = 'VERY_HIGH'
+
+    def before_train(self, runner: Runner) -> None:
+        """Warns of a loop that starts loading before it knows where it resumes.
+
+        Args:
+            runner (Runner): The starting training.
+        """
+        loop = runner.train_loop
+        self.seeds_data = (isinstance(loop, ResumableIterBasedTrainLoop)
+                           or not isinstance(loop, IterBasedTrainLoop))
+        if not self.seeds_data:
+            print_log(f'{type(loop).__name__} is not resumed exactly; use train_cfg=dict('
+                      "type='attnpool_backbones.ResumableIterBasedTrainLoop', ...)",
+                      logger='current', level=logging.WARNING)
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Numbers the batches of the epoch.
+
+        Args:
+            runner (Runner): The running training.
+        """
+        if not self.seeds_data:
+            return
+        loader = runner.train_loop.dataloader
+        if loader.persistent_workers:
+            loader._iterator = None
+        loader.dataset.__getitems__ = SeededBatches(
+            loader.dataset, runner.seed, runner.rank, first=runner.iter)
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Seeds the training process for one iteration.
+
+        Args:
+            runner (Runner): The running training.
+            batch_idx (int): Index of the batch in its epoch.
+            data_batch (Any): The batch.
+        """
+        seed_generators(MODEL, runner.seed, runner.rank, runner.iter)

@@ -1,0 +1,6 @@
+"""What turns a backbone's maps into an image-level answer."""
+
+from attnpool_backbones.heads.attention_pooling_head import AttentionPoolingHead, ImageLogits
+from attnpool_backbones.heads.attention_similarity_loss import AttentionSimilarityLoss
+
+__all__ = ['AttentionPoolingHead', 'AttentionSimilarityLoss', 'ImageLogits']

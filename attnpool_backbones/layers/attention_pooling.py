@@ -1,0 +1,103 @@
+"""Attention-based aggregation of a map (PatchConvNet, arXiv 2112.13692)."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class PooledTokens(NamedTuple):
+    """What attention pooling returns."""
+
+    tokens: Tensor
+    """Pooled tokens, B, K, C."""
+    maps: Tensor | None
+    """Attention over the map's positions, B, K, H, W, or None if not asked for. With one class
+    token the rest of each row's sum of 1 is the attention to the class token itself."""
+
+
+class AttentionPooling(nn.Module):
+    """One attention layer whose only queries are learned class tokens (arXiv 2112.13692).
+
+    With one token (the paper's default) the token is a key and a value too; with one token per
+    class only the map's positions are. Then follow a feed-forward layer and no norm: the residual
+    stream of the tokens is returned as it is. One head; scale C^-0.5.
+
+    Args:
+        channels: Channels C of the map and of the tokens.
+        num_tokens: Class tokens K: 1, or the number of classes.
+        mlp_ratio: Width of the feed-forward layer over C.
+        qkv_bias: Whether query, key and value projections have a bias.
+        layer_scale_init: Initial value of both layer scales (arXiv 2103.17239).
+        eps: Of the layer norms.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        num_tokens: int = 1,
+        mlp_ratio: float = 3.0,
+        qkv_bias: bool = True,
+        layer_scale_init: float = 1e-4,
+        eps: float = 1e-6,
+    ):
+        super().__init__()
+        self.cls_token = nn.Parameter(torch.zeros(1, num_tokens, channels))
+        self.norm1 = nn.LayerNorm(channels, eps=eps)
+        self.q = nn.Linear(channels, channels, bias=qkv_bias)
+        self.k = nn.Linear(channels, channels, bias=qkv_bias)
+        self.v = nn.Linear(channels, channels, bias=qkv_bias)
+        self.proj = nn.Linear(channels, channels)
+        self.gamma_1 = nn.Parameter(torch.full((channels,), layer_scale_init))
+        self.norm2 = nn.LayerNorm(channels, eps=eps)
+        hidden = int(channels * mlp_ratio)
+        self.mlp = nn.Sequential(
+            nn.Linear(channels, hidden), nn.GELU(), nn.Linear(hidden, channels)
+        )
+        self.gamma_2 = nn.Parameter(torch.full((channels,), layer_scale_init))
+        self.reset_parameters()
+
+    @property
+    def num_tokens(self) -> int:
+        return self.cls_token.shape[1]
+
+    def reset_parameters(self) -> None:
+        """Draws weights and class tokens from a truncated normal of 0.02; zeroes the biases."""
+        nn.init.trunc_normal_(self.cls_token, std=0.02)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def forward(self, x: Tensor, return_maps: bool = False) -> PooledTokens:
+        """Pools a map of any size.
+
+        Args:
+            x: Map B, C, H, W.
+            return_maps: Whether to return the attention maps as well.
+
+        Returns:
+            The pooled tokens B, K, C and the maps B, K, H, W (or None).
+        """
+        height, width = x.shape[-2:]
+        tokens = self.cls_token.expand(len(x), -1, -1)  # B, K, C
+        queries = self.norm1(tokens)
+        memory = self.norm1(x.flatten(2).transpose(1, 2))  # B, H*W, C
+        if self.num_tokens == 1:
+            memory = torch.cat([queries, memory], dim=1)  # B, 1 + H*W, C
+        q, k, v = self.q(queries), self.k(memory), self.v(memory)
+
+        maps = None
+        if return_maps:
+            attention = (q @ k.transpose(1, 2) * q.shape[-1] ** -0.5).softmax(dim=-1)
+            pooled = attention @ v  # B, K, C
+            maps = attention[..., -height * width :].unflatten(-1, (height, width))
+        else:
+            # Four dimensions: the fused kernels want a head axis.
+            pooled = F.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None])[:, 0]
+
+        tokens = tokens + self.gamma_1 * self.proj(pooled)
+        tokens = tokens + self.gamma_2 * self.mlp(self.norm2(tokens))
+        return PooledTokens(tokens, maps)

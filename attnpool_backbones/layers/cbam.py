@@ -1,0 +1,76 @@
+"""Convolutional block attention module (arXiv 1807.06521)."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from attnpool_backbones.registry import MODELS
+
+
+class ChannelGate(nn.Module):
+    """Scales each channel by a gate from its average and its maximum (arXiv 1807.06521, eq. 2).
+
+    Args:
+        channels: Channels C of the map.
+        squeezed: Width of the bottleneck that both vectors go through.
+    """
+
+    def __init__(self, channels: int, squeezed: int):
+        super().__init__()
+        self.reduce = nn.Conv2d(channels, squeezed, 1)
+        self.expand = nn.Conv2d(squeezed, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = (F.adaptive_avg_pool2d(x, 1), x.amax(dim=(2, 3), keepdim=True))
+        average, maximum = (self.expand(F.relu(self.reduce(p))) for p in pooled)  # B, C, 1, 1
+        return x * (average + maximum).sigmoid()
+
+
+class SpatialGate(nn.Module):
+    """Scales each position by a gate from maximum and mean over channels (1807.06521, eq. 3).
+
+    The norm behind the convolution and the missing activation are those of the reference code.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(2, 1, 7, padding=3, bias=False)
+        self.bn = nn.BatchNorm2d(1, momentum=0.01)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = [x.amax(dim=1, keepdim=True), x.mean(dim=1, keepdim=True)]
+        gate = self.bn(self.conv(torch.cat(pooled, dim=1)))  # B, 1, H, W
+        return x * gate.sigmoid()
+
+
+@MODELS.register_module()
+class CBAM(nn.Module):
+    """Channel attention, then spatial attention (arXiv 1807.06521, eq. 1).
+
+    Also a plugin of mmdet's and mmseg's ResNet:
+    ``plugins=[dict(cfg=dict(type='attnpool_backbones.CBAM'), position='after_conv3')]``.
+
+    Args:
+        in_channels: Channels C of the map.
+        reduction: C over the width of the channel gate's bottleneck.
+    """
+
+    _abbr_ = 'cbam'
+
+    def __init__(self, in_channels: int, reduction: int = 16):
+        super().__init__()
+        self.channel = ChannelGate(in_channels, in_channels // reduction)
+        self.spatial = SpatialGate()
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        """Draws weights as PytorchInsight does; the spatial gate starts at 0.5 everywhere."""
+        for conv in (self.channel.reduce, self.channel.expand):
+            conv.reset_parameters()
+            nn.init.zeros_(conv.bias)
+        nn.init.kaiming_normal_(self.spatial.conv.weight, mode='fan_out', nonlinearity='relu')
+        nn.init.zeros_(self.spatial.bn.weight)
+        nn.init.zeros_(self.spatial.bn.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.spatial(self.channel(x))

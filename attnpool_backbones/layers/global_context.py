@@ -1,0 +1,49 @@
+"""Global context block (GCNet, arXiv 1904.11492)."""
+
+from torch import Tensor, nn
+
+from attnpool_backbones.registry import MODELS
+
+
+@MODELS.register_module()
+class GC(nn.Module):
+    """Adds to every position one vector, attended from the whole map (arXiv 1904.11492, eq. 5).
+
+    One attention map for all queries, a bottleneck with layer norm, fusion by addition. Parameters
+    have the names of mmcv's ``ContextBlock``.
+
+    Also a plugin of mmdet's and mmseg's ResNet:
+    ``plugins=[dict(cfg=dict(type='attnpool_backbones.GC'), position='after_conv3')]``.
+
+    Args:
+        in_channels: Channels C of the map.
+        reduction: C over the width of the bottleneck.
+    """
+
+    _abbr_ = 'gc'
+
+    def __init__(self, in_channels: int, reduction: int = 16):
+        super().__init__()
+        squeezed = in_channels // reduction
+        self.conv_mask = nn.Conv2d(in_channels, 1, 1)
+        self.channel_add_conv = nn.Sequential(
+            nn.Conv2d(in_channels, squeezed, 1),
+            nn.LayerNorm([squeezed, 1, 1]),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(squeezed, in_channels, 1),
+        )
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        """Draws weights as GCNet does; the last layer's weight is 0, its bias torch's default."""
+        reduce, norm, _, expand = self.channel_add_conv
+        for layer in (self.conv_mask, reduce, norm, expand):
+            layer.reset_parameters()
+        nn.init.kaiming_normal_(self.conv_mask.weight, mode='fan_in', nonlinearity='relu')
+        nn.init.zeros_(self.conv_mask.bias)
+        nn.init.zeros_(expand.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        attention = self.conv_mask(x).flatten(2).softmax(dim=-1)  # B, 1, H*W
+        context = x.flatten(2) @ attention.transpose(1, 2)  # B, C, 1
+        return x + self.channel_add_conv(context[..., None])  # B, C, H, W

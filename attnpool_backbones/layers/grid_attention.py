@@ -1,0 +1,114 @@
+"""Self-attention of a map's positions, over the whole grid or in windows."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from attnpool_backbones.layers.relative_attention import relative_attention
+
+
+class GridAttention(nn.Module):
+    """Multi-head self-attention of a map with a bias per offset (arXiv 2106.04803).
+
+    Memory is linear in the positions. With ``window`` the map is cut into windows without shift
+    (as arXiv 2210.01820 does at detection resolution); those at the right and bottom border are as
+    small as what is left, so nothing is padded and nothing masked.
+
+    Args:
+        in_channels: Channels of the input.
+        channels: Channels of queries, keys and values, a multiple of ``head_dim``.
+        out_channels: Channels of the output.
+        head_dim: Channels of a head.
+        bias: Called with a height and a width, gives the bias of each offset, heads, 2H-1, 2W-1.
+            Default: none.
+        window: Side of the windows in positions. Default: one window, the map.
+        layer_scale_init: Initial scale of each output channel (arXiv 2103.17239). Default: none.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        out_channels: int,
+        head_dim: int = 32,
+        bias: nn.Module | None = None,
+        window: int | None = None,
+        layer_scale_init: float | None = None,
+    ):
+        super().__init__()
+        self.heads = channels // head_dim
+        self.head_dim = head_dim
+        self.window = window
+        # Head by head: queries, keys and values of the first head, then of the second ...
+        self.qkv = nn.Linear(in_channels, 3 * channels)
+        self.bias = bias
+        self.proj = nn.Linear(channels, out_channels)
+        self.gamma = None
+        if layer_scale_init is not None:
+            self.gamma = nn.Parameter(torch.full((out_channels,), layer_scale_init))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps B, C, H, W to B, C', H, W."""
+        qkv = self.qkv(x.permute(0, 2, 3, 1))
+        qkv = qkv.unflatten(-1, (self.heads, 3, self.head_dim))  # B, H, W, h, 3, d
+        y = self._attend(qkv) if self.window is None else self._attend_in_windows(qkv)
+        return scaled_linear(y, self.proj, self.gamma).permute(0, 3, 1, 2)
+
+    def _attend(self, qkv: Tensor, table: Tensor | None = None) -> Tensor:
+        """Maps B, H, W, h, 3, d to B, H, W, h*d; the table is made for H, W unless given."""
+        size = qkv.shape[1:3]
+        if self.bias is not None and table is None:
+            table = self.bias(*size)
+        q, k, v = qkv.flatten(1, 2).transpose(1, 2).unbind(3)  # B, h, H*W, d
+        if table is None:
+            y = F.scaled_dot_product_attention(q, k, v)
+        else:
+            y = relative_attention(q, k, v, table)
+        return y.transpose(1, 2).flatten(2).unflatten(1, size)
+
+    def _attend_in_windows(self, qkv: Tensor) -> Tensor:
+        table = None if self.bias is None else self.bias(self.window, self.window)
+        strips = []
+        for rows, height in self._cuts(qkv.shape[1]):
+            parts = [
+                self._attend_in_part(qkv[:, rows, columns], height, width, table)
+                for columns, width in self._cuts(qkv.shape[2])
+            ]
+            strips.append(torch.cat(parts, dim=2))
+        return torch.cat(strips, dim=1)
+
+    def _cuts(self, length: int) -> Iterator[tuple[slice, int]]:
+        """Yields the part of an axis that whole windows cover, then the rest, each with the length
+        of its windows."""
+        covered = length - length % self.window
+        if covered:
+            yield slice(0, covered), self.window
+        if covered < length:
+            yield slice(covered, length), length - covered
+
+    def _attend_in_part(
+        self, qkv: Tensor, height: int, width: int, table: Tensor | None
+    ) -> Tensor:
+        """Attends within the windows, all of one size, that make up a part B, H, W, h, 3, d."""
+        if table is not None:
+            top, left = self.window - height, self.window - width
+            table = table[:, top : top + 2 * height - 1, left : left + 2 * width - 1]
+        windows = qkv.unflatten(2, (-1, width)).unflatten(1, (-1, height))  # B, m, h, n, w, ...
+        batch, m, _, n = windows.shape[:4]
+        y = self._attend(windows.transpose(2, 3).flatten(0, 2), table)  # B*m*n, h, w, C
+        return y.unflatten(0, (batch, m, n)).transpose(2, 3).flatten(3, 4).flatten(1, 2)
+
+
+def scaled_linear(x: Tensor, linear: nn.Linear, scale: Tensor | None) -> Tensor:
+    """Computes ``scale * linear(x)``; scaling the weights saves a pass over the map and its copy.
+
+    Args:
+        x: ..., C.
+        linear: The layer C -> C'.
+        scale: C', or None for no scale.
+    """
+    if scale is None:
+        return linear(x)
+    return F.linear(x, linear.weight * scale[:, None], linear.bias * scale)

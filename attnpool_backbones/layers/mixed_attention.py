@@ -1,0 +1,333 @@
+"""Attention whose maps are mixed across heads, exact, with memory linear in the tokens.
+
+Mixing the heads of a softmax map (re-attention, arXiv 2103.11886; talking heads, arXiv 2003.02436)
+keeps every query row to itself. So a few rows of all heads are computed, mixed, applied to the
+values and forgotten; the backward pass computes them again. The operators are opaque to
+``torch.compile``, whose graphs would otherwise grow with the number of chunks.
+"""
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+CHUNK_ELEMENTS = {'cpu': 2**19, 'cuda': 2**26}
+"""Map values of a chunk on each device type: on a CPU as many as stay in its caches."""
+
+MIN_CHUNK_ROWS = 32
+"""Fewer rows make the matrix products inefficient."""
+
+
+def _chunks(q: Tensor, k: Tensor, chunk_rows: int) -> Iterator[tuple[slice, slice]]:
+    """Yields (images, query rows) slices that cover q B, H, T, d once."""
+    batch, heads, queries, _ = q.shape
+    budget = CHUNK_ELEMENTS.get(q.device.type, CHUNK_ELEMENTS['cuda'])
+    per_row = heads * k.shape[2]
+    rows = min(queries, chunk_rows or max(MIN_CHUNK_ROWS, budget // per_row))
+    images = min(batch, max(1, budget // (per_row * rows)))
+    for image in range(0, batch, images):
+        for row in range(0, queries, rows):
+            yield slice(image, image + images), slice(row, row + rows)
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    """Returns the type for maps, sums and statistics: at least float32."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+class _Scratch:
+    """Memory for the maps of a chunk, taken once: fresh pages cost as much as the arithmetic.
+
+    Args:
+        like: Tells the device.
+    """
+
+    def __init__(self, like: Tensor):
+        self.device = like.device
+        self.buffers: dict[tuple[str, torch.dtype], Tensor] = {}
+
+    def __call__(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """Returns an uninitialised tensor; what went by the same name and type is overwritten."""
+        size = math.prod(shape)
+        buffer = self.buffers.get((name, dtype))
+        if buffer is None or len(buffer) < size:
+            buffer = torch.empty(size, dtype=dtype, device=self.device)
+            self.buffers[name, dtype] = buffer
+        return buffer[:size].view(shape)
+
+
+def _product(scratch: _Scratch, name: str, a: Tensor, b: Tensor, scale: float = 1.0) -> Tensor:
+    """Returns ``scale * a @ b`` of b, H, R, n and b, H, n, m in the memory called ``name``."""
+    shape = (*a.shape[:3], b.shape[3])
+    out = scratch(name, shape, a.dtype)
+    flat = out.flatten(0, 1)
+    torch.baddbmm(flat, a.flatten(0, 1), b.flatten(0, 1), beta=0, alpha=scale, out=flat)
+    return out
+
+
+def _add_product(total: Tensor, a: Tensor, b: Tensor, scale: float = 1.0) -> None:
+    """Adds ``scale * a @ b`` to ``total``, which may be of a wider type."""
+    total, a, b = (t.flatten(0, 1) for t in (total, a, b))
+    if total.dtype == a.dtype:
+        total.baddbmm_(a, b, alpha=scale)
+    else:
+        total.add_(torch.bmm(a, b), alpha=scale)
+
+
+def _maps(scratch: _Scratch, q: Tensor, k: Tensor) -> Tensor:
+    """Returns softmax(q k^T / sqrt(d)), b, H, R, N, of the rows q b, H, R, d, in a wide type."""
+    scores = _product(scratch, 'work', q, k.mT, q.shape[-1] ** -0.5)
+    wide = _wide(q.dtype)
+    return torch.softmax(scores, -1, dtype=wide, out=scratch('maps', scores.shape, wide))
+
+
+def _add_map_gradients(
+    scratch: _Scratch, grad: Tensor, maps: Tensor, q: Tensor, k: Tensor, dq: Tensor, dk: Tensor
+) -> None:
+    """Writes the gradient of :func:`_maps` to q into ``dq`` and adds that to k to ``dk``."""
+    scores = scratch('work', maps.shape, maps.dtype)
+    torch._softmax_backward_data(grad, maps, -1, maps.dtype, grad_input=scores)
+    scores, scale = scores.to(q.dtype), q.shape[-1] ** -0.5
+    dq.copy_(_product(scratch, 'rows', scores, k, scale))
+    _add_product(dk, scores.mT, q, scale)
+
+
+def _mix(scratch: _Scratch, name: str, matrix: Tensor, maps: Tensor) -> Tensor:
+    """Returns the combinations of maps b, H, R, N over heads that the rows of a matrix tell."""
+    out = scratch(name, maps.shape, maps.dtype)
+    if len(maps) == 1:  # One plain product is a good deal faster than a batched one of one.
+        torch.mm(matrix, maps[0].flatten(1), out=out[0].flatten(1))
+    else:
+        batch = matrix.expand(len(maps), -1, -1)
+        torch.bmm(batch, maps.flatten(2), out=out.flatten(2))
+    return out
+
+
+def _sum_of_products(a: Tensor, b: Tensor) -> Tensor:
+    """Returns the sums over images, rows and columns of a_g * b_h for all pairs of heads, H, H."""
+    return torch.matmul(a.flatten(2), b.flatten(2).mT).sum(0)
+
+
+def _inverse_rms(maps: Tensor, eps: float) -> Tensor:
+    """Returns 1 / root mean square over heads, b, 1, R, N."""
+    return maps.square().mean(1, keepdim=True).add_(eps).rsqrt_()
+
+
+@torch.library.custom_op('attnpool_backbones::mixed_attention', mutates_args=())
+def _mixed_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    matrix: Tensor,
+    offset: Tensor | None,
+    eps: float | None,
+    chunk_rows: int,
+) -> Tensor:
+    out = torch.empty_like(q.transpose(1, 2), memory_format=torch.contiguous_format)
+    out = out.transpose(1, 2)  # heads behind tokens in memory: what follows is a projection
+    q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
+    scratch = _Scratch(q)
+    with torch.autocast(q.device.type, enabled=False):
+        for images, rows in _chunks(q, k, chunk_rows):
+            maps = _maps(scratch, q[images, :, rows], k[images])  # b, H, R, N
+            mixed = _mix(scratch, 'work', matrix, maps)
+            if offset is not None:
+                mixed.add_(offset.view(-1, 1, 1))
+            if eps is not None:
+                mixed.mul_(_inverse_rms(mixed, eps))
+            out[images, :, rows] = _product(scratch, 'rows', mixed.to(v.dtype), v[images])
+    return out
+
+
+@_mixed_attention.register_fake
+def _(q, k, v, matrix, offset, eps, chunk_rows):
+    out = torch.empty_like(q.transpose(1, 2), memory_format=torch.contiguous_format)
+    return out.transpose(1, 2)
+
+
+@torch.library.custom_op('attnpool_backbones::mixed_attention_backward', mutates_args=())
+def _mixed_attention_backward(
+    grad: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    matrix: Tensor,
+    offset: Tensor | None,
+    eps: float | None,
+    chunk_rows: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    grad, q, k, v = (t.contiguous() for t in (grad, q, k, v))
+    dq = torch.empty_like(q)
+    dk = torch.zeros_like(k, dtype=_wide(k.dtype))
+    dv = torch.zeros_like(v, dtype=_wide(v.dtype))
+    dmatrix = torch.zeros_like(matrix)
+    doffset = matrix.new_zeros(len(matrix))
+    scratch = _Scratch(q)
+    with torch.autocast(q.device.type, enabled=False):
+        for images, rows in _chunks(q, k, chunk_rows):
+            q_rows, k_all, grad_rows = q[images, :, rows], k[images], grad[images, :, rows]
+            maps = _maps(scratch, q_rows, k_all)  # b, H, R, N
+            mixed = _mix(scratch, 'work', matrix, maps)
+            if offset is not None:
+                mixed.add_(offset.view(-1, 1, 1))
+            if eps is not None:
+                inverse = _inverse_rms(mixed, eps)
+                mixed.mul_(inverse)
+            _add_product(dv[images], mixed.to(v.dtype).mT, grad_rows)
+            dmixed = _product(scratch, 'gradient', grad_rows, v[images].mT).to(maps.dtype)
+            if eps is not None:
+                dmixed.sub_(mixed * (dmixed * mixed).mean(1, keepdim=True)).mul_(inverse)
+            if offset is not None:
+                doffset += dmixed.sum((0, 2, 3))
+            dmatrix += _sum_of_products(dmixed, maps)
+            dmaps = _mix(scratch, 'mixed gradient', matrix.mT, dmixed)
+            _add_map_gradients(
+                scratch, dmaps, maps, q_rows, k_all, dq[images, :, rows], dk[images]
+            )
+    return dq, dk.to(k.dtype), dv.to(v.dtype), dmatrix, doffset
+
+
+@_mixed_attention_backward.register_fake
+def _(grad, q, k, v, matrix, offset, eps, chunk_rows):
+    tokens = (torch.empty_like(t, memory_format=torch.contiguous_format) for t in (q, k, v))
+    return (*tokens, torch.empty_like(matrix), matrix.new_empty(len(matrix)))
+
+
+def _save_mixed_attention(ctx, inputs, output) -> None:
+    *tensors, ctx.eps, ctx.chunk_rows = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _differentiate_mixed_attention(ctx, grad):
+    *tensors, offset = ctx.saved_tensors
+    dq, dk, dv, dmatrix, doffset = _mixed_attention_backward(
+        grad, *tensors, offset, ctx.eps, ctx.chunk_rows
+    )
+    return dq, dk, dv, dmatrix, None if offset is None else doffset, None, None
+
+
+_mixed_attention.register_autograd(
+    _differentiate_mixed_attention, setup_context=_save_mixed_attention
+)
+
+
+def mixed_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    matrix: Tensor,
+    offset: Tensor | None = None,
+    eps: float | None = None,
+    chunk_rows: int = 0,
+) -> Tensor:
+    """Computes ``norm(matrix @ softmax(q k^T / sqrt(d)) + offset) v``, ``matrix`` acting on heads.
+
+    Forward and backward pass hold the maps of a few query rows at a time and q, k, v besides.
+    Maps are float32 (float64 for float64 inputs), also under autocast.
+
+    Args:
+        q: Queries B, H, T, d.
+        k: Keys B, H, N, d.
+        v: Values B, H, N, d, of the queries' type, as the keys.
+        matrix: H, H, float32 or float64: row g tells how the maps of all heads make map g.
+        offset: H, added to the mixed maps. Default: nothing.
+        eps: If given, each entry's H mixed values are divided by sqrt(mean of squares + eps).
+            Default: they are not.
+        chunk_rows: Query rows held at a time. Default: as many as suit the device.
+
+    Returns:
+        B, H, T, d, with the heads next to the channels in memory.
+    """
+    wide = _wide(q.dtype)
+    offset = None if offset is None else offset.to(wide)
+    return _mixed_attention(q, k, v, matrix.to(wide), offset, eps, chunk_rows)
+
+
+@torch.library.custom_op('attnpool_backbones::map_covariance', mutates_args=())
+def _map_covariance(q: Tensor, k: Tensor, chunk_rows: int) -> Tensor:
+    q, k = q.contiguous(), k.contiguous()
+    scratch = _Scratch(q)
+    total = q.new_zeros(q.shape[1], q.shape[1], dtype=_wide(q.dtype))
+    with torch.autocast(q.device.type, enabled=False):
+        for images, rows in _chunks(q, k, chunk_rows):
+            # A row's mean is 1 / N exactly; squares of the rest do not lose digits.
+            maps = _maps(scratch, q[images, :, rows], k[images]).sub_(1 / k.shape[2])
+            total += _sum_of_products(maps, maps)
+    return total / (q.shape[0] * q.shape[2] * k.shape[2])
+
+
+@_map_covariance.register_fake
+def _(q, k, chunk_rows):
+    return q.new_empty(q.shape[1], q.shape[1], dtype=_wide(q.dtype))
+
+
+@torch.library.custom_op('attnpool_backbones::map_covariance_backward', mutates_args=())
+def _map_covariance_backward(
+    grad: Tensor, q: Tensor, k: Tensor, chunk_rows: int
+) -> tuple[Tensor, Tensor]:
+    q, k = q.contiguous(), k.contiguous()
+    dq = torch.empty_like(q)
+    dk = torch.zeros_like(k, dtype=_wide(k.dtype))
+    grad = (grad + grad.mT) / (q.shape[0] * q.shape[2] * k.shape[2])
+    scratch = _Scratch(q)
+    with torch.autocast(q.device.type, enabled=False):
+        for images, rows in _chunks(q, k, chunk_rows):
+            q_rows, k_all = q[images, :, rows], k[images]
+            maps = _maps(scratch, q_rows, k_all)  # b, H, R, N
+            # The mean needs no subtraction: the softmax passes no gradient that a row shares.
+            dmaps = _mix(scratch, 'gradient', grad, maps)
+            _add_map_gradients(
+                scratch, dmaps, maps, q_rows, k_all, dq[images, :, rows], dk[images]
+            )
+    return dq, dk.to(k.dtype)
+
+
+@_map_covariance_backward.register_fake
+def _(grad, q, k, chunk_rows):
+    dq, dk = (torch.empty_like(t, memory_format=torch.contiguous_format) for t in (q, k))
+    return dq, dk
+
+
+def _save_map_covariance(ctx, inputs, output) -> None:
+    q, k, ctx.chunk_rows = inputs
+    ctx.save_for_backward(q, k)
+
+
+def _differentiate_map_covariance(ctx, grad):
+    return *_map_covariance_backward(grad, *ctx.saved_tensors, ctx.chunk_rows), None
+
+
+_map_covariance.register_autograd(
+    _differentiate_map_covariance, setup_context=_save_map_covariance
+)
+
+
+def map_covariance(q: Tensor, k: Tensor, chunk_rows: int = 0) -> Tensor:
+    """Computes the covariance between heads of the entries of softmax(q k^T / sqrt(d)).
+
+    Every row of a map sums to 1, so the mean of its entries is 1 / N. Mean and variance of any
+    combination theta of the heads follow: theta sum / N and theta cov theta^T.
+
+    Args:
+        q: Queries B, H, T, d.
+        k: Keys B, H, N, d.
+        chunk_rows: Query rows held at a time. Default: as many as suit the device.
+
+    Returns:
+        H, H, over all images, queries and keys, float32 (float64 for float64 inputs).
+    """
+    return _map_covariance(q, k, chunk_rows)
+
+
+@register_flop_formula(torch.ops.attnpool_backbones.mixed_attention)
+def _count_mixed_attention(q_shape, k_shape, v_shape, matrix_shape, *args, **kwargs) -> int:
+    batch, heads, queries, width = q_shape
+    return 2 * batch * heads * queries * k_shape[2] * (width + heads + v_shape[3])
+
+
+@register_flop_formula(torch.ops.attnpool_backbones.map_covariance)
+def _count_map_covariance(q_shape, k_shape, *args, **kwargs) -> int:
+    batch, heads, queries, width = q_shape
+    return 2 * batch * heads * queries * k_shape[2] * (width + heads)

@@ -1,0 +1,47 @@
+"""Normalisation of B, C, H, W maps over their channels."""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class LayerNorm2d(nn.LayerNorm):
+    """Layer normalisation over the channels of each position (arXiv 1607.06450) of a map.
+
+    The statistics are taken with the channels last. A ``channels_last`` map is normalised where
+    it lies; any other map is copied once, and the result is ``channels_last``.
+
+    Args:
+        num_channels: Channels C of the map.
+        eps: Added to the variance.
+        bias: Whether the affine transform has a shift.
+    """
+
+    def __init__(self, num_channels: int, eps: float = 1e-6, bias: bool = True):
+        super().__init__(num_channels, eps=eps, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.permute(0, 2, 3, 1)  # B, H, W, C
+        x = F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
+        return x.permute(0, 3, 1, 2)  # B, C, H, W
+
+
+def build_map_norm(norm_cfg: dict, num_channels: int) -> nn.Module:
+    """Builds a normalisation of B, C, H, W maps from an OpenMMLab ``norm_cfg``.
+
+    Args:
+        norm_cfg: ``dict(type='LN')`` is :class:`LayerNorm2d` with ``eps`` 1e-6 unless given;
+            every other type (``'BN'``, ``'SyncBN'``, ``'GN'`` ...) is built by mmcv.
+        num_channels: Channels of the map.
+
+    Returns:
+        The layer.
+
+    Raises:
+        KeyError: The type is in no registry.
+    """
+    from mmcv.cnn import build_norm_layer
+
+    if norm_cfg.get('type') == 'LN':
+        options = {key: value for key, value in norm_cfg.items() if key != 'type'}
+        return LayerNorm2d(num_channels, **options)
+    return build_norm_layer(norm_cfg, num_channels)[1]

@@ -1,0 +1,200 @@
+"""Self-attention over a grid with a bias per offset (CoAtNet, arXiv 2106.04803), in linear memory.
+
+The bias of one query row and all keys is a window of the table of offsets, so a few grid rows of
+queries are computed at a time and forgotten; the backward pass computes them again. No index, map
+or bias of tokens x tokens exists. The operators are opaque to ``torch.compile``, whose graphs would
+otherwise grow with the number of chunks and keep their maps.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.flop_counter import register_flop_formula
+
+CHUNK_ELEMENTS = {'cpu': 2**21, 'cuda': 2**26}
+"""Map values of a chunk on each device type, if one grid row of queries has no more."""
+
+
+def _chunks(batch: int, table: Tensor, chunk_rows: int) -> Iterator[tuple[slice, list[slice]]]:
+    """Yields slices of grid rows that cover the grid once, each with slices of images."""
+    height, width = _grid(table)
+    budget = CHUNK_ELEMENTS.get(table.device.type, CHUNK_ELEMENTS['cuda'])
+    row_elements = len(table) * width * height * width
+    rows = min(height, chunk_rows or max(1, budget // (row_elements * batch)))
+    images = min(batch, max(1, budget // (row_elements * rows)))
+    for row in range(0, height, rows):
+        yield (
+            slice(row, min(row + rows, height)),
+            [slice(image, image + images) for image in range(0, batch, images)],
+        )
+
+
+def _grid(table: Tensor) -> tuple[int, int]:
+    return (table.shape[1] + 1) // 2, (table.shape[2] + 1) // 2
+
+
+def _bias(table: Tensor, rows: slice) -> Tensor:
+    """Returns the bias h, R*W, H*W of some grid rows of queries to all keys in reversed order.
+
+    With the keys reversed, the offset of query (p, q) to key (r', s') has the table's entry
+    (p + r', q + s'), which strides express.
+    """
+    height, width = _grid(table)
+    heads, line, step = table.stride()
+    windows = table.as_strided(
+        (len(table), rows.stop - rows.start, width, height, width),
+        (heads, line, step, line, step),
+        table.storage_offset() + rows.start * line,
+    )
+    return windows.reshape(len(table), -1, height * width)
+
+
+def _add_bias_gradient(dtable: Tensor, grad: Tensor, rows: slice) -> None:
+    """Adds the gradient to the bias of :func:`_bias`, h, R*W, H*W, to that of the table."""
+    height, width = _grid(dtable)
+    grad = grad.view(len(dtable), -1, width, height, width).transpose(2, 3)  # h, R, H, W, W
+    # Lines of 2 * W values read as lines of 2 * W - 1 shift line q by q, so that what belongs to
+    # one entry of the table stands in one column.
+    lines = grad.new_zeros(*grad.shape[:-1], 2 * width)
+    lines[..., :width] = grad
+    shifted = lines.flatten(-2)[..., :-width].unflatten(-1, (width, 2 * width - 1))
+    for row, part in enumerate(shifted.sum(-2).unbind(1), rows.start):  # h, H, 2W-1
+        dtable[:, row : row + height] += part
+
+
+def _tokens(rows: slice, table: Tensor) -> slice:
+    width = _grid(table)[1]
+    return slice(rows.start * width, rows.stop * width)
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    """Returns the type for maps and sums: at least float32."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _empty_output(q: Tensor) -> Tensor:
+    batch, heads, tokens, width = q.shape
+    # Heads next to the channels in memory: a projection follows.
+    return q.new_empty(batch, tokens, heads, width).transpose(1, 2)
+
+
+@torch.library.custom_op('attnpool_backbones::relative_attention', mutates_args=())
+def _relative_attention(
+    q: Tensor, k: Tensor, v: Tensor, table: Tensor, chunk_rows: int
+) -> Tensor:
+    out = _empty_output(q)
+    table = table.to(q.dtype).contiguous()
+    k, v = k.flip(2), v.flip(2)
+    with torch.autocast(q.device.type, enabled=False):
+        for rows, images in _chunks(len(q), table, chunk_rows):
+            bias, tokens = _bias(table, rows), _tokens(rows, table)
+            for image in images:
+                out[image, :, tokens] = F.scaled_dot_product_attention(
+                    q[image, :, tokens], k[image], v[image], attn_mask=bias[None]
+                )
+    return out
+
+
+@_relative_attention.register_fake
+def _(q, k, v, table, chunk_rows):
+    return _empty_output(q)
+
+
+@torch.library.custom_op('attnpool_backbones::relative_attention_backward', mutates_args=())
+def _relative_attention_backward(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, table: Tensor, out: Tensor, chunk_rows: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    wide = _wide(q.dtype)
+    scale = q.shape[-1] ** -0.5
+    dq = torch.empty_like(q, memory_format=torch.contiguous_format)
+    dk, dv = (torch.zeros_like(t, dtype=wide, memory_format=torch.contiguous_format)
+              for t in (k, v))  # fmt: skip
+    dtable = torch.zeros_like(table, dtype=wide, memory_format=torch.contiguous_format)
+    table = table.to(q.dtype).contiguous()
+    q = q * scale
+    k, v = k.flip(2), v.flip(2)
+    with torch.autocast(q.device.type, enabled=False):
+        for rows, images in _chunks(len(q), table, chunk_rows):
+            bias, tokens = _bias(table, rows), _tokens(rows, table)
+            dbias = torch.zeros_like(bias, dtype=wide) if len(images) > 1 else None
+            for image in images:
+                q_rows, grad_rows = q[image, :, tokens], grad[image, :, tokens]  # b, h, R*W, d
+                scores = torch.matmul(q_rows, k[image].mT).add_(bias)  # b, h, R*W, H*W
+                maps = scores.softmax(-1, dtype=wide)
+                dv[image] += maps.to(v.dtype).mT @ grad_rows
+                dscores = torch.matmul(grad_rows, v[image].mT).to(wide)
+                products = grad_rows.to(wide) * out[image, :, tokens]
+                dscores.sub_(products.sum(-1, keepdim=True)).mul_(maps)
+                dscores_cast = dscores.to(q.dtype)
+                dq[image, :, tokens] = (dscores_cast @ k[image]) * scale
+                dk[image] += dscores_cast.mT @ q_rows
+                summed = dscores[0] if len(dscores) == 1 else dscores.sum(0)
+                dbias = summed if dbias is None else dbias.add_(summed)
+            _add_bias_gradient(dtable, dbias, rows)
+    return dq, dk.flip(2).to(k.dtype), dv.flip(2).to(v.dtype), dtable
+
+
+@_relative_attention_backward.register_fake
+def _(grad, q, k, v, table, out, chunk_rows):
+    dq, dk, dv = (torch.empty_like(t, memory_format=torch.contiguous_format) for t in (q, k, v))
+    wide = _wide(q.dtype)
+    return dq, dk, dv, torch.empty_like(table, dtype=wide, memory_format=torch.contiguous_format)
+
+
+def _save(ctx, inputs, output) -> None:
+    *tensors, ctx.chunk_rows = inputs
+    ctx.save_for_backward(*tensors, output)
+
+
+def _differentiate(ctx, grad):
+    *dtokens, dtable = _relative_attention_backward(grad, *ctx.saved_tensors, ctx.chunk_rows)
+    return *dtokens, dtable.to(ctx.saved_tensors[3].dtype), None
+
+
+_relative_attention.register_autograd(_differentiate, setup_context=_save)
+
+
+def relative_attention(
+    q: Tensor, k: Tensor, v: Tensor, table: Tensor, chunk_rows: int = 0
+) -> Tensor:
+    """Computes ``softmax(q k^T / sqrt(d) + bias) v`` over a grid (arXiv 2106.04803, section 3.1).
+
+    The bias of query (p, q) and key (r, s) is ``table[:, p - r + H - 1, q - s + W - 1]``.
+    Forward and backward pass hold the maps of a few grid rows of queries at a time. Softmax and
+    sums of the backward pass are float32 (float64 for float64 inputs), also under autocast.
+
+    Args:
+        q: Queries B, h, H*W, d; tokens run along the rows of the grid.
+        k: Keys, as the queries.
+        v: Values, as the queries.
+        table: Bias of each head and offset, h, 2H-1, 2W-1. It tells the grid.
+        chunk_rows: Grid rows of queries held at a time. Default: as many as suit the device.
+
+    Returns:
+        B, h, H*W, d, with the heads next to the channels in memory.
+
+    Raises:
+        ValueError: The table is not of as many heads or of such a grid.
+    """
+    height, width = _grid(table)
+    expected = (q.shape[1], 2 * height - 1, 2 * width - 1)
+    if table.shape != expected or q.shape[2] != height * width:
+        raise ValueError(
+            f'the table of relative attention must be heads, 2H-1, 2W-1 with H * W tokens; it is '
+            f'{tuple(table.shape)} for {q.shape[1]} heads and {q.shape[2]} tokens'
+        )
+    return _relative_attention(q, k, v, table, chunk_rows)
+
+
+@register_flop_formula(torch.ops.attnpool_backbones.relative_attention)
+def _count(q_shape, *args, **kwargs) -> int:
+    batch, heads, tokens, width = q_shape
+    return 2 * batch * heads * tokens * tokens * 2 * width
+
+
+@register_flop_formula(torch.ops.attnpool_backbones.relative_attention_backward)
+def _count_backward(grad_shape, *args, **kwargs) -> int:
+    batch, heads, tokens, width = grad_shape
+    return 2 * batch * heads * tokens * tokens * 5 * width

@@ -1,0 +1,56 @@
+"""Selective kernels (SKNet, arXiv 1903.06586), as PytorchInsight builds them."""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from attnpool_backbones.layers.norm import build_map_norm
+
+
+class SelectiveKernel(nn.Module):
+    """A dense and a grouped 3x3 convolution, mixed per channel (after arXiv 1903.06586, eq. 1-6).
+
+    It takes the place of a bottleneck's 3x3 convolution with norm and ReLU. In SGE's official code
+    (PytorchInsight), from which this is, the branches have kernels of the same size, unlike the
+    paper's, and the bottleneck of the mixing weights has no lower bound.
+
+    Args:
+        channels: Input and output channels C.
+        stride: Of both convolutions.
+        groups: Of the grouped one; a divisor of C.
+        reduction: C over the width of the bottleneck that the mixing weights come from.
+        norm_cfg: Of all norms.
+
+    Raises:
+        ValueError: ``groups`` does not divide ``channels``.
+    """
+
+    def __init__(self, channels: int, stride: int, groups: int, reduction: int, norm_cfg: dict):
+        super().__init__()
+        if groups < 1 or channels % groups:
+            raise ValueError(
+                f'SelectiveKernel needs a number of groups that divides its channels, '
+                f'not channels={channels}, groups={groups}'
+            )
+        squeezed = channels // reduction
+        # Each norm stands behind its convolution, as the folding of norms expects.
+        self.conv = nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False)
+        self.bn = build_map_norm(norm_cfg, channels)
+        self.conv_grouped = nn.Conv2d(
+            channels, channels, 3, stride, padding=1, groups=groups, bias=False
+        )
+        self.bn_grouped = build_map_norm(norm_cfg, channels)
+        self.reduce = nn.Conv2d(channels, squeezed, 1, bias=False)
+        self.reduce_bn = build_map_norm(norm_cfg, squeezed)
+        self.expand = nn.Conv2d(squeezed, 2 * channels, 1, bias=False)
+        for conv in (self.conv, self.conv_grouped, self.reduce, self.expand):
+            nn.init.kaiming_normal_(conv.weight, mode='fan_out', nonlinearity='relu')
+
+    def forward(self, x: Tensor) -> Tensor:
+        dense = F.relu(self.bn(self.conv(x)), inplace=True)  # B, C, H/s, W/s
+        grouped = F.relu(self.bn_grouped(self.conv_grouped(x)), inplace=True)
+        pooled = F.adaptive_avg_pool2d(dense, 1) + F.adaptive_avg_pool2d(grouped, 1)
+        logits = self.expand(F.relu(self.reduce_bn(self.reduce(pooled))))  # B, 2C, 1, 1
+        logits_dense, logits_grouped = logits.chunk(2, dim=1)
+        # A softmax over two branches is a sigmoid of the difference.
+        weight = (logits_dense - logits_grouped).sigmoid().to(dense.dtype)
+        return grouped.lerp(dense, weight)

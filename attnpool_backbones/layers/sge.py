@@ -1,0 +1,232 @@
+"""Spatial group-wise enhance (arXiv 1905.09646)."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+from attnpool_backbones.registry import MODELS
+
+CHUNK_BYTES = 2 << 20
+"""On a CPU, groups are enhanced in chunks of about this size: each of the formula's passes but the
+first then finds its chunk in the cache."""
+
+
+@MODELS.register_module()
+class SGE(nn.Module):
+    """Scales each group of channels by a gate over positions (arXiv 1905.09646, eq. 1-5).
+
+    In each group the gate measures how alike a position and the group's spatial mean are: their
+    dot product, normalised over the positions of the map (unbiased standard deviation, ``eps``
+    added to it), then a scale and a shift per group and a sigmoid. No running statistics.
+
+    The forward and the backward pass are written by hand, so that a map is read and written once
+    each and only the map itself and one value per group and position are kept for the backward
+    pass. Statistics are float32 for float16 and bfloat16 maps. A map with one position, where the
+    deviation does not exist, is scaled by sigmoid(bias).
+
+    Also a plugin of mmdet's and mmseg's ResNet:
+    ``plugins=[dict(cfg=dict(type='attnpool_backbones.SGE'), position='after_conv3')]``.
+
+    Args:
+        in_channels: Channels C of the map.
+        groups: Groups G of adjacent channels; a divisor of C.
+        eps: Added to the standard deviation.
+
+    Raises:
+        ValueError: ``groups`` does not divide ``in_channels``.
+    """
+
+    _abbr_ = 'sge'
+
+    def __init__(self, in_channels: int, groups: int = 64, eps: float = 1e-5):
+        super().__init__()
+        if groups < 1 or in_channels % groups:
+            raise ValueError(
+                f'SGE needs a number of groups that divides its channels, '
+                f'not in_channels={in_channels}, groups={groups}'
+            )
+        self.groups = groups
+        self.eps = eps
+        self.weight = nn.Parameter(torch.empty(1, groups, 1, 1))
+        self.bias = nn.Parameter(torch.empty(1, groups, 1, 1))
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        """Sets scales to 0 and shifts to 1: every gate starts as sigmoid(1), whatever the map."""
+        nn.init.zeros_(self.weight)
+        nn.init.ones_(self.bias)
+
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """Enhances a map.
+
+        Args:
+            x: Map B, C, H, W.
+            residual: If given, a map of the shape of ``x``; the end of a residual block is then
+                computed in the same pass.
+
+        Returns:
+            ``x * gate``, or ``relu(residual + x * gate)``; B, C, H, W.
+        """
+        if torch.compiler.is_compiling():
+            # The compiler fuses the passes itself.
+            y = x * self.gate(x).to(x.dtype).repeat_interleave(x.shape[1] // self.groups, dim=1)
+            return y if residual is None else torch.relu(residual + y)
+        if not _is_dense(x):
+            x = x.contiguous()
+        if residual is not None and not _same_layout(x, residual):
+            return torch.relu(residual + self(x))
+        return _Enhance.apply(x, self.weight, self.bias, residual, self.eps)
+
+    def gate(self, x: Tensor) -> Tensor:
+        """Computes the gate alone, by the paper's formula.
+
+        Args:
+            x: Map B, C, H, W.
+
+        Returns:
+            Gate B, G, H, W between 0 and 1, float32 for float16 and bfloat16 maps.
+        """
+        with _full_precision(x):
+            x = x.to(_statistics_dtype(x)).unflatten(1, (self.groups, -1))  # B, G, C/G, H, W
+            mean = x.mean(dim=(3, 4), keepdim=True)  # B, G, C/G, 1, 1
+            a = (x * mean).sum(dim=2)  # B, G, H, W
+            a = a - a.mean(dim=(2, 3), keepdim=True)
+            freedom = max(a.shape[-2] * a.shape[-1] - 1, 1)
+            variance = a.square().sum(dim=(2, 3), keepdim=True) / freedom
+            # A square root has no derivative at 0; a map without deviation has a = 0 anyway.
+            deviation = torch.where(variance > 0, variance, 1).sqrt()
+            deviation = torch.where(variance > 0, deviation, 0)  # B, G, 1, 1
+            t = a / (deviation + self.eps) * self.weight.to(a.dtype) + self.bias.to(a.dtype)
+            return t.sigmoid()
+
+    def extra_repr(self) -> str:
+        return f'groups={self.groups}, eps={self.eps}'
+
+
+class _Enhance(torch.autograd.Function):
+    # Notation, per sample and group: x (d, N) with d = C/G channels and N positions; m (d, 1) the
+    # mean over positions; a (1, N) = m'x, centred; s its deviation; n = a / (s + eps);
+    # t = weight n + bias; y = x sigmoid(t).
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        residual: Tensor | None,
+        eps: float,
+    ) -> Tensor:
+        # With a residual, x belongs to the block: without gradients its memory serves again.
+        reused = residual is not None and not any(ctx.needs_input_grad)
+        out = x if reused else torch.empty_like(x)
+        groups = weight.shape[1]
+        kept: list[Tensor] = []
+        with _full_precision(x):
+            for xs, rs, ys, w, b in _chunks(groups, (x, residual, out), (weight, bias)):
+                xs_f = xs.to(w.dtype)
+                m = xs_f.mean(dim=2, keepdim=True)
+                n = torch.bmm(m.transpose(1, 2), xs_f)
+                n -= n.mean(dim=2, keepdim=True)
+                freedom = max(n.shape[2] - 1, 1)
+                s = torch.linalg.vector_norm(n, dim=2, keepdim=True) / freedom**0.5
+                n /= s + eps
+                gate = torch.addcmul(b, n, w).sigmoid_().to(xs.dtype)
+                if residual is None:
+                    torch.mul(xs, gate, out=ys)
+                else:
+                    torch.addcmul(rs, xs, gate, out=ys).relu_()
+                kept += (m, s, n)
+        ctx.eps = eps
+        ctx.has_residual = residual is not None
+        ctx.save_for_backward(x, weight, bias, out if ctx.has_residual else None, *kept)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, bias, out, *kept = ctx.saved_tensors
+        groups = weight.shape[1]
+        # Chunks of dy must be views that lie like those of x.
+        if not _same_layout(x, dy):
+            dy = torch.empty_like(x).copy_(dy)
+        dx = torch.empty_like(x)
+        dresidual = torch.empty_like(x) if ctx.has_residual else None
+        dw, db = [], []
+        with _full_precision(x):
+            chunks = _chunks(groups, (x, dy, out, dx, dresidual), (weight, bias))
+            for i, (xs, dys, ys, dxs, drs, w, b) in enumerate(chunks):
+                m, s, n = kept[3 * i : 3 * i + 3]
+                positions = xs.shape[2]
+                if ctx.has_residual:
+                    torch.ops.aten.threshold_backward.grad_input(dys, ys, 0, grad_input=drs)
+                    dys = drs
+                xs, dys = xs.to(w.dtype), dys.to(w.dtype)
+                gate = torch.addcmul(b, n, w).sigmoid_()
+                dt = (xs * dys).sum(dim=1, keepdim=True)
+                dt *= gate
+                dt.addcmul_(dt, gate, value=-1)  # dt = dgate * gate * (1 - gate)
+                dw_s = torch.bmm(dt, n.transpose(1, 2))
+                db_s = dt.sum(dim=2, keepdim=True)
+                # Through the division by s + eps and the centring; n is 0 where s is.
+                scale = w / (s + ctx.eps)
+                through_s = w * dw_s / (max(positions - 1, 1) * s).clamp_min(1e-30)
+                da = torch.sub(dt, db_s, alpha=1 / positions).mul_(scale)
+                da.addcmul_(n, through_s, value=-1)
+                dm = torch.bmm(xs, da.transpose(1, 2))
+                grad = torch.mul(dys, gate, out=dxs if dxs.dtype == dys.dtype else None)
+                grad.addcmul_(m, da).add_(dm, alpha=1 / positions)
+                if grad is not dxs:
+                    dxs.copy_(grad)
+                dw.append(dw_s)
+                db.append(db_s)
+        dweight, dbias = (
+            torch.cat(parts).view(len(x), groups).sum(dim=0).view_as(weight).to(weight.dtype)
+            for parts in (dw, db)
+        )
+        return dx, dweight, dbias, dresidual, None
+
+
+def _chunks(
+    groups: int, maps: Sequence[Tensor | None], parameters: Sequence[Tensor]
+) -> Iterator[tuple[Tensor | None, ...]]:
+    """Cuts maps B, C, H, W of one layout into views g, C/G, H*W, and parameters 1, G, 1, 1 into the
+    g, 1, 1 that belong to them, in the statistics' dtype."""
+    x = maps[0]
+    batch, dtype = len(x), _statistics_dtype(x)
+    views = [None if y is None else y.unflatten(1, (groups, -1)).flatten(3) for y in maps]
+    parameters = [p.to(dtype).view(1, groups, 1, 1).expand(batch, -1, -1, -1) for p in parameters]
+    if x.is_contiguous():
+        # Samples and groups are one axis; a chunk may span samples.
+        views = [None if y is None else y.flatten(0, 1)[None] for y in views]
+        parameters = [p.flatten(0, 1)[None] for p in parameters]
+    size = views[0].shape[1]
+    if x.device.type == 'cpu':
+        size = max(CHUNK_BYTES // (views[0][0, :1].nelement() * x.element_size() or 1), 1)
+    for sample in range(len(views[0])):
+        for start in range(0, max(views[0].shape[1], 1), size):
+            cut = (sample, slice(start, start + size))
+            yield tuple(None if y is None else y[cut] for y in (*views, *parameters))
+
+
+def _full_precision(x: Tensor) -> AbstractContextManager:
+    device = x.device.type
+    if not torch.amp.is_autocast_available(device):
+        return nullcontext()
+    return torch.autocast(device, enabled=False)
+
+
+def _is_dense(x: Tensor) -> bool:
+    return x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)
+
+
+def _same_layout(x: Tensor, y: Tensor) -> bool:
+    form = torch.contiguous_format if x.is_contiguous() else torch.channels_last
+    return x.dtype == y.dtype and x.shape == y.shape and y.is_contiguous(memory_format=form)
+
+
+def _statistics_dtype(x: Tensor) -> torch.dtype:
+    return torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype

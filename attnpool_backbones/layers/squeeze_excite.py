@@ -1,0 +1,50 @@
+"""Squeeze-and-excitation (arXiv 1709.01507)."""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from attnpool_backbones.registry import MODELS
+
+
+class SqueezeExcite(nn.Module):
+    """Scales each channel by a gate computed from the global average (arXiv 1709.01507, eq. 2-4).
+
+    Args:
+        channels: Channels C of the map.
+        squeezed: Width of the bottleneck between the two 1x1 convolutions.
+        act: Activation of the bottleneck.
+    """
+
+    def __init__(self, channels: int, squeezed: int, act: type[nn.Module] = nn.ReLU):
+        super().__init__()
+        self.reduce = nn.Conv2d(channels, squeezed, 1)
+        self.act = act()
+        self.expand = nn.Conv2d(squeezed, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate = F.adaptive_avg_pool2d(x, 1)  # B, C, 1, 1
+        gate = self.expand(self.act(self.reduce(gate)))
+        return x * gate.sigmoid()
+
+
+@MODELS.register_module()
+class SE(SqueezeExcite):
+    """:class:`SqueezeExcite` with the constructor of an OpenMMLab plugin.
+
+    For mmdet's and mmseg's ResNet:
+    ``plugins=[dict(cfg=dict(type='attnpool_backbones.SE'), position='after_conv3')]``.
+
+    Args:
+        in_channels: Channels C of the map.
+        reduction: C over the width of the bottleneck.
+    """
+
+    _abbr_ = 'se'
+
+    def __init__(self, in_channels: int, reduction: int = 16):
+        super().__init__(in_channels, in_channels // reduction)
+
+    def init_weights(self) -> None:
+        """Draws weights as torch does for linear layers."""
+        self.reduce.reset_parameters()
+        self.expand.reset_parameters()

@@ -1,0 +1,31 @@
+# Mask R-CNN that two CPU cores train in minutes on digit scenes: a 64-channel FPN over strides 8
+# and 16, few proposals and RoIs, small heads. Anchors of 24, 36, 48 and 72 pixels, square or twice
+# as high as wide.
+_base_ = './mask-rcnn_fpn.py'
+
+model = dict(
+    neck=dict(out_channels=64, num_outs=2),
+    rpn_head=dict(
+        in_channels=64,
+        feat_channels=64,
+        anchor_generator=dict(scales=[3, 4.5], ratios=[1.0, 2.0], strides=[8, 16]),
+    ),
+    roi_head=dict(
+        bbox_roi_extractor=dict(
+            roi_layer=dict(sampling_ratio=1), out_channels=64, featmap_strides=[8, 16]
+        ),
+        bbox_head=dict(
+            in_channels=64, fc_out_channels=256, num_classes=10, reg_class_agnostic=True
+        ),
+        mask_roi_extractor=dict(
+            roi_layer=dict(sampling_ratio=1), out_channels=64, featmap_strides=[8, 16]
+        ),
+        mask_head=dict(num_convs=2, in_channels=64, conv_out_channels=64, num_classes=10),
+    ),
+    train_cfg=dict(
+        rpn=dict(sampler=dict(num=128)),
+        rpn_proposal=dict(nms_pre=300, max_per_img=100),
+        rcnn=dict(sampler=dict(num=48)),
+    ),
+    test_cfg=dict(rpn=dict(nms_pre=300, max_per_img=100), rcnn=dict(max_per_img=20)),
+)

@@ -1,0 +1,8 @@
+_base_ = './upernet_patchconvnet-b60_8xb2-160k_ade20k-512x512.py'
+
+model = dict(
+    backbone=dict(
+        arch='b120',
+        init_cfg=dict(checkpoint='https://dl.fbaipublicfiles.com/deit/b120_384_21k.pth'),
+    )
+)

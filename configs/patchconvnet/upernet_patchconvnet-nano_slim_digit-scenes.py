@@ -1,0 +1,16 @@
+_base_ = [
+    '../_base_/models/upernet_slim.py',
+    '../_base_/datasets/digit_scenes_semantic.py',
+    '../_base_/schedules/digit-scenes_semantic.py',
+]
+
+model = dict(
+    backbone=dict(type='attnpool_backbones.PatchConvNet', arch='nano'),
+    neck=dict(
+        type='attnpool_backbones.ScalePyramid',
+        in_channels=128,
+        in_stride=8,
+        tap_norm_cfg=dict(type='LN'),
+    ),
+    decode_head=dict(in_channels=[128] * 4),
+)

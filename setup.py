@@ -1,0 +1,52 @@
+import re
+import shutil
+from pathlib import Path
+
+from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).resolve().parent
+
+# The OpenMMLab packages are extras, and only extras, so that installing this package alone never
+# puts them over the `onedl-*` distributions of the same modules. The extras name the upstream
+# stack: its mmdet and mmseg refuse mmcv 2.2, its mmengine needs setuptools with pkg_resources.
+OPENMMLAB = ['mmengine>=0.10', 'mmcv>=2.0,<2.2', 'setuptools<81']
+DET = [*OPENMMLAB, 'mmdet>=3.0', 'pycocotools']
+SEG = [*OPENMMLAB, 'mmsegmentation>=1.0', 'ftfy', 'regex']
+TOOLS = ['matplotlib', 'rich', 'safetensors', 'scikit-learn']
+DEV = ['hypothesis', 'pre-commit', 'pytest', 'ruff']
+
+
+class BuildWithConfigs(build_py):
+    """Copies the configs into the built package: `attnpool_backbones/configs`."""
+
+    def run(self):
+        super().run()
+        if not self.editable_mode:
+            target = Path(self.build_lib, 'attnpool_backbones', 'configs')
+            shutil.rmtree(target, ignore_errors=True)
+            shutil.copytree(
+                ROOT / 'configs', target, ignore=shutil.ignore_patterns('__pycache__'))
+
+
+def version() -> str:
+    text = (ROOT / 'attnpool_backbones' / 'version.py').read_text(encoding='utf-8')
+    return re.search(r"__version__ = '(.+)'", text).group(1)
+
+
+setup(
+    name='attnpool_backbones',
+    version=version(),
+    description='OpenMMLab backbones that rethink how tokens are pooled and attended',
+    license='Apache-2.0',
+    packages=find_packages(include=['attnpool_backbones', 'attnpool_backbones.*']),
+    cmdclass={'build_py': BuildWithConfigs},
+    python_requires='>=3.10,<3.13',
+    install_requires=['torch>=2.0', 'numpy'],
+    extras_require={
+        'det': DET,
+        'seg': SEG,
+        'all': sorted({*DET, *SEG, *TOOLS}),
+        'dev': DEV,
+    },
+)

@@ -1,0 +1,257 @@
+"""Every variant keeps the dense contract of ``backbones/base.py``."""
+
+import copy
+
+import pytest
+import torch
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from attnpool_backbones.backbones.base import DenseBackbone
+from attnpool_backbones.registry import MODELS
+from tests.backbones.families import VARIANTS
+
+SIZES = [(32, 32), (33, 47), (64, 96), (224, 224), (100, 300)]
+
+every_variant = pytest.mark.parametrize(
+    'variant',
+    [
+        pytest.param(variant, id=variant.name, marks=[pytest.mark.slow] if variant.slow else [])
+        for variant in VARIANTS
+    ],
+)
+
+
+def build(variant, **options):
+    torch.manual_seed(0)
+    return MODELS.build(dict(variant.config, **options))
+
+
+def images(*size, batch=2):
+    return torch.randn(batch, 3, *size, generator=torch.Generator().manual_seed(1))
+
+
+def loss_of(outputs):
+    # A different weight for each position, so that no gradient cancels by symmetry.
+    return sum(
+        (y.float() * torch.linspace(0.5, 1.5, y.numel()).view_as(y)).square().mean()
+        for y in outputs
+    )
+
+
+def train_once(model, x):
+    """Returns outputs and gradients of one training step without an update."""
+    model.train()
+    torch.manual_seed(2)
+    outputs = model(x)
+    loss_of(outputs).backward()
+    return outputs, {name: p.grad for name, p in model.named_parameters()}
+
+
+@every_variant
+@pytest.mark.parametrize('size', SIZES, ids=lambda size: 'x'.join(map(str, size)))
+def test_shapes(variant, size):
+    model = build(variant).eval()
+    with torch.no_grad():
+        outputs = model(images(*size, batch=1))
+    assert isinstance(outputs, tuple)
+    assert len(outputs) == len(model.out_indices) == len(model.out_channels)
+    for y, channels, stride in zip(outputs, model.out_channels, model.out_strides, strict=True):
+        assert y.shape == (1, channels, -(-size[0] // stride), -(-size[1] // stride))
+        assert y.isfinite().all()
+
+
+@every_variant
+def test_gradients_reach_every_parameter(variant):
+    model = build(variant)
+    _, gradients = train_once(model, images(64, 96))
+    trained = {name: g for name, g in gradients.items() if model.get_parameter(name).requires_grad}
+    assert trained
+    assert [name for name, g in trained.items() if g is None] == []
+    assert [name for name, g in trained.items() if not g.isfinite().all()] == []
+
+
+@every_variant
+def test_checkpointing_changes_nothing(variant):
+    options = dict(drop_path_rate=0.3)
+    plain, checkpointed = build(variant, **options), build(variant, with_cp=True, **options)
+    checkpointed.load_state_dict(plain.state_dict())
+    x = images(64, 64)
+    (outputs, gradients), (outputs_cp, gradients_cp) = (
+        train_once(model, x) for model in (plain, checkpointed)
+    )
+    torch.testing.assert_close(outputs_cp, outputs)
+    torch.testing.assert_close(gradients_cp, gradients)
+    torch.testing.assert_close(dict(checkpointed.named_buffers()), dict(plain.named_buffers()))
+
+
+@every_variant
+def test_frozen_stages_freezes_exactly_that(variant):
+    depth = len(build(variant).stage_prefixes()) - 1
+    for frozen in sorted({-1, 0, 1, depth}):
+        model = build(variant, frozen_stages=frozen).train()
+        prefixes = [p for group in model.stage_prefixes()[: frozen + 1] for p in group]
+        never_trained = {n for n, p in build(variant).named_parameters() if not p.requires_grad}
+        for name, parameter in model.named_parameters():
+            is_frozen = any(name == p or name.startswith(p + '.') for p in prefixes)
+            assert parameter.requires_grad == (not is_frozen and name not in never_trained), name
+        for name, module in model.named_modules():
+            if name:
+                is_frozen = any(name == p or name.startswith(p + '.') for p in prefixes)
+                assert module.training == (not is_frozen), name
+    with pytest.raises(ValueError, match=f'frozen_stages={depth + 1}'):
+        build(variant, frozen_stages=depth + 1)
+
+
+@every_variant
+def test_norm_eval_keeps_running_statistics(variant):
+    model = build(variant, norm_eval=True)
+    before = copy.deepcopy(dict(model.named_buffers()))
+    train_once(model, images(64, 64))
+    torch.testing.assert_close(dict(model.named_buffers()), before)
+    assert all(not m.training for m in model.modules() if isinstance(m, _BatchNorm))
+
+
+@every_variant
+def test_batch_elements_are_independent(variant):
+    model = build(variant).eval()
+    x = images(64, 64)
+    with torch.no_grad():
+        together, alone = model(x), model(x[1:])
+    for y, y_alone in zip(together, alone, strict=True):
+        torch.testing.assert_close(y[1:], y_alone, rtol=1e-4, atol=1e-4)
+
+
+@every_variant
+def test_memory_format_changes_nothing(variant):
+    model = build(variant).eval()
+    x = images(64, 96)
+    with torch.no_grad():
+        outputs = model(x)
+        outputs_last = model(x.to(memory_format=torch.channels_last))
+    torch.testing.assert_close(outputs_last, outputs, rtol=1e-4, atol=1e-4)
+
+
+@every_variant
+def test_bfloat16_autocast_is_close(variant):
+    model = build(variant).eval()
+    x = images(64, 64)
+    with torch.no_grad():
+        outputs = model(x)
+        with torch.autocast('cpu', dtype=torch.bfloat16):
+            outputs_bf16 = model(x)
+    for y, y_bf16 in zip(outputs, outputs_bf16, strict=True):
+        error = (y_bf16.float() - y).square().mean().sqrt() / y.square().mean().sqrt()
+        assert error < 0.05
+
+
+@every_variant
+def test_state_dict_round_trip(variant, tmp_path):
+    model = build(variant).eval()
+    torch.save(model.state_dict(), tmp_path / 'weights.pth')
+    torch.manual_seed(5)
+    other = MODELS.build(dict(variant.config)).eval()
+    other.load_state_dict(torch.load(tmp_path / 'weights.pth', weights_only=True))
+    x = images(64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(other(x), model(x), rtol=0, atol=0)
+
+
+@every_variant
+def test_deployed_equals_trained(variant):
+    model = build(variant)
+    train_once(model, images(64, 96))  # moves running statistics away from 0 and 1
+    model.eval()
+    x = images(64, 64)
+    with torch.no_grad():
+        outputs = model(x)
+        model.switch_to_deploy()
+        deployed = model(x)
+    torch.testing.assert_close(deployed, outputs, rtol=1e-3, atol=1e-3)
+
+
+@every_variant
+def test_layer_depths(variant):
+    model = build(variant)
+    names = [name for name, _ in model.named_parameters()]
+    depths = {name: model.get_layer_depth('backbone.' + name, 'backbone.') for name in names}
+    num_layers = {n for _, n in depths.values()}
+    assert num_layers == {len(model.layer_prefixes()) + 1}
+    used = {depth for depth, _ in depths.values()}
+    blocks = set(range(num_layers.pop() - 1))
+    assert blocks <= used  # the stem and every block have parameters
+    for prefix in model.stage_prefixes()[0]:
+        assert {d for n, (d, _) in depths.items() if n.startswith(prefix)} == {0}
+    with pytest.raises(ValueError, match="does not start with 'neck.'"):
+        model.get_layer_depth('backbone.x', 'neck.')
+
+
+@every_variant
+def test_first_outputs_alone_are_the_same(variant):
+    model = build(variant).eval()
+    first = model.out_indices[:1]
+    alone = build(variant, out_indices=first).eval()
+    state = model.state_dict()
+    alone.load_state_dict({name: state[name] for name in alone.state_dict()})
+    x = images(64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(alone(x), model(x)[:1])
+    _, gradients = train_once(alone, x)
+    trained = [name for name, p in alone.named_parameters() if p.requires_grad]
+    assert [name for name in trained if gradients[name] is None] == []
+
+
+@pytest.mark.parametrize(
+    'variant',
+    [pytest.param(v, id=v.name) for v in VARIANTS if v.compiled],
+)
+def test_compiled_equals_eager(variant):
+    model = build(variant).eval()
+    compiled = torch.compile(model)
+    for size in [(64, 64), (96, 64)]:
+        x = images(*size, batch=1)
+        with torch.no_grad():
+            torch.testing.assert_close(compiled(x), model(x), rtol=1e-3, atol=1e-3)
+
+
+FAMILIES = {variant.config['type']: variant for variant in VARIANTS if variant.compiled}
+
+
+@pytest.mark.parametrize('variant', FAMILIES.values(), ids=list(FAMILIES))
+class TestErrors:
+    """Wrong arguments end with the wrong value and the right ones."""
+
+    def test_unknown_arch_lists_the_known(self, variant):
+        name = next(iter(MODELS.get(variant.config['type']).archs))
+        with pytest.raises(ValueError, match=f"no arch 'x99'.*{name}"):
+            MODELS.build(dict(variant.config, arch='x99'))
+
+    def test_unknown_and_missing_fields(self, variant):
+        with pytest.raises(ValueError, match=r"unknown fields \['wdth'\], missing fields"):
+            MODELS.build(dict(variant.config, arch=dict(wdth=8)))
+
+    def test_arch_of_another_type(self, variant):
+        with pytest.raises(TypeError, match='must be a name or a dict, not 60'):
+            MODELS.build(dict(variant.config, arch=60))
+
+    @pytest.mark.parametrize('out_indices', [(), (99,), (0, 0), (1, 0)])
+    def test_out_indices(self, variant, out_indices):
+        with pytest.raises(ValueError, match='out_indices=.*must be ascending'):
+            MODELS.build(dict(variant.config, out_indices=out_indices))
+
+    @pytest.mark.parametrize('shape', [(3, 64, 64), (1, 1, 64, 64), (1, 3, 31, 64)])
+    def test_input(self, variant, shape):
+        with pytest.raises(ValueError, match='takes images B, 3, H, W with H, W >= 32, not'):
+            build(variant)(torch.zeros(shape))
+
+    def test_drop_path_rate(self, variant):
+        with pytest.raises(ValueError, match='0 <= rate < 1'):
+            build(variant, drop_path_rate=1.0)
+
+
+def test_every_family_has_a_table():
+    registered = {
+        name
+        for name, cls in MODELS.module_dict.items()
+        if isinstance(cls, type) and issubclass(cls, DenseBackbone)
+    }
+    assert registered == set(FAMILIES)

@@ -1,0 +1,186 @@
+"""Reading: every form in which weights are stored, and what is refused."""
+
+import argparse
+import functools
+import http.server
+import pickle
+import threading
+from collections import OrderedDict
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from attnpool_backbones.checkpoints import UnsafeCheckpoint, read_checkpoint
+
+WEIGHTS = {'stem.0.weight': torch.arange(6.0).view(2, 3), 'blocks.0.bias': torch.ones(3)}
+AVERAGE = {name: value + 1 for name, value in WEIGHTS.items()}
+TRAINING = {
+    'optimizer': {'state': {0: {'exp_avg': torch.zeros(2)}}, 'param_groups': [{'lr': 0.1}]},
+    'epoch': 7,
+    'best': torch.tensor(0.5),
+    'args': argparse.Namespace(model='s60', drop=None, milestones=[1, 2]),
+}
+
+
+def prefixed(prefix, weights=None):
+    return {f'{prefix}{name}': value for name, value in (weights or WEIGHTS).items()}
+
+
+FORMS = {
+    'bare': WEIGHTS,
+    'ordered': OrderedDict(WEIGHTS),
+    'parameters': {name: torch.nn.Parameter(value) for name, value in WEIGHTS.items()},
+    'model': {'model': WEIGHTS},
+    'state_dict': {'state_dict': WEIGHTS},
+    'module': {'module': WEIGHTS},
+    'nested': {'model': {'state_dict': WEIGHTS}},
+    'training': {'model': WEIGHTS, **TRAINING},
+    'with average': {'state_dict': WEIGHTS, 'state_dict_ema': AVERAGE, **TRAINING},
+    'average only': {'state_dict_ema': WEIGHTS, **TRAINING},
+    'distributed': prefixed('module.'),
+    'compiled': {'model': prefixed('_orig_mod.module.')},
+    'partly prefixed': {'steps': torch.tensor(3), **prefixed('module.')},
+    'detector': {'state_dict': {**prefixed('backbone.'), 'neck.0.weight': torch.ones(1)}},
+    'distributed detector': prefixed('module.backbone.'),
+    'wrapped backbone': prefixed('backbone.module.backbone.'),
+    'with scalars': {**WEIGHTS, 'version': 2},
+}
+
+
+def assert_weights(state_dict, expected=None):
+    extra = set(state_dict) - {'steps'}
+    assert extra == set(WEIGHTS)
+    for name, value in (expected or WEIGHTS).items():
+        assert torch.equal(state_dict[name], value)
+        assert not state_dict[name].requires_grad
+
+
+@pytest.mark.parametrize('form', FORMS)
+def test_finds_the_weights_in_every_form(form, tmp_path):
+    torch.save(FORMS[form], tmp_path / 'x.pth.tar')
+    assert_weights(read_checkpoint(tmp_path / 'x.pth.tar'))
+
+
+def test_reads_the_old_torch_format(tmp_path):
+    torch.save(FORMS['training'], tmp_path / 'x.pt', _use_new_zipfile_serialization=False)
+    assert_weights(read_checkpoint(str(tmp_path / 'x.pt')))
+
+
+def test_reads_safetensors(tmp_path):
+    save_file(prefixed('module.'), tmp_path / 'x.safetensors')
+    assert_weights(read_checkpoint(tmp_path / 'x.safetensors'))
+
+
+def test_takes_the_moving_average_only_when_asked(tmp_path):
+    torch.save(FORMS['with average'], tmp_path / 'x.pth')
+    assert_weights(read_checkpoint(tmp_path / 'x.pth', ema=True), AVERAGE)
+    torch.save(FORMS['training'], tmp_path / 'none.pth')
+    with pytest.raises(ValueError, match='no moving average of weights in .*none.pth.*optimizer'):
+        read_checkpoint(tmp_path / 'none.pth', ema=True)
+
+
+@pytest.mark.parametrize('prefix', ['student.net', 'student.net.', 'module.student.net'])
+def test_takes_what_lies_below_an_explicit_prefix(prefix, tmp_path):
+    other = prefixed('module.teacher.net.', AVERAGE)
+    torch.save({**prefixed('module.student.net.'), **other}, tmp_path / 'x.pth')
+    assert_weights(read_checkpoint(tmp_path / 'x.pth', prefix=prefix))
+    with pytest.raises(ValueError, match="no name with prefix 'pupil'.*module.student.net"):
+        read_checkpoint(tmp_path / 'x.pth', prefix='pupil')
+
+
+class Payload:
+    """Pickles as a call of ``exec``."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return exec, (f'open({str(self.path)!r}, "w").close()',)
+
+
+@pytest.mark.parametrize('zipped', [True, False])
+def test_never_runs_code_of_a_checkpoint(zipped, tmp_path):
+    proof = tmp_path / 'executed'
+    torch.save(
+        {'state_dict': WEIGHTS, 'args': Payload(proof)},
+        tmp_path / 'x.pth',
+        _use_new_zipfile_serialization=zipped,
+    )
+    with pytest.raises(UnsafeCheckpoint, match=r'x\.pth was not loaded.*call .*exec,'):
+        read_checkpoint(tmp_path / 'x.pth')
+    assert not proof.exists()
+
+
+def test_refuses_a_bare_pickle_that_calls(tmp_path):
+    (tmp_path / 'x.pth').write_bytes(pickle.dumps(Payload(tmp_path / 'executed'), protocol=2))
+    with pytest.raises(ValueError, match=r'x\.pth'):
+        read_checkpoint(tmp_path / 'x.pth')
+    assert not (tmp_path / 'executed').exists()
+
+
+def test_refuses_a_pickled_model(tmp_path):
+    torch.save(torch.nn.Linear(2, 2), tmp_path / 'x.pth')
+    with pytest.raises(UnsafeCheckpoint, match='torch.nn.modules.linear.Linear'):
+        read_checkpoint(tmp_path / 'x.pth')
+
+
+CORRUPT = {
+    'empty.pth': b'',
+    'page.pth': b'<!DOCTYPE html><html>404</html>',
+    'noise.pth': bytes(range(256)) * 8,
+    'zip.pth': b'PK\x03\x04' + bytes(64),
+    'page.safetensors': b'<!DOCTYPE html><html>404</html>',
+}
+
+
+@pytest.mark.parametrize('name', CORRUPT)
+def test_says_that_a_file_is_no_checkpoint(name, tmp_path):
+    (tmp_path / name).write_bytes(CORRUPT[name])
+    with pytest.raises(ValueError, match=name) as info:
+        read_checkpoint(tmp_path / name)
+    assert not isinstance(info.value, UnsafeCheckpoint)
+
+
+def test_says_that_a_cut_off_file_is_no_checkpoint(tmp_path):
+    torch.save(WEIGHTS, tmp_path / 'x.pth')
+    content = (tmp_path / 'x.pth').read_bytes()
+    (tmp_path / 'x.pth').write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match=r'x\.pth could not be read as a checkpoint'):
+        read_checkpoint(tmp_path / 'x.pth')
+
+
+@pytest.mark.parametrize('content', [{}, {'epoch': 3}, [1, 2], torch.ones(2), 'text'])
+def test_says_that_a_file_holds_no_weights(content, tmp_path):
+    torch.save(content, tmp_path / 'x.pth')
+    with pytest.raises(ValueError, match=r'no state dict in .*x\.pth'):
+        read_checkpoint(tmp_path / 'x.pth')
+
+
+@pytest.mark.parametrize('name', ['missing.pth', 'missing.safetensors', '.'])
+def test_names_a_missing_file(name, tmp_path):
+    with pytest.raises(FileNotFoundError, match=str(tmp_path / name)):
+        read_checkpoint(tmp_path / name)
+
+
+def test_names_an_unknown_listed_checkpoint():
+    with pytest.raises(ValueError, match="unknown checkpoint 'torchvision://resnet5000'"):
+        read_checkpoint('torchvision://resnet5000')
+
+
+@pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
+def test_downloads_once(suffix, tmp_path, monkeypatch):
+    served, hub = tmp_path / 'served', tmp_path / 'hub'
+    served.mkdir()
+    if suffix == '.pth':
+        torch.save(FORMS['training'], served / f'x{suffix}')
+    else:
+        save_file(WEIGHTS, served / f'x{suffix}')
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(hub))
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=served)
+    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f'http://127.0.0.1:{server.server_port}/x{suffix}'
+        assert_weights(read_checkpoint(url))
+        server.shutdown()
+    assert_weights(read_checkpoint(url))  # from hub, the server is gone

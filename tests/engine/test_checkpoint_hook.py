@@ -1,0 +1,174 @@
+"""Checkpoints survive a kill at any moment, and keep what mmengine's hook offers."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from attnpool_backbones.checkpoints.safe_globals import register_safe_globals
+from attnpool_backbones.engine import atomic_files
+from attnpool_backbones.engine.atomic_files import remove_stale_files, write_atomically
+from attnpool_backbones.engine.latest_checkpoint import find_resumable_checkpoint, is_resumable
+from tests.engine.tiny_run import make_config, make_runner
+
+
+@pytest.fixture(autouse=True)
+def registered() -> None:
+    register_safe_globals()
+
+
+class Kill(BaseException):
+    """Not an Exception: nothing may handle it, like a signal."""
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.is_file() and path.suffix != '.py')
+
+
+def run(folder: Path, **checkpoint: object) -> object:
+    runner = make_runner('checkpoint', make_config(folder, checkpoint=checkpoint))
+    runner.train()
+    return runner
+
+
+def test_same_files_as_mmengine(tmp_path: Path) -> None:
+    run(tmp_path / 'ours', max_keep_ckpts=2)
+    run(tmp_path / 'theirs', max_keep_ckpts=2, type='CheckpointHook')
+    assert files(tmp_path / 'ours') == files(tmp_path / 'theirs') == [
+        'epoch_3.pth', 'epoch_4.pth', 'last_checkpoint']
+    last = (tmp_path / 'ours' / 'last_checkpoint').read_text()
+    assert last == str(tmp_path / 'ours' / 'epoch_4.pth')
+    mode = (tmp_path / 'theirs' / 'epoch_4.pth').stat().st_mode
+    assert (tmp_path / 'ours' / 'epoch_4.pth').stat().st_mode == mode
+
+
+def test_killed_while_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replaced = []
+    replace = os.replace
+
+    def fail_at_third_checkpoint(source: str, target: Path) -> None:
+        replaced.append(Path(target).name)
+        if replaced.count('epoch_3.pth'):
+            raise Kill
+        replace(source, target)
+
+    monkeypatch.setattr(atomic_files.os, 'replace', fail_at_third_checkpoint)
+    with pytest.raises(Kill):
+        run(tmp_path, max_keep_ckpts=1)
+    # the second is still there and named, and nothing half-written is left
+    assert files(tmp_path) == ['epoch_2.pth', 'last_checkpoint']
+    assert find_resumable_checkpoint(str(tmp_path)) == str(tmp_path / 'epoch_2.pth')
+
+
+def test_old_checkpoint_goes_after_the_new_one_came(tmp_path: Path,
+                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    remove = atomic_files.AtomicLocalBackend.remove
+    present = []
+
+    def record(backend: object, path: str) -> None:
+        present.append(files(tmp_path))
+        remove(backend, path)
+
+    monkeypatch.setattr(atomic_files.AtomicLocalBackend, 'remove', record)
+    run(tmp_path, max_keep_ckpts=1)
+    assert present[0] == ['epoch_1.pth', 'epoch_2.pth', 'last_checkpoint']
+    assert len(present) == 3
+
+
+def test_stale_files_are_removed(tmp_path: Path) -> None:
+    (tmp_path / '.epoch_1.pth.abcd.part').write_bytes(b'half')
+    (tmp_path / 'notes.part').write_text('not ours')
+    run(tmp_path)
+    assert not list(tmp_path.glob('.*.part'))
+    assert (tmp_path / 'notes.part').exists()
+    assert remove_stale_files(tmp_path / 'missing') == []
+
+
+def test_write_atomically_keeps_the_old_file(tmp_path: Path,
+                                             monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / 'folder' / 'file'
+    write_atomically(b'old', path)
+
+    def fail(*_: object) -> None:
+        raise OSError('disk full')
+
+    monkeypatch.setattr(atomic_files.os, 'fsync', fail)
+    with pytest.raises(OSError, match='disk full'):
+        write_atomically(b'new', path)
+    assert path.read_bytes() == b'old' and files(path.parent) == ['file']
+
+
+def test_published_keys(tmp_path: Path) -> None:
+    run(tmp_path, published_keys=['meta', 'state_dict'])
+    published, = tmp_path.glob('epoch_4-*.pth')
+    assert set(torch.load(published, weights_only=True)) == {'meta', 'state_dict'}
+
+
+@pytest.mark.parametrize('save_best', ['score', ['score', 'other']])
+def test_save_best(save_best: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hook_args = dict(save_best=save_best, rule='greater', max_keep_ckpts=1)
+    runner = make_runner('checkpoint', make_config(tmp_path, checkpoint=hook_args))
+    hook = next(hook for hook in runner.hooks if type(hook).__name__ == 'SafeCheckpointHook')
+    remove = atomic_files.AtomicLocalBackend.remove
+    best_at_removal = []
+
+    def record(backend: object, path: str) -> None:
+        best_at_removal.append(len(list(tmp_path.glob('best_score_*'))))
+        remove(backend, path)
+
+    runner.train()
+    monkeypatch.setattr(atomic_files.AtomicLocalBackend, 'remove', record)
+    for score in (0.1, 0.3, 0.2):
+        runner.train_loop._epoch += 1
+        hook.after_val_epoch(runner, dict(score=score, other=score))
+    expected = ['best_score_epoch_6.pth', 'epoch_6.pth', 'last_checkpoint']
+    if isinstance(save_best, list):
+        expected.insert(0, 'best_other_epoch_6.pth')
+    assert files(tmp_path) == expected
+    # whenever a file went, a best one was in place
+    assert best_at_removal and min(best_at_removal) >= 1
+    assert 'optimizer' not in torch.load(tmp_path / 'best_score_epoch_6.pth', weights_only=True)
+
+
+def test_best_that_is_written_again_is_kept(tmp_path: Path) -> None:
+    runner = make_runner('checkpoint', make_config(
+        tmp_path, checkpoint=dict(save_best='score', rule='greater')))
+    runner.train()
+    hook = next(hook for hook in runner.hooks if type(hook).__name__ == 'SafeCheckpointHook')
+    for score in (0.1, 0.2):
+        hook.after_val_epoch(runner, dict(score=score))
+    assert (tmp_path / 'best_score_epoch_4.pth').exists()
+
+
+DAMAGES = {
+    'missing': lambda path: path.unlink(),
+    'empty': lambda path: path.write_bytes(b''),
+    'cut_off': lambda path: path.write_bytes(path.read_bytes()[:-100]),
+    'foreign': lambda path: path.write_text('not a checkpoint'),
+}
+
+
+@pytest.mark.parametrize('name', DAMAGES)
+def test_damaged_last_checkpoint_falls_back(name: str, tmp_path: Path) -> None:
+    run(tmp_path)
+    DAMAGES[name](tmp_path / 'epoch_4.pth')
+    assert find_resumable_checkpoint(str(tmp_path)) == str(tmp_path / 'epoch_3.pth')
+    (tmp_path / 'last_checkpoint').write_text('')
+    assert find_resumable_checkpoint(str(tmp_path)) == str(tmp_path / 'epoch_3.pth')
+    (tmp_path / 'last_checkpoint').unlink()
+    assert find_resumable_checkpoint(str(tmp_path)) == str(tmp_path / 'epoch_3.pth')
+
+
+def test_moved_work_dir(tmp_path: Path) -> None:
+    run(tmp_path / 'here')
+    (tmp_path / 'here').rename(tmp_path / 'there')
+    assert find_resumable_checkpoint(str(tmp_path / 'there')) == str(
+        tmp_path / 'there' / 'epoch_4.pth')
+
+
+def test_nothing_to_resume(tmp_path: Path) -> None:
+    assert find_resumable_checkpoint(str(tmp_path)) is None
+    torch.save({'state_dict': {}}, tmp_path / 'weights.pth')
+    assert not is_resumable(tmp_path / 'weights.pth')
+    assert find_resumable_checkpoint(str(tmp_path / 'missing')) is None

@@ -1,0 +1,114 @@
+"""A run that is stopped and resumed ends with the weights of one that never stopped."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.hooks import Hook
+
+from attnpool_backbones.checkpoints.safe_globals import register_safe_globals
+from attnpool_backbones.engine.latest_checkpoint import find_resumable_checkpoint, stored_seed
+from tests.engine.tiny_run import EPOCHS, ITERS, make_config, make_runner
+
+HOOK = dict(type='attnpool_backbones.RandomStateHook')
+
+
+class Killed(Exception):
+    """What a kill leaves behind: nothing after it is run."""
+
+
+class KillHook(Hook):
+    """Stops before a given iteration.
+
+    Args:
+        iteration (int): Number of finished iterations.
+    """
+
+    def __init__(self, iteration: int) -> None:
+        self.iteration = iteration
+
+    def before_train_iter(self, runner: object, batch_idx: int, data_batch: object = None) -> None:
+        if runner.iter == self.iteration:
+            raise Killed
+
+
+def train(folder: Path, stop: int | None = None, resume: bool = False, **settings: object) -> dict:
+    """Trains, is perhaps killed, and returns weights and losses."""
+    register_safe_globals()
+    cfg = make_config(folder, **settings)
+    if resume:
+        cfg.resume, cfg.load_from = True, find_resumable_checkpoint(str(folder))
+        cfg.randomness.seed = stored_seed(cfg.load_from)
+    runner = make_runner('random_state', cfg)
+    if stop is not None:
+        runner.register_hook(KillHook(stop))
+        with pytest.raises(Killed):
+            runner.train()
+    else:
+        runner.train()
+    return {key: value.clone() for key, value in runner.model.state_dict().items()}
+
+
+SETTINGS = {
+    'epochs': dict(),
+    'epochs_workers': dict(workers=2),
+    'epochs_persistent_workers': dict(workers=2, persistent=True),
+    'iterations': dict(by_epoch=False),
+    'iterations_workers': dict(by_epoch=False, workers=2),
+}
+
+
+@pytest.mark.parametrize('name', SETTINGS)
+def test_resumed_equals_uninterrupted(name: str, tmp_path: Path) -> None:
+    settings = dict(hooks=(HOOK, ), seed=None if name == 'epochs' else 3, **SETTINGS[name])
+    killed = train(tmp_path, stop=ITERS // 2 + 2, **settings)
+    resumed = train(tmp_path, resume=True, **settings)
+    if settings['seed'] is None:
+        settings['seed'] = stored_seed(find_resumable_checkpoint(str(tmp_path)))
+    whole = train(tmp_path / 'whole', **settings)
+    for key, value in whole.items():
+        assert torch.equal(value, resumed[key])
+        assert not torch.equal(value, killed[key])
+
+
+@pytest.mark.parametrize('by_epoch', [True, False])
+def test_number_of_workers_does_not_matter(by_epoch: bool, tmp_path: Path) -> None:
+    one, two = (train(tmp_path / str(workers), hooks=(HOOK, ), by_epoch=by_epoch, workers=workers)
+                for workers in (0, 2))
+    assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+def test_seed_matters(tmp_path: Path) -> None:
+    one, two = (train(tmp_path / str(seed), hooks=(HOOK, ), seed=seed) for seed in (1, 2))
+    assert not torch.equal(one['layer.weight'], two['layer.weight'])
+
+
+def test_without_the_hook_resuming_differs(tmp_path: Path) -> None:
+    """The reason for the hook; if this fails, mmengine restores random states by itself."""
+    train(tmp_path, stop=ITERS // 2 + 2)
+    resumed = train(tmp_path, resume=True)
+    assert not torch.equal(train(tmp_path / 'whole')['layer.weight'], resumed['layer.weight'])
+
+
+def test_mmengines_iteration_loop_is_warned_about(tmp_path: Path) -> None:
+    cfg = make_config(tmp_path, by_epoch=False, hooks=(HOOK, ))
+    cfg.train_cfg.type = 'IterBasedTrainLoop'
+    runner = make_runner('random_state', cfg)
+    messages = []
+    runner.logger.warning = lambda message, *args: messages.append(message)
+    runner.logger.log = lambda level, message, *args: messages.append(message)
+    runner.train()
+    assert any('ResumableIterBasedTrainLoop' in str(message) for message in messages)
+
+
+def test_epochs_have_different_noise(tmp_path: Path) -> None:
+    seen = []
+
+    class Record(Hook):
+        def before_train_iter(self, runner: object, batch_idx: int, data_batch: dict) -> None:
+            seen.extend(x[1].item() for x in data_batch['inputs'])
+
+    runner = make_runner('random_state', make_config(tmp_path, hooks=(HOOK, ), workers=2))
+    runner.register_hook(Record())
+    runner.train()
+    assert len(set(seen)) == len(seen) == ITERS * 2 and EPOCHS > 1

@@ -1,0 +1,108 @@
+"""The smallest training that mmengine's Runner can do, with all the randomness of a real one."""
+
+import itertools
+import random
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.model import BaseModel
+from mmengine.registry import DATASETS, MODELS
+from mmengine.runner import Runner
+from torch.utils.data import Dataset
+
+EPOCHS, SAMPLES, BATCH = 4, 12, 2
+ITERS = EPOCHS * SAMPLES // BATCH
+RUN_NUMBERS = itertools.count()
+
+
+class NoisyPoints(Dataset):
+    """Points on a line; every look at one adds noise from all three generators."""
+
+    metainfo = dict(classes=('point', ))
+
+    def __len__(self) -> int:
+        return SAMPLES
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        noise = random.random() + np.random.rand() + torch.rand(()).item()
+        x = torch.tensor([index / SAMPLES, noise / 3])
+        return dict(inputs=x, target=x.sum() + 1)
+
+
+class Regression(BaseModel):
+    """A linear map behind dropout; NaN from iteration ``nan_at`` on."""
+
+    def __init__(self, nan_at: int | None = None) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(2, 1)
+        self.dropout = torch.nn.Dropout(0.3)
+        self.nan_at = nan_at
+        self.steps = 0
+
+    def forward(self, inputs: list, target: list, mode: str = 'tensor') -> dict:
+        error = self.layer(self.dropout(torch.stack(inputs))).squeeze(1) - torch.stack(target)
+        if mode == 'predict':
+            return [error]
+        self.steps += 1
+        scale = torch.nan if self.nan_at is not None and self.steps >= self.nan_at else 1.0
+        return dict(loss_square=error.square().mean(), loss_size=scale * self.layer.weight.norm())
+
+
+def register() -> None:
+    for registry, cls in ((DATASETS, NoisyPoints), (MODELS, Regression)):
+        if cls.__name__ not in registry.module_dict:
+            registry.register_module(module=cls)
+
+
+register()
+
+
+def make_config(work_dir: str, by_epoch: bool = True, workers: int = 0, persistent: bool = False,
+                hooks: tuple = (), checkpoint: dict | None = None, nan_at: int | None = None,
+                seed: int | None = 3) -> Config:
+    """Config of the tiny training.
+
+    Args:
+        work_dir (str): Where checkpoints go.
+        by_epoch (bool): Epochs, or iterations with an infinite sampler. Defaults to True.
+        workers (int): Loading processes. Defaults to 0.
+        persistent (bool): Whether these live on between epochs. Defaults to False.
+        hooks (tuple): Custom hooks. Defaults to none.
+        checkpoint (dict | None): Arguments of the checkpoint hook. Defaults to None.
+        nan_at (int | None): First step with a broken loss. Defaults to None.
+        seed (int | None): Seed of the run. Defaults to 3.
+
+    Returns:
+        Config: Ready for ``Runner.from_cfg``.
+    """
+    step = SAMPLES // BATCH
+    train_cfg = (dict(type='EpochBasedTrainLoop', max_epochs=EPOCHS) if by_epoch else
+                 dict(type='attnpool_backbones.ResumableIterBasedTrainLoop', max_iters=ITERS))
+    saving = dict(type='attnpool_backbones.SafeCheckpointHook', by_epoch=by_epoch,
+                  interval=1 if by_epoch else step)
+    return Config(dict(
+        model=dict(type='Regression', nan_at=nan_at),
+        work_dir=str(work_dir),
+        train_dataloader=dict(
+            dataset=dict(type='NoisyPoints'), batch_size=BATCH, num_workers=workers,
+            persistent_workers=persistent,
+            sampler=dict(type='DefaultSampler' if by_epoch else 'InfiniteSampler', shuffle=True)),
+        train_cfg=train_cfg,
+        optim_wrapper=dict(optimizer=dict(type='AdamW', lr=0.05)),
+        param_scheduler=[dict(type='LinearLR', start_factor=0.1, by_epoch=False, end=ITERS)],
+        default_hooks=dict(checkpoint={**saving, **(checkpoint or {})}),
+        custom_hooks=list(hooks),
+        randomness=dict(seed=seed),
+        log_processor=dict(by_epoch=by_epoch),
+        log_level='WARNING',
+        default_scope='mmengine'))
+
+
+def make_runner(name: str, cfg: Config) -> Runner:
+    """Builds a Runner; every one needs its own name, under which mmengine keeps its state."""
+    cfg.experiment_name = f'{name}_{next(RUN_NUMBERS)}'
+    # the survey of compilers and drivers takes longer than the training
+    with patch.object(Runner, '_log_env'):
+        return Runner.from_cfg(cfg)

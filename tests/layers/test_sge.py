@@ -1,0 +1,178 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from attnpool_backbones.layers import sge
+from attnpool_backbones.layers.sge import SGE
+
+LAYOUTS = [torch.contiguous_format, torch.channels_last]
+
+
+def plain(layer, x, residual=None):
+    """The formula of the paper, step by step, for any floating-point type."""
+    batch, channels, height, width = x.shape
+    x = x.reshape(batch, layer.groups, channels // layer.groups, height * width)
+    mean = x.mean(dim=3, keepdim=True)
+    a = (x * mean).sum(dim=2)  # B, G, H*W
+    a = a - a.mean(dim=2, keepdim=True)
+    n = a / (a.std(dim=2, keepdim=True) + layer.eps)
+    t = n * layer.weight[..., 0] + layer.bias[..., 0]
+    y = (x * t.sigmoid()[:, :, None]).reshape(batch, channels, height, width)
+    return y if residual is None else (residual + y).relu()
+
+
+def drawn(channels, groups, dtype=torch.float64):
+    layer = SGE(channels, groups=groups).to(dtype)
+    torch.nn.init.normal_(layer.weight)
+    torch.nn.init.normal_(layer.bias)
+    return layer
+
+
+def gradients(function, inputs, dy):
+    return torch.autograd.grad(function(*inputs), inputs, dy)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    batch=st.integers(1, 3),
+    groups=st.integers(1, 6),
+    width=st.integers(1, 5),
+    size=st.tuples(st.integers(1, 7), st.integers(2, 7)),
+    layout=st.sampled_from(LAYOUTS),
+    has_residual=st.booleans(),
+    chunk_bytes=st.sampled_from([1, 700, 1 << 20]),
+)
+def test_equals_the_formula(batch, groups, width, size, layout, has_residual, chunk_bytes):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sge, 'CHUNK_BYTES', chunk_bytes)
+        layer = drawn(groups * width, groups)
+        shape = (batch, groups * width, *size)
+        maps = [torch.randn(shape, dtype=torch.float64).to(memory_format=layout)
+                for _ in range(1 + has_residual)]  # fmt: skip
+        inputs = [y.requires_grad_() for y in maps]
+        y, expected = layer(*inputs), plain(layer, *inputs)
+        assert y.is_contiguous(memory_format=layout)
+        torch.testing.assert_close(y, expected)
+        dy = torch.randn_like(y)
+        wanted = [*inputs, layer.weight, layer.bias]
+        torch.testing.assert_close(
+            torch.autograd.grad(y, wanted, dy), torch.autograd.grad(expected, wanted, dy)
+        )
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
+@pytest.mark.parametrize('has_residual', [False, True])
+def test_gradcheck(layout, has_residual):
+    layer = drawn(6, 2)
+    maps = [torch.randn(2, 6, 3, 2, dtype=torch.float64).to(memory_format=layout).requires_grad_()
+            for _ in range(1 + has_residual)]  # fmt: skip
+
+    def function(weight, bias, *maps):
+        return torch.func.functional_call(layer, dict(weight=weight, bias=bias), maps)
+
+    assert torch.autograd.gradcheck(function, (layer.weight, layer.bias, *maps))
+
+
+def test_gate_is_what_the_layer_multiplies_with():
+    layer, x = drawn(12, 3), torch.randn(2, 12, 5, 4, dtype=torch.float64)
+    gate = layer.gate(x)
+    assert gate.shape == (2, 3, 5, 4)
+    torch.testing.assert_close(layer(x), x * gate.repeat_interleave(4, dim=1))
+
+
+def test_gradients_of_the_gate_without_deviation():
+    layer, x = drawn(4, 2), torch.ones(1, 4, 3, 3, dtype=torch.float64, requires_grad=True)
+    layer.gate(x).sum().backward()
+    assert x.grad.isfinite().all()
+
+
+@pytest.mark.parametrize('value', [0.0, 1.0, -3.0])
+def test_constant_map_and_single_position(value):
+    layer = drawn(64, 8, torch.float32)
+    expected = value * layer.bias.sigmoid().repeat_interleave(8, dim=1)
+    for size in [(1, 1), (4, 4)]:
+        x = torch.full((2, 64, *size), value, requires_grad=True)
+        y = layer(x)
+        torch.testing.assert_close(y, expected.expand_as(y))
+        y.sum().backward()
+        assert x.grad.isfinite().all()
+
+
+def test_single_position_has_the_gradient_of_a_constant_gate():
+    layer, x = drawn(8, 2, torch.float32), torch.randn(3, 8, 1, 1, requires_grad=True)
+    (dx,) = torch.autograd.grad(layer(x).sum(), x)
+    expected = layer.bias.sigmoid().repeat_interleave(4, dim=1).expand_as(x)
+    torch.testing.assert_close(dx, expected)
+
+
+def test_starts_as_a_constant_scale():
+    x = torch.randn(2, 128, 5, 6)
+    torch.testing.assert_close(SGE(128)(x), x * torch.tensor(1.0).sigmoid())
+
+
+def test_statistics_are_float32_under_autocast_and_half():
+    layer = drawn(16, 4, torch.float32)
+    # Exact in bfloat16, but with dot products that are not.
+    x = (torch.randn(2, 16, 8, 8) * 8).bfloat16()
+    expected = x.float() * layer.gate(x.float()).repeat_interleave(4, dim=1)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        y = layer(x)
+    assert y.dtype == torch.bfloat16
+    # The gate and the product are rounded, each by at most 2**-9.
+    torch.testing.assert_close(y.float(), expected, rtol=2**-8, atol=0)
+    assert layer.bfloat16().gate(x).dtype == torch.float32
+
+
+def test_large_values_do_not_overflow_in_half():
+    x = torch.full((1, 16, 4, 4), 200.0, dtype=torch.float16)
+    x[..., 0, 0] = -200
+    y = drawn(16, 1, torch.float32).half()(x)  # dot products of up to 6e5
+    assert y.isfinite().all()
+
+
+def test_gradients_under_autocast_are_close_to_those_in_float32():
+    layer = drawn(16, 4, torch.float32)
+    x = torch.randn(2, 16, 8, 8).bfloat16()
+    dy = torch.randn(2, 16, 8, 8).bfloat16()
+    inputs = [x.clone().requires_grad_(), layer.weight, layer.bias]
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        computed = torch.autograd.grad(layer(inputs[0]), inputs, dy)
+    inputs = [x.float().requires_grad_(), layer.weight, layer.bias]
+    expected = torch.autograd.grad(layer(inputs[0]), inputs, dy.float())
+    assert computed[0].dtype == torch.bfloat16
+    for a, b in zip(computed, expected, strict=True):
+        torch.testing.assert_close(a.float(), b, rtol=2e-2, atol=2e-2)
+
+
+def test_views_and_mixed_layouts():
+    layer = drawn(8, 2)
+    x = torch.randn(2, 5, 8, 6, dtype=torch.float64).transpose(1, 2).requires_grad_()
+    residual = torch.randn(2, 8, 5, 6, dtype=torch.float64).to(memory_format=torch.channels_last)
+    torch.testing.assert_close(layer(x), plain(layer, x))
+    torch.testing.assert_close(layer(x, residual), plain(layer, x, residual))
+    dy = torch.randn(2, 8, 5, 6, dtype=torch.float64).to(memory_format=torch.channels_last)
+    (computed,), (expected,) = (torch.autograd.grad(f, x, dy) for f in (layer(x), plain(layer, x)))
+    torch.testing.assert_close(computed, expected)
+
+
+def test_empty_batch():
+    x = torch.zeros(0, 64, 4, 4, requires_grad=True)
+    layer = SGE(64)
+    y = layer(x)
+    assert y.shape == x.shape
+    y.sum().backward()
+    assert not layer.weight.grad.any()
+
+
+def test_compiled_equals_eager():
+    layer, x, residual = drawn(8, 2), *torch.randn(2, 2, 8, 5, 6, dtype=torch.float64)
+    compiled = torch.compile(layer, backend='aot_eager')
+    torch.testing.assert_close(compiled(x), layer(x))
+    torch.testing.assert_close(compiled(x, residual), plain(layer, x, residual))
+
+
+@pytest.mark.parametrize('groups', [0, 3, 128])
+def test_groups_must_divide_the_channels(groups):
+    with pytest.raises(ValueError, match=f'divides its channels.*in_channels=64, groups={groups}'):
+        SGE(64, groups=groups)

@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Trains with one process for each GPU of this machine (without CUDA: that many CPU processes).
+#   tools/dist_train.sh CONFIG GPUS [flags of tools/train.py]
+# Several machines: start it on each with NNODES, NODE_RANK, MASTER_ADDR and PORT set.
+set -euo pipefail
+
+if [ $# -lt 2 ]; then
+    echo "usage: $0 CONFIG GPUS [flags of tools/train.py]" >&2
+    exit 2
+fi
+
+exec "${PYTHON:-python}" -m torch.distributed.run \
+    --nnodes="${NNODES:-1}" \
+    --node-rank="${NODE_RANK:-0}" \
+    --master-addr="${MASTER_ADDR:-127.0.0.1}" \
+    --master-port="${PORT:-29500}" \
+    --nproc-per-node="$2" \
+    "$(dirname "$0")/train.py" "$1" --launcher pytorch "${@:3}"
