@@ -5,6 +5,7 @@ Improving Semantic Feature Learning in Convolutional Networks, arXiv 1905.09646;
 Convolutional networks with attention-based aggregation, arXiv 2112.13692.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -379,6 +380,11 @@ class AttnResNet(DenseBackbone):
             for b in range(len(stage))
         ]
         return [self.stage_prefixes()[0], *blocks]
+
+    def is_unbuilt(self, name: str) -> bool:
+        """Tells whether a parameter lies in a stage of the variant that no output needs."""
+        match = re.match(r'(?:layer|bam)(\d+)\.', name)
+        return bool(match) and self.num_stages < int(match[1]) <= len(self.arch.depths)
 
     @torch.no_grad()
     def fold(self) -> None:

@@ -21,8 +21,10 @@ from attnpool_backbones.layers.global_norm import GlobalNorm
 from attnpool_backbones.layers.norm import LayerNorm2d
 from attnpool_backbones.layers.position_embedding import resize_position_embedding
 from attnpool_backbones.layers.token_mixers import (
+    CHANNELWISE_MIXERS,
     SpatialFC,
     build_token_mixer,
+    last_layer,
     resize_spatial_matrix,
 )
 from attnpool_backbones.registry import MODELS
@@ -107,7 +109,10 @@ class PatchEmbedding(nn.Module):
     ):
         super().__init__()
         self.norm_first = norm == 'before'
-        self.proj = nn.Conv2d(in_channels, channels, kernel_size, stride, padding)
+        # The layout of the weight matters as much as that of the map: up to 5 times as fast.
+        self.proj = nn.Conv2d(in_channels, channels, kernel_size, stride, padding).to(
+            memory_format=torch.channels_last
+        )
         self.norm = None
         if norm is not None:
             norm_channels = in_channels if self.norm_first else channels
@@ -121,7 +126,8 @@ class PatchEmbedding(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.norm is not None and self.norm_first:
             x = self.norm(x)
-        x = self.proj(F.pad(x, self._missing(x)) if any(self._missing(x)) else x)
+        missing = self._missing(x)
+        x = self.proj(F.pad(x, missing) if any(missing) else x)
         if self.norm is not None and not self.norm_first:
             x = self.norm(x)
         if self.pos_embed is not None:
@@ -180,8 +186,13 @@ class MetaFormerBlock(nn.Module):
                     nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.mixer(self.norm1(x))  # B, C, H, W throughout
-        x = self._join(x, y, self.layer_scale1, self.res_scale1)
+        if isinstance(self.norm1, GlobalNorm) and isinstance(self.mixer, CHANNELWISE_MIXERS):
+            # The scale passes through the mixer; in the norm it costs nothing.
+            y = self.mixer(self.norm1(x, self.layer_scale1))  # B, C, H, W throughout
+            x = self._join(x, y, None, self.res_scale1)
+        else:
+            y = self.mixer(self.norm1(x))
+            x = self._join(x, y, self.layer_scale1, self.res_scale1)
         if self.mlp is not None:
             y = self.mlp(self.norm2(x), self.layer_scale2)
             x = self._join(x, y, None, self.res_scale2)
@@ -211,17 +222,11 @@ class MetaFormerBlock(nn.Module):
                 fold_scale_after(self.mlp.fc2, self.layer_scale2)
                 self.layer_scale2 = None
             self._fold_norm2()
-        # Mixers without weights per channel treat all channels alike, so the scale may as well
-        # stand in front of them, in the norm.
-        for name in ('proj', 'pwconv2'):
-            if hasattr(self.mixer, name):
-                scaled = getattr(self.mixer, name)
-                break
-        else:
-            scaled = self.mixer if isinstance(self.mixer, nn.Conv2d) else self.norm1
-        if self.layer_scale1 is not None and getattr(scaled, 'weight', None) is not None:
-            fold_scale_after(scaled, self.layer_scale1)
-            self.layer_scale1 = None
+        if self.layer_scale1 is not None:
+            scaled = last_layer(self.mixer) or self.norm1
+            if getattr(scaled, 'weight', None) is not None:
+                fold_scale_after(scaled, self.layer_scale1)
+                self.layer_scale1 = None
 
     def _fold_norm2(self) -> None:
         norm, fc1 = self.norm2, self.mlp.fc1

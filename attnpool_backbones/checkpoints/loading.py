@@ -128,6 +128,8 @@ def _shape(tensor: Tensor) -> str:
 
 def _is_unbuilt(model: nn.Module, name: str) -> bool:
     """Tells whether a name lies in a stage of the variant that no output needs."""
+    if hasattr(model, 'is_unbuilt'):  # a trunk with names of its own
+        return model.is_unbuilt(name)
     trunk, _, rest = name.partition('.')
     if trunk != getattr(model, 'trunk', None):
         return False

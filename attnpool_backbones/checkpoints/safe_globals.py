@@ -8,7 +8,8 @@ answered by a stand-in that does only what an honest checkpoint asks for and ref
 """
 
 import argparse
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch

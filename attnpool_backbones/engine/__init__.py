@@ -4,7 +4,8 @@ from attnpool_backbones.engine.amp_optim_wrapper import CPUAmpOptimWrapper
 from attnpool_backbones.engine.checkpoint_hook import SafeCheckpointHook
 from attnpool_backbones.engine.invalid_loss_hook import InvalidLossHook
 from attnpool_backbones.engine.iter_loop import ResumableIterBasedTrainLoop
+from attnpool_backbones.engine.progress_hook import ProgressHook
 from attnpool_backbones.engine.random_state_hook import RandomStateHook
 
-__all__ = ['CPUAmpOptimWrapper', 'InvalidLossHook', 'RandomStateHook',
+__all__ = ['CPUAmpOptimWrapper', 'InvalidLossHook', 'ProgressHook', 'RandomStateHook',
            'ResumableIterBasedTrainLoop', 'SafeCheckpointHook']

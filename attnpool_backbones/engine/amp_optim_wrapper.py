@@ -8,11 +8,9 @@ import torch
 from mmengine.optim import OptimWrapper
 from mmengine.utils import apply_to
 from torch import nn
-from torch.nn.modules.module import (register_module_forward_hook,
-                                     register_module_forward_pre_hook)
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from attnpool_backbones.registry import OPTIM_WRAPPERS
-
 
 # mmcv's operators (RoIAlign, NMS) have no kernels for bfloat16, and autocast does not know them.
 # Detection heads call them on what they are given and on what they return.

@@ -10,8 +10,11 @@ from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner, save_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
 
-from attnpool_backbones.engine.atomic_files import (ATOMIC_BACKEND, remove_stale_files,
-                                                    write_atomically)
+from attnpool_backbones.engine.atomic_files import (
+    ATOMIC_BACKEND,
+    remove_stale_files,
+    write_atomically,
+)
 from attnpool_backbones.registry import HOOKS
 
 

@@ -4,7 +4,6 @@ import torch
 from mmcv.ops import batched_nms
 from mmdet.models import DetTTAModel
 from mmdet.structures import DetDataSample
-from mmdet.structures.bbox import bbox_flip
 from mmengine.structures import InstanceData
 
 from attnpool_backbones.registry import MODELS

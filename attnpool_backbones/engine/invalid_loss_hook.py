@@ -9,7 +9,6 @@ from mmengine.runner import Runner
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.registry import HOOKS
 
-
 __all__ = ['InvalidLossError', 'InvalidLossHook']
 
 

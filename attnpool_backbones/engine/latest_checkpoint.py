@@ -63,4 +63,8 @@ def find_resumable_checkpoint(work_dir: str) -> str | None:
             print_log(f'resuming from {candidate}, the newest whole checkpoint',
                       logger='current', level=logging.WARNING)
             return str(candidate)
+    if by_age:
+        print_log(f'{work_dir} has no checkpoint that a training could resume from, although it '
+                  f'has {", ".join(file.name for file in by_age)}', logger='current',
+                  level=logging.WARNING)
     return None

@@ -19,10 +19,17 @@ from mmengine.runner import Runner
 
 from attnpool_backbones.checkpoints.safe_globals import register_safe_globals
 from attnpool_backbones.compatibility import check_environment
-from attnpool_backbones.engine.latest_checkpoint import (find_resumable_checkpoint, is_resumable,
-                                                         stored_seed)
-from attnpool_backbones.engine.preflight import (PreflightError, check_config, find_config,
-                                                 recognise_task)
+from attnpool_backbones.engine.latest_checkpoint import (
+    find_resumable_checkpoint,
+    is_resumable,
+    stored_seed,
+)
+from attnpool_backbones.engine.preflight import (
+    PreflightError,
+    check_config,
+    find_config,
+    recognise_task,
+)
 
 __all__ = ['CfgOptions', 'add_common_arguments', 'build_runner', 'load_config', 'test', 'train']
 

@@ -70,8 +70,7 @@ class RandomStateHook(Hook):
     and the rank. Works with epoch-based training and with
     :class:`~attnpool_backbones.engine.ResumableIterBasedTrainLoop`. The seed of the run has to be
     the same: set ``randomness=dict(seed=...)``, or resume by ``tools/train.py``, which takes it
-    from the checkpoint. The number of workers has to be the same only in the sense that batches
-    are numbered, so it may change.
+    from the checkpoint. The number of workers may change; the number of processes may not.
 
     Persistent workers are started anew at every epoch, because they cannot be told its number.
     """

@@ -9,21 +9,18 @@ from torch.utils.checkpoint import checkpoint
 
 
 @contextmanager
-def _frozen_running_statistics(module: nn.Module) -> Iterator[None]:
-    # The second forward pass of a checkpointed block would update the running statistics a
-    # second time. Without tracking, a norm in training mode normalises by the batch just the same.
-    norms = [
-        m
-        for m in module.modules()
-        if isinstance(m, _BatchNorm) and m.training and m.track_running_stats
-    ]
+def _kept_running_statistics(module: nn.Module) -> Iterator[None]:
+    # The second forward pass of a checkpointed block must not update the running statistics a
+    # second time, but has to save the same tensors as the first: a momentum of 0 does both.
+    norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.training]
+    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
-        norm.track_running_stats = False
+        norm.momentum, norm.num_batches_tracked = 0.0, None
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, (momentum, num_batches) in zip(norms, before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, num_batches
 
 
 def checkpoint_block(block: nn.Module, *inputs):
@@ -40,6 +37,6 @@ def checkpoint_block(block: nn.Module, *inputs):
     """
 
     def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
-        return nullcontext(), _frozen_running_statistics(block)
+        return nullcontext(), _kept_running_statistics(block)
 
     return checkpoint(block, *inputs, use_reentrant=False, context_fn=contexts)

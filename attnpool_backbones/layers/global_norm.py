@@ -1,6 +1,7 @@
 """Normalisation of a map over all its channels and positions."""
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 class GlobalNorm(nn.GroupNorm):
@@ -20,3 +21,19 @@ class GlobalNorm(nn.GroupNorm):
         super().__init__(1, num_channels, eps=eps)
         if not bias:
             self.register_parameter('bias', None)
+
+    def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
+        """Computes ``scale * norm(x)``.
+
+        Args:
+            x: Map B, C, H, W.
+            scale: One factor per channel, C. Default: 1.
+
+        Returns:
+            Map B, C, H, W.
+        """
+        weight, bias = self.weight, self.bias
+        if scale is not None:
+            weight = weight * scale
+            bias = None if bias is None else bias * scale
+        return F.group_norm(x, 1, weight, bias, self.eps)

@@ -8,6 +8,7 @@ values and forgotten; the backward pass computes them again. The operators are o
 
 import math
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -30,6 +31,13 @@ def _chunks(q: Tensor, k: Tensor, chunk_rows: int) -> Iterator[tuple[slice, slic
     for image in range(0, batch, images):
         for row in range(0, queries, rows):
             yield slice(image, image + images), slice(row, row + rows)
+
+
+def full_precision(device: torch.device) -> AbstractContextManager:
+    """Returns a context without autocast on a device."""
+    if torch.amp.is_autocast_available(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()  # the meta device has none
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:
@@ -129,7 +137,7 @@ def _mixed_attention(
     out = out.transpose(1, 2)  # heads behind tokens in memory: what follows is a projection
     q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
     scratch = _Scratch(q)
-    with torch.autocast(q.device.type, enabled=False):
+    with full_precision(q.device):
         for images, rows in _chunks(q, k, chunk_rows):
             maps = _maps(scratch, q[images, :, rows], k[images])  # b, H, R, N
             mixed = _mix(scratch, 'work', matrix, maps)
@@ -165,7 +173,7 @@ def _mixed_attention_backward(
     dmatrix = torch.zeros_like(matrix)
     doffset = matrix.new_zeros(len(matrix))
     scratch = _Scratch(q)
-    with torch.autocast(q.device.type, enabled=False):
+    with full_precision(q.device):
         for images, rows in _chunks(q, k, chunk_rows):
             q_rows, k_all, grad_rows = q[images, :, rows], k[images], grad[images, :, rows]
             maps = _maps(scratch, q_rows, k_all)  # b, H, R, N
@@ -250,7 +258,7 @@ def _map_covariance(q: Tensor, k: Tensor, chunk_rows: int) -> Tensor:
     q, k = q.contiguous(), k.contiguous()
     scratch = _Scratch(q)
     total = q.new_zeros(q.shape[1], q.shape[1], dtype=_wide(q.dtype))
-    with torch.autocast(q.device.type, enabled=False):
+    with full_precision(q.device):
         for images, rows in _chunks(q, k, chunk_rows):
             # A row's mean is 1 / N exactly; squares of the rest do not lose digits.
             maps = _maps(scratch, q[images, :, rows], k[images]).sub_(1 / k.shape[2])
@@ -272,7 +280,7 @@ def _map_covariance_backward(
     dk = torch.zeros_like(k, dtype=_wide(k.dtype))
     grad = (grad + grad.mT) / (q.shape[0] * q.shape[2] * k.shape[2])
     scratch = _Scratch(q)
-    with torch.autocast(q.device.type, enabled=False):
+    with full_precision(q.device):
         for images, rows in _chunks(q, k, chunk_rows):
             q_rows, k_all = q[images, :, rows], k[images]
             maps = _maps(scratch, q_rows, k_all)  # b, H, R, N

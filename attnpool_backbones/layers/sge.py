@@ -65,7 +65,7 @@ class SGE(nn.Module):
         Args:
             x: Map B, C, H, W.
             residual: If given, a map of the shape of ``x``; the end of a residual block is then
-                computed in the same pass.
+                computed in the same pass, and ``x`` is overwritten where no gradients are wanted.
 
         Returns:
             ``x * gate``, or ``relu(residual + x * gate)``; B, C, H, W.
@@ -78,7 +78,12 @@ class SGE(nn.Module):
             x = x.contiguous()
         if residual is not None and not _same_layout(x, residual):
             return torch.relu(residual + self(x))
-        return _Enhance.apply(x, self.weight, self.bias, residual, self.eps)
+        inputs = (x, self.weight, self.bias, residual)
+        if torch.is_grad_enabled() and any(y is not None and y.requires_grad for y in inputs):
+            return _Enhance.apply(*inputs, self.eps)
+        out = torch.empty_like(x) if residual is None else x
+        _enhance(*inputs, self.eps, out, None)
+        return out
 
     def gate(self, x: Tensor) -> Tensor:
         """Computes the gate alone, by the paper's formula.
@@ -106,11 +111,44 @@ class SGE(nn.Module):
         return f'groups={self.groups}, eps={self.eps}'
 
 
-class _Enhance(torch.autograd.Function):
-    # Notation, per sample and group: x (d, N) with d = C/G channels and N positions; m (d, 1) the
-    # mean over positions; a (1, N) = m'x, centred; s its deviation; n = a / (s + eps);
-    # t = weight n + bias; y = x sigmoid(t).
+# Notation, per sample and group: x (d, N) with d = C/G channels and N positions; m (d, 1) the mean
+# over positions; a (1, N) = m'x, centred; s its deviation; n = a / (s + eps); t = weight n + bias;
+# y = x sigmoid(t). Temporaries are overwritten where they can: a fresh one costs as much as a pass.
 
+
+def _enhance(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    residual: Tensor | None,
+    eps: float,
+    out: Tensor,
+    kept: list[Tensor] | None,
+) -> None:
+    """Writes the enhanced map into ``out`` and what the backward pass needs into ``kept``."""
+    maps, groups = (x, residual, out), weight.shape[1]
+    with _full_precision(x):
+        for xs, rs, ys, w, b in _chunks(groups, maps, (weight, bias)):
+            xs_f = xs.to(w.dtype)
+            m = xs_f.mean(dim=2, keepdim=True)
+            n = torch.bmm(m.transpose(1, 2), xs_f)
+            n -= n.mean(dim=2, keepdim=True)
+            freedom = max(n.shape[2] - 1, 1)
+            s = torch.linalg.vector_norm(n, dim=2, keepdim=True) / freedom**0.5
+            if kept is None:
+                gate = n.mul_(w / (s + eps))
+            else:
+                n /= s + eps
+                gate = n * w
+                kept += (m, s, n)
+            gate = gate.add_(b).sigmoid_().to(xs.dtype)
+            if residual is None:
+                torch.mul(xs, gate, out=ys)
+            else:
+                torch.addcmul(rs, xs, gate, out=ys).relu_()
+
+
+class _Enhance(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: FunctionCtx,
@@ -120,26 +158,9 @@ class _Enhance(torch.autograd.Function):
         residual: Tensor | None,
         eps: float,
     ) -> Tensor:
-        # With a residual, x belongs to the block: without gradients its memory serves again.
-        reused = residual is not None and not any(ctx.needs_input_grad)
-        out = x if reused else torch.empty_like(x)
-        groups = weight.shape[1]
+        out = torch.empty_like(x)
         kept: list[Tensor] = []
-        with _full_precision(x):
-            for xs, rs, ys, w, b in _chunks(groups, (x, residual, out), (weight, bias)):
-                xs_f = xs.to(w.dtype)
-                m = xs_f.mean(dim=2, keepdim=True)
-                n = torch.bmm(m.transpose(1, 2), xs_f)
-                n -= n.mean(dim=2, keepdim=True)
-                freedom = max(n.shape[2] - 1, 1)
-                s = torch.linalg.vector_norm(n, dim=2, keepdim=True) / freedom**0.5
-                n /= s + eps
-                gate = torch.addcmul(b, n, w).sigmoid_().to(xs.dtype)
-                if residual is None:
-                    torch.mul(xs, gate, out=ys)
-                else:
-                    torch.addcmul(rs, xs, gate, out=ys).relu_()
-                kept += (m, s, n)
+        _enhance(x, weight, bias, residual, eps, out, kept)
         ctx.eps = eps
         ctx.has_residual = residual is not None
         ctx.save_for_backward(x, weight, bias, out if ctx.has_residual else None, *kept)
@@ -165,19 +186,19 @@ class _Enhance(torch.autograd.Function):
                     torch.ops.aten.threshold_backward.grad_input(dys, ys, 0, grad_input=drs)
                     dys = drs
                 xs, dys = xs.to(w.dtype), dys.to(w.dtype)
-                gate = torch.addcmul(b, n, w).sigmoid_()
-                dt = (xs * dys).sum(dim=1, keepdim=True)
+                grad = dxs if dxs.dtype == xs.dtype else torch.empty_like(xs)
+                dt = torch.mul(xs, dys, out=grad).sum(dim=1, keepdim=True)
+                gate = (n * w).add_(b).sigmoid_()
                 dt *= gate
                 dt.addcmul_(dt, gate, value=-1)  # dt = dgate * gate * (1 - gate)
                 dw_s = torch.bmm(dt, n.transpose(1, 2))
                 db_s = dt.sum(dim=2, keepdim=True)
+                torch.mul(dys, gate, out=grad)
                 # Through the division by s + eps and the centring; n is 0 where s is.
-                scale = w / (s + ctx.eps)
                 through_s = w * dw_s / (max(positions - 1, 1) * s).clamp_min(1e-30)
-                da = torch.sub(dt, db_s, alpha=1 / positions).mul_(scale)
+                da = dt.sub_(db_s, alpha=1 / positions).mul_(w / (s + ctx.eps))
                 da.addcmul_(n, through_s, value=-1)
                 dm = torch.bmm(xs, da.transpose(1, 2))
-                grad = torch.mul(dys, gate, out=dxs if dxs.dtype == dys.dtype else None)
                 grad.addcmul_(m, da).add_(dm, alpha=1 / positions)
                 if grad is not dxs:
                     dxs.copy_(grad)

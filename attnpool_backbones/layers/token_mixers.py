@@ -169,6 +169,19 @@ class SelfAttention2d(nn.Module):
         return self.proj(x.permute(0, 3, 1, 2))
 
 
+CHANNELWISE_MIXERS = (Pooling, SpatialFC, nn.Identity)
+"""Mixers that do the same linear thing to each channel: a scale per channel passes through them."""
+
+
+def last_layer(mixer: nn.Module) -> nn.Module | None:
+    """Returns the layer whose output is the mixer's, None for :data:`CHANNELWISE_MIXERS`."""
+    if isinstance(mixer, CHANNELWISE_MIXERS):
+        return None
+    if isinstance(mixer, SelfAttention2d):
+        return mixer.proj
+    return mixer.pwconv2 if isinstance(mixer, SeparableConv) else mixer
+
+
 TOKEN_MIXERS = (
     'pool', 'identity', 'random', 'dwconv', 'sepconv', 'attention', 'spatial_fc',
 )  # fmt: skip

@@ -13,7 +13,11 @@ default_hooks = dict(
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='SegVisualizationHook'),
 )
-custom_hooks = [dict(type='attnpool_backbones.InvalidLossHook')]
+custom_hooks = [
+    dict(type='attnpool_backbones.InvalidLossHook'),
+    # A resumed run draws the same random numbers as one that was never interrupted.
+    dict(type='attnpool_backbones.RandomStateHook'),
+]
 
 env_cfg = dict(
     cudnn_benchmark=True,

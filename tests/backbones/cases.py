@@ -42,6 +42,8 @@ class Size:
 
     model: str
     """The csv's ``model``; all its rows are checked."""
+    input: str | None = None
+    """The csv's ``input``, if only the rows of that input are meant."""
     config: Mapping[str, Any]
     head_params: int = 0
     """Parameters that a row of scope ``classifier_1000`` counts and the backbone does not have."""

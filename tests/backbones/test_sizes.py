@@ -20,7 +20,7 @@ CASES = [
     )  # fmt: skip
     for size in SIZES
     for row in ROWS
-    if row['model'] == size.model
+    if row['model'] == size.model and size.input in (None, row['input'])
 ]
 
 

@@ -119,8 +119,8 @@ def test_statistics_are_float32_under_autocast_and_half():
     with torch.autocast('cpu', dtype=torch.bfloat16):
         y = layer(x)
     assert y.dtype == torch.bfloat16
-    # The gate and the product are rounded, each by at most 2**-9.
-    torch.testing.assert_close(y.float(), expected, rtol=2**-8, atol=0)
+    # The gate and the product are rounded, each by at most 2**-8.
+    torch.testing.assert_close(y.float(), expected, rtol=2**-7, atol=0)
     assert layer.bfloat16().gate(x).dtype == torch.float32
 
 

@@ -1,6 +1,7 @@
 """CoAtNet's variants, fixtures and sizes."""
 
 from dataclasses import replace
+from itertools import product
 
 import torch
 
@@ -123,36 +124,36 @@ GOLDEN = [
 ]
 
 
-def _size(model, arch, tanh_head):
+def _size(model, arch, tanh_head, tables=224, **options):
     width = arch.segments(3)[-1][-1]
-
-    def classifier(input_size):  # its tables have the grid of its input
-        side = int(input_size.partition('x')[0])
-        return _config(arch, out_norms=False, pretrain_size=side)
-
     hidden = width * (width + 1) if tanh_head else 0
     return Size(
         model=model,
-        config=classifier,
-        backbone_config=_config(arch, out_norms=False),
+        config=_config(arch, out_norms=False, pretrain_size=tables),
         head_params=2 * width + hidden + 1000 * (width + 1),
         head_macs=(tanh_head * width**2 + 1000 * width) / 1e9,
+        slow=sum(depth for s in range(4) for _, depth, _ in arch.segments(s)) > 15,
+        **options,
     )
 
 
 def _paper_sizes():
-    for name in '01234567':
-        for expand in ('out', 'in'):
-            for stride, stride_in in (('1x1', '1x1'), ('depthwise', 'dw')):
-                arch = replace(
-                    CoAtNet.archs[name], expand_from=expand, stride_in=stride_in
-                )
-                tail = f', stride in {stride}' if name not in '67' else ''
-                for head in ('', ', FC head with LN', ', tanh-MLP head'):
-                    if name in '67' and (stride_in == 'dw' or 'tanh' in head):
-                        continue
-                    model = f'CoAtNet-{name} [expand {expand}{head}{tail}]'
-                    yield _size(model, arch, 'tanh' in head)
+    """Classifier rows have tables for their input, backbone rows tables for 224."""
+    for name, expand, stride in product('012345', ('out', 'in'), ('1x1', 'depthwise')):
+        arch = replace(
+            CoAtNet.archs[name], expand_from=expand, stride_in=stride.replace('depthwise', 'dw')
+        )
+        for head in ('FC head with LN', 'tanh-MLP head'):
+            model = f'CoAtNet-{name} [expand {expand}, {head}, stride in {stride}]'
+            for side in (224, 384, 512):
+                yield _size(model, arch, 'tanh' in head, side, input=f'{side}x{side}')
+        yield _size(f'CoAtNet-{name} [expand {expand}, stride in {stride}]', arch, False)
+    for name, expand, head in product('67', ('out', 'in'), ('', ', FC head with LN')):
+        # These rows say "tables for 224", but they count those for 512, for which the paper has
+        # these models: (2 * 32 - 1)**2 = 3969 entries a head at stride 16 in place of 27**2 = 729,
+        # 31**2 = 961 at stride 32 in place of 13**2 = 169.
+        arch = replace(CoAtNet.archs[name], expand_from=expand)
+        yield _size(f'CoAtNet-{name} [expand {expand}{head}]', arch, False, 512)
 
 
 SIZES = [

@@ -20,13 +20,13 @@ def _config(arch, **options):
 
 
 VARIANTS = [
-    Variant(name='deepvit-nano', config=_config('nano'), compiled=True),
+    Variant(name='deepvit-nano', config=_config('nano')),
     Variant(name='deepvit-small', config=_config(SMALL)),
     Variant(name='deepvit-small-fixed', config=_config(SMALL, stats_tokens='fixed')),
     Variant(name='deepvit-small-ln', config=_config(SMALL, map_norm='LN', out_norm='all')),
     Variant(name='deepvit-small-nonorm', config=_config(SMALL, map_norm=None)),
     Variant(name='deepvit-small-plain', config=_config(PLAIN, out_norm='final')),
-    Variant(name='deepvit-small-s_like', config=_config(S_LIKE)),
+    Variant(name='deepvit-small-s_like', config=_config(S_LIKE), compiled=True),
     Variant(name='deepvit-small-last', config=_config(S_LIKE, out_indices=-1)),
     Variant(name='deepvit-small-early', config=_config(S_LIKE, out_indices=(0, 2))),
     *(
@@ -95,7 +95,8 @@ SIZES = [
     _size('DeepViT-24 (dim 384)', '24b'),
     _size('DeepViT-32 (dim 384)', '32b'),
     _size('DeepViT-S', 's'),
-    _size('DeepViT-L', 'l'),
+    _size('DeepViT-L', 'l', input='224x224'),
+    _size('DeepViT-L', 'l_384', input='384x384'),
     _size('ViT-12 (dim 384)', 'vit_12b'),
     _size('ViT-16 (dim 384)', 'vit_16b'),
     _size('ViT-24 (dim 384)', 'vit_24b'),

@@ -1,0 +1,137 @@
+"""Pictures of what a detector or a segmentor predicts beside the ground truth."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use('Agg')
+import numpy as np
+from matplotlib import pyplot as plt
+from PIL import Image
+
+#: Pixels of the enlarged images into which detections are drawn, so that labels stay small.
+DRAWN_SIZE = 576
+
+
+def detection_picture(detector, images: Sequence[Path], path: Path, score_thr: float = 0.5) -> None:
+    """Draws boxes, masks and labels over images.
+
+    Args:
+        detector: An mmdet detector from a Runner or ``init_detector``; its ``cfg`` names classes.
+        images: Files.
+        path: Of the picture.
+        score_thr: Smallest score of a detection that is drawn.
+    """
+    from mmdet.apis import inference_detector
+    from mmdet.visualization import DetLocalVisualizer
+
+    visualizer = DetLocalVisualizer(name='detection_picture', alpha=0.5)
+    visualizer.dataset_meta = detector.dataset_meta
+
+    def draw(file: Path) -> np.ndarray:
+        image = np.array(Image.open(file).convert('RGB').resize((DRAWN_SIZE,) * 2, Image.BICUBIC))
+        sample = inference_detector(detector, image[..., ::-1])
+        visualizer.add_datasample(
+            file.stem, image, sample, draw_gt=False, pred_score_thr=score_thr, show=False
+        )
+        return visualizer.get_image()
+
+    _grid(['image', 'detections'], images, [_read, draw], path)
+
+
+def segmentation_picture(
+    segmentor, images: Sequence[Path], label_maps: Sequence[Path], path: Path
+) -> None:
+    """Draws true and predicted label maps over images.
+
+    Args:
+        segmentor: An mmseg segmentor from a Runner or ``init_model``.
+        images: Files.
+        label_maps: PNG files of the true labels, one for each image.
+        path: Of the picture.
+    """
+    from mmseg.apis import inference_model
+
+    palette = np.array(segmentor.dataset_meta['palette'], dtype=np.float32)
+    labels = dict(zip(images, label_maps, strict=True))
+
+    def overlay(file: Path, label_map: np.ndarray) -> np.ndarray:
+        image = _read(file).astype(np.float32)
+        drawn = 0.3 * image + 0.7 * palette[label_map]
+        return np.where((label_map > 0)[..., None], drawn, 0.5 * image).astype(np.uint8)
+
+    def truth(file: Path) -> np.ndarray:
+        return overlay(file, np.array(Image.open(labels[file])))
+
+    def prediction(file: Path) -> np.ndarray:
+        result = inference_model(segmentor, _read(file)[..., ::-1])
+        return overlay(file, result.pred_sem_seg.data[0].cpu().numpy())
+
+    _grid(['image', 'truth', 'prediction'], images, [_read, truth, prediction], path)
+
+
+def attention_picture(
+    images: Sequence[Path],
+    maps: Sequence[np.ndarray],
+    classes: Sequence[Sequence[int]],
+    names: Sequence[str],
+    path: Path,
+    columns: int = 4,
+) -> None:
+    """Draws the attention of class tokens over images, for classes that the images have.
+
+    Args:
+        images: Files.
+        maps: Attention K, h, w of each image.
+        classes: Classes to draw for each image.
+        names: Of the K classes.
+        path: Of the picture.
+        columns: Images and maps in a row: the image, then up to ``columns - 1`` classes.
+    """
+    figure, axes = plt.subplots(
+        len(images), columns, figsize=(2.2 * columns, 2.35 * len(images)), squeeze=False
+    )
+    for row, file, attention, present in zip(axes, images, maps, classes, strict=True):
+        image = _read(file)
+        row[0].imshow(image)
+        row[0].set_title('image', fontsize=9)
+        for axis in row:
+            axis.axis('off')
+        for axis, k in zip(row[1:], present, strict=False):
+            weights = Image.fromarray((attention[k] / attention[k].max()).astype(np.float32))
+            axis.imshow(image.mean(-1), cmap='gray')
+            axis.imshow(
+                weights.resize(image.shape[1::-1], Image.BICUBIC), cmap='inferno', alpha=0.65
+            )
+            axis.set_title(f"token '{names[k]}'", fontsize=9)
+    _save(figure, path)
+
+
+def _read(file: Path) -> np.ndarray:
+    return np.array(Image.open(file).convert('RGB'))
+
+
+def _grid(
+    titles: Sequence[str],
+    images: Sequence[Path],
+    draw: Sequence[Callable[[Path], np.ndarray]],
+    path: Path,
+) -> None:
+    """One column an image, one row a way to draw it."""
+    figure, axes = plt.subplots(
+        len(draw), len(images), figsize=(2.6 * len(images), 2.6 * len(draw)), squeeze=False
+    )
+    for row, title, function in zip(axes, titles, draw, strict=True):
+        row[0].set_ylabel(title)
+        for axis, file in zip(row, images, strict=True):
+            axis.imshow(function(file))
+            axis.set_xticks([])
+            axis.set_yticks([])
+    _save(figure, path)
+
+
+def _save(figure, path: Path) -> None:
+    figure.tight_layout(pad=0.4)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

@@ -1,0 +1,64 @@
+"""What only PatchConvNet has."""
+
+import pytest
+import torch
+
+from attnpool_backbones.backbones import PatchConvNet
+
+SMALL = dict(width=16, depth=6)
+
+
+@pytest.mark.parametrize(
+    ('depth', 'taps'),
+    [(60, (19, 29, 39, 59)), (120, (39, 59, 79, 119)), (12, (3, 5, 7, 11)), (24, (7, 11, 15, 23))],
+)
+def test_taps_at_thirds_and_half(depth, taps):
+    assert PatchConvNet(arch=dict(width=16, depth=depth)).out_indices == taps
+
+
+@pytest.mark.parametrize(
+    ('schedule', 'rates'),
+    [('constant', [0.2] * 6), ('linear', [0.0, 0.04, 0.08, 0.12, 0.16, 0.2])],
+)
+def test_drop_path_rates(schedule, rates):
+    model = PatchConvNet(arch=SMALL, drop_path_rate=0.2, drop_path_schedule=schedule)
+    assert [block.drop_path.drop_prob for block in model.blocks] == pytest.approx(rates)
+
+
+@pytest.mark.parametrize(
+    ('arch', 'init'), [('s60', 1e-4), ('s60_multi', 1e-4), ('s120', 1e-6), ('l60', 1e-6)]
+)
+def test_layer_scale_init(arch, init):
+    model = PatchConvNet(arch=arch, out_indices=0)
+    torch.testing.assert_close(model.blocks[0].gamma.detach(), torch.full_like(
+        model.blocks[0].gamma, init))  # fmt: skip
+    assert model.blocks[0].norm.eps == 1e-6
+
+
+def test_pooling_is_off_by_default():
+    dense, pooled = PatchConvNet(arch=SMALL), PatchConvNet(arch=SMALL, pooling=True)
+    extra = set(dict(pooled.named_parameters())) - set(dict(dense.named_parameters()))
+    assert extra and all(name.startswith(('pool.', 'pool_norm.')) for name in extra)
+    x = torch.randn(2, 3, 48, 64)
+    tokens, maps = pooled.forward_pooled(x)
+    assert tokens.shape == (2, 1, 16)
+    assert maps.shape == (2, 1, 3, 4)
+    for model in (dense, PatchConvNet(arch=SMALL, pooling=True, out_indices=2)):
+        with pytest.raises(RuntimeError, match=r'pooling=True.*last block \(5\)'):
+            model.forward_pooled(x)
+
+
+@pytest.mark.parametrize('stride', [3, 2, 12])
+def test_impossible_stride(stride):
+    with pytest.raises(ValueError, match=f'power of two.*stride={stride}'):
+        PatchConvNet(arch=dict(width=16, depth=2, stride=stride))
+
+
+@pytest.mark.parametrize('norm', ['LN', 'BN'])
+def test_deploy_leaves_no_scale_behind(norm):
+    model = PatchConvNet(arch=SMALL, norm_cfg=dict(type=norm))
+    model.switch_to_deploy()
+    names = [name for name, _ in model.named_parameters()]
+    assert not [name for name in names if 'gamma' in name or '.norm.' in name]
+    model.switch_to_deploy()  # a second call changes nothing
+    assert [name for name, _ in model.named_parameters()] == names

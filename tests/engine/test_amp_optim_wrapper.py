@@ -1,0 +1,50 @@
+"""Mixed precision on the CPU: bfloat16 inside, float32 where operators have nothing else."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from attnpool_backbones.engine import CPUAmpOptimWrapper
+from tests.engine.tiny_run import make_config, make_runner
+
+
+class Operator(nn.Module):
+    """Says that it is one of mmcv's."""
+
+    __module__ = 'mmcv.ops.roi_align'
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert x.dtype == torch.float32
+        return x
+
+
+def make_wrapper(model: nn.Module) -> CPUAmpOptimWrapper:
+    return CPUAmpOptimWrapper(optimizer=torch.optim.SGD(model.parameters(), lr=0.1))
+
+
+def test_layers_run_in_bfloat16_and_operators_in_float32() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), Operator(), nn.Linear(4, 2))
+    wrapper = make_wrapper(model)
+    with wrapper.optim_context(model):
+        output = model(torch.ones(1, 3))
+    assert output.dtype == torch.bfloat16
+    wrapper.update_params(output.float().sum())
+    assert all(p.dtype == torch.float32 and p.grad is None or p.grad.dtype == torch.float32
+               for p in model.parameters())
+
+
+def test_nothing_is_left_behind() -> None:
+    model = nn.Linear(3, 4)
+    with make_wrapper(model).optim_context(model):
+        pass
+    assert not nn.modules.module._global_forward_hooks
+    assert not nn.modules.module._global_forward_pre_hooks
+    assert model(torch.ones(1, 3)).dtype == torch.float32
+
+
+def test_training_by_config(tmp_path: Path) -> None:
+    cfg = make_config(tmp_path)
+    cfg.optim_wrapper.type = 'attnpool_backbones.CPUAmpOptimWrapper'
+    make_runner('amp', cfg).train()
+    assert (tmp_path / 'epoch_4.pth').exists()

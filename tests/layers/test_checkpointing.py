@@ -1,0 +1,44 @@
+"""Checkpointing must not show in any number."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from attnpool_backbones.layers.checkpointing import checkpoint_block
+
+
+@pytest.mark.parametrize('momentum', [0.1, None])
+def test_running_statistics_are_updated_once(momentum):
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(4, momentum=momentum)
+    plain = nn.Sequential(nn.Conv2d(3, 4, 3), norm, nn.Dropout(0.5))
+    checkpointed = copy.deepcopy(plain)
+    for step in range(3):
+        x = torch.randn(2, 3, 8, 8)
+        torch.manual_seed(step)
+        plain(x).square().sum().backward()
+        torch.manual_seed(step)
+        checkpoint_block(checkpointed, x).square().sum().backward()
+    torch.testing.assert_close(checkpointed.state_dict(), plain.state_dict())
+    for ours, theirs in zip(checkpointed.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad)
+
+
+def test_momentum_is_back_after_an_error():
+    norm = nn.BatchNorm2d(3)
+    model = nn.Sequential(norm, _FailsTheSecondTime())
+    y = checkpoint_block(model, torch.randn(2, 3, 4, 4, requires_grad=True))
+    with pytest.raises(ZeroDivisionError):
+        y.sum().backward()
+    assert norm.momentum == 0.1
+    assert norm.num_batches_tracked == 1
+
+
+class _FailsTheSecondTime(nn.Module):
+    calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        return x * x if self.calls == 1 else 1 / 0

@@ -1,0 +1,162 @@
+"""Token mixers equal their formulas, in outputs and gradients."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from attnpool_backbones.layers.token_mixers import (
+    CHANNELWISE_MIXERS,
+    TOKEN_MIXERS,
+    Pooling,
+    SelfAttention2d,
+    SeparableConv,
+    SpatialFC,
+    build_token_mixer,
+    last_layer,
+    resize_spatial_matrix,
+)
+from tests.golden import load_golden
+
+SMALL = settings(max_examples=20, deadline=None)
+
+
+def random_map(*shape, channels_last=True):
+    x = torch.randn(*shape, dtype=torch.float64)
+    return x.contiguous(memory_format=torch.channels_last) if channels_last else x
+
+
+def plain_attention(mixer, x):
+    batch, channels, height, width = x.shape
+    heads, dim = mixer.num_heads, mixer.head_dim
+    tokens = x.flatten(2).transpose(1, 2)
+    qkv = mixer.qkv(tokens).reshape(batch, height * width, 3, heads, dim)
+    q, k, v = qkv.permute(2, 0, 3, 1, 4)
+    attention = ((q * dim**-0.5) @ k.transpose(-2, -1)).softmax(dim=-1)
+    y = (attention @ v).transpose(1, 2).reshape(batch, height * width, heads * dim)
+    y = F.linear(y, mixer.proj.weight, mixer.proj.bias)
+    return y.transpose(1, 2).reshape(batch, channels, height, width)
+
+
+@pytest.mark.parametrize('size', [3, 5, 7, 9])
+def test_pooling_equals_the_official_unit(size):
+    fixture = load_golden('poolformer_pooling_unit')
+    y = Pooling(size)(torch.from_numpy(fixture['input']))
+    torch.testing.assert_close(y, torch.from_numpy(fixture[f'pool{size}']), rtol=0, atol=2e-6)
+
+
+@SMALL
+@given(
+    size=st.sampled_from([1, 3, 5, 7, 9]),
+    height=st.integers(1, 9),
+    width=st.integers(1, 9),
+    channels_last=st.booleans(),
+)
+def test_pooling_equals_the_plain_formula(size, height, width, channels_last):
+    x = random_map(2, 3, height, width, channels_last=channels_last).requires_grad_()
+    plain = F.avg_pool2d(x, size, 1, size // 2, count_include_pad=False) - x
+    y = Pooling(size)(x)
+    weight = torch.randn_like(x)
+    torch.testing.assert_close(y, plain)
+    torch.testing.assert_close(
+        torch.autograd.grad((y * weight).sum(), x)[0],
+        torch.autograd.grad((plain * weight).sum(), x)[0],
+    )
+
+
+def test_pooling_of_a_constant_map_is_zero():
+    y = Pooling(3)(torch.full((1, 2, 5, 4), 3.0))
+    torch.testing.assert_close(y, torch.zeros_like(y), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize('size', [0, 2])
+def test_pooling_needs_an_odd_window(size):
+    with pytest.raises(ValueError, match=f'pool_size={size} must be odd'):
+        Pooling(size)
+
+
+@SMALL
+@given(channels=st.sampled_from([8, 32, 64]), height=st.integers(1, 6), width=st.integers(1, 6))
+def test_attention_equals_the_plain_formula(channels, height, width):
+    mixer = SelfAttention2d(channels).double()
+    x = random_map(2, channels, height, width).requires_grad_()
+    y, plain = mixer(x), plain_attention(mixer, x)
+    torch.testing.assert_close(y, plain)
+    weight = torch.randn_like(x)
+    inputs = (x, *mixer.parameters())
+    torch.testing.assert_close(
+        torch.autograd.grad((y * weight).sum(), inputs),
+        torch.autograd.grad((plain * weight).sum(), inputs),
+    )
+
+
+def test_attention_has_at_least_one_head():
+    assert SelfAttention2d(16).qkv.weight.shape == (96, 16)
+    assert SelfAttention2d(96, proj_bias=False).proj.bias is None
+
+
+def test_separable_conv_equals_the_plain_formula():
+    mixer = SeparableConv(4).double()
+    torch.nn.init.constant_(mixer.act1.scale, 0.8)
+    torch.nn.init.constant_(mixer.act1.bias, -0.4)
+    x = random_map(2, 4, 9, 10)
+    y = torch.einsum('oc,bchw->bohw', mixer.pwconv1.weight, x)
+    y = 0.8 * y.relu() ** 2 - 0.4
+    y = F.conv2d(y, mixer.dwconv.weight, padding=3, groups=8)
+    y = torch.einsum('oc,bchw->bohw', mixer.pwconv2.weight, y)
+    torch.testing.assert_close(mixer(x), y)
+
+
+def test_spatial_fc_multiplies_positions():
+    mixer = SpatialFC((3, 2)).double()
+    x = random_map(2, 5, 3, 2)
+    expected = torch.einsum('mn,bcn->bcm', mixer.weight, x.flatten(2)).view_as(x)
+    torch.testing.assert_close(mixer(x), expected)
+
+
+@pytest.mark.parametrize('size', [(3, 2), (6, 4), (5, 7), (1, 1), (2, 9)])
+def test_spatial_fc_of_another_size_is_the_resized_matrix(size):
+    mixer = SpatialFC((3, 2)).double()
+    matrix = resize_spatial_matrix(mixer.weight.detach(), (3, 2), size)
+    x = random_map(2, 5, *size)
+    expected = torch.einsum('mn,bcn->bcm', matrix, x.flatten(2)).view_as(x)
+    torch.testing.assert_close(mixer(x), expected)
+
+
+def test_random_matrix_is_a_frozen_distribution():
+    mixer = SpatialFC((4, 3), random=True)
+    assert not mixer.weight.requires_grad
+    torch.testing.assert_close(mixer.weight.sum(dim=1), torch.ones(12))
+    # Interpolation keeps rows that sum to 1: a constant map stays constant at any size.
+    torch.testing.assert_close(mixer(torch.ones(1, 2, 7, 6)), torch.ones(1, 2, 7, 6))
+
+
+@pytest.mark.parametrize('name', TOKEN_MIXERS)
+def test_gradcheck(name):
+    mixer = build_token_mixer(name, 4, grid=(2, 3)).double()
+    x = random_map(2, 4, 4, 3).requires_grad_()
+    parameters = [p for p in mixer.parameters() if p.requires_grad]
+    assert torch.autograd.gradcheck(lambda x, *_: mixer(x), (x, *parameters))
+
+
+@pytest.mark.parametrize('name', TOKEN_MIXERS)
+def test_last_layer_or_scale_passes_through(name):
+    mixer = build_token_mixer(name, 4, grid=(2, 3)).double()
+    x, scale = random_map(2, 4, 4, 3), torch.rand(4, 1, 1, dtype=torch.float64)
+    y = mixer(x)
+    layer = last_layer(mixer)
+    if isinstance(mixer, CHANNELWISE_MIXERS):
+        assert layer is None
+        torch.testing.assert_close(mixer(x * scale), y * scale)
+        return
+    with torch.no_grad():
+        layer.weight.mul_(scale.view(-1, *(1,) * (layer.weight.dim() - 1)))
+        if layer.bias is not None:
+            layer.bias.mul_(scale.flatten())
+    torch.testing.assert_close(mixer(x), y * scale)
+
+
+def test_unknown_mixer_lists_the_known():
+    with pytest.raises(ValueError, match="token mixer 'fft' must be one of pool, identity"):
+        build_token_mixer('fft', 4, grid=(2, 3))

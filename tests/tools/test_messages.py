@@ -1,0 +1,90 @@
+"""The command lines answer what a user can put right with one message and exit code 2."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from attnpool_backbones.command_line import run_command
+
+for library in ('mmdet', 'mmseg'):
+    pytest.importorskip(library)
+
+DETECTION = 'configs/patchconvnet/mask-rcnn_patchconvnet-s60_fpn_ms-3x_coco.py'
+SEGMENTATION = 'configs/patchconvnet/upernet_patchconvnet-s60_8xb2-160k_ade20k-512x512.py'
+DIGITS = 'configs/patchconvnet/mask-rcnn_patchconvnet-nano_slim-fpn_digit-scenes.py'
+
+# tool, arguments with {root} for the clone, what the message says
+CASES = {
+    'no_config': ('train', ['configs/nothing.py'], ['config not found', 'configs/nothing.py']),
+    'typing_error': ('train', ['{root}/' + DETECTION.replace('_ms-3x', '_3x')],
+                     ['Did you mean', Path(DETECTION).name]),
+    'no_coco': ('train', ['{root}/' + DETECTION],
+                ['data/coco/annotations/instances_train2017.json', 'data/coco/val2017',
+                 'https://cocodataset.org']),
+    'no_ade': ('train', ['{root}/' + SEGMENTATION],
+               ['data/ade/ADEChallengeData2016/images/training', 'http://sceneparsing']),
+    'no_scenes': ('train', ['{root}/' + DIGITS], ['data/digit_scenes', 'make_digit_scenes.py']),
+    'no_resumed_checkpoint': ('train', ['{root}/' + DETECTION, '--resume', 'old/epoch_1.pth'],
+                              ['checkpoint not found', 'old/epoch_1.pth']),
+    'no_pretrained': ('train', ['{root}/' + DETECTION, '--cfg-options',
+                                'model.backbone.init_cfg.checkpoint=weights/s60.pth'],
+                      ['init_cfg', 'weights/s60.pth', 'data/coco']),
+    'option_without_value': ('train', ['{root}/' + DETECTION, '--cfg-options', 'optimizer'],
+                             ["'optimizer' is not of the form key=value"]),
+    'option_without_key': ('test', ['{root}/' + DETECTION, 'a.pth', '--cfg-options', 'a..b=1'],
+                           ["'a..b=1' is not of the form key=value"]),
+    'no_checkpoint': ('test', ['{root}/' + DETECTION, 'work_dirs/run/epoch_36.pth'],
+                      ['checkpoint not found', 'work_dirs/run/epoch_36.pth']),
+    'test_without_data': ('test', ['{root}/' + SEGMENTATION, 'here.pth'],
+                          ['ADEChallengeData2016/images/validation']),
+}
+
+
+def load_main(tool: str, root: Path) -> object:
+    spec = importlib.util.spec_from_file_location(f'tools_{tool}', root / 'tools' / f'{tool}.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_message(name: str, tmp_path: Path, repo_root: Path, monkeypatch: pytest.MonkeyPatch,
+                 capsys: pytest.CaptureFixture) -> None:
+    tool, arguments, parts = CASES[name]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'here.pth').touch()
+    arguments = [argument.format(root=repo_root) for argument in arguments]
+    monkeypatch.setattr(sys, 'argv', [f'{tool}.py', *arguments])
+    try:
+        code = run_command(load_main(tool, repo_root))
+    except SystemExit as stop:
+        code = stop.code
+    message = capsys.readouterr().err
+    assert code == 2
+    assert 'error: ' in message and 'Traceback' not in message
+    for part in parts:
+        assert part in message
+    # a run that cannot start leaves nothing behind
+    assert [path.name for path in tmp_path.iterdir()] == ['here.pth']
+
+
+@pytest.mark.parametrize(('tool', 'arguments'), [
+    ('train.py', [DETECTION]), ('test.py', [SEGMENTATION, 'missing.pth'])])
+def test_as_a_command(tool: str, arguments: list[str], tmp_path: Path, repo_root: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(repo_root / 'tools' / tool), str(repo_root / arguments[0]),
+         *arguments[1:]], cwd=tmp_path, capture_output=True, text=True, timeout=300,
+        env=dict(os.environ, PYTHONPATH=str(repo_root), OMP_NUM_THREADS='1'))
+    assert done.returncode == 2
+    assert 'Traceback' not in done.stderr and str(tmp_path) in done.stderr
+
+
+@pytest.mark.parametrize('script', ['dist_train.sh', 'dist_test.sh'])
+def test_shell_scripts_tell_their_usage(script: str, repo_root: Path) -> None:
+    done = subprocess.run(['bash', str(repo_root / 'tools' / script), 'config.py'],
+                          capture_output=True, text=True)
+    assert done.returncode == 2 and 'usage:' in done.stderr
