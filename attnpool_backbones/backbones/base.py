@@ -50,7 +50,7 @@ class DenseBackbone(BaseModule):
 
     - an input B, 3, H, W with H, W >= 32, square or not, divisible or not, gives one map
       B, ``out_channels[k]``, ceil(H / ``out_strides[k]``), ceil(W / ``out_strides[k]``) for each
-      entry k of ``out_indices``;
+      entry k of ``out_indices``, contiguous in NCHW order whatever the trunk works in;
     - no parameter that the outputs do not depend on: stages behind the last output are not built;
     - ``frozen_stages`` freezes exactly what it says, in training mode too.
 
@@ -215,9 +215,15 @@ class DenseBackbone(BaseModule):
         return block(*inputs)
 
     def output(self, index: int, x: Tensor) -> Tensor:
-        """Applies the output norm of a stage, if it has one (``out_norms``)."""
+        """Applies the output norm of a stage, if it has one (``out_norms``).
+
+        Returns:
+            A map in contiguous NCHW memory. mmcv's RoIAlign and other operators read their input
+            as such without a check: a ``channels_last`` map would reach them scrambled.
+        """
         norms = getattr(self, 'out_norms', None)
-        return norms[str(index)](x) if norms is not None else x
+        x = norms[str(index)](x) if norms is not None else x
+        return x.contiguous()
 
     # ------------------------------------------------------------------ training
 

@@ -111,7 +111,8 @@ class PatchConvNet(DenseBackbone):
     """PatchConvNet (arXiv 2112.13692).
 
     Every block works at the stem's stride of 16; ``ScalePyramid`` turns the taps (or the last map)
-    into strides 4, 8, 16 and 32. Maps are ``channels_last``.
+    into strides 4, 8, 16 and 32. The trunk works in
+    ``channels_last`` memory.
 
     Args:
         arch: ``'s60'``, ``'s120'``, ``'b60'``, ``'b120'``, ``'l60'``, ``'l120'``, ``'s60_multi'``
@@ -203,7 +204,7 @@ class PatchConvNet(DenseBackbone):
         for index, block in enumerate(self.blocks):
             x = self.run_block(block, x)  # B, C, H/16, W/16
             if index in self.out_indices:
-                taps.append(x)
+                taps.append(self.output(index, x))
         return tuple(taps)
 
     def forward_pooled(self, x: Tensor, return_maps: bool = True) -> PooledTokens:

@@ -15,8 +15,7 @@ _RENAMED = (
     (_BLOCK + r'shortcut\.expand\.', r'\1shortcut.'),
     (_BLOCK + r'norm1\.norm\.', r'\1norm1.'),
     (_BLOCK + r'attn\.rel_pos\.(mlp\.)?', r'\1attn.bias.'),
-    (_BLOCK + r'ls1\.gamma$', r'\1attn.gamma'),
-    (_BLOCK + r'ls2?\.gamma$', r'\1mlp.gamma'),
+    (_BLOCK + r'ls([12]?)\.gamma$', r'\1gamma\2'),
     (_BLOCK + r'conv_dw\.', r'\1dwconv.'),
 )
 _RENAMED_MBCONV = (
@@ -68,7 +67,7 @@ OWN = CheckpointFormat(
     backbone='CoAtNet',
     signature=(
         r'stem\.conv2?\.weight$',
-        r'stages\.0\.blocks\.0\.(dwconv|attn\.qkv|norm2)\.weight$',
+        r'stages\.0\.blocks\.0\.(dwconv|attn\.qkv)\.weight$',
     ),
     convert=dict,
     leftovers=_LEFTOVERS,

@@ -4,8 +4,9 @@ from attnpool_backbones.engine.amp_optim_wrapper import CPUAmpOptimWrapper
 from attnpool_backbones.engine.checkpoint_hook import SafeCheckpointHook
 from attnpool_backbones.engine.invalid_loss_hook import InvalidLossHook
 from attnpool_backbones.engine.iter_loop import ResumableIterBasedTrainLoop
+from attnpool_backbones.engine.layer_decay import LayerDecayOptimWrapperConstructor
 from attnpool_backbones.engine.progress_hook import ProgressHook
 from attnpool_backbones.engine.random_state_hook import RandomStateHook
 
-__all__ = ['CPUAmpOptimWrapper', 'InvalidLossHook', 'ProgressHook', 'RandomStateHook',
-           'ResumableIterBasedTrainLoop', 'SafeCheckpointHook']
+__all__ = ['CPUAmpOptimWrapper', 'InvalidLossHook', 'LayerDecayOptimWrapperConstructor',
+           'ProgressHook', 'RandomStateHook', 'ResumableIterBasedTrainLoop', 'SafeCheckpointHook']

@@ -12,9 +12,9 @@ from attnpool_backbones.layers.re_attention import HeadMixing
 def recalibrate_statistics(backbone: nn.Module, batches: Iterable[Tensor]) -> int:
     """Replaces the map norms' running statistics by their averages over some batches.
 
-    Running statistics of maps with 197 tokens do not fit maps with 4200
-    (``stats_tokens='fixed'``). Each norm uses a batch's own statistics meanwhile, so deep blocks see
-    what calibrated blocks in front of them give. Weights and all other norms stay as they are.
+    Running statistics of maps with 197 tokens do not fit maps with 4200 (``stats_tokens='fixed'``),
+    nor do those of other data. Each norm uses a batch's own statistics meanwhile, so deep blocks
+    see what calibrated blocks in front of them give. Weights and all other norms stay as they are.
 
     Args:
         backbone: A :class:`attnpool_backbones.backbones.DeepViT`, or a module that takes such

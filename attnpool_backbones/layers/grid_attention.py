@@ -24,7 +24,6 @@ class GridAttention(nn.Module):
         bias: Called with a height and a width, gives the bias of each offset, heads, 2H-1, 2W-1.
             Default: none.
         window: Side of the windows in positions. Default: one window, the map.
-        layer_scale_init: Initial scale of each output channel (arXiv 2103.17239). Default: none.
     """
 
     def __init__(
@@ -35,7 +34,6 @@ class GridAttention(nn.Module):
         head_dim: int = 32,
         bias: nn.Module | None = None,
         window: int | None = None,
-        layer_scale_init: float | None = None,
     ):
         super().__init__()
         self.heads = channels // head_dim
@@ -45,16 +43,24 @@ class GridAttention(nn.Module):
         self.qkv = nn.Linear(in_channels, 3 * channels)
         self.bias = bias
         self.proj = nn.Linear(channels, out_channels)
-        self.gamma = None
-        if layer_scale_init is not None:
-            self.gamma = nn.Parameter(torch.full((out_channels,), layer_scale_init))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps B, C, H, W to B, C', H, W."""
+    def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
+        """Computes ``scale * attention(x)``.
+
+        Args:
+            x: Map B, C, H, W.
+            scale: One factor per output channel, C'. Default: 1.
+
+        Returns:
+            Map B, C', H, W.
+        """
         qkv = self.qkv(x.permute(0, 2, 3, 1))
         qkv = qkv.unflatten(-1, (self.heads, 3, self.head_dim))  # B, H, W, h, 3, d
         y = self._attend(qkv) if self.window is None else self._attend_in_windows(qkv)
-        return scaled_linear(y, self.proj, self.gamma).permute(0, 3, 1, 2)
+        weight, bias = self.proj.weight, self.proj.bias
+        if scale is not None:  # Scaling the weights saves a pass over the map and its copy.
+            weight, bias = weight * scale[:, None], bias * scale
+        return F.linear(y, weight, bias).permute(0, 3, 1, 2)
 
     def _attend(self, qkv: Tensor, table: Tensor | None = None) -> Tensor:
         """Maps B, H, W, h, 3, d to B, H, W, h*d; the table is made for H, W unless given."""
@@ -99,16 +105,3 @@ class GridAttention(nn.Module):
         batch, m, _, n = windows.shape[:4]
         y = self._attend(windows.transpose(2, 3).flatten(0, 2), table)  # B*m*n, h, w, C
         return y.unflatten(0, (batch, m, n)).transpose(2, 3).flatten(3, 4).flatten(1, 2)
-
-
-def scaled_linear(x: Tensor, linear: nn.Linear, scale: Tensor | None) -> Tensor:
-    """Computes ``scale * linear(x)``; scaling the weights saves a pass over the map and its copy.
-
-    Args:
-        x: ..., C.
-        linear: The layer C -> C'.
-        scale: C', or None for no scale.
-    """
-    if scale is None:
-        return linear(x)
-    return F.linear(x, linear.weight * scale[:, None], linear.bias * scale)

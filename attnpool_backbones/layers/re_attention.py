@@ -113,8 +113,8 @@ class HeadMixing(nn.Module):
     Measured with every patch token of the golden model ``small_s_like_cal`` (17 tokens, two plain
     blocks before two mixing ones) copied 4, 16 and 64 times, relative error of the last map against
     the uncopied one: ``'rescale'`` 0.08, 0.10, 0.11 (the plain blocks alone: 0.07, 0.10, 0.10, the
-    class token being outvoted); ``'live'``, and ``'fixed'`` with recalibrated statistics, 0.54, 2.4,
-    9.7; ``'fixed'`` 36, 179, 750; t without dividing by t behind the norm 0.59, 2.6, 10.5.
+    class token being outvoted); ``'live'``, and ``'fixed'`` with recalibrated statistics, 0.54,
+    2.4, 9.7; ``'fixed'`` 36, 179, 750; t without dividing by t behind the norm 0.59, 2.6, 10.5.
 
     Args:
         num_heads: Heads H.
@@ -187,9 +187,10 @@ class HeadMixing(nn.Module):
     def _track(self, mean: Tensor, var: Tensor, count: int) -> None:
         """Updates the running statistics as ``nn.BatchNorm2d`` does."""
         norm = self.norm
-        norm.num_batches_tracked += 1
+        if norm.num_batches_tracked is not None:
+            norm.num_batches_tracked += 1
         weight = norm.momentum
-        if weight is None:
+        if weight is None:  # a plain average
             weight = 1 / norm.num_batches_tracked.to(mean.dtype)
         norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), weight)
         unbiased = var * (count / max(count - 1, 1))

@@ -149,8 +149,9 @@ def _save(ctx, inputs, output) -> None:
 
 
 def _differentiate(ctx, grad):
-    *dtokens, dtable = _relative_attention_backward(grad, *ctx.saved_tensors, ctx.chunk_rows)
-    return *dtokens, dtable.to(ctx.saved_tensors[3].dtype), None
+    saved = ctx.saved_tensors
+    *dtokens, dtable = _relative_attention_backward(grad, *saved, ctx.chunk_rows)
+    return *dtokens, dtable.to(saved[3].dtype), None
 
 
 _relative_attention.register_autograd(_differentiate, setup_context=_save)

@@ -9,9 +9,11 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 
 from attnpool_backbones.registry import MODELS
 
-CHUNK_BYTES = 2 << 20
+CHUNK_BYTES = 4 << 20
 """On a CPU, groups are enhanced in chunks of about this size: each of the formula's passes but the
 first then finds its chunk in the cache."""
+FEW_CHANNELS = 8
+"""Up to so many channels a group, sums over them go channel by channel, without a map between."""
 
 
 @MODELS.register_module()
@@ -131,9 +133,13 @@ def _enhance(
         for xs, rs, ys, w, b in _chunks(groups, maps, (weight, bias)):
             xs_f = xs.to(w.dtype)
             m = xs_f.mean(dim=2, keepdim=True)
-            n = torch.bmm(m.transpose(1, 2), xs_f)
-            n -= n.mean(dim=2, keepdim=True)
-            freedom = max(n.shape[2] - 1, 1)
+            # The mean of m'x over the positions is m'm.
+            mean = m.square().sum(dim=1, keepdim=True)
+            n = torch.baddbmm(mean, m.transpose(1, 2), xs_f, beta=-1)
+            freedom = n.shape[2] - 1
+            if not freedom:
+                n.zero_()  # no deviation; rounding must not pass for one
+                freedom = 1
             s = torch.linalg.vector_norm(n, dim=2, keepdim=True) / freedom**0.5
             if kept is None:
                 gate = n.mul_(w / (s + eps))
@@ -187,7 +193,7 @@ class _Enhance(torch.autograd.Function):
                     dys = drs
                 xs, dys = xs.to(w.dtype), dys.to(w.dtype)
                 grad = dxs if dxs.dtype == xs.dtype else torch.empty_like(xs)
-                dt = torch.mul(xs, dys, out=grad).sum(dim=1, keepdim=True)
+                dt = _dot(xs, dys, grad)
                 gate = (n * w).add_(b).sigmoid_()
                 dt *= gate
                 dt.addcmul_(dt, gate, value=-1)  # dt = dgate * gate * (1 - gate)
@@ -231,6 +237,16 @@ def _chunks(
         for start in range(0, max(views[0].shape[1], 1), size):
             cut = (sample, slice(start, start + size))
             yield tuple(None if y is None else y[cut] for y in (*views, *parameters))
+
+
+def _dot(x: Tensor, y: Tensor, scratch: Tensor) -> Tensor:
+    """Sums x * y, g, d, N, over d to g, 1, N; ``scratch``, like x, may be overwritten."""
+    if x.shape[1] > FEW_CHANNELS:
+        return torch.mul(x, y, out=scratch).sum(dim=1, keepdim=True)
+    dot = x[:, :1] * y[:, :1]
+    for i in range(1, x.shape[1]):
+        dot.addcmul_(x[:, i : i + 1], y[:, i : i + 1])
+    return dot
 
 
 def _full_precision(x: Tensor) -> AbstractContextManager:

@@ -114,5 +114,6 @@ class ScalePyramid(BaseModule):
             if image_size is not None:
                 height, width = (-(-size // stride) for size in image_size)
                 y = y[..., :height, :width]
-            outputs.append(y)
+            # See DenseBackbone.output: mmcv's operators take contiguous maps for granted.
+            outputs.append(y.contiguous())
         return tuple(outputs)

@@ -194,16 +194,17 @@ def test_wrong_arch(arch, message):
         AttnResNet(arch)
 
 
+@pytest.mark.parametrize('library', ['mmdet', 'mmseg'])
 @pytest.mark.parametrize('unit', ['SGE', 'SE', 'CBAM', 'GC'])
-def test_plugin_of_mmdets_resnet(unit):
-    resnet = pytest.importorskip('mmdet.models.backbones.resnet').ResNet
+def test_plugin_of_their_resnet(unit, library):
+    resnet = pytest.importorskip(f'{library}.models.backbones.resnet').ResNet
     options = dict(groups=16) if unit == 'SGE' else {}
     plugin = dict(
         cfg=dict(type=f'attnpool_backbones.{unit}', **options),
         stages=(False, True, True, True),
         position='after_conv3',
     )
-    theirs = resnet(50, base_channels=16, plugins=[plugin])
+    theirs = resnet(50, stem_channels=16, base_channels=16, plugins=[plugin])
     theirs.init_weights()
     ours = AttnResNet(
         dict(

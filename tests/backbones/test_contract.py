@@ -58,6 +58,8 @@ def test_shapes(variant, size):
     for y, channels, stride in zip(outputs, model.out_channels, model.out_strides, strict=True):
         assert y.shape == (1, channels, -(-size[0] // stride), -(-size[1] // stride))
         assert y.isfinite().all()
+        # mmcv's RoIAlign reads any map as if it were contiguous.
+        assert y.is_contiguous()
 
 
 @every_variant

@@ -37,7 +37,7 @@ def gradients(function, inputs, dy):
 @given(
     batch=st.integers(1, 3),
     groups=st.integers(1, 6),
-    width=st.integers(1, 5),
+    width=st.integers(1, 10),
     size=st.tuples(st.integers(1, 7), st.integers(2, 7)),
     layout=st.sampled_from(LAYOUTS),
     has_residual=st.booleans(),

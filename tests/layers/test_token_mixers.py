@@ -135,9 +135,9 @@ def test_random_matrix_is_a_frozen_distribution():
 @pytest.mark.parametrize('name', TOKEN_MIXERS)
 def test_gradcheck(name):
     mixer = build_token_mixer(name, 4, grid=(2, 3)).double()
-    x = random_map(2, 4, 4, 3).requires_grad_()
-    parameters = [p for p in mixer.parameters() if p.requires_grad]
-    assert torch.autograd.gradcheck(lambda x, *_: mixer(x), (x, *parameters))
+    x = random_map(1, 4, 4, 3).requires_grad_()
+    inputs = (x, *(p for p in mixer.parameters() if p.requires_grad))
+    assert torch.autograd.gradcheck(lambda x, *_: mixer(x), inputs, fast_mode=True)
 
 
 @pytest.mark.parametrize('name', TOKEN_MIXERS)

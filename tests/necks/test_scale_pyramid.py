@@ -48,6 +48,7 @@ def test_every_parameter_is_used():
     neck = build(in_stride=8, out_strides=(4, 8, 16, 32), tap_norm_cfg=dict(type='LN'))
     outputs = neck([torch.randn(2, 8, 8, 12) for _ in range(4)])
     assert [tuple(y.shape[-2:]) for y in outputs] == [(16, 24), (8, 12), (4, 6), (2, 3)]
+    assert all(y.is_contiguous() for y in outputs)  # as mmcv's RoIAlign takes for granted
     sum(y.square().sum() for y in outputs).backward()
     assert [name for name, p in neck.named_parameters() if p.grad is None] == []
 

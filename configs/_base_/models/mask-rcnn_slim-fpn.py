@@ -1,10 +1,11 @@
 # Mask R-CNN that two CPU cores train in minutes on digit scenes: a 64-channel FPN over strides 8
 # and 16, few proposals and RoIs, small heads. Anchors of 24, 36, 48 and 72 pixels, square or twice
-# as high as wide.
+# as high as wide. Trained from scratch, so the FPN and the mask head are normalised.
 _base_ = './mask-rcnn_fpn.py'
 
+norm_cfg = dict(type='BN', requires_grad=True)
 model = dict(
-    neck=dict(out_channels=64, num_outs=2),
+    neck=dict(out_channels=64, num_outs=2, norm_cfg=norm_cfg),
     rpn_head=dict(
         in_channels=64,
         feat_channels=64,
@@ -20,12 +21,14 @@ model = dict(
         mask_roi_extractor=dict(
             roi_layer=dict(sampling_ratio=1), out_channels=64, featmap_strides=[8, 16]
         ),
-        mask_head=dict(num_convs=2, in_channels=64, conv_out_channels=64, num_classes=10),
+        mask_head=dict(
+            num_convs=2, in_channels=64, conv_out_channels=64, num_classes=10, norm_cfg=norm_cfg
+        ),
     ),
     train_cfg=dict(
         rpn=dict(sampler=dict(num=128)),
         rpn_proposal=dict(nms_pre=300, max_per_img=100),
-        rcnn=dict(sampler=dict(num=48)),
+        rcnn=dict(sampler=dict(num=32)),
     ),
     test_cfg=dict(rpn=dict(nms_pre=300, max_per_img=100), rcnn=dict(max_per_img=20)),
 )

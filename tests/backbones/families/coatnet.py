@@ -182,5 +182,16 @@ SIZES = [
     ),
     _size('coatnet_rmlp_2_rw_384', CoAtNet.archs['rmlp_2_rw'], tanh_head=False),
     _size('coatnext_nano_rw_224', CoAtNet.archs['next_nano_rw'], tanh_head=False),
+    _size(
+        'test_coatnet',
+        replace(
+            CoAtNet.archs['nano_rw'],
+            depths=(1, 1, 2, 1),
+            widths=(32, 64, 96, 128),
+            stem_widths=(16, 32),
+        ),
+        tanh_head=False,
+        tables=160,
+    ),
     *_paper_sizes(),
 ]

@@ -1,0 +1,67 @@
+"""The block of ConvNeXt (arXiv 2201.03545)."""
+
+import torch
+from mmcv.cnn.bricks import DropPath
+from torch import Tensor, nn
+
+from attnpool_backbones.layers.channel_mlp import ChannelMlp
+from attnpool_backbones.layers.folding import fold_affine_before, fold_scale_after
+from attnpool_backbones.layers.halving import halving_pool
+from attnpool_backbones.layers.norm import LayerNorm2d
+
+MLP_RATIO = 4
+
+
+class ConvNeXtBlock(nn.Module):
+    """Depthwise 7x7, LayerNorm, perceptron, layer scale; with a shortcut.
+
+    At a change of resolution the shortcut is pooled by 2x2 averages, at a change of width it gets
+    a 1x1 convolution.
+
+    Args:
+        in_channels: Channels of the input; they divide those of the output.
+        out_channels: Channels of the output.
+        stride: Of the depthwise convolution, 1 or 2.
+        layer_scale_init: Initial layer scale. None: no layer scale.
+        eps: Of the norm.
+        drop_path: Probability of dropping the branch of a sample.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int = 1,
+        layer_scale_init: float | None = 1e-6,
+        eps: float = 1e-6,
+        drop_path: float = 0.0,
+    ):
+        super().__init__()
+        self.pool = halving_pool('avg2') if stride > 1 else nn.Identity()
+        self.shortcut = nn.Identity()
+        if in_channels != out_channels:
+            self.shortcut = nn.Conv2d(in_channels, out_channels, 1)
+        self.dwconv = nn.Conv2d(
+            in_channels, out_channels, 7, stride=stride, padding=3, groups=in_channels
+        )
+        self.norm = LayerNorm2d(out_channels, eps)
+        self.mlp = ChannelMlp(out_channels, MLP_RATIO * out_channels)
+        self.gamma = None
+        if layer_scale_init is not None:
+            self.gamma = nn.Parameter(torch.full((out_channels,), layer_scale_init))
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps B, C, H, W to B, C', ceil(H / stride), ceil(W / stride)."""
+        y = self.mlp(self.norm(self.dwconv(x)), self.gamma)
+        return self.shortcut(self.pool(x)) + self.drop_path(y)
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Folds layer scale and the norm's affine part into the perceptron for inference."""
+        if self.norm.weight is not None:
+            fold_affine_before(self.mlp.fc1, self.norm.weight, self.norm.bias)
+            self.norm.weight = self.norm.bias = None
+        if self.gamma is not None:
+            fold_scale_after(self.mlp.fc2, self.gamma)
+            self.gamma = None

@@ -1,0 +1,88 @@
+"""The transformer block on maps, which may halve them (arXiv 2106.04803, section 3.2)."""
+
+import torch
+from mmcv.cnn.bricks import DropPath
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from attnpool_backbones.layers.channel_mlp import ChannelMlp
+from attnpool_backbones.layers.conv_norm import fixed_affine
+from attnpool_backbones.layers.folding import fold_affine_before, fold_scale_after
+from attnpool_backbones.layers.grid_attention import GridAttention
+
+MLP_RATIO = 4
+
+
+class TransformerBlock(nn.Module):
+    """Attention and perceptron, each behind a norm and with a shortcut.
+
+    At a change of resolution the normalised map and the shortcut are pooled (arXiv 2106.04803,
+    eq. 4); at a change of width the shortcut gets a 1x1 convolution.
+
+    Args:
+        norm1: Norm in front of the attention, ``in_channels``.
+        attn: The attention, ``in_channels`` -> ``out_channels``.
+        norm2: Norm in front of the perceptron, ``out_channels``.
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        pool: Pooling of stride 2. Default: none.
+        shortcut_bias: Whether the shortcut's convolution has a bias.
+        layer_scale_init: Initial scale of each channel of both branches (arXiv 2103.17239).
+            Default: no layer scale.
+        drop_path: Probability of dropping a branch of a sample.
+    """
+
+    def __init__(
+        self,
+        norm1: nn.Module,
+        attn: GridAttention,
+        norm2: nn.Module,
+        in_channels: int,
+        out_channels: int,
+        pool: nn.Module | None = None,
+        shortcut_bias: bool = True,
+        layer_scale_init: float | None = None,
+        drop_path: float = 0.0,
+    ):
+        super().__init__()
+        self.pool = nn.Identity() if pool is None else pool
+        self.shortcut = nn.Identity()
+        if in_channels != out_channels:
+            self.shortcut = nn.Conv2d(in_channels, out_channels, 1, bias=shortcut_bias)
+        self.norm1 = norm1
+        self.attn = attn
+        self.norm2 = norm2
+        self.mlp = ChannelMlp(out_channels, MLP_RATIO * out_channels)
+        self.gamma1 = self.gamma2 = None
+        if layer_scale_init is not None:
+            self.gamma1 = nn.Parameter(torch.full((out_channels,), layer_scale_init))
+            self.gamma2 = nn.Parameter(torch.full((out_channels,), layer_scale_init))
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps B, C, H, W to B, C', H, W, or half the sides if there is pooling."""
+        y = self.attn(self.pool(self.norm1(x)), self.gamma1)
+        x = self.shortcut(self.pool(x)) + self.drop_path(y)
+        return x + self.drop_path(self.mlp(self.norm2(x), self.gamma2))
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Folds layer scales and the norms' affine part (BatchNorm: all of it) for inference."""
+        if not isinstance(self.pool, nn.MaxPool2d):  # A negative scale turns maxima into minima.
+            self.norm1 = _fold_norm(self.norm1, self.attn.qkv)
+        self.norm2 = _fold_norm(self.norm2, self.mlp.fc1)
+        if self.gamma1 is not None:
+            fold_scale_after(self.attn.proj, self.gamma1)
+            fold_scale_after(self.mlp.fc2, self.gamma2)
+            self.gamma1 = self.gamma2 = None
+
+
+def _fold_norm(norm: nn.Module, linear: nn.Linear) -> nn.Module:
+    """Moves a norm's affine part into the layer behind it and returns what is left of the norm."""
+    if isinstance(norm, _BatchNorm):
+        fold_affine_before(linear, *fixed_affine(norm))
+        return nn.Identity()
+    if isinstance(norm, nn.LayerNorm) and norm.weight is not None:
+        fold_affine_before(linear, norm.weight, norm.bias)
+        norm.weight = norm.bias = None
+    return norm

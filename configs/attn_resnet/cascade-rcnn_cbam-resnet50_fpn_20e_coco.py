@@ -1,0 +1,7 @@
+_base_ = './cascade-rcnn_sge-resnet50_fpn_20e_coco.py'
+
+model = dict(
+    backbone=dict(
+        arch='cbam_resnet50', init_cfg=dict(checkpoint='checkpoints/cbam_resnet50.pth.tar')
+    )
+)

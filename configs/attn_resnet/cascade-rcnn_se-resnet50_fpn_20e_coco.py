@@ -1,0 +1,6 @@
+_base_ = './cascade-rcnn_sge-resnet50_fpn_20e_coco.py'
+
+# No weights of SE-ResNet-50 are public: put a file of your own into checkpoints/.
+model = dict(
+    backbone=dict(arch='se_resnet50', init_cfg=dict(checkpoint='checkpoints/se_resnet50.pth.tar'))
+)

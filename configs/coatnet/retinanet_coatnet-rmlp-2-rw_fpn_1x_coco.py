@@ -1,0 +1,14 @@
+_base_ = './retinanet_coatnet-0-rw_fpn_1x_coco.py'
+
+model = dict(
+    backbone=dict(
+        arch='rmlp_2_rw',
+        drop_path_rate=0.4,
+        with_cp=True,
+        init_cfg=dict(
+            checkpoint='https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-weights-maxx/coatnet_rmlp_2_rw_224_sw-5ccfac55.pth'
+        ),
+    ),
+    neck=dict(in_channels=[256, 512, 1024]),
+)
+optim_wrapper = dict(paramwise_cfg=dict(decay_rate=0.9))

@@ -1,0 +1,24 @@
+_base_ = './retinanet_patchconvnet-s60_fpn_1x_coco.py'
+
+model = dict(
+    backbone=dict(
+        arch='b60',
+        drop_path_rate=0.15,
+        init_cfg=dict(checkpoint='https://dl.fbaipublicfiles.com/deit/b60_224_1k.pth'),
+    ),
+    neck=[
+        dict(
+            type='attnpool_backbones.ScalePyramid',
+            in_channels=768,
+            out_strides=(8, 16, 32),
+            norm_cfg=dict(type='SyncBN', requires_grad=True),
+        ),
+        dict(
+            type='FPN',
+            in_channels=[768] * 3,
+            out_channels=256,
+            add_extra_convs='on_input',
+            num_outs=5,
+        ),
+    ],
+)

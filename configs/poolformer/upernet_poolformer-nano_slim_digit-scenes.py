@@ -1,0 +1,10 @@
+_base_ = [
+    '../_base_/models/upernet_slim.py',
+    '../_base_/datasets/digit_scenes_semantic.py',
+    '../_base_/schedules/digit-scenes_semantic.py',
+]
+
+model = dict(
+    backbone=dict(type='attnpool_backbones.MetaFormer', arch='nano', out_indices=(0, 1, 2)),
+    decode_head=dict(in_channels=[32, 64, 128]),
+)

@@ -1,0 +1,60 @@
+"""The quickstart's configs train two iterations and evaluate through the real Runner."""
+
+import pytest
+import torch
+
+from attnpool_backbones.config_files import config_root
+from attnpool_backbones.datasets.digit_scenes import generate
+from attnpool_backbones.engine.launch import build_runner, load_config
+
+CONFIGS = sorted(config_root().glob('*/*_digit-scenes.py'))
+
+
+@pytest.fixture(scope='module')
+def scenes(tmp_path_factory):
+    root = tmp_path_factory.mktemp('data') / 'digit_scenes'
+    generate(root, train=8, val=4)
+    return root
+
+
+def two_iterations(config, scenes, work_dir):
+    """Returns a Runner for two iterations of batch 4 on eight scenes, in this process."""
+    options = {f'{s}_dataloader.dataset.data_root': str(scenes) for s in ('train', 'val', 'test')}
+    for split in ('train', 'val'):
+        options |= {
+            f'{split}_dataloader.batch_size': 4,
+            f'{split}_dataloader.num_workers': 0,
+            f'{split}_dataloader.persistent_workers': False,
+        }
+    cfg = load_config(str(config), options, str(work_dir))
+    if cfg.default_scope == 'mmdet':
+        cfg.val_evaluator.ann_file = str(scenes / 'annotations/instances_val.json')
+        cfg.train_cfg.update(max_epochs=1, val_interval=1)
+    else:
+        cfg.train_cfg.update(max_iters=2, val_interval=2)
+    cfg.param_scheduler = None
+    cfg.randomness = dict(seed=0)
+    return build_runner(cfg)
+
+
+@pytest.mark.parametrize('config', CONFIGS, ids=lambda path: path.stem)
+def test_trains_and_evaluates(config, scenes, tmp_path):
+    runner = two_iterations(config, scenes, tmp_path)
+    before = {name: p.detach().clone() for name, p in runner.model.named_parameters()}
+    runner.train()
+    assert runner.iter == 2
+    changed = [n for n, p in runner.model.named_parameters() if not torch.equal(p, before[n])]
+    assert any(name.startswith('backbone.') for name in changed)
+    metrics = {
+        name: value.current()
+        for name, value in runner.message_hub.log_scalars.items()
+        if name.startswith('val/')
+    }
+    expected = {'mmdet': {'val/coco/bbox_mAP', 'val/coco/segm_mAP'}, 'mmseg': {'val/mIoU'}}
+    assert expected[runner.cfg.default_scope] <= set(metrics)
+    assert (tmp_path / 'last_checkpoint').exists()
+
+
+def test_there_are_two_tasks():
+    scopes = {load_config(str(config)).default_scope for config in CONFIGS}
+    assert scopes == {'mmdet', 'mmseg'}
