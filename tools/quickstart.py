@@ -22,6 +22,11 @@ def main() -> None:
         help='folder for checkpoints, the table and the pictures; remove it to start afresh '
         '(default: %(default)s)',
     )
+    parser.add_argument(
+        '--publish',
+        action='store_true',
+        help='put the table and the pictures into README.md and docs/quickstart',
+    )
     args = parser.parse_args()
 
     from rich.console import Console
@@ -30,7 +35,7 @@ def main() -> None:
     from attnpool_backbones.compatibility import check_environment
 
     check_environment('det', 'seg')
-    from attnpool_backbones.analysis.quickstart import run
+    from attnpool_backbones.analysis.quickstart import PICTURES, publish, run
 
     if not Path('configs/_base_').is_dir():
         raise UserError(f'run this in a clone of attnpool_backbones, not in {Path.cwd()}')
@@ -48,8 +53,11 @@ def main() -> None:
     print('the same numbers again:')
     for command in dict.fromkeys(r.command for r in results):
         print(f'  {command}')
-    for name in ('results.md', 'detection.png', 'segmentation.png', 'attention.png'):
+    print('table and pictures:')
+    for name in ('results.md', *PICTURES):
         print(f'  {args.work_dir / name}')
+    if args.publish:
+        publish(args.work_dir, Path.cwd())
 
 
 if __name__ == '__main__':

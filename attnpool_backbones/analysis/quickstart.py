@@ -27,7 +27,8 @@ from attnpool_backbones.engine.latest_checkpoint import find_resumable_checkpoin
 from attnpool_backbones.engine.launch import build_runner, load_config
 
 DATA_ROOT = Path('data/digit_scenes')
-#: Name -> (config, metrics of the table: key of the evaluator, label).
+#: Name -> (config, metrics of the table: key of the evaluator, label). In this order: the segmentor
+#: starts from the detector's backbone.
 TASKS = {
     'detection': (
         'patchconvnet/mask-rcnn_patchconvnet-nano_slim-fpn_digit-scenes.py',
@@ -38,8 +39,11 @@ TASKS = {
         {'mIoU': 'mIoU'},
     ),
 }
+#: Iterations of the segmentor. From scratch it would need the 800 of its config.
+SEGMENTATION_ITERS = 400
 #: Validation scenes in the pictures.
 SHOWN = range(1, 7)
+PICTURES = ('detection.png', 'segmentation.png', 'attention.png')
 #: Evaluators' keys whose values are shares of 1; everything else is in percent.
 FRACTIONS = ('coco/',)
 
@@ -56,7 +60,7 @@ class Result:
     macs: int
     """Of one 192x192 scene, heads included."""
     minutes: float
-    """Of training and evaluation, all sessions together."""
+    """Of training and evaluation, since the last start if the run was interrupted."""
     command: str
     """What evaluates this checkpoint again."""
     notes: dict[str, float] = field(default_factory=dict)
@@ -129,6 +133,12 @@ def train_and_evaluate(
     cfg.randomness = dict(seed=0)
     # The evaluation is a step of its own here.
     cfg.train_cfg.val_interval = 10**9
+    if name == 'segmentation':
+        cfg.train_cfg.max_iters = cfg.param_scheduler[-1].end = SEGMENTATION_ITERS
+        detector = (work_dir / 'detection' / 'last_checkpoint').read_text().strip()
+        cfg.model.backbone.init_cfg = dict(
+            type='Pretrained', checkpoint=detector, prefix='backbone.'
+        )
     checkpoint = find_resumable_checkpoint(str(folder))
     cfg.resume, cfg.load_from = checkpoint is not None, checkpoint
 
@@ -213,3 +223,26 @@ def markdown_table(results: list[Result]) -> str:
             f'| {r.macs / 1e9:.2f} G | {r.minutes:.1f} |'
         )
     return '\n'.join(lines) + '\n'
+
+
+def publish(work_dir: Path, root: Path) -> None:
+    """Puts the table and the pictures of a finished run into the README and ``docs/quickstart``.
+
+    Args:
+        work_dir: Of :func:`run`.
+        root: Of the clone.
+
+    Raises:
+        ValueError: The README has no place for the table.
+    """
+    readme = root / 'README.md'
+    text = readme.read_text()
+    start, end = '<!-- quickstart -->\n', '<!-- /quickstart -->'
+    if start not in text or end not in text:
+        raise ValueError(f'{readme} lacks the lines {start!r} and {end!r}')
+    before, rest = text.split(start)
+    after = rest[rest.index(end) :]
+    table = (work_dir / 'results.md').read_text()
+    write_atomically(f'{before}{start}{table}{after}'.encode(), readme)
+    for name in PICTURES:
+        write_atomically((work_dir / name).read_bytes(), root / 'docs' / 'quickstart' / name)

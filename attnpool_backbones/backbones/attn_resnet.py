@@ -342,7 +342,7 @@ class AttnResNet(DenseBackbone):
             if bam is not None:
                 x = self.run_block(bam, x)
             if index in self.out_indices:
-                outputs.append(x)
+                outputs.append(self.output(index, x))
         return tuple(outputs)
 
     def forward_pooled(self, x: Tensor, return_maps: bool = True) -> PooledTokens:

@@ -221,8 +221,9 @@ class DenseBackbone(BaseModule):
             A map in contiguous NCHW memory. mmcv's RoIAlign and other operators read their input
             as such without a check: a ``channels_last`` map would reach them scrambled.
         """
-        norms = getattr(self, 'out_norms', None)
-        x = norms[str(index)](x) if norms is not None else x
+        norms = getattr(self, 'out_norms', None) or {}
+        if str(index) in norms:
+            x = norms[str(index)](x)
         return x.contiguous()
 
     # ------------------------------------------------------------------ training

@@ -82,7 +82,7 @@ class PatchStem(nn.Module):
 class CoAtNet(DenseBackbone):
     """CoAtNet (arXiv 2106.04803).
 
-    Maps of strides 4, 8, 16 and 32 (ViT-REL: 16 throughout); ``channels_last``. The residual
+    Maps of strides 4, 8, 16 and 32 (ViT-REL: 16 throughout). The residual
     stream that a stage returns was never normalised, so each output gets a norm of its own.
 
     Args:

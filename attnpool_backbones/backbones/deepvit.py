@@ -335,10 +335,6 @@ class DeepViT(DenseBackbone):
         """Views the patch tokens of B, 1 + h * w, C as a map B, C, h, w."""
         return tokens[:, 1:].transpose(1, 2).unflatten(2, tuple(grid))
 
-    def output(self, index: int, x: Tensor) -> Tensor:
-        """Applies the output norm of a block to its map, if it has one."""
-        return self.out_norms[str(index)](x) if str(index) in self.out_norms else x
-
     def forward_maps(self, x: Tensor) -> list[BlockMaps]:
         """Computes all attention maps, which take B * H * N^2 numbers in each block.
 

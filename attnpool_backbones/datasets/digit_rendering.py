@@ -215,9 +215,9 @@ def _draw_glyph(rng: np.random.Generator, split: str, width: int, height: int) -
         alpha = _render_glyph(
             _digits()[0][source],
             height=_between(rng, low, high),
-            slope=_between(rng, -18, 18),
-            shear=_between(rng, -18, 18),
-            stretch=_between(rng, 85, 115),
+            slope=_between(rng, -8, 8),
+            shear=_between(rng, -8, 8),
+            stretch=_between(rng, 92, 108),
             threshold=_between(rng, 36, 52))
         # Turning and thickening change the height, hence the check on what was really drawn.
         if low <= np.ptp(np.flatnonzero(_solid(alpha).any(1))) + 1 <= high:
@@ -334,7 +334,7 @@ def _draw_colour(rng: np.random.Generator, under: np.ndarray) -> np.ndarray:
     """Draws a light or dark, grey or strong colour against a brightness of h, w, 0..255."""
     level = int(under.sum()) // under.size
     spread = int(np.abs(under - level).sum()) // under.size
-    contrast = _between(rng, 65, 150) + spread // 2
+    contrast = _between(rng, 90, 160) + spread // 2
     lighter, darker = level + contrast, level - contrast
     light = _between(rng, 0, 1) == 1
     if lighter > 245 or darker < 10:

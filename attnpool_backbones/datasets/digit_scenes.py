@@ -13,9 +13,11 @@ bytes of the PNG files are the same too wherever Pillow was built with the same 
 """
 import contextlib
 import fcntl
+import functools
 import glob
 import hashlib
 import json
+import multiprocessing
 import os
 import shutil
 import uuid
@@ -41,8 +43,10 @@ from .digit_rendering import (
 __all__ = ['CLASSES', 'MIN_SIZE', 'PALETTE', 'SIZE', 'SPLITS', 'TRAIN', 'VAL', 'Instance', 'Scene',
            'generate', 'render_scene', 'verify']
 
-TRAIN = 800
+TRAIN = 1200
 VAL = 200
+
+PARALLEL_FROM = 100  # scenes; fewer are drawn before processes have started
 
 MANIFEST = 'digit_scenes.json'
 FORMAT = 'attnpool_backbones digit scenes'
@@ -154,18 +158,15 @@ def _write(folder: Path, wanted: dict, progress: Callable[[int, int], None] | No
             (folder / kind / SPLITS[split]).mkdir(parents=True)
         pixels = hashlib.sha256()
         images, annotations = [], []
-        for index in range(count):
-            scene = render_scene(index, split, tuple(wanted['size']), wanted['seed'])
-            name = f'{index + 1:06d}.png'
-            for kind, array in (('images', scene.image), ('annotations', scene.label_map())):
-                pixels.update(array.tobytes())
-                path = folder / kind / SPLITS[split] / name
-                Image.fromarray(array).save(path, compress_level=3)
-            height, width = scene.image.shape[:2]
-            images.append(dict(id=index + 1, file_name=name, width=width, height=height))
-            for instance in scene.instances:
-                annotations.append(
-                    _coco_annotation(instance, len(annotations) + 1, index + 1))
+        draw = functools.partial(_draw, folder, split, tuple(wanted['size']), wanted['seed'])
+        for index, (image, label_map, objects) in enumerate(_in_parallel(draw, count)):
+            pixels.update(image.tobytes())
+            pixels.update(label_map.tobytes())
+            height, width = label_map.shape
+            images.append(
+                dict(id=index + 1, file_name=_name(index), width=width, height=height))
+            for annotation in objects:
+                annotations.append(dict(id=len(annotations) + 1, image_id=index + 1, **annotation))
             done += 1
             if progress is not None:
                 progress(done, sum(counts.values()))
@@ -183,14 +184,37 @@ def _write(folder: Path, wanted: dict, progress: Callable[[int, int], None] | No
     return manifest
 
 
-def _coco_annotation(instance: Instance, number: int, image_id: int) -> dict:
+def _name(index: int) -> str:
+    return f'{index + 1:06d}.png'
+
+
+def _draw(folder: Path, split: str, size: tuple[int, int], seed: int, index: int
+          ) -> tuple[np.ndarray, np.ndarray, list[dict]]:
+    """Writes the two pictures of a scene; returns image, label map and COCO annotations."""
+    scene = render_scene(index, split, size, seed)
+    label_map = scene.label_map()
+    for kind, array in (('images', scene.image), ('annotations', label_map)):
+        path = folder / kind / SPLITS[split] / _name(index)
+        Image.fromarray(array).save(path, compress_level=3)
+    return scene.image, label_map, [_coco_annotation(instance) for instance in scene.instances]
+
+
+def _in_parallel(draw: Callable[[int], tuple], count: int) -> Iterator[tuple]:
+    """Yields ``draw(0)``, ``draw(1)`` ... in order, from as many processes as there are cores."""
+    cores = os.cpu_count() or 1
+    if cores == 1 or count < PARALLEL_FROM:
+        yield from map(draw, range(count))
+        return
+    with multiprocessing.get_context('fork').Pool(min(cores, 8)) as pool:
+        yield from pool.imap(draw, range(count), chunksize=8)
+
+
+def _coco_annotation(instance: Instance) -> dict:
     from pycocotools import mask as coco_mask
     rle = coco_mask.encode(np.asfortranarray(instance.mask, np.uint8))
     rows, columns = (np.flatnonzero(instance.mask.any(axis)) for axis in (1, 0))
     left, top = int(columns[0]), int(rows[0])
     return dict(
-        id=number,
-        image_id=image_id,
         category_id=instance.label + 1,
         bbox=[left, top, int(columns[-1]) + 1 - left, int(rows[-1]) + 1 - top],
         area=int(instance.mask.sum()),

@@ -46,7 +46,7 @@ class ChannelMlp(nn.Module):
         y = self.fc1(x)  # B, hidden, H, W
         weight, bias = self.fc2.weight, self.fc2.bias
         if isinstance(self.act, StarReLU):
-            y = squared_relu(y)
+            y = squared_relu(y, inplace=True)
             weight, bias = self.act.fold_into(weight, bias)
         else:
             y = self.act(y)

@@ -54,14 +54,12 @@ def _bias(table: Tensor, rows: slice) -> Tensor:
 def _add_bias_gradient(dtable: Tensor, grad: Tensor, rows: slice) -> None:
     """Adds the gradient to the bias of :func:`_bias`, h, R*W, H*W, to that of the table."""
     height, width = _grid(dtable)
-    grad = grad.view(len(dtable), -1, width, height, width).transpose(2, 3)  # h, R, H, W, W
-    # Lines of 2 * W values read as lines of 2 * W - 1 shift line q by q, so that what belongs to
-    # one entry of the table stands in one column.
-    lines = grad.new_zeros(*grad.shape[:-1], 2 * width)
-    lines[..., :width] = grad
-    shifted = lines.flatten(-2)[..., :-width].unflatten(-1, (width, 2 * width - 1))
-    for row, part in enumerate(shifted.sum(-2).unbind(1), rows.start):  # h, H, 2W-1
-        dtable[:, row : row + height] += part
+    grad = grad.view(len(dtable), -1, width, height, width)  # h, R, W, H, W
+    sums = grad.new_zeros(*grad.shape[:2], height, 2 * width - 1)
+    for column, part in enumerate(grad.unbind(2)):
+        sums[..., column : column + width].add_(part)
+    for row, part in enumerate(sums.unbind(1), rows.start):
+        dtable[:, row : row + height].add_(part)
 
 
 def _tokens(rows: slice, table: Tensor) -> slice:
@@ -123,13 +121,13 @@ def _relative_attention_backward(
                 q_rows, grad_rows = q[image, :, tokens], grad[image, :, tokens]  # b, h, R*W, d
                 scores = torch.matmul(q_rows, k[image].mT).add_(bias)  # b, h, R*W, H*W
                 maps = scores.softmax(-1, dtype=wide)
-                dv[image] += maps.to(v.dtype).mT @ grad_rows
+                dv[image].add_(maps.to(v.dtype).mT @ grad_rows)
                 dscores = torch.matmul(grad_rows, v[image].mT).to(wide)
                 products = grad_rows.to(wide) * out[image, :, tokens]
                 dscores.sub_(products.sum(-1, keepdim=True)).mul_(maps)
                 dscores_cast = dscores.to(q.dtype)
                 dq[image, :, tokens] = (dscores_cast @ k[image]) * scale
-                dk[image] += dscores_cast.mT @ q_rows
+                dk[image].add_(dscores_cast.mT @ q_rows)
                 summed = dscores[0] if len(dscores) == 1 else dscores.sum(0)
                 dbias = summed if dbias is None else dbias.add_(summed)
             _add_bias_gradient(dtable, dbias, rows)

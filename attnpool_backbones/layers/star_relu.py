@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 
 class _SquaredReLU(torch.autograd.Function):
-    # Keeps one map for the backward pass, like ReLU alone, and takes two passes each way.
+    # Keeps one map for the backward pass, like ReLU alone.
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         root = F.relu(x)
@@ -18,21 +18,28 @@ class _SquaredReLU(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (root,) = ctx.saved_tensors
-        return (grad * root).mul_(2)
+        # 2 * grad * root in a single pass.
+        return torch.addcmul(grad.new_zeros(()), grad, root, value=2)
 
 
-def squared_relu(x: Tensor) -> Tensor:
-    """Returns max(x, 0)^2 (arXiv 2109.08668)."""
+def squared_relu(x: Tensor, inplace: bool = False) -> Tensor:
+    """Returns max(x, 0)^2 (arXiv 2109.08668).
+
+    Args:
+        x: Any tensor.
+        inplace: Whether ``x`` may be overwritten where no gradient is wanted.
+    """
     if torch.is_grad_enabled() and x.requires_grad:
         return _SquaredReLU.apply(x)
-    return F.relu(x).square_()
+    return F.relu(x, inplace=inplace).square_()
 
 
 class SquaredReLU(nn.Module):
     """max(x, 0)^2; what is left of :class:`StarReLU` once its scale and shift are folded away."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return squared_relu(x)
+    def forward(self, x: Tensor, inplace: bool = False) -> Tensor:
+        """Computes the activation; ``inplace`` is that of :func:`squared_relu`."""
+        return squared_relu(x, inplace)
 
 
 class StarReLU(nn.Module):
@@ -43,13 +50,12 @@ class StarReLU(nn.Module):
         self.scale = nn.Parameter(torch.ones(1))
         self.bias = nn.Parameter(torch.zeros(1))
 
-    def forward(self, x: Tensor) -> Tensor:
-        y = squared_relu(x)
+    def forward(self, x: Tensor, inplace: bool = False) -> Tensor:
+        """Computes the activation; ``inplace`` is that of :func:`squared_relu`."""
+        y = squared_relu(x, inplace)
         return torch.addcmul(self.bias.to(y.dtype), y, self.scale.to(y.dtype))
 
-    def fold_into(
-        self, weight: Tensor, bias: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
+    def fold_into(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
         """Returns weight and bias of a linear layer that does scale and shift as well.
 
         Args:

@@ -96,9 +96,7 @@ def _from_grid(x: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(x, size=size, mode='bilinear', align_corners=False)
 
 
-def resize_spatial_matrix(
-    weight: Tensor, grid: tuple[int, int], size: tuple[int, int]
-) -> Tensor:
+def resize_spatial_matrix(weight: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
     """Interpolates the matrix of a :class:`SpatialFC` to another grid.
 
     Args:
@@ -136,7 +134,7 @@ class SeparableConv(nn.Module):
         self.pwconv2 = Linear2d(hidden, channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.act1(self.pwconv1(x))  # B, 2C, H, W
+        x = self.act1(self.pwconv1(x), inplace=True)  # B, 2C, H, W
         return self.pwconv2(self.dwconv(x))
 
 

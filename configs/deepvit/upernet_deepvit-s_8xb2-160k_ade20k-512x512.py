@@ -5,8 +5,8 @@ _base_ = [
     '../_base_/default_runtime_seg.py',
 ]
 
-# Not published. The checkpoint is the file 1evhBjla4Nth7LawW2PAXnGEcpv3YBWEC on Google Drive, linked
-# in the README of dvit_repo; its mean and deviation are 0.5.
+# Not published. The checkpoint is the file 1evhBjla4Nth7LawW2PAXnGEcpv3YBWEC on Google Drive,
+# linked in the README of dvit_repo; its mean and deviation are 0.5.
 model = dict(
     data_preprocessor=dict(mean=[127.5] * 3, std=[127.5] * 3),
     backbone=dict(

@@ -9,9 +9,8 @@ from torch import nn
 def without_weights(config):
     """Returns a copy of a config part in which nothing is loaded from files."""
     if isinstance(config, dict):
-        return type(config)(
-            {k: without_weights(v) for k, v in config.items() if k not in ('init_cfg', 'pretrained')}
-        )
+        kept = {k: v for k, v in config.items() if k not in ('init_cfg', 'pretrained')}
+        return type(config)({key: without_weights(value) for key, value in kept.items()})
     if isinstance(config, (list, tuple)):
         return type(config)(without_weights(v) for v in config)
     return config
@@ -22,6 +21,8 @@ def build_model(cfg: Config, device: str = 'cpu') -> nn.Module:
     from attnpool_backbones.engine.launch import without_sync_norm
 
     torch.manual_seed(0)
+    if cfg.model.backbone.type == 'SwinTransformer':
+        device = 'cpu'  # its constructor reads values of a tensor
     with DefaultScope.overwrite_default_scope(cfg.default_scope), torch.device(device):
         model = MODELS.build(without_sync_norm(without_weights(cfg.model)))
     model.cfg = cfg
@@ -38,9 +39,8 @@ def make_batch(cfg: Config, size: tuple[int, int], batch: int = 2) -> dict:
     if cfg.default_scope == 'mmdet':
         from mmdet.testing import demo_mm_inputs
 
-        classes = cfg.model.roi_head.bbox_head.num_classes
         inputs = demo_mm_inputs(batch, [(3, *size)] * batch, num_items=[3] * batch,
-                                num_classes=classes, with_mask=True)  # fmt: skip
+                                num_classes=10, with_mask=True)  # fmt: skip
         return dict(inputs=images, data_samples=inputs['data_samples'])
 
     from mmengine.structures import PixelData
@@ -48,7 +48,8 @@ def make_batch(cfg: Config, size: tuple[int, int], batch: int = 2) -> dict:
 
     samples = []
     for _ in range(batch):
-        labels = torch.randint(0, cfg.model.decode_head.num_classes, (1, *size), generator=generator)
+        classes = cfg.model.decode_head.num_classes
+        labels = torch.randint(0, classes, (1, *size), generator=generator)
         meta = dict(img_shape=size, ori_shape=size, pad_shape=size, scale_factor=(1.0, 1.0))
         samples.append(
             SegDataSample(metainfo=meta, gt_sem_seg=PixelData(data=labels))

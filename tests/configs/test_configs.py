@@ -1,50 +1,60 @@
-"""Every config builds; the smaller ones train and predict."""
+"""The smallest config of each family and head trains a step and predicts."""
 
 import pathlib
 
 import pytest
 from mmengine.config import Config
 
+from attnpool_backbones.analysis.model_matrix import COMBINATIONS
 from tests.configs.models import build_model, make_batch, predict, train_step
 
 ROOT = pathlib.Path(__file__).parents[2] / 'configs'
 CONFIGS = sorted(path for path in ROOT.glob('*/*.py') if path.parent.name != '_base_')
-SMALL = [path for path in CONFIGS if any(size in path.name for size in ('-nano', '-s60'))]
 
 
-def identify(path):
-    return path.stem
+def smallest_of_each_head():
+    """Returns all nano combinations and the first other one, a small one, of a family and head."""
+    nano = [c for c in COMBINATIONS if 'nano' in c.backbone]
+    small = {}
+    for combination in COMBINATIONS:
+        if 'nano' not in combination.backbone:
+            small.setdefault((combination.family, combination.head), combination)
+    return [*nano, *small.values()]
 
 
-@pytest.mark.parametrize('path', CONFIGS, ids=identify)
-def test_builds(path):
-    cfg = Config.fromfile(path)
-    model = build_model(cfg, device='meta')
-    assert cfg.train_dataloader.batch_size >= 1
-    assert sum(p.numel() for p in model.parameters()) > 0
-    name = path.stem
-    assert (cfg.default_scope == 'mmseg') == name.startswith(('upernet', 'semantic-fpn'))
-    assert cfg.train_cfg.type.endswith('TrainLoop') and cfg.optim_wrapper.optimizer.lr > 0
+def identify(combination):
+    return combination.config[:-3]
 
 
-@pytest.mark.parametrize('path', SMALL, ids=identify)
-def test_trains_and_predicts(path):
-    cfg = Config.fromfile(path)
+@pytest.mark.parametrize('combination', smallest_of_each_head(), ids=identify)
+def test_trains_and_predicts(combination):
+    cfg = Config.fromfile(ROOT / combination.config)
     model = build_model(cfg)
-    if model.data_preprocessor.__class__.__name__ == 'SegDataPreProcessor':
-        model.data_preprocessor.size = (96, 96)
-    batch = make_batch(cfg, (96, 96))
+    if combination.segments:
+        model.data_preprocessor.size = (64, 64)
+    batch = make_batch(cfg, (64, 64))
     log = train_step(model, batch)
     assert log['loss'].isfinite() and log['loss'] > 0
     without = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
     assert without == []
-    predictions = predict(model, make_batch(cfg, (70, 96), batch=1))
+    predictions = predict(model, make_batch(cfg, (40, 64), batch=1))
     assert len(predictions) == 1
-    if cfg.default_scope == 'mmseg':
-        assert predictions[0].pred_sem_seg.data.shape == (1, 70, 96)
-    else:
-        assert predictions[0].pred_instances.masks.shape[1:] == (70, 96)
+    if combination.segments:
+        assert predictions[0].pred_sem_seg.data.shape == (1, 40, 64)
+        return
+    instances = predictions[0].pred_instances
+    assert instances.bboxes.shape == (len(instances), 4)
+    assert ('masks' in instances) == ('mask' in combination.head)
+    if 'masks' in instances:
+        assert instances.masks.shape[1:] == (40, 64)
 
 
-def test_there_are_configs():
-    assert len(SMALL) >= 4 and len(CONFIGS) > len(SMALL)
+def test_every_family_has_all_heads():
+    heads = {'retinanet', 'mask-rcnn', 'cascade-mask-rcnn', 'upernet', 'semantic-fpn'}
+    for family in {c.family for c in COMBINATIONS}:
+        of_family = [c for c in COMBINATIONS if c.family == family]
+        assert {c.head for c in of_family} >= heads, family
+        for head in heads:
+            sizes = {c.backbone for c in of_family if c.head == head and 'nano' not in c.backbone}
+            assert len(sizes) >= 2, (family, head)
+        assert {c.head for c in of_family if 'nano' in c.backbone} == {'mask-rcnn', 'upernet'}

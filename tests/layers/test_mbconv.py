@@ -13,7 +13,8 @@ def build(in_channels=8, out_channels=12, stride=2, **options):
     return MBConv(in_channels, out_channels, stride, pool=pool, **options)
 
 
-@pytest.mark.parametrize(('name', 'size'), product(HALVING_POOLS, [(8, 6), (7, 5), (1, 1)]))
+@pytest.mark.parametrize('name', HALVING_POOLS)
+@pytest.mark.parametrize('size', [(8, 6), (7, 5), (1, 1)])
 def test_pools_halve_and_round_up(name, size):
     y = halving_pool(name)(torch.ones(1, 2, *size))
     assert y.shape == (1, 2, -(-size[0] // 2), -(-size[1] // 2))

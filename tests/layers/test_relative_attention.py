@@ -112,7 +112,7 @@ def test_no_map_of_the_layer_is_made():
     assert row <= forward.elements <= 2 * row
     with LargestStorage() as backward:
         module._relative_attention_backward._init_fn(out, q, k, v, table, out, 1)
-    assert row <= backward.elements <= 2 * row  # lines of 2 * W values shift the gradient
+    assert row <= backward.elements <= 2 * row
 
 
 def test_bfloat16_is_close():

@@ -15,20 +15,25 @@ model = dict(
         bbox_roi_extractor=dict(
             roi_layer=dict(sampling_ratio=1), out_channels=64, featmap_strides=[8, 16]
         ),
+        # Telling digits apart is the hard part here, hence the weight.
         bbox_head=dict(
-            in_channels=64, fc_out_channels=256, num_classes=10, reg_class_agnostic=True
+            in_channels=64,
+            fc_out_channels=256,
+            num_classes=10,
+            reg_class_agnostic=True,
+            loss_cls=dict(loss_weight=2.0),
         ),
         mask_roi_extractor=dict(
-            roi_layer=dict(sampling_ratio=1), out_channels=64, featmap_strides=[8, 16]
+            roi_layer=dict(output_size=10, sampling_ratio=1), out_channels=64, featmap_strides=[8, 16]
         ),
         mask_head=dict(
-            num_convs=2, in_channels=64, conv_out_channels=64, num_classes=10, norm_cfg=norm_cfg
+            num_convs=1, in_channels=64, conv_out_channels=64, num_classes=10, norm_cfg=norm_cfg
         ),
     ),
     train_cfg=dict(
         rpn=dict(sampler=dict(num=128)),
         rpn_proposal=dict(nms_pre=300, max_per_img=100),
-        rcnn=dict(sampler=dict(num=32)),
+        rcnn=dict(sampler=dict(num=24), mask_size=20),
     ),
     test_cfg=dict(rpn=dict(nms_pre=300, max_per_img=100), rcnn=dict(max_per_img=20)),
 )

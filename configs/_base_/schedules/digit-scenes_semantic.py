@@ -2,7 +2,11 @@
 _base_ = '../default_runtime_seg.py'
 
 max_iters = 800
-train_cfg = dict(type='attnpool_backbones.ResumableIterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)
+train_cfg = dict(
+    type='attnpool_backbones.ResumableIterBasedTrainLoop',
+    max_iters=max_iters,
+    val_interval=max_iters,
+)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(

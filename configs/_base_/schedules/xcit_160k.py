@@ -1,5 +1,7 @@
 # UperNet recipe of XCiT (arXiv 2106.09681): AdamW, 160k iterations, batch 16 (8 GPUs x 2).
-train_cfg = dict(type='attnpool_backbones.ResumableIterBasedTrainLoop', max_iters=160000, val_interval=16000)
+train_cfg = dict(
+    type='attnpool_backbones.ResumableIterBasedTrainLoop', max_iters=160000, val_interval=16000
+)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 

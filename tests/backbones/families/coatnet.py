@@ -48,22 +48,24 @@ def _config(arch, **options):
 
 VARIANTS = [
     Variant(name='coatnet-nano', config=_config('nano'), compiled=True),
-    Variant(name='coatnet-small', config=_config(SMALL)),
-    Variant(name='coatnet-small-dw', config=_config(dict(SMALL, stride_in='dw', pool='avg2'))),
-    Variant(name='coatnet-small-norel', config=_config(dict(SMALL, bias='none'))),
-    Variant(name='coatnet-small-rw', config=_config(SMALL_RW)),
     Variant(name='coatnet-small-bn-rw', config=_config(dict(SMALL_RW, norm='BN'))),
     Variant(name='coatnet-small-rmlp', config=_config(SMALL_RMLP)),
     Variant(name='coatnet-small-next', config=_config(dict(SMALL_RMLP, conv='convnext'))),
-    Variant(name='coatnet-small-cccc', config=_config(dict(SMALL, layout='CCCC'))),
-    Variant(name='coatnet-small-cttt', config=_config(dict(SMALL, layout='CTTT'))),
     Variant(name='coatnet-small-6', config=_config(SMALL_6)),
     Variant(name='coatnet-small-vit', config=_config(SMALL_VIT)),
-    Variant(
-        name='coatnet-small-windows', config=_config(SMALL, windows=(None, None, 4, 3))
-    ),
+    Variant(name='coatnet-small-windows', config=_config(SMALL, windows=(None, None, 4, 3))),
     Variant(
         name='coatnet-small-early', config=_config(SMALL, out_indices=(0, 2), out_norms=False)
+    ),
+    Variant(name='coatnet-small-rw', config=_config(SMALL_RW), slow=True),
+    *(
+        Variant(name=f'coatnet-small-{name}', config=_config(dict(SMALL, **fields)), slow=True)
+        for name, fields in {
+            'dw': dict(stride_in='dw', pool='avg2'),
+            'norel': dict(bias='none'),
+            'cccc': dict(layout='CCCC'),
+            'cttt': dict(layout='CTTT'),
+        }.items()
     ),
     *(
         Variant(name=f'coatnet-{arch}', config=_config(arch), slow=True)

@@ -17,9 +17,7 @@ TINY_V2 = dict(
     res_scale_stages=(2, 3),
     patch_norm=True,
 )
-PPPA = dict(
-    TINY, mixers=('pool', 'pool', 'pool', 'attention'), norm='layer', pos_embed_stages=(3,)
-)
+PPPA = dict(TINY, mixers=('pool', 'pool', 'pool', 'attention'), norm='layer', pos_embed_stages=(3,))
 PPPF = dict(TINY, mixers=('pool', 'pool', 'pool', 'spatial_fc'))
 CAFORMER = dict(TINY_V2, mixers=('sepconv', 'sepconv', 'attention', 'attention'), norm='layer')
 RANDFORMER = dict(TINY_V2, mixers=('identity', 'identity', 'random', 'random'))
