@@ -4,7 +4,17 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+
+
+def _fused_attention_on_cpu(query, key, value, *args, out_shape=None, **kwargs) -> int:
+    return sdpa_flop_count(query, key, value)
+
+
+# torch counts the fused attention kernels of CUDA, but not that of the CPU.
+_MORE_FORMULAS = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _fused_attention_on_cpu
+}
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -18,6 +28,7 @@ def count_macs(forward: Callable[[], object]) -> int:
     Norms, activations, pooling and RoIAlign count nothing. On the meta device nothing is computed.
     """
     # The counter cannot follow views of parameters that are made without gradients.
-    with torch.enable_grad(), FlopCounterMode(display=False) as counter:
+    counter = FlopCounterMode(display=False, custom_mapping=_MORE_FORMULAS)
+    with torch.enable_grad(), counter:
         forward()
     return counter.get_total_flops() // 2

@@ -40,7 +40,7 @@ TASKS = {
     ),
 }
 #: Iterations of the segmentor. From scratch it would need the 800 of its config.
-SEGMENTATION_ITERS = 400
+SEGMENTATION_ITERS = 250
 #: Validation scenes in the pictures.
 SHOWN = range(1, 7)
 PICTURES = ('detection.png', 'segmentation.png', 'attention.png')

@@ -321,7 +321,7 @@ _MIXERS_CONV = {
 class MetaFormer(DenseBackbone):
     """PoolFormer and its relatives (arXiv 2111.11418, arXiv 2210.13452).
 
-    Maps are ``channels_last``.
+    The trunk works in ``channels_last`` memory.
 
     Variants: ``poolformer_{s12,s24,s36,m36,m48}``; the first paper's hybrids
     ``metaformer_{id,pppa,ppaa,pppf,ppff}_s12`` (one letter a stage: pooling, attention, spatial

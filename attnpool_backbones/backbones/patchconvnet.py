@@ -125,7 +125,7 @@ class PatchConvNet(DenseBackbone):
         norm_cfg: ``dict(type='LN')`` as released, or a BatchNorm for large batches, which
             ``switch_to_deploy`` folds into the convolutions.
         pooling: Whether to build the attention-pooling layer and the norm behind it, for
-            :meth:`forward_pooled`. The maps do not depend on them, so keep it off in dense training.
+            :meth:`forward_pooled`. Off for dense training: the maps do not depend on them.
         frozen_stages: See :class:`DenseBackbone`; a stage is a block.
         norm_eval: See :class:`DenseBackbone`.
         with_cp: See :class:`DenseBackbone`.

@@ -46,7 +46,7 @@ class ProgressHook(Hook):
         self._begin(runner.iter)
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
-        loss = f', loss {float(outputs["loss"]):.2f}' if outputs and 'loss' in outputs else ''
+        loss = f', loss {outputs["loss"].item():.2f}' if outputs and 'loss' in outputs else ''
         self._tell('training', runner.iter + 1, runner.max_iters, loss)
 
     def before_val(self, runner) -> None:

@@ -202,6 +202,7 @@ def test_first_outputs_alone_are_the_same(variant):
     assert [name for name in trained if gradients[name] is None] == []
 
 
+@pytest.mark.slow  # most of it is the C++ compiler's
 @pytest.mark.parametrize(
     'variant',
     [pytest.param(v, id=v.name) for v in VARIANTS if v.compiled],

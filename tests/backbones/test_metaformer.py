@@ -32,6 +32,16 @@ def test_stem_equals_the_official_where_that_gives_as_many_positions(size):
     torch.testing.assert_close(y[:, :, : official.shape[2]], official)
 
 
+@pytest.mark.parametrize('size', [(6, 4), (20, 20), (24, 17), (5, 9)])
+def test_downsampling_equals_the_official_in_either_layout(size):
+    downsample = PatchEmbedding(4, 6, kernel_size=3, stride=2, padding=1)
+    x = torch.randn(2, 4, *size).contiguous(memory_format=torch.channels_last)
+    y = downsample(x)
+    official = F.conv2d(x, downsample.proj.weight, downsample.proj.bias, stride=2, padding=1)
+    torch.testing.assert_close(y, official)
+    assert y.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_poolformer_block_equals_the_plain_formula():
     block = randomised(MetaFormerBlock(MetaFormer.resolve_arch(TINY), 0, (4, 4), 0.0)).double()
     x = torch.randn(2, 16, 5, 6, dtype=torch.float64)

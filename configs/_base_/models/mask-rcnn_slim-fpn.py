@@ -24,7 +24,9 @@ model = dict(
             loss_cls=dict(loss_weight=2.0),
         ),
         mask_roi_extractor=dict(
-            roi_layer=dict(output_size=10, sampling_ratio=1), out_channels=64, featmap_strides=[8, 16]
+            roi_layer=dict(output_size=10, sampling_ratio=1),
+            out_channels=64,
+            featmap_strides=[8, 16],
         ),
         mask_head=dict(
             num_convs=1, in_channels=64, conv_out_channels=64, num_classes=10, norm_cfg=norm_cfg
@@ -32,8 +34,8 @@ model = dict(
     ),
     train_cfg=dict(
         rpn=dict(sampler=dict(num=128)),
-        rpn_proposal=dict(nms_pre=300, max_per_img=100),
-        rcnn=dict(sampler=dict(num=24), mask_size=20),
+        rpn_proposal=dict(nms_pre=100, max_per_img=50),
+        rcnn=dict(sampler=dict(num=16), mask_size=20),
     ),
     test_cfg=dict(rpn=dict(nms_pre=300, max_per_img=100), rcnn=dict(max_per_img=20)),
 )
