@@ -92,6 +92,11 @@ def train_probe(
         head = AttentionPoolingHead(
             channels, train.labels.shape[1], per_class=True, layer_scale_init=1.0
         )
+        # The published initial weights are so small that attention starts, and for long stays,
+        # uniform.
+        for module in head.pool.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
         steps = epochs * -(-num_images // batch_size)
         optimizer = torch.optim.AdamW(head.parameters(), lr=lr, weight_decay=0.05)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)

@@ -146,6 +146,8 @@ def train_and_evaluate(
     runner = build_runner(cfg)
     runner.train()
     model = runner.model.eval()
+    # What mmdet's and mmseg's inference functions look for.
+    model.cfg, model.dataset_meta = cfg, runner.val_dataloader.dataset.metainfo
     stored = folder / 'result.json'
     final = Path((folder / 'last_checkpoint').read_text().strip())
     if stored.exists() and (result := Result(**json.loads(stored.read_text()))).command.endswith(

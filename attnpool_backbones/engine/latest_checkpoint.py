@@ -8,6 +8,8 @@ from pickle import UnpicklingError
 import torch
 from mmengine.logging import print_log
 
+from attnpool_backbones.checkpoints.safe_globals import register_safe_globals
+
 __all__ = ['find_resumable_checkpoint', 'is_resumable', 'stored_seed']
 
 RESUME_KEYS = ('meta', 'state_dict', 'message_hub', 'optimizer')
@@ -24,6 +26,7 @@ def is_resumable(path: Path) -> bool:
     """
     if not zipfile.is_zipfile(path):
         return False
+    register_safe_globals()
     try:
         # mapped, so that the weights are not read for this question
         checkpoint = torch.load(path, map_location='cpu', weights_only=True, mmap=True)
