@@ -164,7 +164,7 @@ def train_and_evaluate(
         name=name,
         model=f'{type(model).__name__} {type(model.backbone).__name__}-nano',
         metrics={
-            label: measured[key] * (100 if key.startswith(FRACTIONS) else 1)
+            label: float(measured[key]) * (100 if key.startswith(FRACTIONS) else 1)
             for key, label in labels.items()
         },
         parameters=count_parameters(model),
