@@ -192,7 +192,7 @@ class DeepViT(DenseBackbone):
     """DeepViT and the plain ViT it is compared with (arXiv 2103.11886).
 
     The class token takes part in the attention; the maps returned are the patch tokens. Maps are
-    ``channels_last`` in memory. ``ScalePyramid`` turns taps into strides 4, 8, 16 and 32.
+    ``ScalePyramid`` turns taps into strides 4, 8, 16 and 32.
 
     Args:
         arch: ``'16b'``, ``'24b'``, ``'32b'`` (re-attention in every block), ``'s'``, ``'l'``,
