@@ -191,7 +191,7 @@ def _deepvit(width: int, depth: int, first: int, **options) -> DeepViTArch:
 class DeepViT(DenseBackbone):
     """DeepViT and the plain ViT it is compared with (arXiv 2103.11886).
 
-    The class token takes part in the attention; the maps returned are the patch tokens. Maps are
+    The class token takes part in the attention; the maps returned are the patch tokens.
     ``ScalePyramid`` turns taps into strides 4, 8, 16 and 32.
 
     Args:
