@@ -1,10 +1,12 @@
 import os
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from mmengine.registry import DefaultScope
 
 # More threads than this slow the tiny models of the tests down.
 torch.set_num_threads(min(2, os.cpu_count() or 1))
@@ -16,6 +18,15 @@ def seeded() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def no_default_scope() -> Iterator[None]:
+    """No test meets the default scope that a runner of an earlier test left in the process."""
+    kept = DefaultScope._instance_dict.copy()
+    yield
+    DefaultScope._instance_dict.clear()
+    DefaultScope._instance_dict.update(kept)
 
 
 @pytest.fixture(scope='session')
