@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV_PYTHON := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-all lint clean distclean
+.PHONY: help setup quickstart benchmark test test-all lint clean distclean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -13,6 +13,9 @@ setup:  ## create or complete .venv (PYTHON=python3.11 picks the interpreter)
 
 quickstart: setup  ## make the data, train and evaluate a detector and a segmentor, show the table
 	$(VENV_PYTHON) tools/quickstart.py
+
+benchmark: setup  ## train the nano size of every family on the built-in data and compare them
+	$(VENV_PYTHON) tools/analysis_tools/accuracy_benchmark.py
 
 test: setup  ## run the tests that CI runs
 	$(VENV_PYTHON) -m pytest -m "not slow"
@@ -28,4 +31,4 @@ clean:  ## remove .venv and build products; data/ and work_dirs/ stay
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean  ## clean, and remove what quickstart made in data/ and work_dirs/ as well
-	rm -rf data/digit_scenes* work_dirs/quickstart
+	rm -rf data/digit_scenes* work_dirs/quickstart work_dirs/benchmark

@@ -30,6 +30,7 @@ MIN_SIZE = 64
 
 MAX_DIGITS = 6
 DIGIT_HEIGHT = (20, 72)  # pixels in a scene whose shorter side is 192; scales with that side
+DUSK = 160  # brightness of the photos, in 1/256
 MAX_HIDDEN = 0.3  # of any digit, by all later ones together
 
 SPLITS = {'train': 'training', 'val': 'validation'}  # COCO's names and ADE's folders
@@ -186,7 +187,9 @@ def _place_digits(rng: np.random.Generator, split: str, width: int,
     owner = np.zeros((height, width), np.int64)
     glyphs: list[_Glyph] = []
     areas = [0]
-    for _ in range(_between(rng, 1, MAX_DIGITS)):
+    # The larger of two draws: 4.5 digits on average, so that a short training sees many.
+    wanted = max(_between(rng, 1, MAX_DIGITS) for _ in range(2))
+    for _ in range(wanted):
         for _ in range(_TRIES):
             glyph = _draw_glyph(rng, split, width, height)
             solid = _solid(glyph.alpha)
@@ -310,6 +313,8 @@ def _background(rng: np.random.Generator, split: str, width: int,
     contrast, brightness = _between(rng, 140, 280), _between(rng, -30, 30)
     tint = np.array([_between(rng, -14, 14) for _ in range(3)])
     image = np.clip(128 + ((image - 128) * contrast >> 8) + brightness + tint, 0, 255)
+    # As at dusk, so that a lighter colour is left for every digit.
+    image = image * DUSK >> 8
     return image, photo, crop
 
 
@@ -331,15 +336,10 @@ def _paint(rng: np.random.Generator, image: np.ndarray, glyph: _Glyph) -> None:
 
 
 def _draw_colour(rng: np.random.Generator, under: np.ndarray) -> np.ndarray:
-    """Draws a light or dark, grey or strong colour against a brightness of h, w, 0..255."""
+    """Draws a pale or strong colour that is lighter than what lies under it (h, w, 0..255)."""
     level = int(under.sum()) // under.size
     spread = int(np.abs(under - level).sum()) // under.size
-    contrast = _between(rng, 90, 160) + spread // 2
-    lighter, darker = level + contrast, level - contrast
-    light = _between(rng, 0, 1) == 1
-    if lighter > 245 or darker < 10:
-        light = level < 128
-    target = min(lighter, 250) if light else max(darker, 5)
+    target = min(level + _between(rng, 90, 160) + spread // 2, 250)
     hue = np.array([_between(rng, -100, 100) for _ in range(3)])
     # Clipping at 0 and 255 moves the brightness of strong colours: take the strongest that stays.
     for strength in range(_between(rng, 0, 4), -1, -1):

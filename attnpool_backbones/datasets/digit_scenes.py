@@ -50,7 +50,7 @@ PARALLEL_FROM = 100  # scenes; fewer are drawn before processes have started
 
 MANIFEST = 'digit_scenes.json'
 FORMAT = 'attnpool_backbones digit scenes'
-VERSION = 1
+VERSION = 2
 
 
 def generate(root: str | os.PathLike, train: int = TRAIN, val: int = VAL,

@@ -6,7 +6,7 @@ _base_ = [
 
 model = dict(
     backbone=dict(
-        type='attnpool_backbones.AttnResNet', arch='sge_resnet_nano', out_indices=(0, 1, 2)
+        type='attnpool_backbones.AttnResNet', arch='sge_resnet_nano', out_indices=(1, 2)
     ),
-    decode_head=dict(in_channels=[64, 128, 256]),
+    decode_head=dict(in_channels=[128, 256]),
 )

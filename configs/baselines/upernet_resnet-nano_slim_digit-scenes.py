@@ -5,6 +5,6 @@ _base_ = [
 ]
 
 model = dict(
-    backbone=dict(type='attnpool_backbones.AttnResNet', arch='resnet_nano', out_indices=(0, 1, 2)),
-    decode_head=dict(in_channels=[64, 128, 256]),
+    backbone=dict(type='attnpool_backbones.AttnResNet', arch='resnet_nano', out_indices=(1, 2)),
+    decode_head=dict(in_channels=[128, 256]),
 )

@@ -11,7 +11,7 @@ model = dict(
         depths=(2, 2, 2),
         num_heads=(1, 2, 4),
         drop_path_rate=0.0,
-        out_indices=(0, 1, 2),
+        out_indices=(1, 2),
     ),
-    decode_head=dict(in_channels=[32, 64, 128]),
+    decode_head=dict(in_channels=[64, 128]),
 )

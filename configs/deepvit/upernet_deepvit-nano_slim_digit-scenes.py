@@ -6,10 +6,10 @@ _base_ = [
 
 model = dict(
     backbone=dict(
-        type='attnpool_backbones.DeepViT', arch='nano', out_indices=(2, 4, 7), out_norm='all'
+        type='attnpool_backbones.DeepViT', arch='nano', out_indices=(4, 7), out_norm='all'
     ),
     neck=dict(
-        type='attnpool_backbones.ScalePyramid', in_channels=128, in_stride=8, out_strides=(4, 8, 16)
+        type='attnpool_backbones.ScalePyramid', in_channels=128, in_stride=8, out_strides=(8, 16)
     ),
-    decode_head=dict(in_channels=[128] * 3),
+    decode_head=dict(in_channels=[128] * 2),
 )

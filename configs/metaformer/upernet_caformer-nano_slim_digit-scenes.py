@@ -6,7 +6,7 @@ _base_ = [
 
 model = dict(
     backbone=dict(
-        type='attnpool_backbones.MetaFormer', arch='caformer_nano', out_indices=(0, 1, 2)
+        type='attnpool_backbones.MetaFormer', arch='caformer_nano', out_indices=(1, 2)
     ),
-    decode_head=dict(in_channels=[32, 64, 128]),
+    decode_head=dict(in_channels=[64, 128]),
 )

@@ -8,7 +8,7 @@ model = dict(
     backbone=dict(
         type='attnpool_backbones.PatchConvNet',
         arch='nano',
-        out_indices=(2, 4, 7),
+        out_indices=(4, 7),
         norm_cfg=dict(type='BN', requires_grad=True),
         init_cfg=dict(type='Kaiming', layer='Conv2d', mode='fan_in'),
     ),
@@ -16,8 +16,8 @@ model = dict(
         type='attnpool_backbones.ScalePyramid',
         in_channels=128,
         in_stride=8,
-        out_strides=(4, 8, 16),
+        out_strides=(8, 16),
         tap_norm_cfg=dict(type='LN'),
     ),
-    decode_head=dict(in_channels=[128] * 3),
+    decode_head=dict(in_channels=[128] * 2),
 )

@@ -5,6 +5,6 @@ _base_ = [
 ]
 
 model = dict(
-    backbone=dict(type='attnpool_backbones.MetaFormer', arch='nano', out_indices=(0, 1, 2)),
-    decode_head=dict(in_channels=[32, 64, 128]),
+    backbone=dict(type='attnpool_backbones.MetaFormer', arch='nano', out_indices=(1, 2)),
+    decode_head=dict(in_channels=[64, 128]),
 )

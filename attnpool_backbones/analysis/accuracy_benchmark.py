@@ -1,0 +1,214 @@
+"""The nano size of every family and of the baselines, trained by one recipe on the digit scenes.
+
+Each backbone learns in a process of its own (so that its memory is its own): crops, then the slim
+Mask R-CNN, then the slim UperNet from the detector's backbone, as in the quickstart but with
+shorter schedules. What is finished is kept; an interrupted benchmark goes on where it was.
+"""
+
+import csv
+import io
+import json
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from attnpool_backbones.analysis.digit_training import (
+    make_data,
+    pretrain_backbone,
+    train_and_evaluate,
+)
+from attnpool_backbones.analysis.generated_section import replace_section
+from attnpool_backbones.analysis.model_matrix import COMBINATIONS
+from attnpool_backbones.command_line import UserError
+from attnpool_backbones.engine.atomic_files import write_atomically
+
+#: Backbone -> its detector's and its segmentor's config.
+ENTRIES: dict[str, dict[str, str]] = {}
+for _combination in COMBINATIONS:
+    if _combination.recipe.data == 'digit-scenes':
+        ENTRIES.setdefault(_combination.backbone, {})[_combination.head] = _combination.config
+
+DETECTION = {
+    'coco/bbox_mAP': 'bbox mAP',
+    'coco/bbox_mAP_s': 'AP small',
+    'coco/bbox_mAP_m': 'AP medium',
+    'coco/segm_mAP': 'segm mAP',
+}
+SEGMENTATION = {'mIoU': 'mIoU'}
+#: Shorter than the quickstart's schedules: eight backbones take their time.
+EPOCHS, ITERATIONS = 3, 200
+#: Column of the table -> key of a row and format.
+COLUMNS = {
+    'backbone': ('backbone', '{}'),
+    'bbox mAP': ('bbox mAP', '{:.1f}'),
+    'AP small': ('AP small', '{:.1f}'),
+    'AP medium': ('AP medium', '{:.1f}'),
+    'segm mAP': ('segm mAP', '{:.1f}'),
+    'mIoU': ('mIoU', '{:.1f}'),
+    'parameters (M)': ('parameters', '{:.2f}'),
+    'MACs (G)': ('macs', '{:.2f}'),
+    'images/s': ('images_per_second', '{:.1f}'),
+    'memory (MiB)': ('memory', '{:.0f}'),
+    'minutes': ('minutes', '{:.1f}'),
+}
+TIMED_RUNS = 15
+
+
+def run(work_dir: Path, only: Sequence[str], tell: Callable[[str], None]) -> list[dict[str, Any]]:
+    """Trains what is not trained yet and writes ``results.md``, ``.csv`` and ``.png``.
+
+    Args:
+        work_dir: Folder of the benchmark; each backbone has a folder in it.
+        only: Names among ``ENTRIES``; empty: all.
+        tell: Called with a line about each step.
+
+    Returns:
+        A row for each finished backbone, those of earlier calls too.
+
+    Raises:
+        UserError: An unknown name, or a training that failed.
+    """
+    for name in only:
+        if name not in ENTRIES:
+            raise UserError(
+                f'no backbone {name!r} in the benchmark; there are {", ".join(ENTRIES)}'
+            )
+    names = list(only or ENTRIES)
+    make_data(tell)
+    for number, name in enumerate(names, 1):
+        if not (work_dir / name / 'row.json').exists():
+            tell(f'[{number}/{len(names)}] {name}')
+            command = [sys.executable, '-m', __name__, name, str(work_dir)]
+            if subprocess.run(command).returncode:
+                raise UserError(f'the training of {name} failed; call again to go on with it')
+    stored = [work_dir / name / 'row.json' for name in ENTRIES]
+    rows = [json.loads(path.read_text()) for path in stored if path.exists()]
+    write_atomically(markdown(rows).encode(), work_dir / 'results.md')
+    write_atomically(comma_separated(rows).encode(), work_dir / 'results.csv')
+    write_atomically(picture(rows), work_dir / 'results.png')
+    return rows
+
+
+def train_one(name: str, work_dir: Path, tell: Callable[[str], None]) -> None:
+    """Trains and measures one backbone and writes its ``row.json``."""
+    folder = work_dir / name
+    detector, segmentor = ENTRIES[name]['mask-rcnn'], ENTRIES[name]['upernet']
+    pretrain_backbone(detector, folder / 'pretraining', tell)
+    start = dict(type='Pretrained', checkpoint=str(folder / 'pretraining' / 'backbone.pth'))
+    detection, runner = train_and_evaluate(
+        f'{name} detection', detector, DETECTION, folder / 'detection', start, tell, EPOCHS
+    )
+    speed = images_per_second(runner)
+    last = (folder / 'detection' / 'last_checkpoint').read_text().strip()
+    start = dict(type='Pretrained', checkpoint=last, prefix='backbone.')
+    segmentation, _ = train_and_evaluate(
+        f'{name} segmentation', segmentor, SEGMENTATION, folder / 'segmentation', start, tell,
+        ITERATIONS,
+    )  # fmt: skip
+    row = dict(
+        backbone=name,
+        **detection.metrics,
+        **segmentation.metrics,
+        parameters=detection.parameters / 1e6,
+        macs=detection.macs / 1e9,
+        images_per_second=speed,
+        # Linux counts KiB.
+        memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        minutes=detection.minutes + segmentation.minutes,
+        machine=f'{torch.get_num_threads()} threads of {processor()}, torch {torch.__version__}',
+    )
+    write_atomically(json.dumps(row, indent=2).encode(), folder / 'row.json')
+
+
+def processor() -> str:
+    """Returns the name of this machine's processor."""
+    try:
+        lines = Path('/proc/cpuinfo').read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((x.split(': ')[1] for x in lines if x.startswith('model name')), platform.machine())
+
+
+@torch.no_grad()
+def images_per_second(runner: Any) -> float:
+    """Returns how many scenes a second a detector answers, one at a time (median)."""
+    batch = next(iter(runner.val_dataloader))
+    one = {key: values[:1] for key, values in batch.items()}
+    seconds = []
+    for _ in range(TIMED_RUNS + 3):
+        started = time.perf_counter()
+        runner.model.val_step(one)
+        seconds.append(time.perf_counter() - started)
+    return 1 / statistics.median(seconds[3:])
+
+
+def cells(row: dict[str, Any]) -> list[str]:
+    """Returns the cells of a row of the table."""
+    return [pattern.format(row[key]) for key, pattern in COLUMNS.values()]
+
+
+def markdown(rows: Sequence[dict[str, Any]]) -> str:
+    """Returns the table in Markdown, with the machines under it."""
+    lines = ['| ' + ' | '.join(COLUMNS) + ' |', '|---' + '|---:' * (len(COLUMNS) - 1) + '|']
+    lines += ['| ' + ' | '.join(cells(row)) + ' |' for row in rows]
+    machines = sorted({row['machine'] for row in rows})
+    return '\n'.join([*lines, '', f'Machine: {"; ".join(machines)}.', ''])
+
+
+def comma_separated(rows: Sequence[dict[str, Any]]) -> str:
+    """Returns the table as CSV, unrounded."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator='\n')
+    writer.writerow([*COLUMNS, 'machine'])
+    for row in rows:
+        writer.writerow([*(row[key] for key, _ in COLUMNS.values()), row['machine']])
+    return text.getvalue()
+
+
+def picture(rows: Sequence[dict[str, Any]]) -> bytes:
+    """Returns a PNG with accuracy against MACs."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4.2), layout='constrained')
+    for axes, metric in zip(figure.subplots(1, 2), ('bbox mAP', 'mIoU'), strict=True):
+        axes.scatter([row['macs'] for row in rows], [row[metric] for row in rows])
+        for row in rows:
+            axes.annotate(
+                row['backbone'], (row['macs'], row[metric]), xytext=(4, 4),
+                textcoords='offset points', fontsize=8,
+            )  # fmt: skip
+        axes.set(xlabel='MACs of the detector (G, 192x192)', ylabel=f'{metric} (%)')
+        axes.margins(0.15)
+        axes.grid(alpha=0.3)
+    content = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(content)
+    return content.getvalue()
+
+
+def publish(work_dir: Path, root: Path) -> None:
+    """Puts the table and the picture into the README and ``docs/benchmark``.
+
+    Args:
+        work_dir: Of :func:`run`.
+        root: Of the clone.
+
+    Raises:
+        ValueError: The README has no place for the table.
+    """
+    replace_section(root / 'README.md', 'benchmark', (work_dir / 'results.md').read_text())
+    for kind in ('png', 'csv'):
+        content = (work_dir / f'results.{kind}').read_bytes()
+        write_atomically(content, root / 'docs' / 'benchmark' / f'results.{kind}')
+
+
+if __name__ == '__main__':
+    train_one(sys.argv[1], Path(sys.argv[2]), lambda line: print(line, flush=True))
