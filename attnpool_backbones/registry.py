@@ -12,6 +12,7 @@ from mmengine.registry import LOOPS as ROOT_LOOPS
 from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as ROOT_OPTIM_WRAPPER_CONSTRUCTORS
 from mmengine.registry import OPTIM_WRAPPERS as ROOT_OPTIM_WRAPPERS
+from mmengine.registry import STRATEGIES as ROOT_STRATEGIES
 from mmengine.registry import TRANSFORMS as ROOT_TRANSFORMS
 from mmengine.registry import Registry
 
@@ -48,3 +49,5 @@ OPTIM_WRAPPERS = Registry(
     parent=ROOT_OPTIM_WRAPPERS,
     scope=SCOPE,
     locations=['attnpool_backbones.engine'])
+STRATEGIES = Registry(
+    'strategy', parent=ROOT_STRATEGIES, scope=SCOPE, locations=['attnpool_backbones.engine'])

@@ -61,6 +61,7 @@ RECIPES: Mapping[str, Recipe] = {
     'poolformer_1x': _POOLFORMER_1X,
     'poolformer_40k': _POOLFORMER_40K,
     'xcit_3x': _XCIT_3X,
+    'xcit_3x_fsdp': replace(_XCIT_3X, label='ms-3x-fsdp'),
     'xcit_160k': _XCIT_160K,
     'metaformer_160k': _METAFORMER_160K,
     'sge_2x': _SGE_2X,
@@ -282,6 +283,10 @@ _PATCHCONVNET = [
             'patchconvnet-s120': dict(drop_path=0.1, params='67.93', source=_RECOMPUTED),
             'patchconvnet-b60': dict(drop_path=0.15),
         },
+    ),
+    *_combine(
+        'patchconvnet', 'mask-rcnn', 'xcit_3x_fsdp',
+        {'patchconvnet-l120': dict(drop_path=0.15, with_cp=True)},
     ),
     *_combine('patchconvnet', 'cascade-mask-rcnn', 'xcit_3x', _COLUMNS),
     *_combine(

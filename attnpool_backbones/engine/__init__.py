@@ -7,6 +7,8 @@ from attnpool_backbones.engine.iter_loop import ResumableIterBasedTrainLoop
 from attnpool_backbones.engine.layer_decay import LayerDecayOptimWrapperConstructor
 from attnpool_backbones.engine.progress_hook import ProgressHook
 from attnpool_backbones.engine.random_state_hook import RandomStateHook
+from attnpool_backbones.engine.sharded_strategy import ShardedStrategy
 
 __all__ = ['CPUAmpOptimWrapper', 'InvalidLossHook', 'LayerDecayOptimWrapperConstructor',
-           'ProgressHook', 'RandomStateHook', 'ResumableIterBasedTrainLoop', 'SafeCheckpointHook']
+           'ProgressHook', 'RandomStateHook', 'ResumableIterBasedTrainLoop', 'SafeCheckpointHook',
+           'ShardedStrategy']

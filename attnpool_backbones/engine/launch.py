@@ -15,7 +15,7 @@ import torch
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.dist import is_distributed
 from mmengine.evaluator import DumpResults
-from mmengine.runner import Runner
+from mmengine.runner import FlexibleRunner, Runner
 
 from attnpool_backbones.checkpoints.safe_globals import register_safe_globals
 from attnpool_backbones.compatibility import check_environment
@@ -149,6 +149,8 @@ def test(args: argparse.Namespace) -> dict[str, float]:
         raise PreflightError(missing_checkpoint(args.checkpoint))
     cfg.load_from = args.checkpoint
     cfg.resume = False
+    # what a strategy shards, gradients and optimizer states, a test does not have
+    cfg.pop('strategy', None)
     check_config(cfg, splits=('test',), pretrained=False)
     if args.show or args.show_dir:
         enable_pictures(cfg, task, args.show, args.show_dir, args.wait_time)
@@ -163,8 +165,10 @@ def test(args: argparse.Namespace) -> dict[str, float]:
     return metrics
 
 
-def build_runner(cfg: Config, local_rank: int = 0) -> Runner:
+def build_runner(cfg: Config, local_rank: int = 0) -> Runner | FlexibleRunner:
     """Builds the Runner of a prepared config, on CUDA or on the CPU, in one or more processes.
+
+    A config's ``strategy`` is for several processes; one process has nobody to share with.
 
     Args:
         cfg (Config): The whole config; changed in place where the machine asks for it.
@@ -172,16 +176,19 @@ def build_runner(cfg: Config, local_rank: int = 0) -> Runner:
             ``LOCAL_RANK``. Defaults to 0.
 
     Returns:
-        Runner: Not yet started.
+        Runner | FlexibleRunner: Not yet started; the latter if a strategy trains.
 
     Raises:
         PreflightError: If the launcher does not work on this machine.
     """
-    if cfg.launcher != 'none':
+    if cfg.launcher == 'none':
+        cfg.pop('strategy', None)
+    else:
         os.environ.setdefault('LOCAL_RANK', str(local_rank))
         if not torch.cuda.is_available():
             distribute_on_cpu(cfg)
-    return Runner.from_cfg(cfg)
+    runner = FlexibleRunner if cfg.get('strategy') else Runner
+    return runner.from_cfg(cfg)
 
 
 def distribute_on_cpu(cfg: Config) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.runner import Runner
 
 from attnpool_backbones.checkpoints.safe_globals import register_safe_globals
 from attnpool_backbones.engine import launch
@@ -68,6 +69,14 @@ def test_launchers_without_cuda(launcher: str, message: str,
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(PreflightError, match=message):
         launch.build_runner(Config(dict(launcher=launcher, model=dict())))
+
+
+def test_one_process_has_no_strategy(tmp_path: Path) -> None:
+    cfg = make_config(tmp_path)
+    cfg.launcher = 'none'
+    cfg.strategy = dict(type='attnpool_backbones.ShardedStrategy')
+    cfg.experiment_name = 'no_strategy'
+    assert type(launch.build_runner(cfg)) is Runner
 
 
 def test_resume(tmp_path: Path) -> None:

@@ -83,7 +83,8 @@ def test_as_a_command(tool: str, arguments: list[str], tmp_path: Path, repo_root
     assert 'Traceback' not in done.stderr and str(tmp_path) in done.stderr
 
 
-@pytest.mark.parametrize('script', ['dist_train.sh', 'dist_test.sh'])
+@pytest.mark.parametrize('script', ['dist_train.sh', 'dist_test.sh', 'slurm_train.sh',
+                                    'slurm_test.sh'])
 def test_shell_scripts_tell_their_usage(script: str, repo_root: Path) -> None:
     done = subprocess.run(['bash', str(repo_root / 'tools' / script), 'config.py'],
                           capture_output=True, text=True)

@@ -1,4 +1,5 @@
 # ADE20K, 150 classes: crops of 512x512 in training, whole images with the short side 512 in test.
+# ResizeToMultiple with size_divisor=1 changes nothing; docs/data.md tells what it is there for.
 dataset_type = 'ADE20KDataset'
 data_root = 'data/ade/ADEChallengeData2016'
 crop_size = (512, 512)
@@ -16,6 +17,7 @@ train_pipeline = [
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=(2048, 512), keep_ratio=True),
+    dict(type='ResizeToMultiple', size_divisor=1),
     dict(type='LoadAnnotations', reduce_zero_label=True),
     dict(type='PackSegInputs'),
 ]
@@ -28,6 +30,7 @@ tta_pipeline = [
                 dict(type='Resize', scale=(int(2048 * r), int(512 * r)), keep_ratio=True)
                 for r in (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
             ],
+            [dict(type='ResizeToMultiple', size_divisor=1)],
             [
                 dict(type='RandomFlip', prob=0.0, direction='horizontal'),
                 dict(type='RandomFlip', prob=1.0, direction='horizontal'),

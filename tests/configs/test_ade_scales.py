@@ -1,0 +1,139 @@
+"""Every ADE20K config can be tested at one scale, at several with flips, whole, in windows, and at
+sides that are multiples of 32."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from mmengine.runner import save_checkpoint
+from PIL import Image
+
+pytest.importorskip('mmseg')
+
+from attnpool_backbones.analysis.model_matrix import COMBINATIONS
+from tests.configs.models import build_model
+from tests.configs.test_configs import ROOT
+
+CONFIGS = [c.config for c in COMBINATIONS if c.segments and 'ade20k' in c.config]
+SMALL = 'poolformer/semantic-fpn_poolformer-s12_8xb4-40k_ade20k-512x512.py'
+SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+# what docs/data.md tells to append to the command
+MULTIPLE = ['test_dataloader.dataset.pipeline.2.size_divisor=32',
+            'tta_pipeline.1.transforms.1.0.size_divisor=32']  # fmt: skip
+SLIDE = ['model.test_cfg.mode=slide', 'model.test_cfg.crop_size=(512,512)',
+         'model.test_cfg.stride=(341,341)']  # fmt: skip
+
+
+@pytest.fixture(scope='module')
+def ade(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ``data/ade`` in ADE20K's layout, one image a split."""
+    root = tmp_path_factory.mktemp('ade')
+    generator = np.random.default_rng(0)
+    for split in ('training', 'validation'):
+        for kind, shape, high, name in (
+            ('images', (75, 100, 3), 256, 'a.jpg'),
+            ('annotations', (75, 100), 151, 'a.png'),
+        ):
+            folder = root / 'data' / 'ade' / 'ADEChallengeData2016' / kind / split
+            folder.mkdir(parents=True)
+            pixels = generator.integers(high, size=shape, dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / name)
+    return root
+
+
+def views(pipeline: list, image: Path) -> list[tuple[torch.Tensor, object]]:
+    """Returns inputs and data sample of every view that a test pipeline makes of an image."""
+    import mmseg.datasets  # noqa: F401  registers the transforms
+    from mmengine.dataset import Compose
+
+    label_map = str(image).replace('images', 'annotations').replace('.jpg', '.png')
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        packed = Compose(pipeline)(
+            dict(img_path=str(image), seg_map_path=label_map, seg_fields=[], reduce_zero_label=True)
+        )
+    if isinstance(packed['inputs'], torch.Tensor):
+        return [(packed['inputs'], packed['data_samples'])]
+    return list(zip(packed['inputs'], packed['data_samples'], strict=True))
+
+
+def test_there_are_configs() -> None:
+    assert len(CONFIGS) > 40
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_settings(name: str) -> None:
+    cfg = Config.fromfile(ROOT / name)
+    assert cfg.model.test_cfg.mode == 'whole' and cfg.tta_model.type == 'SegTTAModel'
+    assert cfg.test_dataloader == cfg.val_dataloader
+    cfg.merge_from_dict({key: 32 for key in (option.partition('=')[0] for option in MULTIPLE)})
+    base = Config.fromfile(ROOT / '_base_' / 'datasets' / 'ade20k_512x512_multiple.py')
+    assert cfg.test_dataloader.dataset.pipeline == base.test_pipeline
+    assert cfg.tta_pipeline == base.tta_pipeline
+
+
+@pytest.mark.parametrize(('file', 'divisor'), [('ade20k_512x512', 1),
+                                               ('ade20k_512x512_multiple', 32)])  # fmt: skip
+def test_pipelines(file: str, divisor: int, ade: Path) -> None:
+    cfg = Config.fromfile(ROOT / '_base_' / 'datasets' / f'{file}.py')
+    image = ade / 'data/ade/ADEChallengeData2016/images/validation/a.jpg'
+
+    def rounded(side: float) -> int:
+        return -(-round(side) // divisor) * divisor
+
+    ((single, sample),) = views(cfg.test_pipeline, image)
+    assert single.shape == (3, rounded(512), rounded(512 * 4 / 3))
+    # the ground truth keeps its size: the metric is that of the image, not of the network's input
+    assert sample.gt_sem_seg.data.shape == (1, 75, 100)
+
+    several = views(cfg.tta_pipeline, image)
+    assert [bool(sample.flip) for _, sample in several].count(True) == len(SCALES)
+    sizes = [tuple(inputs.shape[1:]) for inputs, _ in several]
+    expected = {(rounded(512 * s), rounded(512 * s * 4 / 3)) for s in SCALES}
+    assert len(sizes) == 2 * len(SCALES) and set(sizes) == expected
+
+
+@pytest.fixture(scope='module')
+def checkpoint(ade: Path) -> Path:
+    model = build_model(Config.fromfile(ROOT / SMALL))
+    save_checkpoint(dict(state_dict=model.state_dict(), meta={}), str(ade / 'random.pth'))
+    return ade / 'random.pth'
+
+
+@pytest.mark.parametrize('way', ['single', 'multiple', 'slide', 'tta'])
+def test_through_the_tool(
+    way: str,
+    ade: Path,
+    checkpoint: Path,
+    repo_root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spec = importlib.util.spec_from_file_location('tools_test', repo_root / 'tools' / 'test.py')
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    options = ['test_dataloader.num_workers=0', 'test_dataloader.persistent_workers=False']
+    # small enough for a second on a CPU
+    options.append('test_dataloader.dataset.pipeline.1.scale=(256,64)')
+    options += [
+        f'tta_pipeline.1.transforms.0.{i}.scale=({int(256 * s)},{int(64 * s)})'
+        for i, s in enumerate(SCALES)
+    ]
+    options += dict(
+        single=[],
+        multiple=MULTIPLE,
+        slide=[option.replace('512', '64').replace('341', '32') for option in SLIDE],
+        tta=MULTIPLE,
+    )[way]
+    monkeypatch.chdir(ade)
+    arguments = [str(ROOT / SMALL), str(checkpoint), '--work-dir', str(tmp_path)]
+    flags = ['--tta'] if way == 'tta' else []
+    monkeypatch.setattr(sys, 'argv', ['test.py', *arguments, *flags, '--cfg-options', *options])
+    tool.main()
+    (metrics,) = tmp_path.glob('*/*.json')
+    assert 0 <= json.loads(metrics.read_text())['mIoU'] <= 100

@@ -1,0 +1,95 @@
+"""Checks the data sets that a config trains and tests on, and reports all that is wrong at once.
+
+    python tools/misc/verify_dataset.py configs/poolformer/retinanet_poolformer-s12_fpn_1x_coco.py
+
+Looks for missing and unreadable images, wrong sizes, boxes outside the image or of no area, wrong
+class ids, label maps of the wrong size or with labels of no class, and numbers used twice. The exit
+code is 0 when nothing is wrong, 1 when something is, and 2 when the check could not be made.
+"""
+
+import argparse
+import os
+import sys
+
+from attnpool_backbones.command_line import run_command
+
+
+def main() -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.table import Table
+
+    from attnpool_backbones.datasets.verification import verify
+    from attnpool_backbones.engine.atomic_files import write_atomically
+    from attnpool_backbones.engine.launch import CfgOptions, load_config
+
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('config', help='config file')
+    parser.add_argument(
+        '--splits',
+        nargs='+',
+        choices=['train', 'val', 'test'],
+        default=['train', 'val', 'test'],
+        help='which data sets of the config (default: all)',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=CfgOptions,
+        metavar='KEY=VALUE',
+        help='override settings of the config, e.g. train_dataloader.dataset.data_root=FOLDER',
+    )
+    parser.add_argument(
+        '--workers',
+        type=int,
+        default=min(8, os.cpu_count() or 1),
+        help='processes that read images (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--examples',
+        type=int,
+        default=3,
+        help='how many cases of each kind are shown (default: %(default)s)',
+    )
+    parser.add_argument('--json', metavar='FILE', help='write all cases to a file')
+    args = parser.parse_args()
+
+    cfg = load_config(args.config, args.cfg_options)
+    columns = (TextColumn('images'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task('', total=None, visible=False)
+
+        def show(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total, visible=True)
+
+        report = verify(cfg, args.splits, args.workers, show)
+    if args.json:
+        write_atomically(report.to_json().encode(), args.json)
+    looked_at = ', '.join(f'{count} of {split}' for split, count in report.images.items())
+    if not report.problems:
+        print(f'nothing is wrong with the images ({looked_at}) and their annotations')
+        return
+    table = Table('what is wrong', 'cases', 'examples', show_lines=True)
+    for kind, count in report.counts.items():
+        cases = [problem for problem in report.problems if problem.kind == kind]
+        examples = [f'{c.split}: {c.item} ({c.detail})' for c in cases[: args.examples]]
+        if count > len(examples):
+            examples.append('...')
+        table.add_row(kind, str(count), escape('\n'.join(examples)))
+    # a pipe has no width that a path should be broken at
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    print(f'{len(report.problems)} problems; images looked at: {looked_at}')
+    raise SystemExit(1)
+
+
+if __name__ == '__main__':
+    sys.exit(run_command(main))

@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Trains on a Slurm cluster, one process for each GPU.
+#   tools/slurm_train.sh PARTITION JOB_NAME CONFIG GPUS [flags of tools/train.py]
+# GPUS counts those of all machines. GPUS_PER_NODE (8, or fewer if GPUS is less), CPUS_PER_TASK (5),
+# PORT (29500) and SRUN_ARGS (further arguments of srun) can be set.
+set -euo pipefail
+
+if [ $# -lt 4 ]; then
+    echo "usage: $0 PARTITION JOB_NAME CONFIG GPUS [flags of tools/train.py]" >&2
+    exit 2
+fi
+
+gpus_per_node=${GPUS_PER_NODE:-$(($4 < 8 ? $4 : 8))}
+export MASTER_PORT="${PORT:-29500}"
+
+# SRUN_ARGS is several words
+# shellcheck disable=SC2086
+exec srun --partition="$1" --job-name="$2" \
+    --ntasks="$4" --ntasks-per-node="$gpus_per_node" --gres="gpu:$gpus_per_node" \
+    --cpus-per-task="${CPUS_PER_TASK:-5}" --kill-on-bad-exit=1 ${SRUN_ARGS:-} \
+    "${PYTHON:-python}" -u "$(dirname "$0")/train.py" "$3" --launcher slurm "${@:5}"
