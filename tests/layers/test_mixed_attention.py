@@ -4,15 +4,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
+from attnpool_backbones.analysis.plain_layers import attention_maps
 from attnpool_backbones.layers.mixed_attention import map_covariance, mixed_attention
 
 
-def plain_maps(q, k):
-    return (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1)
-
-
 def plain_attention(q, k, v, matrix, offset=None, eps=None):
-    mixed = torch.einsum('gh,bhij->bgij', matrix, plain_maps(q, k))
+    mixed = torch.einsum('gh,bhij->bgij', matrix, attention_maps(q, k))
     if offset is not None:
         mixed = mixed + offset.view(-1, 1, 1)
     if eps is not None:
@@ -21,7 +18,7 @@ def plain_attention(q, k, v, matrix, offset=None, eps=None):
 
 
 def plain_covariance(q, k):
-    return torch.cov(plain_maps(q, k).transpose(0, 1).flatten(1), correction=0)
+    return torch.cov(attention_maps(q, k).transpose(0, 1).flatten(1), correction=0)
 
 
 def inputs(batch, heads, queries, keys, width, dtype=torch.float32):

@@ -8,6 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from attnpool_backbones.analysis.complexity import count_macs
+from attnpool_backbones.analysis.plain_layers import attention_maps, gathered_bias
 from attnpool_backbones.layers import relative_attention as module
 from attnpool_backbones.layers.relative_attention import relative_attention
 
@@ -15,12 +16,7 @@ from attnpool_backbones.layers.relative_attention import relative_attention
 def plain(q, k, v, table):
     """The formula, with an index from every pair of positions into the table."""
     height, width = (table.shape[1] + 1) // 2, (table.shape[2] + 1) // 2
-    grid = torch.meshgrid(torch.arange(height), torch.arange(width), indexing='ij')
-    p, q_column = (axis.flatten() for axis in grid)
-    rows = p[:, None] - p[None] + height - 1
-    columns = q_column[:, None] - q_column[None] + width - 1
-    scores = q @ k.mT * q.shape[-1] ** -0.5 + table[:, rows, columns]
-    return scores.softmax(-1) @ v
+    return attention_maps(q, k, gathered_bias(table, height, width)) @ v
 
 
 def inputs(batch, heads, height, width, dim, dtype=torch.float32):

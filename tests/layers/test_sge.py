@@ -3,23 +3,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from attnpool_backbones.analysis.plain_layers import PlainSGE
 from attnpool_backbones.layers import sge
 from attnpool_backbones.layers.sge import SGE
 
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
 
 
-def plain(layer, x, residual=None):
-    """The formula of the paper, step by step, for any floating-point type."""
-    batch, channels, height, width = x.shape
-    x = x.reshape(batch, layer.groups, channels // layer.groups, height * width)
-    mean = x.mean(dim=3, keepdim=True)
-    a = (x * mean).sum(dim=2)  # B, G, H*W
-    a = a - a.mean(dim=2, keepdim=True)
-    n = a / (a.std(dim=2, keepdim=True) + layer.eps)
-    t = n * layer.weight[..., 0] + layer.bias[..., 0]
-    y = (x * t.sigmoid()[:, :, None]).reshape(batch, channels, height, width)
-    return y if residual is None else (residual + y).relu()
+plain = PlainSGE.forward
+"""The formula of the paper, step by step."""
 
 
 def drawn(channels, groups, dtype=torch.float64):

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from attnpool_backbones.analysis.plain_layers import PlainSelfAttention2d
 from attnpool_backbones.layers.token_mixers import (
     CHANNELWISE_MIXERS,
     TOKEN_MIXERS,
@@ -25,18 +26,6 @@ SMALL = settings(max_examples=20, deadline=None)
 def random_map(*shape, channels_last=True):
     x = torch.randn(*shape, dtype=torch.float64)
     return x.contiguous(memory_format=torch.channels_last) if channels_last else x
-
-
-def plain_attention(mixer, x):
-    batch, channels, height, width = x.shape
-    heads, dim = mixer.num_heads, mixer.head_dim
-    tokens = x.flatten(2).transpose(1, 2)
-    qkv = mixer.qkv(tokens).reshape(batch, height * width, 3, heads, dim)
-    q, k, v = qkv.permute(2, 0, 3, 1, 4)
-    attention = ((q * dim**-0.5) @ k.transpose(-2, -1)).softmax(dim=-1)
-    y = (attention @ v).transpose(1, 2).reshape(batch, height * width, heads * dim)
-    y = F.linear(y, mixer.proj.weight, mixer.proj.bias)
-    return y.transpose(1, 2).reshape(batch, channels, height, width)
 
 
 @pytest.mark.parametrize('size', [3, 5, 7, 9])
@@ -81,7 +70,7 @@ def test_pooling_needs_an_odd_window(size):
 def test_attention_equals_the_plain_formula(channels, height, width):
     mixer = SelfAttention2d(channels).double()
     x = random_map(2, channels, height, width).requires_grad_()
-    y, plain = mixer(x), plain_attention(mixer, x)
+    y, plain = mixer(x), PlainSelfAttention2d.forward(mixer, x)
     torch.testing.assert_close(y, plain)
     weight = torch.randn_like(x)
     inputs = (x, *mixer.parameters())

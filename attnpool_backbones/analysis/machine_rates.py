@@ -1,0 +1,84 @@
+"""What a machine can do at best: multiply matrices and copy memory."""
+
+import time
+from collections.abc import Callable
+
+import torch
+
+SIDE = {'cpu': 2048, 'cuda': 8192}
+"""Side of the square matrices that are multiplied, on each type of device."""
+COPIED_BYTES = {'cpu': 1 << 28, 'cuda': 1 << 30}
+"""Size of the block that is copied: more than any cache holds."""
+
+
+class MachineRates:
+    """Measures the rates again and again, in between what they are compared with.
+
+    Args:
+        device: ``'cpu'`` or ``'cuda'``.
+        dtype: Of the matrices.
+    """
+
+    def __init__(self, device: str, dtype: torch.dtype = torch.float32):
+        self.device = device
+        self.a, self.b = (
+            torch.randn(SIDE[device], SIDE[device], device=device).to(dtype) for _ in range(2)
+        )
+        self.source = torch.ones(COPIED_BYTES[device] // 4, device=device)
+        self.target = torch.zeros_like(self.source)
+        self.product = torch.empty_like(self.a)
+
+    def matrix_rate(self) -> float:
+        """Multiplies once; returns floating-point operations (2 a multiply-add) per second."""
+        seconds = self._seconds(lambda: torch.mm(self.a, self.b, out=self.product))
+        return 2 * SIDE[self.device] ** 3 / seconds
+
+    def copy_rate(self) -> float:
+        """Copies once; returns bytes read and written per second."""
+        seconds = self._seconds(lambda: self.target.copy_(self.source))
+        return 2 * COPIED_BYTES[self.device] / seconds
+
+    def _seconds(self, function: Callable[[], object]) -> float:
+        self._wait()
+        started = time.perf_counter()
+        function()
+        self._wait()
+        return time.perf_counter() - started
+
+    def _wait(self) -> None:
+        if self.device == 'cuda':
+            torch.cuda.synchronize()
+
+
+def has_bfloat16_instructions(device: str) -> bool:
+    """Tells whether a device multiplies bfloat16 natively; without, it is only emulated."""
+    if device == 'cuda':
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    checks = ('_is_avx512_bf16_supported', '_is_amx_tile_supported')
+    return any(getattr(torch.cpu, name, bool)() for name in checks)
+
+
+def describe_machine(device: str) -> dict[str, str | int | bool]:
+    """Returns what measured times depend on, for the report and to keep machines apart."""
+    if device == 'cuda':
+        processor = torch.cuda.get_device_name()
+    else:
+        processor = _processor_name()
+    return dict(
+        device=device,
+        processor=processor,
+        instructions=torch.backends.cpu.get_cpu_capability(),
+        threads=torch.get_num_threads(),
+        bfloat16_instructions=has_bfloat16_instructions(device),
+        torch=torch.__version__,
+    )
+
+
+def _processor_name() -> str:
+    try:
+        with open('/proc/cpuinfo') as file:
+            names = [line.partition(':')[2].strip() for line in file
+                     if line.startswith('model name')]  # fmt: skip
+    except OSError:
+        names = []
+    return names[0] if names else 'unknown processor'

@@ -1,0 +1,152 @@
+"""The benchmark's command line, on nano backbones."""
+
+import csv
+import importlib.util
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from attnpool_backbones.analysis import machine_rates
+from attnpool_backbones.analysis.benchmark_suites import SUITES
+from attnpool_backbones.command_line import run_command
+
+FAST = ['--repeats', '2', '--warmup', '0']
+
+
+@pytest.fixture
+def tool(repo_root: Path):
+    path = repo_root / 'tools' / 'analysis_tools' / 'benchmark.py'
+    spec = importlib.util.spec_from_file_location('tools_benchmark', path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def run(tool, monkeypatch, capsys):
+    """Runs the tool with arguments; returns its exit code and what it printed."""
+
+    monkeypatch.setitem(machine_rates.SIDE, 'cpu', 64)
+    monkeypatch.setitem(machine_rates.COPIED_BYTES, 'cpu', 1 << 16)
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, 'argv', ['benchmark.py', *map(str, arguments)])
+        try:
+            code = run_command(tool.main)
+        except SystemExit as stop:
+            code = stop.code
+        printed = capsys.readouterr()
+        return code, printed.out + printed.err
+
+    return call
+
+
+def test_measures_compares_and_goes_on(run, tmp_path):
+    arguments = ['PatchConvNet:nano', 'DeepViT:nano', '--plain', '--memory', *FAST,
+                 '--size', '64x64', '64x96', '96x96', '--out', tmp_path]  # fmt: skip
+    code, text = run(*arguments, '--time-limit', 0)
+    assert code == 0 and '14 jobs are left' in text
+    assert len(json.loads((tmp_path / 'results.json').read_text())['results']) == 4
+
+    code, text = run(*arguments, '--only', '^time')
+    assert code == 0 and '1 of 3 jobs were measured before' in text
+    results = json.loads((tmp_path / 'results.json').read_text())['results']
+    assert len(results) == 12
+    assert all(r['seconds'] > 0 and r['macs'] > 0 and r['traffic'] > 0 for r in results)
+    assert all(r['rounds'] == 2 for r in results)
+    by_form = {(r['model'], r['form']): r['macs'] for r in results if r['size'] == [64, 64]}
+    assert by_form['DeepViT:nano', 'ours'] == pytest.approx(by_form['DeepViT:nano', 'plain'], 0.01)
+
+    code, text = run(*arguments, '--only', '^memory of PatchConvNet:nano ours forward 64x64')
+    assert code == 0
+    report = (tmp_path / 'report.md').read_text()
+    for heading in ('## Times', '## Memory', '## Cost over resolution'):
+        assert heading in report
+    tables = [line for line in report.splitlines() if line.startswith('|')]
+    widths = [line.count('|') for line in tables]
+    assert all(widths) and len(tables) == 2 + 12 + 2 + 1 + 2 + 4
+    rows = list(csv.DictReader((tmp_path / 'results.csv').open()))
+    assert len(rows) == 13
+    ours = next(r for r in rows if r['form'] == 'ours')
+    plain = next(r for r in rows if r['form'] == 'plain' and r['model'] == ours['model'])
+    expected = float(plain['seconds']) / float(ours['seconds'])
+    assert float(ours['plain / this']) == pytest.approx(expected)
+    memory = rows[-1]
+    assert 0 < int(memory['idle_bytes']) < int(memory['peak_bytes'])
+    for name in ('speed.png', 'cost.png'):
+        assert (tmp_path / name).read_bytes().startswith(b'\x89PNG')
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        ([], 'nothing to measure'),
+        (['DeepViT:17b', '--size', '32x32'], "'DeepViT:17b' must be TYPE:ARCH"),
+        (['--suite', 'nano', '--only', 'ViTDet'], "--only 'ViTDet' finds none of the 14 jobs"),
+        (['--suite', 'nano', '--only', '('], 'is no regular expression'),
+        (['DeepViT:nano', '--size', '64'], "'64' is not HEIGHTxWIDTH"),
+        (['DeepViT:nano', '--repeats', '0'], "'0' is no number from 1 on"),
+        (['nothing.py'], 'config not found'),
+    ],
+    ids=lambda value: ' '.join(value) if isinstance(value, list) else None,
+)
+def test_message(run, tmp_path, arguments, message):
+    pytest.importorskip('mmdet')
+    code, text = run(*arguments, '--out', tmp_path / 'out')
+    assert code == 2 and message in text and 'Traceback' not in text
+    assert not (tmp_path / 'out').exists()
+
+
+def test_results_of_another_machine_are_kept(run, tmp_path):
+    (tmp_path / 'results.json').write_text('{"machine": {"torch": "1.0"}, "results": []}')
+    code, text = run('DeepViT:nano', '--out', tmp_path)
+    assert code == 2 and "torch '1.0', now" in text and 'another --out' in text
+    assert '1.0' in (tmp_path / 'results.json').read_text()
+
+
+def test_list(run, tmp_path):
+    code, text = run('--suite', 'targets', '--list', '--out', tmp_path / 'out')
+    assert code == 0 and 'time of DeepViT:16b train 512x512' in text
+    assert not (tmp_path / 'out').exists()
+
+
+def test_suites_of_the_command_line(tool):
+    assert tool.SUITES == (*SUITES, 'all')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    'config',
+    [
+        'mask-rcnn_patchconvnet-nano_slim-fpn_digit-scenes.py',
+        'upernet_patchconvnet-nano_slim_digit-scenes.py',
+    ],
+)
+def test_detector_and_segmentor(run, tmp_path, repo_root, config):
+    pytest.importorskip('mmdet')
+    pytest.importorskip('mmseg')
+    file = repo_root / 'configs' / 'patchconvnet' / config
+    code, text = run(file, '--plain', '--task', 'forward', 'train', '--size', '96x96', *FAST,
+                     '--batch', '2', '--out', tmp_path)  # fmt: skip
+    assert code == 0, text
+    assert len(json.loads((tmp_path / 'results.json').read_text())['results']) == 4
+
+
+def test_a_case_that_fails_does_not_end_the_others(run, tmp_path, monkeypatch):
+    from attnpool_backbones.analysis import benchmark_run
+    from attnpool_backbones.command_line import UserError
+
+    def fail_at_deepvit(case, device, threads):
+        if case.model == 'DeepViT:nano':
+            raise UserError('no memory left')
+        return dict(asdict(case), peak_bytes=2, idle_bytes=1)
+
+    monkeypatch.setattr(benchmark_run, 'measure_memory', fail_at_deepvit)
+    code, text = run('DeepViT:nano', 'PatchConvNet:nano', '--memory', '--only', '^memory',
+                     '--out', tmp_path)  # fmt: skip
+    assert code == 2 and 'error: no memory left' in text
+    results = json.loads((tmp_path / 'results.json').read_text())['results']
+    assert [r['model'] for r in results] == ['PatchConvNet:nano']

@@ -1,0 +1,165 @@
+"""Measures time and memory of backbones, detectors and segmentors and compares them.
+
+python tools/analysis_tools/benchmark.py --suite targets
+python tools/analysis_tools/benchmark.py DeepViT:16b ResNet-50 Swin-T --task forward train
+python tools/analysis_tools/benchmark.py configs/coatnet/CONFIG.py --memory --with-cp
+"""
+
+import argparse
+import re
+import shlex
+import sys
+from itertools import product
+from pathlib import Path
+
+from attnpool_backbones.command_line import UserError, run_command
+
+SUITES = ('targets', 'references', 'curves', 'layouts', 'dtypes', 'compiled', 'nano', 'all')
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description='Measures time and memory. Results are kept in the folder --out: a run that '
+        'was stopped goes on when called again. Every other program slows the machine down.'
+    )
+    parser.add_argument(
+        'models',
+        nargs='*',
+        metavar='MODEL',
+        help='TYPE:ARCH of a backbone, e.g. DeepViT:16b; ResNet-50 or Swin-T (of mmdet); or a '
+        'config of a detector or segmentor. They are measured side by side',
+    )
+    parser.add_argument(
+        '--suite',
+        choices=SUITES,
+        help='targets: each family against its plain form (maps stored), memory at 800x1344; '
+        'references: all families beside ResNet-50 and Swin-T; curves: cost over resolution; '
+        'layouts, dtypes, compiled: what these give; nano: check that everything runs',
+    )
+    parser.add_argument(
+        '--only', metavar='REGEX', help='the jobs whose name this finds; see --list'
+    )
+    parser.add_argument('--list', action='store_true', help='show the jobs and stop')
+
+    group = parser.add_argument_group('conditions, for MODEL')
+    group.add_argument('--task', nargs='+', choices=('forward', 'train'), default=['forward'],
+                       help='forward pass, train step or both (default: forward)')  # fmt: skip
+    group.add_argument('--size', nargs='+', type=size, default=[(512, 512)], metavar='HxW',
+                       help='pixels; from three sizes on a curve (default: 512x512)')  # fmt: skip
+    group.add_argument('--batch', type=positive, default=1, help='images (default: 1)')
+    group.add_argument('--dtype', choices=('float32', 'bfloat16'), default='float32',
+                       help='bfloat16: autocast (default: float32)')  # fmt: skip
+    group.add_argument('--layout', choices=('contiguous', 'channels_last'), default='contiguous',
+                       help='of the images in memory (default: contiguous)')  # fmt: skip
+    group.add_argument('--compile', action='store_true', help='torch.compile the backbone')
+    group.add_argument('--with-cp', action='store_true', help='activation checkpointing')
+    group.add_argument('--live-norms', action='store_true',
+                       help='train with live BatchNorm statistics')  # fmt: skip
+    group.add_argument('--plain', action='store_true',
+                       help='measure the plain form of each model beside it')  # fmt: skip
+    group.add_argument('--memory', action='store_true', help='measure the peak memory, too')
+
+    group = parser.add_argument_group('measuring')
+    group.add_argument('--device', choices=('cpu', 'cuda'), default='cpu', help='(default: cpu)')
+    group.add_argument('--threads', type=positive, help="of torch (default: torch's own choice)")
+    group.add_argument('--repeats', type=positive, default=7,
+                       help='measured rounds; the median counts (default: 7)')  # fmt: skip
+    group.add_argument('--warmup', type=int, default=1, help='rounds before (default: 1)')
+    group.add_argument('--seconds', type=float, default=120,
+                       help='begin no round later than this in a job, but measure two in any case '
+                       '(default: 120)')  # fmt: skip
+    group.add_argument('--time-limit', type=float, metavar='SECONDS',
+                       help='begin no job later than this; call again for the rest')  # fmt: skip
+    group.add_argument('--again', action='store_true', help='repeat what was measured before')
+    group.add_argument('--out', type=Path, default=Path('work_dirs/benchmark'), metavar='DIR',
+                       help='folder of results and report (default: %(default)s)')  # fmt: skip
+    return parser.parse_args()
+
+
+def size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r'(\d+)x(\d+)', text)
+    if not match:
+        raise argparse.ArgumentTypeError(f"'{text}' is not HEIGHTxWIDTH, e.g. 800x1344")
+    return int(match[1]), int(match[2])
+
+
+def positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number from 1 on")
+    return int(text)
+
+
+def chosen_jobs(args: argparse.Namespace) -> list:
+    """Returns the jobs that the flags ask for."""
+    from attnpool_backbones.analysis.benchmark_cases import Case
+    from attnpool_backbones.analysis.benchmark_suites import memory_job, suite_jobs, time_job
+
+    if not args.models and not args.suite:
+        raise UserError('nothing to measure: name a MODEL or a --suite; see --help')
+    jobs = suite_jobs(args.suite) if args.suite else []
+    forms = ('ours', 'plain') if args.plain else ('ours',)
+    for pixels, task in product(args.size, args.task) if args.models else ():
+        cases = [
+            Case(
+                model=model,
+                form=form,
+                task=task,
+                size=pixels,
+                batch=args.batch,
+                dtype=args.dtype,
+                layout=args.layout,
+                compiled=args.compile,
+                with_cp=args.with_cp,
+                norm_eval=not args.live_norms,
+            )
+            for model, form in product(args.models, forms)
+        ]
+        jobs.append(time_job(' '.join(args.models), cases))
+        jobs += [memory_job(case) for case in cases if args.memory]
+    try:
+        only = re.compile(args.only or '')
+    except re.error as error:
+        raise UserError(f"--only '{args.only}' is no regular expression: {error}") from error
+    found = [job for job in jobs if only.search(f'{job.quantity} of {job.name}')]
+    if not found:
+        raise UserError(f"--only '{args.only}' finds none of the {len(jobs)} jobs; see --list")
+    return found
+
+
+def main() -> None:
+    args = parse_args()
+
+    import torch
+
+    from attnpool_backbones.analysis.benchmark_report import write_report
+    from attnpool_backbones.analysis.benchmark_run import run_jobs
+
+    jobs = chosen_jobs(args)
+    if args.list:
+        for job in jobs:
+            print(f'{job.quantity} of {job.name}')
+        return
+    if args.device == 'cuda' and not torch.cuda.is_available():
+        raise UserError('--device cuda: torch finds no GPU here')
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    kept, failures = run_jobs(
+        jobs,
+        args.out,
+        args.device,
+        lambda line: print(line, flush=True),
+        args.repeats,
+        args.warmup,
+        args.seconds,
+        args.time_limit,
+        args.again,
+    )
+    command = shlex.join(['python', 'tools/analysis_tools/benchmark.py', *sys.argv[1:]])
+    for file in write_report(args.out, kept.results, kept.machine, command):
+        print(file)
+    if failures:
+        raise UserError('; '.join(failures))
+
+
+if __name__ == '__main__':
+    sys.exit(run_command(main))
