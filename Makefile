@@ -3,10 +3,10 @@ PYTHON ?= python3
 VENV_PYTHON := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart benchmark test test-all lint clean distclean
+.PHONY: help setup quickstart benchmark benchmark-speed test test-all lint clean distclean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup:  ## create or complete .venv (PYTHON=python3.11 picks the interpreter)
 	@bash tools/setup_env.sh "$(PYTHON)"
@@ -16,6 +16,9 @@ quickstart: setup  ## make the data, train and evaluate a detector and a segment
 
 benchmark: setup  ## train the nano size of every family on the built-in data and compare them
 	$(VENV_PYTHON) tools/analysis_tools/accuracy_benchmark.py
+
+benchmark-speed: setup  ## time and memory of every family against the plain formulas; call again to go on
+	$(VENV_PYTHON) tools/analysis_tools/benchmark.py --suite targets
 
 test: setup  ## run the tests that CI runs
 	$(VENV_PYTHON) -m pytest -m "not slow"
@@ -31,4 +34,4 @@ clean:  ## remove .venv and build products; data/ and work_dirs/ stay
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean  ## clean, and remove what quickstart made in data/ and work_dirs/ as well
-	rm -rf data/digit_scenes* work_dirs/quickstart work_dirs/benchmark
+	rm -rf data/digit_scenes* work_dirs/quickstart work_dirs/benchmark work_dirs/speed

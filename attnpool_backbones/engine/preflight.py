@@ -24,11 +24,12 @@ TASKS = {'mmdet': 'detection', 'mmseg': 'segmentation'}
 DATA_SOURCES = (
     (r'digit', 'The digit scenes are made by `python tools/dataset_converters/'
                'make_digit_scenes.py` (or `make quickstart`).'),
-    (r'ADE20K|ADEChallenge', 'ADE20k comes from http://sceneparsing.csail.mit.edu '
-                             '(ADEChallengeData2016.zip); unpack it as data/ade/'
+    (r'ADE20K|ADEChallenge', 'ADE20k comes from http://sceneparsing.csail.mit.edu; `python tools/'
+                             'dataset_converters/ade20k.py DOWNLOADS` unpacks it as data/ade/'
                              'ADEChallengeData2016/{images,annotations}/{training,validation}.'),
-    (r'coco|instances_', 'COCO 2017 comes from https://cocodataset.org/#download; unpack it as '
-                         'data/coco/{annotations,train2017,val2017}, with '
+    (r'coco|instances_', 'COCO 2017 comes from https://cocodataset.org/#download; `python tools/'
+                         'dataset_converters/coco2017.py DOWNLOADS` unpacks it as data/coco/'
+                         '{annotations,train2017,val2017}, with '
                          'annotations/instances_{train,val}2017.json.'),
 )
 

@@ -71,7 +71,7 @@ def parse_args() -> argparse.Namespace:
     group.add_argument('--time-limit', type=float, metavar='SECONDS',
                        help='begin no job later than this; call again for the rest')  # fmt: skip
     group.add_argument('--again', action='store_true', help='repeat what was measured before')
-    group.add_argument('--out', type=Path, default=Path('work_dirs/benchmark'), metavar='DIR',
+    group.add_argument('--out', type=Path, default=Path('work_dirs/speed'), metavar='DIR',
                        help='folder of results and report (default: %(default)s)')  # fmt: skip
     return parser.parse_args()
 
