@@ -26,8 +26,9 @@ test: setup  ## run the tests that CI runs
 test-all: setup  ## run every test, the long ones too
 	$(VENV_PYTHON) -m pytest
 
-lint: setup  ## check the code with ruff
+lint: setup  ## check the code and its layout with ruff
 	$(VENV_PYTHON) -m ruff check .
+	$(VENV_PYTHON) -m ruff format --check .
 
 clean:  ## remove .venv and build products; data/ and work_dirs/ stay
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

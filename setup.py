@@ -25,8 +25,7 @@ class BuildWithConfigs(build_py):
         if not self.editable_mode:
             target = Path(self.build_lib, 'attnpool_backbones', 'configs')
             shutil.rmtree(target, ignore_errors=True)
-            shutil.copytree(
-                ROOT / 'configs', target, ignore=shutil.ignore_patterns('__pycache__'))
+            shutil.copytree(ROOT / 'configs', target, ignore=shutil.ignore_patterns('__pycache__'))
 
 
 def version() -> str:

@@ -15,7 +15,8 @@ from typing import NamedTuple
 PYTHON_RANGE = (3, 10), (3, 12)
 BUILD_MMCV = (
     'pip uninstall -y mmcv mmcv-lite && pip install "setuptools<81" wheel ninja psutil && '
-    'pip install --no-build-isolation --no-cache-dir mmcv==2.1.0')
+    'pip install --no-build-isolation --no-cache-dir mmcv==2.1.0'
+)
 
 
 class Requirement(NamedTuple):
@@ -82,7 +83,8 @@ class IncompatibleEnvironment(RuntimeError):
             lines += [f'  - {problem.what}', f'      cure: {problem.cure}']
         lines.append(
             '`make setup` in a clone makes an environment that works. With the `onedl-*` fork '
-            'install its packages of the same modules instead, never both.')
+            'install its packages of the same modules instead, never both.'
+        )
         super().__init__('\n'.join(lines))
 
 
@@ -139,12 +141,15 @@ def _python_problems() -> list[Problem]:
     if lowest <= tuple(sys.version_info[:2]) <= highest:
         return []
     found = '.'.join(map(str, sys.version_info[:3]))
-    return [Problem(f'Python {found} is not supported, 3.10 to 3.12 are',
-                    'python3.11 -m venv NEW_FOLDER, and install everything there')]
+    return [
+        Problem(
+            f'Python {found} is not supported, 3.10 to 3.12 are',
+            'python3.11 -m venv NEW_FOLDER, and install everything there',
+        )
+    ]
 
 
-def _import_problem(requirement: Requirement, error: Exception,
-                    broken: set[str]) -> Problem | None:
+def _import_problem(requirement: Requirement, error: Exception, broken: set[str]) -> Problem | None:
     """Translates a failed import; None if its cause is reported already."""
     name = requirement.module
     text = ' '.join(str(error).split())
@@ -154,25 +159,33 @@ def _import_problem(requirement: Requirement, error: Exception,
     if missing == 'mmcv._ext' or (missing == 'mmcv.ops' and name == 'mmcv.ops'):
         return Problem(
             'mmcv has no compiled operators (mmcv.ops): it is mmcv-lite, or was installed without '
-            'building them', BUILD_MMCV)
+            'building them',
+            BUILD_MMCV,
+        )
     if missing == name:
         return Problem(f'{name} is missing (for {requirement.reason})', requirement.cure)
     if missing.partition('.')[0] in broken:
         return None
     if missing:
-        return Problem(f'{name} cannot be imported, it needs {missing}, which is missing',
-                       f'pip install {missing.partition(".")[0]}')
+        return Problem(
+            f'{name} cannot be imported, it needs {missing}, which is missing',
+            f'pip install {missing.partition(".")[0]}',
+        )
     if name == 'mmcv.ops' and re.search(r'undefined symbol|DLL load|\.so', text):
         return Problem(f'the operators of mmcv were built for another torch: {text}', BUILD_MMCV)
     if isinstance(error, AssertionError) and re.search(r'MMCV|MMEngine', text):
         cure = BUILD_MMCV if 'MMCV' in text else _MMENGINE.cure
         return Problem(f'{name} refuses the other packages: {text}', cure)
     if re.search(r'numpy', text, re.I) and re.search(r'ABI|size changed|multiarray|compiled', text):
-        return Problem(f'{name} was built for another numpy: {text}',
-                       f'{requirement.cure} --force-reinstall --no-cache-dir --no-deps')
+        return Problem(
+            f'{name} was built for another numpy: {text}',
+            f'{requirement.cure} --force-reinstall --no-cache-dir --no-deps',
+        )
     if name == 'cv2' and '.so' in text:
-        return Problem(f'cv2 lacks a library of the system: {text}',
-                       'pip uninstall -y opencv-python && pip install opencv-python-headless')
+        return Problem(
+            f'cv2 lacks a library of the system: {text}',
+            'pip uninstall -y opencv-python && pip install opencv-python-headless',
+        )
     return Problem(f'{name} cannot be imported: {type(error).__name__}: {text}', requirement.cure)
 
 
@@ -184,7 +197,8 @@ def _version_problem(requirement: Requirement, module: ModuleType) -> Problem | 
         return None
     return Problem(
         f'{requirement.module} {version} is too old, {requirement.minimum} or later is needed',
-        requirement.cure)
+        requirement.cure,
+    )
 
 
 def _bridge_problems(torch: ModuleType, numpy: ModuleType) -> list[Problem]:
@@ -192,9 +206,13 @@ def _bridge_problems(torch: ModuleType, numpy: ModuleType) -> list[Problem]:
     try:
         torch.zeros(1).numpy()
     except RuntimeError as error:
-        return [Problem(
-            f'torch {_version(torch)} and numpy {_version(numpy)} cannot exchange arrays: {error}',
-            'pip install "numpy<2"   (or a torch built for numpy 2: pip install "torch>=2.3")')]
+        return [
+            Problem(
+                f'torch {_version(torch)} and numpy {_version(numpy)} cannot exchange arrays: '
+                f'{error}',
+                'pip install "numpy<2"   (or a torch built for numpy 2: pip install "torch>=2.3")',
+            )
+        ]
     return []
 
 
@@ -212,8 +230,9 @@ def _pkg_resources_problems() -> list[Problem]:
 
 
 def _no_pkg_resources(user: str) -> Problem:
-    return Problem(f'{user} needs pkg_resources, which setuptools 82 removed',
-                   'pip install "setuptools<81"')
+    return Problem(
+        f'{user} needs pkg_resources, which setuptools 82 removed', 'pip install "setuptools<81"'
+    )
 
 
 def _version(module: ModuleType) -> str:
@@ -229,7 +248,8 @@ def _numbers(version: str) -> tuple[int, ...]:
 def main() -> int:
     parser = argparse.ArgumentParser(description='Says what this environment lacks, if anything.')
     parser.add_argument(
-        'needs', nargs='*', help=f'what to check for: {", ".join(NEEDS)}; default: core')
+        'needs', nargs='*', help=f'what to check for: {", ".join(NEEDS)}; default: core'
+    )
     try:
         versions = check_environment(*parser.parse_args().needs)
     except (IncompatibleEnvironment, ValueError) as error:

@@ -17,4 +17,5 @@ def config_root() -> Path:
         if (folder / '_base_').is_dir():
             return folder
     raise FileNotFoundError(
-        f'no configs in {candidates[0]} nor in {candidates[1]}: the installation is incomplete')
+        f'no configs in {candidates[0]} nor in {candidates[1]}: the installation is incomplete'
+    )

@@ -26,28 +26,33 @@ MODELS = Registry(
         'attnpool_backbones.backbones',
         'attnpool_backbones.heads',
         'attnpool_backbones.necks',
-    ])
+    ],
+)
 
 DATASETS = Registry(
-    'dataset', parent=ROOT_DATASETS, scope=SCOPE, locations=['attnpool_backbones.datasets'])
+    'dataset', parent=ROOT_DATASETS, scope=SCOPE, locations=['attnpool_backbones.datasets']
+)
 TRANSFORMS = Registry(
-    'transform', parent=ROOT_TRANSFORMS, scope=SCOPE, locations=['attnpool_backbones.datasets'])
+    'transform', parent=ROOT_TRANSFORMS, scope=SCOPE, locations=['attnpool_backbones.datasets']
+)
 DATA_SAMPLERS = Registry(
-    'data sampler', parent=ROOT_DATA_SAMPLERS, scope=SCOPE, locations=['attnpool_backbones.engine'])
+    'data sampler', parent=ROOT_DATA_SAMPLERS, scope=SCOPE, locations=['attnpool_backbones.engine']
+)
 
-HOOKS = Registry(
-    'hook', parent=ROOT_HOOKS, scope=SCOPE, locations=['attnpool_backbones.engine'])
-LOOPS = Registry(
-    'loop', parent=ROOT_LOOPS, scope=SCOPE, locations=['attnpool_backbones.engine'])
+HOOKS = Registry('hook', parent=ROOT_HOOKS, scope=SCOPE, locations=['attnpool_backbones.engine'])
+LOOPS = Registry('loop', parent=ROOT_LOOPS, scope=SCOPE, locations=['attnpool_backbones.engine'])
 OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     'optimizer wrapper constructor',
     parent=ROOT_OPTIM_WRAPPER_CONSTRUCTORS,
     scope=SCOPE,
-    locations=['attnpool_backbones.engine'])
+    locations=['attnpool_backbones.engine'],
+)
 OPTIM_WRAPPERS = Registry(
     'optim wrapper',
     parent=ROOT_OPTIM_WRAPPERS,
     scope=SCOPE,
-    locations=['attnpool_backbones.engine'])
+    locations=['attnpool_backbones.engine'],
+)
 STRATEGIES = Registry(
-    'strategy', parent=ROOT_STRATEGIES, scope=SCOPE, locations=['attnpool_backbones.engine'])
+    'strategy', parent=ROOT_STRATEGIES, scope=SCOPE, locations=['attnpool_backbones.engine']
+)

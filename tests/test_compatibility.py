@@ -10,13 +10,11 @@ from attnpool_backbones.compatibility import NEEDS, IncompatibleEnvironment, che
 
 
 class FakeTensor:
-
     def numpy(self) -> None:
         return None
 
 
 class UnreadableTensor:
-
     def numpy(self) -> None:
         raise RuntimeError('Numpy is not available')
 
@@ -31,8 +29,13 @@ def is_installed_without_pkg_resources(package: str) -> bool:
 
 def working_modules() -> dict:
     versions = {
-        'numpy': '2.4.6', 'torch': '2.13.0+cpu', 'mmengine': '0.10.7', 'cv2': '5.0.0',
-        'mmcv': '2.1.0', 'mmdet': '3.3.0', 'mmseg': '1.2.2',
+        'numpy': '2.4.6',
+        'torch': '2.13.0+cpu',
+        'mmengine': '0.10.7',
+        'cv2': '5.0.0',
+        'mmcv': '2.1.0',
+        'mmdet': '3.3.0',
+        'mmseg': '1.2.2',
     }
     modules = {name: SimpleNamespace(__version__=version) for name, version in versions.items()}
     modules['torch'].zeros = lambda size: FakeTensor()
@@ -80,55 +83,91 @@ def test_versions_of_the_fork_are_accepted(modules):
 
 
 CASES = {
-    'torch missing': (
-        {'torch': missing('torch')}, 'torch is missing', 'pip install "torch>=2.0"'),
+    'torch missing': ({'torch': missing('torch')}, 'torch is missing', 'pip install "torch>=2.0"'),
     'torch too old': (
         {'torch': SimpleNamespace(__version__='1.13.1', zeros=lambda size: FakeTensor())},
-        'torch 1.13.1 is too old, 2.0', 'pip install "torch>=2.0"'),
+        'torch 1.13.1 is too old, 2.0',
+        'pip install "torch>=2.0"',
+    ),
     'torch for another numpy': (
         {'torch': SimpleNamespace(__version__='2.1.0', zeros=lambda size: UnreadableTensor())},
-        'torch 2.1.0 and numpy 2.4.6 cannot exchange arrays', '"numpy<2"'),
+        'torch 2.1.0 and numpy 2.4.6 cannot exchange arrays',
+        '"numpy<2"',
+    ),
     'mmengine missing': (
-        {'mmengine': missing('mmengine')}, 'mmengine is missing', 'pip install mmengine==0.10.7'),
+        {'mmengine': missing('mmengine')},
+        'mmengine is missing',
+        'pip install mmengine==0.10.7',
+    ),
     'mmengine too old': (
         {'mmengine': SimpleNamespace(__version__='0.9.1')},
-        'mmengine 0.9.1 is too old', 'pip install mmengine==0.10.7'),
+        'mmengine 0.9.1 is too old',
+        'pip install mmengine==0.10.7',
+    ),
     'mmengine without pkg_resources': (
         {'mmengine.utils': SimpleNamespace(is_installed=is_installed_without_pkg_resources)},
-        'mmengine needs pkg_resources', 'pip install "setuptools<81"'),
+        'mmengine needs pkg_resources',
+        'pip install "setuptools<81"',
+    ),
     'mmcv missing': ({'mmcv': missing('mmcv')}, 'mmcv is missing', 'mmcv==2.1.0'),
     'mmcv-lite': (
-        {'mmcv.ops': missing('mmcv.ops')}, 'no compiled operators', '--no-build-isolation'),
+        {'mmcv.ops': missing('mmcv.ops')},
+        'no compiled operators',
+        '--no-build-isolation',
+    ),
     'mmcv operators not built': (
-        {'mmcv.ops': missing('mmcv._ext')}, 'no compiled operators', '--no-build-isolation'),
+        {'mmcv.ops': missing('mmcv._ext')},
+        'no compiled operators',
+        '--no-build-isolation',
+    ),
     'mmcv operators for another torch': (
         {'mmcv.ops': ImportError('_ext.so: undefined symbol: _ZN3c105ErrorC2E')},
-        'built for another torch', '--no-build-isolation'),
+        'built for another torch',
+        '--no-build-isolation',
+    ),
     'mmdet missing': ({'mmdet': missing('mmdet')}, 'mmdet is missing', 'pip install mmdet==3.3.0'),
     'mmdet refuses mmcv': (
         {'mmdet': AssertionError('MMCV==2.2.0 is used but incompatible. Please install')},
-        'mmdet refuses the other packages: MMCV==2.2.0', 'mmcv==2.1.0'),
+        'mmdet refuses the other packages: MMCV==2.2.0',
+        'mmcv==2.1.0',
+    ),
     'mmdet refuses mmengine': (
         {'mmdet': AssertionError('MMEngine==1.0.0 is used but incompatible.')},
-        'mmdet refuses the other packages: MMEngine==1.0.0', 'pip install mmengine==0.10.7'),
+        'mmdet refuses the other packages: MMEngine==1.0.0',
+        'pip install mmengine==0.10.7',
+    ),
     'mmdet lacks imgaug': (
-        {'mmdet': missing('imgaug')}, 'it needs imgaug, which is missing', 'pip install imgaug'),
+        {'mmdet': missing('imgaug')},
+        'it needs imgaug, which is missing',
+        'pip install imgaug',
+    ),
     'mmseg missing': (
-        {'mmseg': missing('mmseg')}, 'mmseg is missing', 'pip install mmsegmentation==1.2.2'),
+        {'mmseg': missing('mmseg')},
+        'mmseg is missing',
+        'pip install mmsegmentation==1.2.2',
+    ),
     'mmseg refuses mmcv': (
         {'mmseg': AssertionError('MMCV==2.2.0 is used but incompatible.')},
-        'mmseg refuses the other packages', 'mmcv==2.1.0'),
+        'mmseg refuses the other packages',
+        'mmcv==2.1.0',
+    ),
     'ftfy missing': ({'ftfy': missing('ftfy')}, 'ftfy is missing', 'pip install ftfy'),
     'regex missing': ({'regex': missing('regex')}, 'regex is missing', 'pip install regex'),
     'pycocotools for another numpy': (
         {'pycocotools': ValueError('numpy.dtype size changed, expected 96')},
-        'pycocotools was built for another numpy', 'pip install pycocotools --force-reinstall'),
+        'pycocotools was built for another numpy',
+        'pip install pycocotools --force-reinstall',
+    ),
     'cv2 without libGL': (
         {'cv2': ImportError('libGL.so.1: cannot open shared object file')},
-        'cv2 lacks a library of the system: libGL.so.1', 'opencv-python-headless'),
+        'cv2 lacks a library of the system: libGL.so.1',
+        'opencv-python-headless',
+    ),
     'anything else': (
         {'mmdet': OSError('disk on fire')},
-        'mmdet cannot be imported: OSError: disk on fire', 'pip install mmdet==3.3.0'),
+        'mmdet cannot be imported: OSError: disk on fire',
+        'pip install mmdet==3.3.0',
+    ),
 }
 
 
@@ -143,10 +182,16 @@ def test_each_problem_is_named_with_its_cure(modules, name):
 
 
 def test_everything_is_listed_at_once_and_causes_only_once(modules):
-    modules.update({
-        'mmcv': missing('mmcv'), 'mmcv.ops': missing('mmcv'), 'mmdet': missing('mmcv'),
-        'mmseg': missing('mmseg'), 'ftfy': missing('ftfy'), 'regex': missing('regex'),
-    })
+    modules.update(
+        {
+            'mmcv': missing('mmcv'),
+            'mmcv.ops': missing('mmcv'),
+            'mmdet': missing('mmcv'),
+            'mmseg': missing('mmseg'),
+            'ftfy': missing('ftfy'),
+            'regex': missing('regex'),
+        }
+    )
     whats = [problem.what.split()[0] for problem in problems_of('det', 'seg')]
     assert whats == ['mmcv', 'mmseg', 'ftfy', 'regex']
 
@@ -162,7 +207,8 @@ def test_python_outside_the_range(modules, monkeypatch, version):
     monkeypatch.setattr(compatibility, 'sys', SimpleNamespace(version_info=version))
     found = problems_of('core')
     assert [problem.what for problem in found] == [
-        f'Python {".".join(map(str, version))} is not supported, 3.10 to 3.12 are']
+        f'Python {".".join(map(str, version))} is not supported, 3.10 to 3.12 are'
+    ]
 
 
 def test_unknown_need_lists_the_known_ones():
@@ -185,8 +231,10 @@ def test_command_line(need, status, stream):
 
 
 def test_importing_the_package_imports_nothing_heavy():
-    code = ('import sys, attnpool_backbones; print(attnpool_backbones.__version__, '
-            "sorted({'torch', 'numpy', 'mmengine', 'mmcv', 'mmdet', 'mmseg'} & set(sys.modules)))")
+    code = (
+        'import sys, attnpool_backbones; print(attnpool_backbones.__version__, '
+        "sorted({'torch', 'numpy', 'mmengine', 'mmcv', 'mmdet', 'mmseg'} & set(sys.modules)))"
+    )
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == [compatibility_version(), '[]']
 

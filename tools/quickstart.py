@@ -1,6 +1,6 @@
 """Makes the data, trains and evaluates a detector and a segmentor, shows a table and pictures.
 
-    python tools/quickstart.py
+python tools/quickstart.py
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Trains a detector or a segmentor; the config tells which.
 
-    python tools/train.py configs/patchconvnet/mask-rcnn_patchconvnet-s60_fpn_ms-3x_coco.py
+python tools/train.py configs/patchconvnet/mask-rcnn_patchconvnet-s60_fpn_ms-3x_coco.py
 """
 
 import argparse
@@ -11,16 +11,26 @@ from attnpool_backbones.command_line import run_command
 
 def main() -> None:
     from attnpool_backbones.engine.launch import add_common_arguments, train
+
     parser = argparse.ArgumentParser(description='Trains a detector or a segmentor.')
     parser.add_argument('config', help='config file')
     add_common_arguments(parser)
-    parser.add_argument('--amp', action='store_true',
-                        help='mixed precision: float16 on CUDA, bfloat16 on the CPU')
-    parser.add_argument('--auto-scale-lr', action='store_true',
-                        help='scale the learning rate by the batch size over that of the recipe')
-    parser.add_argument('--resume', nargs='?', const='auto', metavar='auto|PATH',
-                        help='go on from a checkpoint; auto (the default without a value) takes '
-                        'the latest whole one in the work folder, or starts if there is none')
+    parser.add_argument(
+        '--amp', action='store_true', help='mixed precision: float16 on CUDA, bfloat16 on the CPU'
+    )
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help='scale the learning rate by the batch size over that of the recipe',
+    )
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='auto|PATH',
+        help='go on from a checkpoint; auto (the default without a value) takes '
+        'the latest whole one in the work folder, or starts if there is none',
+    )
     parser.add_argument('--seed', type=int, help='seed of all randomness (default: a random one)')
     train(parser.parse_args())
 

@@ -123,15 +123,9 @@ class CoAtNetArch:
 _PAPER = {
     '0': CoAtNetArch(),
     '1': CoAtNetArch(depths=(2, 6, 14, 2)),
-    '2': CoAtNetArch(
-        depths=(2, 6, 14, 2), widths=(128, 256, 512, 1024), stem_widths=(128, 128)
-    ),
-    '3': CoAtNetArch(
-        depths=(2, 6, 14, 2), widths=(192, 384, 768, 1536), stem_widths=(192, 192)
-    ),
-    '4': CoAtNetArch(
-        depths=(2, 12, 28, 2), widths=(192, 384, 768, 1536), stem_widths=(192, 192)
-    ),
+    '2': CoAtNetArch(depths=(2, 6, 14, 2), widths=(128, 256, 512, 1024), stem_widths=(128, 128)),
+    '3': CoAtNetArch(depths=(2, 6, 14, 2), widths=(192, 384, 768, 1536), stem_widths=(192, 192)),
+    '4': CoAtNetArch(depths=(2, 12, 28, 2), widths=(192, 384, 768, 1536), stem_widths=(192, 192)),
     '5': CoAtNetArch(
         depths=(2, 12, 28, 2),
         widths=(256, 512, 1280, 2048),
@@ -174,9 +168,7 @@ _RW_2 = replace(
     stride_in='dw',
     se_act='silu',
 )
-_RW_3 = replace(
-    _RW_2, widths=(192, 384, 768, 1536), stem_widths=(96, 192), layer_scale_init=1e-6
-)
+_RW_3 = replace(_RW_2, widths=(192, 384, 768, 1536), stem_widths=(96, 192), layer_scale_init=1e-6)
 _EARLY = dict(se_early=True, shortcut_bias=False)
 
 _TIMM = {

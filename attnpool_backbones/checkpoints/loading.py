@@ -100,9 +100,7 @@ def _overlap(state_dict: Mapping[str, Tensor], targets: Mapping[str, Tensor]) ->
     return sum(target.numel() for name, target in targets.items() if name in state_dict)
 
 
-def _fit(
-    model: nn.Module, name: str, value: Tensor, target: Tensor
-) -> tuple[Tensor | None, bool]:
+def _fit(model: nn.Module, name: str, value: Tensor, target: Tensor) -> tuple[Tensor | None, bool]:
     """Returns the value in the target's shape (None: impossible) and whether it was resized."""
     if value.shape == target.shape:
         return value, False

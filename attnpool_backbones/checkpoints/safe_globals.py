@@ -37,8 +37,10 @@ class StoredDtype:
 
     def __init__(self, code: str, align: bool = False, copy: bool = False) -> None:
         if type(code) is not str or np.dtype(code).kind not in PLAIN_DTYPE_KINDS:
-            raise ValueError(f'refused to load a numpy array of type {code!r}, '
-                             f'only the kinds {PLAIN_DTYPE_KINDS!r} are plain data')
+            raise ValueError(
+                f'refused to load a numpy array of type {code!r}, '
+                f'only the kinds {PLAIN_DTYPE_KINDS!r} are plain data'
+            )
         self.dtype = np.dtype(code)
 
     def __setstate__(self, state: tuple) -> None:
@@ -106,7 +108,8 @@ class StoredHistoryBuffer(HistoryBuffer):
         self.__dict__.update(
             max_length=int(state['max_length']),
             _log_history=np.array(state['_log_history'], subok=False),
-            _count_history=np.array(state['_count_history'], subok=False))
+            _count_history=np.array(state['_count_history'], subok=False),
+        )
         self._set_default_statistics()
         self.__class__ = HistoryBuffer
 
@@ -125,9 +128,11 @@ def stored_getattr(owner: type, name: str) -> str:
         ValueError: For any other attribute.
     """
     if owner is not StoredHistoryBuffer or name not in STATISTICS_METHODS:
-        raise ValueError(f'refused to load a checkpoint that looks up attribute {name!r} of '
-                         f'{owner!r}; only {", ".join(STATISTICS_METHODS)} of HistoryBuffer are '
-                         'part of a training checkpoint')
+        raise ValueError(
+            f'refused to load a checkpoint that looks up attribute {name!r} of '
+            f'{owner!r}; only {", ".join(STATISTICS_METHODS)} of HistoryBuffer are '
+            'part of a training checkpoint'
+        )
     return name
 
 

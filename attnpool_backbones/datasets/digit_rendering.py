@@ -15,6 +15,7 @@ counts leaves the other scenes as they are. Only integers are drawn, and glyphs,
 are computed in integers: masks and labels are the same on every machine. Pixels also depend on how
 Pillow decodes and scales the photos.
 """
+
 import functools
 from typing import NamedTuple
 
@@ -22,8 +23,18 @@ import numpy as np
 from PIL import Image
 
 CLASSES = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine')
-PALETTE = [(230, 25, 75), (60, 180, 75), (255, 225, 25), (0, 130, 200), (245, 130, 48),
-           (145, 30, 180), (70, 240, 240), (240, 50, 230), (170, 255, 195), (128, 0, 0)]
+PALETTE = [
+    (230, 25, 75),
+    (60, 180, 75),
+    (255, 225, 25),
+    (0, 130, 200),
+    (245, 130, 48),
+    (145, 30, 180),
+    (70, 240, 240),
+    (240, 50, 230),
+    (170, 255, 195),
+    (128, 0, 0),
+]
 
 SIZE = (192, 192)  # width, height
 MIN_SIZE = 64
@@ -43,12 +54,15 @@ _GEOMETRY, _APPEARANCE = 0, 1
 
 # Catmull-Rom weights of the four neighbours at t / 256, times 2**25, in integers.
 _T = np.arange(256, dtype=np.int64)
-_WEIGHTS = np.stack([
-    -(256 * 256 * _T) + 512 * _T**2 - _T**3,
-    2 * 256**3 - 5 * 256 * _T**2 + 3 * _T**3,
-    256 * 256 * _T + 4 * 256 * _T**2 - 3 * _T**3,
-    -(256 * _T**2) + _T**3,
-], axis=1)
+_WEIGHTS = np.stack(
+    [
+        -(256 * 256 * _T) + 512 * _T**2 - _T**3,
+        2 * 256**3 - 5 * 256 * _T**2 + 3 * _T**3,
+        256 * 256 * _T + 4 * 256 * _T**2 - 3 * _T**3,
+        -(256 * _T**2) + _T**3,
+    ],
+    axis=1,
+)
 
 
 class Instance(NamedTuple):
@@ -60,6 +74,7 @@ class Instance(NamedTuple):
         area: number of pixels before other digits hid some.
         source: index of the scan in ``sklearn.datasets.load_digits``.
     """
+
     label: int
     mask: np.ndarray
     area: int
@@ -75,6 +90,7 @@ class Scene(NamedTuple):
         photo: index of the photo in ``sklearn.datasets.load_sample_images``.
         crop: left, top, right, bottom in pixels of the photo, the end excluded.
     """
+
     image: np.ndarray
     instances: list[Instance]
     photo: int
@@ -90,6 +106,7 @@ class Scene(NamedTuple):
 
 class _Glyph(NamedTuple):
     """A digit before it is placed: h, w opacity 0..255, its class, scan and position."""
+
     alpha: np.ndarray
     label: int
     source: int
@@ -106,6 +123,7 @@ class _Glyph(NamedTuple):
 def _digits() -> tuple[np.ndarray, np.ndarray]:
     """Returns the scans, N, 8, 8 with 0..16, and their classes, N."""
     from sklearn.datasets import load_digits
+
     bunch = load_digits()
     return bunch.images.astype(np.int64), bunch.target.astype(np.int64)
 
@@ -113,6 +131,7 @@ def _digits() -> tuple[np.ndarray, np.ndarray]:
 @functools.cache
 def _photos() -> tuple[np.ndarray, ...]:
     from sklearn.datasets import load_sample_images
+
     return tuple(load_sample_images().images)
 
 
@@ -129,8 +148,9 @@ def digit_sources(split: str) -> tuple[tuple[int, ...], ...]:
     return tuple(sources)
 
 
-def render_scene(index: int, split: str = 'train', size: int | tuple[int, int] = SIZE,
-                 seed: int = 0) -> Scene:
+def render_scene(
+    index: int, split: str = 'train', size: int | tuple[int, int] = SIZE, seed: int = 0
+) -> Scene:
     """Makes one scene in memory.
 
     Args:
@@ -176,8 +196,9 @@ def _solid(alpha: np.ndarray) -> np.ndarray:
     return alpha >= 128
 
 
-def _place_digits(rng: np.random.Generator, split: str, width: int,
-                  height: int) -> tuple[list[_Glyph], np.ndarray]:
+def _place_digits(
+    rng: np.random.Generator, split: str, width: int, height: int
+) -> tuple[list[_Glyph], np.ndarray]:
     """Draws 1 to 6 digits and where they lie.
 
     Returns:
@@ -221,7 +242,8 @@ def _draw_glyph(rng: np.random.Generator, split: str, width: int, height: int) -
             slope=_between(rng, -8, 8),
             shear=_between(rng, -8, 8),
             stretch=_between(rng, 92, 108),
-            threshold=_between(rng, 36, 52))
+            threshold=_between(rng, 36, 52),
+        )
         # Turning and thickening change the height, hence the check on what was really drawn.
         if low <= np.ptp(np.flatnonzero(_solid(alpha).any(1))) + 1 <= high:
             break
@@ -230,8 +252,9 @@ def _draw_glyph(rng: np.random.Generator, split: str, width: int, height: int) -
     return _Glyph(alpha, label, source, top, left)
 
 
-def _render_glyph(scan: np.ndarray, height: int, slope: int, shear: int, stretch: int,
-                  threshold: int) -> np.ndarray:
+def _render_glyph(
+    scan: np.ndarray, height: int, slope: int, shear: int, stretch: int, threshold: int
+) -> np.ndarray:
     """Enlarges a scan to a smooth stroke, in integers only.
 
     Args:
@@ -264,7 +287,7 @@ def _render_glyph(scan: np.ndarray, height: int, slope: int, shear: int, stretch
     ramp = max(1, peak * rows * 3 // (4 * height))
     alpha = np.clip(128 + (100 * ink - threshold * peak) * 255 // (100 * ramp), 0, 255)
     rows_used, columns_used = (np.flatnonzero(alpha.any(axis)) for axis in (1, 0))
-    return alpha[rows_used[0]:rows_used[-1] + 1, columns_used[0]:columns_used[-1] + 1]
+    return alpha[rows_used[0] : rows_used[-1] + 1, columns_used[0] : columns_used[-1] + 1]
 
 
 def _interpolate(scan: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
@@ -290,8 +313,9 @@ def _interpolate(scan: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     return total >> 38
 
 
-def _background(rng: np.random.Generator, split: str, width: int,
-                height: int) -> tuple[np.ndarray, int, tuple[int, int, int, int]]:
+def _background(
+    rng: np.random.Generator, split: str, width: int, height: int
+) -> tuple[np.ndarray, int, tuple[int, int, int, int]]:
     """Returns H, W, 3 int64 with 0..255, the photo's index and the crop."""
     photos = _photos()
     photo = _between(rng, 0, len(photos) - 1)
@@ -359,8 +383,9 @@ def check_size(size: int | tuple[int, int]) -> tuple[int, int]:
     """Returns width and height of a size given as two numbers or one, or raises ValueError."""
     pair = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
     if len(pair) != 2 or not all(isinstance(side, int) and side >= MIN_SIZE for side in pair):
-        raise ValueError('size must be one or two integers (width, height) of at least '
-                         f'{MIN_SIZE}, got {size!r}')
+        raise ValueError(
+            f'size must be one or two integers (width, height) of at least {MIN_SIZE}, got {size!r}'
+        )
     return pair
 
 

@@ -11,6 +11,7 @@ What a scene shows, and which digits and photos belong to which split, is told i
 The same parameters give the same pixels, labels and masks (the manifest's ``pixels`` digests). The
 bytes of the PNG files are the same too wherever Pillow was built with the same zlib.
 """
+
 import contextlib
 import fcntl
 import functools
@@ -40,8 +41,20 @@ from .digit_rendering import (
     render_scene,
 )
 
-__all__ = ['CLASSES', 'MIN_SIZE', 'PALETTE', 'SIZE', 'SPLITS', 'TRAIN', 'VAL', 'Instance', 'Scene',
-           'generate', 'render_scene', 'verify']
+__all__ = [
+    'CLASSES',
+    'MIN_SIZE',
+    'PALETTE',
+    'SIZE',
+    'SPLITS',
+    'TRAIN',
+    'VAL',
+    'Instance',
+    'Scene',
+    'generate',
+    'render_scene',
+    'verify',
+]
 
 TRAIN = 1200
 VAL = 200
@@ -53,9 +66,15 @@ FORMAT = 'attnpool_backbones digit scenes'
 VERSION = 2
 
 
-def generate(root: str | os.PathLike, train: int = TRAIN, val: int = VAL,
-             size: int | tuple[int, int] = SIZE, seed: int = 0, force: bool = False,
-             progress: Callable[[int, int], None] | None = None) -> dict:
+def generate(
+    root: str | os.PathLike,
+    train: int = TRAIN,
+    val: int = VAL,
+    size: int | tuple[int, int] = SIZE,
+    seed: int = 0,
+    force: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict:
     """Writes the data set, or verifies and keeps the one that is there.
 
     All is written to a hidden folder beside `root` which is renamed at the end, so `root` is
@@ -108,8 +127,13 @@ def generate(root: str | os.PathLike, train: int = TRAIN, val: int = VAL,
     return _summary(manifest, reused=False)
 
 
-def verify(root: str | os.PathLike, train: int | None = None, val: int | None = None,
-           size: int | tuple[int, int] | None = None, seed: int | None = None) -> dict:
+def verify(
+    root: str | os.PathLike,
+    train: int | None = None,
+    val: int | None = None,
+    size: int | tuple[int, int] | None = None,
+    seed: int | None = None,
+) -> dict:
     """Checks that a folder is a complete, undamaged data set.
 
     Args:
@@ -131,20 +155,33 @@ def verify(root: str | os.PathLike, train: int | None = None, val: int | None = 
     if not _is_occupied(root):
         raise FileNotFoundError(
             f'{root} is missing or empty; make it with: python '
-            f'tools/dataset_converters/make_digit_scenes.py --out-dir {root}')
+            f'tools/dataset_converters/make_digit_scenes.py --out-dir {root}'
+        )
     manifest = _read_manifest(root)
-    wanted = {'version': VERSION, 'train': train, 'val': val, 'seed': seed,
-              'size': None if size is None else list(check_size(size))}
-    different = [f'{key} is {manifest.get(key)}, not {value}'
-                 for key, value in wanted.items() if value not in (None, manifest.get(key))]
+    wanted = {
+        'version': VERSION,
+        'train': train,
+        'val': val,
+        'seed': seed,
+        'size': None if size is None else list(check_size(size)),
+    }
+    different = [
+        f'{key} is {manifest.get(key)}, not {value}'
+        for key, value in wanted.items()
+        if value not in (None, manifest.get(key))
+    ]
     if different:
-        raise ValueError(f'{root} holds other digit scenes: {"; ".join(different)}. Choose another '
-                         'folder, or make it again with --force (force=True).')
+        raise ValueError(
+            f'{root} holds other digit scenes: {"; ".join(different)}. Choose another '
+            'folder, or make it again with --force (force=True).'
+        )
     problems = _damage(root, manifest)
     if problems:
         more = f' and {len(problems) - 5} more' if len(problems) > 5 else ''
-        raise ValueError(f'{root} is damaged: {"; ".join(problems[:5])}{more}. Make it again with '
-                         '--force (force=True).')
+        raise ValueError(
+            f'{root} is damaged: {"; ".join(problems[:5])}{more}. Make it again with '
+            '--force (force=True).'
+        )
     return _summary(manifest, reused=True)
 
 
@@ -163,20 +200,25 @@ def _write(folder: Path, wanted: dict, progress: Callable[[int, int], None] | No
             pixels.update(image.tobytes())
             pixels.update(label_map.tobytes())
             height, width = label_map.shape
-            images.append(
-                dict(id=index + 1, file_name=_name(index), width=width, height=height))
+            images.append(dict(id=index + 1, file_name=_name(index), width=width, height=height))
             for annotation in objects:
                 annotations.append(dict(id=len(annotations) + 1, image_id=index + 1, **annotation))
             done += 1
             if progress is not None:
                 progress(done, sum(counts.values()))
-        _write_json(folder / 'annotations' / f'instances_{split}.json', dict(
-            info=dict(description=f'{FORMAT}, {split}', version=str(VERSION)),
-            licenses=[],
-            images=images,
-            annotations=annotations,
-            categories=[dict(id=i, name=name, supercategory='digit')
-                        for i, name in enumerate(CLASSES, 1)]))
+        _write_json(
+            folder / 'annotations' / f'instances_{split}.json',
+            dict(
+                info=dict(description=f'{FORMAT}, {split}', version=str(VERSION)),
+                licenses=[],
+                images=images,
+                annotations=annotations,
+                categories=[
+                    dict(id=i, name=name, supercategory='digit')
+                    for i, name in enumerate(CLASSES, 1)
+                ],
+            ),
+        )
         digests[split], digits[split] = pixels.hexdigest(), len(annotations)
     files = {path.relative_to(folder).as_posix(): _digest(path) for path in _files(folder)}
     manifest = dict(wanted, digits=digits, pixels=digests, files=files)
@@ -188,8 +230,9 @@ def _name(index: int) -> str:
     return f'{index + 1:06d}.png'
 
 
-def _draw(folder: Path, split: str, size: tuple[int, int], seed: int, index: int
-          ) -> tuple[np.ndarray, np.ndarray, list[dict]]:
+def _draw(
+    folder: Path, split: str, size: tuple[int, int], seed: int, index: int
+) -> tuple[np.ndarray, np.ndarray, list[dict]]:
     """Writes the two pictures of a scene; returns image, label map and COCO annotations."""
     scene = render_scene(index, split, size, seed)
     label_map = scene.label_map()
@@ -211,6 +254,7 @@ def _in_parallel(draw: Callable[[int], tuple], count: int) -> Iterator[tuple]:
 
 def _coco_annotation(instance: Instance) -> dict:
     from pycocotools import mask as coco_mask
+
     rle = coco_mask.encode(np.asfortranarray(instance.mask, np.uint8))
     rows, columns = (np.flatnonzero(instance.mask.any(axis)) for axis in (1, 0))
     left, top = int(columns[0]), int(rows[0])
@@ -219,7 +263,8 @@ def _coco_annotation(instance: Instance) -> dict:
         bbox=[left, top, int(columns[-1]) + 1 - left, int(rows[-1]) + 1 - top],
         area=int(instance.mask.sum()),
         iscrowd=0,
-        segmentation=dict(size=list(rle['size']), counts=rle['counts'].decode('ascii')))
+        segmentation=dict(size=list(rle['size']), counts=rle['counts'].decode('ascii')),
+    )
 
 
 def _write_json(path: Path, content: dict) -> None:
@@ -251,7 +296,8 @@ def _read_manifest(root: Path) -> dict:
     if not ours:
         raise FileExistsError(
             f'{root} has no readable {MANIFEST}, so it is not (or no longer) known to be a folder '
-            'of digit scenes and is left as it is. Choose another folder or remove it yourself.')
+            'of digit scenes and is left as it is. Choose another folder or remove it yourself.'
+        )
     return manifest
 
 
@@ -270,11 +316,14 @@ def _damage(root: Path, manifest: dict) -> list[str]:
 
 def _check_removable(root: Path) -> None:
     known = _read_manifest(root)['files']
-    foreign = [name for path in _files(root)
-               if (name := path.relative_to(root).as_posix()) not in known]
+    foreign = [
+        name for path in _files(root) if (name := path.relative_to(root).as_posix()) not in known
+    ]
     if foreign:
-        raise FileExistsError(f'{root} holds files that are not of the digit scenes and would be '
-                              f'lost: {", ".join(foreign[:5])}. Move them away first.')
+        raise FileExistsError(
+            f'{root} holds files that are not of the digit scenes and would be '
+            f'lost: {", ".join(foreign[:5])}. Move them away first.'
+        )
 
 
 def _is_occupied(root: Path) -> bool:
@@ -302,5 +351,6 @@ def _parameters(train: int, val: int, size: int | tuple[int, int], seed: int) ->
     check_count('train', train, 1)
     check_count('val', val, 1)
     check_count('seed', seed, 0)
-    return dict(format=FORMAT, version=VERSION, train=train, val=val,
-                size=list(check_size(size)), seed=seed)
+    return dict(
+        format=FORMAT, version=VERSION, train=train, val=val, size=list(check_size(size)), seed=seed
+    )

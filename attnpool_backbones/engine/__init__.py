@@ -9,6 +9,13 @@ from attnpool_backbones.engine.progress_hook import ProgressHook
 from attnpool_backbones.engine.random_state_hook import RandomStateHook
 from attnpool_backbones.engine.sharded_strategy import ShardedStrategy
 
-__all__ = ['CPUAmpOptimWrapper', 'InvalidLossHook', 'LayerDecayOptimWrapperConstructor',
-           'ProgressHook', 'RandomStateHook', 'ResumableIterBasedTrainLoop', 'SafeCheckpointHook',
-           'ShardedStrategy']
+__all__ = [
+    'CPUAmpOptimWrapper',
+    'InvalidLossHook',
+    'LayerDecayOptimWrapperConstructor',
+    'ProgressHook',
+    'RandomStateHook',
+    'ResumableIterBasedTrainLoop',
+    'SafeCheckpointHook',
+    'ShardedStrategy',
+]

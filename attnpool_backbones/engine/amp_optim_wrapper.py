@@ -19,8 +19,11 @@ KEPT_IN_FLOAT32 = ('mmcv.ops.', '.dense_heads.', '.roi_heads.')
 
 def in_float32(values: Any) -> Any:
     """Returns nested lists, tuples and dicts of tensors with bfloat16 turned into float32."""
-    return apply_to(values, lambda value: getattr(value, 'dtype', None) == torch.bfloat16,
-                    lambda value: value.float())
+    return apply_to(
+        values,
+        lambda value: getattr(value, 'dtype', None) == torch.bfloat16,
+        lambda value: value.float(),
+    )
 
 
 def is_kept(module: nn.Module) -> bool:
@@ -53,8 +56,10 @@ class CPUAmpOptimWrapper(OptimWrapper):
         Args:
             model (nn.Module): The model being trained.
         """
-        hooks = (register_module_forward_pre_hook(feed_float32),
-                 register_module_forward_hook(return_float32))
+        hooks = (
+            register_module_forward_pre_hook(feed_float32),
+            register_module_forward_hook(return_float32),
+        )
         try:
             with super().optim_context(model), torch.autocast('cpu', dtype=torch.bfloat16):
                 yield

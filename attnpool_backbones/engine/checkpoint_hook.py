@@ -95,7 +95,8 @@ class SafeCheckpointHook(CheckpointHook):
             meta=meta,
             by_epoch=self.by_epoch,
             backend_args=self.backend_args,
-            **self.args)
+            **self.args,
+        )
         if not is_main_process():
             return
         write_atomically(self.last_ckpt.encode(), osp.join(runner.work_dir, 'last_checkpoint'))
@@ -125,5 +126,6 @@ class SafeCheckpointHook(CheckpointHook):
         digest = hashlib.sha256(pickle.dumps(published)).hexdigest()[:8]
         path = f'{osp.splitext(ckpt_path)[0]}-{digest}.pth'
         save_checkpoint(published, path, backend_args=self.backend_args)
-        runner.logger.info(f'The checkpoint ({ckpt_path}) is published to {path} with the keys '
-                           f'{list(published)}.')
+        runner.logger.info(
+            f'The checkpoint ({ckpt_path}) is published to {path} with the keys {list(published)}.'
+        )

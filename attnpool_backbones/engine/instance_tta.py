@@ -27,19 +27,27 @@ class InstanceTTAModel(DetTTAModel):
         merged = data_samples[0]
         if 'masks' not in views[0]:
             return super()._merge_single_sample(data_samples)
-        boxes, scores = self.merge_aug_bboxes([view.bboxes for view in views],
-                                              [view.scores for view in views],
-                                              [sample.metainfo for sample in data_samples])
+        boxes, scores = self.merge_aug_bboxes(
+            [view.bboxes for view in views],
+            [view.scores for view in views],
+            [sample.metainfo for sample in data_samples],
+        )
         if not len(boxes):
             return merged
         labels = torch.cat([view.labels for view in views])
-        masks = torch.cat([
-            view.masks.flip(FLIPPED_AXES[sample.flip_direction]) if sample.flip else view.masks
-            for view, sample in zip(views, data_samples, strict=True)
-        ])
+        masks = torch.cat(
+            [
+                view.masks.flip(FLIPPED_AXES[sample.flip_direction]) if sample.flip else view.masks
+                for view, sample in zip(views, data_samples, strict=True)
+            ]
+        )
         scored_boxes, kept = batched_nms(boxes, scores, labels, self.tta_cfg.nms)
-        kept = kept[:self.tta_cfg.max_per_img]
-        scored_boxes = scored_boxes[:len(kept)]
-        merged.pred_instances = InstanceData(bboxes=scored_boxes[:, :4], scores=scored_boxes[:, 4],
-                                             labels=labels[kept], masks=masks[kept])
+        kept = kept[: self.tta_cfg.max_per_img]
+        scored_boxes = scored_boxes[: len(kept)]
+        merged.pred_instances = InstanceData(
+            bboxes=scored_boxes[:, :4],
+            scores=scored_boxes[:, 4],
+            labels=labels[kept],
+            masks=masks[kept],
+        )
         return merged

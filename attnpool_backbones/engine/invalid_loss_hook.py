@@ -33,8 +33,13 @@ class InvalidLossHook(Hook):
             raise ValueError(f'interval has to be at least 1, but is {interval}')
         self.interval = interval
 
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
-                         outputs: dict[str, torch.Tensor] | None = None) -> None:
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: dict[str, torch.Tensor] | None = None,
+    ) -> None:
         """Checks the losses of one iteration.
 
         Args:
@@ -48,13 +53,18 @@ class InvalidLossHook(Hook):
         """
         if not self.every_n_train_iters(runner, self.interval) or outputs is None:
             return
-        losses = {name: torch.as_tensor(value) for name, value in outputs.items()
-                  if name == 'loss' or 'loss' in name}
+        losses = {
+            name: torch.as_tensor(value)
+            for name, value in outputs.items()
+            if name == 'loss' or 'loss' in name
+        }
         if all(torch.isfinite(loss).all() for loss in losses.values()):
             return
-        values = ', '.join(f'{name} {loss.float().mean().item():g}'
-                           for name, loss in losses.items())
+        values = ', '.join(
+            f'{name} {loss.float().mean().item():g}' for name, loss in losses.items()
+        )
         raise InvalidLossError(
             f'the loss is not finite at iteration {runner.iter + 1} (epoch {runner.epoch + 1}): '
             f'{values}. Usual causes: learning rate too high, no gradient clipping, half '
-            'precision, or broken annotations.')
+            'precision, or broken annotations.'
+        )

@@ -43,21 +43,32 @@ class ResumableIterBasedTrainLoop(IterBasedTrainLoop):
         ValueError: If the dataloader's sampler is another one.
     """
 
-    def __init__(self, runner: Runner, dataloader: DataLoader | dict, max_iters: int,
-                 val_begin: int = 1, val_interval: int = 1000,
-                 dynamic_intervals: list[tuple[int, int]] | None = None) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        dataloader: DataLoader | dict,
+        max_iters: int,
+        val_begin: int = 1,
+        val_interval: int = 1000,
+        dynamic_intervals: list[tuple[int, int]] | None = None,
+    ) -> None:
         if isinstance(dataloader, dict):
             diff_rank_seed = runner._randomness_cfg.get('diff_rank_seed', False)
             dataloader = runner.build_dataloader(
-                dataloader, seed=runner.seed, diff_rank_seed=diff_rank_seed)
-        if not isinstance(dataloader.sampler, InfiniteSampler) \
-                or type(dataloader.batch_sampler) is not BatchSampler:
+                dataloader, seed=runner.seed, diff_rank_seed=diff_rank_seed
+            )
+        if (
+            not isinstance(dataloader.sampler, InfiniteSampler)
+            or type(dataloader.batch_sampler) is not BatchSampler
+        ):
             raise ValueError(
                 f'{type(self).__name__} needs the sampler InfiniteSampler and no batch_sampler, '
                 f'but got {type(dataloader.sampler).__name__} and '
-                f'{type(dataloader.batch_sampler).__name__}; use IterBasedTrainLoop with these')
-        super().__init__(runner, NotStarted(dataloader), max_iters, val_begin, val_interval,
-                         dynamic_intervals)
+                f'{type(dataloader.batch_sampler).__name__}; use IterBasedTrainLoop with these'
+            )
+        super().__init__(
+            runner, NotStarted(dataloader), max_iters, val_begin, val_interval, dynamic_intervals
+        )
         self.dataloader = dataloader
 
     def run(self) -> nn.Module:
@@ -70,14 +81,18 @@ class ResumableIterBasedTrainLoop(IterBasedTrainLoop):
         self.runner.call_hook('before_train_epoch')
         sampler = self.dataloader.sampler
         sampler.indices = itertools.islice(
-            sampler.indices, self._iter * self.dataloader.batch_sampler.batch_size, None)
+            sampler.indices, self._iter * self.dataloader.batch_sampler.batch_size, None
+        )
         self.dataloader_iterator = iter(self.dataloader)
         while self._iter < self._max_iters and not self.stop_training:
             self.runner.model.train()
             self.run_iter(next(self.dataloader_iterator))
             self._decide_current_val_interval()
-            if (self.runner.val_loop is not None and self._iter >= self.val_begin
-                    and (self._iter % self.val_interval == 0 or self._iter == self._max_iters)):
+            if (
+                self.runner.val_loop is not None
+                and self._iter >= self.val_begin
+                and (self._iter % self.val_interval == 0 or self._iter == self._max_iters)
+            ):
                 self.runner.val_loop.run()
         self.runner.call_hook('after_train_epoch')
         self.runner.call_hook('after_train')

@@ -61,13 +61,24 @@ def find_resumable_checkpoint(work_dir: str) -> str | None:
     by_age = sorted(Path(work_dir).glob('*.pth'), key=lambda file: file.stat().st_mtime)
     for candidate in reversed(by_age):
         if is_resumable(candidate):
-            print_log(f'{note} names {named}, which is missing or damaged' if named is not None
-                      else f'{note} is missing', logger='current', level=logging.WARNING)
-            print_log(f'resuming from {candidate}, the newest whole checkpoint',
-                      logger='current', level=logging.WARNING)
+            print_log(
+                f'{note} names {named}, which is missing or damaged'
+                if named is not None
+                else f'{note} is missing',
+                logger='current',
+                level=logging.WARNING,
+            )
+            print_log(
+                f'resuming from {candidate}, the newest whole checkpoint',
+                logger='current',
+                level=logging.WARNING,
+            )
             return str(candidate)
     if by_age:
-        print_log(f'{work_dir} has no checkpoint that a training could resume from, although it '
-                  f'has {", ".join(file.name for file in by_age)}', logger='current',
-                  level=logging.WARNING)
+        print_log(
+            f'{work_dir} has no checkpoint that a training could resume from, although it '
+            f'has {", ".join(file.name for file in by_age)}',
+            logger='current',
+            level=logging.WARNING,
+        )
     return None

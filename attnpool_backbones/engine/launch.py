@@ -41,14 +41,21 @@ VISUALIZATION_HOOKS = {'mmdet': 'DetVisualizationHook', 'mmseg': 'SegVisualizati
 class CfgOptions(DictAction):
     """``--cfg-options key=value ...`` that answers a malformed option with a message."""
 
-    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace,
-                 values: Any, option_string: str | None = None) -> None:
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
         for option in values:
             key, equals, _ = option.partition('=')
             if not equals or not all(key.split('.')):
                 raise argparse.ArgumentError(
-                    self, f'{option!r} is not of the form key=value, for instance '
-                    'train_dataloader.batch_size=4')
+                    self,
+                    f'{option!r} is not of the form key=value, for instance '
+                    'train_dataloader.batch_size=4',
+                )
         try:
             super().__call__(parser, namespace, values, option_string)
         except (AssertionError, ValueError) as error:
@@ -61,19 +68,35 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     Args:
         parser (ArgumentParser): Extended in place.
     """
-    parser.add_argument('--work-dir', help='folder for logs, checkpoints and results '
-                        '(default: work_dirs/CONFIG_NAME)')
-    parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE',
-                        help='override settings of the config, e.g. train_dataloader.batch_size=4; '
-                        'lists as key="[a,b]" or key=a,b')
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
-                        help='how the processes were started; without CUDA only none and pytorch')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0,
-                        help='set by older launchers')
+    parser.add_argument(
+        '--work-dir',
+        help='folder for logs, checkpoints and results (default: work_dirs/CONFIG_NAME)',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=CfgOptions,
+        metavar='KEY=VALUE',
+        help='override settings of the config, e.g. train_dataloader.batch_size=4; '
+        'lists as key="[a,b]" or key=a,b',
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='how the processes were started; without CUDA only none and pytorch',
+    )
+    parser.add_argument(
+        '--local_rank', '--local-rank', type=int, default=0, help='set by older launchers'
+    )
 
 
-def load_config(path: str, cfg_options: dict[str, Any] | None = None, work_dir: str | None = None,
-                launcher: str = 'none') -> Config:
+def load_config(
+    path: str,
+    cfg_options: dict[str, Any] | None = None,
+    work_dir: str | None = None,
+    launcher: str = 'none',
+) -> Config:
     """Reads a config and applies the flags that training and testing share.
 
     Args:
@@ -198,18 +221,30 @@ def distribute_on_cpu(cfg: Config) -> None:
     synchronised batch norms, which do not train on a CPU.
     """
     if cfg.launcher != 'pytorch':
-        raise PreflightError(f'--launcher {cfg.launcher} needs CUDA, which this machine or this '
-                             'torch lacks; on CPUs use torchrun and --launcher pytorch')
-    missing = [name for name in ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT')
-               if name not in os.environ]
+        raise PreflightError(
+            f'--launcher {cfg.launcher} needs CUDA, which this machine or this '
+            'torch lacks; on CPUs use torchrun and --launcher pytorch'
+        )
+    missing = [
+        name
+        for name in ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT')
+        if name not in os.environ
+    ]
     if missing:
-        raise PreflightError('--launcher pytorch expects to be started by torchrun, as in '
-                             f'tools/dist_train.sh ({", ".join(missing)} not set)')
+        raise PreflightError(
+            '--launcher pytorch expects to be started by torchrun, as in '
+            f'tools/dist_train.sh ({", ".join(missing)} not set)'
+        )
     if not is_distributed():
         torch.distributed.init_process_group('gloo')
-    wrapper = cfg.setdefault('model_wrapper_cfg', ConfigDict(
-        type='MMDistributedDataParallel', broadcast_buffers=False,
-        find_unused_parameters=cfg.get('find_unused_parameters', False)))
+    wrapper = cfg.setdefault(
+        'model_wrapper_cfg',
+        ConfigDict(
+            type='MMDistributedDataParallel',
+            broadcast_buffers=False,
+            find_unused_parameters=cfg.get('find_unused_parameters', False),
+        ),
+    )
     wrapper.device_ids = None
     cfg.model = without_sync_norm(cfg.model)
 
@@ -252,9 +287,11 @@ def enable_amp(cfg: Config) -> None:
 def enable_auto_scale_lr(cfg: Config) -> None:
     """Scales the learning rate by the batch size over that of the recipe."""
     if not (cfg.get('auto_scale_lr') or {}).get('base_batch_size'):
-        raise PreflightError(f'--auto-scale-lr: {cfg.filename} does not say for which batch size '
-                             'its learning rate is meant, add '
-                             'auto_scale_lr = dict(base_batch_size=16)')
+        raise PreflightError(
+            f'--auto-scale-lr: {cfg.filename} does not say for which batch size '
+            'its learning rate is meant, add '
+            'auto_scale_lr = dict(base_batch_size=16)'
+        )
     cfg.auto_scale_lr.enable = True
 
 
@@ -272,8 +309,10 @@ def choose_checkpoint_to_resume(cfg: Config, resume: str) -> None:
         if not os.path.isfile(checkpoint):
             raise PreflightError(missing_checkpoint(checkpoint))
         if not is_resumable(Path(checkpoint)):
-            raise PreflightError(f'cannot resume from {checkpoint}: it is damaged, or not a '
-                                 'checkpoint of a training (only weights?)')
+            raise PreflightError(
+                f'cannot resume from {checkpoint}: it is damaged, or not a '
+                'checkpoint of a training (only weights?)'
+            )
         # mmengine restores the seed too late for the sampler, which is built before
         randomness = dict(cfg.get('randomness') or {})
         if randomness.get('seed') is None:
@@ -289,13 +328,15 @@ def missing_checkpoint(path: str) -> str:
     if there:
         lines.append(f'that folder has: {", ".join(there)}')
     elif not folder.is_dir():
-        lines.append('its folder does not exist either; training writes checkpoints to '
-                     'work_dirs/CONFIG_NAME')
+        lines.append(
+            'its folder does not exist either; training writes checkpoints to work_dirs/CONFIG_NAME'
+        )
     return '\n'.join(lines)
 
 
-def enable_pictures(cfg: Config, task: str, show: bool, show_dir: str | None,
-                    wait_time: float) -> None:
+def enable_pictures(
+    cfg: Config, task: str, show: bool, show_dir: str | None, wait_time: float
+) -> None:
     """Makes a test draw its predictions.
 
     Args:
@@ -305,8 +346,7 @@ def enable_pictures(cfg: Config, task: str, show: bool, show_dir: str | None,
         show_dir (str | None): Folder for the pictures.
         wait_time (float): Seconds that a window stays.
     """
-    hook = cfg.default_hooks.setdefault('visualization', ConfigDict(
-        type=VISUALIZATION_HOOKS[task]))
+    hook = cfg.default_hooks.setdefault('visualization', ConfigDict(type=VISUALIZATION_HOOKS[task]))
     hook.draw = True
     if show:
         hook.show = True
@@ -337,14 +377,21 @@ def enable_tta(cfg: Config, task: str) -> None:
     if task == 'mmdet':
         # needs mmdet, so the registry does not import it for everybody
         import_module('attnpool_backbones.engine.instance_tta')
-        cfg.setdefault('tta_model', ConfigDict(type='DetTTAModel', tta_cfg=dict(
-            nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)))
+        cfg.setdefault(
+            'tta_model',
+            ConfigDict(
+                type='DetTTAModel',
+                tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100),
+            ),
+        )
         if cfg.tta_model.type == 'DetTTAModel':
             cfg.tta_model.type = 'attnpool_backbones.InstanceTTAModel'
         cfg.setdefault('tta_pipeline', flip_pipeline(dataset.pipeline))
     elif 'tta_pipeline' not in cfg:
-        raise PreflightError(f'--tta: {cfg.filename} has no tta_pipeline; '
-                             'configs/_base_/datasets/ade20k_512x512.py shows one')
+        raise PreflightError(
+            f'--tta: {cfg.filename} has no tta_pipeline; '
+            'configs/_base_/datasets/ade20k_512x512.py shows one'
+        )
     else:
         cfg.setdefault('tta_model', ConfigDict(type='SegTTAModel'))
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
@@ -354,11 +401,17 @@ def enable_tta(cfg: Config, task: str) -> None:
 def flip_pipeline(pipeline: list) -> list:
     """Turns a detection test pipeline into one that gives an image and its mirror image."""
     packing = deepcopy(pipeline[-1])
-    packing.meta_keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip',
-                         'flip_direction')
+    packing.meta_keys = (
+        'img_id',
+        'img_path',
+        'ori_shape',
+        'img_shape',
+        'scale_factor',
+        'flip',
+        'flip_direction',
+    )
     flips = [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]
-    return [*deepcopy(pipeline[:-1]),
-            ConfigDict(type='TestTimeAug', transforms=[flips, [packing]])]
+    return [*deepcopy(pipeline[:-1]), ConfigDict(type='TestTimeAug', transforms=[flips, [packing]])]
 
 
 def plan_output(cfg: Config, task: str, out: str | None) -> DumpResults | None:
@@ -380,6 +433,7 @@ def plan_output(cfg: Config, task: str, out: str | None) -> DumpResults | None:
     if out.endswith(('.pkl', '.pickle')):
         if task == 'mmdet':
             from mmdet.evaluation import DumpDetResults
+
             return DumpDetResults(out_file_path=out)
         return DumpResults(out_file_path=out)
     if task == 'mmdet':

@@ -15,22 +15,37 @@ from mmengine.config import Config
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.config_files import config_root
 
-__all__ = ['PreflightError', 'check_config', 'dataset_paths', 'find_config', 'pretrained_files',
-           'recognise_task']
+__all__ = [
+    'PreflightError',
+    'check_config',
+    'dataset_paths',
+    'find_config',
+    'pretrained_files',
+    'recognise_task',
+]
 
 TASKS = {'mmdet': 'detection', 'mmseg': 'segmentation'}
 
 # what the type or the path of a data set contains -> how to get the data
 DATA_SOURCES = (
-    (r'digit', 'The digit scenes are made by `python tools/dataset_converters/'
-               'make_digit_scenes.py` (or `make quickstart`).'),
-    (r'ADE20K|ADEChallenge', 'ADE20k comes from http://sceneparsing.csail.mit.edu; `python tools/'
-                             'dataset_converters/ade20k.py DOWNLOADS` unpacks it as data/ade/'
-                             'ADEChallengeData2016/{images,annotations}/{training,validation}.'),
-    (r'coco|instances_', 'COCO 2017 comes from https://cocodataset.org/#download; `python tools/'
-                         'dataset_converters/coco2017.py DOWNLOADS` unpacks it as data/coco/'
-                         '{annotations,train2017,val2017}, with '
-                         'annotations/instances_{train,val}2017.json.'),
+    (
+        r'digit',
+        'The digit scenes are made by `python tools/dataset_converters/'
+        'make_digit_scenes.py` (or `make quickstart`).',
+    ),
+    (
+        r'ADE20K|ADEChallenge',
+        'ADE20k comes from http://sceneparsing.csail.mit.edu; `python tools/'
+        'dataset_converters/ade20k.py DOWNLOADS` unpacks it as data/ade/'
+        'ADEChallengeData2016/{images,annotations}/{training,validation}.',
+    ),
+    (
+        r'coco|instances_',
+        'COCO 2017 comes from https://cocodataset.org/#download; `python tools/'
+        'dataset_converters/coco2017.py DOWNLOADS` unpacks it as data/coco/'
+        '{annotations,train2017,val2017}, with '
+        'annotations/instances_{train,val}2017.json.',
+    ),
 )
 
 
@@ -53,8 +68,11 @@ def find_config(path: str) -> Path:
     config = Path(path)
     if config.is_file():
         return config
-    known = {file.name: file for file in sorted(config_root().rglob('*.py'))
-             if '_base_' not in file.parts}
+    known = {
+        file.name: file
+        for file in sorted(config_root().rglob('*.py'))
+        if '_base_' not in file.parts
+    }
     close = difflib.get_close_matches(config.name, known, n=3, cutoff=0.5)
     lines = [f'config not found: {config.absolute()}']
     if close:
@@ -77,8 +95,10 @@ def recognise_task(cfg: Config) -> str:
     """
     scope = cfg.get('default_scope')
     if scope not in TASKS:
-        raise PreflightError(f'default_scope is {scope!r} in {cfg.filename}, but has to be '
-                             "'mmdet' (detection) or 'mmseg' (segmentation)")
+        raise PreflightError(
+            f'default_scope is {scope!r} in {cfg.filename}, but has to be '
+            "'mmdet' (detection) or 'mmseg' (segmentation)"
+        )
     return scope
 
 
@@ -123,8 +143,11 @@ def pretrained_files(model: Any) -> Iterator[str]:
     """Yields the local checkpoint files that ``init_cfg`` entries of a model config name."""
     if isinstance(model, Mapping):
         checkpoint = model.get('checkpoint')
-        if model.get('type') == 'Pretrained' and isinstance(checkpoint, str) \
-                and '://' not in checkpoint:
+        if (
+            model.get('type') == 'Pretrained'
+            and isinstance(checkpoint, str)
+            and '://' not in checkpoint
+        ):
             yield checkpoint
         model = list(model.values())
     if isinstance(model, (list, tuple)):
@@ -178,8 +201,9 @@ def check_config(cfg: Config, splits: tuple[str, ...], pretrained: bool) -> None
     if pretrained:
         absent = [file for file in pretrained_files(cfg.get('model')) if not os.path.isfile(file)]
         if absent:
-            lines.append('checkpoints that init_cfg names are not there; download them, or change '
-                         'init_cfg:')
+            lines.append(
+                'checkpoints that init_cfg names are not there; download them, or change init_cfg:'
+            )
             lines.extend(f'  {os.path.abspath(file)}' for file in dict.fromkeys(absent))
     if lines:
         raise PreflightError('\n'.join(lines))

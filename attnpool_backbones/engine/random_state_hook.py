@@ -85,12 +85,16 @@ class RandomStateHook(Hook):
             runner (Runner): The starting training.
         """
         loop = runner.train_loop
-        self.seeds_data = (isinstance(loop, ResumableIterBasedTrainLoop)
-                           or not isinstance(loop, IterBasedTrainLoop))
+        self.seeds_data = isinstance(loop, ResumableIterBasedTrainLoop) or not isinstance(
+            loop, IterBasedTrainLoop
+        )
         if not self.seeds_data:
-            print_log(f'{type(loop).__name__} is not resumed exactly; use train_cfg=dict('
-                      "type='attnpool_backbones.ResumableIterBasedTrainLoop', ...)",
-                      logger='current', level=logging.WARNING)
+            print_log(
+                f'{type(loop).__name__} is not resumed exactly; use train_cfg=dict('
+                "type='attnpool_backbones.ResumableIterBasedTrainLoop', ...)",
+                logger='current',
+                level=logging.WARNING,
+            )
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Numbers the batches of the epoch.
@@ -104,7 +108,8 @@ class RandomStateHook(Hook):
         if loader.persistent_workers:
             loader._iterator = None
         loader.dataset.__getitems__ = SeededBatches(
-            loader.dataset, runner.seed, runner.rank, first=runner.iter)
+            loader.dataset, runner.seed, runner.rank, first=runner.iter
+        )
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Seeds the training process for one iteration.

@@ -61,9 +61,7 @@ class AttentionSimilarityLoss(BaseModule):
         batch, _, queries, _ = a.q.shape
         starts = range(0, queries, self.chunk_rows)
         sums = [
-            checkpoint(
-                _summed_similarity, a, b, slice(i, i + self.chunk_rows), use_reentrant=False
-            )
+            checkpoint(_summed_similarity, a, b, slice(i, i + self.chunk_rows), use_reentrant=False)
             for i in starts
         ]
         return torch.stack(sums).sum() / (batch * queries * a.k.shape[2])

@@ -94,9 +94,7 @@ class GridAttention(nn.Module):
         if covered < length:
             yield slice(covered, length), length - covered
 
-    def _attend_in_part(
-        self, qkv: Tensor, height: int, width: int, table: Tensor | None
-    ) -> Tensor:
+    def _attend_in_part(self, qkv: Tensor, height: int, width: int, table: Tensor | None) -> Tensor:
         """Attends within the windows, all of one size, that make up a part B, H, W, h, 3, d."""
         if table is not None:
             top, left = self.window - height, self.window - width

@@ -191,9 +191,7 @@ def _mixed_attention_backward(
                 doffset += dmixed.sum((0, 2, 3))
             dmatrix += _sum_of_products(dmixed, maps)
             dmaps = _mix(scratch, 'mixed gradient', matrix.mT, dmixed)
-            _add_map_gradients(
-                scratch, dmaps, maps, q_rows, k_all, dq[images, :, rows], dk[images]
-            )
+            _add_map_gradients(scratch, dmaps, maps, q_rows, k_all, dq[images, :, rows], dk[images])
     return dq, dk.to(k.dtype), dv.to(v.dtype), dmatrix, doffset
 
 
@@ -286,9 +284,7 @@ def _map_covariance_backward(
             maps = _maps(scratch, q_rows, k_all)  # b, H, R, N
             # The mean needs no subtraction: the softmax passes no gradient that a row shares.
             dmaps = _mix(scratch, 'gradient', grad, maps)
-            _add_map_gradients(
-                scratch, dmaps, maps, q_rows, k_all, dq[images, :, rows], dk[images]
-            )
+            _add_map_gradients(scratch, dmaps, maps, q_rows, k_all, dq[images, :, rows], dk[images])
     return dq, dk.to(k.dtype)
 
 
@@ -307,9 +303,7 @@ def _differentiate_map_covariance(ctx, grad):
     return *_map_covariance_backward(grad, *ctx.saved_tensors, ctx.chunk_rows), None
 
 
-_map_covariance.register_autograd(
-    _differentiate_map_covariance, setup_context=_save_map_covariance
-)
+_map_covariance.register_autograd(_differentiate_map_covariance, setup_context=_save_map_covariance)
 
 
 def map_covariance(q: Tensor, k: Tensor, chunk_rows: int = 0) -> Tensor:

@@ -79,9 +79,7 @@ def _empty_output(q: Tensor) -> Tensor:
 
 
 @torch.library.custom_op('attnpool_backbones::relative_attention', mutates_args=())
-def _relative_attention(
-    q: Tensor, k: Tensor, v: Tensor, table: Tensor, chunk_rows: int
-) -> Tensor:
+def _relative_attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor, chunk_rows: int) -> Tensor:
     out = _empty_output(q)
     table = table.to(q.dtype).contiguous()
     k, v = k.flip(2), v.flip(2)

@@ -5,8 +5,6 @@ _base_ = [
 ]
 
 model = dict(
-    backbone=dict(
-        type='attnpool_backbones.AttnResNet', arch='sge_resnet_nano', out_indices=(1, 2)
-    ),
+    backbone=dict(type='attnpool_backbones.AttnResNet', arch='sge_resnet_nano', out_indices=(1, 2)),
     decode_head=dict(in_channels=[128, 256]),
 )

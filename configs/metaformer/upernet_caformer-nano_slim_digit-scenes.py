@@ -5,8 +5,6 @@ _base_ = [
 ]
 
 model = dict(
-    backbone=dict(
-        type='attnpool_backbones.MetaFormer', arch='caformer_nano', out_indices=(1, 2)
-    ),
+    backbone=dict(type='attnpool_backbones.MetaFormer', arch='caformer_nano', out_indices=(1, 2)),
     decode_head=dict(in_channels=[64, 128]),
 )

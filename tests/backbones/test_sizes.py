@@ -15,7 +15,9 @@ with open(pathlib.Path(__file__).parents[1] / 'data' / 'model_sizes.csv', newlin
 
 CASES = [
     pytest.param(
-        row, size, id=f'{row["model"]}-{row["scope"]}-{row["input"] or "params"}',
+        row,
+        size,
+        id=f'{row["model"]}-{row["scope"]}-{row["input"] or "params"}',
         marks=[pytest.mark.slow] if size.slow else [],
     )  # fmt: skip
     for size in SIZES

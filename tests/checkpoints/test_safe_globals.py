@@ -14,8 +14,10 @@ from mmengine.utils import digit_version
 from attnpool_backbones.checkpoints.safe_globals import register_safe_globals
 from tests.engine.tiny_run import make_config, make_runner
 
-pytestmark = pytest.mark.skipif(digit_version(torch.__version__) < digit_version('2.6'),
-                                reason='torch.load is not restricted by default before 2.6')
+pytestmark = pytest.mark.skipif(
+    digit_version(torch.__version__) < digit_version('2.6'),
+    reason='torch.load is not restricted by default before 2.6',
+)
 
 
 @pytest.fixture(autouse=True)
@@ -103,20 +105,31 @@ ATTACKS = {
     'system': lambda folder: Reduced(os.system, marked_file(folder)),
     'eval': lambda folder: Reduced(eval, f'__import__("os").system("{marked_file(folder)}")'),
     'getattr_of_module': lambda folder: Reduced(
-        Reduced(getattr, Reduced(__import__, 'os'), 'system'), marked_file(folder)),
+        Reduced(getattr, Reduced(__import__, 'os'), 'system'), marked_file(folder)
+    ),
     'getattr_of_tensor': lambda folder: Reduced(getattr, torch.zeros(1), 'backward'),
     'getattr_dunder': lambda folder: Reduced(getattr, HistoryBuffer, '__init__'),
     'getattr_globals': lambda folder: Reduced(
-        getattr, Reduced(getattr, HistoryBuffer, 'mean'), '__globals__'),
+        getattr, Reduced(getattr, HistoryBuffer, 'mean'), '__globals__'
+    ),
     'buffer_constructor': lambda folder: Reduced(HistoryBuffer, [1], [1]),
     'object_array': lambda folder: np.array([{}], dtype=object),
     'record_array': lambda folder: np.zeros(1, dtype=[('a', 'f8')]),
     'object_dtype': lambda folder: Reduced(np.dtype, 'O', False, True),
     'array_over_memory': lambda folder: Reduced(np.ndarray, (4,), 'f8', b'0' * 32),
     'flags_of_shared_dtype': lambda folder: Reduced(
-        np._core.multiarray._reconstruct, np.ndarray, (0,), b'b',
-        state=(1, (1,), Reduced(np.dtype, 'f8', False, False, state=(3, '!', None)), False,
-               b'12345678')),
+        np._core.multiarray._reconstruct,
+        np.ndarray,
+        (0,),
+        b'b',
+        state=(
+            1,
+            (1,),
+            Reduced(np.dtype, 'f8', False, False, state=(3, '!', None)),
+            False,
+            b'12345678',
+        ),
+    ),
     'statistics_method': lambda folder: {'buffer': Buffer(os.system)},
 }
 
@@ -129,8 +142,11 @@ class Buffer(HistoryBuffer):
         self.method = method
 
     def __reduce__(self) -> tuple:
-        return (HistoryBuffer.__new__, (HistoryBuffer,), dict(
-            self.__dict__, statistics_methods={'mean': self.method}))
+        return (
+            HistoryBuffer.__new__,
+            (HistoryBuffer,),
+            dict(self.__dict__, statistics_methods={'mean': self.method}),
+        )
 
 
 @pytest.mark.parametrize('name', ATTACKS)

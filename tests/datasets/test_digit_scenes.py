@@ -31,8 +31,11 @@ def _generate(root: Path, **changes) -> dict:
 
 
 def _hashes(root: Path) -> dict[str, str]:
-    return {path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in root.rglob('*') if path.is_file()}
+    return {
+        path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in root.rglob('*')
+        if path.is_file()
+    }
 
 
 @pytest.fixture(scope='module')
@@ -127,8 +130,10 @@ def test_scene_does_not_depend_on_photo_region_of_other_split(monkeypatch, split
 
 def test_scene_is_the_same_as_ever():
     scene = render_scene(0, 'train', 64, seed=0)
-    labels, image = (hashlib.sha256(array.tobytes()).hexdigest()[:16]
-                     for array in (scene.label_map(), scene.image))
+    labels, image = (
+        hashlib.sha256(array.tobytes()).hexdigest()[:16]
+        for array in (scene.label_map(), scene.image)
+    )
     assert labels == 'bec8099a09e977dd'
     assert image == '42fb20f0428bf373', 'the digits are right: were the photos decoded differently?'
 
@@ -147,14 +152,17 @@ def test_scenes_differ(change):
     assert not np.array_equal(first.image, render_scene(0, 'train', 64, seed=0).image)
 
 
-@pytest.mark.parametrize('arguments, message', [
-    (dict(index=-1), 'index must be .* at least 0, got -1'),
-    (dict(index=0, split='test'), "one of train, val, got 'test'"),
-    (dict(index=0, size=63), 'at least 64, got 63'),
-    (dict(index=0, size=(64, 64, 3)), 'one or two integers'),
-    (dict(index=0, size=96.0), 'one or two integers'),
-    (dict(index=0, seed=-1), 'seed must be .* at least 0, got -1'),
-])
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        (dict(index=-1), 'index must be .* at least 0, got -1'),
+        (dict(index=0, split='test'), "one of train, val, got 'test'"),
+        (dict(index=0, size=63), 'at least 64, got 63'),
+        (dict(index=0, size=(64, 64, 3)), 'one or two integers'),
+        (dict(index=0, size=96.0), 'one or two integers'),
+        (dict(index=0, seed=-1), 'seed must be .* at least 0, got -1'),
+    ],
+)
 def test_wrong_argument_is_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         render_scene(**arguments)
@@ -192,6 +200,7 @@ def test_files_show_the_scenes(data, split):
 @pytest.mark.parametrize('split', list(FOLDERS))
 def test_coco_file_read_by_pycocotools(data, split):
     from pycocotools.coco import COCO
+
     coco = COCO(str(data / 'annotations' / f'instances_{split}.json'))
     assert set(coco.dataset) == {'info', 'licenses', 'images', 'annotations', 'categories'}
     assert [c['name'] for c in coco.loadCats(range(1, 11))] == list(CLASSES)
@@ -210,9 +219,9 @@ def test_coco_file_read_by_pycocotools(data, split):
             assert np.array_equal(coco.annToMask(annotation), instance.mask)
             left, top, width, height = annotation['bbox']
             box = np.zeros_like(instance.mask)
-            box[top:top + height, left:left + width] = True
+            box[top : top + height, left : left + width] = True
             assert not (instance.mask & ~box).any()
-            inside = instance.mask[top:top + height, left:left + width]
+            inside = instance.mask[top : top + height, left : left + width]
             assert all(edge.any() for edge in (inside[0], inside[-1], inside[:, 0], inside[:, -1]))
 
 
@@ -220,14 +229,18 @@ def test_coco_file_read_by_pycocotools(data, split):
 def test_read_by_mmdet(data, split):
     from mmdet.datasets import CocoDataset
     from mmengine.registry import DefaultScope
+
     with DefaultScope.overwrite_default_scope('mmdet'):
         dataset = CocoDataset(
             data_root=str(data),
             ann_file=f'annotations/instances_{split}.json',
             data_prefix=dict(img=f'images/{FOLDERS[split]}/'),
             metainfo=dict(classes=CLASSES, palette=PALETTE),
-            pipeline=[dict(type='LoadImageFromFile'),
-                      dict(type='LoadAnnotations', with_bbox=True, with_mask=True)])
+            pipeline=[
+                dict(type='LoadImageFromFile'),
+                dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+            ],
+        )
         assert len(dataset) == PARAMETERS[split]
         samples = [dataset[i] for i in range(len(dataset))]
     for index, sample in enumerate(samples):
@@ -246,6 +259,7 @@ def test_read_by_mmdet(data, split):
 def test_read_by_mmseg(data, split):
     from mmengine.registry import DefaultScope
     from mmseg.datasets import BaseSegDataset
+
     folder = FOLDERS[split]
     with DefaultScope.overwrite_default_scope('mmseg'):
         dataset = BaseSegDataset(
@@ -255,8 +269,11 @@ def test_read_by_mmseg(data, split):
             seg_map_suffix='.png',
             metainfo=dict(classes=CLASSES, palette=PALETTE),
             reduce_zero_label=True,
-            pipeline=[dict(type='LoadImageFromFile'),
-                      dict(type='LoadAnnotations', reduce_zero_label=True)])
+            pipeline=[
+                dict(type='LoadImageFromFile'),
+                dict(type='LoadAnnotations', reduce_zero_label=True),
+            ],
+        )
         assert len(dataset) == PARAMETERS[split]
         samples = [dataset[i] for i in range(len(dataset))]
     for index, sample in enumerate(samples):
@@ -276,12 +293,15 @@ def test_existing_folder_is_reused(fresh):
     assert {path: path.stat().st_mtime_ns for path in fresh.rglob('*')} == before
 
 
-@pytest.mark.parametrize('change, message', [
-    (dict(train=2), 'train is 1, not 2'),
-    (dict(val=2), 'val is 1, not 2'),
-    (dict(size=(64, 65)), r'size is \[64, 64\], not \[64, 65\]'),
-    (dict(seed=6), 'seed is 5, not 6'),
-])
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        (dict(train=2), 'train is 1, not 2'),
+        (dict(val=2), 'val is 1, not 2'),
+        (dict(size=(64, 65)), r'size is \[64, 64\], not \[64, 65\]'),
+        (dict(seed=6), 'seed is 5, not 6'),
+    ],
+)
 def test_other_parameters_are_named_and_forced(fresh, change, message):
     before = _hashes(fresh)
     with pytest.raises(ValueError, match=f'{message}.*--force'):
@@ -292,8 +312,14 @@ def test_other_parameters_are_named_and_forced(fresh, change, message):
     assert sorted(os.listdir(fresh.parent)) == ['.digit_scenes.lock', 'digit_scenes']
 
 
-@pytest.mark.parametrize('name', ['images/training/000001.png', 'annotations/validation/000001.png',
-                                  'annotations/instances_train.json'])
+@pytest.mark.parametrize(
+    'name',
+    [
+        'images/training/000001.png',
+        'annotations/validation/000001.png',
+        'annotations/instances_train.json',
+    ],
+)
 def test_one_flipped_byte_is_found(fresh, name):
     before = _hashes(fresh)
     content = bytearray((fresh / name).read_bytes())
@@ -374,11 +400,16 @@ def test_failed_exchange_keeps_the_old_data(fresh, monkeypatch):
 
 def test_killed_run_is_cleaned_up_by_the_next(tmp_path):
     root = tmp_path / 'digit_scenes'
-    script = ('import os, signal; from attnpool_backbones.datasets import digit_scenes\n'
-              f'digit_scenes.generate({str(root)!r}, 3, 1, 64, '
-              'progress=lambda *step: os.kill(os.getpid(), signal.SIGKILL))')
-    killed = subprocess.run([sys.executable, '-c', script], cwd=REPOSITORY,
-                            env={**os.environ, 'PYTHONPATH': str(REPOSITORY)})
+    script = (
+        'import os, signal; from attnpool_backbones.datasets import digit_scenes\n'
+        f'digit_scenes.generate({str(root)!r}, 3, 1, 64, '
+        'progress=lambda *step: os.kill(os.getpid(), signal.SIGKILL))'
+    )
+    killed = subprocess.run(
+        [sys.executable, '-c', script],
+        cwd=REPOSITORY,
+        env={**os.environ, 'PYTHONPATH': str(REPOSITORY)},
+    )
     assert killed.returncode == -9
     assert not root.exists()
     assert any('.partial-' in name for name in os.listdir(tmp_path))
@@ -403,9 +434,12 @@ def test_progress_counts_all_scenes(tmp_path):
 def test_manifest_tells_what_is_there(data):
     manifest = json.loads((data / 'digit_scenes.json').read_text())
     assert {key: manifest[key] for key in ('train', 'val', 'size', 'seed')} == {
-        **PARAMETERS, 'size': [96, 80]}
-    assert manifest['files'] == {name: digest for name, digest in _hashes(data).items()
-                                 if name != 'digit_scenes.json'}
+        **PARAMETERS,
+        'size': [96, 80],
+    }
+    assert manifest['files'] == {
+        name: digest for name, digest in _hashes(data).items() if name != 'digit_scenes.json'
+    }
 
 
 def _command_line(monkeypatch, *arguments: str) -> None:
@@ -429,10 +463,17 @@ def test_command_line(monkeypatch, tmp_path, capsys):
 
 
 def test_importing_the_data_set_imports_no_heavy_library():
-    script = ('import sys, attnpool_backbones.datasets.digit_scenes\n'
-              'print([m for m in ("mmdet", "mmseg", "sklearn", "pycocotools") '
-              'if m in sys.modules])')
-    output = subprocess.run([sys.executable, '-c', script], cwd=REPOSITORY, check=True, text=True,
-                            env={**os.environ, 'PYTHONPATH': str(REPOSITORY)},
-                            stdout=subprocess.PIPE).stdout
+    script = (
+        'import sys, attnpool_backbones.datasets.digit_scenes\n'
+        'print([m for m in ("mmdet", "mmseg", "sklearn", "pycocotools") '
+        'if m in sys.modules])'
+    )
+    output = subprocess.run(
+        [sys.executable, '-c', script],
+        cwd=REPOSITORY,
+        check=True,
+        text=True,
+        env={**os.environ, 'PYTHONPATH': str(REPOSITORY)},
+        stdout=subprocess.PIPE,
+    ).stdout
     assert output.strip() == '[]'

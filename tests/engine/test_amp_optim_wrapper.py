@@ -30,8 +30,10 @@ def test_layers_run_in_bfloat16_and_operators_in_float32() -> None:
         output = model(torch.ones(1, 3))
     assert output.dtype == torch.bfloat16
     wrapper.update_params(output.float().sum())
-    assert all(p.dtype == torch.float32 and p.grad is None or p.grad.dtype == torch.float32
-               for p in model.parameters())
+    assert all(
+        p.dtype == torch.float32 and p.grad is None or p.grad.dtype == torch.float32
+        for p in model.parameters()
+    )
 
 
 def test_nothing_is_left_behind() -> None:

@@ -35,8 +35,11 @@ def run(folder: Path, **checkpoint: object) -> object:
 def test_same_files_as_mmengine(tmp_path: Path) -> None:
     run(tmp_path / 'ours', max_keep_ckpts=2)
     run(tmp_path / 'theirs', max_keep_ckpts=2, type='CheckpointHook')
-    assert files(tmp_path / 'ours') == files(tmp_path / 'theirs') == [
-        'epoch_3.pth', 'epoch_4.pth', 'last_checkpoint']
+    assert (
+        files(tmp_path / 'ours')
+        == files(tmp_path / 'theirs')
+        == ['epoch_3.pth', 'epoch_4.pth', 'last_checkpoint']
+    )
     last = (tmp_path / 'ours' / 'last_checkpoint').read_text()
     assert last == str(tmp_path / 'ours' / 'epoch_4.pth')
     mode = (tmp_path / 'theirs' / 'epoch_4.pth').stat().st_mode
@@ -61,8 +64,9 @@ def test_killed_while_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert find_resumable_checkpoint(str(tmp_path)) == str(tmp_path / 'epoch_2.pth')
 
 
-def test_old_checkpoint_goes_after_the_new_one_came(tmp_path: Path,
-                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+def test_old_checkpoint_goes_after_the_new_one_came(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     remove = atomic_files.AtomicLocalBackend.remove
     present = []
 
@@ -85,8 +89,9 @@ def test_stale_files_are_removed(tmp_path: Path) -> None:
     assert remove_stale_files(tmp_path / 'missing') == []
 
 
-def test_write_atomically_keeps_the_old_file(tmp_path: Path,
-                                             monkeypatch: pytest.MonkeyPatch) -> None:
+def test_write_atomically_keeps_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / 'folder' / 'file'
     write_atomically(b'old', path)
 
@@ -101,7 +106,7 @@ def test_write_atomically_keeps_the_old_file(tmp_path: Path,
 
 def test_published_keys(tmp_path: Path) -> None:
     run(tmp_path, published_keys=['meta', 'state_dict'])
-    published, = tmp_path.glob('epoch_4-*.pth')
+    (published,) = tmp_path.glob('epoch_4-*.pth')
     assert set(torch.load(published, weights_only=True)) == {'meta', 'state_dict'}
 
 
@@ -132,8 +137,9 @@ def test_save_best(save_best: object, tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_best_that_is_written_again_is_kept(tmp_path: Path) -> None:
-    runner = make_runner('checkpoint', make_config(
-        tmp_path, checkpoint=dict(save_best='score', rule='greater')))
+    runner = make_runner(
+        'checkpoint', make_config(tmp_path, checkpoint=dict(save_best='score', rule='greater'))
+    )
     runner.train()
     hook = next(hook for hook in runner.hooks if type(hook).__name__ == 'SafeCheckpointHook')
     for score in (0.1, 0.2):
@@ -164,7 +170,8 @@ def test_moved_work_dir(tmp_path: Path) -> None:
     run(tmp_path / 'here')
     (tmp_path / 'here').rename(tmp_path / 'there')
     assert find_resumable_checkpoint(str(tmp_path / 'there')) == str(
-        tmp_path / 'there' / 'epoch_4.pth')
+        tmp_path / 'there' / 'epoch_4.pth'
+    )
 
 
 def test_nothing_to_resume(tmp_path: Path) -> None:

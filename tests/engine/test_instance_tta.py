@@ -21,16 +21,21 @@ class Detector(torch.nn.Module):
         raise NotImplementedError
 
 
-def view(boxes: list, scores: list, labels: list, direction: str | None = None,
-         with_masks: bool = True) -> DetDataSample:
+def view(
+    boxes: list, scores: list, labels: list, direction: str | None = None, with_masks: bool = True
+) -> DetDataSample:
     """A prediction whose masks fill their boxes, as seen in a flipped image."""
     corners = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
-    instances = InstanceData(bboxes=corners, scores=torch.tensor(scores),
-                             labels=torch.tensor(labels, dtype=torch.long))
+    instances = InstanceData(
+        bboxes=corners, scores=torch.tensor(scores), labels=torch.tensor(labels, dtype=torch.long)
+    )
     if with_masks:
         instances.masks = filled(corners)
-    sample = DetDataSample(metainfo=dict(ori_shape=(HEIGHT, WIDTH), flip=direction is not None,
-                                         flip_direction=direction))
+    sample = DetDataSample(
+        metainfo=dict(
+            ori_shape=(HEIGHT, WIDTH), flip=direction is not None, flip_direction=direction
+        )
+    )
     sample.pred_instances = instances
     return sample
 
@@ -43,16 +48,21 @@ def filled(boxes: torch.Tensor) -> torch.Tensor:
 
 
 def merge(*views: DetDataSample, limit: int = 10) -> InstanceData:
-    model = InstanceTTAModel(module=Detector(), tta_cfg=ConfigDict(
-        nms=dict(type='nms', iou_threshold=0.5), max_per_img=limit))
+    model = InstanceTTAModel(
+        module=Detector(),
+        tta_cfg=ConfigDict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=limit),
+    )
     return model.merge_preds([list(views)])[0].pred_instances
 
 
-@pytest.mark.parametrize(('direction', 'flipped'), [
-    ('horizontal', [20, 4, 28, 10]),
-    ('vertical', [2, 10, 10, 16]),
-    ('diagonal', [20, 10, 28, 16]),
-])
+@pytest.mark.parametrize(
+    ('direction', 'flipped'),
+    [
+        ('horizontal', [20, 4, 28, 10]),
+        ('vertical', [2, 10, 10, 16]),
+        ('diagonal', [20, 10, 28, 16]),
+    ],
+)
 def test_flipped_instances_come_back(direction: str, flipped: list) -> None:
     box = [2, 4, 10, 10]
     merged = merge(view([box], [0.6], [3]), view([flipped], [0.9], [3], direction))
@@ -78,6 +88,8 @@ def test_nothing_found() -> None:
 
 def test_without_masks() -> None:
     box = [2, 4, 10, 10]
-    merged = merge(view([box], [0.6], [3], with_masks=False),
-                   view([[20, 4, 28, 10]], [0.9], [3], 'horizontal', with_masks=False))
+    merged = merge(
+        view([box], [0.6], [3], with_masks=False),
+        view([[20, 4, 28, 10]], [0.9], [3], 'horizontal', with_masks=False),
+    )
     assert merged.bboxes.tolist() == [box] and 'masks' not in merged

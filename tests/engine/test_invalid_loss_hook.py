@@ -12,7 +12,7 @@ HOOK = dict(type='attnpool_backbones.InvalidLossHook')
 
 
 def test_names_iteration_and_losses(tmp_path: Path) -> None:
-    runner = make_runner('invalid', make_config(tmp_path, hooks=(HOOK, ), nan_at=12))
+    runner = make_runner('invalid', make_config(tmp_path, hooks=(HOOK,), nan_at=12))
     message = r'iteration 12 \(epoch 2\): .*loss_square \d.*loss_size nan'
     with pytest.raises(InvalidLossError, match=message):
         runner.train()
@@ -21,13 +21,13 @@ def test_names_iteration_and_losses(tmp_path: Path) -> None:
 
 def test_interval(tmp_path: Path) -> None:
     hook = dict(HOOK, interval=5)
-    runner = make_runner('invalid', make_config(tmp_path, hooks=(hook, ), nan_at=12))
+    runner = make_runner('invalid', make_config(tmp_path, hooks=(hook,), nan_at=12))
     with pytest.raises(InvalidLossError, match='iteration 15 '):
         runner.train()
 
 
 def test_finite_training_ends(tmp_path: Path) -> None:
-    runner = make_runner('invalid', make_config(tmp_path, hooks=(HOOK, )))
+    runner = make_runner('invalid', make_config(tmp_path, hooks=(HOOK,)))
     runner.train()
     assert (tmp_path / 'epoch_4.pth').exists()
 

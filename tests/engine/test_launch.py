@@ -20,11 +20,17 @@ no_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason='is about machine
 
 @no_cuda
 def test_amp_on_the_cpu() -> None:
-    cfg = Config(dict(optim_wrapper=dict(type='AmpOptimWrapper', loss_scale='dynamic',
-                                         optimizer=dict(type='SGD'))))
+    cfg = Config(
+        dict(
+            optim_wrapper=dict(
+                type='AmpOptimWrapper', loss_scale='dynamic', optimizer=dict(type='SGD')
+            )
+        )
+    )
     launch.enable_amp(cfg)
-    assert dict(cfg.optim_wrapper) == dict(type='attnpool_backbones.CPUAmpOptimWrapper',
-                                           optimizer=dict(type='SGD'))
+    assert dict(cfg.optim_wrapper) == dict(
+        type='attnpool_backbones.CPUAmpOptimWrapper', optimizer=dict(type='SGD')
+    )
 
 
 def test_amp_on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,9 +57,15 @@ def test_auto_scale_lr_needs_a_batch_size(present: dict | None) -> None:
 
 
 def test_sync_norms_are_replaced_everywhere() -> None:
-    model = Config(dict(model=dict(
-        neck=[dict(type='FPN', norm_cfg=dict(type='SyncBN', requires_grad=True))],
-        head=dict(norm_cfg=dict(type='MMSyncBN')), norm_cfg=dict(type='GN')))).model
+    model = Config(
+        dict(
+            model=dict(
+                neck=[dict(type='FPN', norm_cfg=dict(type='SyncBN', requires_grad=True))],
+                head=dict(norm_cfg=dict(type='MMSyncBN')),
+                norm_cfg=dict(type='GN'),
+            )
+        )
+    ).model
     plain = launch.without_sync_norm(model)
     assert plain.neck[0].norm_cfg == dict(type='BN', requires_grad=True)
     assert (plain.head.norm_cfg.type, plain.norm_cfg.type) == ('BN', 'GN')
@@ -61,10 +73,12 @@ def test_sync_norms_are_replaced_everywhere() -> None:
 
 
 @no_cuda
-@pytest.mark.parametrize(('launcher', 'message'), [('slurm', 'needs CUDA'),
-                                                   ('pytorch', 'torchrun.*RANK')])
-def test_launchers_without_cuda(launcher: str, message: str,
-                                monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ('launcher', 'message'), [('slurm', 'needs CUDA'), ('pytorch', 'torchrun.*RANK')]
+)
+def test_launchers_without_cuda(
+    launcher: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(PreflightError, match=message):
@@ -121,8 +135,9 @@ def test_pictures(task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_tta_of_segmentation_needs_a_pipeline() -> None:
-    cfg = Config(dict(model=dict(type='EncoderDecoder'),
-                      test_dataloader=dict(dataset=dict(pipeline=[]))))
+    cfg = Config(
+        dict(model=dict(type='EncoderDecoder'), test_dataloader=dict(dataset=dict(pipeline=[])))
+    )
     with pytest.raises(PreflightError, match='no tta_pipeline'):
         launch.enable_tta(cfg, 'mmseg')
     cfg.tta_pipeline = [dict(type='TestTimeAug')]
@@ -134,8 +149,14 @@ def test_tta_of_segmentation_needs_a_pipeline() -> None:
 def test_tta_of_detection_flips_by_default() -> None:
     pytest.importorskip('mmdet')
     pipeline = [dict(type='LoadImageFromFile'), dict(type='PackDetInputs', meta_keys=('img_id',))]
-    cfg = Config(dict(model=dict(type='MaskRCNN'), test_dataloader=dict(
-        dataset=dict(type='RepeatDataset', dataset=dict(pipeline=pipeline)))))
+    cfg = Config(
+        dict(
+            model=dict(type='MaskRCNN'),
+            test_dataloader=dict(
+                dataset=dict(type='RepeatDataset', dataset=dict(pipeline=pipeline))
+            ),
+        )
+    )
     launch.enable_tta(cfg, 'mmdet')
     load, augment = cfg.test_dataloader.dataset.dataset.pipeline
     flips, (packing,) = augment.transforms
@@ -173,10 +194,20 @@ leave_group()
 def test_two_cpu_processes(tmp_path: Path, repo_root: Path) -> None:
     (tmp_path / 'script.py').write_text(SCRIPT)
     done = subprocess.run(
-        [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=2',
-         str(tmp_path / 'script.py'), str(tmp_path / 'run')],
+        [
+            sys.executable,
+            '-m',
+            'torch.distributed.run',
+            '--standalone',
+            '--nproc-per-node=2',
+            str(tmp_path / 'script.py'),
+            str(tmp_path / 'run'),
+        ],
         env=dict(os.environ, PYTHONPATH=str(repo_root), OMP_NUM_THREADS='1'),
-        capture_output=True, text=True, timeout=300)
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     register_safe_globals()
     checkpoint = torch.load(tmp_path / 'run' / 'epoch_4.pth', weights_only=True)

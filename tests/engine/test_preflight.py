@@ -14,10 +14,17 @@ from attnpool_backbones.engine.preflight import (
     recognise_task,
 )
 
-COCO = dict(type='CocoDataset', data_root='data/coco/', data_prefix=dict(img='val2017/'),
-            ann_file='annotations/instances_val2017.json')
-ADE = dict(type='ADE20KDataset', data_root='data/ade/ADEChallengeData2016',
-           data_prefix=dict(img_path='images/training', seg_map_path='annotations/training'))
+COCO = dict(
+    type='CocoDataset',
+    data_root='data/coco/',
+    data_prefix=dict(img='val2017/'),
+    ann_file='annotations/instances_val2017.json',
+)
+ADE = dict(
+    type='ADE20KDataset',
+    data_root='data/ade/ADEChallengeData2016',
+    data_prefix=dict(img_path='images/training', seg_map_path='annotations/training'),
+)
 DIGITS = dict(type='CocoDataset', data_root='data/digit_scenes', ann_file='annotations/a.json')
 
 
@@ -25,16 +32,28 @@ def config(dataset: dict, split: str = 'train', **settings: object) -> Config:
     return Config({f'{split}_dataloader': dict(dataset=dataset), **settings})
 
 
-@pytest.mark.parametrize(('dataset', 'hint', 'paths'), [
-    (COCO, 'https://cocodataset.org', ['data/coco/annotations/instances_val2017.json',
-                                       'data/coco/val2017']),
-    (ADE, 'sceneparsing.csail.mit.edu', ['data/ade/ADEChallengeData2016/images/training',
-                                         'data/ade/ADEChallengeData2016/annotations/training']),
-    (DIGITS, 'make_digit_scenes.py', ['data/digit_scenes/annotations/a.json']),
-])
+@pytest.mark.parametrize(
+    ('dataset', 'hint', 'paths'),
+    [
+        (
+            COCO,
+            'https://cocodataset.org',
+            ['data/coco/annotations/instances_val2017.json', 'data/coco/val2017'],
+        ),
+        (
+            ADE,
+            'sceneparsing.csail.mit.edu',
+            [
+                'data/ade/ADEChallengeData2016/images/training',
+                'data/ade/ADEChallengeData2016/annotations/training',
+            ],
+        ),
+        (DIGITS, 'make_digit_scenes.py', ['data/digit_scenes/annotations/a.json']),
+    ],
+)
 def test_missing_data_is_named_with_its_source(
-        dataset: dict, hint: str, paths: list[str], tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset: dict, hint: str, paths: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # the folder's name must not decide about the hint
     folder = tmp_path / 'coco_digit_ADE20K'
     folder.mkdir()
@@ -54,14 +73,18 @@ def test_wrappers_lists_and_evaluators() -> None:
     assert list(dataset_paths(remote)) == []
     old_style = dict(type='CocoDataset', data_root='root', data_prefix='images')
     assert [path for *_, path in dataset_paths(old_style)] == ['root/images']
-    cfg = config(dict(type='CocoDataset'), 'val', val_evaluator=[
-        dict(type='CocoMetric', ann_file='nowhere.json'), dict(type='Other')])
+    cfg = config(
+        dict(type='CocoDataset'),
+        'val',
+        val_evaluator=[dict(type='CocoMetric', ann_file='nowhere.json'), dict(type='Other')],
+    )
     with pytest.raises(PreflightError, match='nowhere.json .val CocoMetric.ann_file'):
         check_config(cfg, splits=('val',), pretrained=False)
 
 
-def test_only_the_splits_that_are_read_matter(tmp_path: Path,
-                                              monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_splits_that_are_read_matter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     check_config(config(COCO, 'train'), splits=('test',), pretrained=True)
 
@@ -76,9 +99,17 @@ def test_empty_folder(tmp_path: Path) -> None:
 
 
 def test_pretrained_files(tmp_path: Path) -> None:
-    model = dict(backbone=dict(init_cfg=dict(type='Pretrained', checkpoint='missing.pth')),
-                 heads=[dict(init_cfg=[dict(type='Pretrained', checkpoint='https://x.org/a.pth'),
-                                       dict(type='Normal', std=0.1)])])
+    model = dict(
+        backbone=dict(init_cfg=dict(type='Pretrained', checkpoint='missing.pth')),
+        heads=[
+            dict(
+                init_cfg=[
+                    dict(type='Pretrained', checkpoint='https://x.org/a.pth'),
+                    dict(type='Normal', std=0.1),
+                ]
+            )
+        ],
+    )
     assert list(pretrained_files(model)) == ['missing.pth']
     with pytest.raises(PreflightError, match='missing.pth'):
         check_config(Config(dict(model=model)), splits=(), pretrained=True)

@@ -60,7 +60,7 @@ SETTINGS = {
 
 @pytest.mark.parametrize('name', SETTINGS)
 def test_resumed_equals_uninterrupted(name: str, tmp_path: Path) -> None:
-    settings = dict(hooks=(HOOK, ), seed=None if name == 'epochs' else 3, **SETTINGS[name])
+    settings = dict(hooks=(HOOK,), seed=None if name == 'epochs' else 3, **SETTINGS[name])
     killed = train(tmp_path, stop=ITERS // 2 + 2, **settings)
     resumed = train(tmp_path, resume=True, **settings)
     if settings['seed'] is None:
@@ -73,13 +73,15 @@ def test_resumed_equals_uninterrupted(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize('by_epoch', [True, False])
 def test_number_of_workers_does_not_matter(by_epoch: bool, tmp_path: Path) -> None:
-    one, two = (train(tmp_path / str(workers), hooks=(HOOK, ), by_epoch=by_epoch, workers=workers)
-                for workers in (0, 2))
+    one, two = (
+        train(tmp_path / str(workers), hooks=(HOOK,), by_epoch=by_epoch, workers=workers)
+        for workers in (0, 2)
+    )
     assert all(torch.equal(one[key], two[key]) for key in one)
 
 
 def test_seed_matters(tmp_path: Path) -> None:
-    one, two = (train(tmp_path / str(seed), hooks=(HOOK, ), seed=seed) for seed in (1, 2))
+    one, two = (train(tmp_path / str(seed), hooks=(HOOK,), seed=seed) for seed in (1, 2))
     assert not torch.equal(one['layer.weight'], two['layer.weight'])
 
 
@@ -91,7 +93,7 @@ def test_without_the_hook_resuming_differs(tmp_path: Path) -> None:
 
 
 def test_mmengines_iteration_loop_is_warned_about(tmp_path: Path) -> None:
-    cfg = make_config(tmp_path, by_epoch=False, hooks=(HOOK, ))
+    cfg = make_config(tmp_path, by_epoch=False, hooks=(HOOK,))
     cfg.train_cfg.type = 'IterBasedTrainLoop'
     runner = make_runner('random_state', cfg)
     messages = []
@@ -108,7 +110,7 @@ def test_epochs_have_different_noise(tmp_path: Path) -> None:
         def before_train_iter(self, runner: object, batch_idx: int, data_batch: dict) -> None:
             seen.extend(x[1].item() for x in data_batch['inputs'])
 
-    runner = make_runner('random_state', make_config(tmp_path, hooks=(HOOK, ), workers=2))
+    runner = make_runner('random_state', make_config(tmp_path, hooks=(HOOK,), workers=2))
     runner.register_hook(Record())
     runner.train()
     assert len(set(seen)) == len(seen) == ITERS * 2 and EPOCHS > 1

@@ -20,7 +20,7 @@ RUN_NUMBERS = itertools.count()
 class NoisyPoints(Dataset):
     """Points on a line; every look at one adds noise from all three generators."""
 
-    metainfo = dict(classes=('point', ))
+    metainfo = dict(classes=('point',))
 
     def __len__(self) -> int:
         return SAMPLES
@@ -59,9 +59,16 @@ def register() -> None:
 register()
 
 
-def make_config(work_dir: str, by_epoch: bool = True, workers: int = 0, persistent: bool = False,
-                hooks: tuple = (), checkpoint: dict | None = None, nan_at: int | None = None,
-                seed: int | None = 3) -> Config:
+def make_config(
+    work_dir: str,
+    by_epoch: bool = True,
+    workers: int = 0,
+    persistent: bool = False,
+    hooks: tuple = (),
+    checkpoint: dict | None = None,
+    nan_at: int | None = None,
+    seed: int | None = 3,
+) -> Config:
     """Config of the tiny training.
 
     Args:
@@ -78,26 +85,40 @@ def make_config(work_dir: str, by_epoch: bool = True, workers: int = 0, persiste
         Config: Ready for ``Runner.from_cfg``.
     """
     step = SAMPLES // BATCH
-    train_cfg = (dict(type='EpochBasedTrainLoop', max_epochs=EPOCHS) if by_epoch else
-                 dict(type='attnpool_backbones.ResumableIterBasedTrainLoop', max_iters=ITERS))
-    saving = dict(type='attnpool_backbones.SafeCheckpointHook', by_epoch=by_epoch,
-                  interval=1 if by_epoch else step)
-    return Config(dict(
-        model=dict(type='Regression', nan_at=nan_at),
-        work_dir=str(work_dir),
-        train_dataloader=dict(
-            dataset=dict(type='NoisyPoints'), batch_size=BATCH, num_workers=workers,
-            persistent_workers=persistent,
-            sampler=dict(type='DefaultSampler' if by_epoch else 'InfiniteSampler', shuffle=True)),
-        train_cfg=train_cfg,
-        optim_wrapper=dict(optimizer=dict(type='AdamW', lr=0.05)),
-        param_scheduler=[dict(type='LinearLR', start_factor=0.1, by_epoch=False, end=ITERS)],
-        default_hooks=dict(checkpoint={**saving, **(checkpoint or {})}),
-        custom_hooks=list(hooks),
-        randomness=dict(seed=seed),
-        log_processor=dict(by_epoch=by_epoch),
-        log_level='WARNING',
-        default_scope='mmengine'))
+    train_cfg = (
+        dict(type='EpochBasedTrainLoop', max_epochs=EPOCHS)
+        if by_epoch
+        else dict(type='attnpool_backbones.ResumableIterBasedTrainLoop', max_iters=ITERS)
+    )
+    saving = dict(
+        type='attnpool_backbones.SafeCheckpointHook',
+        by_epoch=by_epoch,
+        interval=1 if by_epoch else step,
+    )
+    return Config(
+        dict(
+            model=dict(type='Regression', nan_at=nan_at),
+            work_dir=str(work_dir),
+            train_dataloader=dict(
+                dataset=dict(type='NoisyPoints'),
+                batch_size=BATCH,
+                num_workers=workers,
+                persistent_workers=persistent,
+                sampler=dict(
+                    type='DefaultSampler' if by_epoch else 'InfiniteSampler', shuffle=True
+                ),
+            ),
+            train_cfg=train_cfg,
+            optim_wrapper=dict(optimizer=dict(type='AdamW', lr=0.05)),
+            param_scheduler=[dict(type='LinearLR', start_factor=0.1, by_epoch=False, end=ITERS)],
+            default_hooks=dict(checkpoint={**saving, **(checkpoint or {})}),
+            custom_hooks=list(hooks),
+            randomness=dict(seed=seed),
+            log_processor=dict(by_epoch=by_epoch),
+            log_level='WARNING',
+            default_scope='mmengine',
+        )
+    )
 
 
 def make_runner(name: str, cfg: Config) -> Runner:

@@ -20,9 +20,9 @@ def random_maps(blocks, dtype=torch.float64):
 @pytest.mark.parametrize('chunk_rows', [1, 3, 64])
 def test_equals_the_plain_formula(chunk_rows):
     maps = random_maps(5)
-    loss = MODELS.build(
-        dict(type='AttentionSimilarityLoss', num_pairs=3, chunk_rows=chunk_rows)
-    )(maps)
+    loss = MODELS.build(dict(type='AttentionSimilarityLoss', num_pairs=3, chunk_rows=chunk_rows))(
+        maps
+    )
     whole = [m.mixed() for m in maps[:4]]
     pairs = [F.cosine_similarity(whole[i], whole[i + 1], dim=1).mean() for i in range(3)]
     expected = 0.1 / 3 * sum(pairs)

@@ -23,6 +23,7 @@ def plain_covariance(q, k):
 
 def inputs(batch, heads, queries, keys, width, dtype=torch.float32):
     """Returns q, k, v, matrix and offset; heads behind tokens in memory, as a projection gives."""
+
     def tokens(number):
         return torch.randn(batch, number, heads, width, dtype=dtype).transpose(1, 2)
 

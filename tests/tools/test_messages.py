@@ -20,27 +20,60 @@ DIGITS = 'configs/patchconvnet/mask-rcnn_patchconvnet-nano_slim-fpn_digit-scenes
 # tool, arguments with {root} for the clone, what the message says
 CASES = {
     'no_config': ('train', ['configs/nothing.py'], ['config not found', 'configs/nothing.py']),
-    'typing_error': ('train', ['{root}/' + DETECTION.replace('_ms-3x', '_3x')],
-                     ['Did you mean', Path(DETECTION).name]),
-    'no_coco': ('train', ['{root}/' + DETECTION],
-                ['data/coco/annotations/instances_train2017.json', 'data/coco/val2017',
-                 'https://cocodataset.org']),
-    'no_ade': ('train', ['{root}/' + SEGMENTATION],
-               ['data/ade/ADEChallengeData2016/images/training', 'http://sceneparsing']),
+    'typing_error': (
+        'train',
+        ['{root}/' + DETECTION.replace('_ms-3x', '_3x')],
+        ['Did you mean', Path(DETECTION).name],
+    ),
+    'no_coco': (
+        'train',
+        ['{root}/' + DETECTION],
+        [
+            'data/coco/annotations/instances_train2017.json',
+            'data/coco/val2017',
+            'https://cocodataset.org',
+        ],
+    ),
+    'no_ade': (
+        'train',
+        ['{root}/' + SEGMENTATION],
+        ['data/ade/ADEChallengeData2016/images/training', 'http://sceneparsing'],
+    ),
     'no_scenes': ('train', ['{root}/' + DIGITS], ['data/digit_scenes', 'make_digit_scenes.py']),
-    'no_resumed_checkpoint': ('train', ['{root}/' + DETECTION, '--resume', 'old/epoch_1.pth'],
-                              ['checkpoint not found', 'old/epoch_1.pth']),
-    'no_pretrained': ('train', ['{root}/' + DETECTION, '--cfg-options',
-                                'model.backbone.init_cfg.checkpoint=weights/s60.pth'],
-                      ['init_cfg', 'weights/s60.pth', 'data/coco']),
-    'option_without_value': ('train', ['{root}/' + DETECTION, '--cfg-options', 'optimizer'],
-                             ["'optimizer' is not of the form key=value"]),
-    'option_without_key': ('test', ['{root}/' + DETECTION, 'a.pth', '--cfg-options', 'a..b=1'],
-                           ["'a..b=1' is not of the form key=value"]),
-    'no_checkpoint': ('test', ['{root}/' + DETECTION, 'work_dirs/run/epoch_36.pth'],
-                      ['checkpoint not found', 'work_dirs/run/epoch_36.pth']),
-    'test_without_data': ('test', ['{root}/' + SEGMENTATION, 'here.pth'],
-                          ['ADEChallengeData2016/images/validation']),
+    'no_resumed_checkpoint': (
+        'train',
+        ['{root}/' + DETECTION, '--resume', 'old/epoch_1.pth'],
+        ['checkpoint not found', 'old/epoch_1.pth'],
+    ),
+    'no_pretrained': (
+        'train',
+        [
+            '{root}/' + DETECTION,
+            '--cfg-options',
+            'model.backbone.init_cfg.checkpoint=weights/s60.pth',
+        ],
+        ['init_cfg', 'weights/s60.pth', 'data/coco'],
+    ),
+    'option_without_value': (
+        'train',
+        ['{root}/' + DETECTION, '--cfg-options', 'optimizer'],
+        ["'optimizer' is not of the form key=value"],
+    ),
+    'option_without_key': (
+        'test',
+        ['{root}/' + DETECTION, 'a.pth', '--cfg-options', 'a..b=1'],
+        ["'a..b=1' is not of the form key=value"],
+    ),
+    'no_checkpoint': (
+        'test',
+        ['{root}/' + DETECTION, 'work_dirs/run/epoch_36.pth'],
+        ['checkpoint not found', 'work_dirs/run/epoch_36.pth'],
+    ),
+    'test_without_data': (
+        'test',
+        ['{root}/' + SEGMENTATION, 'here.pth'],
+        ['ADEChallengeData2016/images/validation'],
+    ),
 }
 
 
@@ -52,8 +85,13 @@ def load_main(tool: str, root: Path) -> object:
 
 
 @pytest.mark.parametrize('name', CASES)
-def test_message(name: str, tmp_path: Path, repo_root: Path, monkeypatch: pytest.MonkeyPatch,
-                 capsys: pytest.CaptureFixture) -> None:
+def test_message(
+    name: str,
+    tmp_path: Path,
+    repo_root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
     tool, arguments, parts = CASES[name]
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'here.pth').touch()
@@ -72,20 +110,32 @@ def test_message(name: str, tmp_path: Path, repo_root: Path, monkeypatch: pytest
     assert [path.name for path in tmp_path.iterdir()] == ['here.pth']
 
 
-@pytest.mark.parametrize(('tool', 'arguments'), [
-    ('train.py', [DETECTION]), ('test.py', [SEGMENTATION, 'missing.pth'])])
+@pytest.mark.parametrize(
+    ('tool', 'arguments'), [('train.py', [DETECTION]), ('test.py', [SEGMENTATION, 'missing.pth'])]
+)
 def test_as_a_command(tool: str, arguments: list[str], tmp_path: Path, repo_root: Path) -> None:
     done = subprocess.run(
-        [sys.executable, str(repo_root / 'tools' / tool), str(repo_root / arguments[0]),
-         *arguments[1:]], cwd=tmp_path, capture_output=True, text=True, timeout=300,
-        env=dict(os.environ, PYTHONPATH=str(repo_root), OMP_NUM_THREADS='1'))
+        [
+            sys.executable,
+            str(repo_root / 'tools' / tool),
+            str(repo_root / arguments[0]),
+            *arguments[1:],
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=dict(os.environ, PYTHONPATH=str(repo_root), OMP_NUM_THREADS='1'),
+    )
     assert done.returncode == 2
     assert 'Traceback' not in done.stderr and str(tmp_path) in done.stderr
 
 
-@pytest.mark.parametrize('script', ['dist_train.sh', 'dist_test.sh', 'slurm_train.sh',
-                                    'slurm_test.sh'])
+@pytest.mark.parametrize(
+    'script', ['dist_train.sh', 'dist_test.sh', 'slurm_train.sh', 'slurm_test.sh']
+)
 def test_shell_scripts_tell_their_usage(script: str, repo_root: Path) -> None:
-    done = subprocess.run(['bash', str(repo_root / 'tools' / script), 'config.py'],
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        ['bash', str(repo_root / 'tools' / script), 'config.py'], capture_output=True, text=True
+    )
     assert done.returncode == 2 and 'usage:' in done.stderr

@@ -2,6 +2,7 @@
 
 An existing folder with the same parameters is verified and kept.
 """
+
 import argparse
 
 from rich.console import Console
@@ -13,24 +14,46 @@ from attnpool_backbones.datasets import digit_scenes
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--out-dir', default='data/digit_scenes', help='default: %(default)s')
-    parser.add_argument('--train', type=int, default=digit_scenes.TRAIN,
-                        help='number of training scenes, default: %(default)s')
-    parser.add_argument('--val', type=int, default=digit_scenes.VAL,
-                        help='number of validation scenes, default: %(default)s')
-    parser.add_argument('--size', type=int, nargs='+', default=list(digit_scenes.SIZE),
-                        metavar='PIXELS', help='width and height, or one number for both, '
-                        f'at least {digit_scenes.MIN_SIZE}, default: %(default)s')
+    parser.add_argument(
+        '--train',
+        type=int,
+        default=digit_scenes.TRAIN,
+        help='number of training scenes, default: %(default)s',
+    )
+    parser.add_argument(
+        '--val',
+        type=int,
+        default=digit_scenes.VAL,
+        help='number of validation scenes, default: %(default)s',
+    )
+    parser.add_argument(
+        '--size',
+        type=int,
+        nargs='+',
+        default=list(digit_scenes.SIZE),
+        metavar='PIXELS',
+        help='width and height, or one number for both, '
+        f'at least {digit_scenes.MIN_SIZE}, default: %(default)s',
+    )
     parser.add_argument('--seed', type=int, default=0, help='default: %(default)s')
-    parser.add_argument('--force', action='store_true',
-                        help='make it again if it is damaged or has other parameters')
+    parser.add_argument(
+        '--force',
+        action='store_true',
+        help='make it again if it is damaged or has other parameters',
+    )
     return parser.parse_args()
 
 
 def main() -> None:
     args = parse_args()
     size = args.size[0] if len(args.size) == 1 else tuple(args.size)
-    bar = Progress(TextColumn('digit scenes'), BarColumn(), MofNCompleteColumn(),
-                   TimeRemainingColumn(), console=Console(stderr=True))
+    bar = Progress(
+        TextColumn('digit scenes'),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
     task = bar.add_task('', total=None, visible=False)
 
     def show(done: int, total: int) -> None:
@@ -38,16 +61,19 @@ def main() -> None:
 
     try:
         with bar:
-            summary = digit_scenes.generate(args.out_dir, args.train, args.val, size, args.seed,
-                                            args.force, show)
+            summary = digit_scenes.generate(
+                args.out_dir, args.train, args.val, size, args.seed, args.force, show
+            )
     except (ValueError, OSError) as error:
         raise SystemExit(f'make_digit_scenes.py: {error}') from None
     except KeyboardInterrupt:
         raise SystemExit('make_digit_scenes.py: stopped, nothing was written') from None
     state = 'verified' if summary['reused'] else 'written'
     digits = summary['digits']
-    print(f'{args.out_dir}: {state}, {summary["train"]} training scenes with {digits["train"]} '
-          f'digits, {summary["val"]} validation scenes with {digits["val"]} digits')
+    print(
+        f'{args.out_dir}: {state}, {summary["train"]} training scenes with {digits["train"]} '
+        f'digits, {summary["val"]} validation scenes with {digits["val"]} digits'
+    )
 
 
 if __name__ == '__main__':

@@ -13,15 +13,18 @@ from attnpool_backbones.command_line import UserError, run_command
 
 def main() -> None:
     from attnpool_backbones.checkpoints import convert_file
+
     parser = argparse.ArgumentParser(
         description="Writes a published checkpoint under this package's names."
     )
     parser.add_argument('src', help='checkpoint: a file or an address')
     parser.add_argument('dst', help='file to write, .safetensors or .pth')
-    parser.add_argument('--publish', action='store_true',
-                        help="add the first 8 digits of the file's sha256 to its name")
-    parser.add_argument('--ema', action='store_true',
-                        help='take the moving average of the weights')
+    parser.add_argument(
+        '--publish',
+        action='store_true',
+        help="add the first 8 digits of the file's sha256 to its name",
+    )
+    parser.add_argument('--ema', action='store_true', help='take the moving average of the weights')
     args = parser.parse_args()
     try:
         report = convert_file(args.src, args.dst, publish=args.publish, ema=args.ema)

@@ -54,9 +54,7 @@ VARIANTS = [
     Variant(name='coatnet-small-6', config=_config(SMALL_6)),
     Variant(name='coatnet-small-vit', config=_config(SMALL_VIT)),
     Variant(name='coatnet-small-windows', config=_config(SMALL, windows=(None, None, 4, 3))),
-    Variant(
-        name='coatnet-small-early', config=_config(SMALL, out_indices=(0, 2), out_norms=False)
-    ),
+    Variant(name='coatnet-small-early', config=_config(SMALL, out_indices=(0, 2), out_norms=False)),
     Variant(name='coatnet-small-rw', config=_config(SMALL_RW), slow=True),
     *(
         Variant(name=f'coatnet-small-{name}', config=_config(dict(SMALL, **fields)), slow=True)

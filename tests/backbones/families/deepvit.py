@@ -10,9 +10,7 @@ from tests.backbones.cases import Golden, Size, Variant
 
 SMALL = dict(width=96, depth=4, num_heads=4, image_size=64, reattention=(0, 1, 2, 3))
 PLAIN = dict(SMALL, reattention=())
-S_LIKE = dict(
-    SMALL, reattention=(2, 3), scale_maps=True, residual_scale=0.5, cnn_embedding=True
-)
+S_LIKE = dict(SMALL, reattention=(2, 3), scale_maps=True, residual_scale=0.5, cnn_embedding=True)
 
 
 def _config(arch, **options):
