@@ -1,8 +1,7 @@
 """The nano size of every family and of the baselines, trained by one recipe on the digit scenes.
 
 Each backbone learns in a process of its own (so that its memory is its own): crops, then the slim
-Mask R-CNN, then the slim UperNet from the detector's backbone, as in the quickstart but with
-shorter schedules. What is finished is kept; an interrupted benchmark goes on where it was.
+Mask R-CNN, then the slim UperNet from the detector's backbone, as in the quickstart. What is finished is kept; an interrupted benchmark goes on where it was.
 """
 
 import csv
@@ -43,8 +42,6 @@ DETECTION = {
     'coco/segm_mAP': 'segm mAP',
 }
 SEGMENTATION = {'mIoU': 'mIoU'}
-#: Shorter than the quickstart's schedules: eight backbones take their time.
-EPOCHS, ITERATIONS = 3, 200
 #: Column of the table -> key of a row and format.
 COLUMNS = {
     'backbone': ('backbone', '{}'),
@@ -104,15 +101,14 @@ def train_one(name: str, work_dir: Path, tell: Callable[[str], None]) -> None:
     pretrain_backbone(detector, folder / 'pretraining', tell)
     start = dict(type='Pretrained', checkpoint=str(folder / 'pretraining' / 'backbone.pth'))
     detection, runner = train_and_evaluate(
-        f'{name} detection', detector, DETECTION, folder / 'detection', start, tell, EPOCHS
+        f'{name} detection', detector, DETECTION, folder / 'detection', start, tell
     )
     speed = images_per_second(runner)
     last = (folder / 'detection' / 'last_checkpoint').read_text().strip()
     start = dict(type='Pretrained', checkpoint=last, prefix='backbone.')
     segmentation, _ = train_and_evaluate(
-        f'{name} segmentation', segmentor, SEGMENTATION, folder / 'segmentation', start, tell,
-        ITERATIONS,
-    )  # fmt: skip
+        f'{name} segmentation', segmentor, SEGMENTATION, folder / 'segmentation', start, tell
+    )
     row = dict(
         backbone=name,
         **detection.metrics,

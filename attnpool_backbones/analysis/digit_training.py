@@ -135,7 +135,6 @@ def train_and_evaluate(
     folder: Path,
     init_cfg: dict,
     tell: Callable[[str], None],
-    length: int | None = None,
 ) -> tuple[Result, Runner]:
     """Trains a detector or segmentor to the end, or goes on with it, and evaluates it once.
 
@@ -146,7 +145,6 @@ def train_and_evaluate(
         folder: For checkpoints and logs.
         init_cfg: Of the backbone.
         tell: Called with lines of progress.
-        length: Epochs of a detector, iterations of a segmentor, in place of the config's.
 
     Returns:
         The row and the Runner with the trained model in eval mode.
@@ -159,9 +157,6 @@ def train_and_evaluate(
     # The evaluation is a step of its own here.
     cfg.train_cfg.val_interval = 10**9
     cfg.model.backbone.init_cfg = init_cfg
-    if length is not None:
-        unit = 'max_epochs' if 'max_epochs' in cfg.train_cfg else 'max_iters'
-        cfg.train_cfg[unit] = cfg.param_scheduler[-1].end = length
     checkpoint = find_resumable_checkpoint(str(folder))
     cfg.resume, cfg.load_from = checkpoint is not None, checkpoint
 

@@ -1,7 +1,7 @@
 # Minutes on two CPU cores: AdamW, one cosine, batch 8.
 _base_ = '../default_runtime_det.py'
 
-max_epochs = 4
+max_epochs = 3
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=max_epochs)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
