@@ -1,7 +1,8 @@
 """The nano size of every family and of the baselines, trained by one recipe on the digit scenes.
 
 Each backbone learns in a process of its own (so that its memory is its own): crops, then the slim
-Mask R-CNN, then the slim UperNet from the detector's backbone, as in the quickstart. What is finished is kept; an interrupted benchmark goes on where it was.
+Mask R-CNN, then the slim UperNet from the detector's backbone, as in the quickstart. What is
+finished is kept; an interrupted benchmark goes on where it was.
 """
 
 import csv
