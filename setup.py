@@ -18,14 +18,16 @@ DEV = ['hypothesis', 'pre-commit', 'pytest', 'ruff']
 
 
 class BuildWithConfigs(build_py):
-    """Copies the configs into the built package: `attnpool_backbones/configs`."""
+    """Copies `configs` and `model-index.yml`, where mim looks for them, into the built package."""
 
     def run(self):
         super().run()
         if not self.editable_mode:
-            target = Path(self.build_lib, 'attnpool_backbones', 'configs')
+            package = Path(self.build_lib, 'attnpool_backbones')
+            target = package / 'configs'
             shutil.rmtree(target, ignore_errors=True)
             shutil.copytree(ROOT / 'configs', target, ignore=shutil.ignore_patterns('__pycache__'))
+            shutil.copy(ROOT / 'model-index.yml', package)
 
 
 def version() -> str:
