@@ -328,11 +328,17 @@ class AttnResNet(DenseBackbone):
 
     def stem(self, x: Tensor) -> Tensor:
         """Computes what the first stage takes: B, 64, ceil(H / 4), ceil(W / 4)."""
-        return self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        x = self.relu(self.bn1(self.conv1(x)))  # B, C, H/2, W/2
+        if x.device.type == 'cpu' and x.is_contiguous():
+            # torch vectorises this pooling only over channels that lie next to each other.
+            return self.maxpool(x.contiguous(memory_format=torch.channels_last)).contiguous()
+        return self.maxpool(x)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Computes the maps of ``out_indices``; see :meth:`DenseBackbone.forward`."""
         self.check_input(x)
+        if self.arch.attention == 'sge' and x.device.type == 'cpu':
+            x = x.contiguous()  # the layout that SGE is fast with
         x = self.stem(x)  # B, C, H/4, W/4
         outputs = []
         for index, stage in enumerate(self.stages):

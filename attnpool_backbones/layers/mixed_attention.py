@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-CHUNK_ELEMENTS = {'cpu': 2**19, 'cuda': 2**26}
+CHUNK_ELEMENTS = {'cpu': 2**20, 'cuda': 2**26}
 """Map values of a chunk on each device type: on a CPU as many as stay in its caches."""
 
 MIN_CHUNK_ROWS = 32
@@ -86,8 +86,10 @@ def _add_product(total: Tensor, a: Tensor, b: Tensor, scale: float = 1.0) -> Non
 
 def _maps(scratch: _Scratch, q: Tensor, k: Tensor) -> Tensor:
     """Returns softmax(q k^T / sqrt(d)), b, H, R, N, of the rows q b, H, R, d, in a wide type."""
-    scores = _product(scratch, 'work', q, k.mT, q.shape[-1] ** -0.5)
     wide = _wide(q.dtype)
+    # One memory for scores and maps, unless their types differ: caches hold more of the rest.
+    name = 'maps' if wide == q.dtype else 'work'
+    scores = _product(scratch, name, q, k.mT, q.shape[-1] ** -0.5)
     return torch.softmax(scores, -1, dtype=wide, out=scratch('maps', scores.shape, wide))
 
 
@@ -115,7 +117,8 @@ def _mix(scratch: _Scratch, name: str, matrix: Tensor, maps: Tensor) -> Tensor:
 
 def _sum_of_products(a: Tensor, b: Tensor) -> Tensor:
     """Returns the sums over images, rows and columns of a_g * b_h for all pairs of heads, H, H."""
-    return torch.matmul(a.flatten(2), b.flatten(2).mT).sum(0)
+    # Row by row, for a library splits a batch among threads, but not a long inner axis.
+    return torch.matmul(a.transpose(1, 2), b.permute(0, 2, 3, 1)).sum((0, 1))
 
 
 def _inverse_rms(maps: Tensor, eps: float) -> Tensor:

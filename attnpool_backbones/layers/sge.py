@@ -76,6 +76,10 @@ class SGE(nn.Module):
             # The compiler fuses the passes itself.
             y = x * self.gate(x).to(x.dtype).repeat_interleave(x.shape[1] // self.groups, dim=1)
             return y if residual is None else torch.relu(residual + y)
+        if x.device.type == 'cpu' and not x.is_contiguous():
+            # Adjacent channels of few a group make loops too short for a CPU's vectors.
+            y = self(x.contiguous(), None if residual is None else residual.contiguous())
+            return y.contiguous(memory_format=torch.channels_last) if _is_dense(x) else y
         if not _is_dense(x):
             x = x.contiguous()
         if residual is not None and not _same_layout(x, residual):
@@ -135,7 +139,7 @@ def _enhance(
             m = xs_f.mean(dim=2, keepdim=True)
             # The mean of m'x over the positions is m'm.
             mean = m.square().sum(dim=1, keepdim=True)
-            n = torch.baddbmm(mean, m.transpose(1, 2), xs_f, beta=-1)
+            n = torch.bmm(m.transpose(1, 2), xs_f).sub_(mean)
             freedom = n.shape[2] - 1
             if not freedom:
                 n.zero_()  # no deviation; rounding must not pass for one
