@@ -26,7 +26,9 @@ from attnpool_backbones.analysis.digit_training import (
     train_and_evaluate,
 )
 from attnpool_backbones.analysis.generated_section import replace_section
+from attnpool_backbones.analysis.metafiles import record_measurement
 from attnpool_backbones.analysis.model_matrix import COMBINATIONS
+from attnpool_backbones.analysis.zoo_tables import make_outputs
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.engine.atomic_files import write_atomically
 
@@ -58,6 +60,7 @@ COLUMNS = {
     'minutes': ('minutes', '{:.1f}'),
 }
 TIMED_RUNS = 15
+COMMAND = 'python tools/analysis_tools/accuracy_benchmark.py'
 
 
 def run(work_dir: Path, only: Sequence[str], tell: Callable[[str], None]) -> list[dict[str, Any]]:
@@ -192,7 +195,8 @@ def picture(rows: Sequence[dict[str, Any]]) -> bytes:
 
 
 def publish(work_dir: Path, root: Path) -> None:
-    """Puts the table and the picture into the README and ``docs/benchmark``.
+    """Puts the table and the picture into the README and ``docs/benchmark``, the results into the
+    metafiles, and these into the tables of the model zoo.
 
     Args:
         work_dir: Of :func:`run`.
@@ -200,11 +204,31 @@ def publish(work_dir: Path, root: Path) -> None:
 
     Raises:
         ValueError: The README has no place for the table.
+        UserError: A metafile that cannot be completed.
     """
+    for name in ENTRIES:
+        path = work_dir / name / 'row.json'
+        if path.exists():
+            _record(json.loads(path.read_text()), root)
     replace_section(root / 'README.md', 'benchmark', (work_dir / 'results.md').read_text())
     for kind in ('png', 'csv'):
         content = (work_dir / f'results.{kind}').read_bytes()
         write_atomically(content, root / 'docs' / 'benchmark' / f'results.{kind}')
+    for output in make_outputs(root):
+        if not output.is_current():
+            output.write()
+
+
+def _record(row: dict[str, Any], root: Path) -> None:
+    name = row['backbone']
+    source = dict(Command=f'{COMMAND} --only {name}', Machine=row['machine'])
+    speed = {'Images per second': round(row['images_per_second'], 1),
+             'Memory (MiB)': round(row['memory'])}  # fmt: skip
+    detector, segmentor = (Path(ENTRIES[name][head]).stem for head in ('mask-rcnn', 'upernet'))
+    found = {key.removeprefix('coco/'): row[label] for key, label in DETECTION.items()}
+    record_measurement(root, detector, found, source | speed)
+    found = {key: row[label] for key, label in SEGMENTATION.items()}
+    record_measurement(root, segmentor, found, source)
 
 
 if __name__ == '__main__':

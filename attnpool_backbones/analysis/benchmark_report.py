@@ -13,6 +13,8 @@ from matplotlib import pyplot as plt
 
 from attnpool_backbones.analysis.benchmark_suites import Target, measured_value, targets
 from attnpool_backbones.analysis.cost_curves import Curve, cost_curves
+from attnpool_backbones.analysis.generated_section import replace_section
+from attnpool_backbones.command_line import UserError
 from attnpool_backbones.engine.atomic_files import write_atomically
 
 Row = Mapping[str, Any]
@@ -284,3 +286,29 @@ def write_report(
             write_atomically(content, folder / name)
             files.append(folder / name)
     return files
+
+
+def publish(
+    folder: Path, results: Sequence[Row], machine: Mapping[str, Any], command: str, root: Path
+) -> None:
+    """Puts the table of targets into the README and the whole report into ``docs/speed``.
+
+    Args:
+        folder: With a report.
+        results: Of the report.
+        machine: Of the report.
+        command: That of the report.
+        root: Of the clone.
+
+    Raises:
+        UserError: None of the targets was measured.
+        ValueError: The README has no place for the table.
+    """
+    table = _target_table(results, machine)
+    if not table:
+        raise UserError(f'{folder} has no result of the suite targets to publish')
+    times = [row for row in results if row['quantity'] == 'time']
+    text = f'{table}\n\n{_machine_text(machine, times)}\nMeasured by `{command}`.\n'
+    replace_section(root / 'README.md', 'speed', text)
+    for file in write_report(folder, results, machine, command):
+        write_atomically(file.read_bytes(), root / 'docs' / 'speed' / file.name)

@@ -24,6 +24,7 @@ import yaml
 from attnpool_backbones.analysis.config_sizes import Size
 from attnpool_backbones.analysis.model_matrix import COMBINATIONS, Combination
 from attnpool_backbones.command_line import UserError
+from attnpool_backbones.engine.atomic_files import write_atomically
 
 FILE_NAME = 'metafile.yml'
 STATUSES = ('published', 'unverified')
@@ -37,6 +38,12 @@ _HEADER = """\
 # written by python tools/analysis_tools/make_tables.py
 """
 _KEPT = ('Published', 'Measurement')
+#: Beginning of a metric's name -> the task that it belongs to.
+_TASKS = {
+    'bbox_': 'Object Detection',
+    'segm_': 'Instance Segmentation',
+    'mIoU': 'Semantic Segmentation',
+}
 
 
 def name_of(combination: Combination) -> str:
@@ -110,6 +117,38 @@ def complete_metafile(
     return {'Collections': content['Collections'], 'Models': models}
 
 
+def record_measurement(
+    root: Path, name: str, metrics: dict[str, float], measurement: dict[str, Any]
+) -> None:
+    """Puts what we measured for one model into its metafile.
+
+    Args:
+        root: Of the clone.
+        name: Of the model, i.e. its config.
+        metrics: Metric, named as the evaluators name it, to percent, kept to one decimal place.
+        measurement: ``Command`` and ``Machine``; maybe ``Images per second``, ``Memory (MiB)``.
+
+    Raises:
+        UserError: No metafile has the model, or the model no result that a metric belongs to.
+    """
+    found = [c for c in COMBINATIONS if name_of(c) == name]
+    if not found:
+        raise UserError(f'no config {name} in attnpool_backbones/analysis/model_matrix.py')
+    path = root / 'configs' / found[0].family / FILE_NAME
+    content = read_metafile(path)
+    model = next((m for m in content['Models'] if m['Name'] == name), None)
+    if model is None:
+        raise UserError(f'{path} lacks {name}; call python tools/analysis_tools/make_tables.py')
+    results = {result['Task']: result['Metrics'] for result in model['Results']}
+    for metric, value in metrics.items():
+        task = next((t for start, t in _TASKS.items() if metric.startswith(start)), None)
+        if task not in results:
+            raise UserError(f'{name} has no result for {metric}; it has {", ".join(results)}')
+        results[task][metric] = round(value, 1)
+    model['Measurement'] = measurement
+    write_atomically(dump_metafile(content).encode(), path)
+
+
 def dump_metafile(content: dict[str, Any]) -> str:
     """Returns the text of a metafile."""
     body = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
@@ -163,8 +202,8 @@ def _metadata(combination: Combination, size: Size) -> dict[str, Any]:
 
 
 def _empty_results(combination: Combination) -> list[dict[str, Any]]:
-    tasks = ['Semantic Segmentation'] if combination.segments else ['Object Detection']
+    tasks = [_TASKS['mIoU' if combination.segments else 'bbox_']]
     if 'mask' in combination.head:
-        tasks.append('Instance Segmentation')
+        tasks.append(_TASKS['segm_'])
     dataset = DATASETS[combination.recipe.data]
     return [{'Task': task, 'Dataset': dataset, 'Metrics': {}} for task in tasks]

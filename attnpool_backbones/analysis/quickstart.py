@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mmengine.runner import Runner
+from mmengine.runner import Runner, set_random_seed
 
 from attnpool_backbones.analysis.complexity import count_macs, count_parameters
 from attnpool_backbones.analysis.digit_training import (
@@ -87,6 +87,9 @@ def probe_attention(runner: Runner, work_dir: Path, tell: Callable[[str], None])
     started = time.monotonic()
     num_classes = len(digit_scenes.CLASSES)
     tell('attention pooling: collecting the frozen maps')
+    # The same order and flips whether the detector was trained just now or earlier.
+    set_random_seed(0)
+    runner.train_dataloader.sampler.set_epoch(0)
     train = collect_maps(detector, runner.train_dataloader, num_classes)
     val = collect_maps(detector, runner.val_dataloader, num_classes)
     tell(f'attention pooling: training {num_classes} class tokens')

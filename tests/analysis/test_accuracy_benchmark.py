@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 
 import pytest
 
@@ -14,7 +15,10 @@ from attnpool_backbones.analysis.accuracy_benchmark import (
     publish,
     run,
 )
+from attnpool_backbones.analysis.metafiles import read_metafile
+from attnpool_backbones.analysis.zoo_tables import make_outputs
 from attnpool_backbones.command_line import UserError
+from attnpool_backbones.engine.atomic_files import write_atomically
 
 ROWS = [
     {key: 1.25 + i for key, _ in COLUMNS.values()} | dict(backbone=f'net{i}', machine='a machine')
@@ -48,16 +52,35 @@ def test_an_unknown_name_is_answered_with_the_right_ones(tmp_path):
         run(tmp_path, ['resnet-huge'], print)
 
 
-def test_publish(tmp_path):
-    work_dir = tmp_path / 'work'
-    work_dir.mkdir()
-    (work_dir / 'results.md').write_text(markdown(ROWS))
-    (work_dir / 'results.csv').write_text(comma_separated(ROWS))
-    (work_dir / 'results.png').write_bytes(picture(ROWS))
-    readme = tmp_path / 'README.md'
-    readme.write_text('a\n<!-- benchmark -->\nold\n<!-- /benchmark -->\nb\n')
-    publish(work_dir, tmp_path)
-    assert readme.read_text() == (
-        f'a\n<!-- benchmark -->\n{markdown(ROWS)}<!-- /benchmark -->\nb\n'
+def test_publish(tmp_path, repo_root):
+    work_dir, clone = tmp_path / 'work', tmp_path / 'clone'
+    row = {key: 12.3 for key, _ in COLUMNS.values()} | dict(
+        backbone='coatnet-nano', machine='a machine'
     )
-    assert (tmp_path / 'docs/benchmark/results.csv').read_text() == comma_separated(ROWS)
+    write_atomically(json.dumps(row).encode(), work_dir / 'coatnet-nano' / 'row.json')
+    (work_dir / 'results.md').write_text(markdown([row]))
+    (work_dir / 'results.csv').write_text(comma_separated([row]))
+    (work_dir / 'results.png').write_bytes(picture([row]))
+    for pattern in ('README.md', 'configs/*/README.md', 'configs/*/metafile.yml'):
+        for path in repo_root.glob(pattern):
+            write_atomically(path.read_bytes(), clone / path.relative_to(repo_root))
+
+    publish(work_dir, clone)
+
+    readme = (clone / 'README.md').read_text()
+    assert f'<!-- benchmark -->\n{markdown([row])}<!-- /benchmark -->\n' in readme
+    assert (clone / 'docs/benchmark/results.csv').read_text() == comma_separated([row])
+    models = {m['Name']: m for m in read_metafile(clone / 'configs/coatnet/metafile.yml')['Models']}
+    detector = models['mask-rcnn_coatnet-nano_slim-fpn_digit-scenes']
+    assert [result['Metrics'] for result in detector['Results']] == [
+        dict(bbox_mAP=12.3, bbox_mAP_s=12.3, bbox_mAP_m=12.3), dict(segm_mAP=12.3)
+    ]  # fmt: skip
+    assert detector['Measurement'] == {
+        'Command': 'python tools/analysis_tools/accuracy_benchmark.py --only coatnet-nano',
+        'Machine': 'a machine', 'Images per second': 12.3, 'Memory (MiB)': 12,
+    }  # fmt: skip
+    segmentor = models['upernet_coatnet-nano_slim_digit-scenes']
+    assert segmentor['Results'][0]['Metrics'] == dict(mIoU=12.3)
+    table = (clone / 'configs/coatnet/README.md').read_text()
+    assert 'box 12.3, mask 12.3' in table and '| 12.3 | 12 MiB | a machine |' in table
+    assert all(output.is_current() for output in make_outputs(clone))

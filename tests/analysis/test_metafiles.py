@@ -17,6 +17,7 @@ from attnpool_backbones.analysis.metafiles import (
     dump_metafile,
     name_of,
     read_metafile,
+    record_measurement,
 )
 from attnpool_backbones.analysis.model_matrix import COMBINATIONS
 from attnpool_backbones.command_line import UserError
@@ -204,3 +205,16 @@ def test_a_malformed_metafile_is_named(text, tmp_path):
     path.write_text(text)
     with pytest.raises(UserError, match=FILE_NAME):
         read_metafile(path)
+
+
+@pytest.mark.parametrize(
+    ('name', 'metric', 'answer'),
+    [
+        ('mask-rcnn_nothing', 'bbox_mAP', 'no config mask-rcnn_nothing'),
+        ('upernet_coatnet-nano_slim_digit-scenes', 'bbox_mAP', 'no result for bbox_mAP'),
+        ('upernet_coatnet-nano_slim_digit-scenes', 'mAcc', 'no result for mAcc'),
+    ],
+)
+def test_a_measurement_of_something_else_is_refused(name, metric, answer):
+    with pytest.raises(UserError, match=answer):
+        record_measurement(ROOT, name, {metric: 1.0}, {})

@@ -73,6 +73,9 @@ def parse_args() -> argparse.Namespace:
     group.add_argument('--again', action='store_true', help='repeat what was measured before')
     group.add_argument('--out', type=Path, default=Path('work_dirs/speed'), metavar='DIR',
                        help='folder of results and report (default: %(default)s)')  # fmt: skip
+    group.add_argument('--publish', action='store_true',
+                       help='put the table of targets into README.md and the report into '
+                       'docs/speed')  # fmt: skip
     return parser.parse_args()
 
 
@@ -131,7 +134,7 @@ def main() -> None:
 
     import torch
 
-    from attnpool_backbones.analysis.benchmark_report import write_report
+    from attnpool_backbones.analysis.benchmark_report import publish, write_report
     from attnpool_backbones.analysis.benchmark_run import run_jobs
 
     jobs = chosen_jobs(args)
@@ -154,9 +157,12 @@ def main() -> None:
         args.time_limit,
         args.again,
     )
-    command = shlex.join(['python', 'tools/analysis_tools/benchmark.py', *sys.argv[1:]])
+    flags = [flag for flag in sys.argv[1:] if flag != '--publish']
+    command = shlex.join(['python', 'tools/analysis_tools/benchmark.py', *flags])
     for file in write_report(args.out, kept.results, kept.machine, command):
         print(file)
+    if args.publish:
+        publish(args.out, kept.results, kept.machine, command, Path.cwd())
     if failures:
         raise UserError('; '.join(failures))
 

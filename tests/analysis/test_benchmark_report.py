@@ -1,0 +1,35 @@
+"""What a benchmark writes and publishes."""
+
+from dataclasses import asdict
+
+import pytest
+
+from attnpool_backbones.analysis.benchmark_cases import Case
+from attnpool_backbones.analysis.benchmark_report import publish
+from attnpool_backbones.analysis.benchmark_suites import against_plain
+from attnpool_backbones.command_line import UserError
+
+MACHINE = dict(device='cpu', processor='a processor', bfloat16_instructions=False)
+JOB = against_plain(Case(model='CoAtNet:0'))
+RESULTS = [
+    dict(asdict(case), seconds=seconds, spread=0.1, rounds=3, macs=10, traffic=10,
+         matrix_rate=1e9, copy_rate=1e9, job=JOB.name, quantity='time', key=JOB.key())
+    for case, seconds in zip(JOB.cases, (1.0, 2.5), strict=True)
+]  # fmt: skip
+
+
+def test_publish(tmp_path):
+    readme = tmp_path / 'README.md'
+    readme.write_text('a\n<!-- speed -->\nold\n<!-- /speed -->\nb\n')
+    publish(tmp_path / 'work', RESULTS, MACHINE, 'the command', tmp_path)
+    text = readme.read_text()
+    assert '| CoAtNet:0 forward, plain / ours | at least 2.00x | 2.50x | yes |' in text
+    assert '| CoAtNet:0 train, plain / ours | at least 1.80x | - | not measured |' in text
+    assert 'a processor' in text and 'Measured by `the command`.' in text and 'old' not in text
+    published = {file.name for file in (tmp_path / 'docs/speed').iterdir()}
+    assert published == {'report.md', 'results.csv', 'speed.png'}
+
+
+def test_nothing_to_publish(tmp_path):
+    with pytest.raises(UserError, match='no result of the suite targets'):
+        publish(tmp_path, [], MACHINE, 'the command', tmp_path)
