@@ -30,8 +30,8 @@ def main() -> None:
     parser.add_argument(
         '--publish',
         action='store_true',
-        help='put the table and the picture into README.md and docs/benchmark, the results into the '
-        'metafiles and the tables of the model zoo',
+        help='put the table and the picture into README.md and docs/benchmark, the results into '
+        'the metafiles and the tables of the model zoo',
     )
     args = parser.parse_args()
 
