@@ -2,6 +2,7 @@
 
 from attnpool_backbones.engine.amp_optim_wrapper import CPUAmpOptimWrapper
 from attnpool_backbones.engine.checkpoint_hook import SafeCheckpointHook
+from attnpool_backbones.engine.compile_hook import CompileBackboneHook
 from attnpool_backbones.engine.invalid_loss_hook import InvalidLossHook
 from attnpool_backbones.engine.iter_loop import ResumableIterBasedTrainLoop
 from attnpool_backbones.engine.layer_decay import LayerDecayOptimWrapperConstructor
@@ -11,6 +12,7 @@ from attnpool_backbones.engine.sharded_strategy import ShardedStrategy
 
 __all__ = [
     'CPUAmpOptimWrapper',
+    'CompileBackboneHook',
     'InvalidLossHook',
     'LayerDecayOptimWrapperConstructor',
     'ProgressHook',

@@ -60,6 +60,12 @@ class CfgOptions(DictAction):
             super().__call__(parser, namespace, values, option_string)
         except (AssertionError, ValueError) as error:
             raise argparse.ArgumentError(self, f'{" ".join(values)}: {error}') from error
+        except RecursionError as error:  # mmengine's answer to brackets behind a word
+            raise argparse.ArgumentError(
+                self,
+                f'{" ".join(values)}: values are numbers, words, "[a,b]" or "(a,b)"; '
+                'set the entries of a dict one by one, as in model.backbone.arch=0',
+            ) from error
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -79,6 +85,11 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='KEY=VALUE',
         help='override settings of the config, e.g. train_dataloader.batch_size=4; '
         'lists as key="[a,b]" or key=a,b',
+    )
+    parser.add_argument(
+        '--compile',
+        action='store_true',
+        help='torch.compile the backbone; needs a C++ compiler on the CPU',
     )
     parser.add_argument(
         '--launcher',
@@ -144,6 +155,8 @@ def train(args: argparse.Namespace) -> None:
         cfg.randomness = dict(cfg.get('randomness') or {}, seed=args.seed)
     if args.amp:
         enable_amp(cfg)
+    if args.compile:
+        enable_compilation(cfg)
     if args.auto_scale_lr:
         enable_auto_scale_lr(cfg)
     if args.resume is not None:
@@ -179,6 +192,8 @@ def test(args: argparse.Namespace) -> dict[str, float]:
         enable_pictures(cfg, task, args.show, args.show_dir, args.wait_time)
     if args.tta:
         enable_tta(cfg, task)
+    if args.compile:
+        enable_compilation(cfg)
     dump = plan_output(cfg, task, args.out)
     runner = build_runner(cfg, args.local_rank)
     if dump is not None:
@@ -282,6 +297,12 @@ def enable_amp(cfg: Config) -> None:
     wrapper.type = 'attnpool_backbones.CPUAmpOptimWrapper'
     for key in ('loss_scale', 'dtype', 'use_fsdp'):
         wrapper.pop(key, None)
+
+
+def enable_compilation(cfg: Config) -> None:
+    """Compiles the backbone."""
+    hook = dict(type='attnpool_backbones.CompileBackboneHook')
+    cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), hook]
 
 
 def enable_auto_scale_lr(cfg: Config) -> None:

@@ -59,6 +59,11 @@ CASES = {
         ['{root}/' + DETECTION, '--cfg-options', 'optimizer'],
         ["'optimizer' is not of the form key=value"],
     ),
+    'option_with_a_call': (
+        'train',
+        ['{root}/' + DETECTION, '--cfg-options', 'model.backbone=dict(arch=0)'],
+        ['model.backbone=dict(arch=0)', 'set the entries of a dict one by one'],
+    ),
     'option_without_key': (
         'test',
         ['{root}/' + DETECTION, 'a.pth', '--cfg-options', 'a..b=1'],

@@ -1,0 +1,37 @@
+"""Compiles the backbone of a detector or segmentor."""
+
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from attnpool_backbones.registry import HOOKS
+
+__all__ = ['CompileBackboneHook']
+
+
+@HOOKS.register_module()
+class CompileBackboneHook(Hook):
+    """Runs the backbone through ``torch.compile``, in training and testing.
+
+    Only the backbone: heads choose proposals and boxes by their values, which breaks graphs.
+    Weights keep their names. The first batches are slow, and so is the first one of another size;
+    from the second size on code for all sizes is made.
+
+    Args:
+        **options: Of ``torch.compile``, e.g. ``mode='max-autotune'``.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self.options = options
+
+    def before_run(self, runner: Runner) -> None:
+        """Marks the backbone for compilation at its first call.
+
+        Args:
+            runner (Runner): About to train, validate or test.
+        """
+        model = runner.model
+        while not hasattr(model, 'backbone'):  # wrapped for several processes or augmentation
+            model = model.module
+        model.backbone.compile(**self.options)

@@ -1,0 +1,54 @@
+"""``--compile`` compiles the backbone and nothing else."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmengine.config import Config
+from torch import nn
+
+from attnpool_backbones.backbones import PatchConvNet
+from attnpool_backbones.engine import CompileBackboneHook, launch
+from attnpool_backbones.registry import HOOKS
+
+
+class Detector(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.backbone = PatchConvNet('nano').eval()
+
+
+class Wrapper(nn.Module):
+    def __init__(self, module: nn.Module):
+        super().__init__()
+        self.module = module
+
+
+@pytest.mark.parametrize('wrap', [lambda model: model, Wrapper], ids=['bare', 'wrapped'])
+def test_backbone_is_compiled_in_place(wrap):
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    model = Detector()
+    names, x = list(model.state_dict()), torch.randn(1, 3, 48, 64)
+    with torch.no_grad():
+        expected = model.backbone(x)
+    CompileBackboneHook(backend=backend).before_run(SimpleNamespace(model=wrap(model)))
+    assert not graphs  # at the first call
+    with torch.no_grad():
+        outputs = model.backbone(x)
+    assert len(graphs) == 1
+    for a, b in zip(outputs, expected, strict=True):
+        torch.testing.assert_close(a, b)
+    assert list(model.state_dict()) == names
+
+
+@pytest.mark.parametrize('hooks', [None, [dict(type='EMAHook')]])
+def test_flag_adds_the_hook(hooks):
+    cfg = Config(dict(custom_hooks=hooks))
+    launch.enable_compilation(cfg)
+    assert len(cfg.custom_hooks) == len(hooks or []) + 1
+    assert isinstance(HOOKS.build(cfg.custom_hooks[-1]), CompileBackboneHook)
