@@ -5,6 +5,7 @@ What ``tools/train.py`` and ``tools/test.py`` do is here; they only parse flags.
 
 import argparse
 import os
+import re
 from collections.abc import Mapping
 from copy import deepcopy
 from importlib import import_module
@@ -49,23 +50,23 @@ class CfgOptions(DictAction):
         option_string: str | None = None,
     ) -> None:
         for option in values:
-            key, equals, _ = option.partition('=')
+            key, equals, value = option.partition('=')
             if not equals or not all(key.split('.')):
                 raise argparse.ArgumentError(
                     self,
                     f'{option!r} is not of the form key=value, for instance '
                     'train_dataloader.batch_size=4',
                 )
+            if re.match(r'\w+\(|{', value):  # mmengine would take it for a word, or never return
+                raise argparse.ArgumentError(
+                    self,
+                    f'{option!r}: a value is a number, a word, "[a,b]" or "(a,b)"; set the entries '
+                    'of a dict one by one, as in model.backbone.arch=s60',
+                )
         try:
             super().__call__(parser, namespace, values, option_string)
         except (AssertionError, ValueError) as error:
             raise argparse.ArgumentError(self, f'{" ".join(values)}: {error}') from error
-        except RecursionError as error:  # mmengine's answer to brackets behind a word
-            raise argparse.ArgumentError(
-                self,
-                f'{" ".join(values)}: values are numbers, words, "[a,b]" or "(a,b)"; '
-                'set the entries of a dict one by one, as in model.backbone.arch=0',
-            ) from error
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:

@@ -61,8 +61,8 @@ CASES = {
     ),
     'option_with_a_call': (
         'train',
-        ['{root}/' + DETECTION, '--cfg-options', 'model.backbone=dict(arch=0)'],
-        ['model.backbone=dict(arch=0)', 'set the entries of a dict one by one'],
+        ['{root}/' + DETECTION, '--cfg-options', 'model.backbone=dict(type=A,arch=0)'],
+        ['model.backbone=dict(type=A,arch=0)', 'set the entries of a dict one by one'],
     ),
     'option_without_key': (
         'test',
