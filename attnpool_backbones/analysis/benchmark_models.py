@@ -4,14 +4,15 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
 from attnpool_backbones.analysis.benchmark_cases import Case
+from attnpool_backbones.analysis.config_models import build_config_model
 from attnpool_backbones.analysis.plain_forms import plain_form
 from attnpool_backbones.analysis.random_batches import random_batch
 from attnpool_backbones.command_line import UserError
+from attnpool_backbones.engine.launch import load_config
 from attnpool_backbones.registry import MODELS
 
 REFERENCES: dict[str, dict[str, Any]] = {
@@ -51,35 +52,17 @@ def build_backbone(case: Case) -> nn.Module:
         ) from error
 
 
-def build_whole_model(case: Case) -> tuple[nn.Module, Any]:
-    """Builds the detector or segmentor of a case's config with random weights.
-
-    Returns:
-        The model and its config.
-    """
-    from attnpool_backbones.engine.launch import load_config, without_sync_norm
-
+def build_whole_model(case: Case) -> nn.Module:
+    """Builds the detector or segmentor of a case's config with random weights."""
     cfg = load_config(case.model)
-    torch.manual_seed(0)
-    config = without_sync_norm(_without_weights(cfg.model))
-    config['backbone'].update(with_cp=case.with_cp)
-    if 'norm_eval' in config['backbone'] or str(config['backbone']['type']).startswith('attnpool'):
-        config['backbone'].update(norm_eval=case.norm_eval)
-    preprocessor = config.get('data_preprocessor') or {}
+    backbone = cfg.model.backbone
+    backbone.with_cp = case.with_cp
+    if 'norm_eval' in backbone or str(backbone.type).startswith('attnpool'):
+        backbone.norm_eval = case.norm_eval
+    preprocessor = cfg.model.get('data_preprocessor') or {}
     if preprocessor.get('size'):  # a segmentor would pad smaller images to its crop
         preprocessor['size'] = case.size
-    with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        return ROOT_MODELS.build(config), cfg
-
-
-def _without_weights(config: Any) -> Any:
-    """Copies a part of a config without what names files of weights."""
-    if isinstance(config, dict):
-        kept = {k: v for k, v in config.items() if k not in ('init_cfg', 'pretrained')}
-        return type(config)({key: _without_weights(value) for key, value in kept.items()})
-    if isinstance(config, (list, tuple)):
-        return type(config)(_without_weights(value) for value in config)
-    return config
+    return build_config_model(cfg)
 
 
 class Workload:
@@ -94,8 +77,8 @@ class Workload:
         self.case, self.device = case, device
         self.batch = self.gradients = None
         if is_config(case.model):
-            self.model, cfg = build_whole_model(case)
-            self.batch = random_batch(cfg, case.size, case.batch)
+            self.model = build_whole_model(case)
+            self.batch = random_batch(self.model.cfg, case.size, case.batch)
         else:
             self.model = build_backbone(case)
             generator = torch.Generator().manual_seed(0)

@@ -6,16 +6,15 @@ settings let pass (1000 boxes and 100 masks on COCO). Auxiliary heads are parame
 training runs them.
 """
 
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
 from attnpool_backbones.analysis.complexity import count_macs, count_parameters
-from attnpool_backbones.engine.launch import load_config, without_sync_norm
+from attnpool_backbones.analysis.config_models import build_config_model
+from attnpool_backbones.engine.launch import load_config
 
 #: Ending of a config's name -> height and width of the image whose MACs are counted; the published
 #: ones are of these sizes, where they are stated.
@@ -54,21 +53,10 @@ def measure_size(config: Path) -> Size:
     if data not in INPUT_SIZES:
         raise ValueError(f'{config.name} does not end with one of {", ".join(INPUT_SIZES)}')
     height, width = INPUT_SIZES[data]
-    model = _build(config).to('meta').eval()
+    model = build_config_model(load_config(str(config)), 'meta').eval()
     image = torch.empty(1, 3, height, width, device='meta')  # 1, 3, H, W
     macs = count_macs(lambda: _test(model, image))
     return Size(count_parameters(model), macs, height, width)
-
-
-def _build(config: Path) -> nn.Module:
-    cfg = load_config(str(config))
-    # The constructor of mmdet's SwinTransformer reads values, which tensors on meta do not have.
-    on_cpu = cfg.model.backbone.type.endswith('SwinTransformer')
-    with (
-        DefaultScope.overwrite_default_scope(cfg.default_scope),
-        nullcontext() if on_cpu else torch.device('meta'),
-    ):
-        return MODELS.build(without_sync_norm(cfg.model))
 
 
 def _test(model: nn.Module, image: Tensor) -> None:

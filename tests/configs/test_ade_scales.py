@@ -16,8 +16,8 @@ from PIL import Image
 
 pytest.importorskip('mmseg')
 
+from attnpool_backbones.analysis.config_models import build_config_model
 from attnpool_backbones.analysis.model_matrix import COMBINATIONS
-from tests.configs.models import build_model
 from tests.configs.test_configs import ROOT
 
 CONFIGS = [c.config for c in COMBINATIONS if c.segments and 'ade20k' in c.config]
@@ -100,7 +100,7 @@ def test_pipelines(file: str, divisor: int, ade: Path) -> None:
 
 @pytest.fixture(scope='module')
 def checkpoint(ade: Path) -> Path:
-    model = build_model(Config.fromfile(ROOT / SMALL))
+    model = build_config_model(Config.fromfile(ROOT / SMALL))
     save_checkpoint(dict(state_dict=model.state_dict(), meta={}), str(ade / 'random.pth'))
     return ade / 'random.pth'
 

@@ -3,10 +3,12 @@
 import pathlib
 
 import pytest
+import torch
 from mmengine.config import Config
 
+from attnpool_backbones.analysis.config_models import build_config_model
 from attnpool_backbones.analysis.model_matrix import COMBINATIONS
-from tests.configs.models import build_model, make_batch, predict, train_step
+from attnpool_backbones.analysis.random_batches import random_batch
 
 ROOT = pathlib.Path(__file__).parents[2] / 'configs'
 CONFIGS = sorted(path for path in ROOT.glob('*/*.py') if path.parent.name != '_base_')
@@ -31,15 +33,17 @@ def combinations():
 @pytest.mark.parametrize('combination', combinations())
 def test_trains_and_predicts(combination):
     cfg = Config.fromfile(ROOT / combination.config)
-    model = build_model(cfg)
+    model = build_config_model(cfg).train()
     if combination.segments:
         model.data_preprocessor.size = (64, 64)
-    batch = make_batch(cfg, (64, 64))
-    log = train_step(model, batch)
+    batch = model.data_preprocessor(random_batch(cfg, (64, 64), batch=2), training=True)
+    loss, log = model.parse_losses(model(**batch, mode='loss'))
+    loss.backward()
     assert log['loss'].isfinite() and log['loss'] > 0
     without = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
     assert without == []
-    predictions = predict(model, make_batch(cfg, (40, 64), batch=1))
+    with torch.no_grad():
+        predictions = model.eval().test_step(random_batch(cfg, (40, 64)))
     assert len(predictions) == 1
     if combination.segments:
         assert predictions[0].pred_sem_seg.data.shape == (1, 40, 64)

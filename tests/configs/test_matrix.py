@@ -7,9 +7,9 @@ import pytest
 from mmengine.config import Config
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
+from attnpool_backbones.analysis.config_models import build_config_model
 from attnpool_backbones.analysis.model_matrix import COMBINATIONS, Combination
 from attnpool_backbones.backbones.base import DenseBackbone
-from tests.configs.models import build_model
 from tests.configs.test_configs import CONFIGS, ROOT
 
 GPUS = 8
@@ -128,7 +128,7 @@ def test_config_is_as_stated(combination):
     cfg = Config.fromfile(ROOT / combination.config)
     check_recipe(cfg, combination)
     check_head(cfg, combination)
-    model = build_model(cfg, device='meta')
+    model = build_config_model(cfg, device='meta')
     check_backbone(model.backbone, combination)
     check_rates(model, cfg, combination)
     check_parameters(model, combination)
@@ -145,7 +145,7 @@ def test_a_wrong_statement_is_noticed():
     cfg = Config.fromfile(ROOT / stated.config)
     with pytest.raises(AssertionError):
         check_recipe(cfg, replace(stated, recipe=replace(stated.recipe, lr=1.0)))
-    model = build_model(cfg, device='meta')
+    model = build_config_model(cfg, device='meta')
     for wrong in (dict(drop_path=0.9), dict(frozen_stages=1), dict(norm_eval=True)):
         with pytest.raises(AssertionError):
             check_backbone(model.backbone, replace(stated, **wrong))
