@@ -100,7 +100,8 @@ class CropClassifier(nn.Module):
 
     def __init__(self, backbone: BaseModule, num_classes: int):
         super().__init__()
-        self.backbone = backbone.eval()
+        self.backbone = backbone
+        backbone.eval()  # the size of its output must not move statistics
         with torch.no_grad():
             channels = backbone(torch.zeros(1, 3, SIDE, SIDE))[-1].shape[1]
         self.norm = nn.BatchNorm1d(channels)

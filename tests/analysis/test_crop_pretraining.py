@@ -7,6 +7,7 @@ import torch
 from attnpool_backbones.analysis.crop_pretraining import (
     CONTEXT,
     SIDE,
+    CropClassifier,
     Objects,
     accuracy,
     pretrain,
@@ -29,6 +30,16 @@ def squares() -> Objects:
     images[1][20:40, 10:30] = images[2][20:40, 50:70] = 255
     boxes = [(1, (10.0, 20.0, 20.0, 20.0)), (2, (50.0, 20.0, 20.0, 20.0))]
     return Objects(images, boxes, torch.tensor([0, 1]))
+
+
+def test_a_backbone_of_mmdet_can_be_classified():
+    # Its train() returns nothing.
+    from mmdet.models import SwinTransformer
+
+    backbone = SwinTransformer(embed_dims=8, depths=(1, 1), num_heads=(1, 2), out_indices=(0, 1))
+    assert backbone.eval() is None
+    logits = CropClassifier(backbone, num_classes=3)(torch.zeros(2, 3, SIDE, SIDE))
+    assert logits.shape == (2, 3)
 
 
 def test_the_data_set_is_read(objects):
