@@ -15,11 +15,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.registry import DefaultScope
+from mmengine.runner import Runner, load_checkpoint
 
+from attnpool_backbones.analysis.config_models import build_config_model
 from attnpool_backbones.analysis.digit_training import (
     make_data,
     pretrain_backbone,
@@ -29,8 +33,11 @@ from attnpool_backbones.analysis.generated_section import replace_section
 from attnpool_backbones.analysis.metafiles import record_measurement
 from attnpool_backbones.analysis.model_matrix import COMBINATIONS
 from attnpool_backbones.analysis.zoo_tables import make_outputs
+from attnpool_backbones.checkpoints.safe_globals import register_safe_globals
 from attnpool_backbones.command_line import UserError
+from attnpool_backbones.config_files import config_root
 from attnpool_backbones.engine.atomic_files import write_atomically
+from attnpool_backbones.engine.launch import load_config
 
 #: Backbone -> its detector's and its segmentor's config.
 ENTRIES: dict[str, dict[str, str]] = {}
@@ -60,6 +67,7 @@ COLUMNS = {
     'minutes': ('minutes', '{:.1f}'),
 }
 TIMED_RUNS = 15
+WARM_UP = 3
 COMMAND = 'python tools/analysis_tools/accuracy_benchmark.py'
 
 
@@ -90,8 +98,12 @@ def run(work_dir: Path, only: Sequence[str], tell: Callable[[str], None]) -> lis
             command = [sys.executable, '-m', __name__, name, str(work_dir)]
             if subprocess.run(command).returncode:
                 raise UserError(f'the training of {name} failed; call again to go on with it')
-    stored = [work_dir / name / 'row.json' for name in ENTRIES]
-    rows = [json.loads(path.read_text()) for path in stored if path.exists()]
+    done = [name for name in ENTRIES if (work_dir / name / 'row.json').exists()]
+    speeds = measured_speeds(work_dir, done, tell)
+    rows = [
+        dict(json.loads((work_dir / name / 'row.json').read_text()), images_per_second=speeds[name])
+        for name in done
+    ]
     write_atomically(markdown(rows).encode(), work_dir / 'results.md')
     write_atomically(comma_separated(rows).encode(), work_dir / 'results.csv')
     write_atomically(picture(rows), work_dir / 'results.png')
@@ -104,10 +116,9 @@ def train_one(name: str, work_dir: Path, tell: Callable[[str], None]) -> None:
     detector, segmentor = ENTRIES[name]['mask-rcnn'], ENTRIES[name]['upernet']
     pretrain_backbone(detector, folder / 'pretraining', tell)
     start = dict(type='Pretrained', checkpoint=str(folder / 'pretraining' / 'backbone.pth'))
-    detection, runner = train_and_evaluate(
+    detection, _ = train_and_evaluate(
         f'{name} detection', detector, DETECTION, folder / 'detection', start, tell
     )
-    speed = images_per_second(runner)
     last = (folder / 'detection' / 'last_checkpoint').read_text().strip()
     start = dict(type='Pretrained', checkpoint=last, prefix='backbone.')
     segmentation, _ = train_and_evaluate(
@@ -119,7 +130,6 @@ def train_one(name: str, work_dir: Path, tell: Callable[[str], None]) -> None:
         **segmentation.metrics,
         parameters=detection.parameters / 1e6,
         macs=detection.macs / 1e9,
-        images_per_second=speed,
         # Linux counts KiB.
         memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         minutes=detection.minutes + segmentation.minutes,
@@ -137,17 +147,50 @@ def processor() -> str:
     return next((x.split(': ')[1] for x in lines if x.startswith('model name')), platform.machine())
 
 
+def measured_speeds(
+    work_dir: Path, names: Sequence[str], tell: Callable[[str], None]
+) -> dict[str, float]:
+    """Returns the images a second of trained detectors, measured together and once."""
+    stored = work_dir / 'speeds.json'
+    speeds = json.loads(stored.read_text()) if stored.exists() else {}
+    if list(speeds) != list(names):
+        tell(f'measuring the speed of {len(names)} detectors')
+        speeds = images_per_second(work_dir, names)
+        write_atomically(json.dumps(speeds, indent=2).encode(), stored)
+    return speeds
+
+
 @torch.no_grad()
-def images_per_second(runner: Any) -> float:
-    """Returns how many scenes a second a detector answers, one at a time (median)."""
-    batch = next(iter(runner.val_dataloader))
-    one = {key: values[:1] for key, values in batch.items()}
-    seconds = []
-    for _ in range(TIMED_RUNS + 3):
-        started = time.perf_counter()
-        runner.model.val_step(one)
-        seconds.append(time.perf_counter() - started)
-    return 1 / statistics.median(seconds[3:])
+def images_per_second(work_dir: Path, names: Sequence[str]) -> dict[str, float]:
+    """Measures how many scenes a second detectors answer, one scene at a time.
+
+    They take turns in one process, so that a slower moment of the machine meets all of them.
+
+    Args:
+        work_dir: Of :func:`run`, with their checkpoints.
+        names: Among :data:`ENTRIES`.
+
+    Returns:
+        Name -> images over the median of the seconds.
+    """
+    register_safe_globals()
+    steps = {}
+    for name in names:
+        cfg = load_config(str(config_root() / ENTRIES[name]['mask-rcnn']))
+        last = work_dir / name / 'detection' / 'last_checkpoint'
+        model = build_config_model(cfg).eval()
+        load_checkpoint(model, last.read_text().strip(), map_location='cpu')
+        with DefaultScope.overwrite_default_scope(cfg.default_scope):
+            batch = next(iter(Runner.build_dataloader(cfg.val_dataloader)))
+        one = {key: values[:1] for key, values in batch.items()}
+        steps[name] = partial(model.val_step, one)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(TIMED_RUNS + WARM_UP):
+        for name, step in steps.items():
+            started = time.perf_counter()
+            step()
+            seconds[name].append(time.perf_counter() - started)
+    return {name: 1 / statistics.median(values[WARM_UP:]) for name, values in seconds.items()}
 
 
 def cells(row: dict[str, Any]) -> list[str]:
@@ -206,10 +249,11 @@ def publish(work_dir: Path, root: Path) -> None:
         ValueError: The README has no place for the table.
         UserError: A metafile that cannot be completed.
     """
+    speeds = json.loads((work_dir / 'speeds.json').read_text())
     for name in ENTRIES:
         path = work_dir / name / 'row.json'
         if path.exists():
-            _record(json.loads(path.read_text()), root)
+            _record(json.loads(path.read_text()), speeds[name], root)
     replace_section(root / 'README.md', 'benchmark', (work_dir / 'results.md').read_text())
     for kind in ('png', 'csv'):
         content = (work_dir / f'results.{kind}').read_bytes()
@@ -219,10 +263,10 @@ def publish(work_dir: Path, root: Path) -> None:
             output.write()
 
 
-def _record(row: dict[str, Any], root: Path) -> None:
+def _record(row: dict[str, Any], images_per_second: float, root: Path) -> None:
     name = row['backbone']
     source = dict(Command=f'{COMMAND} --only {name}', Machine=row['machine'])
-    speed = {'Images per second': round(row['images_per_second'], 1),
+    speed = {'Images per second': round(images_per_second, 1),
              'Memory (MiB)': round(row['memory'])}  # fmt: skip
     detector, segmentor = (Path(ENTRIES[name][head]).stem for head in ('mask-rcnn', 'upernet'))
     found = {key.removeprefix('coco/'): row[label] for key, label in DETECTION.items()}

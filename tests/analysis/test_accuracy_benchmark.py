@@ -58,6 +58,7 @@ def test_publish(tmp_path, repo_root):
         backbone='coatnet-nano', machine='a machine'
     )
     write_atomically(json.dumps(row).encode(), work_dir / 'coatnet-nano' / 'row.json')
+    (work_dir / 'speeds.json').write_text('{"coatnet-nano": 12.3}')
     (work_dir / 'results.md').write_text(markdown([row]))
     (work_dir / 'results.csv').write_text(comma_separated([row]))
     (work_dir / 'results.png').write_bytes(picture([row]))
