@@ -115,7 +115,8 @@ def train_one(name: str, work_dir: Path, tell: Callable[[str], None]) -> None:
     folder = work_dir / name
     detector, segmentor = ENTRIES[name]['mask-rcnn'], ENTRIES[name]['upernet']
     pretrain_backbone(detector, folder / 'pretraining', tell)
-    start = dict(type='Pretrained', checkpoint=str(folder / 'pretraining' / 'backbone.pth'))
+    first = str(folder / 'pretraining' / 'backbone.pth')
+    start = dict(type='Pretrained', checkpoint=first, prefix='backbone.')
     detection, _ = train_and_evaluate(
         f'{name} detection', detector, DETECTION, folder / 'detection', start, tell
     )

@@ -160,7 +160,11 @@ def accuracy(model: CropClassifier, objects: Objects, batch: int = 100) -> float
 
 
 def save_backbone(model: CropClassifier, path: Path) -> None:
-    """Writes the backbone's weights as a file for ``init_cfg=dict(type='Pretrained', ...)``."""
+    """Writes a file for ``init_cfg=dict(type='Pretrained', prefix='backbone.', ...)``.
+
+    The names have this prefix because mmdet's Swin takes no others.
+    """
     content = io.BytesIO()
-    torch.save(model.backbone.state_dict(), content)
+    weights = {f'backbone.{name}': value for name, value in model.backbone.state_dict().items()}
+    torch.save(weights, content)
     write_atomically(content.getvalue(), path)

@@ -77,7 +77,7 @@ def pretrain_backbone(config: str, folder: Path, tell: Callable[[str], None]) ->
 
     Args:
         config: Of the detector, below ``configs``.
-        folder: Gets ``backbone.pth``, for ``init_cfg=dict(type='Pretrained', checkpoint=...)``.
+        folder: Gets ``backbone.pth``; see :func:`crop_pretraining.save_backbone`.
         tell: Called with lines of progress.
 
     Returns:

@@ -55,7 +55,8 @@ def run(work_dir: Path, tell: Callable[[str], None]) -> list[Result]:
     images = [scene_file('images', i) for i in SHOWN]
 
     classifier = pretrain_backbone(DETECTOR, work_dir / 'pretraining', tell)
-    start = dict(type='Pretrained', checkpoint=str(work_dir / 'pretraining' / 'backbone.pth'))
+    first = str(work_dir / 'pretraining' / 'backbone.pth')
+    start = dict(type='Pretrained', checkpoint=first, prefix='backbone.')
 
     detection, runner = train_and_evaluate(
         'detection', DETECTOR, DETECTION_METRICS, work_dir / 'detection', start, tell

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from mmengine.config import ConfigDict
 
 from attnpool_backbones.analysis.crop_pretraining import (
     CONTEXT,
@@ -32,14 +33,23 @@ def squares() -> Objects:
     return Objects(images, boxes, torch.tensor([0, 1]))
 
 
-def test_a_backbone_of_mmdet_can_be_classified():
-    # Its train() returns nothing.
+def test_a_backbone_of_mmdet_is_classified_saved_and_loaded(tmp_path):
+    # Its train() returns nothing and its init_weights() wants a prefix.
     from mmdet.models import SwinTransformer
 
-    backbone = SwinTransformer(embed_dims=8, depths=(1, 1), num_heads=(1, 2), out_indices=(0, 1))
+    size = dict(embed_dims=8, depths=(1, 1), num_heads=(1, 2), out_indices=(0, 1))
+    backbone = SwinTransformer(**size)
     assert backbone.eval() is None
-    logits = CropClassifier(backbone, num_classes=3)(torch.zeros(2, 3, SIDE, SIDE))
-    assert logits.shape == (2, 3)
+    model = CropClassifier(backbone, num_classes=3)
+    assert model(torch.zeros(2, 3, SIDE, SIDE)).shape == (2, 3)
+    save_backbone(model, tmp_path / 'backbone.pth')
+    init_cfg = ConfigDict(
+        type='Pretrained', checkpoint=str(tmp_path / 'backbone.pth'), prefix='backbone.'
+    )
+    again = SwinTransformer(**size, init_cfg=init_cfg)
+    again.init_weights()
+    for name, value in backbone.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value)
 
 
 def test_the_data_set_is_read(objects):
@@ -87,7 +97,7 @@ def test_learns_and_saves_what_init_cfg_loads(objects, tmp_path):
 
     path = tmp_path / 'backbone.pth'
     save_backbone(model, path)
-    init_cfg = dict(type='Pretrained', checkpoint=str(path))
+    init_cfg = dict(type='Pretrained', checkpoint=str(path), prefix='backbone.')
     again = PatchConvNet(arch=arch, norm_cfg=norm_cfg, out_indices=(0, 1), init_cfg=init_cfg)
     again.init_weights()
     image = torch.randn(1, 3, 64, 64)
