@@ -7,6 +7,7 @@ finished is kept; an interrupted benchmark goes on where it was.
 
 import csv
 import io
+import itertools
 import json
 import platform
 import resource
@@ -223,16 +224,16 @@ def picture(rows: Sequence[dict[str, Any]]) -> bytes:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4.2), layout='constrained')
-    for axes, metric in zip(figure.subplots(1, 2), ('bbox mAP', 'mIoU'), strict=True):
-        axes.scatter([row['macs'] for row in rows], [row[metric] for row in rows])
-        for row in rows:
-            axes.annotate(
-                row['backbone'], (row['macs'], row[metric]), xytext=(4, 4),
-                textcoords='offset points', fontsize=8,
-            )  # fmt: skip
-        axes.set(xlabel='MACs of the detector (G, 192x192)', ylabel=f'{metric} (%)')
-        axes.margins(0.15)
-        axes.grid(alpha=0.3)
+    panels = figure.subplots(1, 2)
+    for axes, metric in zip(panels, ('bbox mAP', 'mIoU'), strict=True):
+        for row, marker in zip(rows, itertools.cycle('osD^v<>PX*')):
+            axes.scatter(row['macs'], row[metric], marker=marker, label=row['backbone'])
+        axes.set(xlabel='MACs of the detector (G, 192x192)', ylabel=f'{metric} (%)', xscale='log')
+        axes.xaxis.set_major_formatter('{x:g}')
+        axes.xaxis.set_minor_formatter('{x:g}')
+        axes.grid(alpha=0.3, which='both')
+    # Names beside the points would cover each other.
+    figure.legend(*panels[0].get_legend_handles_labels(), loc='outside right center')
     content = io.BytesIO()
     FigureCanvasAgg(figure).print_png(content)
     return content.getvalue()
