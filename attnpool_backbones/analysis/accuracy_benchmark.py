@@ -10,7 +10,6 @@ import io
 import itertools
 import json
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -132,8 +131,8 @@ def train_one(name: str, work_dir: Path, tell: Callable[[str], None]) -> None:
         **segmentation.metrics,
         parameters=detection.parameters / 1e6,
         macs=detection.macs / 1e9,
-        # Linux counts KiB.
-        memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        # Each as measured when it was trained, whichever process did that.
+        memory=max(detection.memory, segmentation.memory),
         minutes=detection.minutes + segmentation.minutes,
         machine=f'{torch.get_num_threads()} threads of {processor()}, torch {torch.__version__}',
     )

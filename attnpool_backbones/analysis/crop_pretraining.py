@@ -118,7 +118,7 @@ def pretrain(
     objects: Objects,
     steps: int = 300,
     batch: int = 64,
-    lr: float = 4e-3,
+    lr: float = 2e-3,
     progress: Callable[[int, int, float], None] = lambda step, steps, loss: None,
 ) -> CropClassifier:
     """Trains a backbone, in place, to classify crops.

@@ -4,6 +4,7 @@ Each step leaves its result in its folder, so a run that was interrupted goes on
 """
 
 import json
+import resource
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner, set_random_seed
 
@@ -42,6 +44,8 @@ class Result:
     """Of one 192x192 scene, heads included."""
     minutes: float
     """Of training and evaluation, since the last start if the run was interrupted."""
+    memory: float
+    """Largest resident memory of the process so far in MiB."""
     command: str
     """What evaluates this checkpoint again."""
     notes: dict[str, float] = field(default_factory=dict)
@@ -66,6 +70,11 @@ def every_few_seconds(report: Callable[..., None]) -> Callable[..., None]:
             report(done, total, *more)
 
     return progress
+
+
+def peak_memory() -> float:
+    """Returns the largest resident memory that this process has had, in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # Linux counts KiB
 
 
 def scene_file(kind: str, index: int) -> Path:
@@ -112,6 +121,7 @@ def pretrain_backbone(config: str, folder: Path, tell: Callable[[str], None]) ->
         parameters=count_parameters(model),
         macs=count_macs(lambda: model(image)),
         minutes=(time.monotonic() - started) / 60,
+        memory=peak_memory(),
         command='python tools/quickstart.py',
     )
     crop_pretraining.save_backbone(model, checkpoint)
@@ -123,6 +133,8 @@ def build_backbone(cfg: Config) -> torch.nn.Module:
     """Builds and initialises the backbone of a detector's or segmentor's config."""
     from mmengine.registry import MODELS
 
+    # Without a logger of its own mmengine tells on the screen how each parameter was initialised.
+    MMLogger.get_instance('pretraining', log_level='WARNING')
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         backbone = MODELS.build(cfg.model.backbone)
         backbone.init_weights()
@@ -190,6 +202,7 @@ def train_and_evaluate(
         parameters=count_parameters(model),
         macs=count_macs(lambda: model.val_step(one)),
         minutes=minutes,
+        memory=peak_memory(),
         command=f'python tools/test.py configs/{config} {folder / final.name}',
     )
     write_atomically(json.dumps(asdict(result), indent=2).encode(), stored)

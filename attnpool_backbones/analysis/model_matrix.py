@@ -73,7 +73,7 @@ RECIPES: Mapping[str, Recipe] = {
     'layer-decay_160k': replace(_METAFORMER_160K, decay_rate=0.85),
     'layer-decay_40k': replace(_POOLFORMER_40K, weight_decay=0.05, decay_rate=0.85),
     'digit-scenes_instance': _DIGITS,
-    'digit-scenes_semantic': replace(_DIGITS, lr=4e-3),
+    'digit-scenes_semantic': _DIGITS,
 }
 
 

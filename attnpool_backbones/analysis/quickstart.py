@@ -17,6 +17,7 @@ from attnpool_backbones.analysis.complexity import count_macs, count_parameters
 from attnpool_backbones.analysis.digit_training import (
     Result,
     make_data,
+    peak_memory,
     pretrain_backbone,
     scene_file,
     train_and_evaluate,
@@ -115,6 +116,7 @@ def probe_attention(runner: Runner, work_dir: Path, tell: Callable[[str], None])
         parameters=count_parameters(head),
         macs=count_macs(lambda: head(val.maps[:1])),
         minutes=minutes,
+        memory=peak_memory(),
         command='python tools/quickstart.py',
         notes={'pointing by chance': measured['pointing_chance']},
     )

@@ -6,15 +6,20 @@ import json
 
 import pytest
 
+from attnpool_backbones.analysis import accuracy_benchmark
 from attnpool_backbones.analysis.accuracy_benchmark import (
     COLUMNS,
+    DETECTION,
     ENTRIES,
+    SEGMENTATION,
     comma_separated,
     markdown,
     picture,
     publish,
     run,
+    train_one,
 )
+from attnpool_backbones.analysis.digit_training import Result
 from attnpool_backbones.analysis.metafiles import read_metafile
 from attnpool_backbones.analysis.zoo_tables import make_outputs
 from attnpool_backbones.command_line import UserError
@@ -45,6 +50,31 @@ def test_tables_and_picture():
     assert [row['backbone'] for row in read] == ['net0', 'net1']
     assert read[1]['mIoU'] == '2.25'
     assert picture(ROWS).startswith(b'\x89PNG')
+
+
+def test_a_row_has_the_memory_of_the_training_even_if_another_process_did_it(tmp_path, monkeypatch):
+    def result(labels, memory, minutes):
+        numbers = dict(parameters=10**6, macs=10**9, minutes=minutes, memory=memory)
+        return Result('name', 'model', dict.fromkeys(labels, 50.0), **numbers, command='command')
+
+    # What an interrupted benchmark finds: far more memory than this process has ever had.
+    found = {
+        'detection': result(DETECTION.values(), 1e6, 2.0),
+        'segmentation': result(SEGMENTATION.values(), 10.0, 1.0),
+    }
+    starts = []
+
+    def trained(name, config, labels, folder, init_cfg, tell):
+        starts.append(init_cfg['checkpoint'])
+        write_atomically(b'epoch_3.pth', folder / 'last_checkpoint')
+        return found[folder.name], None
+
+    monkeypatch.setattr(accuracy_benchmark, 'pretrain_backbone', lambda *_: None)
+    monkeypatch.setattr(accuracy_benchmark, 'train_and_evaluate', trained)
+    train_one('coatnet-nano', tmp_path, print)
+    row = json.loads((tmp_path / 'coatnet-nano' / 'row.json').read_text())
+    assert (row['memory'], row['minutes'], row['bbox mAP'], row['mIoU']) == (1e6, 3.0, 50.0, 50.0)
+    assert starts == [str(tmp_path / 'coatnet-nano/pretraining/backbone.pth'), 'epoch_3.pth']
 
 
 def test_an_unknown_name_is_answered_with_the_right_ones(tmp_path):

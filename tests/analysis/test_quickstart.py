@@ -11,6 +11,7 @@ RESULT = Result(
     parameters=1_234_567,
     macs=2_500_000_000,
     minutes=4.04,
+    memory=900.0,
     command='python tools/test.py',
 )
 
