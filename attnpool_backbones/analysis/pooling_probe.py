@@ -68,7 +68,7 @@ def train_probe(
     train: LabelledMaps,
     epochs: int = 20,
     batch_size: int = 32,
-    lr: float = 2e-3,
+    lr: float = 1e-3,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> AttentionPoolingHead:
