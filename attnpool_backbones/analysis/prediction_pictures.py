@@ -100,10 +100,10 @@ def attention_picture(
             axis.axis('off')
         for axis, k in zip(row[1:], present, strict=False):
             weights = Image.fromarray((attention[k] / attention[k].max()).astype(np.float32))
-            axis.imshow(image.mean(-1), cmap='gray')
-            axis.imshow(
-                weights.resize(image.shape[1::-1], Image.BICUBIC), cmap='inferno', alpha=0.65
-            )
+            weights = weights.resize(image.shape[1::-1], Image.BICUBIC)
+            axis.imshow(image.mean(-1), cmap='gray', vmin=0, vmax=255)
+            # As an array: matplotlib would make a colour image, all black, of PIL's floats.
+            axis.imshow(np.asarray(weights), cmap='inferno', vmin=0, vmax=1, alpha=0.65)
             axis.set_title(f"token '{names[k]}'", fontsize=9)
     _save(figure, path)
 

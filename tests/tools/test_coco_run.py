@@ -42,8 +42,8 @@ def place(tmp_path_factory):
     for split, images in (('train', 'training'), ('val', 'validation')):
         shutil.copytree(scenes / 'images' / images, coco / f'{split}2017')
         content = json.loads((scenes / 'annotations' / f'instances_{split}.json').read_text())
-        for category in content['categories']:
-            category['name'] = CocoDataset.METAINFO['classes'][category['id']]
+        names = CocoDataset.METAINFO['classes']
+        content['categories'] = [dict(id=i, name=name) for i, name in enumerate(names)]
         target = coco / 'annotations' / f'instances_{split}2017.json'
         target.parent.mkdir(exist_ok=True)
         target.write_text(json.dumps(content))
