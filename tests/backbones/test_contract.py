@@ -120,7 +120,9 @@ def test_batch_elements_are_independent(variant):
     with torch.no_grad():
         together, alone = model(x), model(x[1:])
     for y, y_alone in zip(together, alone, strict=True):
-        torch.testing.assert_close(y[1:], y_alone, rtol=1e-4, atol=1e-4)
+        # Untrained deep ResNets give values of 1e4, whose differences lose as many digits.
+        atol = 1e-5 * max(10.0, y_alone.abs().max().item())
+        torch.testing.assert_close(y[1:], y_alone, rtol=1e-4, atol=atol)
 
 
 @every_variant
