@@ -30,6 +30,20 @@ def images(*size, batch=2):
     return torch.randn(batch, 3, *size, generator=torch.Generator().manual_seed(1))
 
 
+def build_damped(variant):
+    """Builds a variant for inference whose maps do not grow from block to block.
+
+    Those of an untrained deep ResNet reach 1e5, and rounding grows with them; the residual
+    branches of a trained one are small, and half the weight in BatchNorm makes them so.
+    """
+    model = build(variant).eval()
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, _BatchNorm):
+                module.weight.mul_(0.5)
+    return model
+
+
 def loss_of(outputs):
     # A different weight for each position, so that no gradient cancels by symmetry.
     return sum(
@@ -113,35 +127,29 @@ def test_norm_eval_keeps_running_statistics(variant):
     assert all(not m.training for m in model.modules() if isinstance(m, _BatchNorm))
 
 
-def assert_close_at_scale(maps, expected):
-    for y, y_expected in zip(maps, expected, strict=True):
-        # Untrained deep ResNets give values of 1e4, whose differences lose as many digits.
-        atol = 1e-5 * max(10.0, y_expected.abs().max().item())
-        torch.testing.assert_close(y, y_expected, rtol=1e-4, atol=atol)
-
-
 @every_variant
 def test_batch_elements_are_independent(variant):
-    model = build(variant).eval()
+    model = build_damped(variant)
     x = images(64, 64)
     with torch.no_grad():
         together, alone = model(x), model(x[1:])
-    assert_close_at_scale([y[1:] for y in together], alone)
+    for y, y_alone in zip(together, alone, strict=True):
+        torch.testing.assert_close(y[1:], y_alone, rtol=1e-4, atol=1e-4)
 
 
 @every_variant
 def test_memory_format_changes_nothing(variant):
-    model = build(variant).eval()
+    model = build_damped(variant)
     x = images(64, 96)
     with torch.no_grad():
         outputs = model(x)
         outputs_last = model(x.to(memory_format=torch.channels_last))
-    assert_close_at_scale(outputs_last, outputs)
+    torch.testing.assert_close(outputs_last, outputs, rtol=1e-4, atol=1e-4)
 
 
 @every_variant
 def test_bfloat16_autocast_is_close(variant):
-    model = build(variant).eval()
+    model = build_damped(variant)
     x = images(64, 64)
     with torch.no_grad():
         outputs = model(x)
