@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 from mmengine.registry import DefaultScope
-from mmengine.runner import Runner, load_checkpoint
+from mmengine.runner import Runner, find_latest_checkpoint, load_checkpoint
 
 from attnpool_backbones.analysis.config_models import build_config_model
 from attnpool_backbones.analysis.digit_training import (
@@ -99,11 +99,8 @@ def run(work_dir: Path, only: Sequence[str], tell: Callable[[str], None]) -> lis
             if subprocess.run(command).returncode:
                 raise UserError(f'the training of {name} failed; call again to go on with it')
     done = [name for name in ENTRIES if (work_dir / name / 'row.json').exists()]
-    speeds = measured_speeds(work_dir, done, tell)
-    rows = [
-        dict(json.loads((work_dir / name / 'row.json').read_text()), images_per_second=speeds[name])
-        for name in done
-    ]
+    measure_speeds(work_dir, done, tell)
+    rows = read_rows(work_dir)
     write_atomically(markdown(rows).encode(), work_dir / 'results.md')
     write_atomically(comma_separated(rows).encode(), work_dir / 'results.csv')
     write_atomically(picture(rows), work_dir / 'results.png')
@@ -116,14 +113,12 @@ def train_one(name: str, work_dir: Path, tell: Callable[[str], None]) -> None:
     detector, segmentor = ENTRIES[name]['mask-rcnn'], ENTRIES[name]['upernet']
     pretrain_backbone(detector, folder / 'pretraining', tell)
     first = str(folder / 'pretraining' / 'backbone.pth')
-    start = dict(type='Pretrained', checkpoint=first, prefix='backbone.')
     detection, _ = train_and_evaluate(
-        f'{name} detection', detector, DETECTION, folder / 'detection', start, tell
+        f'{name} detection', detector, DETECTION, folder / 'detection', first, tell
     )
-    last = (folder / 'detection' / 'last_checkpoint').read_text().strip()
-    start = dict(type='Pretrained', checkpoint=last, prefix='backbone.')
+    last = find_latest_checkpoint(str(folder / 'detection'))
     segmentation, _ = train_and_evaluate(
-        f'{name} segmentation', segmentor, SEGMENTATION, folder / 'segmentation', start, tell
+        f'{name} segmentation', segmentor, SEGMENTATION, folder / 'segmentation', last, tell
     )
     row = dict(
         backbone=name,
@@ -148,17 +143,23 @@ def processor() -> str:
     return next((x.split(': ')[1] for x in lines if x.startswith('model name')), platform.machine())
 
 
-def measured_speeds(
-    work_dir: Path, names: Sequence[str], tell: Callable[[str], None]
-) -> dict[str, float]:
-    """Returns the images a second of trained detectors, measured together and once."""
+def measure_speeds(work_dir: Path, names: Sequence[str], tell: Callable[[str], None]) -> None:
+    """Writes the images a second of trained detectors, measured together, to ``speeds.json``,
+    unless it has just these."""
     stored = work_dir / 'speeds.json'
-    speeds = json.loads(stored.read_text()) if stored.exists() else {}
-    if list(speeds) != list(names):
+    if not stored.exists() or list(json.loads(stored.read_text())) != list(names):
         tell(f'measuring the speed of {len(names)} detectors')
         speeds = images_per_second(work_dir, names)
         write_atomically(json.dumps(speeds, indent=2).encode(), stored)
-    return speeds
+
+
+def read_rows(work_dir: Path) -> list[dict[str, Any]]:
+    """Returns the rows of the table, of all backbones whose speed is known."""
+    speeds = json.loads((work_dir / 'speeds.json').read_text())
+    return [
+        dict(json.loads((work_dir / name / 'row.json').read_text()), images_per_second=speed)
+        for name, speed in speeds.items()
+    ]
 
 
 @torch.no_grad()
@@ -178,9 +179,9 @@ def images_per_second(work_dir: Path, names: Sequence[str]) -> dict[str, float]:
     steps = {}
     for name in names:
         cfg = load_config(str(config_root() / ENTRIES[name]['mask-rcnn']))
-        last = work_dir / name / 'detection' / 'last_checkpoint'
         model = build_config_model(cfg).eval()
-        load_checkpoint(model, last.read_text().strip(), map_location='cpu')
+        last = find_latest_checkpoint(str(work_dir / name / 'detection'))
+        load_checkpoint(model, last, map_location='cpu')
         with DefaultScope.overwrite_default_scope(cfg.default_scope):
             batch = next(iter(Runner.build_dataloader(cfg.val_dataloader)))
         one = {key: values[:1] for key, values in batch.items()}
@@ -221,6 +222,7 @@ def picture(rows: Sequence[dict[str, Any]]) -> bytes:
     """Returns a PNG with accuracy against MACs."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator
 
     figure = Figure(figsize=(10, 4.2), layout='constrained')
     panels = figure.subplots(1, 2)
@@ -229,6 +231,7 @@ def picture(rows: Sequence[dict[str, Any]]) -> bytes:
             axes.scatter(row['macs'], row[metric], marker=marker, label=row['backbone'])
         axes.set(xlabel='MACs of the detector (G, 192x192)', ylabel=f'{metric} (%)', xscale='log')
         axes.xaxis.set_major_formatter('{x:g}')
+        axes.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))
         axes.xaxis.set_minor_formatter('{x:g}')
         axes.grid(alpha=0.3, which='both')
     # Names beside the points would cover each other.
@@ -250,11 +253,8 @@ def publish(work_dir: Path, root: Path) -> None:
         ValueError: The README has no place for the table.
         UserError: A metafile that cannot be completed.
     """
-    speeds = json.loads((work_dir / 'speeds.json').read_text())
-    for name in ENTRIES:
-        path = work_dir / name / 'row.json'
-        if path.exists():
-            _record(json.loads(path.read_text()), speeds[name], root)
+    for row in read_rows(work_dir):
+        _record(row, root)
     replace_section(root / 'README.md', 'benchmark', (work_dir / 'results.md').read_text())
     for kind in ('png', 'csv'):
         content = (work_dir / f'results.{kind}').read_bytes()
@@ -264,10 +264,10 @@ def publish(work_dir: Path, root: Path) -> None:
             output.write()
 
 
-def _record(row: dict[str, Any], images_per_second: float, root: Path) -> None:
+def _record(row: dict[str, Any], root: Path) -> None:
     name = row['backbone']
     source = dict(Command=f'{COMMAND} --only {name}', Machine=row['machine'])
-    speed = {'Images per second': round(images_per_second, 1),
+    speed = {'Images per second': round(row['images_per_second'], 1),
              'Memory (MiB)': round(row['memory'])}  # fmt: skip
     detector, segmentor = (Path(ENTRIES[name][head]).stem for head in ('mask-rcnn', 'upernet'))
     found = {key.removeprefix('coco/'): row[label] for key, label in DETECTION.items()}

@@ -14,7 +14,7 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
-from mmengine.runner import Runner, set_random_seed
+from mmengine.runner import Runner, find_latest_checkpoint, set_random_seed
 
 from attnpool_backbones.analysis import crop_pretraining
 from attnpool_backbones.analysis.complexity import count_macs, count_parameters
@@ -146,7 +146,7 @@ def train_and_evaluate(
     config: str,
     labels: dict[str, str],
     folder: Path,
-    init_cfg: dict,
+    start: str,
     tell: Callable[[str], None],
 ) -> tuple[Result, Runner]:
     """Trains a detector or segmentor to the end, or goes on with it, and evaluates it once.
@@ -156,7 +156,7 @@ def train_and_evaluate(
         config: Below ``configs``.
         labels: Key of the evaluator -> label of the table.
         folder: For checkpoints and logs.
-        init_cfg: Of the backbone.
+        start: Checkpoint with the backbone's first weights.
         tell: Called with lines of progress.
 
     Returns:
@@ -170,7 +170,7 @@ def train_and_evaluate(
     cfg.randomness = dict(seed=0)
     # The evaluation is a step of its own here.
     cfg.train_cfg.val_interval = 10**9
-    cfg.model.backbone.init_cfg = init_cfg
+    cfg.model.backbone.init_cfg = dict(type='Pretrained', checkpoint=start, prefix='backbone.')
     checkpoint = find_resumable_checkpoint(str(folder))
     cfg.resume, cfg.load_from = checkpoint is not None, checkpoint
 
@@ -181,7 +181,7 @@ def train_and_evaluate(
     # What mmdet's and mmseg's inference functions look for.
     model.cfg, model.dataset_meta = cfg, runner.val_dataloader.dataset.metainfo
     stored = folder / 'result.json'
-    final = Path((folder / 'last_checkpoint').read_text().strip())
+    final = Path(find_latest_checkpoint(str(folder)))
     if stored.exists() and (result := Result(**json.loads(stored.read_text()))).command.endswith(
         final.name
     ):

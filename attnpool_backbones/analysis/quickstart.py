@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mmengine.runner import Runner, set_random_seed
+from mmengine.runner import Runner, find_latest_checkpoint, set_random_seed
 
 from attnpool_backbones.analysis.complexity import count_macs, count_parameters
 from attnpool_backbones.analysis.digit_training import (
@@ -57,20 +57,18 @@ def run(work_dir: Path, tell: Callable[[str], None]) -> list[Result]:
 
     classifier = pretrain_backbone(DETECTOR, work_dir / 'pretraining', tell)
     first = str(work_dir / 'pretraining' / 'backbone.pth')
-    start = dict(type='Pretrained', checkpoint=first, prefix='backbone.')
 
     detection, runner = train_and_evaluate(
-        'detection', DETECTOR, DETECTION_METRICS, work_dir / 'detection', start, tell
+        'detection', DETECTOR, DETECTION_METRICS, work_dir / 'detection', first, tell
     )
     tell('detection: pictures')
     detection_picture(runner.model, images, work_dir / 'detection.png')
     pooling = probe_attention(runner, work_dir, tell)
 
     # The detector's backbone has seen more than the classifier's.
-    last = (work_dir / 'detection' / 'last_checkpoint').read_text().strip()
-    start = dict(type='Pretrained', checkpoint=last, prefix='backbone.')
+    last = find_latest_checkpoint(str(work_dir / 'detection'))
     segmentation, runner = train_and_evaluate(
-        'segmentation', SEGMENTOR, SEGMENTATION_METRICS, work_dir / 'segmentation', start, tell
+        'segmentation', SEGMENTOR, SEGMENTATION_METRICS, work_dir / 'segmentation', last, tell
     )
     tell('segmentation: pictures')
     truth = [scene_file('annotations', i) for i in SHOWN]

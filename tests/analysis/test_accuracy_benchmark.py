@@ -64,8 +64,8 @@ def test_a_row_has_the_memory_of_the_training_even_if_another_process_did_it(tmp
     }
     starts = []
 
-    def trained(name, config, labels, folder, init_cfg, tell):
-        starts.append(init_cfg['checkpoint'])
+    def trained(name, config, labels, folder, start, tell):
+        starts.append(start)
         write_atomically(b'epoch_3.pth', folder / 'last_checkpoint')
         return found[folder.name], None
 
