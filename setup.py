@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent
 OPENMMLAB = ['mmengine>=0.10', 'mmcv>=2.0,<2.2', 'setuptools<81']
 DET = [*OPENMMLAB, 'mmdet>=3.0', 'pycocotools']
 SEG = [*OPENMMLAB, 'mmsegmentation>=1.0', 'ftfy', 'regex']
-TOOLS = ['matplotlib', 'rich', 'safetensors', 'scikit-learn']
+TOOLS = ['matplotlib', 'rich', 'scikit-learn']
 DEV = ['hypothesis', 'pre-commit', 'pytest', 'ruff']
 
 
@@ -43,7 +43,7 @@ setup(
     packages=find_packages(include=['attnpool_backbones', 'attnpool_backbones.*']),
     cmdclass={'build_py': BuildWithConfigs},
     python_requires='>=3.10,<3.13',
-    install_requires=['torch>=2.0', 'numpy'],
+    install_requires=['torch>=2.6', 'numpy', 'safetensors'],
     extras_require={
         'det': DET,
         'seg': SEG,

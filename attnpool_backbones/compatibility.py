@@ -43,7 +43,9 @@ class Problem(NamedTuple):
 
 
 _NUMPY = Requirement('numpy', '1.23', 'pip install "numpy>=1.23"', 'all arrays')
-_TORCH = Requirement('torch', '2.0', 'pip install "torch>=2.0"', 'all models')
+# 2.6 reads checkpoints as data by default and takes stand-ins for what else they name.
+_TORCH = Requirement('torch', '2.6', 'pip install "torch>=2.6"', 'all models')
+_SAFETENSORS = Requirement('safetensors', '', 'pip install safetensors', 'checkpoints')
 _MMENGINE = Requirement('mmengine', '0.10', 'pip install mmengine==0.10.7', 'registry and runner')
 _CV2 = Requirement('cv2', '', 'pip install opencv-python', 'reading images')
 _MMCV = Requirement('mmcv', '2.0', BUILD_MMCV, 'transforms and operators')
@@ -57,7 +59,7 @@ _SKLEARN = Requirement('sklearn', '', 'pip install scikit-learn', 'the digit sce
 _MATPLOTLIB = Requirement('matplotlib', '', 'pip install matplotlib', 'pictures')
 _RICH = Requirement('rich', '', 'pip install rich', 'tables on screen')
 
-_CORE = (_NUMPY, _TORCH, _MMENGINE)
+_CORE = (_NUMPY, _TORCH, _SAFETENSORS, _MMENGINE)
 _TRAIN = (*_CORE, _CV2, _MMCV, _MMCV_OPS)
 NEEDS: dict[str, tuple[Requirement, ...]] = {
     'core': _CORE,
@@ -210,7 +212,7 @@ def _bridge_problems(torch: ModuleType, numpy: ModuleType) -> list[Problem]:
             Problem(
                 f'torch {_version(torch)} and numpy {_version(numpy)} cannot exchange arrays: '
                 f'{error}',
-                'pip install "numpy<2"   (or a torch built for numpy 2: pip install "torch>=2.3")',
+                'pip install "numpy<2"   (or a torch built for numpy 2, as those of PyTorch are)',
             )
         ]
     return []

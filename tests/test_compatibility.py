@@ -83,16 +83,21 @@ def test_versions_of_the_fork_are_accepted(modules):
 
 
 CASES = {
-    'torch missing': ({'torch': missing('torch')}, 'torch is missing', 'pip install "torch>=2.0"'),
+    'torch missing': ({'torch': missing('torch')}, 'torch is missing', 'pip install "torch>=2.6"'),
     'torch too old': (
-        {'torch': SimpleNamespace(__version__='1.13.1', zeros=lambda size: FakeTensor())},
-        'torch 1.13.1 is too old, 2.0',
-        'pip install "torch>=2.0"',
+        {'torch': SimpleNamespace(__version__='2.5.1', zeros=lambda size: FakeTensor())},
+        'torch 2.5.1 is too old, 2.6',
+        'pip install "torch>=2.6"',
     ),
     'torch for another numpy': (
-        {'torch': SimpleNamespace(__version__='2.1.0', zeros=lambda size: UnreadableTensor())},
-        'torch 2.1.0 and numpy 2.4.6 cannot exchange arrays',
+        {'torch': SimpleNamespace(__version__='2.6.0', zeros=lambda size: UnreadableTensor())},
+        'torch 2.6.0 and numpy 2.4.6 cannot exchange arrays',
         '"numpy<2"',
+    ),
+    'safetensors missing': (
+        {'safetensors': missing('safetensors')},
+        'safetensors is missing',
+        'pip install safetensors',
     ),
     'mmengine missing': (
         {'mmengine': missing('mmengine')},

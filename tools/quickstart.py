@@ -29,12 +29,12 @@ def main() -> None:
     )
     args = parser.parse_args()
 
+    from attnpool_backbones.compatibility import check_environment
+
+    check_environment('det', 'seg', 'scenes', 'report')
     from rich.console import Console
     from rich.table import Table
 
-    from attnpool_backbones.compatibility import check_environment
-
-    check_environment('det', 'seg')
     from attnpool_backbones.analysis.quickstart import PICTURES, publish, run
 
     if not Path('configs/_base_').is_dir():

@@ -15,7 +15,7 @@ from attnpool_backbones.checkpoints.safe_globals import register_safe_globals
 from attnpool_backbones.layers.checkpointing import checkpoint_block
 
 # A run under mmdet's or mmseg's own tools can resume too: mmengine's checkpoints hold more than
-# tensors, and torch >= 2.6 refuses that unless it is told what is harmless.
+# tensors, and torch refuses that unless it is told what is harmless.
 register_safe_globals()
 
 #: Smallest height and width of an input, in pixels.

@@ -4,15 +4,22 @@ from attnpool_backbones.checkpoints.converting import convert_file
 from attnpool_backbones.checkpoints.format import CheckpointFormat
 from attnpool_backbones.checkpoints.formats import FORMATS, recognise
 from attnpool_backbones.checkpoints.loading import CheckpointMismatch, load_pretrained
-from attnpool_backbones.checkpoints.reading import UnsafeCheckpoint, read_checkpoint
+from attnpool_backbones.checkpoints.reading import (
+    CheckpointError,
+    UnreachableCheckpoint,
+    UnsafeCheckpoint,
+    read_checkpoint,
+)
 from attnpool_backbones.checkpoints.report import ConvertReport, LoadReport
 
 __all__ = [
     'FORMATS',
+    'CheckpointError',
     'CheckpointFormat',
     'CheckpointMismatch',
     'ConvertReport',
     'LoadReport',
+    'UnreachableCheckpoint',
     'UnsafeCheckpoint',
     'convert_file',
     'load_pretrained',

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from attnpool_backbones.checkpoints.format import CheckpointFormat
 from attnpool_backbones.checkpoints.formats import FORMATS, recognise
 from attnpool_backbones.checkpoints.listing import list_names
-from attnpool_backbones.checkpoints.reading import read_checkpoint
+from attnpool_backbones.checkpoints.reading import CheckpointError, read_checkpoint
 from attnpool_backbones.checkpoints.report import LoadReport
 
 MIN_SHARE = 0.9
@@ -21,7 +21,7 @@ MIN_SHARE = 0.9
 _FRESH = 'out_norms.'
 
 
-class CheckpointMismatch(ValueError):
+class CheckpointMismatch(CheckpointError):
     """A checkpoint has too few of a model's parameters to be meant for it."""
 
 

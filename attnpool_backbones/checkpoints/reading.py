@@ -20,6 +20,7 @@ from torch import Tensor
 
 from attnpool_backbones.checkpoints.listing import list_names
 from attnpool_backbones.checkpoints.safe_globals import register_safe_globals
+from attnpool_backbones.command_line import UserError
 
 # Where training scripts put the weights, and their moving average, in a checkpoint.
 _CONTAINERS = ('state_dict', 'model', 'model_state_dict', 'module', 'net')
@@ -37,7 +38,15 @@ _ADDRESS_LISTS = {
 }
 
 
-class UnsafeCheckpoint(ValueError):
+class CheckpointError(UserError, ValueError):
+    """A checkpoint is damaged, of another kind, or not for the model it is given to."""
+
+
+class UnreachableCheckpoint(UserError, OSError):
+    """A checkpoint cannot be downloaded whole."""
+
+
+class UnsafeCheckpoint(CheckpointError):
     """A checkpoint asks for code to be run, or holds objects instead of weights."""
 
 
@@ -67,8 +76,9 @@ def read_checkpoint(
 
     Raises:
         FileNotFoundError: No such file.
+        UnreachableCheckpoint: The address does not answer.
         UnsafeCheckpoint: The file asks for code to be run.
-        ValueError: The file is no checkpoint, holds no weights, no moving average although ``ema``
+        CheckpointError: The file is no checkpoint, holds no weights, no moving average although ``ema``
             is set, or no name with ``prefix``.
     """
     checkpoint = _read(str(path), map_location)
@@ -76,11 +86,11 @@ def read_checkpoint(
     if not state_dict:
         kind = 'moving average of weights' if ema else 'state dict'
         content = checkpoint if isinstance(checkpoint, Mapping) else [type(checkpoint).__name__]
-        raise ValueError(f'no {kind} in {path}, which holds {list_names(content)}')
+        raise CheckpointError(f'no {kind} in {path}, which holds {list_names(content)}')
     names = list(state_dict)
     state_dict = strip_prefixes(state_dict, prefix)
     if not state_dict:
-        raise ValueError(
+        raise CheckpointError(
             f"no name with prefix '{prefix}' in {path}; its names are {list_names(names)}"
         )
     return state_dict
@@ -95,6 +105,8 @@ def find_state_dict(checkpoint: Any, *, ema: bool = False) -> dict[str, Tensor]:
     """
     if not isinstance(checkpoint, Mapping):
         return {}
+    # mmengine's EMAHook stores the average as the state dict and the plain weights beside it.
+    ema = ema and not isinstance(checkpoint.get('ema_state_dict'), Mapping)
     # The containers come first: training checkpoints may have tensors (counters) beside them.
     for key in _EMA_CONTAINERS if ema else (*_CONTAINERS, *_EMA_CONTAINERS):
         if isinstance(checkpoint.get(key), Mapping):
@@ -171,7 +183,7 @@ def _parse(path: str, load: Callable[[], Any]) -> Any:
     except pickle.UnpicklingError as error:
         refused = re.search(r'GLOBAL (\S+)|unsafe type ([^\s,]+)', str(error))
         if refused is None:
-            raise ValueError(f'{path} is no checkpoint that torch can read') from None
+            raise CheckpointError(f'{path} is no checkpoint that torch can read') from None
         name = refused.group(1) or refused.group(2)
         raise UnsafeCheckpoint(
             f'{path} was not loaded: it wants to call {name}, which weights do not need. If you '
@@ -180,29 +192,39 @@ def _parse(path: str, load: Callable[[], Any]) -> Any:
     except (TypeError, ValueError) as error:
         # The stand-ins for numpy's and mmengine's objects refuse what is not plain data.
         raise UnsafeCheckpoint(f'{path} was not loaded: {error}') from error
-    except (EOFError, RuntimeError, SafetensorError) as error:
+    except (EOFError, LookupError, OSError, RuntimeError, SafetensorError) as error:
         reason = str(error).partition('\n')[0]
-        raise ValueError(f'{path} could not be read as a checkpoint: {reason}') from error
+        raise CheckpointError(f'{path} could not be read as a checkpoint: {reason}') from error
 
 
 def _listed_address(path: str, scheme: str) -> str:
     name = path.partition('://')[2]
     known = mmengine.load(Path(mmengine.__file__).parent / 'hub' / _ADDRESS_LISTS[scheme])
     if name not in known:
-        raise ValueError(f"unknown checkpoint '{path}'; known are {list_names(known)}")
+        raise CheckpointError(f"unknown checkpoint '{path}'; known are {list_names(known)}")
     return known[name]
 
 
 def _download(url: str) -> Path:
     """Returns the local copy of a file, downloaded by the first process if there is none yet."""
     file = Path(torch.hub.get_dir()) / 'checkpoints' / Path(urlparse(url).path).name
-    if get_rank() == 0 and not file.is_file():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        published = re.search(r'-([0-9a-f]{8,})\.', file.name)
-        torch.hub.download_url_to_file(url, str(file), published and published.group(1))
+    if get_rank() == 0:
+        _fetch(url, file)
     barrier()
-    if not file.is_file():
-        # Another machine of the job, which the first process cannot write to.
-        file.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(file), progress=False)
+    _fetch(url, file, progress=False)  # on another machine of the job
     return file
+
+
+def _fetch(url: str, file: Path, progress: bool = True) -> None:
+    if file.is_file():
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    published = re.search(r'-([0-9a-f]{8,})\.', file.name)
+    try:
+        torch.hub.download_url_to_file(url, str(file), published and published.group(1), progress)
+    except (OSError, RuntimeError) as error:  # RuntimeError: not the bytes that the name tells
+        raise UnreachableCheckpoint(
+            f'{url} could not be downloaded: {error}. Put the file at {file}, or name your copy in '
+            f'init_cfg (--cfg-options model.backbone.init_cfg.checkpoint=FILE); '
+            f'init_cfg=None starts without pretrained weights'
+        ) from error

@@ -1,6 +1,6 @@
 """What ``torch.load(weights_only=True)`` may build while it reads a training checkpoint.
 
-From torch 2.6 on a checkpoint is data, not a program: every class or function it names has to be on
+For torch 2.6 and later a checkpoint is data, not a program: every class or function it names has to be on
 a list. mmengine's own checkpoints name numpy's unpickling functions, ``HistoryBuffer`` and
 ``getattr``. Listing the originals would give the program back: ``getattr`` reaches anything, and
 numpy's dtypes accept any state, which can turn plain bytes into object pointers. So every name is
@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
-from mmengine.utils import digit_version
 
 __all__ = ['register_safe_globals']
 
@@ -160,8 +159,6 @@ SAFE_GLOBALS: tuple[tuple[Callable[..., Any], str], ...] = (
 def register_safe_globals() -> None:
     """Lets ``torch.load`` read mmengine's checkpoints and ``argparse.Namespace``, and no more.
 
-    May be called any number of times. Before torch 2.6 ``torch.load`` has no such list by default
-    and nothing is done.
+    May be called any number of times.
     """
-    if digit_version(torch.__version__) >= digit_version('2.6'):
-        torch.serialization.add_safe_globals(list(SAFE_GLOBALS))
+    torch.serialization.add_safe_globals(list(SAFE_GLOBALS))

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from attnpool_backbones.checkpoints import UnsafeCheckpoint, read_checkpoint
+from attnpool_backbones.command_line import UserError
 
 WEIGHTS = {'stem.0.weight': torch.arange(6.0).view(2, 3), 'blocks.0.bias': torch.ones(3)}
 AVERAGE = {name: value + 1 for name, value in WEIGHTS.items()}
@@ -130,6 +131,7 @@ CORRUPT = {
     'page.pth': b'<!DOCTYPE html><html>404</html>',
     'noise.pth': bytes(range(256)) * 8,
     'zip.pth': b'PK\x03\x04' + bytes(64),
+    'memo.pth': b'hello',
     'page.safetensors': b'<!DOCTYPE html><html>404</html>',
 }
 
@@ -139,13 +141,15 @@ def test_says_that_a_file_is_no_checkpoint(name, tmp_path):
     (tmp_path / name).write_bytes(CORRUPT[name])
     with pytest.raises(ValueError, match=name) as info:
         read_checkpoint(tmp_path / name)
+    assert isinstance(info.value, UserError)
     assert not isinstance(info.value, UnsafeCheckpoint)
 
 
-def test_says_that_a_cut_off_file_is_no_checkpoint(tmp_path):
-    torch.save(WEIGHTS, tmp_path / 'x.pth')
+@pytest.mark.parametrize('share', [0.01, 0.5, 0.99])
+def test_says_that_a_cut_off_file_is_no_checkpoint(share, tmp_path):
+    torch.save({**WEIGHTS, 'large': torch.ones(100_000)}, tmp_path / 'x.pth')
     content = (tmp_path / 'x.pth').read_bytes()
-    (tmp_path / 'x.pth').write_bytes(content[: len(content) // 2])
+    (tmp_path / 'x.pth').write_bytes(content[: int(len(content) * share)])
     with pytest.raises(ValueError, match=r'x\.pth could not be read as a checkpoint'):
         read_checkpoint(tmp_path / 'x.pth')
 
@@ -166,6 +170,27 @@ def test_names_a_missing_file(name, tmp_path):
 def test_names_an_unknown_listed_checkpoint():
     with pytest.raises(ValueError, match="unknown checkpoint 'torchvision://resnet5000'"):
         read_checkpoint('torchvision://resnet5000')
+
+
+def test_says_where_to_put_what_cannot_be_downloaded(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
+    with pytest.raises(UserError) as info:
+        read_checkpoint('http://127.0.0.1:9/weights/x.pth')  # the discard port: nobody answers
+    for part in (
+        'http://127.0.0.1:9/weights/x.pth',
+        str(tmp_path / 'checkpoints/x.pth'),
+        'init_cfg',
+    ):
+        assert part in str(info.value)
+    assert isinstance(info.value, OSError)
+
+
+def test_takes_the_moving_average_of_mmengine(tmp_path):
+    # Its EMAHook stores the average as the state dict and the plain weights beside it.
+    weights = {'steps': torch.tensor(3), **prefixed('module.')}
+    torch.save({'state_dict': AVERAGE, 'ema_state_dict': weights}, tmp_path / 'x.pth')
+    assert_weights(read_checkpoint(tmp_path / 'x.pth', ema=True), AVERAGE)
+    assert_weights(read_checkpoint(tmp_path / 'x.pth'), AVERAGE)
 
 
 @pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])

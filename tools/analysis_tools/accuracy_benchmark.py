@@ -37,7 +37,7 @@ def main() -> None:
 
     from attnpool_backbones.compatibility import check_environment
 
-    check_environment('det', 'seg')
+    check_environment('det', 'seg', 'scenes', 'report')
     from attnpool_backbones.analysis.accuracy_benchmark import markdown, publish, run
 
     if not Path('configs/_base_').is_dir():

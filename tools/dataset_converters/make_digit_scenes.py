@@ -4,14 +4,26 @@ An existing folder with the same parameters is verified and kept.
 """
 
 import argparse
+import sys
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-from attnpool_backbones.datasets import digit_scenes
+from attnpool_backbones.command_line import UserError, run_command
 
 
-def parse_args() -> argparse.Namespace:
+def main() -> None:
+    from attnpool_backbones.compatibility import check_environment
+
+    check_environment('scenes', 'report')
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    from attnpool_backbones.datasets import digit_scenes
+
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--out-dir', default='data/digit_scenes', help='default: %(default)s')
     parser.add_argument(
@@ -41,11 +53,7 @@ def parse_args() -> argparse.Namespace:
         action='store_true',
         help='make it again if it is damaged or has other parameters',
     )
-    return parser.parse_args()
-
-
-def main() -> None:
-    args = parse_args()
+    args = parser.parse_args()
     size = args.size[0] if len(args.size) == 1 else tuple(args.size)
     bar = Progress(
         TextColumn('digit scenes'),
@@ -65,9 +73,9 @@ def main() -> None:
                 args.out_dir, args.train, args.val, size, args.seed, args.force, show
             )
     except (ValueError, OSError) as error:
-        raise SystemExit(f'make_digit_scenes.py: {error}') from None
+        raise UserError(str(error)) from None
     except KeyboardInterrupt:
-        raise SystemExit('make_digit_scenes.py: stopped, nothing was written') from None
+        raise UserError('stopped, nothing was written') from None
     state = 'verified' if summary['reused'] else 'written'
     digits = summary['digits']
     print(
@@ -77,4 +85,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    sys.exit(run_command(main))
