@@ -78,8 +78,8 @@ def read_checkpoint(
         FileNotFoundError: No such file.
         UnreachableCheckpoint: The address does not answer.
         UnsafeCheckpoint: The file asks for code to be run.
-        CheckpointError: The file is no checkpoint, holds no weights, no moving average although ``ema``
-            is set, or no name with ``prefix``.
+        CheckpointError: The file is no checkpoint, holds no weights, no moving average although
+            ``ema`` is set, or no name with ``prefix``.
     """
     checkpoint = _read(str(path), map_location)
     state_dict = find_state_dict(checkpoint, ema=ema)

@@ -1,7 +1,7 @@
 """What ``torch.load(weights_only=True)`` may build while it reads a training checkpoint.
 
-For torch 2.6 and later a checkpoint is data, not a program: every class or function it names has to be on
-a list. mmengine's own checkpoints name numpy's unpickling functions, ``HistoryBuffer`` and
+For torch a checkpoint is data, not a program: every class or function it names has to be on a
+list. mmengine's own checkpoints name numpy's unpickling functions, ``HistoryBuffer`` and
 ``getattr``. Listing the originals would give the program back: ``getattr`` reaches anything, and
 numpy's dtypes accept any state, which can turn plain bytes into object pointers. So every name is
 answered by a stand-in that does only what an honest checkpoint asks for and refuses the rest.

@@ -3,13 +3,12 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from attnpool_backbones.layers.bottleneck import bottleneck_width, norm_of_vectors
 from attnpool_backbones.layers.norm import build_map_norm
 
 
 class BamChannelGate(nn.Module):
     """One logit per channel from the global average (arXiv 1807.06514, eq. 3).
-
-    In training a batch of one image has no batch statistics; the running ones are used for it.
 
     Args:
         channels: Channels C of the map.
@@ -25,14 +24,7 @@ class BamChannelGate(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.reduce(F.adaptive_avg_pool2d(x, 1))  # B, C/r, 1, 1
-        norm = self.norm
-        if isinstance(norm, nn.BatchNorm2d) and len(x) == 1:
-            hidden = F.batch_norm(
-                hidden, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps
-            )
-        else:
-            hidden = norm(hidden)
-        return self.expand(F.relu(hidden))  # B, C, 1, 1
+        return self.expand(F.relu(norm_of_vectors(self.norm, hidden)))  # B, C, 1, 1
 
 
 class BamSpatialGate(nn.Sequential):
@@ -68,6 +60,9 @@ class BAM(nn.Module):
         in_channels: Channels C of the map.
         reduction: C over the width of both gates' bottlenecks.
         norm_cfg: Of all norms. Default: BatchNorm.
+
+    Raises:
+        ValueError: ``reduction`` leaves no channel.
     """
 
     _abbr_ = 'bam'
@@ -75,7 +70,7 @@ class BAM(nn.Module):
     def __init__(self, in_channels: int, reduction: int = 16, norm_cfg: dict | None = None):
         super().__init__()
         norm_cfg = norm_cfg or dict(type='BN')
-        squeezed = in_channels // reduction
+        squeezed = bottleneck_width(in_channels, reduction)
         self.channel = BamChannelGate(in_channels, squeezed, norm_cfg)
         self.spatial = BamSpatialGate(in_channels, squeezed, norm_cfg)
         self.init_weights()

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from attnpool_backbones.layers.bottleneck import bottleneck_width
 from attnpool_backbones.registry import MODELS
 
 
@@ -53,13 +54,16 @@ class CBAM(nn.Module):
     Args:
         in_channels: Channels C of the map.
         reduction: C over the width of the channel gate's bottleneck.
+
+    Raises:
+        ValueError: ``reduction`` leaves no channel.
     """
 
     _abbr_ = 'cbam'
 
     def __init__(self, in_channels: int, reduction: int = 16):
         super().__init__()
-        self.channel = ChannelGate(in_channels, in_channels // reduction)
+        self.channel = ChannelGate(in_channels, bottleneck_width(in_channels, reduction))
         self.spatial = SpatialGate()
         self.init_weights()
 

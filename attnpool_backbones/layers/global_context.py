@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from attnpool_backbones.layers.bottleneck import bottleneck_width
 from attnpool_backbones.registry import MODELS
 
 
@@ -18,13 +19,16 @@ class GC(nn.Module):
     Args:
         in_channels: Channels C of the map.
         reduction: C over the width of the bottleneck.
+
+    Raises:
+        ValueError: ``reduction`` leaves no channel.
     """
 
     _abbr_ = 'gc'
 
     def __init__(self, in_channels: int, reduction: int = 16):
         super().__init__()
-        squeezed = in_channels // reduction
+        squeezed = bottleneck_width(in_channels, reduction)
         self.conv_mask = nn.Conv2d(in_channels, 1, 1)
         self.channel_add_conv = nn.Sequential(
             nn.Conv2d(in_channels, squeezed, 1),

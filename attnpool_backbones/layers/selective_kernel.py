@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from attnpool_backbones.layers.bottleneck import bottleneck_width, norm_of_vectors
 from attnpool_backbones.layers.norm import build_map_norm
 
 
@@ -21,7 +22,7 @@ class SelectiveKernel(nn.Module):
         norm_cfg: Of all norms.
 
     Raises:
-        ValueError: ``groups`` does not divide ``channels``.
+        ValueError: ``groups`` does not divide ``channels``, or ``reduction`` leaves no channel.
     """
 
     def __init__(self, channels: int, stride: int, groups: int, reduction: int, norm_cfg: dict):
@@ -31,7 +32,7 @@ class SelectiveKernel(nn.Module):
                 f'SelectiveKernel needs a number of groups that divides its channels, '
                 f'not channels={channels}, groups={groups}'
             )
-        squeezed = channels // reduction
+        squeezed = bottleneck_width(channels, reduction)
         # Each norm stands behind its convolution, as the folding of norms expects.
         self.conv = nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False)
         self.bn = build_map_norm(norm_cfg, channels)
@@ -49,7 +50,9 @@ class SelectiveKernel(nn.Module):
         dense = F.relu(self.bn(self.conv(x)), inplace=True)  # B, C, H/s, W/s
         grouped = F.relu(self.bn_grouped(self.conv_grouped(x)), inplace=True)
         pooled = F.adaptive_avg_pool2d(dense, 1) + F.adaptive_avg_pool2d(grouped, 1)
-        logits = self.expand(F.relu(self.reduce_bn(self.reduce(pooled))))  # B, 2C, 1, 1
+        logits = self.expand(
+            F.relu(norm_of_vectors(self.reduce_bn, self.reduce(pooled)))
+        )  # B, 2C, 1, 1
         logits_dense, logits_grouped = logits.chunk(2, dim=1)
         # A softmax over two branches is a sigmoid of the difference.
         weight = (logits_dense - logits_grouped).sigmoid().to(dense.dtype)

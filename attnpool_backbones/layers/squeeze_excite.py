@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from attnpool_backbones.layers.bottleneck import bottleneck_width
 from attnpool_backbones.registry import MODELS
 
 
@@ -37,12 +38,15 @@ class SE(SqueezeExcite):
     Args:
         in_channels: Channels C of the map.
         reduction: C over the width of the bottleneck.
+
+    Raises:
+        ValueError: ``reduction`` leaves no channel.
     """
 
     _abbr_ = 'se'
 
     def __init__(self, in_channels: int, reduction: int = 16):
-        super().__init__(in_channels, in_channels // reduction)
+        super().__init__(in_channels, bottleneck_width(in_channels, reduction))
 
     def init_weights(self) -> None:
         """Draws weights as torch does for linear layers."""

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from mmengine.model import revert_sync_batchnorm
 from torch import nn
 
 from attnpool_backbones.backbones.attn_resnet import AttnResNetArch, Bottleneck
@@ -122,13 +123,34 @@ def test_init_weights_restores_the_start():
             assert (start[name] == 0) == (parameter.std(correction=0) == 0), name
 
 
-def test_bam_trains_on_a_single_image():
-    bam = BAM(32)
-    before = bam.channel.norm.running_mean.clone()
-    bam(torch.randn(1, 32, 6, 6)).sum().backward()
-    torch.testing.assert_close(bam.channel.norm.running_mean, before)
-    bam(torch.randn(2, 32, 6, 6))
-    assert not bam.channel.norm.running_mean.equal(before)
+@pytest.mark.parametrize('norm', ['BN', 'SyncBN'])
+@pytest.mark.parametrize(
+    ('build', 'name'),
+    [
+        (lambda norm_cfg: BAM(32, norm_cfg=norm_cfg), 'channel.norm'),
+        (lambda norm_cfg: SelectiveKernel(32, 1, 4, 4, norm_cfg), 'reduce_bn'),
+    ],
+    ids=['bam', 'sk'],
+)
+def test_trains_on_a_single_image(build, name, norm):
+    # What mmengine's Runner does with SyncBN where there is one process.
+    unit = revert_sync_batchnorm(build(dict(type=norm)))
+    norm = unit.get_submodule(name)
+    before = norm.running_mean.clone()
+    unit(torch.randn(1, 32, 6, 6)).sum().backward()
+    torch.testing.assert_close(norm.running_mean, before)
+    unit(torch.randn(2, 32, 6, 6))
+    assert not norm.running_mean.equal(before)
+
+
+@pytest.mark.parametrize(
+    'build',
+    [SE, CBAM, GC, BAM, lambda channels: SelectiveKernel(channels, 1, 4, 16, dict(type='BN'))],
+    ids=['se', 'cbam', 'gc', 'bam', 'sk'],
+)
+def test_a_bottleneck_without_channels_is_refused(build):
+    with pytest.raises(ValueError, match='8 channels, reduction=16'):
+        build(8)
 
 
 def test_groups_of_selective_kernels_must_divide_the_channels():
