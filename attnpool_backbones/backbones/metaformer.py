@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from attnpool_backbones.backbones.base import DenseBackbone, Stage
 from attnpool_backbones.layers.channel_mlp import ChannelMlp
-from attnpool_backbones.layers.folding import fold_affine_before, fold_scale_after
+from attnpool_backbones.layers.folding import fold_norm_before, fold_scale_after
 from attnpool_backbones.layers.global_norm import GlobalNorm
 from attnpool_backbones.layers.norm import LayerNorm2d
 from attnpool_backbones.layers.position_embedding import resize_position_embedding
@@ -229,27 +229,12 @@ class MetaFormerBlock(nn.Module):
             if self.layer_scale2 is not None:
                 fold_scale_after(self.mlp.fc2, self.layer_scale2)
                 self.layer_scale2 = None
-            self._fold_norm2()
+            self.norm2 = fold_norm_before(self.norm2, self.mlp.fc1)
         if self.layer_scale1 is not None:
             scaled = last_layer(self.mixer) or self.norm1
             if getattr(scaled, 'weight', None) is not None:
                 fold_scale_after(scaled, self.layer_scale1)
                 self.layer_scale1 = None
-
-    def _fold_norm2(self) -> None:
-        norm, fc1 = self.norm2, self.mlp.fc1
-        if getattr(norm, 'weight', None) is None:
-            return
-        if isinstance(norm, nn.BatchNorm2d):
-            scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-            fold_affine_before(fc1, scale, norm.bias - norm.running_mean * scale)
-            self.norm2 = nn.Identity()
-            return
-        if norm.bias is not None:
-            fold_affine_before(fc1, norm.weight, norm.bias)
-        else:
-            fc1.weight *= norm.weight
-        norm.weight = norm.bias = None
 
 
 def _scale(init: float | None, width: int) -> nn.Parameter | None:

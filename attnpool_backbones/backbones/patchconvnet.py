@@ -11,12 +11,11 @@ import torch
 from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from attnpool_backbones.backbones.base import DenseBackbone, taps_of_depth
 from attnpool_backbones.layers.attention_pooling import AttentionPooling, PooledTokens
-from attnpool_backbones.layers.folding import fold_affine_before, fold_scale_after
-from attnpool_backbones.layers.norm import LayerNorm2d, build_map_norm
+from attnpool_backbones.layers.folding import fold_norm_before, fold_scale_after
+from attnpool_backbones.layers.norm import build_map_norm
 from attnpool_backbones.layers.squeeze_excite import SqueezeExcite
 from attnpool_backbones.registry import MODELS
 
@@ -96,14 +95,7 @@ class PatchConvBlock(nn.Module):
             return
         fold_scale_after(self.conv2, self.gamma)
         self.gamma = None
-        if isinstance(self.norm, LayerNorm2d):
-            fold_affine_before(self.conv1, self.norm.weight, self.norm.bias)
-            self.norm.weight = self.norm.bias = None
-        elif isinstance(self.norm, _BatchNorm):
-            scale = self.norm.weight * torch.rsqrt(self.norm.running_var + self.norm.eps)
-            shift = self.norm.bias - self.norm.running_mean * scale
-            fold_affine_before(self.conv1, scale, shift)
-            self.norm = nn.Identity()
+        self.norm = fold_norm_before(self.norm, self.conv1)
 
 
 @MODELS.register_module()

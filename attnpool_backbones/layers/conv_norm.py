@@ -13,7 +13,10 @@ def is_fixed(norm: nn.Module) -> bool:
 
 def fixed_affine(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
     """Returns scale and shift of each channel, C and C, of a BatchNorm in eval mode."""
-    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    scale = torch.rsqrt(norm.running_var + norm.eps)
+    if not norm.affine:
+        return scale, -norm.running_mean * scale
+    scale = norm.weight * scale
     return scale, norm.bias - norm.running_mean * scale
 
 

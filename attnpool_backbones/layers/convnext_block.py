@@ -5,7 +5,7 @@ from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 
 from attnpool_backbones.layers.channel_mlp import ChannelMlp
-from attnpool_backbones.layers.folding import fold_affine_before, fold_scale_after
+from attnpool_backbones.layers.folding import fold_norm_before, fold_scale_after
 from attnpool_backbones.layers.halving import halving_pool
 from attnpool_backbones.layers.norm import LayerNorm2d
 
@@ -59,9 +59,7 @@ class ConvNeXtBlock(nn.Module):
     @torch.no_grad()
     def fold(self) -> None:
         """Folds layer scale and the norm's affine part into the perceptron for inference."""
-        if self.norm.weight is not None:
-            fold_affine_before(self.mlp.fc1, self.norm.weight, self.norm.bias)
-            self.norm.weight = self.norm.bias = None
+        self.norm = fold_norm_before(self.norm, self.mlp.fc1)
         if self.gamma is not None:
             fold_scale_after(self.mlp.fc2, self.gamma)
             self.gamma = None

@@ -2,20 +2,37 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from attnpool_backbones.layers.conv_norm import fixed_affine
 
 
 @torch.no_grad()
-def fold_affine_before(conv: nn.Conv2d | nn.Linear, scale: Tensor, shift: Tensor) -> None:
-    """Makes ``conv(x)`` compute what ``conv(scale * x + shift)`` did.
+def fold_norm_before(norm: nn.Module, layer: nn.Conv2d | nn.Linear) -> nn.Module:
+    """Moves a norm's affine part (BatchNorm: all of it) into the layer behind it.
 
     Args:
-        conv: A linear layer or a 1x1 convolution, with a bias (with padding a shift would not
-            fold).
-        scale: Scale of each input channel.
-        shift: Shift of each input channel.
+        norm: BatchNorm, a norm of each sample with ``weight`` and ``bias``, or one without.
+        layer: A linear layer or a 1x1 convolution (with padding a shift would not fold).
+
+    Returns:
+        What is left of the norm.
     """
-    conv.bias += conv.weight.flatten(1) @ shift
-    conv.weight *= scale.view(1, -1, *(1,) * (conv.weight.dim() - 2))
+    if isinstance(norm, _BatchNorm):
+        _fold_affine_before(layer, *fixed_affine(norm))
+        return nn.Identity()
+    if getattr(norm, 'weight', None) is not None:
+        _fold_affine_before(layer, norm.weight, norm.bias)
+        norm.weight = norm.bias = None
+    return norm
+
+
+def _fold_affine_before(layer: nn.Module, scale: Tensor, shift: Tensor | None) -> None:
+    """Makes ``layer(x)`` compute what ``layer(scale * x + shift)`` did."""
+    if shift is not None:
+        bias = layer.weight.flatten(1) @ shift
+        layer.bias = nn.Parameter(bias if layer.bias is None else layer.bias + bias)
+    layer.weight *= scale.view(1, -1, *(1,) * (layer.weight.dim() - 2))
 
 
 @torch.no_grad()

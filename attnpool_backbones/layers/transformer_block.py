@@ -3,11 +3,9 @@
 import torch
 from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from attnpool_backbones.layers.channel_mlp import ChannelMlp
-from attnpool_backbones.layers.conv_norm import fixed_affine
-from attnpool_backbones.layers.folding import fold_affine_before, fold_scale_after
+from attnpool_backbones.layers.folding import fold_norm_before, fold_scale_after
 from attnpool_backbones.layers.grid_attention import GridAttention
 
 MLP_RATIO = 4
@@ -69,20 +67,9 @@ class TransformerBlock(nn.Module):
     def fold(self) -> None:
         """Folds layer scales and the norms' affine part (BatchNorm: all of it) for inference."""
         if not isinstance(self.pool, nn.MaxPool2d):  # A negative scale turns maxima into minima.
-            self.norm1 = _fold_norm(self.norm1, self.attn.qkv)
-        self.norm2 = _fold_norm(self.norm2, self.mlp.fc1)
+            self.norm1 = fold_norm_before(self.norm1, self.attn.qkv)
+        self.norm2 = fold_norm_before(self.norm2, self.mlp.fc1)
         if self.gamma1 is not None:
             fold_scale_after(self.attn.proj, self.gamma1)
             fold_scale_after(self.mlp.fc2, self.gamma2)
             self.gamma1 = self.gamma2 = None
-
-
-def _fold_norm(norm: nn.Module, linear: nn.Linear) -> nn.Module:
-    """Moves a norm's affine part into the layer behind it and returns what is left of the norm."""
-    if isinstance(norm, _BatchNorm):
-        fold_affine_before(linear, *fixed_affine(norm))
-        return nn.Identity()
-    if isinstance(norm, nn.LayerNorm) and norm.weight is not None:
-        fold_affine_before(linear, norm.weight, norm.bias)
-        norm.weight = norm.bias = None
-    return norm

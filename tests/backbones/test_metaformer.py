@@ -175,6 +175,20 @@ def test_deploying_leaves_no_layer_scale():
         assert left == []
 
 
+@pytest.mark.parametrize('norm', ['global', 'layer', 'batch'])
+def test_deployed_equals_trained_without_biases(norm):
+    model = MetaFormer(arch=dict(TINY, norm=norm, bias=False, layer_scale_init=1.0))
+    for block in (block for stage in model.stages for block in stage.blocks):
+        torch.nn.init.uniform_(block.norm2.bias)
+    x = torch.randn(2, 3, 64, 96)
+    model(x)  # moves running statistics
+    model.eval()
+    with torch.no_grad():
+        expected = model(x)
+        model.switch_to_deploy()
+        torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ('options', 'message'),
     [

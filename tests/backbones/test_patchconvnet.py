@@ -62,3 +62,21 @@ def test_deploy_leaves_no_scale_behind(norm):
     assert not [name for name in names if 'gamma' in name or '.norm.' in name]
     model.switch_to_deploy()  # a second call changes nothing
     assert [name for name, _ in model.named_parameters()] == names
+
+
+@pytest.mark.parametrize(
+    'norm_cfg',
+    [dict(type='BN', affine=False), dict(type='LN', bias=False), dict(type='GN', num_groups=4)],
+)
+def test_deployed_equals_trained_with_other_norms(norm_cfg):
+    model = PatchConvNet(arch=dict(SMALL, layer_scale_init=1.0), norm_cfg=norm_cfg)
+    for name, parameter in model.named_parameters():
+        if '.norm.' in name:
+            torch.nn.init.uniform_(parameter, 0.5, 1.5)
+    x = torch.randn(2, 3, 48, 64)
+    model(x)  # moves running statistics
+    model.eval()
+    with torch.no_grad():
+        expected = model(x)
+        model.switch_to_deploy()
+        torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-5)
