@@ -328,6 +328,17 @@ class DenseBackbone(BaseModule):
         """
         return None
 
+    def adapt_state_dict(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Rewrites tensors of a checkpoint that fit by shape, but not by what they mean here.
+
+        Args:
+            state_dict: The checkpoint's tensors by their names in this model.
+
+        Returns:
+            The entries that change, none by default.
+        """
+        return {}
+
     @torch.no_grad()
     def switch_to_deploy(self) -> None:
         """Folds what inference allows (layer scales, BatchNorm) into neighbouring weights.

@@ -116,7 +116,7 @@ def resize_positions(table: Tensor, grid: Sequence[int]) -> Tensor:
     Returns:
         1, 1 + rows * columns, C; ``table`` itself if it has that grid.
     """
-    edge = round((table.shape[1] - 1) ** 0.5)
+    edge = round(int(table.shape[1] - 1) ** 0.5)  # a tensor under torch.jit.trace
     if tuple(grid) == (edge, edge):
         return table
     patches = table[:, 1:].transpose(1, 2).unflatten(2, (edge, edge))  # 1, C, S, S
@@ -351,6 +351,23 @@ class DeepViT(DenseBackbone):
             x, maps = block(x, with_maps=True)
             blocks.append(BlockMaps(maps.softmax(), maps.mixed(), x))
         return blocks
+
+    def adapt_state_dict(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Fits head mixing that was learned with another number of tokens, see
+        :meth:`HeadMixing.adapt`; the checkpoint's position table tells how many there were."""
+        table = state_dict.get('stem.pos_embed')
+        if table is None or table.dim() != 3:
+            return {}
+        changed = {}
+        for path, module in self.named_modules():
+            if isinstance(module, HeadMixing):
+                start = f'{path}.'
+                weights = {
+                    n.removeprefix(start): v for n, v in state_dict.items() if n.startswith(start)
+                }
+                adapted = module.adapt(weights, table.shape[1])
+                changed |= {start + name: value for name, value in adapted.items()}
+        return changed
 
     def adapt_parameter(self, name: str, value: Tensor) -> Tensor | None:
         """Resizes a checkpoint's position table; see :meth:`DenseBackbone.adapt_parameter`."""

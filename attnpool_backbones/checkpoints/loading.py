@@ -36,8 +36,9 @@ def load_pretrained(
 ) -> LoadReport:
     """Loads an official or own checkpoint into a backbone and logs one short report.
 
-    Tensors of another shape are offered to ``model.adapt_parameter(name, value)``, if the model has
-    it; shapes that differ by trailing ones only (linear and 1x1 convolution) fit as they are.
+    Tensors of another shape are offered to ``model.adapt_parameter(name, value)``, all of them to
+    ``model.adapt_state_dict(state_dict)``, if the model has these methods; shapes that differ by
+    trailing ones only (linear and 1x1 convolution) fit as they are.
 
     Args:
         model: The backbone; changed in place.
@@ -65,6 +66,10 @@ def load_pretrained(
         if _overlap(converted, targets) > _overlap(raw, targets):
             source, used = converted, [known]
 
+    adapt = getattr(model, 'adapt_state_dict', None)
+    changed = adapt(source) if adapt is not None else {}
+    source = {**source, **changed}
+
     report = LoadReport(str(checkpoint), known.name if known in own else 'own names')
     fitting = {}
     for name, target in targets.items():
@@ -80,7 +85,7 @@ def load_pretrained(
             report.misshapen[name] = f'{_shape(source[name])} in the file, {_shape(target)} here'
             continue
         fitting[name] = value
-        (report.resized if resized else report.loaded).append(name)
+        (report.resized if resized or name in changed else report.loaded).append(name)
     for name in source:
         if name not in targets:
             leftover = any(f.is_leftover(name) for f in used) or _is_unbuilt(model, name)

@@ -17,7 +17,7 @@ class LoadReport:
     loaded: list[str] = field(default_factory=list)
     """Taken from the file as they are."""
     resized: list[str] = field(default_factory=list)
-    """Taken from the file and resized by the model, e.g. position tables."""
+    """Taken from the file and fitted by the model to its size, e.g. position tables."""
     leftovers: list[str] = field(default_factory=list)
     """In the file, of no use to a dense backbone: classifier, pooling, unbuilt stages."""
     unexpected: list[str] = field(default_factory=list)

@@ -1,5 +1,6 @@
 """Re-attention: self-attention whose maps are mixed across heads (DeepViT, arXiv 2103.11886)."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -182,6 +183,28 @@ class HeadMixing(nn.Module):
                 mean, var = self.norm.running_mean, self.norm.running_var
             gain = gamma * torch.rsqrt(var + self.norm.eps) * self.scale  # H
             return HeadMix(gain[:, None] * theta, (gain * (bias - mean) + beta * self.scale) / t)
+
+    def adapt(self, weights: Mapping[str, Tensor], tokens: int) -> dict[str, Tensor]:
+        """Rewrites weights learned with another number of tokens as if it were this layer's.
+
+        With ``'rescale'`` the factors t of both follow each other by a constant, which theta and
+        what stands behind the norm can take: the result computes exactly the same.
+
+        Args:
+            weights: Of a layer like this one, by its names.
+            tokens: Its ``pretrain_tokens``.
+
+        Returns:
+            The entries that change.
+        """
+        ratio = self.pretrain_tokens / tokens
+        if ratio == 1 or self.stats_tokens != 'rescale':
+            return {}
+        if self.norm is None:
+            factors = {'theta.bias': 1 / ratio}
+        else:
+            factors = {'theta.weight': ratio, 'norm.weight': 1 / ratio, 'norm.bias': 1 / ratio}
+        return {name: weights[name] * factor for name, factor in factors.items() if name in weights}
 
     @torch.no_grad()
     def _track(self, mean: Tensor, var: Tensor, count: int) -> None:

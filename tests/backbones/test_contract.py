@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from mmengine.analysis import get_model_complexity_info
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from attnpool_backbones.backbones.base import DenseBackbone
@@ -263,6 +264,17 @@ class TestErrors:
     def test_drop_path_rate(self, variant):
         with pytest.raises(ValueError, match='0 <= rate < 1'):
             build(variant, drop_path_rate=1.0)
+
+
+@pytest.mark.filterwarnings('ignore::torch.jit.TracerWarning')
+@pytest.mark.parametrize(
+    'variant', [pytest.param(v, id=v.name) for v in VARIANTS if v.name.endswith('nano')]
+)
+def test_mmengine_counts_it(variant):
+    model = build(variant).eval()
+    counted = get_model_complexity_info(model, (3, 64, 96), show_table=False, show_arch=False)
+    assert counted['params'] == sum(p.numel() for p in model.parameters())
+    assert counted['flops'] > 0
 
 
 def test_every_family_has_a_table():

@@ -134,6 +134,35 @@ def test_statistics_at_another_number_of_tokens(stats_tokens, low, high, tmp_pat
     assert low <= error <= high
 
 
+@pytest.mark.parametrize('norm', ['BN', 'LN', None])
+def test_statistics_after_loading_into_another_image_size(norm, tmp_path):
+    """The token count of the pretraining is the file's, whatever size the model was built for."""
+    torch.manual_seed(0)
+    trained = DeepViT(S_LIKE, map_norm=norm)
+    for block in trained.blocks[2:]:
+        for parameter in block.attn.mixing.parameters():
+            torch.nn.init.uniform_(parameter, 0.5, 1.5)
+    torch.save(trained.state_dict(), tmp_path / 'trained.pth')
+    model = DeepViT(dict(S_LIKE, image_size=256), map_norm=norm)
+    report = load_pretrained(model, tmp_path / 'trained.pth')
+    assert report.clean
+    tokens = torch.randn(2, 1 + 8 * 6, 96)
+    for ours, expected in zip(model.eval().blocks, trained.eval().blocks, strict=True):
+        torch.testing.assert_close(ours(tokens), expected(tokens), rtol=1e-4, atol=1e-5)
+    # The weights say it, so that a checkpoint of this model loads as it is.
+    again = DeepViT(dict(S_LIKE, image_size=256), map_norm=norm)
+    again.load_state_dict(model.state_dict())
+    torch.testing.assert_close(again.eval().blocks[2](tokens), model.blocks[2](tokens))
+
+
+@pytest.mark.parametrize('stats_tokens', ['fixed', 'live'])
+def test_statistics_without_correction_are_loaded_as_they_are(stats_tokens, tmp_path):
+    trained = DeepViT(S_LIKE)
+    torch.save(trained.state_dict(), tmp_path / 'trained.pth')
+    model = DeepViT(dict(S_LIKE, image_size=256), stats_tokens=stats_tokens)
+    assert load_pretrained(model, tmp_path / 'trained.pth').resized == ['stem.pos_embed']
+
+
 def test_lazy_maps_with_checkpointing():
     model = DeepViT(S_LIKE, with_cp=True).train()
     outputs, maps = model.forward_lazy_maps(IMAGE, 3)
