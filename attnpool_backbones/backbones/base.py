@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from attnpool_backbones.checkpoints import load_pretrained
+from attnpool_backbones.checkpoints.loading import DEPLOYED, require_same_form
 from attnpool_backbones.checkpoints.safe_globals import register_safe_globals
 from attnpool_backbones.layers.checkpointing import checkpoint_block
 
@@ -344,12 +345,18 @@ class DenseBackbone(BaseModule):
         """Folds what inference allows (layer scales, BatchNorm) into neighbouring weights.
 
         Every module of the backbone that has a method ``fold`` takes part. The backbone is in eval
-        mode afterwards and computes the same maps; its state dict is no longer that of training.
+        mode afterwards and computes the same maps. Its state dict is no longer that of training:
+        a buffer ``deployed`` marks it, and only a deployed backbone loads it.
         """
         self.eval()
         for module in list(self.modules()):
             if hasattr(module, 'fold'):
                 module.fold()
+        self.register_buffer(DEPLOYED, torch.tensor(True))
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args, **kwargs) -> None:
+        require_same_form(self, state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
 def _has_prefix(name: str, prefixes: Sequence[str]) -> bool:

@@ -329,8 +329,8 @@ class MetaFormer(DenseBackbone):
             ``'batch'`` or ``'none'``. Default: as the official dense models, ``'global'`` for
             PoolFormer (its ablations: their own norm) and ``nano``; ``'none'`` for the hybrids
             and the second paper, which have no official dense models, so train those with
-            ``'layer'``, as ``caformer_nano`` has by default. No classifier has these norms: with a
-            checkpoint they start as identity.
+            ``'layer'``, as ``caformer_nano`` has by default. No official classifier has these
+            norms: with its checkpoint they start as identity; mmpretrain's have the last one.
         pretrain_img_size: Height and width, or one side, in pixels, of the images for which
             spatial FC, random mixing and position embeddings are built: that of the checkpoint.
         drop_path_rate: Stochastic depth (arXiv 1603.09382) of the last block; 0 in the first,

@@ -25,6 +25,8 @@ class CheckpointFormat:
     that no backbone has (e.g. the classifier) are kept as they are."""
     leftovers: tuple[str, ...] = ()
     """Converted names that a dense backbone may leave unused: classifier, final norm, pooling."""
+    fresh: tuple[str, ...] = ()
+    """Names of the backbone that files of this format may lack, if they lack all of them."""
     names: tuple[str, ...] = (r'stem\.', r'stages\.', r'blocks\.', r'out_norms\.')
     """Converted names that the backbone has; only the report of a file conversion needs them."""
 
@@ -36,6 +38,10 @@ class CheckpointFormat:
     def is_known(self, name: str) -> bool:
         """Tells whether the converted name belongs to the backbone or is a leftover."""
         return self.is_leftover(name) or any(re.match(p, name) for p in self.names)
+
+    def is_fresh(self, name: str) -> bool:
+        """Tells whether a file may lack the name, with all others of the kind."""
+        return any(re.match(p, name) for p in self.fresh)
 
     def is_leftover(self, name: str) -> bool:
         """Tells whether a dense backbone may leave the converted name unused."""

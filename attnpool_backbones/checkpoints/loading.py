@@ -1,7 +1,7 @@
 """Loads a checkpoint of any known origin into a backbone."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from os import PathLike
 
 import torch
@@ -17,12 +17,16 @@ from attnpool_backbones.checkpoints.report import LoadReport
 MIN_SHARE = 0.9
 """Share of a backbone's parameters, counted in elements, that a checkpoint must have."""
 
-# Added by this package for dense prediction; no published file has them.
+# Added by this package to every family; no published file has them.
 _FRESH = 'out_norms.'
 
 
+# Buffer of a backbone whose norms and scales are folded into its other weights.
+DEPLOYED = 'deployed'
+
+
 class CheckpointMismatch(CheckpointError):
-    """A checkpoint has too few of a model's parameters to be meant for it."""
+    """A checkpoint has too few of a model's parameters, or another meaning of them."""
 
 
 def load_pretrained(
@@ -51,8 +55,8 @@ def load_pretrained(
 
     Raises:
         CheckpointMismatch: Less than 90 % of the model's parameters, counted in elements and
-            without the output norms added for dense prediction, are in the file. The model is
-            unchanged then.
+            without those that no published file has, are in the file, or only one of file and model
+            is deployed. The model is unchanged then.
         FileNotFoundError: No such file.
         ValueError: The file is no checkpoint or not a safe one; see :func:`read_checkpoint`.
     """
@@ -66,18 +70,20 @@ def load_pretrained(
         if _overlap(converted, targets) > _overlap(raw, targets):
             source, used = converted, [known]
 
+    require_same_form(model, source)
     adapt = getattr(model, 'adapt_state_dict', None)
     changed = adapt(source) if adapt is not None else {}
     source = {**source, **changed}
 
     report = LoadReport(str(checkpoint), known.name if known in own else 'own names')
     fitting = {}
+    fresh = _fresh_names(targets, source, used)
     for name, target in targets.items():
         if name not in source:
             # Files older than this counter of BatchNorm (torch 0.4.1) do without it.
             if name.endswith('.num_batches_tracked'):
                 continue
-            (report.fresh if name.startswith(_FRESH) else report.missing).append(name)
+            (report.fresh if name in fresh else report.missing).append(name)
             continue
         value, resized = _fit(model, name, source[name], target)
         if value is None:
@@ -95,6 +101,39 @@ def load_pretrained(
     model.load_state_dict(fitting, strict=False)
     print_log(str(report), logger, logging.INFO if report.clean else logging.WARNING)
     return report
+
+
+def require_same_form(model: nn.Module, state_dict: Mapping[str, Tensor], prefix: str = '') -> None:
+    """Checks that a backbone and weights are both deployed, or neither.
+
+    Args:
+        model: The backbone.
+        state_dict: Weights of it, or of a model that it is part of.
+        prefix: What stands in front of the backbone's names.
+
+    Raises:
+        CheckpointMismatch: Only one of them is; the names fit, but the numbers mean something else.
+    """
+    here, there = DEPLOYED in dict(model.named_buffers()), prefix + DEPLOYED in state_dict
+    if here == there or not any(name.startswith(prefix) for name in state_dict):
+        return
+    raise CheckpointMismatch(
+        f'the weights are those of a {type(model).__name__} {"after" if there else "before"} '
+        f'switch_to_deploy(), which this one has {"not " if there else ""}been through; '
+        + ('call it before you load them' if there else 'load them before you call it')
+    )
+
+
+def _fresh_names(
+    targets: Mapping[str, Tensor], source: Mapping[str, Tensor], formats: Sequence[CheckpointFormat]
+) -> list[str]:
+    """Returns the names of the model that the file may lack."""
+
+    def is_new(name: str) -> bool:
+        return any(f.is_fresh(name) for f in formats)
+
+    lacks_new = not any(is_new(name) for name in source)
+    return [name for name in targets if name.startswith(_FRESH) or (lacks_new and is_new(name))]
 
 
 def _families(model: nn.Module) -> list[str]:

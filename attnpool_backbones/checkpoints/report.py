@@ -25,7 +25,7 @@ class LoadReport:
     missing: list[str] = field(default_factory=list)
     """In the model, neither in the file nor allowed to be; they keep their initial values."""
     fresh: list[str] = field(default_factory=list)
-    """In the model only: norms added for dense prediction, which no published file has."""
+    """In the model only, which no published file has: norms of the outputs, a ResNet's pooling."""
     misshapen: dict[str, str] = field(default_factory=dict)
     """Shapes in file and model of those missing because their shape cannot be adapted."""
 
@@ -43,7 +43,7 @@ class LoadReport:
                 'expected leftovers': self.leftovers,
                 'unexpected': self.unexpected,
                 'missing': missing,
-                'new for dense prediction': self.fresh,
+                'new in this package': self.fresh,
             },
         )
 

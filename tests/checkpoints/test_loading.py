@@ -8,8 +8,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from attnpool_backbones.backbones import PatchConvNet
+from attnpool_backbones.backbones import AttnResNet, PatchConvNet
 from attnpool_backbones.checkpoints import CheckpointMismatch, load_pretrained
+from attnpool_backbones.registry import MODELS
 from tests.golden import load_golden, official_state_dict
 
 ARCH = dict(width=64, depth=4)
@@ -205,7 +206,42 @@ def test_norms_added_for_dense_prediction_do_not_count(official_file):
     report = load_pretrained(Normed(ARCH), official_file)
     assert report.clean
     assert report.fresh == ['out_norms.3.weight', 'out_norms.3.bias']
-    assert '2 new for dense prediction' in str(report)
+    assert '2 new in this package' in str(report)
+
+
+def test_attention_pooling_of_a_resnet_does_not_count(tmp_path):
+    weights = AttnResNet('resnet18').state_dict()
+    torch.save(weights | {'fc.weight': torch.ones(9, 512)}, tmp_path / 'resnet18.pth')
+    model = AttnResNet('resnet18', pooling=True)
+    report = load_pretrained(model, tmp_path / 'resnet18.pth')
+    assert report.clean and report.leftovers == ['fc.weight']
+    assert {name.partition('.')[0] for name in report.fresh} == {'pool', 'pool_norm'}
+    # A checkpoint that has some of it is not one without it.
+    torch.save(weights | {'pool_norm.weight': torch.ones(512)}, tmp_path / 'part.pth')
+    with pytest.raises(CheckpointMismatch):
+        load_pretrained(model, tmp_path / 'part.pth')
+
+
+@pytest.mark.parametrize('backbone', ['PatchConvNet', 'MetaFormer', 'CoAtNet', 'AttnResNet'])
+def test_weights_of_a_deployed_model_are_refused_by_others(backbone, tmp_path):
+    trained = MODELS.build(dict(type=backbone, arch='nano')).eval()
+    deployed = MODELS.build(dict(type=backbone, arch='nano'))
+    deployed.switch_to_deploy()
+    torch.save(deployed.state_dict(), tmp_path / 'deployed.pth')
+    torch.save(trained.state_dict(), tmp_path / 'trained.pth')
+    for model, name in ((trained, 'deployed'), (deployed, 'trained')):
+        before = {n: v.clone() for n, v in model.state_dict().items()}
+        weights = torch.load(tmp_path / f'{name}.pth', weights_only=True)
+        with pytest.raises(CheckpointMismatch, match='switch_to_deploy'):
+            model.load_state_dict(weights, strict=False)
+        with pytest.raises(CheckpointMismatch, match='switch_to_deploy'):
+            load_pretrained(model, tmp_path / f'{name}.pth')
+        for n, value in model.state_dict().items():
+            assert torch.equal(value, before[n])
+    again = MODELS.build(dict(type=backbone, arch='nano'))
+    again.switch_to_deploy()
+    again.load_state_dict(deployed.state_dict())
+    assert load_pretrained(again, tmp_path / 'deployed.pth').clean
 
 
 def test_batch_norm_counters_may_be_absent(tmp_path):

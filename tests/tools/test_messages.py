@@ -137,6 +137,34 @@ def test_as_a_command(tool: str, arguments: list[str], tmp_path: Path, repo_root
 
 
 @pytest.mark.parametrize(
+    ('module', 'tool', 'cure'),
+    [
+        ('sklearn', 'quickstart.py', 'pip install scikit-learn'),
+        ('sklearn', 'dataset_converters/make_digit_scenes.py', 'pip install scikit-learn'),
+        ('matplotlib', 'analysis_tools/accuracy_benchmark.py', 'pip install matplotlib'),
+        ('safetensors', 'train.py', 'pip install safetensors'),
+    ],
+)
+def test_names_the_package_that_is_missing(
+    module: str, tool: str, cure: str, tmp_path: Path, repo_root: Path
+) -> None:
+    absent = f"raise ModuleNotFoundError('No module named {module}', name='{module}')"
+    (tmp_path / 'absent').mkdir()
+    (tmp_path / 'absent' / f'{module}.py').write_text(absent)
+    arguments = [str(repo_root / DIGITS)] if tool == 'train.py' else []
+    done = subprocess.run(
+        [sys.executable, str(repo_root / 'tools' / tool), *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=dict(os.environ, PYTHONPATH=f'{tmp_path / "absent"}:{repo_root}', OMP_NUM_THREADS='1'),
+    )
+    assert done.returncode == 2
+    assert 'Traceback' not in done.stderr and cure in done.stderr
+
+
+@pytest.mark.parametrize(
     'script', ['dist_train.sh', 'dist_test.sh', 'slurm_train.sh', 'slurm_test.sh']
 )
 def test_shell_scripts_tell_their_usage(script: str, repo_root: Path) -> None:
