@@ -1,4 +1,4 @@
-"""The quickstart's configs train two iterations and evaluate through the real Runner."""
+"""The nano configs train and evaluate on digit scenes through the real Runner."""
 
 import pytest
 import torch
@@ -17,8 +17,8 @@ def scenes(tmp_path_factory):
     return root
 
 
-def two_iterations(config, scenes, work_dir):
-    """Returns a Runner for two iterations of batch 4 on eight scenes, in this process."""
+def short_run(config, scenes, work_dir, epochs=1):
+    """Returns a Runner for epochs of two iterations of batch 4 on eight scenes, in this process."""
     options = {f'{s}_dataloader.dataset.data_root': str(scenes) for s in ('train', 'val', 'test')}
     for split in ('train', 'val'):
         options |= {
@@ -29,11 +29,11 @@ def two_iterations(config, scenes, work_dir):
     cfg = load_config(str(config), options, str(work_dir))
     if cfg.default_scope == 'mmdet':
         cfg.val_evaluator.ann_file = str(scenes / 'annotations/instances_val.json')
-        cfg.train_cfg.update(max_epochs=1, val_interval=1)
+        cfg.train_cfg.update(max_epochs=epochs, val_interval=epochs)
         # Two iterations may leave no score above the threshold, and then there is no metric.
         cfg.model.test_cfg.rcnn.score_thr = 0.0
     else:
-        cfg.train_cfg.update(max_iters=2, val_interval=2)
+        cfg.train_cfg.update(max_iters=2 * epochs, val_interval=2 * epochs)
     cfg.param_scheduler = None
     cfg.randomness = dict(seed=0)
     return build_runner(cfg)
@@ -41,7 +41,7 @@ def two_iterations(config, scenes, work_dir):
 
 @pytest.mark.parametrize('config', CONFIGS, ids=lambda path: path.stem)
 def test_trains_and_evaluates(config, scenes, tmp_path):
-    runner = two_iterations(config, scenes, tmp_path)
+    runner = short_run(config, scenes, tmp_path)
     before = {name: p.detach().clone() for name, p in runner.model.named_parameters()}
     runner.train()
     assert runner.iter == 2
@@ -55,6 +55,16 @@ def test_trains_and_evaluates(config, scenes, tmp_path):
     expected = {'mmdet': {'val/coco/bbox_mAP', 'val/coco/segm_mAP'}, 'mmseg': {'val/mIoU'}}
     assert expected[runner.cfg.default_scope] <= set(metrics)
     assert (tmp_path / 'last_checkpoint').exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('config', CONFIGS, ids=lambda path: path.stem)
+def test_loss_falls(config, scenes, tmp_path):
+    runner = short_run(config, scenes, tmp_path, epochs=15)
+    runner.train()
+    losses, _ = runner.message_hub.get_scalar('train/loss').data
+    assert len(losses) == 30
+    assert losses[-6:].mean() < 0.8 * losses[:6].mean()
 
 
 def test_there_are_two_tasks():
