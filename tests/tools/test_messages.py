@@ -164,11 +164,29 @@ def test_names_the_package_that_is_missing(
     assert 'Traceback' not in done.stderr and cure in done.stderr
 
 
-@pytest.mark.parametrize(
-    'script', ['dist_train.sh', 'dist_test.sh', 'slurm_train.sh', 'slurm_test.sh']
-)
-def test_shell_scripts_tell_their_usage(script: str, repo_root: Path) -> None:
+# script -> its arguments before the number of GPUs
+SCRIPTS = {
+    'dist_train.sh': ['config.py'],
+    'dist_test.sh': ['config.py', 'a.pth'],
+    'slurm_train.sh': ['gpu', 'job', 'config.py'],
+    'slurm_test.sh': ['gpu', 'job', 'config.py', 'a.pth'],
+}
+
+
+@pytest.mark.parametrize('gpus', [None, 'xx', '', '0', '-1', '1.5', '08', '4x', 'a[$(touch new)]'])
+@pytest.mark.parametrize('script', SCRIPTS)
+def test_shell_scripts_tell_their_usage(
+    script: str, gpus: str | None, tmp_path: Path, repo_root: Path
+) -> None:
+    arguments = SCRIPTS[script] + ([] if gpus is None else [gpus, '--amp'])
     done = subprocess.run(
-        ['bash', str(repo_root / 'tools' / script), 'config.py'], capture_output=True, text=True
+        ['bash', str(repo_root / 'tools' / script), *arguments],
+        cwd=tmp_path,
+        env=dict(os.environ, PYTHON='echo'),
+        capture_output=True,
+        text=True,
     )
-    assert done.returncode == 2 and 'usage:' in done.stderr
+    assert done.returncode == 2 and 'usage:' in done.stderr and not done.stdout
+    if gpus is not None:
+        assert f"GPUS is '{gpus}', not a number from 1 on" in done.stderr
+    assert not list(tmp_path.iterdir())
