@@ -48,8 +48,8 @@ class ResultFile:
             raise UserError(f'{self.path} was measured otherwise ({found}); choose another --out')
 
     def has(self, job: Job) -> bool:
-        """Tells whether a job's results are there."""
-        return any(result['key'] == job.key() for result in self.results)
+        """Tells whether the results of all of a job's cases are there."""
+        return sum(result['key'] == job.key() for result in self.results) == len(job.cases)
 
     def put(self, job: Job, rows: Sequence[dict[str, Any]]) -> None:
         """Stores the results of a job in place of older ones."""
@@ -85,7 +85,8 @@ def run_jobs(
         again: Whether to repeat what was measured before.
 
     Returns:
-        All results of the folder, and messages about what could not be measured.
+        All results of the folder, and messages about what could not be measured; the next call
+        tries it again.
     """
     kept = ResultFile(folder, describe_machine(device))
     waiting = [job for job in jobs if again or not kept.has(job)]
@@ -103,18 +104,21 @@ def run_jobs(
             continue
         left = f', about {_duration(spent / index * (len(waiting) - index))} left' if index else ''
         tell(f'[{index + 1}/{len(waiting)}] {job.quantity} of {job.name}{left}')
-        if job.quantity == 'time':
-            rows = measure_times(job.cases, device, repeats, warmup, seconds)
-        else:
-            try:
+        rows, failed = [], []
+        try:  # what cannot be measured does not end the others
+            if job.quantity == 'time':
+                rows, failed = measure_times(job.cases, device, repeats, warmup, seconds)
+            else:
                 rows = [measure_memory(case, device, torch.get_num_threads()) for case in job.cases]
-            except UserError as error:  # a case that does not fit does not end the others
-                failures.append(str(error))
-                tell(f'    {error}')
-                continue
-        kept.put(job, rows)
-        tell('    ' + '; '.join(_summary(row) for row in rows))
-    return kept, failures
+        except UserError as error:
+            failed = [str(error)]
+        for message in failed:
+            tell(f'    {message}')
+        failures += failed
+        if rows:
+            kept.put(job, rows)
+            tell('    ' + '; '.join(_summary(row) for row in rows))
+    return kept, list(dict.fromkeys(failures))
 
 
 def _emulates(job: Job, device: str) -> bool:

@@ -2,8 +2,10 @@
 
 import gc
 import statistics
+import textwrap
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -14,8 +16,10 @@ from attnpool_backbones.analysis.benchmark_models import Workload
 from attnpool_backbones.analysis.complexity import count_macs
 from attnpool_backbones.analysis.machine_rates import MachineRates
 from attnpool_backbones.analysis.memory_traffic import count_traffic
+from attnpool_backbones.command_line import UserError
 
 MIN_ROUNDS = 2
+MESSAGE = 300  # characters; torch.compile's errors are pages long
 
 
 def measure_times(
@@ -24,11 +28,12 @@ def measure_times(
     repeats: int = 7,
     warmup: int = 1,
     seconds: float = 120,
-) -> list[dict[str, Any]]:
+) -> tuple[list[dict[str, Any]], list[str]]:
     """Measures cases in turns, so that a slower moment of the machine meets all of them.
 
     A round runs each case once (every other round in reverse order), one matrix product and one
-    copy. Gradients are cleared outside the measured time.
+    copy. Gradients are cleared outside the measured time. A case that cannot be built or run at all
+    is left out.
 
     Args:
         cases: What to measure.
@@ -38,19 +43,33 @@ def measure_times(
         seconds: No round but the second begins later than so long after the first did.
 
     Returns:
-        For each case its fields, ``seconds`` (median), ``spread`` (interquartile range over
-        median), ``rounds``, ``macs`` (of a forward pass), ``traffic`` (bytes), and the machine's
-        ``matrix_rate`` (FLOP/s) and ``copy_rate`` (bytes/s) in the same rounds.
+        For each case that runs its fields, ``seconds`` (median), ``spread`` (interquartile range
+        over median), ``rounds``, ``macs`` (of a forward pass), ``traffic`` (bytes), and the
+        machine's ``matrix_rate`` (FLOP/s) and ``copy_rate`` (bytes/s) in the same rounds; and a
+        message about each that does not.
+
+    Raises:
+        UserError: A case failed after its first run, e.g. for want of memory beside the others.
     """
-    workloads = [Workload(case, device) for case in cases]
+    workloads, counts, failures = [], [], []
+    for case in cases:
+        try:
+            with _named_failure(case):
+                workload = Workload(case, device)
+                counts.append(_count(workload))
+            workloads.append(workload)
+        except UserError as error:
+            failures.append(str(error))
+    if not workloads:
+        return [], failures
     rates = MachineRates(device, getattr(torch, cases[0].dtype))
-    counts = [_count(workload) for workload in workloads]
     for workload in workloads * warmup:
-        workload.clear()
-        workload.run()
+        with _named_failure(workload.case):
+            workload.clear()
+            workload.run()
     rates.matrix_rate(), rates.copy_rate()
 
-    times: list[list[float]] = [[] for _ in cases]
+    times: list[list[float]] = [[] for _ in workloads]
     matrix, copy = [], []
     began = time.perf_counter()
     gc.collect()
@@ -59,23 +78,37 @@ def measure_times(
         for index in range(repeats):
             if index >= MIN_ROUNDS and time.perf_counter() - began > seconds:
                 break
-            order = range(len(cases))
+            order = range(len(workloads))
             for i in reversed(order) if index % 2 else order:
-                workloads[i].clear()
-                started = time.perf_counter()
-                workloads[i].run()
-                times[i].append(time.perf_counter() - started)
+                with _named_failure(workloads[i].case):
+                    workloads[i].clear()
+                    started = time.perf_counter()
+                    workloads[i].run()
+                    times[i].append(time.perf_counter() - started)
             matrix.append(rates.matrix_rate())
             copy.append(rates.copy_rate())
             gc.collect()
     finally:
         gc.enable()
     shared = dict(matrix_rate=statistics.median(matrix), copy_rate=statistics.median(copy))
-    return [
-        dict(asdict(case), seconds=statistics.median(values), spread=_spread(values),
+    rows = [
+        dict(asdict(workload.case), seconds=statistics.median(values), spread=_spread(values),
              rounds=len(values), **count, **shared)
-        for case, values, count in zip(cases, times, counts, strict=True)
+        for workload, values, count in zip(workloads, times, counts, strict=True)
     ]  # fmt: skip
+    return rows, failures
+
+
+@contextmanager
+def _named_failure(case: Case) -> Iterator[None]:
+    """Makes a message of whatever a network raises, at a size that it cannot take, say."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        reason = textwrap.shorten(f'{type(error).__name__}: {error}', MESSAGE, placeholder=' ...')
+        raise UserError(f'the time of {case.label()} cannot be measured: {reason}') from error
 
 
 def _count(workload: Workload) -> dict[str, int]:

@@ -150,3 +150,43 @@ def test_a_case_that_fails_does_not_end_the_others(run, tmp_path, monkeypatch):
     assert code == 2 and 'error: no memory left' in text
     results = json.loads((tmp_path / 'results.json').read_text())['results']
     assert [r['model'] for r in results] == ['PatchConvNet:nano']
+
+
+# What fails -> options under which DeepViT cannot run and PatchConvNet can, part of the message.
+FAILURES = {
+    'a size': (['--size', '8x8', '64x64'], 'forward 8x8 cannot be measured: ValueError: '),
+    'an architecture': (['DeepViT:17b', '--size', '64x64'], "'DeepViT:17b' must be TYPE:ARCH"),
+}
+
+
+@pytest.mark.parametrize('name', FAILURES)
+def test_a_time_that_cannot_be_measured_does_not_end_the_others(run, tmp_path, name):
+    options, message = FAILURES[name]
+    arguments = ['PatchConvNet:nano', 'CoAtNet:nano', *options, *FAST, '--out', tmp_path]
+    for _ in range(2):  # the second call fails, too: it does not take half a job for a whole one
+        code, text = run(*arguments)
+        assert code == 2 and message in text and 'Traceback' not in text
+        assert text.splitlines()[-1].startswith('error: ')
+        results = json.loads((tmp_path / 'results.json').read_text())['results']
+        measured = [(r['model'], r['size'], r['rounds']) for r in results]
+        assert measured == [(m, [64, 64], 2) for m in ('PatchConvNet:nano', 'CoAtNet:nano')]
+        assert 'CoAtNet:nano' in (tmp_path / 'report.md').read_text()
+
+
+def test_a_failure_beside_the_others_ends_the_job_only(run, tmp_path, monkeypatch):
+    from attnpool_backbones.analysis.benchmark_models import Workload
+
+    step, calls = Workload.run, []
+
+    def fail_later(self):
+        calls.append(self.case.model)
+        if self.case.size == (64, 64) and calls.count('DeepViT:nano') > 1:
+            raise RuntimeError('no memory ' * 100)
+        step(self)
+
+    monkeypatch.setattr(Workload, 'run', fail_later)
+    code, text = run('DeepViT:nano', '--size', '64x64', '64x96', *FAST, '--out', tmp_path)
+    assert code == 2 and 'DeepViT:nano ours forward 64x64 cannot be measured' in text
+    assert len(text.splitlines()[-1]) < 400
+    results = json.loads((tmp_path / 'results.json').read_text())['results']
+    assert [r['size'] for r in results] == [[64, 96]]

@@ -157,6 +157,8 @@ def main() -> None:
         args.time_limit,
         args.again,
     )
+    if failures and not kept.results:
+        raise UserError('; '.join(failures))
     flags = [flag for flag in sys.argv[1:] if flag != '--publish']
     command = shlex.join(['python', 'tools/analysis_tools/benchmark.py', *flags])
     for file in write_report(args.out, kept.results, kept.machine, command):
