@@ -9,8 +9,8 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from attnpool_backbones.command_line import UserError
-from attnpool_backbones.datasets.unpacking import Archive, open_archives, unpack
+from attnpool_backbones.datasets.completing import Finding, complete, some, whole_and_empty
+from attnpool_backbones.datasets.unpacking import Archive
 
 __all__ = ['CLASSES', 'IMAGES', 'prepare']
 
@@ -32,7 +32,9 @@ def prepare(
     classes: int = CLASSES,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Unpacks what is not there yet and checks all of it.
+    """Unpacks what is not there yet or damaged and checks all of it.
+
+    Of images and label maps only the size is looked at: none may be empty.
 
     Args:
         downloads: Folder with the archive; not asked for when the data set is complete.
@@ -46,42 +48,40 @@ def prepare(
             message names everything.
     """
     folder = root / ARCHIVE.folder
-    lacking = _problems(folder, images, classes)
-    if lacking:
-        opened = open_archives(downloads, [ARCHIVE], lacking if folder.exists() else ())
-        try:
-            unpack(opened, root, progress)
-        finally:
-            for archive in opened.values():
-                archive.close()
-    problems = _problems(folder, images, classes)
-    if problems:
-        raise UserError(f'{folder} is not the whole ADE20K benchmark:\n' + '\n'.join(problems))
+    complete(
+        lambda: _findings(folder, images, classes),
+        downloads,
+        root,
+        'the whole ADE20K benchmark',
+        progress,
+    )
 
 
-def _problems(folder: Path, images: Mapping[str, int], classes: int) -> list[str]:
-    """Lists what the data set lacks."""
-    problems = []
+def _findings(folder: Path, images: Mapping[str, int], classes: int) -> list[Finding]:
+    """Lists what is wrong with the data set."""
+    findings = []
     for split, expected in images.items():
         stems = {}
         for kind, suffix in SUFFIXES.items():
-            stems[kind] = {path.stem for path in (folder / kind / split).glob(f'*{suffix}')}
+            place = folder / kind / split
+            whole, empty = whole_and_empty(place, suffix)
+            stems[kind] = {name.removesuffix(suffix) for name in whole + empty}
+            if empty:
+                text = f'{place} has {len(empty)} {suffix} files without content: {some(empty)}'
+                findings.append(Finding(text, ARCHIVE))
             if len(stems[kind]) != expected:
-                problems.append(
-                    f'{folder / kind / split} has {len(stems[kind])} {suffix} files, not {expected}'
-                )
+                text = f'{place} has {len(stems[kind])} {suffix} files, not {expected}'
+                findings.append(Finding(text, ARCHIVE))
         for kind, other in (('images', 'annotations'), ('annotations', 'images')):
-            alone = sorted(stems[kind] - stems[other])
+            alone = stems[kind] - stems[other]
             if alone:
-                problems.append(
-                    f'{len(alone)} {kind} of {split} have no file in {other}: '
-                    f'{", ".join(alone[:5])}{" ..." if len(alone) > 5 else ""}'
-                )
+                text = f'{len(alone)} {kind} of {split} have no file in {other}: {some(alone)}'
+                findings.append(Finding(text, ARCHIVE))
     file = folder / CLASS_FILE
     if not file.is_file():
-        return [*problems, f'{file} is missing']
+        return [*findings, Finding(f'{file} is missing', ARCHIVE)]
     # below a heading, one line for each class, beginning with its number
-    count = sum(line[:1].isdigit() for line in file.read_text().splitlines())
+    count = sum(line[:1].isdigit() for line in file.read_text(errors='replace').splitlines())
     if count != classes:
-        problems.append(f'{file} has {count} classes, not {classes}')
-    return problems
+        findings.append(Finding(f'{file} has {count} classes, not {classes}', ARCHIVE, (file,)))
+    return findings

@@ -10,8 +10,8 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from attnpool_backbones.command_line import UserError
-from attnpool_backbones.datasets.unpacking import Archive, open_archives, unpack
+from attnpool_backbones.datasets.completing import Finding, complete, some, whole_and_empty
+from attnpool_backbones.datasets.unpacking import Archive
 
 __all__ = ['CLASSES', 'IMAGES', 'prepare']
 
@@ -36,7 +36,9 @@ def prepare(
     classes: int = CLASSES,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Unpacks what is not there yet and checks all of it.
+    """Unpacks what is not there yet or damaged and checks all of it.
+
+    Of images only the size is looked at: none may be empty.
 
     Args:
         downloads: Folder with the archives; those whose folder is complete are not asked for.
@@ -49,63 +51,51 @@ def prepare(
         UserError: Archives or files are missing, or the numbers are not as expected; the message
             names everything.
     """
-    wanted = [archive for name, archive in ARCHIVES.items() if not _is_complete(root, name, images)]
-    if wanted:
-        lacking = _all_problems(root, images, classes) if root.exists() else ()
-        opened = open_archives(downloads, wanted, lacking)
-        try:
-            unpack(opened, root, progress)
-        finally:
-            for archive in opened.values():
-                archive.close()
-    problems = _all_problems(root, images, classes)
-    if problems:
-        raise UserError(f'{root} is not the whole COCO 2017:\n' + '\n'.join(problems))
+    complete(
+        lambda: [f for split in images for f in _findings(root, split, images[split], classes)],
+        downloads,
+        root,
+        'the whole COCO 2017',
+        progress,
+    )
 
 
-def _is_complete(root: Path, name: str, images: Mapping[str, int]) -> bool:
-    if name == 'annotations':
-        return all(_annotation_file(root, split).is_file() for split in images)
-    folder = root / ARCHIVES[name].folder
-    return folder.is_dir() and len(list(folder.glob('*.jpg'))) >= images[name]
+def _findings(root: Path, split: str, images: int, classes: int) -> list[Finding]:
+    """Lists what is wrong with one split."""
+    annotations, pictures = ARCHIVES['annotations'], ARCHIVES[split]
+    folder = root / pictures.folder
+    whole, empty = map(set, whole_and_empty(folder, '.jpg'))
+    findings = []
+    if empty:
+        text = f'{folder} has {len(empty)} images without content: {some(empty)}'
+        findings.append(Finding(text, pictures))
+    there = whole | empty
 
-
-def _annotation_file(root: Path, split: str) -> Path:
-    return root / 'annotations' / f'instances_{split}2017.json'
-
-
-def _all_problems(root: Path, images: Mapping[str, int], classes: int) -> list[str]:
-    return [line for split in images for line in _problems(root, split, images[split], classes)]
-
-
-def _problems(root: Path, split: str, images: int, classes: int) -> list[str]:
-    """Lists what one split lacks."""
-    file = _annotation_file(root, split)
+    file = root / annotations.folder / f'instances_{split}2017.json'
+    listed = None
     if not file.is_file():
-        return [f'{file} is missing']
-    try:
-        content = json.loads(file.read_bytes())
-        listed = [image['file_name'] for image in content['images']]
-        names = [category['name'] for category in content['categories']]
-    except (ValueError, KeyError, TypeError) as error:
-        return [f'{file} is damaged: {error!r}']
-    problems = []
-    if len(listed) != images:
-        problems.append(f'{file} lists {len(listed)} images, not {images}')
-    if len(set(names)) != classes:
-        problems.append(f'{file} has {len(set(names))} classes, not {classes}')
-    folder = root / ARCHIVES[split].folder
-    there = {path.name for path in folder.glob('*.jpg')}
-    absent = sorted(set(listed) - there)
+        findings.append(Finding(f'{file} is missing', annotations))
+    else:
+        try:
+            content = json.loads(file.read_bytes())
+            names = [image['file_name'] for image in content['images']]
+            listed, kinds = set(names), {category['name'] for category in content['categories']}
+        except (ValueError, KeyError, TypeError) as error:
+            findings.append(Finding(f'{file} is damaged: {error!r}', annotations, (file,)))
+    if listed is None:
+        if len(there) < images:
+            findings.append(Finding(f'{folder} has {len(there)} images, not {images}', pictures))
+        return findings
+
+    if len(names) != images:
+        findings.append(Finding(f'{file} lists {len(names)} images, not {images}'))
+    if len(kinds) != classes:
+        findings.append(Finding(f'{file} has {len(kinds)} classes, not {classes}'))
+    absent, unlisted = listed - there, there - listed
     if absent:
-        problems.append(
-            f'{folder} lacks {len(absent)} of the images that {file.name} lists: '
-            f'{", ".join(absent[:5])}{" ..." if len(absent) > 5 else ""}'
-        )
-    unlisted = sorted(there - set(listed))
+        text = f'lacks {len(absent)} of the images that {file.name} lists: {some(absent)}'
+        findings.append(Finding(f'{folder} {text}', pictures))
     if unlisted:
-        problems.append(
-            f'{folder} has {len(unlisted)} images that {file.name} does not list: '
-            f'{", ".join(unlisted[:5])}{" ..." if len(unlisted) > 5 else ""}'
-        )
-    return problems
+        text = f'has {len(unlisted)} images that {file.name} does not list: {some(unlisted)}'
+        findings.append(Finding(f'{folder} {text}'))
+    return findings

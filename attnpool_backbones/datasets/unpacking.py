@@ -4,7 +4,7 @@ import os
 import shutil
 import stat
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -86,17 +86,19 @@ def unpack(
     archives: dict[str, zipfile.ZipFile],
     root: Path,
     progress: Callable[[int, int], None] | None = None,
+    again: Collection[Path] = (),
 ) -> None:
     """Unpacks the folders of several archives.
 
     A folder is unpacked under a hidden name, ``.FOLDER.unpacking``, and renamed when all of it is
     there. What an interrupted call has unpacked is kept by the next one. A folder that exists
-    already gets the files that it lacks; each file arrives whole.
+    already gets the files that it lacks or has in another size; each file arrives whole.
 
     Args:
         archives: By name of their folder, from :func:`open_archives`.
         root: Where the folders go.
         progress: Called with the bytes done and the bytes in all. Default: nobody is told.
+        again: Files that are written anew even if their size is right. Default: none.
 
     Raises:
         UserError: The disk has too little space, or a member is damaged.
@@ -108,7 +110,7 @@ def unpack(
         for info in archive.infolist()
         if not info.is_dir()
     ]
-    lacking = [member for member in wanted if not _is_there(member[2], member[1].file_size)]
+    lacking = [m for m in wanted if m[2] in again or not _is_there(m[2], m[1].file_size)]
     root.mkdir(parents=True, exist_ok=True)
     needed, free = sum(info.file_size for _, info, _ in lacking), shutil.disk_usage(root).free
     if needed > free:

@@ -2,8 +2,10 @@
 
 import io
 import json
+import shutil
 import stat
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -180,6 +182,98 @@ def test_files_that_an_existing_folder_lacks_are_added(tmp_path: Path) -> None:
     assert 'val2017.zip' not in str(caught.value)
     coco2017.prepare(tmp_path / 'zips', root, **COCO)
     assert removed.read_bytes() == picture('.jpg') and kept.stat().st_mtime_ns == before
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:20])
+
+
+def blank(path: Path) -> None:
+    # of the right size, as a crash of the machine leaves it
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b'')
+
+
+def dangle(path: Path) -> None:
+    path.unlink()
+    path.symlink_to('nowhere')
+
+
+# data set -> the files that can be damaged, how, and the archive that has them
+DAMAGE = [
+    ('coco', 'annotations/instances_train2017.json', cut, 'annotations_trainval2017.zip'),
+    ('coco', 'annotations/instances_train2017.json', blank, 'annotations_trainval2017.zip'),
+    ('coco', 'annotations/instances_val2017.json', empty, 'annotations_trainval2017.zip'),
+    ('coco', 'train2017/000000000001.jpg', empty, 'train2017.zip'),
+    ('coco', 'val2017/000000000000.jpg', dangle, 'val2017.zip'),
+    ('ade', 'images/training/ADE_1.jpg', empty, 'ADEChallengeData2016.zip'),
+    ('ade', 'annotations/validation/ADE_0.png', empty, 'ADEChallengeData2016.zip'),
+    ('ade', 'objectInfo150.txt', cut, 'ADEChallengeData2016.zip'),
+    ('ade', 'objectInfo150.txt', blank, 'ADEChallengeData2016.zip'),
+]
+
+
+@pytest.mark.parametrize(
+    ('name', 'file', 'damage', 'archive'), DAMAGE, ids=lambda x: getattr(x, '__name__', str(x))
+)
+def test_damaged_files_are_named_and_repaired(
+    name: str, file: str, damage: Callable[[Path], None], archive: str, tmp_path: Path
+) -> None:
+    pack, prepare, expected, folder = {
+        'coco': (coco_archives, coco2017.prepare, COCO, ''),
+        'ade': (ade_archive, ade20k.prepare, ADE, 'ADEChallengeData2016'),
+    }[name]
+    pack(tmp_path / 'zips')
+    root = tmp_path / name
+    prepare(tmp_path / 'zips', root, **expected)
+    before = {path: (root / path).read_bytes() for path in files(root)}
+    damaged = root / folder / file
+    damage(damaged)
+    with pytest.raises(UserError) as caught:
+        prepare(tmp_path / 'nowhere', root, **expected)
+    message = str(caught.value)
+    assert message.count('download it') == 1 and f'{archive} is missing' in message
+    assert damaged.name in message and str(damaged.parent) in message
+    prepare(tmp_path / 'zips', root, **expected)
+    assert {path: (root / path).read_bytes() for path in files(root)} == before
+    prepare(tmp_path / 'nowhere', root, **expected)
+
+
+# no COCO file, but JSON
+CONTENTS = [
+    '[]',
+    '{"images": 1}',
+    '{"images": [1], "categories": []}',
+    '{"images": [{"file_name": []}], "categories": []}',
+]
+
+
+@pytest.mark.parametrize('content', CONTENTS)
+def test_an_archive_can_be_damaged_inside(content: str, tmp_path: Path) -> None:
+    coco_archives(tmp_path / 'zips')
+    annotations = {f'annotations/instances_{s}2017.json': content.encode() for s in COCO['images']}
+    write_zip(tmp_path / 'zips' / 'annotations_trainval2017.zip', annotations)
+    with pytest.raises(UserError) as caught:
+        coco2017.prepare(tmp_path / 'zips', tmp_path / 'coco', **COCO)
+    for split in COCO['images']:
+        assert f'instances_{split}2017.json is damaged' in str(caught.value)
+
+
+def test_what_is_there_in_part_is_named_with_its_archive(tmp_path: Path) -> None:
+    coco_archives(tmp_path / 'zips')
+    root = tmp_path / 'coco'
+    coco2017.prepare(tmp_path / 'zips', root, **COCO)
+    shutil.rmtree(root / 'train2017')
+    (root / 'val2017' / 'stray.jpg').write_bytes(picture('.jpg'))
+    with pytest.raises(UserError) as caught:
+        coco2017.prepare(tmp_path / 'nowhere', root, **COCO)
+    message = str(caught.value)
+    # what is not there at all need not be told file by file
+    assert 'train2017.zip is missing' in message and 'lacks' not in message
+    assert 'stray.jpg' in message
 
 
 @pytest.mark.parametrize(
