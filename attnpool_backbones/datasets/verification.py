@@ -5,12 +5,13 @@ readable end, labels that belong to no class.
 """
 
 import json
-import math
 import multiprocessing
 import os
+import reprlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,22 @@ from mmengine.config import Config
 from PIL import Image
 
 from attnpool_backbones.command_line import UserError
+from attnpool_backbones.datasets.coco_entries import (
+    CATEGORY,
+    IMAGE,
+    Uses,
+    annotation_problems,
+    entry_fault,
+    is_id,
+)
 from attnpool_backbones.engine.preflight import check_config, recognise_task
 
 __all__ = ['Problem', 'Report', 'verify']
 
 IGNORED = 255
 """Label of pixels that no loss and no metric counts."""
-TOLERANCE = 1.0
-"""How many pixels a box may reach over the border: annotations are rounded."""
-IMAGE_FIELDS = ('id', 'file_name', 'width', 'height')
+ENTRIES = dict(images='image', annotations='annotation', categories='category')
+"""The lists of a COCO file, and what they list."""
 CHUNK = 64  # images a process takes at once
 
 
@@ -104,17 +112,19 @@ def verify(
             not known here.
     """
     check_config(cfg, splits=tuple(splits), pretrained=False)
-    inspect = {'mmdet': _inspect_coco, 'mmseg': _inspect_label_maps}[recognise_task(cfg)]
+    inspect = {
+        'mmdet': partial(_inspect_coco, cfg=cfg, splits=splits),
+        'mmseg': _inspect_label_maps,
+    }[recognise_task(cfg)]
     images: dict[str, int] = {}
     problems: list[Problem] = []
     files: list[_Files] = []
     seen: list[Any] = []
     for split in splits:
         for dataset in _innermost(cfg[f'{split}_dataloader'].dataset) if _has(cfg, split) else ():
-            data = {k: dataset.get(k) for k in ('data_root', 'ann_file', 'data_prefix')}
-            if data in seen:
+            if _source(dataset) in seen:
                 continue
-            seen.append(data)
+            seen.append(_source(dataset))
             found, listed = inspect(dataset, split)
             problems += found
             files += listed
@@ -128,6 +138,10 @@ def verify(
 
 def _has(cfg: Config, split: str) -> bool:
     return cfg.get(f'{split}_dataloader') is not None
+
+
+def _source(dataset: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: dataset.get(key) for key in ('data_root', 'ann_file', 'data_prefix')}
 
 
 def _innermost(dataset: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -249,7 +263,9 @@ def _inspect_label_maps(
 # ------------------------------------------------------------------ detection
 
 
-def _inspect_coco(dataset: Mapping[str, Any], split: str) -> tuple[list[Problem], list[_Files]]:
+def _inspect_coco(
+    dataset: Mapping[str, Any], split: str, cfg: Config, splits: Sequence[str]
+) -> tuple[list[Problem], list[_Files]]:
     """Checks a COCO file as it is; mmdet's data set silently drops what does not fit."""
     import mmdet.datasets
     from mmdet.registry import DATASETS
@@ -261,80 +277,86 @@ def _inspect_coco(dataset: Mapping[str, Any], split: str) -> tuple[list[Problem]
     path = os.path.join(root, dataset['ann_file'])
     try:
         content = json.loads(Path(path).read_bytes())
-        images, annotations = content['images'], content['annotations']
-        categories = {category['id']: category['name'] for category in content['categories']}
-    except (ValueError, KeyError, TypeError) as error:
+        listed = {name: content[name] for name in ENTRIES}
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         return [Problem(split, 'damaged annotation file', path, repr(error))], []
+    wrong = [f'{n} {reprlib.repr(x)}' for n, x in listed.items() if not isinstance(x, list)]
+    if wrong:
+        return [Problem(split, 'damaged annotation file', path, f'{", ".join(wrong)}, no list')], []
     problems = []
 
     def found(kind: str, item: object, detail: str) -> None:
         problems.append(Problem(split, kind, str(item), detail))
 
+    identified = {name: _identified(listed[name]) for name in ENTRIES}
+    categories = {entry['id']: entry.get('name') for entry in identified['categories']}
+    categories = {k: name if isinstance(name, str) else '' for k, name in categories.items()}
     classes = kind._load_metainfo(dataset.get('metainfo'))['classes']
     for name in classes:
-        if name not in categories.values():
+        count = sum(category == name for category in categories.values())
+        if count == 0:
             found('class that the file does not have', name, f'{path} has no such category')
-    for field, entries in (('image id', images), ('annotation id', annotations)):
-        for number, count in Counter(entry.get('id') for entry in entries).items():
+        elif count > 1:
+            found('category listed more than once', name, f'{count} times')
+    for name, entries in identified.items():
+        for number, count in Counter(entry['id'] for entry in entries).items():
             if count > 1:
-                found(f'{field} used more than once', number, f'{count} times')
-    for name, count in Counter(image.get('file_name') for image in images).items():
+                found(f'{ENTRIES[name]} id used more than once', number, f'{count} times')
+    for name, fields in (('images', IMAGE), ('categories', CATEGORY)):
+        for index, entry in enumerate(listed[name]):
+            fault = entry_fault(entry, fields)
+            if fault:
+                item = entry if isinstance(entry, dict) else f'{name}[{index}]'
+                found(f'malformed {ENTRIES[name]} entry', item, fault)
+    images = [image for image in listed['images'] if not entry_fault(image, IMAGE)]
+    for name, count in Counter(image['file_name'] for image in images).items():
         if count > 1:
             found('image listed more than once', name, f'{count} times')
-    for image in images:
-        lacking = [key for key in IMAGE_FIELDS if key not in image]
-        if lacking:
-            found('malformed image entry', image, f'without {", ".join(lacking)}')
-    images = [image for image in images if image.keys() >= set(IMAGE_FIELDS)]
-    sizes = {image['id']: (image['width'], image['height']) for image in images}
-    for annotation in annotations:
-        _check_annotation(annotation, sizes, categories, found)
+    # of a malformed image no more is known than that it is there
+    sizes = {image['id']: None for image in identified['images']}
+    sizes.update((image['id'], (image['width'], image['height'])) for image in images)
+    uses = _uses(dataset, path, frozenset(classes), cfg, splits)
+    for index, annotation in enumerate(listed['annotations']):
+        for kind_of_problem, detail in annotation_problems(annotation, sizes, categories, uses):
+            found(kind_of_problem, _name(annotation, index), detail)
+    for name in ('images', 'annotations'):
+        if not listed[name] and not (name == 'annotations' and dataset.get('test_mode')):
+            found(f'no {name}', path, 'an empty list')
     prefix = os.path.join(root, (dataset.get('data_prefix') or {}).get('img', ''))
-    listed = [
+    files = [
         _Files(split, os.path.join(prefix, image['file_name']), sizes[image['id']])
         for image in images
     ]
-    return problems, listed
+    return problems, files
 
 
-def _check_annotation(
-    annotation: Mapping[str, Any],
-    sizes: Mapping[Any, tuple[int, int]],
-    categories: Mapping[Any, str],
-    found: Callable[[str, object, str], None],
-) -> None:
-    item = f'annotation {annotation.get("id")} of image {annotation.get("image_id")}'
-    if annotation.get('category_id') not in categories:
-        found('wrong class id', item, f'{annotation.get("category_id")} is no category')
-    size = sizes.get(annotation.get('image_id'))
-    if size is None:
-        found('annotation without an image', item, 'no image has that id')
-        return
-    width, height = size
-    box = annotation.get('bbox')
-    if not _is_box(box):
-        found('malformed box', item, f'{box}, not [x, y, width, height]')
-    elif box[2] <= 0 or box[3] <= 0:
-        found('box of no area', item, f'{box}')
-    else:
-        beyond = max(-box[0], -box[1], box[0] + box[2] - width, box[1] + box[3] - height)
-        if beyond > TOLERANCE:
-            found('box outside the image', item, f'{box} in an image of {width}x{height}')
-    mask = annotation.get('segmentation')
-    if isinstance(mask, Mapping):
-        if list(mask.get('size', ())) != [height, width]:
-            found(
-                'mask of another size than its image',
-                item,
-                f'{mask.get("size")}, not {[height, width]}',
-            )
-    elif mask and not all(len(polygon) >= 6 and len(polygon) % 2 == 0 for polygon in mask):
-        found('malformed polygon', item, 'not an even number of at least six coordinates')
+def _identified(entries: Sequence[Any]) -> list[dict[str, Any]]:
+    return [entry for entry in entries if isinstance(entry, dict) and is_id(entry.get('id'))]
 
 
-def _is_box(box: Any) -> bool:
-    return (
-        isinstance(box, list)
-        and len(box) == 4
-        and all(isinstance(side, (int, float)) and math.isfinite(side) for side in box)
-    )
+def _name(annotation: Any, index: int) -> str:
+    if not isinstance(annotation, dict) or not is_id(annotation.get('id')):
+        return f'annotations[{index}]'
+    return f'annotation {annotation["id"]} of image {annotation.get("image_id")}'
+
+
+def _uses(
+    dataset: Mapping[str, Any],
+    path: str,
+    classes: frozenset[str],
+    cfg: Config,
+    splits: Sequence[str],
+) -> Uses:
+    """Collects what all splits do with a file, since it is checked once."""
+    masks, metrics = False, set()
+    for split in splits:
+        for other in _innermost(cfg[f'{split}_dataloader'].dataset) if _has(cfg, split) else ():
+            if _source(other) == _source(dataset):
+                masks |= any(step.get('with_mask') for step in other.get('pipeline') or ())
+        evaluators = cfg.get(f'{split}_evaluator') or ()
+        for scoring in [evaluators] if isinstance(evaluators, Mapping) else evaluators:
+            scored = scoring.get('ann_file') and not scoring.get('format_only')
+            if scored and os.path.normpath(scoring['ann_file']) == os.path.normpath(path):
+                metric = scoring.get('metric', 'bbox')
+                metrics.update([metric] if isinstance(metric, str) else metric)
+    return Uses(masks, frozenset(metrics), classes)

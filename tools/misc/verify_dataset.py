@@ -3,8 +3,9 @@
     python tools/misc/verify_dataset.py configs/poolformer/retinanet_poolformer-s12_fpn_1x_coco.py
 
 Looks for missing and unreadable images, wrong sizes, boxes outside the image or of no area, wrong
-class ids, label maps of the wrong size or with labels of no class, and numbers used twice. The exit
-code is 0 when nothing is wrong, 1 when something is, and 2 when the check could not be made.
+class ids, label maps of the wrong size or with labels of no class, numbers used twice, and entries
+of annotation files that are malformed or lack what the config needs. The exit code is 0 when
+nothing is wrong, 1 when something is, and 2 when the check could not be made.
 """
 
 import argparse
