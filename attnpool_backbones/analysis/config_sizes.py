@@ -2,8 +2,8 @@
 
 The model lives on the meta device, where tensors have shapes but no values. Counted is what testing
 one image does: backbone, neck and heads, with as many boxes in the second stage as the test
-settings let pass (1000 boxes and 100 masks on COCO). Auxiliary heads are parameters, but only
-training runs them.
+settings let pass (1000 or 2000 boxes and 100 masks on COCO). Auxiliary heads are parameters, but
+only training runs them.
 """
 
 from dataclasses import dataclass

@@ -1,5 +1,5 @@
 _base_ = [
-    '../_base_/models/cascade-mask-rcnn_fpn.py',
+    '../_base_/models/cascade-mask-rcnn_fpn_2019.py',
     '../_base_/datasets/coco_instance.py',
     '../_base_/schedules/sge_20e.py',
     '../_base_/default_runtime_det.py',

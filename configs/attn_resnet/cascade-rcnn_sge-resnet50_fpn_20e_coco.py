@@ -1,5 +1,5 @@
 _base_ = [
-    '../_base_/models/cascade-rcnn_fpn.py',
+    '../_base_/models/cascade-rcnn_fpn_2019.py',
     '../_base_/datasets/coco_detection.py',
     '../_base_/schedules/sge_20e.py',
     '../_base_/default_runtime_det.py',
