@@ -23,9 +23,11 @@ from attnpool_backbones.engine.launch import build_runner, leave_group, load_con
 FAMILIES = {
     'patchconvnet': 'patchconvnet/upernet_patchconvnet-nano_slim_digit-scenes.py',
     'poolformer': 'poolformer/upernet_poolformer-nano_slim_digit-scenes.py',
+    'metaformer': 'metaformer/upernet_caformer-nano_slim_digit-scenes.py',
     'coatnet': 'coatnet/upernet_coatnet-nano_slim_digit-scenes.py',
     'deepvit': 'deepvit/upernet_deepvit-nano_slim_digit-scenes.py',
     'attn_resnet': 'attn_resnet/upernet_sge-resnet-nano_slim_digit-scenes.py',
+    'baselines': 'baselines/upernet_resnet-nano_slim_digit-scenes.py',
 }
 STEPS, GLOBAL_BATCH, SIZE = 4, 4, 64
 

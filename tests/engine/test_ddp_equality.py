@@ -11,6 +11,7 @@ import torch
 
 pytest.importorskip('mmseg')
 
+from attnpool_backbones.analysis.model_matrix import COMBINATIONS
 from attnpool_backbones.checkpoints.safe_globals import register_safe_globals
 from attnpool_backbones.datasets.digit_scenes import generate
 from tests.engine.family_run import FAMILIES, SIZE, STEPS, make_config, run
@@ -72,6 +73,10 @@ def check_equal(several: list[list[float]], one: list[tuple[float, float]]) -> N
         assert several[step] == pytest.approx(one[step], rel=1e-4), step
     # nothing would be compared if nothing was learnt
     assert abs(one[-1][0] - one[0][0]) > 1e-2
+
+
+def test_no_family_is_left_out() -> None:
+    assert set(FAMILIES) == {combination.family for combination in COMBINATIONS}
 
 
 def test_patchconvnet(scenes: Path, tmp_path: Path) -> None:
