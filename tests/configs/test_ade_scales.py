@@ -70,6 +70,8 @@ def test_there_are_configs() -> None:
 def test_settings(name: str) -> None:
     cfg = Config.fromfile(ROOT / name)
     assert cfg.model.test_cfg.mode == 'whole' and cfg.tta_model.type == 'SegTTAModel'
+    # zeros at the border would reach the norms and the pooled features of the whole image
+    assert not {'test_cfg', 'size_divisor'} & set(cfg.model.data_preprocessor)
     assert cfg.test_dataloader == cfg.val_dataloader
     cfg.merge_from_dict({key: 32 for key in (option.partition('=')[0] for option in MULTIPLE)})
     base = Config.fromfile(ROOT / '_base_' / 'datasets' / 'ade20k_512x512_multiple.py')

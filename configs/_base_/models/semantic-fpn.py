@@ -9,7 +9,6 @@ model = dict(
         pad_val=0,
         seg_pad_val=255,
         size=(512, 512),
-        test_cfg=dict(size_divisor=32),
     ),
     neck=dict(type='FPN', out_channels=256, num_outs=4),
     decode_head=dict(
