@@ -5,7 +5,7 @@ import torch
 
 from attnpool_backbones.config_files import config_root
 from attnpool_backbones.datasets.digit_scenes import generate
-from attnpool_backbones.engine.launch import build_runner, load_config
+from attnpool_backbones.engine.launch import build_runner, enable_tta, load_config
 
 CONFIGS = sorted(config_root().glob('*/*_digit-scenes.py'))
 
@@ -17,10 +17,10 @@ def scenes(tmp_path_factory):
     return root
 
 
-def short_run(config, scenes, work_dir, epochs=1):
-    """Returns a Runner for epochs of two iterations of batch 4 on eight scenes, in this process."""
+def short_config(config, scenes, work_dir, epochs=1):
+    """Returns a config for epochs of two iterations of batch 4 on eight scenes, in this process."""
     options = {f'{s}_dataloader.dataset.data_root': str(scenes) for s in ('train', 'val', 'test')}
-    for split in ('train', 'val'):
+    for split in ('train', 'val', 'test'):
         options |= {
             f'{split}_dataloader.batch_size': 4,
             f'{split}_dataloader.num_workers': 0,
@@ -36,12 +36,12 @@ def short_run(config, scenes, work_dir, epochs=1):
         cfg.train_cfg.update(max_iters=2 * epochs, val_interval=2 * epochs)
     cfg.param_scheduler = None
     cfg.randomness = dict(seed=0)
-    return build_runner(cfg)
+    return cfg
 
 
 @pytest.mark.parametrize('config', CONFIGS, ids=lambda path: path.stem)
 def test_trains_and_evaluates(config, scenes, tmp_path):
-    runner = short_run(config, scenes, tmp_path)
+    runner = build_runner(short_config(config, scenes, tmp_path))
     before = {name: p.detach().clone() for name, p in runner.model.named_parameters()}
     runner.train()
     assert runner.iter == 2
@@ -60,11 +60,18 @@ def test_trains_and_evaluates(config, scenes, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize('config', CONFIGS, ids=lambda path: path.stem)
 def test_loss_falls(config, scenes, tmp_path):
-    runner = short_run(config, scenes, tmp_path, epochs=15)
+    runner = build_runner(short_config(config, scenes, tmp_path, epochs=15))
     runner.train()
     losses, _ = runner.message_hub.get_scalar('train/loss').data
     assert len(losses) == 30
     assert losses[-6:].mean() < 0.8 * losses[:6].mean()
+
+
+def test_augments_a_segmentation_test(scenes, tmp_path):
+    cfg = short_config(next(c for c in CONFIGS if 'upernet' in c.stem), scenes, tmp_path)
+    cfg.experiment_name = 'tta'
+    enable_tta(cfg, 'mmseg')
+    assert 0 <= build_runner(cfg).test()['mIoU'] <= 100
 
 
 def test_there_are_two_tasks():

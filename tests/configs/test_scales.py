@@ -1,5 +1,5 @@
-"""Every ADE20K config can be tested at one scale, at several with flips, whole, in windows, and at
-sides that are multiples of 32."""
+"""Every segmentor can be tested at one scale, at several, whole, in windows, and at sides that are
+multiples of 32; those of ADE20K with flips, too."""
 
 import importlib.util
 import json
@@ -17,11 +17,13 @@ from PIL import Image
 pytest.importorskip('mmseg')
 
 from attnpool_backbones.analysis.config_models import build_config_model
-from attnpool_backbones.analysis.model_matrix import COMBINATIONS
+from attnpool_backbones.analysis.model_matrix import COMBINATIONS, Combination
 from tests.configs.test_configs import ROOT
 
-CONFIGS = [c.config for c in COMBINATIONS if c.segments and 'ade20k' in c.config]
+CONFIGS = [c for c in COMBINATIONS if c.segments]
 SMALL = 'poolformer/semantic-fpn_poolformer-s12_8xb4-40k_ade20k-512x512.py'
+#: The data of a config with ``MULTIPLE``.
+BASES = {'ade20k-512x512': 'ade20k_512x512_multiple', 'digit-scenes': 'digit_scenes_semantic'}
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 # what docs/data.md tells to append to the command
 MULTIPLE = ['test_dataloader.dataset.pipeline.2.size_divisor=32',
@@ -63,41 +65,53 @@ def views(pipeline: list, image: Path) -> list[tuple[torch.Tensor, object]]:
 
 
 def test_there_are_configs() -> None:
-    assert len(CONFIGS) > 40
+    assert {c.recipe.data for c in CONFIGS} == set(BASES) and len(CONFIGS) > 40
 
 
-@pytest.mark.parametrize('name', CONFIGS)
-def test_settings(name: str) -> None:
-    cfg = Config.fromfile(ROOT / name)
+@pytest.mark.parametrize('combination', CONFIGS, ids=lambda c: c.config[:-3])
+def test_settings(combination: Combination) -> None:
+    cfg = Config.fromfile(ROOT / combination.config)
     assert cfg.model.test_cfg.mode == 'whole' and cfg.tta_model.type == 'SegTTAModel'
     # zeros at the border would reach the norms and the pooled features of the whole image
     assert not {'test_cfg', 'size_divisor'} & set(cfg.model.data_preprocessor)
     assert cfg.test_dataloader == cfg.val_dataloader
+    base = Config.fromfile(ROOT / '_base_' / 'datasets' / f'{BASES[combination.recipe.data]}.py')
+    base.test_pipeline[2].size_divisor = 32
+    base.tta_pipeline[1].transforms[1][0].size_divisor = 32
     cfg.merge_from_dict({key: 32 for key in (option.partition('=')[0] for option in MULTIPLE)})
-    base = Config.fromfile(ROOT / '_base_' / 'datasets' / 'ade20k_512x512_multiple.py')
     assert cfg.test_dataloader.dataset.pipeline == base.test_pipeline
     assert cfg.tta_pipeline == base.tta_pipeline
+    assert base.test_pipeline[2].type == 'ResizeToMultiple'
+    assert base.tta_pipeline[1].transforms[1][0].type == 'ResizeToMultiple'
 
 
-@pytest.mark.parametrize(('file', 'divisor'), [('ade20k_512x512', 1),
-                                               ('ade20k_512x512_multiple', 32)])  # fmt: skip
-def test_pipelines(file: str, divisor: int, ade: Path) -> None:
+@pytest.mark.parametrize(
+    ('file', 'divisor', 'side', 'flips'),
+    [
+        ('ade20k_512x512', 1, 512, True),
+        ('ade20k_512x512_multiple', 32, 512, True),
+        # a mirrored digit is none
+        ('digit_scenes_semantic', 1, 75, False),
+    ],
+)
+def test_pipelines(file: str, divisor: int, side: int, flips: bool, ade: Path) -> None:
     cfg = Config.fromfile(ROOT / '_base_' / 'datasets' / f'{file}.py')
     image = ade / 'data/ade/ADEChallengeData2016/images/validation/a.jpg'
 
     def rounded(side: float) -> int:
-        return -(-round(side) // divisor) * divisor
+        return -(-int(side + 0.5) // divisor) * divisor
 
     ((single, sample),) = views(cfg.test_pipeline, image)
-    assert single.shape == (3, rounded(512), rounded(512 * 4 / 3))
+    assert single.shape == (3, rounded(side), rounded(side * 4 / 3))
     # the ground truth keeps its size: the metric is that of the image, not of the network's input
     assert sample.gt_sem_seg.data.shape == (1, 75, 100)
 
     several = views(cfg.tta_pipeline, image)
-    assert [bool(sample.flip) for _, sample in several].count(True) == len(SCALES)
+    mirrored = [bool(sample.get('flip')) for _, sample in several].count(True)
+    assert mirrored == (len(SCALES) if flips else 0)
     sizes = [tuple(inputs.shape[1:]) for inputs, _ in several]
-    expected = {(rounded(512 * s), rounded(512 * s * 4 / 3)) for s in SCALES}
-    assert len(sizes) == 2 * len(SCALES) and set(sizes) == expected
+    expected = {(rounded(side * s), rounded(side * s * 4 / 3)) for s in SCALES}
+    assert len(sizes) == len(SCALES) + mirrored and set(sizes) == expected
 
 
 @pytest.fixture(scope='module')
