@@ -25,6 +25,8 @@ class Recipe:
     """Images of all GPUs; eight GPUs, or one for the digit scenes."""
     clip: float | None = None
     """Greatest norm of the gradients."""
+    amp: bool = False
+    """Mixed precision with dynamic loss scaling."""
     decay_rate: float | None = None
     """Learning rate of a backbone layer over that of the next one; None: the same for all."""
     label: str
@@ -41,8 +43,9 @@ _POOLFORMER_40K = Recipe(
     data='ade20k-512x512',
 )  # fmt: skip
 _XCIT_3X = Recipe(
-    optimizer='AdamW', lr=1e-4, weight_decay=0.05, epochs=36, milestones=(27, 33), label='ms-3x'
-)
+    optimizer='AdamW', lr=1e-4, weight_decay=0.05, epochs=36, milestones=(27, 33), amp=True,
+    label='ms-3x',
+)  # fmt: skip
 _XCIT_160K = Recipe(
     optimizer='AdamW', lr=6e-5, weight_decay=0.01, iterations=160000, label='160k',
     data='ade20k-512x512',
@@ -120,7 +123,7 @@ class Combination:
         return f'{self.family}/{self.head}_{self.backbone}_{middle}_{recipe.data}.py'
 
 
-_RECIPE_FIELDS = ('lr', 'batch', 'decay_rate')
+_RECIPE_FIELDS = ('lr', 'batch', 'amp', 'decay_rate')
 
 
 def _combine(
@@ -256,7 +259,7 @@ _COATNET = [
         'coatnet', head, recipe,
         {
             'coatnet-0-rw': dict(drop_path=0.2),
-            'coatnet-rmlp-2-rw': dict(drop_path=0.4, decay_rate=0.9, with_cp=True),
+            'coatnet-rmlp-2-rw': dict(drop_path=0.4, decay_rate=0.9, amp=True, with_cp=True),
         },
     )
 ] + _digits('coatnet', 'coatnet-nano')  # fmt: skip
@@ -267,7 +270,7 @@ _DEEPVIT = [
         'deepvit', head, recipe,
         {
             'deepvit-s': dict(with_cp=head not in ('upernet', 'semantic-fpn')),
-            'deepvit-l': dict(with_cp=True, decay_rate=0.9),
+            'deepvit-l': dict(amp=True, with_cp=True, decay_rate=0.9),
         },
         drop_path=0.2,
     )
@@ -295,7 +298,7 @@ _PATCHCONVNET = [
             'patchconvnet-s60': dict(drop_path=0.05, params='55.25'),
             'patchconvnet-b60': dict(drop_path=0.15, params='133.93'),
             'patchconvnet-b120': dict(drop_path=0.15, params='223.15'),
-            'patchconvnet-l120': dict(drop_path=0.15, params='372.18', with_cp=True),
+            'patchconvnet-l120': dict(drop_path=0.15, params='372.18', amp=True, with_cp=True),
         },
         source=_RECOMPUTED,
     ),

@@ -220,6 +220,8 @@ def build_runner(cfg: Config, local_rank: int = 0) -> Runner | FlexibleRunner:
     Raises:
         PreflightError: If the launcher does not work on this machine.
     """
+    if not torch.cuda.is_available() and is_amp(cfg):
+        enable_amp(cfg)  # mmengine's own wrapper refuses to train on a CPU
     if cfg.launcher == 'none':
         cfg.pop('strategy', None)
     else:
@@ -281,6 +283,11 @@ def without_sync_norm(model: Any) -> Any:
     if isinstance(model, (list, tuple)):
         return type(model)(without_sync_norm(value) for value in model)
     return model
+
+
+def is_amp(cfg: Config) -> bool:
+    """Tells whether a config trains in mixed precision of mmengine's."""
+    return (cfg.get('optim_wrapper') or {}).get('type') == 'AmpOptimWrapper'
 
 
 def enable_amp(cfg: Config) -> None:

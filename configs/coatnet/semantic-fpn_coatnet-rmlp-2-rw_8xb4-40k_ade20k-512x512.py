@@ -11,4 +11,6 @@ model = dict(
     ),
     neck=dict(in_channels=[128, 256, 512, 1024]),
 )
-optim_wrapper = dict(paramwise_cfg=dict(decay_rate=0.9))
+optim_wrapper = dict(
+    type='AmpOptimWrapper', loss_scale='dynamic', paramwise_cfg=dict(decay_rate=0.9)
+)

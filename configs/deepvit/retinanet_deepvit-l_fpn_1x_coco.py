@@ -23,4 +23,6 @@ model = dict(
         ),
     ],
 )
-optim_wrapper = dict(paramwise_cfg=dict(decay_rate=0.9))
+optim_wrapper = dict(
+    type='AmpOptimWrapper', loss_scale='dynamic', paramwise_cfg=dict(decay_rate=0.9)
+)

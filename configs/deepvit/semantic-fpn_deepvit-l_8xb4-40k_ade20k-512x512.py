@@ -14,4 +14,6 @@ model = dict(
         dict(type='FPN', in_channels=[420] * 4, out_channels=256, num_outs=4),
     ],
 )
-optim_wrapper = dict(paramwise_cfg=dict(decay_rate=0.9))
+optim_wrapper = dict(
+    type='AmpOptimWrapper', loss_scale='dynamic', paramwise_cfg=dict(decay_rate=0.9)
+)

@@ -13,4 +13,6 @@ model = dict(
     decode_head=dict(in_channels=[420] * 4),
     auxiliary_head=dict(in_channels=420),
 )
-optim_wrapper = dict(paramwise_cfg=dict(decay_rate=0.9))
+optim_wrapper = dict(
+    type='AmpOptimWrapper', loss_scale='dynamic', paramwise_cfg=dict(decay_rate=0.9)
+)

@@ -7,3 +7,4 @@ model = dict(
     decode_head=dict(in_channels=[1024] * 4),
     auxiliary_head=dict(in_channels=1024),
 )
+optim_wrapper = dict(type='AmpOptimWrapper', loss_scale='dynamic')

@@ -28,7 +28,10 @@ def check_recipe(cfg: Config, combination: Combination):
     optimizer = cfg.optim_wrapper.optimizer
     assert (optimizer.type, optimizer.lr) == (recipe.optimizer, recipe.lr)
     assert optimizer.weight_decay == recipe.weight_decay
-    assert cfg.optim_wrapper.get('clip_grad', {}).get('max_norm') == recipe.clip
+    wrapper = cfg.optim_wrapper
+    assert wrapper.type == ('AmpOptimWrapper' if recipe.amp else 'OptimWrapper')
+    assert wrapper.get('loss_scale') == ('dynamic' if recipe.amp else None)
+    assert wrapper.get('clip_grad', {}).get('max_norm') == recipe.clip
     if recipe.data == 'digit-scenes':
         assert cfg.train_dataloader.batch_size == recipe.batch
         return

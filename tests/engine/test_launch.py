@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from attnpool_backbones.checkpoints.safe_globals import register_safe_globals
-from attnpool_backbones.engine import launch
+from attnpool_backbones.engine import CPUAmpOptimWrapper, launch
 from attnpool_backbones.engine.preflight import PreflightError
 from tests.engine.tiny_run import make_config, make_runner
 
@@ -31,6 +31,16 @@ def test_amp_on_the_cpu() -> None:
     assert dict(cfg.optim_wrapper) == dict(
         type='attnpool_backbones.CPUAmpOptimWrapper', optimizer=dict(type='SGD')
     )
+
+
+@no_cuda
+def test_a_config_in_mixed_precision_trains_on_the_cpu(tmp_path: Path) -> None:
+    cfg = make_config(tmp_path)
+    cfg.launcher, cfg.experiment_name = 'none', 'amp_config'
+    cfg.optim_wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
+    runner = launch.build_runner(cfg)
+    runner.train()
+    assert type(runner.optim_wrapper) is CPUAmpOptimWrapper
 
 
 def test_amp_on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,13 @@
-# Detection recipe of XCiT (arXiv 2106.09681): AdamW, 36 epochs, batch 16 (8 GPUs x 2).
+# Detection recipe of XCiT (arXiv 2106.09681): AdamW, 36 epochs, batch 16 (8 GPUs x 2),
+# mixed precision.
 max_epochs = 36
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=1)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 
 optim_wrapper = dict(
-    type='OptimWrapper',
+    type='AmpOptimWrapper',
+    loss_scale='dynamic',
     optimizer=dict(type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05),
     paramwise_cfg=dict(custom_keys=dict(norm=dict(decay_mult=0.0))),
 )
