@@ -87,7 +87,8 @@ class Combination:
     family: str
     """Folder in ``configs/``."""
     backbone: str
-    """As in the config's name, e.g. ``'poolformer-s12'``."""
+    """As in the config's name, e.g. ``'poolformer-s12'``; ``-in1k-pre``: with weights of
+    ImageNet-1k where the config without it has those of a larger data set."""
     head: str
     """``'retinanet'``, ``'faster-rcnn'``, ``'mask-rcnn'``, ``'cascade-rcnn'``,
     ``'cascade-mask-rcnn'``, ``'upernet'`` or ``'semantic-fpn'``."""
@@ -277,6 +278,11 @@ _DEEPVIT = [
 ] + _digits('deepvit', 'deepvit-nano')  # fmt: skip
 
 _COLUMNS = {'patchconvnet-s60': dict(drop_path=0.05), 'patchconvnet-b60': dict(drop_path=0.15)}
+_UPERNET_COLUMNS = {
+    'patchconvnet-s60': dict(drop_path=0.05, params='55.25'),
+    'patchconvnet-b60': dict(drop_path=0.15, params='133.93'),
+    'patchconvnet-b120': dict(drop_path=0.15, params='223.15'),
+}
 _PATCHCONVNET = [
     *_combine('patchconvnet', 'retinanet', 'poolformer_1x', _COLUMNS, lr=1e-4),
     *_combine(
@@ -295,9 +301,8 @@ _PATCHCONVNET = [
     *_combine(
         'patchconvnet', 'upernet', 'xcit_160k',
         {
-            'patchconvnet-s60': dict(drop_path=0.05, params='55.25'),
-            'patchconvnet-b60': dict(drop_path=0.15, params='133.93'),
-            'patchconvnet-b120': dict(drop_path=0.15, params='223.15'),
+            **_UPERNET_COLUMNS,
+            **{f'{name}-in1k-pre': options for name, options in _UPERNET_COLUMNS.items()},
             'patchconvnet-l120': dict(drop_path=0.15, params='372.18', amp=True, with_cp=True),
         },
         source=_RECOMPUTED,

@@ -27,6 +27,7 @@ PUBLISHED = ROOT / 'tests' / 'data' / 'published_dense.csv'
 #: Beginning of a published schedule -> label of the matrix; without one it is not stated.
 LABELS = {'1x': '1x', '3x': 'ms-3x', '24': '2x', '20': '20e', '40k': '40k', '160k': '160k'}
 BACKBONES = {'Swin-T': 'swin-tiny', **{f'ResNet-{d}': f'resnet{d}' for d in (18, 50, 101)}}
+NAMES = {combination.backbone for combination in COMBINATIONS}
 SIZE = Size(parameters=1, macs=2, height=3, width=4)
 
 
@@ -49,6 +50,8 @@ def config_of(row: dict[str, str]) -> str | None:
     """Returns the config of a published row, if there is one."""
     model = row['model'].rstrip('*')
     backbone = BACKBONES.get(model, model.lower().replace('-resnet-', '-resnet'))
+    if row['pretrain'] == 'imagenet-1k' and f'{backbone}-in1k-pre' in NAMES:
+        backbone += '-in1k-pre'
     label = LABELS.get(row['schedule'].replace(',', '').partition(' ')[0])
     found = [
         f'configs/{c.config}'

@@ -1,0 +1,5 @@
+_base_ = './upernet_patchconvnet-b60_8xb2-160k_ade20k-512x512.py'
+
+model = dict(
+    backbone=dict(init_cfg=dict(checkpoint='https://dl.fbaipublicfiles.com/deit/b60_224_1k.pth'))
+)
