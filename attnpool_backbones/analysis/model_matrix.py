@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+#: Kinds of parameters that no part of a name tells; vectors have at most one dimension.
+KINDS = ('norm layers', 'biases', 'vectors')
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -16,11 +19,21 @@ class Recipe:
     optimizer: str
     lr: float
     weight_decay: float
+    momentum: float | tuple[float, float] = (0.9, 0.999)
+    """Of SGD, or the betas of AdamW."""
+    no_decay: tuple[str, ...] = ()
+    """Parameters without weight decay: parts of their names, or one of :data:`KINDS`."""
+    warm_up: tuple[int, float] | None = (500, 0.001)
+    """Iterations, and the part of the learning rate that the first one has."""
     epochs: int | None = None
     iterations: int | None = None
     """Either epochs or iterations."""
     milestones: tuple[int, ...] = ()
     """Epochs after which the learning rate falls to a tenth."""
+    power: float | None = None
+    """Of the polynomial by which the learning rate falls; without it and milestones: a cosine."""
+    eta_min: float = 0.0
+    """Learning rate at the end of the polynomial or cosine."""
     batch: int = 16
     """Images of all GPUs; eight GPUs, or one for the digit scenes."""
     clip: float | None = None
@@ -40,24 +53,34 @@ _POOLFORMER_1X = Recipe(
 )
 _POOLFORMER_40K = Recipe(
     optimizer='AdamW', lr=2e-4, weight_decay=1e-4, iterations=40000, batch=32, label='40k',
-    data='ade20k-512x512',
+    warm_up=None, power=0.9, data='ade20k-512x512',
 )  # fmt: skip
 _XCIT_3X = Recipe(
     optimizer='AdamW', lr=1e-4, weight_decay=0.05, epochs=36, milestones=(27, 33), amp=True,
-    label='ms-3x',
+    no_decay=('norm',), label='ms-3x',
 )  # fmt: skip
 _XCIT_160K = Recipe(
     optimizer='AdamW', lr=6e-5, weight_decay=0.01, iterations=160000, label='160k',
-    data='ade20k-512x512',
+    no_decay=('norm',), warm_up=(1500, 1e-6), power=1.0, data='ade20k-512x512',
 )  # fmt: skip
 _METAFORMER_160K = replace(_XCIT_160K, lr=1e-4, weight_decay=0.05)
 _SGE_2X = Recipe(
     optimizer='SGD', lr=0.02, weight_decay=1e-4, epochs=24, milestones=(16, 22), clip=35,
-    label='2x',
+    momentum=0.9, warm_up=(500, 1 / 3),     label='2x',
 )  # fmt: skip
 _DIGITS = Recipe(
-    optimizer='AdamW', lr=2e-3, weight_decay=0.05, batch=8, clip=5.0, label='', data='digit-scenes'
-)
+    optimizer='AdamW', lr=2e-3, weight_decay=0.05, batch=8, clip=5.0, label='', data='digit-scenes',
+    no_decay=('norm layers', 'biases'), warm_up=(50, 0.01),
+)  # fmt: skip
+# Whatever has no direction that decay could shrink, by whichever name.
+_LAYER_DECAY = dict(
+    decay_rate=0.85,
+    no_decay=(
+        'norm layers', 'vectors', 'cls_token', 'pos_embed', 'relative_position_bias_table',
+        'layer_scale', 'sge',
+    ),
+)  # fmt: skip
+_SGD = dict(optimizer='SGD', momentum=0.9, weight_decay=5e-4)
 
 #: By the name of the file in ``configs/_base_/schedules``.
 RECIPES: Mapping[str, Recipe] = {
@@ -69,12 +92,14 @@ RECIPES: Mapping[str, Recipe] = {
     'metaformer_160k': _METAFORMER_160K,
     'sge_2x': _SGE_2X,
     'sge_20e': replace(_SGE_2X, epochs=20, milestones=(16, 19), label='20e'),
-    'resnet_40k': replace(_POOLFORMER_40K, optimizer='SGD', lr=0.02, weight_decay=5e-4),
-    'resnet_160k': replace(_XCIT_160K, optimizer='SGD', lr=0.01, weight_decay=5e-4),
-    'layer-decay_1x': replace(_POOLFORMER_1X, lr=1e-4, weight_decay=0.05, decay_rate=0.85),
-    'layer-decay_3x': replace(_XCIT_3X, decay_rate=0.85),
-    'layer-decay_160k': replace(_METAFORMER_160K, decay_rate=0.85),
-    'layer-decay_40k': replace(_POOLFORMER_40K, weight_decay=0.05, decay_rate=0.85),
+    'resnet_40k': replace(_POOLFORMER_40K, lr=0.02, **_SGD),
+    'resnet_160k': replace(
+        _XCIT_160K, lr=0.01, no_decay=(), warm_up=None, power=0.9, eta_min=1e-4, **_SGD
+    ),
+    'layer-decay_1x': replace(_POOLFORMER_1X, lr=1e-4, weight_decay=0.05, **_LAYER_DECAY),
+    'layer-decay_3x': replace(_XCIT_3X, **_LAYER_DECAY),
+    'layer-decay_160k': replace(_METAFORMER_160K, **_LAYER_DECAY),
+    'layer-decay_40k': replace(_POOLFORMER_40K, weight_decay=0.05, **_LAYER_DECAY),
     'digit-scenes_instance': _DIGITS,
     'digit-scenes_semantic': _DIGITS,
 }
@@ -96,6 +121,10 @@ class Combination:
     """With the changes that this config makes to it."""
     drop_path: float = 0.0
     """Rate of the last block."""
+    drop_path_schedule: str = 'linear'
+    """``'linear'`` from 0 in the first block, or ``'constant'``."""
+    checkpoint: str | None = None
+    """File that the backbone starts from."""
     frozen_stages: int = -1
     norm_eval: bool = False
     with_cp: bool = False
@@ -124,7 +153,34 @@ class Combination:
         return f'{self.family}/{self.head}_{self.backbone}_{middle}_{recipe.data}.py'
 
 
-_RECIPE_FIELDS = ('lr', 'batch', 'amp', 'decay_rate')
+#: Where a head takes another, its combination says so.
+CHECKPOINTS: Mapping[str, str] = {
+    **{f'patchconvnet-{size}': f'{size}_224_1k.pth' for size in ('s60', 's120', 'b60')},
+    'coatnet-0-rw': 'coatnet_0_rw_224_sw-a6439706.pth',
+    'coatnet-rmlp-2-rw': 'coatnet_rmlp_2_rw_224_sw-5ccfac55.pth',
+    **{
+        f'poolformer-{size}': f'poolformer_{size}.pth.tar'
+        for size in ('s12', 's24', 's36', 'm36', 'm48')
+    },
+    **{
+        f'{mixer}former-{size}': f'{mixer}former_{size}.pth'
+        for mixer in ('conv', 'ca')
+        for size in ('s18', 's36', 'm36')
+    },
+    'deepvit-s': 'DViT_82_16b.pth.tar',
+    'deepvit-l': 'DViT_83_32b.pth.tar',
+    **{
+        f'{unit}-resnet{depth}': f'{unit}_resnet{depth}.pth.tar'
+        for unit in ('sge', 'se', 'sk', 'cbam', 'bam', 'gc')
+        for depth in (50, 101)
+    },
+    'resnet18': 'resnet18-f37072fd.pth',
+    'resnet50': 'resnet50-0676ba61.pth',
+    'resnet101': 'resnet101-63fe2227.pth',
+    'swin-tiny': 'swin_tiny_patch4_window7_224.pth',
+}
+
+_RECIPE_FIELDS = ('lr', 'batch', 'amp', 'decay_rate', 'no_decay')
 
 
 def _combine(
@@ -133,7 +189,7 @@ def _combine(
     """Returns one combination for each backbone; a backbone's options go before common ones."""
     combinations = []
     for backbone, own in backbones.items():
-        options = {**common, **own}
+        options = {'checkpoint': CHECKPOINTS.get(backbone), **common, **own}
         changes = {key: options.pop(key) for key in _RECIPE_FIELDS if key in options}
         combinations.append(
             Combination(
@@ -246,7 +302,7 @@ _ATTN_RESNET = [
     *_digits('attn_resnet', 'sge-resnet-nano'),
 ]  # fmt: skip
 
-_LAYER_DECAY = {
+_LAYER_DECAY_RECIPES = {
     'retinanet': 'layer-decay_1x',
     'mask-rcnn': 'layer-decay_3x',
     'cascade-mask-rcnn': 'layer-decay_3x',
@@ -255,7 +311,7 @@ _LAYER_DECAY = {
 }
 _COATNET = [
     combination
-    for head, recipe in _LAYER_DECAY.items()
+    for head, recipe in _LAYER_DECAY_RECIPES.items()
     for combination in _combine(
         'coatnet', head, recipe,
         {
@@ -266,7 +322,7 @@ _COATNET = [
 ] + _digits('coatnet', 'coatnet-nano')  # fmt: skip
 _DEEPVIT = [
     combination
-    for head, recipe in _LAYER_DECAY.items()
+    for head, recipe in _LAYER_DECAY_RECIPES.items()
     for combination in _combine(
         'deepvit', head, recipe,
         {
@@ -277,14 +333,15 @@ _DEEPVIT = [
     )
 ] + _digits('deepvit', 'deepvit-nano')  # fmt: skip
 
+_CONSTANT = dict(drop_path_schedule='constant')
 _COLUMNS = {'patchconvnet-s60': dict(drop_path=0.05), 'patchconvnet-b60': dict(drop_path=0.15)}
-_UPERNET_COLUMNS = {
-    'patchconvnet-s60': dict(drop_path=0.05, params='55.25'),
-    'patchconvnet-b60': dict(drop_path=0.15, params='133.93'),
-    'patchconvnet-b120': dict(drop_path=0.15, params='223.15'),
-}
+_UPERNET_COLUMNS = (
+    ('s60', dict(drop_path=0.05, params='55.25'), '512_21k.pth'),
+    ('b60', dict(drop_path=0.15, params='133.93'), '384_21k.pth'),
+    ('b120', dict(drop_path=0.15, params='223.15'), '384_21k.pth'),
+)
 _PATCHCONVNET = [
-    *_combine('patchconvnet', 'retinanet', 'poolformer_1x', _COLUMNS, lr=1e-4),
+    *_combine('patchconvnet', 'retinanet', 'poolformer_1x', _COLUMNS, lr=1e-4, **_CONSTANT),
     *_combine(
         'patchconvnet', 'mask-rcnn', 'xcit_3x',
         {
@@ -292,27 +349,33 @@ _PATCHCONVNET = [
             'patchconvnet-s120': dict(drop_path=0.1, params='67.93', source=_RECOMPUTED),
             'patchconvnet-b60': dict(drop_path=0.15),
         },
+        **_CONSTANT,
     ),
     *_combine(
         'patchconvnet', 'mask-rcnn', 'xcit_3x_fsdp',
-        {'patchconvnet-l120': dict(drop_path=0.15, with_cp=True)},
+        {'patchconvnet-l120': dict(drop_path=0.15, with_cp=True)}, **_CONSTANT,
     ),
-    *_combine('patchconvnet', 'cascade-mask-rcnn', 'xcit_3x', _COLUMNS),
+    *_combine('patchconvnet', 'cascade-mask-rcnn', 'xcit_3x', _COLUMNS, **_CONSTANT),
     *_combine(
         'patchconvnet', 'upernet', 'xcit_160k',
         {
-            **_UPERNET_COLUMNS,
-            **{f'{name}-in1k-pre': options for name, options in _UPERNET_COLUMNS.items()},
+            **{
+                f'patchconvnet-{size}{pretraining}': dict(own, checkpoint=f'{size}_{file}')
+                for size, own, large in _UPERNET_COLUMNS
+                for pretraining, file in (('', large), ('-in1k-pre', '224_1k.pth'))
+            },
             'patchconvnet-l120': dict(drop_path=0.15, params='372.18', amp=True, with_cp=True),
         },
-        source=_RECOMPUTED,
+        source=_RECOMPUTED, **_CONSTANT,
     ),
-    *_combine('patchconvnet', 'semantic-fpn', 'poolformer_40k', _COLUMNS),
+    *_combine('patchconvnet', 'semantic-fpn', 'poolformer_40k', _COLUMNS, **_CONSTANT),
     *_digits('patchconvnet', 'patchconvnet-nano'),
 ]  # fmt: skip
 
 _RESNETS = {'resnet50': {}, 'resnet101': {}}
 _SWIN = {'swin-tiny': dict(drop_path=0.2)}
+_SWIN_MMSEG = dict(checkpoint='swin_tiny_patch4_window7_224_20220317-1cdeb081.pth')
+_SWIN_NO_DECAY = dict(no_decay=('norm', 'relative_position_bias_table'))
 _BASELINES = [
     *_combine(
         'baselines', 'retinanet', 'poolformer_1x',
@@ -342,13 +405,15 @@ _BASELINES = [
     *_combine(
         'baselines', 'mask-rcnn', 'xcit_3x',
         {'swin-tiny': dict(drop_path=0.2, params='48', source='README of Swin-Transformer')},
+        **_SWIN_NO_DECAY,
     ),
-    *_combine('baselines', 'cascade-mask-rcnn', 'xcit_3x', _SWIN),
+    *_combine('baselines', 'cascade-mask-rcnn', 'xcit_3x', _SWIN, **_SWIN_NO_DECAY),
     *_combine(
         'baselines', 'upernet', 'xcit_160k',
         {'swin-tiny': dict(drop_path=0.3, params='60', source='README of Swin-Transformer')},
+        **_SWIN_NO_DECAY, **_SWIN_MMSEG,
     ),
-    *_combine('baselines', 'semantic-fpn', 'poolformer_40k', _SWIN),
+    *_combine('baselines', 'semantic-fpn', 'poolformer_40k', _SWIN, **_SWIN_MMSEG),
     *_digits('baselines', 'resnet-nano', 'swin-nano'),
 ]  # fmt: skip
 
