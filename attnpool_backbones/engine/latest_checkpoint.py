@@ -1,6 +1,7 @@
 """Which checkpoint of a work folder a stopped run goes on from."""
 
 import logging
+import os
 import zipfile
 from pathlib import Path
 from pickle import UnpicklingError
@@ -22,9 +23,13 @@ def is_resumable(path: Path) -> bool:
         path (Path): Any file.
 
     Returns:
-        bool: False for a missing, cut off or foreign file and for one without optimizer state.
+        bool: False for a missing, damaged or foreign file and for one without optimizer state.
     """
-    if not zipfile.is_zipfile(path):
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip() is not None:  # torch does not compare the checksums
+                return False
+    except (OSError, ValueError, zipfile.BadZipFile):
         return False
     register_safe_globals()
     try:
@@ -52,10 +57,12 @@ def find_resumable_checkpoint(work_dir: str) -> str | None:
         str | None: Path of the checkpoint, None if there is nothing to resume from.
     """
     note = Path(work_dir) / 'last_checkpoint'
-    named = Path(note.read_text().strip()) if note.is_file() else None
-    if named is not None and not named.exists():
-        # the work folder may have been moved since
-        named = Path(work_dir) / named.name
+    named = None
+    if note.is_file():
+        named = Path(note.read_bytes().decode(errors='replace').replace('\0', '').strip())
+        # The folder may have been moved or copied since, and the old place be another run's.
+        here = Path(work_dir) / named.name
+        named = here if os.path.exists(here) else named
     if named is not None and is_resumable(named):
         return str(named)
     by_age = sorted(Path(work_dir).glob('*.pth'), key=lambda file: file.stat().st_mtime)

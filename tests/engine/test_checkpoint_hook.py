@@ -1,6 +1,7 @@
 """Checkpoints survive a kill at any moment, and keep what mmengine's hook offers."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -152,7 +153,15 @@ DAMAGES = {
     'empty': lambda path: path.write_bytes(b''),
     'cut_off': lambda path: path.write_bytes(path.read_bytes()[:-100]),
     'foreign': lambda path: path.write_text('not a checkpoint'),
+    'rotten': lambda path: _overwrite_the_middle(path),
 }
+
+
+def _overwrite_the_middle(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 8] = bytes(255 - byte for byte in content[middle : middle + 8])
+    path.write_bytes(content)
 
 
 @pytest.mark.parametrize('name', DAMAGES)
@@ -160,8 +169,9 @@ def test_damaged_last_checkpoint_falls_back(name: str, tmp_path: Path) -> None:
     run(tmp_path)
     DAMAGES[name](tmp_path / 'epoch_4.pth')
     assert find_resumable_checkpoint(str(tmp_path)) == str(tmp_path / 'epoch_3.pth')
-    (tmp_path / 'last_checkpoint').write_text('')
-    assert find_resumable_checkpoint(str(tmp_path)) == str(tmp_path / 'epoch_3.pth')
+    for content in (b'', bytes(8), b'\xff\xfe\x00', b'x' * 10_000):
+        (tmp_path / 'last_checkpoint').write_bytes(content)
+        assert find_resumable_checkpoint(str(tmp_path)) == str(tmp_path / 'epoch_3.pth')
     (tmp_path / 'last_checkpoint').unlink()
     assert find_resumable_checkpoint(str(tmp_path)) == str(tmp_path / 'epoch_3.pth')
 
@@ -172,6 +182,16 @@ def test_moved_work_dir(tmp_path: Path) -> None:
     assert find_resumable_checkpoint(str(tmp_path / 'there')) == str(
         tmp_path / 'there' / 'epoch_4.pth'
     )
+
+
+def test_copied_work_dir(tmp_path: Path) -> None:
+    run(tmp_path / 'one')
+    shutil.copytree(tmp_path / 'one', tmp_path / 'two')
+    found = find_resumable_checkpoint(str(tmp_path / 'two'))
+    assert found == str(tmp_path / 'two' / 'epoch_4.pth')
+    DAMAGES['rotten'](tmp_path / 'two' / 'epoch_4.pth')
+    found = find_resumable_checkpoint(str(tmp_path / 'two'))
+    assert found == str(tmp_path / 'two' / 'epoch_3.pth')
 
 
 def test_nothing_to_resume(tmp_path: Path) -> None:
