@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 from mmengine.registry import DefaultScope
-from mmengine.runner import Runner, find_latest_checkpoint, load_checkpoint
+from mmengine.runner import Runner, load_checkpoint
 
 from attnpool_backbones.analysis.config_models import build_config_model
 from attnpool_backbones.analysis.digit_training import (
@@ -37,6 +37,7 @@ from attnpool_backbones.checkpoints.safe_globals import register_safe_globals
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.config_files import config_root
 from attnpool_backbones.engine.atomic_files import write_atomically
+from attnpool_backbones.engine.latest_checkpoint import find_resumable_checkpoint
 from attnpool_backbones.engine.launch import load_config
 
 #: Backbone -> its detector's and its segmentor's config.
@@ -116,7 +117,7 @@ def train_one(name: str, work_dir: Path, tell: Callable[[str], None]) -> None:
     detection, _ = train_and_evaluate(
         f'{name} detection', detector, DETECTION, folder / 'detection', first, tell
     )
-    last = find_latest_checkpoint(str(folder / 'detection'))
+    last = find_resumable_checkpoint(str(folder / 'detection'))
     segmentation, _ = train_and_evaluate(
         f'{name} segmentation', segmentor, SEGMENTATION, folder / 'segmentation', last, tell
     )
@@ -180,7 +181,7 @@ def images_per_second(work_dir: Path, names: Sequence[str]) -> dict[str, float]:
     for name in names:
         cfg = load_config(str(config_root() / ENTRIES[name]['mask-rcnn']))
         model = build_config_model(cfg).eval()
-        last = find_latest_checkpoint(str(work_dir / name / 'detection'))
+        last = find_resumable_checkpoint(str(work_dir / name / 'detection'))
         load_checkpoint(model, last, map_location='cpu')
         with DefaultScope.overwrite_default_scope(cfg.default_scope):
             batch = next(iter(Runner.build_dataloader(cfg.val_dataloader)))

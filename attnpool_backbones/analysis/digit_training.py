@@ -14,11 +14,12 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
-from mmengine.runner import Runner, find_latest_checkpoint, set_random_seed
+from mmengine.runner import Runner, set_random_seed
 
 from attnpool_backbones.analysis import crop_pretraining
 from attnpool_backbones.analysis.complexity import count_macs, count_parameters
 from attnpool_backbones.checkpoints.safe_globals import register_safe_globals
+from attnpool_backbones.command_line import UserError
 from attnpool_backbones.config_files import config_root
 from attnpool_backbones.datasets import digit_scenes
 from attnpool_backbones.engine.atomic_files import write_atomically
@@ -54,7 +55,11 @@ class Result:
 def make_data(tell: Callable[[str], None]) -> None:
     """Generates the digit scenes, or verifies those that are there."""
     progress = every_few_seconds(lambda done, total: tell(f'data: {done}/{total} scenes'))
-    summary = digit_scenes.generate(DATA_ROOT, progress=progress)
+    try:
+        summary = digit_scenes.generate(DATA_ROOT, progress=progress)
+    except (OSError, ValueError) as error:
+        tool = 'python tools/dataset_converters/make_digit_scenes.py'
+        raise UserError(f'{error}\n(--force is a flag of {tool})') from error
     state = 'verified' if summary['reused'] else 'made'
     tell(f'data: {DATA_ROOT} {state}, {summary["train"]} training and {summary["val"]} val scenes')
 
@@ -181,7 +186,7 @@ def train_and_evaluate(
     # What mmdet's and mmseg's inference functions look for.
     model.cfg, model.dataset_meta = cfg, runner.val_dataloader.dataset.metainfo
     stored = folder / 'result.json'
-    final = Path(find_latest_checkpoint(str(folder)))
+    final = Path(find_resumable_checkpoint(str(folder)))
     if stored.exists() and (result := Result(**json.loads(stored.read_text()))).command.endswith(
         final.name
     ):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mmengine.runner import Runner, find_latest_checkpoint, set_random_seed
+from mmengine.runner import Runner, set_random_seed
 
 from attnpool_backbones.analysis.complexity import count_macs, count_parameters
 from attnpool_backbones.analysis.digit_training import (
@@ -31,6 +31,7 @@ from attnpool_backbones.analysis.prediction_pictures import (
 )
 from attnpool_backbones.datasets import digit_scenes
 from attnpool_backbones.engine.atomic_files import write_atomically
+from attnpool_backbones.engine.latest_checkpoint import find_resumable_checkpoint
 
 DETECTOR = 'patchconvnet/mask-rcnn_patchconvnet-nano_slim-fpn_digit-scenes.py'
 SEGMENTOR = 'patchconvnet/upernet_patchconvnet-nano_slim_digit-scenes.py'
@@ -66,7 +67,7 @@ def run(work_dir: Path, tell: Callable[[str], None]) -> list[Result]:
     pooling = probe_attention(runner, work_dir, tell)
 
     # The detector's backbone has seen more than the classifier's.
-    last = find_latest_checkpoint(str(work_dir / 'detection'))
+    last = find_resumable_checkpoint(str(work_dir / 'detection'))
     segmentation, runner = train_and_evaluate(
         'segmentation', SEGMENTOR, SEGMENTATION_METRICS, work_dir / 'segmentation', last, tell
     )

@@ -160,8 +160,11 @@ def train(args: argparse.Namespace) -> None:
         enable_compilation(cfg)
     if args.auto_scale_lr:
         enable_auto_scale_lr(cfg)
-    if args.resume is not None:
-        choose_checkpoint_to_resume(cfg, args.resume)
+    resume = args.resume
+    if resume is None and cfg.get('resume'):
+        resume = cfg.get('load_from') or 'auto'
+    if resume is not None:
+        choose_checkpoint_to_resume(cfg, resume)
     check_config(cfg, splits=('train', 'val'), pretrained=True)
     build_runner(cfg, args.local_rank).train()
     leave_group()

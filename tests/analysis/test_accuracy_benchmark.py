@@ -5,6 +5,7 @@ import io
 import json
 
 import pytest
+import torch
 
 from attnpool_backbones.analysis import accuracy_benchmark
 from attnpool_backbones.analysis.accuracy_benchmark import (
@@ -24,6 +25,7 @@ from attnpool_backbones.analysis.metafiles import read_metafile
 from attnpool_backbones.analysis.zoo_tables import make_outputs
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.engine.atomic_files import write_atomically
+from attnpool_backbones.engine.latest_checkpoint import RESUME_KEYS
 
 ROWS = [
     {key: 1.25 + i for key, _ in COLUMNS.values()} | dict(backbone=f'net{i}', machine='a machine')
@@ -66,7 +68,8 @@ def test_a_row_has_the_memory_of_the_training_even_if_another_process_did_it(tmp
 
     def trained(name, config, labels, folder, start, tell):
         starts.append(start)
-        write_atomically(b'epoch_3.pth', folder / 'last_checkpoint')
+        write_atomically(b'elsewhere/epoch_3.pth', folder / 'last_checkpoint')
+        torch.save(dict.fromkeys(RESUME_KEYS), folder / 'epoch_3.pth')
         return found[folder.name], None
 
     monkeypatch.setattr(accuracy_benchmark, 'pretrain_backbone', lambda *_: None)
@@ -74,7 +77,11 @@ def test_a_row_has_the_memory_of_the_training_even_if_another_process_did_it(tmp
     train_one('coatnet-nano', tmp_path, print)
     row = json.loads((tmp_path / 'coatnet-nano' / 'row.json').read_text())
     assert (row['memory'], row['minutes'], row['bbox mAP'], row['mIoU']) == (1e6, 3.0, 50.0, 50.0)
-    assert starts == [str(tmp_path / 'coatnet-nano/pretraining/backbone.pth'), 'epoch_3.pth']
+    folder = tmp_path / 'coatnet-nano'
+    assert starts == [
+        str(folder / 'pretraining/backbone.pth'),
+        str(folder / 'detection/epoch_3.pth'),  # wherever the folder was when it was trained
+    ]
 
 
 def test_an_unknown_name_is_answered_with_the_right_ones(tmp_path):

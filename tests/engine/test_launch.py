@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,12 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from attnpool_backbones.checkpoints.safe_globals import register_safe_globals
+from attnpool_backbones.config_files import config_root
 from attnpool_backbones.engine import CPUAmpOptimWrapper, launch
 from attnpool_backbones.engine.preflight import PreflightError
 from tests.engine.tiny_run import make_config, make_runner
+
+DIGITS = config_root() / 'patchconvnet/mask-rcnn_patchconvnet-nano_slim-fpn_digit-scenes.py'
 
 no_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason='is about machines without CUDA')
 
@@ -101,6 +105,27 @@ def test_one_process_has_no_strategy(tmp_path: Path) -> None:
     cfg.strategy = dict(type='attnpool_backbones.ShardedStrategy')
     cfg.experiment_name = 'no_strategy'
     assert type(launch.build_runner(cfg)) is Runner
+
+
+@pytest.mark.parametrize('load_from', [None, 'named.pth'])
+def test_resume_of_a_config(load_from, tmp_path: Path, monkeypatch) -> None:
+    chosen = []
+
+    def stop(cfg, resume):
+        chosen.append(resume)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(launch, 'choose_checkpoint_to_resume', stop)
+    (tmp_path / 'config.py').write_text(
+        f'_base_ = {str(DIGITS)!r}\nresume = True\nload_from = {load_from!r}\n'
+    )
+    flags = dict.fromkeys(('cfg_options', 'seed', 'amp', 'compile', 'auto_scale_lr', 'resume'))
+    args = Namespace(
+        config=str(tmp_path / 'config.py'), work_dir=str(tmp_path), launcher='none', **flags
+    )
+    with pytest.raises(KeyboardInterrupt):
+        launch.train(args)
+    assert chosen == [load_from or 'auto']
 
 
 def test_resume(tmp_path: Path) -> None:

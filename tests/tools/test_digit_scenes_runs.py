@@ -57,6 +57,17 @@ def test_trains_and_evaluates(config, scenes, tmp_path):
     assert (tmp_path / 'last_checkpoint').exists()
 
 
+@pytest.mark.parametrize(
+    'config', [c for c in CONFIGS if 'patchconvnet' in c.stem], ids=lambda path: path.stem
+)
+def test_trains_on_scenes_of_another_size(config, tmp_path):
+    generate(tmp_path / 'scenes', train=8, val=4, size=(128, 96))
+    runner = build_runner(short_config(config, tmp_path / 'scenes', tmp_path / 'work'))
+    runner.train()
+    losses, _ = runner.message_hub.get_scalar('train/loss').data
+    assert len(losses) == 2 and all(losses > 0)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('config', CONFIGS, ids=lambda path: path.stem)
 def test_loss_falls(config, scenes, tmp_path):
