@@ -81,7 +81,7 @@ def read_checkpoint(
         CheckpointError: The file is no checkpoint, holds no weights, no moving average although
             ``ema`` is set, or no name with ``prefix``.
     """
-    checkpoint = _read(str(path), map_location)
+    checkpoint = read_content(str(path), map_location)
     state_dict = find_state_dict(checkpoint, ema=ema)
     if not state_dict:
         kind = 'moving average of weights' if ema else 'state dict'
@@ -151,7 +151,18 @@ def _below(state_dict: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k[len(prefix) :]: v for k, v in state_dict.items() if k.startswith(prefix)}
 
 
-def _read(path: str, map_location: str | torch.device) -> Any:
+def read_content(path: str, map_location: str | torch.device = 'cpu') -> Any:
+    """Returns all that a checkpoint file holds.
+
+    Args:
+        path: As :func:`read_checkpoint` takes it.
+        map_location: Device of the tensors.
+
+    Raises:
+        FileNotFoundError: No such file.
+        UnreachableCheckpoint: The address does not answer.
+        CheckpointError: The file is no checkpoint, or not a safe one.
+    """
     scheme = urlparse(path).scheme if '://' in path else ''
     if scheme in _ADDRESS_LISTS:
         path, scheme = _listed_address(path, scheme), 'https'

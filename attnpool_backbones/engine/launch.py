@@ -20,6 +20,7 @@ from mmengine.runner import FlexibleRunner, Runner
 
 from attnpool_backbones.checkpoints.safe_globals import register_safe_globals
 from attnpool_backbones.compatibility import check_environment
+from attnpool_backbones.engine.checkpoint_check import require_own_weights, stored_shapes
 from attnpool_backbones.engine.latest_checkpoint import (
     find_resumable_checkpoint,
     is_resumable,
@@ -166,7 +167,12 @@ def train(args: argparse.Namespace) -> None:
     if resume is not None:
         choose_checkpoint_to_resume(cfg, resume)
     check_config(cfg, splits=('train', 'val'), pretrained=True)
-    build_runner(cfg, args.local_rank).train()
+    stored = stored_shapes(cfg.load_from) if cfg.get('load_from') else None
+    runner = build_runner(cfg, args.local_rank)
+    # a sharded run builds its model later; weights for another start may fit by a part only
+    if cfg.get('resume') and isinstance(runner.model, torch.nn.Module):
+        require_own_weights(runner.model, stored, cfg.load_from)
+    runner.train()
     leave_group()
 
 
@@ -192,6 +198,7 @@ def test(args: argparse.Namespace) -> dict[str, float]:
     # what a strategy shards, gradients and optimizer states, a test does not have
     cfg.pop('strategy', None)
     check_config(cfg, splits=('test',), pretrained=False)
+    stored = stored_shapes(args.checkpoint)
     if args.show or args.show_dir:
         enable_pictures(cfg, task, args.show, args.show_dir, args.wait_time)
     if args.tta:
@@ -200,6 +207,7 @@ def test(args: argparse.Namespace) -> dict[str, float]:
         enable_compilation(cfg)
     dump = plan_output(cfg, task, args.out)
     runner = build_runner(cfg, args.local_rank)
+    require_own_weights(runner.model, stored, args.checkpoint)
     if dump is not None:
         runner.test_evaluator.metrics.append(dump)
     metrics = runner.test()
@@ -354,11 +362,18 @@ def choose_checkpoint_to_resume(cfg: Config, resume: str) -> None:
 
 def missing_checkpoint(path: str) -> str:
     """Words the message about a checkpoint that is not there, with those that are."""
-    folder = Path(path).absolute().parent
-    lines = [f'checkpoint not found: {Path(path).absolute()}']
+    file = Path(path).absolute()
+    folder = file if file.is_dir() else file.parent
+    lines = [
+        f'{file} is a folder, not a checkpoint'
+        if file.is_dir()
+        else f'checkpoint not found: {file}'
+    ]
     there = sorted(file.name for file in folder.glob('*.pth')) if folder.is_dir() else []
     if there:
         lines.append(f'that folder has: {", ".join(there)}')
+    elif folder == file:
+        lines.append('it has no .pth files')
     elif not folder.is_dir():
         lines.append(
             'its folder does not exist either; training writes checkpoints to work_dirs/CONFIG_NAME'

@@ -180,7 +180,7 @@ def check_config(cfg: Config, splits: tuple[str, ...], pretrained: bool) -> None
     Args:
         cfg (Config): The whole config.
         splits (tuple[str, ...]): Which of ``'train'``, ``'val'`` and ``'test'`` will be read.
-        pretrained (bool): Whether the files of ``init_cfg`` will be read.
+        pretrained (bool): Whether the files of ``init_cfg`` and ``load_from`` will be read.
 
     Raises:
         PreflightError: Listing everything that is missing.
@@ -205,5 +205,8 @@ def check_config(cfg: Config, splits: tuple[str, ...], pretrained: bool) -> None
                 'checkpoints that init_cfg names are not there; download them, or change init_cfg:'
             )
             lines.extend(f'  {os.path.abspath(file)}' for file in dict.fromkeys(absent))
+        start = cfg.get('load_from')
+        if start and '://' not in start and not os.path.isfile(start):
+            lines.append(f'the checkpoint that load_from names is not there: {start}')
     if lines:
         raise PreflightError('\n'.join(lines))

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from attnpool_backbones.command_line import run_command
 
@@ -16,6 +17,34 @@ for library in ('mmdet', 'mmseg'):
 DETECTION = 'configs/patchconvnet/mask-rcnn_patchconvnet-s60_fpn_ms-3x_coco.py'
 SEGMENTATION = 'configs/patchconvnet/upernet_patchconvnet-s60_8xb2-160k_ade20k-512x512.py'
 DIGITS = 'configs/patchconvnet/mask-rcnn_patchconvnet-nano_slim-fpn_digit-scenes.py'
+
+# a config that needs no data until it runs
+BARE = """default_scope = 'mmdet'
+model = dict(type='MaskRCNN')
+train_dataloader = dict(dataset=dict(type='CocoDataset'))
+test_dataloader = dict(dataset=dict(type='CocoDataset'))
+"""
+
+
+class Malicious:
+    """Runs a command when it is unpickled."""
+
+    def __reduce__(self) -> tuple:
+        return os.system, ('touch new',)
+
+
+def prepare(folder: Path) -> None:
+    """Makes the files that the cases name."""
+    (folder / 'here.pth').touch()
+    (folder / 'bare.py').write_text(BARE)
+    (folder / 'text.pth').write_text('Not Found')
+    torch.save([1, 2], folder / 'list.pth')
+    torch.save(dict(state_dict=dict(a=torch.zeros(99)), meta=Malicious()), folder / 'evil.pth')
+    torch.save(dict(state_dict=dict(a=torch.zeros(99))), folder / 'cut.pth')
+    os.truncate(folder / 'cut.pth', 600)
+    (folder / 'run').mkdir()
+    (folder / 'run' / 'epoch_7.pth').touch()
+
 
 # tool, arguments with {root} for the clone, what the message says
 CASES = {
@@ -79,6 +108,47 @@ CASES = {
         ['{root}/' + SEGMENTATION, 'here.pth'],
         ['ADEChallengeData2016/images/validation'],
     ),
+    'empty_checkpoint': (
+        'test',
+        ['bare.py', 'here.pth'],
+        ['here.pth could not be read as a checkpoint'],
+    ),
+    'text_checkpoint': ('test', ['bare.py', 'text.pth'], ['text.pth is no checkpoint']),
+    'list_checkpoint': (
+        'test',
+        ['bare.py', 'list.pth'],
+        ['no state dict in list.pth, which holds list'],
+    ),
+    'malicious_checkpoint': (
+        'test',
+        ['bare.py', 'evil.pth'],
+        ['evil.pth was not loaded', 'system'],
+    ),
+    'truncated_checkpoint': (
+        'test',
+        ['bare.py', 'cut.pth'],
+        ['cut.pth could not be read as a checkpoint'],
+    ),
+    'truncated_load_from': (
+        'train',
+        ['bare.py', '--cfg-options', 'load_from=cut.pth'],
+        ['cut.pth could not be read as a checkpoint'],
+    ),
+    'no_load_from': (
+        'train',
+        ['bare.py', '--cfg-options', 'load_from=none.pth'],
+        ['load_from', 'none.pth'],
+    ),
+    'folder_for_a_checkpoint': (
+        'test',
+        ['bare.py', 'run'],
+        ['run is a folder', 'has: epoch_7.pth'],
+    ),
+    'folder_to_resume': (
+        'train',
+        ['bare.py', '--resume', 'run'],
+        ['run is a folder', 'has: epoch_7.pth'],
+    ),
 }
 
 
@@ -99,7 +169,8 @@ def test_message(
 ) -> None:
     tool, arguments, parts = CASES[name]
     monkeypatch.chdir(tmp_path)
-    (tmp_path / 'here.pth').touch()
+    prepare(tmp_path)
+    there = sorted(tmp_path.rglob('*'))
     arguments = [argument.format(root=repo_root) for argument in arguments]
     monkeypatch.setattr(sys, 'argv', [f'{tool}.py', *arguments])
     try:
@@ -112,7 +183,7 @@ def test_message(
     for part in parts:
         assert part in message
     # a run that cannot start leaves nothing behind
-    assert [path.name for path in tmp_path.iterdir()] == ['here.pth']
+    assert sorted(tmp_path.rglob('*')) == there
 
 
 @pytest.mark.parametrize(

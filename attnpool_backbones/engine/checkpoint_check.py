@@ -1,0 +1,96 @@
+"""Whether a checkpoint is one, and of the model it is meant for, before a run starts with it.
+
+mmengine ends in a traceback at a damaged file, and only warns about another model's.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from mmengine.model import BaseTTAModel, is_model_wrapper
+from torch import Tensor, nn
+
+from attnpool_backbones.checkpoints.listing import list_names
+from attnpool_backbones.checkpoints.loading import CheckpointMismatch
+from attnpool_backbones.checkpoints.reading import CheckpointError, read_content
+
+__all__ = ['require_own_weights', 'stored_shapes']
+
+Shapes = dict[str, torch.Size]
+
+
+def stored_shapes(path: str) -> Shapes | None:
+    """Reads a whole checkpoint of a detector or a segmentor.
+
+    Args:
+        path (str): Its file, or an address, which is left to mmengine.
+
+    Returns:
+        dict[str, Size] | None: Names and shapes of the weights that mmengine would load; None for
+        an address.
+
+    Raises:
+        CheckpointError: If it is damaged, unsafe or something else than a checkpoint of mmengine's.
+    """
+    if '://' in path:
+        return None
+    if path.endswith('.safetensors'):
+        raise CheckpointError(
+            f'{path}: a whole model is read from a .pth file; .safetensors are for the backbone '
+            '(--cfg-options model.backbone.init_cfg.checkpoint=FILE)'
+        )
+    content = read_content(path)
+    weights = content.get('state_dict', content) if isinstance(content, Mapping) else {}
+    if isinstance(weights, Mapping):
+        shapes = {
+            str(name).removeprefix('module.'): value.shape
+            for name, value in weights.items()
+            if isinstance(value, Tensor)
+        }
+        if shapes:
+            return shapes
+    held = content if isinstance(content, Mapping) else [type(content).__name__]
+    raise CheckpointError(
+        f'no state dict in {path}, which holds {list_names(held) or "nothing"}; '
+        'it has to be a checkpoint that training wrote'
+    )
+
+
+def require_own_weights(model: nn.Module, stored: Shapes | None, path: str) -> None:
+    """Checks that a checkpoint has at least half of a model's parameters, and of its backbone's.
+
+    The backbone counts by itself, because detectors of all backbones have the same heads.
+
+    Args:
+        model (Module): As the runner built it.
+        stored (dict | None): What :func:`stored_shapes` returned.
+        path (str): The file, for the message.
+
+    Raises:
+        CheckpointMismatch: If it has fewer, by name and shape.
+    """
+    if stored is None:
+        return
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    here = {name: parameter.shape for name, parameter in model.named_parameters()}
+    for prefix in ('', 'backbone.'):
+        wanted = [name for name in here if name.startswith(prefix)]
+        lacking = [name for name in wanted if stored.get(name) != here[name]]
+        if 2 * len(lacking) <= len(wanted):
+            continue
+        part = model.backbone if prefix else model
+        foreign = [name for name, shape in stored.items() if here.get(name) != shape]
+        shared = [f'{name} ({_text(stored[name])} there, {_text(here[name])} here)'
+                  for name in lacking if name in stored]  # fmt: skip
+        raise CheckpointMismatch(
+            f'{path} has only {len(wanted) - len(lacking)} of the {len(wanted)} parameters of this '
+            f'{type(part).__name__}, at least half are needed. It is of another model than the '
+            f'config.\n'
+            f'  only in the file: {list_names(n for n in foreign if n not in here) or "nothing"}\n'
+            f'  not in the file: {list_names(n for n in lacking if n not in stored) or "nothing"}'
+            + (f'\n  of other shapes: {list_names(shared)}' if shared else '')
+        )
+
+
+def _text(shape: torch.Size) -> str:
+    return 'x'.join(map(str, shape)) or 'scalar'
