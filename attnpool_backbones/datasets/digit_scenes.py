@@ -104,6 +104,8 @@ def generate(
     wanted = _parameters(train, val, size, seed)
     if not force and not _leftovers(root) and _is_occupied(root):
         return _reuse(root, wanted)
+    if _is_occupied(root) and force:
+        _check_removable(root)  # a refusal leaves no lock file beside a folder of others
     root.parent.mkdir(parents=True, exist_ok=True)
     with _locked(root):
         for leftover in _leftovers(root):

@@ -350,6 +350,7 @@ def test_foreign_folder_is_left_alone(tmp_path, force, manifest):
     with pytest.raises(FileExistsError, match='left as it is'):
         _regenerate(root, force=force)
     assert _hashes(root) == before
+    assert os.listdir(tmp_path) == ['digit_scenes']
 
 
 def test_force_keeps_files_of_others(fresh):
