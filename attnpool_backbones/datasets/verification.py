@@ -109,8 +109,11 @@ def verify(
 
     Raises:
         UserError: Whole files or folders of the data set are missing, or it is of a kind that is
-            not known here.
+            not known here, or the config has none of the splits.
     """
+    if not any(_has(cfg, split) for split in splits):
+        wanted = ', '.join(f'{split}_dataloader' for split in splits)
+        raise UserError(f'{cfg.filename} has no data set to check, none of {wanted}')
     check_config(cfg, splits=tuple(splits), pretrained=False)
     inspect = {
         'mmdet': partial(_inspect_coco, cfg=cfg, splits=splits),

@@ -31,12 +31,15 @@ from attnpool_backbones.engine.preflight import (
     check_config,
     find_config,
     recognise_task,
+    require_target_file,
+    require_target_folder,
 )
 
 __all__ = ['CfgOptions', 'add_common_arguments', 'build_runner', 'load_config', 'test', 'train']
 
 NEEDS = {'mmdet': 'det', 'mmseg': 'seg'}
 SYNC_NORMS = ('SyncBN', 'MMSyncBN')
+MAX_SEED = 2**32 - 1  # of numpy
 VISUALIZATION_HOOKS = {'mmdet': 'DetVisualizationHook', 'mmseg': 'SegVisualizationHook'}
 
 
@@ -154,6 +157,8 @@ def train(args: argparse.Namespace) -> None:
     register_safe_globals()
     cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
     if args.seed is not None:
+        if not 0 <= args.seed <= MAX_SEED:
+            raise PreflightError(f'--seed {args.seed}: has to be in 0..{MAX_SEED}')
         cfg.randomness = dict(cfg.get('randomness') or {}, seed=args.seed)
     if args.amp:
         enable_amp(cfg)
@@ -168,6 +173,7 @@ def train(args: argparse.Namespace) -> None:
         choose_checkpoint_to_resume(cfg, resume)
     check_config(cfg, splits=('train', 'val'), pretrained=True)
     stored = stored_shapes(cfg.load_from) if cfg.get('load_from') else None
+    require_target_folder('--work-dir', cfg.work_dir)
     runner = build_runner(cfg, args.local_rank)
     # a sharded run builds its model later; weights for another start may fit by a part only
     if cfg.get('resume') and isinstance(runner.model, torch.nn.Module):
@@ -199,13 +205,15 @@ def test(args: argparse.Namespace) -> dict[str, float]:
     cfg.pop('strategy', None)
     check_config(cfg, splits=('test',), pretrained=False)
     stored = stored_shapes(args.checkpoint)
-    if args.show or args.show_dir:
-        enable_pictures(cfg, task, args.show, args.show_dir, args.wait_time)
     if args.tta:
         enable_tta(cfg, task)
     if args.compile:
         enable_compilation(cfg)
+    # these make the folders they write to, so they come last
     dump = plan_output(cfg, task, args.out)
+    if args.show or args.show_dir:
+        enable_pictures(cfg, task, args.show, args.show_dir, args.wait_time)
+    require_target_folder('--work-dir', cfg.work_dir)
     runner = build_runner(cfg, args.local_rank)
     require_own_weights(runner.model, stored, args.checkpoint)
     if dump is not None:
@@ -392,6 +400,9 @@ def enable_pictures(
         show (bool): Whether to open windows.
         show_dir (str | None): Folder for the pictures.
         wait_time (float): Seconds that a window stays.
+
+    Raises:
+        PreflightError: If the folder cannot be written to.
     """
     hook = cfg.default_hooks.setdefault('visualization', ConfigDict(type=VISUALIZATION_HOOKS[task]))
     hook.draw = True
@@ -401,6 +412,7 @@ def enable_pictures(
     if show_dir is None:
         return
     show_dir = os.path.abspath(show_dir)
+    require_target_folder('--show-dir', show_dir)
     if task == 'mmdet':
         # an absolute folder is taken as it is, a relative one is put into the run's folder
         hook.test_out_dir = show_dir
@@ -473,11 +485,13 @@ def plan_output(cfg: Config, task: str, out: str | None) -> DumpResults | None:
         DumpResults | None: What has to join the evaluator's metrics.
 
     Raises:
-        PreflightError: If detections are to go elsewhere than to a pickle file.
+        PreflightError: If detections are to go elsewhere than to a pickle file, or nothing can be
+            written there.
     """
     if out is None:
         return None
     if out.endswith(('.pkl', '.pickle')):
+        require_target_file('--out', out)
         if task == 'mmdet':
             from mmdet.evaluation import DumpDetResults
 
@@ -485,6 +499,7 @@ def plan_output(cfg: Config, task: str, out: str | None) -> DumpResults | None:
         return DumpResults(out_file_path=out)
     if task == 'mmdet':
         raise PreflightError(f'--out {out}: detections are written to a .pkl or .pickle file')
+    require_target_folder('--out', out)
     evaluators = cfg.test_evaluator
     for evaluator in evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]:
         evaluator.output_dir = out

@@ -6,6 +6,7 @@ All that is missing is listed in one message, with its path and how to get it.
 import difflib
 import os
 import re
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ __all__ = [
     'find_config',
     'pretrained_files',
     'recognise_task',
+    'require_target_file',
+    'require_target_folder',
 ]
 
 TASKS = {'mmdet': 'detection', 'mmseg': 'segmentation'}
@@ -155,6 +158,46 @@ def pretrained_files(model: Any) -> Iterator[str]:
             yield from pretrained_files(value)
 
 
+def require_target_folder(option: str, folder: str) -> None:
+    """Checks that a run will be able to write into a folder, which is made if it is missing.
+
+    Args:
+        option (str): The flag or setting that names it.
+        folder (str): As typed.
+
+    Raises:
+        PreflightError: If it cannot be made or written to.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        # permissions do not tell of read-only and full disks
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b'0')
+    except FileExistsError as error:
+        raise PreflightError(f'{option} {folder}: is a file, not a folder') from error
+    except OSError as error:
+        raise PreflightError(
+            f'{option} {folder}: cannot be written to ({error.strerror or error})'
+        ) from error
+
+
+def require_target_file(option: str, file: str) -> None:
+    """Checks that a run will be able to write a file, whose folder is made if it is missing.
+
+    Args:
+        option (str): The flag that names it.
+        file (str): As typed.
+
+    Raises:
+        PreflightError: If it is a folder, or its folder cannot be written to.
+    """
+    if os.path.isdir(file):
+        raise PreflightError(f'{option} {file}: is a folder, not a file')
+    if os.path.exists(file) and not os.access(file, os.W_OK):
+        raise PreflightError(f'{option} {file}: is write-protected')
+    require_target_folder(option, os.path.dirname(os.path.abspath(file)))
+
+
 def missing_data(cfg: Config, split: str) -> Iterator[tuple[str, str]]:
     """Finds what the data set and the evaluator of ``'train'``, ``'val'`` or ``'test'`` lack.
 
@@ -164,6 +207,10 @@ def missing_data(cfg: Config, split: str) -> Iterator[tuple[str, str]]:
     loader = cfg.get(f'{split}_dataloader')
     if loader is None:
         return
+    if not isinstance(loader, Mapping) or not isinstance(loader.get('dataset'), Mapping):
+        raise PreflightError(
+            f'{split}_dataloader in {cfg.filename} has to be a dict with a dataset, not {loader!r}'
+        )
     wanted = list(dataset_paths(loader['dataset']))
     if cfg.get(f'{split}_evaluator') is not None:
         wanted.extend(evaluator_paths(cfg[f'{split}_evaluator']))

@@ -148,7 +148,8 @@ def test_resume(tmp_path: Path) -> None:
         launch.choose_checkpoint_to_resume(cfg, str(tmp_path / 'weights.pth'))
 
 
-def test_output(tmp_path: Path) -> None:
+def test_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     cfg = Config(dict(test_evaluator=[dict(type='IoUMetric')]))
     assert launch.plan_output(cfg, 'mmseg', None) is None
     assert launch.plan_output(cfg, 'mmseg', 'folder') is None

@@ -23,6 +23,7 @@ BARE = """default_scope = 'mmdet'
 model = dict(type='MaskRCNN')
 train_dataloader = dict(dataset=dict(type='CocoDataset'))
 test_dataloader = dict(dataset=dict(type='CocoDataset'))
+default_hooks = dict()
 """
 
 
@@ -38,10 +39,13 @@ def prepare(folder: Path) -> None:
     (folder / 'here.pth').touch()
     (folder / 'bare.py').write_text(BARE)
     (folder / 'text.pth').write_text('Not Found')
+    (folder / 'none.py').write_text("default_scope = 'mmdet'")
+    torch.save(dict(state_dict=dict(a=torch.zeros(9))), folder / 'whole.pth')
     torch.save([1, 2], folder / 'list.pth')
     torch.save(dict(state_dict=dict(a=torch.zeros(99)), meta=Malicious()), folder / 'evil.pth')
     torch.save(dict(state_dict=dict(a=torch.zeros(99))), folder / 'cut.pth')
     os.truncate(folder / 'cut.pth', 600)
+    (folder / 'folder.pkl').mkdir()
     (folder / 'run').mkdir()
     (folder / 'run' / 'epoch_7.pth').touch()
 
@@ -149,11 +153,63 @@ CASES = {
         ['bare.py', '--resume', 'run'],
         ['run is a folder', 'has: epoch_7.pth'],
     ),
+    'out_to_nowhere': (
+        'test',
+        ['bare.py', 'whole.pth', '--out', '/proc/nope/x.pkl'],
+        ['--out /proc/nope: cannot be written to'],
+    ),
+    'out_to_a_folder': (
+        'test',
+        ['bare.py', 'whole.pth', '--out', 'folder.pkl'],
+        ['--out folder.pkl: is a folder'],
+    ),
+    'show_dir_is_a_file': (
+        'test',
+        ['bare.py', 'whole.pth', '--show-dir', 'bare.py'],
+        ['--show-dir', 'bare.py: is a file'],
+    ),
+    'show_dir_nowhere': (
+        'test',
+        ['bare.py', 'whole.pth', '--show-dir', '/proc/nope'],
+        ['--show-dir /proc/nope: cannot be written to'],
+    ),
+    'work_dir_nowhere': (
+        'train',
+        ['bare.py', '--work-dir', '/proc/nope'],
+        ['--work-dir /proc/nope: cannot be written to'],
+    ),
+    'work_dir_is_a_file': (
+        'test',
+        ['bare.py', 'whole.pth', '--work-dir', 'bare.py'],
+        ['--work-dir bare.py: is a file'],
+    ),
+    'negative_seed': (
+        'train',
+        ['bare.py', '--seed', '-1'],
+        ['--seed -1: has to be in 0..4294967295'],
+    ),
+    'number_for_a_loader': (
+        'train',
+        ['bare.py', '--cfg-options', 'train_dataloader=3'],
+        ['train_dataloader in bare.py has to be a dict with a dataset, not 3'],
+    ),
+    'report_to_nowhere': (
+        'misc/verify_dataset',
+        ['bare.py', '--json', '/proc/nope/x'],
+        ['--json /proc/nope: cannot be written to'],
+    ),
+    'nothing_to_verify': (
+        'misc/verify_dataset',
+        ['none.py'],
+        ['none.py has no data set to check', 'train_dataloader'],
+    ),
 }
 
 
 def load_main(tool: str, root: Path) -> object:
-    spec = importlib.util.spec_from_file_location(f'tools_{tool}', root / 'tools' / f'{tool}.py')
+    spec = importlib.util.spec_from_file_location(
+        f'tools_{Path(tool).name}', root / 'tools' / f'{tool}.py'
+    )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.main

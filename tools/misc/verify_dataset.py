@@ -12,7 +12,7 @@ import argparse
 import os
 import sys
 
-from attnpool_backbones.command_line import run_command
+from attnpool_backbones.command_line import UserError, run_command
 
 
 def main() -> None:
@@ -30,6 +30,7 @@ def main() -> None:
     from attnpool_backbones.datasets.verification import verify
     from attnpool_backbones.engine.atomic_files import write_atomically
     from attnpool_backbones.engine.launch import CfgOptions, load_config
+    from attnpool_backbones.engine.preflight import require_target_file
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -65,6 +66,8 @@ def main() -> None:
     args = parser.parse_args()
 
     cfg = load_config(args.config, args.cfg_options)
+    if args.json:
+        require_target_file('--json', args.json)
     columns = (TextColumn('images'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task('', total=None, visible=False)
@@ -73,23 +76,28 @@ def main() -> None:
             bar.update(task, completed=done, total=total, visible=True)
 
         report = verify(cfg, args.splits, args.workers, show)
-    if args.json:
-        write_atomically(report.to_json().encode(), args.json)
     looked_at = ', '.join(f'{count} of {split}' for split, count in report.images.items())
-    if not report.problems:
+    if report.problems:
+        table = Table('what is wrong', 'cases', 'examples', show_lines=True)
+        for kind, count in report.counts.items():
+            cases = [problem for problem in report.problems if problem.kind == kind]
+            examples = [f'{c.split}: {c.item} ({c.detail})' for c in cases[: args.examples]]
+            if count > len(examples):
+                examples.append('...')
+            table.add_row(kind, str(count), escape('\n'.join(examples)))
+        # a pipe has no width that a path should be broken at
+        Console(width=None if sys.stdout.isatty() else 200).print(table)
+        print(f'{len(report.problems)} problems; images looked at: {looked_at}')
+    else:
         print(f'nothing is wrong with the images ({looked_at}) and their annotations')
-        return
-    table = Table('what is wrong', 'cases', 'examples', show_lines=True)
-    for kind, count in report.counts.items():
-        cases = [problem for problem in report.problems if problem.kind == kind]
-        examples = [f'{c.split}: {c.item} ({c.detail})' for c in cases[: args.examples]]
-        if count > len(examples):
-            examples.append('...')
-        table.add_row(kind, str(count), escape('\n'.join(examples)))
-    # a pipe has no width that a path should be broken at
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
-    print(f'{len(report.problems)} problems; images looked at: {looked_at}')
-    raise SystemExit(1)
+    if args.json:
+        # after the findings are on screen: a disk may be full by now
+        try:
+            write_atomically(report.to_json().encode(), args.json)
+        except OSError as error:
+            raise UserError(f'--json {args.json}: {error}') from error
+    if report.problems:
+        raise SystemExit(1)
 
 
 if __name__ == '__main__':
