@@ -19,7 +19,8 @@ from mmengine.evaluator import DumpResults
 from mmengine.runner import FlexibleRunner, Runner
 
 from attnpool_backbones.checkpoints.safe_globals import register_safe_globals
-from attnpool_backbones.compatibility import check_environment
+from attnpool_backbones.command_line import UserError
+from attnpool_backbones.compatibility import IncompatibleEnvironment, check_environment
 from attnpool_backbones.engine.checkpoint_check import require_own_weights, stored_shapes
 from attnpool_backbones.engine.latest_checkpoint import (
     find_resumable_checkpoint,
@@ -133,16 +134,41 @@ def load_config(
     file = find_config(path)
     try:
         cfg = Config.fromfile(file)
-    except (FileNotFoundError, KeyError, SyntaxError) as error:
-        raise PreflightError(f'config {file} cannot be read: {error}') from error
+    except (UserError, IncompatibleEnvironment):
+        raise
+    except Exception as error:  # a config is a program: anything may go wrong in it
+        cause = f'{type(error).__name__}: {error}'.removesuffix(': ')
+        raise PreflightError(
+            f'config {file} cannot be read: {cause}{unknown_base(file)}'
+        ) from error
     try:
         cfg.merge_from_dict(cfg_options or {})
-    except (KeyError, TypeError, IndexError) as error:
+    except (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise PreflightError(f'--cfg-options do not fit {file}: {error}') from error
     cfg.launcher = launcher
     cfg.work_dir = work_dir or cfg.get('work_dir') or os.path.join('work_dirs', file.stem)
     check_environment(NEEDS[recognise_task(cfg)])
     return cfg
+
+
+def unknown_base(file: Path) -> str:
+    """Words what bases of other packages a config that cannot be read asks for.
+
+    mmengine answers a misspelt or missing one of them with a bare assertion.
+
+    Args:
+        file (Path): The config.
+
+    Returns:
+        str: To be added to the message; empty if it asks for none.
+    """
+    bases = re.findall(r'[\'"](\w+::[^\'"]*)[\'"]', file.read_text(errors='replace'))
+    if not bases:
+        return ''
+    return (
+        f' (it asks for {", ".join(bases)}: PACKAGE::PATH is a config that is installed with a '
+        'package of OpenMMLab, mmdet or mmseg; others are named by their path)'
+    )
 
 
 def train(args: argparse.Namespace) -> None:
@@ -156,6 +182,7 @@ def train(args: argparse.Namespace) -> None:
     """
     register_safe_globals()
     cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
+    require_loader(cfg, 'train')
     if args.seed is not None:
         if not 0 <= args.seed <= MAX_SEED:
             raise PreflightError(f'--seed {args.seed}: has to be in 0..{MAX_SEED}')
@@ -196,6 +223,7 @@ def test(args: argparse.Namespace) -> dict[str, float]:
     """
     register_safe_globals()
     cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
+    require_loader(cfg, 'test')
     task = recognise_task(cfg)
     if '://' not in args.checkpoint and not os.path.isfile(args.checkpoint):
         raise PreflightError(missing_checkpoint(args.checkpoint))
@@ -221,6 +249,20 @@ def test(args: argparse.Namespace) -> dict[str, float]:
     metrics = runner.test()
     leave_group()
     return metrics
+
+
+def require_loader(cfg: Config, split: str) -> None:
+    """Checks that a config says what to train or test on.
+
+    Args:
+        cfg (Config): The whole config.
+        split (str): ``'train'`` or ``'test'``.
+
+    Raises:
+        PreflightError: If it does not.
+    """
+    if cfg.get(f'{split}_dataloader') is None:
+        raise PreflightError(f'{cfg.filename} has no {split}_dataloader')
 
 
 def build_runner(cfg: Config, local_rank: int = 0) -> Runner | FlexibleRunner:

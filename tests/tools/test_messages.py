@@ -27,6 +27,17 @@ default_hooks = dict()
 """
 
 
+FAULTY = {
+    'README.md': '# Title',
+    'none.py': "default_scope = 'mmdet'",
+    'name_error.py': 'model = missing',
+    'fails.py': 'a = 1 / 0',
+    'no_package.py': "_base_ = 'mmdett::a.py'",
+    'own_package.py': "_base_ = ['attnpool_backbones::a.py']",
+    'custom_import.py': "custom_imports = dict(imports=['no_such_module'])",
+}
+
+
 class Malicious:
     """Runs a command when it is unpickled."""
 
@@ -39,7 +50,8 @@ def prepare(folder: Path) -> None:
     (folder / 'here.pth').touch()
     (folder / 'bare.py').write_text(BARE)
     (folder / 'text.pth').write_text('Not Found')
-    (folder / 'none.py').write_text("default_scope = 'mmdet'")
+    for name, content in FAULTY.items():
+        (folder / name).write_text(content)
     torch.save(dict(state_dict=dict(a=torch.zeros(9))), folder / 'whole.pth')
     torch.save([1, 2], folder / 'list.pth')
     torch.save(dict(state_dict=dict(a=torch.zeros(99)), meta=Malicious()), folder / 'evil.pth')
@@ -193,6 +205,34 @@ CASES = {
         ['bare.py', '--cfg-options', 'train_dataloader=3'],
         ['train_dataloader in bare.py has to be a dict with a dataset, not 3'],
     ),
+    'config_of_no_kind': (
+        'train',
+        ['README.md'],
+        ['config README.md cannot be read', 'py/yml/yaml/json'],
+    ),
+    'config_with_a_name_error': (
+        'train',
+        ['name_error.py'],
+        ['name_error.py cannot be read', "NameError: name 'missing' is not defined"],
+    ),
+    'config_that_fails': ('test', ['fails.py', 'whole.pth'], ['fails.py', 'ZeroDivisionError']),
+    'base_of_no_package': (
+        'train',
+        ['no_package.py'],
+        ['no_package.py cannot be read', 'mmdett::a.py', 'PACKAGE::PATH'],
+    ),
+    'base_of_this_package': (
+        'train',
+        ['own_package.py'],
+        ['own_package.py cannot be read', 'attnpool_backbones::a.py', 'PACKAGE::PATH'],
+    ),
+    'custom_import': (
+        'train',
+        ['custom_import.py'],
+        ['custom_import.py cannot be read', 'no_such_module'],
+    ),
+    'nothing_to_train': ('train', ['none.py'], ['none.py has no train_dataloader']),
+    'nothing_to_test': ('test', ['none.py', 'whole.pth'], ['none.py has no test_dataloader']),
     'report_to_nowhere': (
         'misc/verify_dataset',
         ['bare.py', '--json', '/proc/nope/x'],
