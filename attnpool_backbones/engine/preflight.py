@@ -43,7 +43,7 @@ DATA_SOURCES = (
         'ADEChallengeData2016/{images,annotations}/{training,validation}.',
     ),
     (
-        r'coco|instances_',
+        r'\bcoco/|instances_(train|val)2017\.json',
         'COCO 2017 comes from https://cocodataset.org/#download; `python tools/'
         'dataset_converters/coco2017.py DOWNLOADS` unpacks it as data/coco/'
         '{annotations,train2017,val2017}, with '

@@ -25,6 +25,7 @@ ADE = dict(
     data_root='data/ade/ADEChallengeData2016',
     data_prefix=dict(img_path='images/training', seg_map_path='annotations/training'),
 )
+OWN = dict(type='CocoDataset', data_root='data/cats', ann_file='annotations/instances_mine.json')
 DIGITS = dict(type='CocoDataset', data_root='data/digit_scenes', ann_file='annotations/a.json')
 
 
@@ -64,6 +65,12 @@ def test_missing_data_is_named_with_its_source(
     assert all(str(folder / path) in message for path in paths)
     assert message.count('https://') + message.count('http://') + message.count('make_dig') == 1
     assert hint in message
+
+
+def test_own_data_is_not_called_coco() -> None:
+    with pytest.raises(PreflightError, match='instances_mine.json') as caught:
+        check_config(config(OWN), splits=('train',), pretrained=False)
+    assert 'COCO 2017' not in str(caught.value)
 
 
 def test_wrappers_lists_and_evaluators() -> None:
