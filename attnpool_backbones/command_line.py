@@ -12,15 +12,19 @@ class UserError(Exception):
     """Something the user can put right; the message says what and how."""
 
 
-def run_command(command: Callable[[], object]) -> int:
+INTERRUPTED = 130  # what shells give a command that Ctrl-C ended
+
+
+def run_command(command: Callable[[], object], after_interrupt: str = '') -> int:
     """Runs a command in an environment that can run it.
 
     Args:
         command (Callable): Takes no arguments. It should import what it needs itself, so that a
             missing package ends with a message too.
+        after_interrupt (str): What to tell who stopped it with Ctrl-C. Defaults to nothing.
 
     Returns:
-        int: Exit code: 0, or 2 after a message on stderr.
+        int: Exit code: 0, or after a message on stderr 2, or 130 if it was stopped with Ctrl-C.
     """
     try:
         check_environment('core')
@@ -28,4 +32,8 @@ def run_command(command: Callable[[], object]) -> int:
     except (UserError, IncompatibleEnvironment) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        # the terminal has shown ^C in an unfinished line
+        print(f'\nstopped{after_interrupt and ": "}{after_interrupt}', file=sys.stderr)
+        return INTERRUPTED
     return 0

@@ -36,4 +36,6 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    sys.exit(run_command(main))
+    sys.exit(
+        run_command(main, 'the same command with --resume auto goes on from the last checkpoint')
+    )
