@@ -62,16 +62,35 @@ class CfgOptions(DictAction):
                     f'{option!r} is not of the form key=value, for instance '
                     'train_dataloader.batch_size=4',
                 )
-            if re.match(r'\w+\(|{', value):  # mmengine would take it for a word, or never return
+            # mmengine would take it for a word, or never return
+            if re.search(r'(^|[\[(,\'"])\s*(\w+\(|{)', value):
                 raise argparse.ArgumentError(
                     self,
                     f'{option!r}: a value is a number, a word, "[a,b]" or "(a,b)"; set the entries '
                     'of a dict one by one, as in model.backbone.arch=s60',
                 )
+            if is_list(value) and re.search(r'[^\s,\[(]\s+[^\s,\])]', value):
+                raise argparse.ArgumentError(
+                    self,
+                    f'{option!r}: spaces inside of an entry of a list would be lost; set it in a '
+                    'config of your own',
+                )
         try:
             super().__call__(parser, namespace, values, option_string)
         except (AssertionError, ValueError) as error:
             raise argparse.ArgumentError(self, f'{" ".join(values)}: {error}') from error
+
+    @staticmethod
+    def _parse_iterable(value: str) -> Any:
+        """Parses a value; mmengine would drop the spaces of a single one, a path for instance."""
+        if is_list(value):
+            return DictAction._parse_iterable(value)
+        return DictAction._parse_int_float_bool(value.strip().strip('\'"'))
+
+
+def is_list(value: str) -> bool:
+    """Tells whether mmengine takes the value of an option for a list or a tuple."""
+    return ',' in value or re.match(r'\s*[\'"]*[\[(].*[\])][\'"]*\s*$', value) is not None
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:

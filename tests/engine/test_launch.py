@@ -1,5 +1,6 @@
 """Flags become the right settings, or one message."""
 
+import argparse
 import os
 import subprocess
 import sys
@@ -199,6 +200,26 @@ def test_tta_of_detection_flips_by_default() -> None:
     assert load.type == 'LoadImageFromFile' and [flip.prob for flip in flips] == [1.0, 0.0]
     assert 'flip_direction' in packing.meta_keys
     assert cfg.model.type == 'attnpool_backbones.InstanceTTAModel'
+
+
+@pytest.mark.parametrize(
+    ('typed', 'value'),
+    [
+        ('/tmp/my data/', '/tmp/my data/'),
+        ('"/tmp/my data (1)/"', '/tmp/my data (1)/'),
+        (' 3', 3),
+        ('None', None),
+        ('a, b', ['a', 'b']),
+        ('[(1, 2), ( 3, 4 )]', [(1, 2), (3, 4)]),
+        ("'(1, 2)'", (1, 2)),
+        ('[]', []),
+        ('s3://bucket/a(1)', 's3://bucket/a(1)'),
+    ],
+)
+def test_values_of_options(typed: str, value: object) -> None:
+    parser = argparse.ArgumentParser()
+    launch.add_common_arguments(parser)
+    assert parser.parse_args(['--cfg-options', f'a.b={typed}']).cfg_options == {'a.b': value}
 
 
 def test_bad_options_and_bases(tmp_path: Path) -> None:

@@ -109,6 +109,26 @@ CASES = {
         ['{root}/' + DETECTION, '--cfg-options', 'model.backbone=dict(type=A,arch=0)'],
         ['model.backbone=dict(type=A,arch=0)', 'set the entries of a dict one by one'],
     ),
+    'option_with_a_call_in_a_list': (
+        'train',
+        ['{root}/' + DETECTION, '--cfg-options', "custom_hooks=[dict(type='EMAHook')]"],
+        ['custom_hooks', 'set the entries of a dict one by one'],
+    ),
+    'option_with_a_dict_in_a_list': (
+        'train',
+        ['{root}/' + DETECTION, '--cfg-options', 'custom_hooks=[1, {{"type": "EMAHook"}}]'],
+        ['custom_hooks', 'set the entries of a dict one by one'],
+    ),
+    'option_with_a_quoted_dict': (
+        'train',
+        ['{root}/' + DETECTION, '--cfg-options', 'model="{{type:A}}"'],
+        ['model', 'set the entries of a dict one by one'],
+    ),
+    'option_with_spaces_in_a_list': (
+        'train',
+        ['{root}/' + DETECTION, '--cfg-options', 'a=[/tmp/my data, b]'],
+        ['/tmp/my data', 'spaces inside of an entry of a list would be lost'],
+    ),
     'option_without_key': (
         'test',
         ['{root}/' + DETECTION, 'a.pth', '--cfg-options', 'a..b=1'],
@@ -280,6 +300,15 @@ def test_message(
         assert part in message
     # a run that cannot start leaves nothing behind
     assert sorted(tmp_path.rglob('*')) == there
+
+
+@pytest.mark.parametrize('hint', ['', 'go on with --resume auto'])
+def test_interrupted(hint: str, capsys: pytest.CaptureFixture) -> None:
+    def command() -> None:
+        raise KeyboardInterrupt
+
+    assert run_command(command, hint) == 130
+    assert capsys.readouterr().err.strip() == (f'stopped: {hint}' if hint else 'stopped')
 
 
 @pytest.mark.parametrize(
