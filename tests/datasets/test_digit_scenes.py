@@ -443,23 +443,25 @@ def test_manifest_tells_what_is_there(data):
     }
 
 
-def _command_line(monkeypatch, *arguments: str) -> None:
+def _command_line(monkeypatch, *arguments: str) -> int:
     script = REPOSITORY / 'tools/dataset_converters/make_digit_scenes.py'
     monkeypatch.setattr(sys, 'argv', [str(script), *arguments])
-    runpy.run_path(str(script), run_name='__main__')
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(script), run_name='__main__')
+    return stop.value.code
 
 
 def test_command_line(monkeypatch, tmp_path, capsys):
     root = tmp_path / 'scenes'
     arguments = ['--out-dir', str(root), '--train', '2', '--val', '1', '--size', '80', '64']
-    _command_line(monkeypatch, *arguments, '--seed', '3')
+    assert _command_line(monkeypatch, *arguments, '--seed', '3') == 0
     assert 'written, 2 training scenes' in capsys.readouterr().out
     assert digit_scenes.verify(root, 2, 1, (80, 64), 3)['reused']
-    _command_line(monkeypatch, *arguments, '--seed', '3')
+    assert _command_line(monkeypatch, *arguments, '--seed', '3') == 0
     assert 'verified' in capsys.readouterr().out
-    with pytest.raises(SystemExit, match='seed is 3, not 4'):
-        _command_line(monkeypatch, *arguments, '--seed', '4')
-    _command_line(monkeypatch, *arguments, '--seed', '4', '--force')
+    assert _command_line(monkeypatch, *arguments, '--seed', '4') == 2
+    assert 'seed is 3, not 4' in capsys.readouterr().err
+    assert _command_line(monkeypatch, *arguments, '--seed', '4', '--force') == 0
     assert digit_scenes.verify(root)['seed'] == 4
 
 
