@@ -1,6 +1,7 @@
-"""Lists of names in messages."""
+"""Names, contents and shapes in messages."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 
 def list_names(names: Iterable, count: int = 6) -> str:
@@ -8,3 +9,14 @@ def list_names(names: Iterable, count: int = 6) -> str:
     names = [str(name) for name in names]
     more = f' and {len(names) - count} more' if len(names) > count else ''
     return ', '.join(names[:count]) + more
+
+
+def list_content(content: Any) -> str:
+    """Returns what a checkpoint file holds as text: its keys, or the type of anything else."""
+    held = content if isinstance(content, Mapping) else [type(content).__name__]
+    return list_names(held) or 'nothing'
+
+
+def shape_text(shape: Sequence[int]) -> str:
+    """Returns a shape as text, e.g. ``64x3x7x7``."""
+    return 'x'.join(map(str, shape)) or 'scalar'

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from attnpool_backbones.checkpoints.format import CheckpointFormat
 from attnpool_backbones.checkpoints.formats import FORMATS, recognise
-from attnpool_backbones.checkpoints.listing import list_names
+from attnpool_backbones.checkpoints.listing import list_names, shape_text
 from attnpool_backbones.checkpoints.reading import CheckpointError, read_checkpoint
 from attnpool_backbones.checkpoints.report import LoadReport
 
@@ -19,7 +19,6 @@ MIN_SHARE = 0.9
 
 # Added by this package to every family; no published file has them.
 _FRESH = 'out_norms.'
-
 
 # Buffer of a backbone whose norms and scales are folded into its other weights.
 DEPLOYED = 'deployed'
@@ -88,7 +87,8 @@ def load_pretrained(
         value, resized = _fit(model, name, source[name], target)
         if value is None:
             report.missing.append(name)
-            report.misshapen[name] = f'{_shape(source[name])} in the file, {_shape(target)} here'
+            there, here = shape_text(source[name].shape), shape_text(target.shape)
+            report.misshapen[name] = f'{there} in the file, {here} here'
             continue
         fitting[name] = value
         (report.resized if resized or name in changed else report.loaded).append(name)
@@ -114,7 +114,7 @@ def require_same_form(model: nn.Module, state_dict: Mapping[str, Tensor], prefix
     Raises:
         CheckpointMismatch: Only one of them is; the names fit, but the numbers mean something else.
     """
-    here, there = DEPLOYED in dict(model.named_buffers()), prefix + DEPLOYED in state_dict
+    here, there = hasattr(model, DEPLOYED), prefix + DEPLOYED in state_dict
     if here == there or not any(name.startswith(prefix) for name in state_dict):
         return
     raise CheckpointMismatch(
@@ -162,10 +162,6 @@ def _without_trailing_ones(tensor: Tensor) -> list[int]:
     while shape and shape[-1] == 1:
         shape.pop()
     return shape
-
-
-def _shape(tensor: Tensor) -> str:
-    return 'x'.join(map(str, tensor.shape)) or 'scalar'
 
 
 def _is_unbuilt(model: nn.Module, name: str) -> bool:

@@ -18,7 +18,7 @@ from safetensors.torch import load as parse_safetensors
 from safetensors.torch import load_file as load_safetensors
 from torch import Tensor
 
-from attnpool_backbones.checkpoints.listing import list_names
+from attnpool_backbones.checkpoints.listing import list_content, list_names
 from attnpool_backbones.checkpoints.safe_globals import register_safe_globals
 from attnpool_backbones.command_line import UserError
 
@@ -85,8 +85,7 @@ def read_checkpoint(
     state_dict = find_state_dict(checkpoint, ema=ema)
     if not state_dict:
         kind = 'moving average of weights' if ema else 'state dict'
-        content = checkpoint if isinstance(checkpoint, Mapping) else [type(checkpoint).__name__]
-        raise CheckpointError(f'no {kind} in {path}, which holds {list_names(content)}')
+        raise CheckpointError(f'no {kind} in {path}, which holds {list_content(checkpoint)}')
     names = list(state_dict)
     state_dict = strip_prefixes(state_dict, prefix)
     if not state_dict:

@@ -9,7 +9,7 @@ import torch
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import Tensor, nn
 
-from attnpool_backbones.checkpoints.listing import list_names
+from attnpool_backbones.checkpoints.listing import list_content, list_names, shape_text
 from attnpool_backbones.checkpoints.loading import CheckpointMismatch
 from attnpool_backbones.checkpoints.reading import CheckpointError, read_content
 
@@ -38,7 +38,7 @@ def stored_shapes(path: str) -> Shapes | None:
             f'{path}: a whole model is read from a .pth file; .safetensors are for the backbone '
             '(--cfg-options model.backbone.init_cfg.checkpoint=FILE)'
         )
-    content = read_content(path)
+    content = read_content(path, 'meta')  # the run reads the numbers, this only their shapes
     weights = content.get('state_dict', content) if isinstance(content, Mapping) else {}
     if isinstance(weights, Mapping):
         shapes = {
@@ -48,9 +48,8 @@ def stored_shapes(path: str) -> Shapes | None:
         }
         if shapes:
             return shapes
-    held = content if isinstance(content, Mapping) else [type(content).__name__]
     raise CheckpointError(
-        f'no state dict in {path}, which holds {list_names(held) or "nothing"}; '
+        f'no state dict in {path}, which holds {list_content(content)}; '
         'it has to be a checkpoint that training wrote'
     )
 
@@ -80,7 +79,7 @@ def require_own_weights(model: nn.Module, stored: Shapes | None, path: str) -> N
             continue
         part = model.backbone if prefix else model
         foreign = [name for name, shape in stored.items() if here.get(name) != shape]
-        shared = [f'{name} ({_text(stored[name])} there, {_text(here[name])} here)'
+        shared = [f'{name} ({shape_text(stored[name])} there, {shape_text(here[name])} here)'
                   for name in lacking if name in stored]  # fmt: skip
         raise CheckpointMismatch(
             f'{path} has only {len(wanted) - len(lacking)} of the {len(wanted)} parameters of this '
@@ -90,7 +89,3 @@ def require_own_weights(model: nn.Module, stored: Shapes | None, path: str) -> N
             f'  not in the file: {list_names(n for n in lacking if n not in stored) or "nothing"}'
             + (f'\n  of other shapes: {list_names(shared)}' if shared else '')
         )
-
-
-def _text(shape: torch.Size) -> str:
-    return 'x'.join(map(str, shape)) or 'scalar'
