@@ -20,6 +20,26 @@ def fixed_affine(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
     return scale, norm.bias - norm.running_mean * scale
 
 
+def absorb_affine(
+    weight: Tensor, bias: Tensor | None, scale: Tensor, shift: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """Moves an affine map into the layer behind it, linear or a 1x1 convolution.
+
+    Args:
+        weight: Of the layer, out x in (x 1 x 1).
+        bias: Of the layer, or None.
+        scale: Scale of each input channel.
+        shift: Shift of each input channel, or None.
+
+    Returns:
+        The weight and bias with which the layer computes ``layer(scale * x + shift)`` from x.
+    """
+    if shift is not None:
+        shift = weight.flatten(1) @ shift
+        bias = shift if bias is None else bias + shift
+    return weight * scale.view(1, -1, *(1,) * (weight.dim() - 2)), bias
+
+
 def conv_norm(
     x: Tensor, conv: nn.Conv2d, norm: nn.Module, norm_before: nn.Module | None = None
 ) -> Tensor:
@@ -63,10 +83,7 @@ def _folded(
 ) -> tuple[Tensor, Tensor | None]:
     weight, bias = conv.weight, conv.bias
     if isinstance(norm_before, _BatchNorm):
-        scale, shift = fixed_affine(norm_before)
-        shift = weight.flatten(1) @ shift
-        bias = shift if bias is None else bias + shift
-        weight = weight * scale.view(1, -1, 1, 1)
+        weight, bias = absorb_affine(weight, bias, *fixed_affine(norm_before))
     if isinstance(norm, _BatchNorm):
         scale, shift = fixed_affine(norm)
         bias = shift if bias is None else bias * scale + shift

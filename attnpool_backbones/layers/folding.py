@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from attnpool_backbones.layers.conv_norm import fixed_affine
+from attnpool_backbones.layers.conv_norm import absorb_affine, fixed_affine
 
 
 @torch.no_grad()
@@ -28,11 +28,10 @@ def fold_norm_before(norm: nn.Module, layer: nn.Conv2d | nn.Linear) -> nn.Module
 
 
 def _fold_affine_before(layer: nn.Module, scale: Tensor, shift: Tensor | None) -> None:
-    """Makes ``layer(x)`` compute what ``layer(scale * x + shift)`` did."""
-    if shift is not None:
-        bias = layer.weight.flatten(1) @ shift
-        layer.bias = nn.Parameter(bias if layer.bias is None else layer.bias + bias)
-    layer.weight *= scale.view(1, -1, *(1,) * (layer.weight.dim() - 2))
+    weight, bias = absorb_affine(layer.weight, layer.bias, scale, shift)
+    layer.weight.copy_(weight)
+    if bias is not None:
+        layer.bias = nn.Parameter(bias)
 
 
 @torch.no_grad()

@@ -50,9 +50,8 @@ class SelectiveKernel(nn.Module):
         dense = F.relu(self.bn(self.conv(x)), inplace=True)  # B, C, H/s, W/s
         grouped = F.relu(self.bn_grouped(self.conv_grouped(x)), inplace=True)
         pooled = F.adaptive_avg_pool2d(dense, 1) + F.adaptive_avg_pool2d(grouped, 1)
-        logits = self.expand(
-            F.relu(norm_of_vectors(self.reduce_bn, self.reduce(pooled)))
-        )  # B, 2C, 1, 1
+        hidden = F.relu(norm_of_vectors(self.reduce_bn, self.reduce(pooled)))  # B, C/r, 1, 1
+        logits = self.expand(hidden)  # B, 2C, 1, 1
         logits_dense, logits_grouped = logits.chunk(2, dim=1)
         # A softmax over two branches is a sigmoid of the difference.
         weight = (logits_dense - logits_grouped).sigmoid().to(dense.dtype)

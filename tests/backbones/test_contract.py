@@ -9,6 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from attnpool_backbones.backbones.base import DenseBackbone
 from attnpool_backbones.registry import MODELS
+from tests.backbones.deploying import assert_deploys_to_the_same
 from tests.backbones.families import VARIANTS
 
 SIZES = [(32, 32), (33, 47), (64, 96), (224, 224), (100, 300)]
@@ -177,13 +178,7 @@ def test_state_dict_round_trip(variant, tmp_path):
 def test_deployed_equals_trained(variant):
     model = build(variant)
     train_once(model, images(64, 96))  # moves running statistics away from 0 and 1
-    model.eval()
-    x = images(64, 64)
-    with torch.no_grad():
-        outputs = model(x)
-        model.switch_to_deploy()
-        deployed = model(x)
-    torch.testing.assert_close(deployed, outputs, rtol=1e-3, atol=1e-3)
+    assert_deploys_to_the_same(model, images(64, 64), rtol=1e-3, atol=1e-3)
 
 
 @every_variant

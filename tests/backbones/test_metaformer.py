@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from attnpool_backbones.backbones import MetaFormer
 from attnpool_backbones.backbones.metaformer import MetaFormerBlock, PatchEmbedding
 from attnpool_backbones.layers.token_mixers import resize_spatial_matrix
+from tests.backbones.deploying import assert_deploys_to_the_same
 from tests.backbones.families.metaformer import CAFORMER, PPPA, PPPF, TINY, TINY_V2
 
 
@@ -182,11 +183,7 @@ def test_deployed_equals_trained_without_biases(norm):
         torch.nn.init.uniform_(block.norm2.bias)
     x = torch.randn(2, 3, 64, 96)
     model(x)  # moves running statistics
-    model.eval()
-    with torch.no_grad():
-        expected = model(x)
-        model.switch_to_deploy()
-        torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-5)
+    assert_deploys_to_the_same(model, x, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from attnpool_backbones.backbones import PatchConvNet
+from tests.backbones.deploying import assert_deploys_to_the_same
 
 SMALL = dict(width=16, depth=6)
 
@@ -75,8 +76,4 @@ def test_deployed_equals_trained_with_other_norms(norm_cfg):
             torch.nn.init.uniform_(parameter, 0.5, 1.5)
     x = torch.randn(2, 3, 48, 64)
     model(x)  # moves running statistics
-    model.eval()
-    with torch.no_grad():
-        expected = model(x)
-        model.switch_to_deploy()
-        torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-5)
+    assert_deploys_to_the_same(model, x, rtol=1e-4, atol=1e-5)
