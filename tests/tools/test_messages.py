@@ -311,25 +311,27 @@ def test_interrupted(hint: str, capsys: pytest.CaptureFixture) -> None:
     assert capsys.readouterr().err.strip() == (f'stopped: {hint}' if hint else 'stopped')
 
 
+def run_tool(tool: str, arguments: list[str], cwd: Path, *paths: Path) -> str:
+    """Runs a tool that has to end with a message, modules being looked for in ``paths``."""
+    done = subprocess.run(
+        [sys.executable, str(paths[-1] / 'tools' / tool), *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=dict(os.environ, PYTHONPATH=':'.join(map(str, paths)), OMP_NUM_THREADS='1'),
+    )
+    assert done.returncode == 2
+    assert 'Traceback' not in done.stderr
+    return done.stderr
+
+
 @pytest.mark.parametrize(
     ('tool', 'arguments'), [('train.py', [DETECTION]), ('test.py', [SEGMENTATION, 'missing.pth'])]
 )
 def test_as_a_command(tool: str, arguments: list[str], tmp_path: Path, repo_root: Path) -> None:
-    done = subprocess.run(
-        [
-            sys.executable,
-            str(repo_root / 'tools' / tool),
-            str(repo_root / arguments[0]),
-            *arguments[1:],
-        ],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=dict(os.environ, PYTHONPATH=str(repo_root), OMP_NUM_THREADS='1'),
-    )
-    assert done.returncode == 2
-    assert 'Traceback' not in done.stderr and str(tmp_path) in done.stderr
+    arguments = [str(repo_root / arguments[0]), *arguments[1:]]
+    assert str(tmp_path) in run_tool(tool, arguments, tmp_path, repo_root)
 
 
 @pytest.mark.parametrize(
@@ -348,16 +350,7 @@ def test_names_the_package_that_is_missing(
     (tmp_path / 'absent').mkdir()
     (tmp_path / 'absent' / f'{module}.py').write_text(absent)
     arguments = [str(repo_root / DIGITS)] if tool == 'train.py' else []
-    done = subprocess.run(
-        [sys.executable, str(repo_root / 'tools' / tool), *arguments],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=dict(os.environ, PYTHONPATH=f'{tmp_path / "absent"}:{repo_root}', OMP_NUM_THREADS='1'),
-    )
-    assert done.returncode == 2
-    assert 'Traceback' not in done.stderr and cure in done.stderr
+    assert cure in run_tool(tool, arguments, tmp_path, tmp_path / 'absent', repo_root)
 
 
 # script -> its arguments before the number of GPUs
