@@ -66,7 +66,7 @@ _XCIT_160K = Recipe(
 _METAFORMER_160K = replace(_XCIT_160K, lr=1e-4, weight_decay=0.05)
 _SGE_2X = Recipe(
     optimizer='SGD', lr=0.02, weight_decay=1e-4, epochs=24, milestones=(16, 22), clip=35,
-    momentum=0.9, warm_up=(500, 1 / 3),     label='2x',
+    momentum=0.9, warm_up=(500, 1 / 3), label='2x',
 )  # fmt: skip
 _DIGITS = Recipe(
     optimizer='AdamW', lr=2e-3, weight_decay=0.05, batch=8, clip=5.0, label='', data='digit-scenes',
