@@ -334,8 +334,11 @@ class PlainPatchConvNet(patchconvnet.PatchConvNet):
 class PlainSGE(SGE):
     """Every step of the formula a pass over the map."""
 
-    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, residual: Tensor | None = None, norm: nn.Module | None = None
+    ) -> Tensor:
         """Computes ``x * gate``, or ``relu(x * gate + residual)``; see :class:`SGE`."""
+        x = x if norm is None else norm(x)
         groups = x.reshape(-1, x.shape[1] // self.groups, *x.shape[2:])  # B*G, C/G, H, W
         a = (groups * F.adaptive_avg_pool2d(groups, 1)).sum(1)  # B*G, H, W
         t = a.flatten(1)

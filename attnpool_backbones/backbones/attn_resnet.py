@@ -129,15 +129,16 @@ class ResidualBlock(nn.Module):
         """Adds the branch's layers; takes the constructor's arguments."""
         raise NotImplementedError
 
-    def branch(self, x: Tensor) -> Tensor:
-        """Computes the branch up to its last norm."""
+    def branch(self, x: Tensor) -> tuple[Tensor, nn.Module]:
+        """Computes the branch up to its last norm; returns that norm and its input."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)  # B, C, H/s, W/s
-        y = self.branch(x)  # B, C, H/s, W/s
+        y, norm = self.branch(x)  # B, C, H/s, W/s
         if self.attention == 'sge' and not (self.training and self.drop_path.drop_prob):
-            return self.sge(y, shortcut)
+            return self.sge(y, shortcut, norm=norm)
+        y = norm(y)
         if self.attention:
             y = getattr(self, self.attention)(y)
         y = self.drop_path(y)
@@ -158,9 +159,9 @@ class BasicBlock(ResidualBlock):
         self.conv2 = _conv(width, width, 3)
         self.bn2 = build_map_norm(norm_cfg, width)
 
-    def branch(self, x: Tensor) -> Tensor:
+    def branch(self, x: Tensor) -> tuple[Tensor, nn.Module]:
         y = self.relu(self.bn1(self.conv1(x)))
-        return self.bn2(self.conv2(y))
+        return self.conv2(y), self.bn2
 
 
 class Bottleneck(ResidualBlock):
@@ -181,10 +182,10 @@ class Bottleneck(ResidualBlock):
         self.conv3 = _conv(width, width * self.expansion, 1)
         self.bn3 = build_map_norm(norm_cfg, width * self.expansion)
 
-    def branch(self, x: Tensor) -> Tensor:
+    def branch(self, x: Tensor) -> tuple[Tensor, nn.Module]:
         y = self.relu(self.bn1(self.conv1(x)))
         y = self.relu(self.bn2(self.conv2(y))) if self.sk is None else self.sk(y)
-        return self.bn3(self.conv3(y))
+        return self.conv3(y), self.bn3
 
 
 def _published_archs() -> dict[str, AttnResNetArch]:

@@ -8,11 +8,12 @@ values and forgotten; the backward pass computes them again. The operators are o
 
 import math
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
+
+from attnpool_backbones.layers.full_precision import full_precision
 
 CHUNK_ELEMENTS = {'cpu': 2**20, 'cuda': 2**26}
 """Map values of a chunk on each device type: on a CPU as many as stay in its caches."""
@@ -31,13 +32,6 @@ def _chunks(q: Tensor, k: Tensor, chunk_rows: int) -> Iterator[tuple[slice, slic
     for image in range(0, batch, images):
         for row in range(0, queries, rows):
             yield slice(image, image + images), slice(row, row + rows)
-
-
-def full_precision(device: torch.device) -> AbstractContextManager:
-    """Returns a context without autocast on a device."""
-    if torch.amp.is_autocast_available(device.type):
-        return torch.autocast(device.type, enabled=False)
-    return nullcontext()  # the meta device has none
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:

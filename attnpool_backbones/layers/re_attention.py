@@ -7,11 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attnpool_backbones.layers.mixed_attention import (
-    full_precision,
-    map_covariance,
-    mixed_attention,
-)
+from attnpool_backbones.layers.full_precision import full_precision
+from attnpool_backbones.layers.mixed_attention import map_covariance, mixed_attention
 
 MAP_NORMS = ('BN', 'LN', None)
 """Norms behind the mixing: BatchNorm per head over images, queries and keys (as released),

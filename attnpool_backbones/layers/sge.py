@@ -1,12 +1,14 @@
 """Spatial group-wise enhance (arXiv 1905.09646)."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from attnpool_backbones.layers.conv_norm import fixed_affine, is_fixed
+from attnpool_backbones.layers.full_precision import full_precision
 from attnpool_backbones.registry import MODELS
 
 CHUNK_BYTES = 4 << 20
@@ -61,17 +63,27 @@ class SGE(nn.Module):
         nn.init.zeros_(self.weight)
         nn.init.ones_(self.bias)
 
-    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, residual: Tensor | None = None, norm: nn.Module | None = None
+    ) -> Tensor:
         """Enhances a map.
 
         Args:
             x: Map B, C, H, W.
             residual: If given, a map of the shape of ``x``; the end of a residual block is then
                 computed in the same pass, and ``x`` is overwritten where no gradients are wanted.
+            norm: If given, the norm in front of this layer; ``x`` is its input, then, and
+                overwritten where no gradients are wanted. A BatchNorm whose statistics are fixed
+                is computed in the same pass.
 
         Returns:
             ``x * gate``, or ``relu(residual + x * gate)``; B, C, H, W.
         """
+        affine = ()
+        if norm is not None and _is_affine(norm, x, residual, self.weight, self.bias):
+            affine = fixed_affine(norm)
+        elif norm is not None:
+            x = norm(x)
         if torch.compiler.is_compiling():
             # The compiler fuses the passes itself.
             y = x * self.gate(x).to(x.dtype).repeat_interleave(x.shape[1] // self.groups, dim=1)
@@ -88,7 +100,7 @@ class SGE(nn.Module):
         if torch.is_grad_enabled() and any(y is not None and y.requires_grad for y in inputs):
             return _Enhance.apply(*inputs, self.eps)
         out = torch.empty_like(x) if residual is None else x
-        _enhance(*inputs, self.eps, out, None)
+        _enhance(*inputs, self.eps, out, None, affine)
         return out
 
     def gate(self, x: Tensor) -> Tensor:
@@ -100,7 +112,7 @@ class SGE(nn.Module):
         Returns:
             Gate B, G, H, W between 0 and 1, float32 for float16 and bfloat16 maps.
         """
-        with _full_precision(x):
+        with full_precision(x.device):
             x = x.to(_statistics_dtype(x)).unflatten(1, (self.groups, -1))  # B, G, C/G, H, W
             mean = x.mean(dim=(3, 4), keepdim=True)  # B, G, C/G, 1, 1
             a = (x * mean).sum(dim=2)  # B, G, H, W
@@ -130,11 +142,17 @@ def _enhance(
     eps: float,
     out: Tensor,
     kept: list[Tensor] | None,
+    affine: Sequence[Tensor] = (),
 ) -> None:
-    """Writes the enhanced map into ``out`` and what the backward pass needs into ``kept``."""
+    """Writes the enhanced map into ``out`` and what the backward pass needs into ``kept``.
+
+    If ``affine`` gives a scale and a shift, C each, it is ``scale * x + shift`` that is enhanced.
+    """
     maps, groups = (x, residual, out), weight.shape[1]
-    with _full_precision(x):
-        for xs, rs, ys, w, b in _chunks(groups, maps, (weight, bias)):
+    with full_precision(x.device):
+        for xs, rs, ys, w, b, *scale_shift in _chunks(groups, maps, (weight, bias, *affine)):
+            if scale_shift:
+                xs.mul_(scale_shift[0]).add_(scale_shift[1])
             xs_f = xs.to(w.dtype)
             m = xs_f.mean(dim=2, keepdim=True)
             # The mean of m'x over the positions is m'm.
@@ -187,7 +205,7 @@ class _Enhance(torch.autograd.Function):
         dx = torch.empty_like(x)
         dresidual = torch.empty_like(x) if ctx.has_residual else None
         dw, db = [], []
-        with _full_precision(x):
+        with full_precision(x.device):
             chunks = _chunks(groups, (x, dy, out, dx, dresidual), (weight, bias))
             for i, (xs, dys, ys, dxs, drs, w, b) in enumerate(chunks):
                 m, s, n = kept[3 * i : 3 * i + 3]
@@ -224,22 +242,30 @@ class _Enhance(torch.autograd.Function):
 def _chunks(
     groups: int, maps: Sequence[Tensor | None], parameters: Sequence[Tensor]
 ) -> Iterator[tuple[Tensor | None, ...]]:
-    """Cuts maps B, C, H, W of one layout into views g, C/G, H*W, and parameters 1, G, 1, 1 into the
-    g, 1, 1 that belong to them, in the statistics' dtype."""
+    """Cuts maps B, C, H, W of one layout into views g, C/G, H*W, and parameters, one a group or one
+    a channel, into the g, 1, 1 or g, C/G, 1 that belong to them, in the statistics' dtype."""
     x = maps[0]
     batch, dtype = len(x), _statistics_dtype(x)
-    views = [None if y is None else y.unflatten(1, (groups, -1)).flatten(3) for y in maps]
-    parameters = [p.to(dtype).view(1, groups, 1, 1).expand(batch, -1, -1, -1) for p in parameters]
+    parameters = [p.to(dtype).view(groups, -1, 1) for p in parameters]
     if x.is_contiguous():
         # Samples and groups are one axis; a chunk may span samples.
-        views = [None if y is None else y.flatten(0, 1)[None] for y in views]
-        parameters = [p.flatten(0, 1)[None] for p in parameters]
-    size = views[0].shape[1]
-    if x.device.type == 'cpu':
-        size = max(CHUNK_BYTES // (views[0][0, :1].nelement() * x.element_size() or 1), 1)
-    for sample in range(len(views[0])):
-        for start in range(0, max(views[0].shape[1], 1), size):
-            cut = (sample, slice(start, start + size))
+        shape = (batch * groups, x.shape[1] // groups, x.shape[2] * x.shape[3])
+        samples = [[None if y is None else y.view(shape) for y in maps]]
+        if batch != 1:
+            parameters = [p.repeat(batch, 1, 1) for p in parameters]
+    else:
+        views = [None if y is None else y.unflatten(1, (groups, -1)).flatten(3) for y in maps]
+        samples = [[None if y is None else y[i] for y in views] for i in range(batch)]
+    for views in samples:
+        rows = views[0]  # groups, C/G, H*W
+        size = len(rows)
+        if x.device.type == 'cpu':
+            size = max(CHUNK_BYTES // (rows[:1].nelement() * x.element_size() or 1), 1)
+        if size >= len(rows):
+            yield (*views, *parameters)
+            continue
+        for start in range(0, len(rows), size):
+            cut = slice(start, start + size)
             yield tuple(None if y is None else y[cut] for y in (*views, *parameters))
 
 
@@ -253,11 +279,19 @@ def _dot(x: Tensor, y: Tensor, scratch: Tensor) -> Tensor:
     return dot
 
 
-def _full_precision(x: Tensor) -> AbstractContextManager:
-    device = x.device.type
-    if not torch.amp.is_autocast_available(device):
-        return nullcontext()
-    return torch.autocast(device, enabled=False)
+def _is_affine(norm: nn.Module, x: Tensor, residual: Tensor | None, *parameters: Tensor) -> bool:
+    """Tells whether a norm can be computed along: where a pass over the map costs most."""
+    watched = norm._forward_hooks or norm._forward_pre_hooks
+    if watched or torch.compiler.is_compiling() or not isinstance(norm, _BatchNorm):
+        return False
+    if torch.is_grad_enabled() and any(
+        y is not None and y.requires_grad for y in (x, residual, *norm.parameters(), *parameters)
+    ):
+        return False
+    if x.device.type != 'cpu' or not x.is_contiguous() or not is_fixed(norm):
+        return False
+    alike = residual is None or _same_layout(x, residual)
+    return alike and x.dtype == _statistics_dtype(x) == norm.running_var.dtype
 
 
 def _is_dense(x: Tensor) -> bool:
