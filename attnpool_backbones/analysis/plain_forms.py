@@ -7,6 +7,7 @@ from torch import nn
 
 from attnpool_backbones.analysis import plain_layers as plain
 from attnpool_backbones.backbones import coatnet, deepvit, metaformer, patchconvnet
+from attnpool_backbones.layers.activations import GELU, ReLU, SiLU
 from attnpool_backbones.layers.attention_pooling import AttentionPooling
 from attnpool_backbones.layers.channel_mlp import ChannelMlp
 from attnpool_backbones.layers.convnext_block import ConvNeXtBlock
@@ -17,13 +18,19 @@ from attnpool_backbones.layers.linear2d import Linear2d
 from attnpool_backbones.layers.mbconv import MBConv
 from attnpool_backbones.layers.re_attention import HeadMixing, ReAttention
 from attnpool_backbones.layers.sge import SGE
+from attnpool_backbones.layers.squeeze_excite import SqueezeExcite
 from attnpool_backbones.layers.star_relu import StarReLU
 from attnpool_backbones.layers.token_mixers import Pooling, SelfAttention2d
 from attnpool_backbones.layers.transformer_block import TransformerBlock
 
 PLAIN_FORMS: dict[type[nn.Module], type[nn.Module]] = {
+    GELU: nn.GELU,
+    ReLU: nn.ReLU,
+    SiLU: nn.SiLU,
+    SqueezeExcite: plain.PlainSqueezeExcite,
     # DeepViT
     deepvit.TokenStem: plain.PlainTokenStem,
+    deepvit.Mlp: plain.PlainMlp,
     deepvit.DeepViTBlock: plain.PlainDeepViTBlock,
     ReAttention: plain.PlainReAttention,
     HeadMixing: plain.PlainHeadMixing,

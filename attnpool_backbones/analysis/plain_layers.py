@@ -21,6 +21,7 @@ from attnpool_backbones.layers.linear2d import Linear2d
 from attnpool_backbones.layers.mbconv import MBConv
 from attnpool_backbones.layers.re_attention import HeadMixing, ReAttention
 from attnpool_backbones.layers.sge import SGE
+from attnpool_backbones.layers.squeeze_excite import SqueezeExcite
 from attnpool_backbones.layers.star_relu import StarReLU
 from attnpool_backbones.layers.token_mixers import Pooling, SelfAttention2d
 from attnpool_backbones.layers.transformer_block import TransformerBlock
@@ -94,6 +95,14 @@ class PlainReAttention(ReAttention):
             maps = self.mixing.mix(maps)
         out = self.proj((maps @ v).transpose(1, 2).flatten(2))  # B, N, C
         return (out, maps) if with_maps else out
+
+
+class PlainMlp(deepvit.Mlp):
+    """Layer, activation, layer, each by itself."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps tokens B, N, C to the same shape."""
+        return self.fc2(F.gelu(self.fc1(x)))
 
 
 class PlainDeepViTBlock(deepvit.DeepViTBlock):
@@ -175,6 +184,14 @@ class PlainLinear2d(Linear2d):
         if weight is None:
             weight, bias = self.weight, self.bias
         return F.conv2d(x, weight[:, :, None, None], bias)
+
+
+class PlainSqueezeExcite(SqueezeExcite):
+    """The scaled map beside the map."""
+
+    def forward(self, x: Tensor, inplace: bool = False) -> Tensor:
+        """Scales a map B, C, H, W; ``inplace`` changes nothing."""
+        return super().forward(x)
 
 
 class PlainStarReLU(StarReLU):

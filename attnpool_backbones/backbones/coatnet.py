@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from attnpool_backbones.backbones.base import DenseBackbone, Stage
-from attnpool_backbones.backbones.coatnet_archs import ACTIVATIONS, ARCHS, CoAtNetArch
+from attnpool_backbones.backbones.coatnet_archs import ARCHS, CoAtNetArch
+from attnpool_backbones.layers.activations import ACTIVATIONS
 from attnpool_backbones.layers.conv_norm import conv_norm, fold_norms
 from attnpool_backbones.layers.convnext_block import ConvNeXtBlock
 from attnpool_backbones.layers.grid_attention import GridAttention

@@ -2,11 +2,8 @@
 
 from dataclasses import dataclass, replace
 
-from torch import nn
-
+from attnpool_backbones.layers.activations import ACTIVATIONS
 from attnpool_backbones.layers.halving import HALVING_POOLS
-
-ACTIVATIONS = {'gelu': nn.GELU, 'silu': nn.SiLU, 'relu': nn.ReLU}
 
 _CHOICES = {
     'bias': ('table', 'mlp', 'none'),

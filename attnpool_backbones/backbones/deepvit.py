@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attnpool_backbones.backbones.base import DenseBackbone, taps_of_depth
+from attnpool_backbones.layers.activations import gelu
 from attnpool_backbones.layers.conv_norm import conv_norm, fold_norms
 from attnpool_backbones.layers.norm import LayerNorm2d
 from attnpool_backbones.layers.position_embedding import resize_position_embedding
@@ -87,8 +88,8 @@ class TokenStem(nn.Module):
         if bottom or right:
             x = F.pad(x, (0, right, 0, bottom))
         if self.cnn:
-            x = F.relu(conv_norm(x, self.conv1, self.bn1))  # B, 64, H/2, W/2
-            x = F.relu(conv_norm(x, self.conv2, self.bn2))  # B, 64, H/2, W/2
+            x = F.relu(conv_norm(x, self.conv1, self.bn1), inplace=True)  # B, 64, H/2, W/2
+            x = F.relu(conv_norm(x, self.conv2, self.bn2), inplace=True)  # B, 64, H/2, W/2
         return self.proj(x)  # B, C, H/stride, W/stride
 
     def forward(self, x: Tensor) -> Tensor:
@@ -141,7 +142,7 @@ class Mlp(nn.Module):
             nn.init.zeros_(linear.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))
+        return self.fc2(gelu(self.fc1(x)))
 
 
 class DeepViTBlock(nn.Module):

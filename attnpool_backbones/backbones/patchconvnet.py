@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attnpool_backbones.backbones.base import DenseBackbone, taps_of_depth
+from attnpool_backbones.layers.activations import GELU, gelu
 from attnpool_backbones.layers.attention_pooling import AttentionPooling, PooledTokens
 from attnpool_backbones.layers.folding import fold_norm_before, fold_scale_after
 from attnpool_backbones.layers.norm import build_map_norm
@@ -52,7 +53,7 @@ class ConvStem(nn.Sequential):
         widths = [3, *(width >> (steps - 1 - i) for i in range(steps))]
         layers: list[nn.Module] = []
         for w_in, w_out in zip(widths[:-1], widths[1:], strict=True):
-            layers += [nn.Conv2d(w_in, w_out, 3, stride=2, padding=1, bias=False), nn.GELU()]
+            layers += [nn.Conv2d(w_in, w_out, 3, stride=2, padding=1, bias=False), GELU()]
         super().__init__(*layers[:-1])
 
 
@@ -78,8 +79,8 @@ class PatchConvBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.conv1(self.norm(x))  # B, C, H, W throughout
-        y = self.dwconv(F.gelu(y))
-        y = self.se(F.gelu(y))
+        y = self.dwconv(gelu(y))
+        y = self.se(gelu(y), inplace=True)
         return x + self.drop_path(self._scaled_conv2(y))
 
     def _scaled_conv2(self, y: Tensor) -> Tensor:

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from attnpool_backbones.layers.activations import GELU
+
 
 class PooledTokens(NamedTuple):
     """What attention pooling returns."""
@@ -52,9 +54,7 @@ class AttentionPooling(nn.Module):
         self.gamma_1 = nn.Parameter(torch.full((channels,), layer_scale_init))
         self.norm2 = nn.LayerNorm(channels, eps=eps)
         hidden = int(channels * mlp_ratio)
-        self.mlp = nn.Sequential(
-            nn.Linear(channels, hidden), nn.GELU(), nn.Linear(hidden, channels)
-        )
+        self.mlp = nn.Sequential(nn.Linear(channels, hidden), GELU(), nn.Linear(hidden, channels))
         self.gamma_2 = nn.Parameter(torch.full((channels,), layer_scale_init))
         self.reset_parameters()
 

@@ -3,11 +3,12 @@
 import torch
 from torch import Tensor, nn
 
+from attnpool_backbones.layers.activations import ACTIVATIONS
 from attnpool_backbones.layers.linear2d import Linear2d
 from attnpool_backbones.layers.star_relu import SquaredReLU, StarReLU, squared_relu
 
-ACTIVATIONS = {'gelu': nn.GELU, 'relu': nn.ReLU, 'silu': nn.SiLU, 'star_relu': StarReLU}
-"""Activations by name; ``gelu`` is the exact one."""
+MLP_ACTIVATIONS = {**ACTIVATIONS, 'star_relu': StarReLU}
+"""Activations by name."""
 
 
 class ChannelMlp(nn.Module):
@@ -16,7 +17,7 @@ class ChannelMlp(nn.Module):
     Args:
         channels: Channels C.
         hidden: Width between the two layers.
-        act: Name of the activation in :data:`ACTIVATIONS`.
+        act: Name of the activation in :data:`MLP_ACTIVATIONS`.
         bias: Whether the two layers have biases.
 
     Raises:
@@ -25,10 +26,10 @@ class ChannelMlp(nn.Module):
 
     def __init__(self, channels: int, hidden: int, act: str = 'gelu', bias: bool = True):
         super().__init__()
-        if act not in ACTIVATIONS:
-            raise ValueError(f"activation '{act}' must be one of {', '.join(ACTIVATIONS)}")
+        if act not in MLP_ACTIVATIONS:
+            raise ValueError(f"activation '{act}' must be one of {', '.join(MLP_ACTIVATIONS)}")
         self.fc1 = Linear2d(channels, hidden, bias=bias)
-        self.act = ACTIVATIONS[act]()
+        self.act = MLP_ACTIVATIONS[act]()
         self.fc2 = Linear2d(hidden, channels, bias=bias)
 
     def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:

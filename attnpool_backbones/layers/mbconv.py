@@ -4,6 +4,7 @@ import torch
 from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 
+from attnpool_backbones.layers.activations import GELU, SiLU
 from attnpool_backbones.layers.conv_norm import conv_norm, fold_norms, is_fixed
 from attnpool_backbones.layers.squeeze_excite import SqueezeExcite
 
@@ -44,9 +45,9 @@ class MBConv(nn.Module):
         stride_in: str = '1x1',
         pool: nn.Module | None = None,
         expand_from: str = 'out',
-        act: type[nn.Module] = nn.GELU,
+        act: type[nn.Module] = GELU,
         act_before: bool = False,
-        se_act: type[nn.Module] = nn.SiLU,
+        se_act: type[nn.Module] = SiLU,
         se_early: bool = False,
         bias: bool = True,
         eps: float = 1e-5,
@@ -83,9 +84,9 @@ class MBConv(nn.Module):
         shortcut = self.shortcut(self.shortcut_pool(x))
         y = self.act(self._expanded(x))  # B, M, H, W (or halved already)
         if self.se_early:
-            y = self.act(self.dwconv_norm(self.se(self.dwconv(y))))
+            y = self.act(self.dwconv_norm(self.se(self.dwconv(y), inplace=True)))
         else:
-            y = self.se(self.act(conv_norm(y, self.dwconv, self.dwconv_norm)))
+            y = self.se(self.act(conv_norm(y, self.dwconv, self.dwconv_norm)), inplace=True)
         return shortcut + self.drop_path(self.project(y))
 
     def _expanded(self, x: Tensor) -> Tensor:

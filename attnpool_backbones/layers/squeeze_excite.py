@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from attnpool_backbones.layers.activations import ReLU, is_spare
 from attnpool_backbones.layers.bottleneck import bottleneck_width
 from attnpool_backbones.registry import MODELS
 
@@ -16,16 +17,25 @@ class SqueezeExcite(nn.Module):
         act: Activation of the bottleneck.
     """
 
-    def __init__(self, channels: int, squeezed: int, act: type[nn.Module] = nn.ReLU):
+    def __init__(self, channels: int, squeezed: int, act: type[nn.Module] = ReLU):
         super().__init__()
         self.reduce = nn.Conv2d(channels, squeezed, 1)
         self.act = act()
         self.expand = nn.Conv2d(squeezed, channels, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, inplace: bool = False) -> Tensor:
+        """Scales a map.
+
+        Args:
+            x: Map B, C, H, W.
+            inplace: Whether ``x`` may be overwritten where no gradient is wanted.
+
+        Returns:
+            Map B, C, H, W.
+        """
         gate = F.adaptive_avg_pool2d(x, 1)  # B, C, 1, 1
-        gate = self.expand(self.act(self.reduce(gate)))
-        return x * gate.sigmoid()
+        gate = self.expand(self.act(self.reduce(gate))).sigmoid()
+        return x.mul_(gate) if inplace and is_spare(x) and is_spare(gate) else x * gate
 
 
 @MODELS.register_module()

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from attnpool_backbones.layers.activations import is_spare
+
 
 class _SquaredReLU(torch.autograd.Function):
     # Keeps one map for the backward pass, like ReLU alone.
@@ -29,9 +31,9 @@ def squared_relu(x: Tensor, inplace: bool = False) -> Tensor:
         x: Any tensor.
         inplace: Whether ``x`` may be overwritten where no gradient is wanted.
     """
-    if torch.is_grad_enabled() and x.requires_grad:
-        return _SquaredReLU.apply(x)
-    return F.relu(x, inplace=inplace).square_()
+    if is_spare(x):
+        return F.relu(x, inplace=inplace).square_()
+    return _SquaredReLU.apply(x)
 
 
 class SquaredReLU(nn.Module):

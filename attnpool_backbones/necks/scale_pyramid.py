@@ -7,6 +7,7 @@ from mmcv.cnn import build_norm_layer
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from attnpool_backbones.layers.activations import GELU
 from attnpool_backbones.layers.norm import build_map_norm
 from attnpool_backbones.registry import MODELS
 
@@ -78,7 +79,7 @@ class ScalePyramid(BaseModule):
         layers: list[nn.Module] = []
         for _ in range(ratio.bit_length() - 1):
             if layers:
-                layers += [build_norm_layer(norm_cfg, channels)[1], nn.GELU()]
+                layers += [build_norm_layer(norm_cfg, channels)[1], GELU()]
             layers.append(nn.ConvTranspose2d(channels, channels, 2, stride=2))
         return nn.Sequential(*layers)
 

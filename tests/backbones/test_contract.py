@@ -150,6 +150,20 @@ def test_memory_format_changes_nothing(variant):
 
 
 @every_variant
+def test_inference_computes_what_a_training_pass_computes(variant):
+    # Without gradients temporaries are overwritten and norms computed along.
+    model = build_damped(variant)
+    x = images(64, 96)
+    outputs = [y.detach() for y in model(x)]
+    given = x.clone()
+    with torch.no_grad():
+        first, second = model(given), model(given)
+    assert torch.equal(given, x)
+    torch.testing.assert_close(list(first), outputs, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(second, first, rtol=0, atol=0)
+
+
+@every_variant
 def test_bfloat16_autocast_is_close(variant):
     model = build_damped(variant)
     x = images(64, 64)
