@@ -84,6 +84,15 @@ def test_covariance_equals_the_plain_formula(batch, heads, queries, keys, width,
         torch.testing.assert_close(computed, expected.float().view_as(computed), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize('score', [1e-3, -100.0, 100.0, 1e4])
+def test_scores_of_any_size(score):
+    q, k, v, matrix, _ = (t.detach() for t in inputs(1, 2, 6, 2000, 4))
+    q, k = torch.full_like(q, score / 2), torch.ones_like(k)  # all scores of a row are alike
+    expected = (matrix.sum(1).view(-1, 1, 1) * v.mean(2, keepdim=True)).expand_as(q)
+    torch.testing.assert_close(mixed_attention(q, k, v, matrix), expected, rtol=1e-4, atol=1e-5)
+    assert map_covariance(q, k).abs().max() < 1e-9
+
+
 @pytest.mark.parametrize('eps', [None, 1e-3])
 @pytest.mark.parametrize('has_offset', [False, True])
 def test_gradcheck(eps, has_offset):
