@@ -149,7 +149,7 @@ def _conditions(row: Row) -> str:
 
 
 def _time_table(times: Sequence[Row]) -> str:
-    header = ('model', 'form', 'task', 'conditions', 'seconds', 'spread', 'rounds',
+    header = ('model', 'form', 'task', 'conditions', 'seconds', 'spread', 'rounds', 'fresh GB',
               'of the matrix rate', 'of the copy rate',
               *(f'{name} / this' for name in COMPARED))  # fmt: skip
     rows = []
@@ -158,13 +158,16 @@ def _time_table(times: Sequence[Row]) -> str:
         rows.append(
             [row['model'], row['form'], row['task'], _conditions(row),
              f'{row["seconds"]:.4g}', f'{100 * row["spread"]:.1f} %', str(row['rounds']),
+             f'{row["fresh"] / 1e9:.2f}',
              _percent(matrix_share(row)), _percent(copy_share(row)),
              *('-' if value is None else f'{value:.2f}' for value in ratios)]
         )  # fmt: skip
     note = (
         'Medians; the spread is the interquartile range over the median. The share of the matrix '
         'rate counts a train step as three forward passes; that of the copy rate counts inputs and '
-        'outputs of all operations, those in caches too.'
+        'outputs of all operations, those in caches too. Fresh is the memory that a run had to ask '
+        'the system for: its page faults are part of the time, and they differ from process to '
+        'process with what the allocator has at hand; see --keep-memory.'
     )
     return f'{note}\n\n{_table(header, rows)}'
 
@@ -293,6 +296,8 @@ def publish(
 ) -> None:
     """Puts the table of targets into the README and the whole report into ``docs/speed``.
 
+    A report on a process that kept its memory goes to ``docs/speed/kept_memory``, alone.
+
     Args:
         folder: With a report.
         results: Of the report.
@@ -307,8 +312,12 @@ def publish(
     table = _target_table(results, machine)
     if not table:
         raise UserError(f'{folder} has no result of the suite targets to publish')
-    times = [row for row in results if row['quantity'] == 'time']
-    text = f'{table}\n\n{_machine_text(machine, times)}\nMeasured by `{command}`.\n'
-    replace_section(root / 'README.md', 'speed', text)
+    place = root / 'docs' / 'speed'
+    if 'free memory' in machine:
+        place /= 'kept_memory'
+    else:
+        times = [row for row in results if row['quantity'] == 'time']
+        text = f'{table}\n\n{_machine_text(machine, times)}\nMeasured by `{command}`.\n'
+        replace_section(root / 'README.md', 'speed', text)
     for file in write_report(folder, results, machine, command):
-        write_atomically(file.read_bytes(), root / 'docs' / 'speed' / file.name)
+        write_atomically(file.read_bytes(), place / file.name)

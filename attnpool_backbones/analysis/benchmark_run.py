@@ -11,6 +11,7 @@ import torch
 from attnpool_backbones.analysis.benchmark_cases import Job
 from attnpool_backbones.analysis.machine_rates import describe_machine, has_bfloat16_instructions
 from attnpool_backbones.analysis.memory_peak import measure_memory
+from attnpool_backbones.analysis.process_memory import keep_free_memory
 from attnpool_backbones.analysis.speed_benchmark import measure_times
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.engine.atomic_files import write_atomically
@@ -42,9 +43,9 @@ class ResultFile:
             raise UserError(f'{self.path} is damaged; remove it or choose another --out') from error
         for result in self.results:
             result['size'] = tuple(result['size'])
-        changed = [name for name in machine if stored.get(name) != machine[name]]
+        changed = [name for name in {**machine, **stored} if stored.get(name) != machine.get(name)]
         if changed:
-            found = ', '.join(f'{n} {stored.get(n)!r}, now {machine[n]!r}' for n in changed)
+            found = ', '.join(f'{n} {stored.get(n)!r}, now {machine.get(n)!r}' for n in changed)
             raise UserError(f'{self.path} was measured otherwise ({found}); choose another --out')
 
     def has(self, job: Job) -> bool:
@@ -70,6 +71,7 @@ def run_jobs(
     seconds: float = 120,
     time_limit: float | None = None,
     again: bool = False,
+    keep_memory: bool = False,
 ) -> tuple[ResultFile, list[str]]:
     """Does the jobs that are not done yet.
 
@@ -83,12 +85,23 @@ def run_jobs(
         seconds: See :func:`measure_times`.
         time_limit: Seconds after which no further job begins; one is always done. Default: none.
         again: Whether to repeat what was measured before.
+        keep_memory: Whether this process keeps the memory that it frees, so that no run waits for
+            fresh pages, as with an allocator that caches.
 
     Returns:
         All results of the folder, and messages about what could not be measured; the next call
         tries it again.
+
+    Raises:
+        UserError: The C library cannot keep memory, or the folder's results are damaged or of
+            another machine or setting.
     """
-    kept = ResultFile(folder, describe_machine(device))
+    machine = describe_machine(device)
+    if keep_memory:
+        if not keep_free_memory():
+            raise UserError('--keep-memory needs the C library glibc; this is another')
+        machine['free memory'] = 'kept'
+    kept = ResultFile(folder, machine)
     waiting = [job for job in jobs if again or not kept.has(job)]
     if len(waiting) < len(jobs):
         tell(f'{len(jobs) - len(waiting)} of {len(jobs)} jobs were measured before')

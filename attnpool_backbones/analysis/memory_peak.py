@@ -3,7 +3,6 @@
     python -m attnpool_backbones.analysis.memory_peak CASE_AS_JSON DEVICE THREADS
 """  # fmt: skip
 
-import ctypes
 import gc
 import json
 import os
@@ -18,6 +17,7 @@ import torch
 
 from attnpool_backbones.analysis.benchmark_cases import Case
 from attnpool_backbones.analysis.benchmark_models import Workload
+from attnpool_backbones.analysis.process_memory import return_free_memory
 from attnpool_backbones.command_line import UserError
 
 
@@ -62,9 +62,7 @@ def peak_here(case: Case, device: str) -> dict[str, int]:
         idle = torch.cuda.memory_allocated()
         workload.run()
         return dict(peak_bytes=torch.cuda.max_memory_allocated(), idle_bytes=idle)
-    if sys.platform == 'linux':
-        # What building the model has freed but the allocator kept is not the run's.
-        getattr(ctypes.CDLL(None), 'malloc_trim', int)(0)
+    return_free_memory()  # of the building of the model
     _reset_peak()
     idle = _status('VmRSS') or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     workload.run()

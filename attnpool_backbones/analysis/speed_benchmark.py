@@ -16,6 +16,7 @@ from attnpool_backbones.analysis.benchmark_models import Workload
 from attnpool_backbones.analysis.complexity import count_macs
 from attnpool_backbones.analysis.machine_rates import MachineRates
 from attnpool_backbones.analysis.memory_traffic import count_traffic
+from attnpool_backbones.analysis.process_memory import fresh_bytes, return_free_memory
 from attnpool_backbones.command_line import UserError
 
 MIN_ROUNDS = 2
@@ -44,13 +45,15 @@ def measure_times(
 
     Returns:
         For each case that runs its fields, ``seconds`` (median), ``spread`` (interquartile range
-        over median), ``rounds``, ``macs`` (of a forward pass), ``traffic`` (bytes), and the
+        over median), ``rounds``, ``fresh`` (median of the bytes of memory that the process had to
+        ask for), ``macs`` (of a forward pass), ``traffic`` (bytes), and the
         machine's ``matrix_rate`` (FLOP/s) and ``copy_rate`` (bytes/s) in the same rounds; and a
         message about each that does not.
 
     Raises:
         UserError: A case failed after its first run, e.g. for want of memory beside the others.
     """
+    return_free_memory()  # of the job before
     workloads, counts, failures = [], [], []
     for case in cases:
         try:
@@ -70,6 +73,7 @@ def measure_times(
     rates.matrix_rate(), rates.copy_rate()
 
     times: list[list[float]] = [[] for _ in workloads]
+    fresh: list[list[int]] = [[] for _ in workloads]
     matrix, copy = [], []
     began = time.perf_counter()
     gc.collect()
@@ -82,9 +86,10 @@ def measure_times(
             for i in reversed(order) if index % 2 else order:
                 with _named_failure(workloads[i].case):
                     workloads[i].clear()
-                    started = time.perf_counter()
+                    had, started = fresh_bytes(), time.perf_counter()
                     workloads[i].run()
                     times[i].append(time.perf_counter() - started)
+                    fresh[i].append(fresh_bytes() - had)
             matrix.append(rates.matrix_rate())
             copy.append(rates.copy_rate())
             gc.collect()
@@ -93,8 +98,8 @@ def measure_times(
     shared = dict(matrix_rate=statistics.median(matrix), copy_rate=statistics.median(copy))
     rows = [
         dict(asdict(workload.case), seconds=statistics.median(values), spread=_spread(values),
-             rounds=len(values), **count, **shared)
-        for workload, values, count in zip(workloads, times, counts, strict=True)
+             rounds=len(values), fresh=statistics.median(pages), **count, **shared)
+        for workload, values, pages, count in zip(workloads, times, fresh, counts, strict=True)
     ]  # fmt: skip
     return rows, failures
 

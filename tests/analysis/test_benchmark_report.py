@@ -12,7 +12,7 @@ from attnpool_backbones.command_line import UserError
 MACHINE = dict(device='cpu', processor='a processor', bfloat16_instructions=False)
 JOB = against_plain(Case(model='CoAtNet:0'))
 RESULTS = [
-    dict(asdict(case), seconds=seconds, spread=0.1, rounds=3, macs=10, traffic=10,
+    dict(asdict(case), seconds=seconds, spread=0.1, rounds=3, fresh=0, macs=10, traffic=10,
          matrix_rate=1e9, copy_rate=1e9, job=JOB.name, quantity='time', key=JOB.key())
     for case, seconds in zip(JOB.cases, (1.0, 2.5), strict=True)
 ]  # fmt: skip
@@ -28,6 +28,13 @@ def test_publish(tmp_path):
     assert 'a processor' in text and 'Measured by `the command`.' in text and 'old' not in text
     published = {file.name for file in (tmp_path / 'docs/speed').iterdir()}
     assert published == {'report.md', 'results.csv', 'speed.png'}
+
+
+def test_publish_what_a_process_that_kept_its_memory_measured(tmp_path):
+    machine = {**MACHINE, 'free memory': 'kept'}
+    publish(tmp_path / 'work', RESULTS, machine, 'the command', tmp_path)  # there is no README
+    report = (tmp_path / 'docs/speed/kept_memory/report.md').read_text()
+    assert 'free memory kept' in report and '2.50x' in report
 
 
 def test_nothing_to_publish(tmp_path):

@@ -107,6 +107,20 @@ def test_results_of_another_machine_are_kept(run, tmp_path):
     assert '1.0' in (tmp_path / 'results.json').read_text()
 
 
+def test_keep_memory(run, tmp_path, monkeypatch):
+    from attnpool_backbones.analysis import benchmark_run
+
+    arguments = ['DeepViT:nano', '--size', '32x32', *FAST, '--out', tmp_path]
+    monkeypatch.setattr(benchmark_run, 'keep_free_memory', lambda: True)
+    code, text = run(*arguments, '--keep-memory')
+    assert code == 0 and 'free memory kept' in (tmp_path / 'report.md').read_text()
+    code, text = run(*arguments)
+    assert code == 2 and "free memory 'kept', now None" in text
+    monkeypatch.setattr(benchmark_run, 'keep_free_memory', lambda: False)
+    code, text = run(*arguments, '--keep-memory')
+    assert code == 2 and '--keep-memory needs the C library glibc' in text
+
+
 def test_list(run, tmp_path):
     code, text = run('--suite', 'targets', '--list', '--out', tmp_path / 'out')
     assert code == 0 and 'time of DeepViT:16b train 512x512' in text

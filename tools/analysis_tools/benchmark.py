@@ -68,6 +68,10 @@ def parse_args() -> argparse.Namespace:
     group.add_argument('--seconds', type=float, default=120,
                        help='begin no round later than this in a job, but measure two in any case '
                        '(default: 120)')  # fmt: skip
+    group.add_argument('--keep-memory', action='store_true',
+                       help='keep all memory that is freed, as caching allocators do (glibc): '
+                       'otherwise large maps are fresh memory each time, and page faults part of '
+                       'the times')  # fmt: skip
     group.add_argument('--time-limit', type=float, metavar='SECONDS',
                        help='begin no job later than this; call again for the rest')  # fmt: skip
     group.add_argument('--again', action='store_true', help='repeat what was measured before')
@@ -75,7 +79,7 @@ def parse_args() -> argparse.Namespace:
                        help='folder of results and report (default: %(default)s)')  # fmt: skip
     group.add_argument('--publish', action='store_true',
                        help='put the table of targets into README.md and the report into '
-                       'docs/speed')  # fmt: skip
+                       'docs/speed (with --keep-memory: the report alone, docs/speed/kept_memory)')  # fmt: skip
     return parser.parse_args()
 
 
@@ -156,6 +160,7 @@ def main() -> None:
         args.seconds,
         args.time_limit,
         args.again,
+        args.keep_memory,
     )
     if failures and not kept.results:
         raise UserError('; '.join(failures))

@@ -1,0 +1,41 @@
+"""What the C library does with the memory that a process has freed.
+
+glibc maps every block of more than 32 MiB anew and gives it back when it is freed; the first touch
+of each of its pages is then a page fault. A map of all tokens and heads is such a block, and its
+page faults can take longer than its arithmetic.
+"""
+
+import ctypes
+import resource
+import sys
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+_NEVER_TRIM, _MAP_FROM = 2**31 - 1, 2**30  # bytes
+
+
+def return_free_memory() -> None:
+    """Gives the system back what is freed but kept, where the C library can (glibc)."""
+    _call('malloc_trim', 0)
+
+
+def keep_free_memory() -> bool:
+    """Makes this process keep all memory it has ever had, so that no block is fresh twice.
+
+    Returns:
+        Whether the C library can do that (glibc).
+    """
+    return bool(
+        _call('mallopt', _M_MMAP_THRESHOLD, _MAP_FROM)
+        and _call('mallopt', _M_TRIM_THRESHOLD, _NEVER_TRIM)
+    )
+
+
+def fresh_bytes() -> int:
+    """Returns the bytes of all pages that this process had to ask for until now."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt * resource.getpagesize()
+
+
+def _call(name: str, *arguments: int) -> int:
+    if sys.platform != 'linux':
+        return 0
+    return getattr(ctypes.CDLL(None), name, lambda *_: 0)(*arguments)
