@@ -79,7 +79,8 @@ def parse_args() -> argparse.Namespace:
                        help='folder of results and report (default: %(default)s)')  # fmt: skip
     group.add_argument('--publish', action='store_true',
                        help='put the table of targets into README.md and the report into '
-                       'docs/speed (with --keep-memory: the report alone, docs/speed/kept_memory)')  # fmt: skip
+                       'docs/speed; with --keep-memory only the report, into its folder '
+                       'kept_memory')  # fmt: skip
     return parser.parse_args()
 
 
