@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from attnpool_backbones.analysis.benchmark_cases import Job
 from attnpool_backbones.analysis.machine_rates import describe_machine, has_bfloat16_instructions
 from attnpool_backbones.analysis.memory_peak import measure_memory
@@ -122,7 +120,7 @@ def run_jobs(
             if job.quantity == 'time':
                 rows, failed = measure_times(job.cases, device, repeats, warmup, seconds)
             else:
-                rows = [measure_memory(case, device, torch.get_num_threads()) for case in job.cases]
+                rows = [measure_memory(case, device) for case in job.cases]
         except UserError as error:
             failed = [str(error)]
         for message in failed:

@@ -1,14 +1,10 @@
 """Peak memory of one case, in a process of its own.
 
-    python -m attnpool_backbones.analysis.memory_peak CASE_AS_JSON DEVICE THREADS
+    python -m attnpool_backbones.analysis.memory_peak CASES_AS_JSON DEVICE THREADS
 """  # fmt: skip
 
 import gc
-import json
-import os
 import resource
-import subprocess
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,17 +13,16 @@ import torch
 
 from attnpool_backbones.analysis.benchmark_cases import Case
 from attnpool_backbones.analysis.benchmark_models import Workload
+from attnpool_backbones.analysis.case_process import run_case_module, serve
 from attnpool_backbones.analysis.process_memory import return_free_memory
-from attnpool_backbones.command_line import UserError
 
 
-def measure_memory(case: Case, device: str, threads: int) -> dict[str, Any]:
+def measure_memory(case: Case, device: str) -> dict[str, Any]:
     """Runs a case once in a fresh process and asks for its largest memory.
 
     Args:
         case: What to run.
         device: ``'cpu'`` (resident memory of the process) or ``'cuda'`` (torch's allocator).
-        threads: Of torch, on the CPU.
 
     Returns:
         The fields of the case, ``peak_bytes`` (of the process, libraries and weights included) and
@@ -36,21 +31,8 @@ def measure_memory(case: Case, device: str, threads: int) -> dict[str, Any]:
     Raises:
         UserError: The process failed, e.g. for want of memory.
     """
-    arguments = [json.dumps(asdict(case)), device, str(threads)]
-    # -I would hide the package of a clone that is not installed.
-    root = str(Path(__file__).resolve().parents[2])
-    paths = [root, *filter(None, [os.environ.get('PYTHONPATH')])]
-    done = subprocess.run(
-        [sys.executable, '-m', 'attnpool_backbones.analysis.memory_peak', *arguments],
-        capture_output=True,
-        text=True,
-        env=dict(os.environ, PYTHONPATH=os.pathsep.join(paths)),
-    )
-    if done.returncode:
-        reason = 'it was killed, perhaps for want of memory' if done.returncode < 0 else ''
-        last = (done.stderr.strip().splitlines() or [''])[-1]
-        raise UserError(f'the memory of {case.label()} cannot be measured: {reason or last}')
-    return dict(asdict(case), **json.loads(done.stdout.splitlines()[-1]))
+    (found,) = run_case_module(__name__, 'the memory', [case], device)
+    return dict(asdict(case), **found)
 
 
 def peak_here(case: Case, device: str) -> dict[str, int]:
@@ -88,5 +70,4 @@ def _status(field: str) -> int | None:
 
 
 if __name__ == '__main__':
-    torch.set_num_threads(int(sys.argv[3]))
-    print(json.dumps(peak_here(Case.from_dict(json.loads(sys.argv[1])), sys.argv[2])))
+    serve(peak_here)

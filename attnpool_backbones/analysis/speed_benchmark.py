@@ -13,9 +13,8 @@ import torch
 
 from attnpool_backbones.analysis.benchmark_cases import Case
 from attnpool_backbones.analysis.benchmark_models import Workload
-from attnpool_backbones.analysis.complexity import count_macs
 from attnpool_backbones.analysis.machine_rates import MachineRates
-from attnpool_backbones.analysis.memory_traffic import count_traffic
+from attnpool_backbones.analysis.operation_counts import count_operations
 from attnpool_backbones.analysis.process_memory import fresh_bytes, return_free_memory
 from attnpool_backbones.command_line import UserError
 
@@ -40,7 +39,7 @@ def measure_times(
         cases: What to measure.
         device: ``'cpu'`` or ``'cuda'``.
         repeats: Rounds.
-        warmup: Rounds before these, not counted; the counting of operations warms up, too.
+        warmup: Rounds before these, not counted; each case has run once by then.
         seconds: No round but the second begins later than so long after the first did.
 
     Returns:
@@ -54,17 +53,18 @@ def measure_times(
         UserError: A case failed after its first run, e.g. for want of memory beside the others.
     """
     return_free_memory()  # of the job before
-    workloads, counts, failures = [], [], []
+    workloads, failures = [], []
     for case in cases:
         try:
             with _named_failure(case):
                 workload = Workload(case, device)
-                counts.append(_count(workload))
+                workload.run()
             workloads.append(workload)
         except UserError as error:
             failures.append(str(error))
     if not workloads:
         return [], failures
+    counts = count_operations([workload.case for workload in workloads], device)
     rates = MachineRates(device, getattr(torch, cases[0].dtype))
     for workload in workloads * warmup:
         with _named_failure(workload.case):
@@ -114,15 +114,6 @@ def _named_failure(case: Case) -> Iterator[None]:
     except Exception as error:
         reason = textwrap.shorten(f'{type(error).__name__}: {error}', MESSAGE, placeholder=' ...')
         raise UserError(f'the time of {case.label()} cannot be measured: {reason}') from error
-
-
-def _count(workload: Workload) -> dict[str, int]:
-    if workload.case.compiled:  # a compiler fuses what would be counted
-        workload.run()
-        return dict(macs=0, traffic=0)
-    macs = count_macs(workload.forward)
-    workload.clear()
-    return dict(macs=macs, traffic=count_traffic(workload.run))
 
 
 def _spread(values: Sequence[float]) -> float:

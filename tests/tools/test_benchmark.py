@@ -153,7 +153,7 @@ def test_a_case_that_fails_does_not_end_the_others(run, tmp_path, monkeypatch):
     from attnpool_backbones.analysis import benchmark_run
     from attnpool_backbones.command_line import UserError
 
-    def fail_at_deepvit(case, device, threads):
+    def fail_at_deepvit(case, device):
         if case.model == 'DeepViT:nano':
             raise UserError('no memory left')
         return dict(asdict(case), peak_bytes=2, idle_bytes=1)
