@@ -158,7 +158,7 @@ def _time_table(times: Sequence[Row]) -> str:
         rows.append(
             [row['model'], row['form'], row['task'], _conditions(row),
              f'{row["seconds"]:.4g}', f'{100 * row["spread"]:.1f} %', str(row['rounds']),
-             f'{row["fresh"] / 1e9:.2f}',
+             _gigabytes(row.get('fresh')),
              _percent(matrix_share(row)), _percent(copy_share(row)),
              *('-' if value is None else f'{value:.2f}' for value in ratios)]
         )  # fmt: skip
@@ -170,6 +170,10 @@ def _time_table(times: Sequence[Row]) -> str:
         'process with what the allocator has at hand; see --keep-memory.'
     )
     return f'{note}\n\n{_table(header, rows)}'
+
+
+def _gigabytes(count: float | None) -> str:
+    return '-' if count is None else f'{count / 1e9:.2f}'  # results of older versions have none
 
 
 def _percent(share: float | None) -> str:
