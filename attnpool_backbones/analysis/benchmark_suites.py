@@ -78,11 +78,10 @@ def _targets() -> list[Job]:
     curves = [case for model in FAMILIES for case in _memory_curve(model)]
     # Forward passes first: where a train step's activations were freed, the plain forms find room
     # for maps that would be fresh memory, and page faults, in a process that only infers.
-    times = [
-        job
-        for task in TASKS
-        for job in (*(against_plain(Case(model=model, task=task)) for model in SPEEDUPS), _sge(task))
-    ]
+    times = []
+    for task in TASKS:
+        times += [against_plain(Case(model=model, task=task)) for model in SPEEDUPS]
+        times.append(_sge(task))
     return [*times, *(memory_job(case) for case in dict.fromkeys([*peaks, *curves]))]
 
 
