@@ -67,7 +67,8 @@ class GridAttention(nn.Module):
         size = qkv.shape[1:3]
         if self.bias is not None and table is None:
             table = self.bias(*size)
-        q, k, v = qkv.flatten(1, 2).transpose(1, 2).unbind(3)  # B, h, H*W, d
+        # Cut apart where they lie: their gradients are joined without another copy.
+        q, k, v = (t.transpose(1, 2) for t in qkv.flatten(1, 2).unbind(3))  # B, h, H*W, d
         if table is None:
             y = F.scaled_dot_product_attention(q, k, v)
         else:

@@ -247,7 +247,8 @@ class ReAttention(nn.Module):
             Tokens B, N, C; with ``with_maps`` also the :class:`LazyMaps`.
         """
         qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))  # B, N, 3, H, d
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # B, H, N, d each
+        # Cut apart where they lie: their gradients are joined without another copy.
+        q, k, v = (t.transpose(1, 2) for t in qkv.unbind(2))  # B, H, N, d each
         mix = None
         if self.mixing is None:
             out = F.scaled_dot_product_attention(q, k, v)

@@ -161,7 +161,8 @@ class SelfAttention2d(nn.Module):
         size = x.shape[-2:]
         qkv = self.qkv(x.permute(0, 2, 3, 1).flatten(1, 2))  # B, H*W, 3 * inner
         qkv = qkv.unflatten(-1, (3, self.num_heads, self.head_dim))
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # B, heads, H*W, head_dim each
+        # Cut apart where they lie: their gradients are joined without another copy.
+        q, k, v = (t.transpose(1, 2) for t in qkv.unbind(2))  # B, heads, H*W, head_dim each
         x = F.scaled_dot_product_attention(q, k, v)
         x = x.transpose(1, 2).flatten(2).unflatten(1, size)  # B, H, W, inner
         return self.proj(x.permute(0, 3, 1, 2))
