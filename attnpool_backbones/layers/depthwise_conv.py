@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from attnpool_backbones.layers.full_precision import wide_dtype
+
 TILE = 8
 """Columns of a gradient map that are multiplied with their window of the input at a time."""
 
@@ -74,7 +76,7 @@ class _DepthwiseConv(torch.autograd.Function):
             flipped = weight.flip(-2, -1).to(grad.dtype)
             grad_x = F.conv2d(grad, flipped, padding=weight.shape[-1] // 2, groups=len(weight))
         if ctx.needs_input_grad[1]:
-            exact = torch.promote_types(torch.float32, weight.dtype)
+            exact = wide_dtype(weight.dtype)
             grad_weight = depthwise_weight_grad(x.to(exact), grad.to(exact), weight.shape[-1])
             grad_weight = grad_weight.to(weight.dtype)
         return grad_x, grad_weight

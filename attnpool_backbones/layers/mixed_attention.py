@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from attnpool_backbones.layers.full_precision import full_precision
+from attnpool_backbones.layers.full_precision import full_precision, wide_dtype
 
 CHUNK_ELEMENTS = {'cpu': 2**20, 'cuda': 2**26}
 """Map values of a chunk on each device type: on a CPU as many as stay in its caches."""
@@ -32,11 +32,6 @@ def _chunks(q: Tensor, k: Tensor, chunk_rows: int) -> Iterator[tuple[slice, slic
     for image in range(0, batch, images):
         for row in range(0, queries, rows):
             yield slice(image, image + images), slice(row, row + rows)
-
-
-def _wide(dtype: torch.dtype) -> torch.dtype:
-    """Returns the type for maps, sums and statistics: at least float32."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 class _Scratch:
@@ -80,7 +75,7 @@ def _add_product(total: Tensor, a: Tensor, b: Tensor, scale: float = 1.0) -> Non
 
 def _maps(scratch: _Scratch, q: Tensor, k: Tensor) -> Tensor:
     """Returns softmax(q k^T / sqrt(d)), b, H, R, N, of the rows q b, H, R, d, in a wide type."""
-    wide = _wide(q.dtype)
+    wide = wide_dtype(q.dtype)
     # One memory for scores and maps, unless their types differ: caches hold more of the rest.
     name = 'maps' if wide == q.dtype else 'work'
     scores = _product(scratch, name, q, k.mT, q.shape[-1] ** -0.5)
@@ -165,8 +160,8 @@ def _mixed_attention_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     grad, q, k, v = (t.contiguous() for t in (grad, q, k, v))
     dq = torch.empty_like(q)
-    dk = torch.zeros_like(k, dtype=_wide(k.dtype))
-    dv = torch.zeros_like(v, dtype=_wide(v.dtype))
+    dk = torch.zeros_like(k, dtype=wide_dtype(k.dtype))
+    dv = torch.zeros_like(v, dtype=wide_dtype(v.dtype))
     dmatrix = torch.zeros_like(matrix)
     doffset = matrix.new_zeros(len(matrix))
     scratch = _Scratch(q)
@@ -243,7 +238,7 @@ def mixed_attention(
     Returns:
         B, H, T, d, with the heads next to the channels in memory.
     """
-    wide = _wide(q.dtype)
+    wide = wide_dtype(q.dtype)
     offset = None if offset is None else offset.to(wide)
     return _mixed_attention(q, k, v, matrix.to(wide), offset, eps, chunk_rows)
 
@@ -252,7 +247,7 @@ def mixed_attention(
 def _map_covariance(q: Tensor, k: Tensor, chunk_rows: int) -> Tensor:
     q, k = q.contiguous(), k.contiguous()
     scratch = _Scratch(q)
-    total = q.new_zeros(q.shape[1], q.shape[1], dtype=_wide(q.dtype))
+    total = q.new_zeros(q.shape[1], q.shape[1], dtype=wide_dtype(q.dtype))
     with full_precision(q.device):
         for images, rows in _chunks(q, k, chunk_rows):
             # A row's mean is 1 / N exactly; squares of the rest do not lose digits.
@@ -263,7 +258,7 @@ def _map_covariance(q: Tensor, k: Tensor, chunk_rows: int) -> Tensor:
 
 @_map_covariance.register_fake
 def _(q, k, chunk_rows):
-    return q.new_empty(q.shape[1], q.shape[1], dtype=_wide(q.dtype))
+    return q.new_empty(q.shape[1], q.shape[1], dtype=wide_dtype(q.dtype))
 
 
 @torch.library.custom_op('attnpool_backbones::map_covariance_backward', mutates_args=())
@@ -272,7 +267,7 @@ def _map_covariance_backward(
 ) -> tuple[Tensor, Tensor]:
     q, k = q.contiguous(), k.contiguous()
     dq = torch.empty_like(q)
-    dk = torch.zeros_like(k, dtype=_wide(k.dtype))
+    dk = torch.zeros_like(k, dtype=wide_dtype(k.dtype))
     grad = (grad + grad.mT) / (q.shape[0] * q.shape[2] * k.shape[2])
     scratch = _Scratch(q)
     with full_precision(q.device):

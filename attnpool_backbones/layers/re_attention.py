@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attnpool_backbones.layers.full_precision import full_precision
+from attnpool_backbones.layers.full_precision import full_precision, wide_dtype
 from attnpool_backbones.layers.mixed_attention import map_covariance, mixed_attention
 
 MAP_NORMS = ('BN', 'LN', None)
@@ -80,7 +80,7 @@ class LazyMaps(NamedTuple):
         q = self.q[:, :, rows]
         with full_precision(q.device):
             scores = (q @ self.k.mT) * q.shape[-1] ** -0.5
-        wide = torch.promote_types(q.dtype, torch.float32)
+        wide = wide_dtype(q.dtype)
         return scores.softmax(-1, dtype=wide)
 
     def mixed(self, rows: slice = slice(None)) -> Tensor:
@@ -155,7 +155,7 @@ class HeadMixing(nn.Module):
         """Tells how to mix the maps of queries and keys B, H, N, d."""
         tokens = k.shape[2]
         t = tokens / self.pretrain_tokens if self.stats_tokens == 'rescale' else 1.0
-        wide = torch.promote_types(self.theta.weight.dtype, torch.float32)
+        wide = wide_dtype(self.theta.weight.dtype)
         with full_precision(q.device):
             theta, bias = self.theta.weight.to(wide), self.theta.bias.to(wide)
             if self.norm is None:

@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import register_flop_formula
 
+from attnpool_backbones.layers.full_precision import full_precision, wide_dtype
+
 CHUNK_ELEMENTS = {'cpu': 2**21, 'cuda': 2**26}
 """Map values of a chunk on each device type, if one grid row of queries has no more."""
 
@@ -67,11 +69,6 @@ def _tokens(rows: slice, table: Tensor) -> slice:
     return slice(rows.start * width, rows.stop * width)
 
 
-def _wide(dtype: torch.dtype) -> torch.dtype:
-    """Returns the type for maps and sums: at least float32."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
-
-
 def _empty_output(q: Tensor) -> Tensor:
     batch, heads, tokens, width = q.shape
     # Heads next to the channels in memory: a projection follows.
@@ -83,7 +80,7 @@ def _relative_attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor, chunk_ro
     out = _empty_output(q)
     table = table.to(q.dtype).contiguous()
     k, v = k.flip(2), v.flip(2)
-    with torch.autocast(q.device.type, enabled=False):
+    with full_precision(q.device):
         for rows, images in _chunks(len(q), table, chunk_rows):
             bias, tokens = _bias(table, rows), _tokens(rows, table)
             for image in images:
@@ -102,7 +99,7 @@ def _(q, k, v, table, chunk_rows):
 def _relative_attention_backward(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, table: Tensor, out: Tensor, chunk_rows: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    wide = _wide(q.dtype)
+    wide = wide_dtype(q.dtype)
     scale = q.shape[-1] ** -0.5
     dq = torch.empty_like(q, memory_format=torch.contiguous_format)
     dk, dv = (torch.zeros_like(t, dtype=wide, memory_format=torch.contiguous_format)
@@ -111,7 +108,7 @@ def _relative_attention_backward(
     table = table.to(q.dtype).contiguous()
     q = q * scale
     k, v = k.flip(2), v.flip(2)
-    with torch.autocast(q.device.type, enabled=False):
+    with full_precision(q.device):
         for rows, images in _chunks(len(q), table, chunk_rows):
             bias, tokens = _bias(table, rows), _tokens(rows, table)
             dbias = torch.zeros_like(bias, dtype=wide) if len(images) > 1 else None
@@ -135,7 +132,7 @@ def _relative_attention_backward(
 @_relative_attention_backward.register_fake
 def _(grad, q, k, v, table, out, chunk_rows):
     dq, dk, dv = (torch.empty_like(t, memory_format=torch.contiguous_format) for t in (q, k, v))
-    wide = _wide(q.dtype)
+    wide = wide_dtype(q.dtype)
     return dq, dk, dv, torch.empty_like(table, dtype=wide, memory_format=torch.contiguous_format)
 
 

@@ -8,7 +8,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from attnpool_backbones.layers.conv_norm import fixed_affine, is_fixed
-from attnpool_backbones.layers.full_precision import full_precision
+from attnpool_backbones.layers.full_precision import full_precision, wide_dtype
 from attnpool_backbones.registry import MODELS
 
 CHUNK_BYTES = 4 << 20
@@ -113,7 +113,7 @@ class SGE(nn.Module):
             Gate B, G, H, W between 0 and 1, float32 for float16 and bfloat16 maps.
         """
         with full_precision(x.device):
-            x = x.to(_statistics_dtype(x)).unflatten(1, (self.groups, -1))  # B, G, C/G, H, W
+            x = x.to(wide_dtype(x.dtype)).unflatten(1, (self.groups, -1))  # B, G, C/G, H, W
             mean = x.mean(dim=(3, 4), keepdim=True)  # B, G, C/G, 1, 1
             a = (x * mean).sum(dim=2)  # B, G, H, W
             a = a - a.mean(dim=(2, 3), keepdim=True)
@@ -245,7 +245,7 @@ def _chunks(
     """Cuts maps B, C, H, W of one layout into views g, C/G, H*W, and parameters, one a group or one
     a channel, into the g, 1, 1 or g, C/G, 1 that belong to them, in the statistics' dtype."""
     x = maps[0]
-    batch, dtype = len(x), _statistics_dtype(x)
+    batch, dtype = len(x), wide_dtype(x.dtype)
     parameters = [p.to(dtype).view(groups, -1, 1) for p in parameters]
     if x.is_contiguous():
         # Samples and groups are one axis; a chunk may span samples.
@@ -291,7 +291,7 @@ def _is_affine(norm: nn.Module, x: Tensor, residual: Tensor | None, *parameters:
     if x.device.type != 'cpu' or not x.is_contiguous() or not is_fixed(norm):
         return False
     alike = residual is None or _same_layout(x, residual)
-    return alike and x.dtype == _statistics_dtype(x) == norm.running_var.dtype
+    return alike and x.dtype == wide_dtype(x.dtype) == norm.running_var.dtype
 
 
 def _is_dense(x: Tensor) -> bool:
@@ -301,7 +301,3 @@ def _is_dense(x: Tensor) -> bool:
 def _same_layout(x: Tensor, y: Tensor) -> bool:
     form = torch.contiguous_format if x.is_contiguous() else torch.channels_last
     return x.dtype == y.dtype and x.shape == y.shape and y.is_contiguous(memory_format=form)
-
-
-def _statistics_dtype(x: Tensor) -> torch.dtype:
-    return torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
