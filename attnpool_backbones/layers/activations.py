@@ -9,9 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-def is_spare(x: Tensor) -> bool:
-    """Tells whether no backward pass will want a temporary tensor."""
-    return not (torch.is_grad_enabled() and x.requires_grad)
+def is_spare(*tensors: Tensor | None) -> bool:
+    """Tells whether no backward pass will want temporary tensors."""
+    return not torch.is_grad_enabled() or not any(
+        x is not None and x.requires_grad for x in tensors
+    )
 
 
 def gelu(x: Tensor) -> Tensor:

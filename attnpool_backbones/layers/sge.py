@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from attnpool_backbones.layers.activations import is_spare
 from attnpool_backbones.layers.conv_norm import fixed_affine, is_fixed
 from attnpool_backbones.layers.full_precision import full_precision, wide_dtype
 from attnpool_backbones.registry import MODELS
@@ -97,7 +98,7 @@ class SGE(nn.Module):
         if residual is not None and not _same_layout(x, residual):
             return torch.relu(residual + self(x))
         inputs = (x, self.weight, self.bias, residual)
-        if torch.is_grad_enabled() and any(y is not None and y.requires_grad for y in inputs):
+        if not is_spare(*inputs):
             return _Enhance.apply(*inputs, self.eps)
         out = torch.empty_like(x) if residual is None else x
         _enhance(*inputs, self.eps, out, None, affine)
@@ -284,9 +285,7 @@ def _is_affine(norm: nn.Module, x: Tensor, residual: Tensor | None, *parameters:
     watched = norm._forward_hooks or norm._forward_pre_hooks
     if watched or torch.compiler.is_compiling() or not isinstance(norm, _BatchNorm):
         return False
-    if torch.is_grad_enabled() and any(
-        y is not None and y.requires_grad for y in (x, residual, *norm.parameters(), *parameters)
-    ):
+    if not is_spare(x, residual, *norm.parameters(), *parameters):
         return False
     if x.device.type != 'cpu' or not x.is_contiguous() or not is_fixed(norm):
         return False

@@ -35,7 +35,7 @@ class SqueezeExcite(nn.Module):
         """
         gate = F.adaptive_avg_pool2d(x, 1)  # B, C, 1, 1
         gate = self.expand(self.act(self.reduce(gate))).sigmoid()
-        return x.mul_(gate) if inplace and is_spare(x) and is_spare(gate) else x * gate
+        return x.mul_(gate) if inplace and is_spare(x, gate) else x * gate
 
 
 @MODELS.register_module()
