@@ -14,6 +14,7 @@ from matplotlib import pyplot as plt
 from attnpool_backbones.analysis.benchmark_suites import Target, measured_value, targets
 from attnpool_backbones.analysis.cost_curves import Curve, cost_curves
 from attnpool_backbones.analysis.generated_section import replace_section
+from attnpool_backbones.analysis.process_memory import KEPT_MEMORY
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.engine.atomic_files import write_atomically
 
@@ -102,6 +103,11 @@ def _machine_text(machine: Mapping[str, Any], times: Sequence[Row]) -> str:
     return f'{facts}.' + (f'\nIn the same runs: {", ".join(rates)}.' if rates else '')
 
 
+def _rounds_text(times: Sequence[Row]) -> str:
+    rounds = sorted({row['rounds'] for row in times})
+    return f'times: medians of {" or ".join(map(str, rounds))} rounds'
+
+
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [header, ['---'] * len(header), *rows]
     return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
@@ -183,7 +189,7 @@ def _percent(share: float | None) -> str:
 def _memory_table(memory: Sequence[Row]) -> str:
     rows = [
         [row['model'], row['form'], row['task'], _conditions(row),
-         f'{row["peak_bytes"] / 1e9:.2f}', f'{(row["peak_bytes"] - row["idle_bytes"]) / 1e9:.2f}']
+         _gigabytes(row['peak_bytes']), _gigabytes(row['peak_bytes'] - row['idle_bytes'])]
         for row in memory
     ]  # fmt: skip
     header = ('model', 'form', 'task', 'conditions', 'peak GB', 'of it the run GB')
@@ -317,11 +323,12 @@ def publish(
     if not table:
         raise UserError(f'{folder} has no result of the suite targets to publish')
     place = root / 'docs' / 'speed'
-    if 'free memory' in machine:
+    if KEPT_MEMORY.items() <= machine.items():
         place /= 'kept_memory'
     else:
         times = [row for row in results if row['quantity'] == 'time']
-        text = f'{table}\n\n{_machine_text(machine, times)}\nMeasured by `{command}`.\n'
+        measured = f'Measured by `{command}`, {_rounds_text(times)}'
+        text = f'{table}\n\n{_machine_text(machine, times)}\n{measured}.\n'
         replace_section(root / 'README.md', 'speed', text)
     for file in write_report(folder, results, machine, command):
         write_atomically(file.read_bytes(), place / file.name)

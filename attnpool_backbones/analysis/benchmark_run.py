@@ -9,7 +9,7 @@ from typing import Any
 from attnpool_backbones.analysis.benchmark_cases import Job
 from attnpool_backbones.analysis.machine_rates import describe_machine, has_bfloat16_instructions
 from attnpool_backbones.analysis.memory_peak import measure_memory
-from attnpool_backbones.analysis.process_memory import keep_free_memory
+from attnpool_backbones.analysis.process_memory import KEPT_MEMORY, keep_free_memory
 from attnpool_backbones.analysis.speed_benchmark import measure_times
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.engine.atomic_files import write_atomically
@@ -98,7 +98,7 @@ def run_jobs(
     if keep_memory:
         if not keep_free_memory():
             raise UserError('--keep-memory needs the C library glibc; this is another')
-        machine['free memory'] = 'kept'
+        machine |= KEPT_MEMORY
     kept = ResultFile(folder, machine)
     waiting = [job for job in jobs if again or not kept.has(job)]
     if len(waiting) < len(jobs):

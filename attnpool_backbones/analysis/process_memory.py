@@ -9,6 +9,9 @@ import ctypes
 import resource
 import sys
 
+KEPT_MEMORY = {'free memory': 'kept'}
+"""What is added to the facts of a machine after :func:`keep_free_memory`."""
+
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 _NEVER_TRIM, _MAP_FROM = 2**31 - 1, 2**30  # bytes
 
