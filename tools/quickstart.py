@@ -35,7 +35,7 @@ def main() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from attnpool_backbones.analysis.quickstart import PICTURES, publish, run
+    from attnpool_backbones.experiments.quickstart import PICTURES, publish, run
 
     if not Path('configs/_base_').is_dir():
         raise UserError(f'run this in a clone of attnpool_backbones, not in {Path.cwd()}')

@@ -28,7 +28,7 @@ from attnpool_backbones.datasets.coco_entries import (
     entry_fault,
     is_id,
 )
-from attnpool_backbones.engine.preflight import check_config, recognise_task
+from attnpool_backbones.launching.preflight import check_config, recognise_task
 
 __all__ = ['Problem', 'Report', 'verify']
 

@@ -6,8 +6,8 @@ import pathlib
 import pytest
 import torch
 
-from attnpool_backbones.analysis.complexity import count_macs, count_parameters
 from attnpool_backbones.registry import MODELS
+from attnpool_backbones.zoo.complexity import count_macs, count_parameters
 from tests.backbones.families import SIZES
 
 with open(pathlib.Path(__file__).parents[1] / 'data' / 'model_sizes.csv', newline='') as _file:

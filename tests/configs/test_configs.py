@@ -6,9 +6,9 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from attnpool_backbones.analysis.config_models import build_config_model
-from attnpool_backbones.analysis.model_matrix import COMBINATIONS
-from attnpool_backbones.analysis.random_batches import random_batch
+from attnpool_backbones.benchmark.random_batches import random_batch
+from attnpool_backbones.zoo.config_models import build_config_model
+from attnpool_backbones.zoo.model_matrix import COMBINATIONS
 
 ROOT = pathlib.Path(__file__).parents[2] / 'configs'
 CONFIGS = sorted(path for path in ROOT.glob('*/*.py') if path.parent.name != '_base_')

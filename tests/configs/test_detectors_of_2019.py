@@ -3,7 +3,7 @@
 import pytest
 from mmengine.config import Config
 
-from attnpool_backbones.analysis.model_matrix import COMBINATIONS
+from attnpool_backbones.zoo.model_matrix import COMBINATIONS
 from tests.configs.test_configs import ROOT
 
 CONFIGS = [c for c in COMBINATIONS if c.recipe.label in ('2x', '20e')]

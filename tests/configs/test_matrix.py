@@ -10,9 +10,9 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from attnpool_backbones.analysis.config_models import build_config_model
-from attnpool_backbones.analysis.model_matrix import COMBINATIONS, KINDS, Combination, Recipe
 from attnpool_backbones.backbones.base import DenseBackbone
+from attnpool_backbones.zoo.config_models import build_config_model
+from attnpool_backbones.zoo.model_matrix import COMBINATIONS, KINDS, Combination, Recipe
 from tests.configs.test_configs import CONFIGS, ROOT
 
 GPUS = 8

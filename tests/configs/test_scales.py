@@ -16,8 +16,8 @@ from PIL import Image
 
 pytest.importorskip('mmseg')
 
-from attnpool_backbones.analysis.config_models import build_config_model
-from attnpool_backbones.analysis.model_matrix import COMBINATIONS, Combination
+from attnpool_backbones.zoo.config_models import build_config_model
+from attnpool_backbones.zoo.model_matrix import COMBINATIONS, Combination
 from tests.configs.test_configs import ROOT
 
 CONFIGS = [c for c in COMBINATIONS if c.segments]

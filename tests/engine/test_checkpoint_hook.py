@@ -10,7 +10,7 @@ import torch
 from attnpool_backbones.checkpoints.safe_globals import register_safe_globals
 from attnpool_backbones.engine import atomic_files
 from attnpool_backbones.engine.atomic_files import remove_stale_files, write_atomically
-from attnpool_backbones.engine.latest_checkpoint import find_resumable_checkpoint, is_resumable
+from attnpool_backbones.launching.latest_checkpoint import find_resumable_checkpoint, is_resumable
 from tests.engine.tiny_run import make_config, make_runner
 
 

@@ -11,9 +11,9 @@ import torch
 
 pytest.importorskip('mmseg')
 
-from attnpool_backbones.analysis.model_matrix import COMBINATIONS
 from attnpool_backbones.checkpoints.safe_globals import register_safe_globals
 from attnpool_backbones.datasets.digit_scenes import generate
+from attnpool_backbones.zoo.model_matrix import COMBINATIONS
 from tests.engine.family_run import FAMILIES, SIZE, STEPS, make_config, run
 
 pytestmark = pytest.mark.skipif(

@@ -7,7 +7,7 @@ import torch
 from mmengine.hooks import Hook
 
 from attnpool_backbones.checkpoints.safe_globals import register_safe_globals
-from attnpool_backbones.engine.latest_checkpoint import find_resumable_checkpoint, stored_seed
+from attnpool_backbones.launching.latest_checkpoint import find_resumable_checkpoint, stored_seed
 from tests.engine.tiny_run import EPOCHS, ITERS, make_config, make_runner
 
 HOOK = dict(type='attnpool_backbones.RandomStateHook')

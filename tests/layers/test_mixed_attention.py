@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
-from attnpool_backbones.analysis.plain_layers import attention_maps
+from attnpool_backbones.benchmark.plain_layers import attention_maps
 from attnpool_backbones.layers.mixed_attention import map_covariance, mixed_attention
 
 

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from attnpool_backbones.analysis.complexity import count_macs
-from attnpool_backbones.analysis.plain_layers import attention_maps, gathered_bias
+from attnpool_backbones.benchmark.plain_layers import attention_maps, gathered_bias
 from attnpool_backbones.layers import relative_attention as module
 from attnpool_backbones.layers.relative_attention import relative_attention
+from attnpool_backbones.zoo.complexity import count_macs
 
 
 def plain(q, k, v, table):

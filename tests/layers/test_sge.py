@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attnpool_backbones.analysis.plain_layers import PlainSGE
+from attnpool_backbones.benchmark.plain_layers import PlainSGE
 from attnpool_backbones.layers import sge
 from attnpool_backbones.layers.sge import SGE
 

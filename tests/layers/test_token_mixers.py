@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from attnpool_backbones.analysis.plain_layers import PlainSelfAttention2d
+from attnpool_backbones.benchmark.plain_layers import PlainSelfAttention2d
 from attnpool_backbones.layers.token_mixers import (
     CHANNELWISE_MIXERS,
     TOKEN_MIXERS,

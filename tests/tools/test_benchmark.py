@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from attnpool_backbones.analysis import machine_rates
-from attnpool_backbones.analysis.benchmark_suites import SUITES
+from attnpool_backbones.benchmark import machine_rates
+from attnpool_backbones.benchmark.suites import SUITES
 from attnpool_backbones.command_line import run_command
 
 FAST = ['--repeats', '2', '--warmup', '0']
@@ -108,7 +108,7 @@ def test_results_of_another_machine_are_kept(run, tmp_path):
 
 
 def test_keep_memory(run, tmp_path, monkeypatch):
-    from attnpool_backbones.analysis import benchmark_run
+    from attnpool_backbones.benchmark import run as benchmark_run
 
     arguments = ['DeepViT:nano', '--size', '32x32', *FAST, '--out', tmp_path]
     monkeypatch.setattr(benchmark_run, 'keep_free_memory', lambda: True)
@@ -150,7 +150,7 @@ def test_detector_and_segmentor(run, tmp_path, repo_root, config):
 
 
 def test_a_case_that_fails_does_not_end_the_others(run, tmp_path, monkeypatch):
-    from attnpool_backbones.analysis import benchmark_run
+    from attnpool_backbones.benchmark import run as benchmark_run
     from attnpool_backbones.command_line import UserError
 
     def fail_at_deepvit(case, device):
@@ -188,7 +188,7 @@ def test_a_time_that_cannot_be_measured_does_not_end_the_others(run, tmp_path, n
 
 
 def test_a_failure_beside_the_others_ends_the_job_only(run, tmp_path, monkeypatch):
-    from attnpool_backbones.analysis.benchmark_models import Workload
+    from attnpool_backbones.benchmark.models import Workload
 
     step, calls = Workload.run, []
 

@@ -5,7 +5,7 @@ import torch
 
 from attnpool_backbones.config_files import config_root
 from attnpool_backbones.datasets.digit_scenes import generate
-from attnpool_backbones.engine.launch import build_runner, enable_tta, load_config
+from attnpool_backbones.launching.launch import build_runner, enable_tta, load_config
 
 CONFIGS = sorted(config_root().glob('*/*_digit-scenes.py'))
 

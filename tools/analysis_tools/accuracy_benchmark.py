@@ -38,7 +38,7 @@ def main() -> None:
     from attnpool_backbones.compatibility import check_environment
 
     check_environment('det', 'seg', 'scenes', 'report')
-    from attnpool_backbones.analysis.accuracy_benchmark import markdown, publish, run
+    from attnpool_backbones.experiments.accuracy_benchmark import markdown, publish, run
 
     if not Path('configs/_base_').is_dir():
         raise UserError(f'run this in a clone of attnpool_backbones, not in {Path.cwd()}')

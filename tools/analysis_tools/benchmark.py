@@ -99,8 +99,8 @@ def positive(text: str) -> int:
 
 def chosen_jobs(args: argparse.Namespace) -> list:
     """Returns the jobs that the flags ask for."""
-    from attnpool_backbones.analysis.benchmark_cases import Case
-    from attnpool_backbones.analysis.benchmark_suites import memory_job, suite_jobs, time_job
+    from attnpool_backbones.benchmark.cases import Case
+    from attnpool_backbones.benchmark.suites import memory_job, suite_jobs, time_job
 
     if not args.models and not args.suite:
         raise UserError('nothing to measure: name a MODEL or a --suite; see --help')
@@ -139,8 +139,8 @@ def main() -> None:
 
     import torch
 
-    from attnpool_backbones.analysis.benchmark_report import publish, write_report
-    from attnpool_backbones.analysis.benchmark_run import run_jobs
+    from attnpool_backbones.benchmark.report import publish, write_report
+    from attnpool_backbones.benchmark.run import run_jobs
 
     jobs = chosen_jobs(args)
     if args.list:

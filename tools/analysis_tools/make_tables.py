@@ -31,7 +31,7 @@ def main() -> None:
     from attnpool_backbones.compatibility import check_environment
 
     check_environment('det', 'seg')
-    from attnpool_backbones.analysis.zoo_tables import make_outputs
+    from attnpool_backbones.zoo.tables import make_outputs
 
     root = Path.cwd()
     if not (root / 'configs' / '_base_').is_dir():

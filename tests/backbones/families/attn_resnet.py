@@ -2,8 +2,8 @@
 
 import torch
 
-from attnpool_backbones.analysis.complexity import count_macs
-from attnpool_backbones.analysis.insight_flops import count_insight_flops
+from attnpool_backbones.zoo.complexity import count_macs
+from attnpool_backbones.zoo.insight_flops import count_insight_flops
 from tests.backbones.cases import Golden, Size, Variant
 
 UNITS = ('sge', 'se', 'cbam', 'gc', 'sk', 'bam')

@@ -2,8 +2,8 @@
 
 import torch
 
-from attnpool_backbones.analysis.complexity import count_macs
 from attnpool_backbones.backbones import MetaFormer
+from attnpool_backbones.zoo.complexity import count_macs
 from tests.backbones.cases import Golden, Size, Variant
 
 TINY = dict(depths=(1, 1, 2, 1), widths=(16, 32, 64, 96))

@@ -1,1 +1,0 @@
-"""Sizes, speed, attention maps, tables: what the command lines in ``tools/`` call."""

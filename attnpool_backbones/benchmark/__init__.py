@@ -1,0 +1,1 @@
+"""Time, memory and operations of models, ours beside others: what `make benchmark-speed` runs."""

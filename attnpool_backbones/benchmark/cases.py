@@ -1,0 +1,69 @@
+"""What a benchmark measures: cases, and the jobs that measure several of them side by side."""
+
+from dataclasses import asdict, dataclass
+
+FORMS = ('ours', 'plain')
+TASKS = ('forward', 'train')
+DTYPES = ('float32', 'bfloat16')
+LAYOUTS = ('contiguous', 'channels_last')
+QUANTITIES = ('time', 'memory')
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One model under one condition."""
+
+    model: str
+    """``TYPE:ARCH`` of a backbone of this package (``DeepViT:16b``), a name of
+    :data:`attnpool_backbones.benchmark.models.REFERENCES`, or a config file of a detector
+    or segmentor."""
+    form: str = 'ours'
+    """``'ours'``, or ``'plain'`` for :func:`~attnpool_backbones.benchmark.plain_forms.plain_form`."""
+    task: str = 'forward'
+    """``'forward'`` (eval mode, no gradients) or ``'train'`` (forward and backward pass; of a
+    detector or segmentor with its losses)."""
+    size: tuple[int, int] = (512, 512)
+    """Height and width of the images, in pixels."""
+    batch: int = 1
+    dtype: str = 'float32'
+    """``'float32'``, or ``'bfloat16'`` for autocast."""
+    layout: str = 'contiguous'
+    """Of the images in memory: ``'contiguous'`` or ``'channels_last'``."""
+    compiled: bool = False
+    """Whether the backbone goes through ``torch.compile``."""
+    with_cp: bool = False
+    """Activation checkpointing of the backbone."""
+    norm_eval: bool = True
+    """Whether BatchNorm statistics are fixed in training, as is usual in dense training."""
+
+    def label(self) -> str:
+        """Returns a short description: all that is not the default."""
+        words = [self.model, self.form, self.task, 'x'.join(map(str, self.size))]
+        if self.batch > 1:
+            words.append(f'batch {self.batch}')
+        if self.dtype != 'float32':
+            words.append(self.dtype)
+        if self.layout != 'contiguous':
+            words.append(self.layout)
+        words += ['compiled'] * self.compiled + ['with_cp'] * self.with_cp
+        words += ['live norms'] * (not self.norm_eval)
+        return ' '.join(words)
+
+    @staticmethod
+    def from_dict(values: dict) -> 'Case':
+        """Undoes ``dataclasses.asdict``, also after JSON."""
+        return Case(**{**values, 'size': tuple(values['size'])})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Cases that are measured together: interleaved, in one process, so that ratios hold."""
+
+    name: str
+    quantity: str
+    """``'time'``, or ``'memory'`` (each case in a process of its own)."""
+    cases: tuple[Case, ...]
+
+    def key(self) -> str:
+        """Returns what tells a finished job from one with other conditions."""
+        return ' | '.join([self.quantity, self.name, *(str(asdict(case)) for case in self.cases)])

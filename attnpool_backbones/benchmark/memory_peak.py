@@ -1,0 +1,73 @@
+"""Peak memory of one case, in a process of its own.
+
+    python -m attnpool_backbones.benchmark.memory_peak CASES_AS_JSON DEVICE THREADS
+"""  # fmt: skip
+
+import gc
+import resource
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from attnpool_backbones.benchmark.case_process import run_case_module, serve
+from attnpool_backbones.benchmark.cases import Case
+from attnpool_backbones.benchmark.models import Workload
+from attnpool_backbones.benchmark.process_memory import return_free_memory
+
+
+def measure_memory(case: Case, device: str) -> dict[str, Any]:
+    """Runs a case once in a fresh process and asks for its largest memory.
+
+    Args:
+        case: What to run.
+        device: ``'cpu'`` (resident memory of the process) or ``'cuda'`` (torch's allocator).
+
+    Returns:
+        The fields of the case, ``peak_bytes`` (of the process, libraries and weights included) and
+        ``idle_bytes`` (before the run).
+
+    Raises:
+        UserError: The process failed, e.g. for want of memory.
+    """
+    (found,) = run_case_module(__name__, 'the memory', [case], device)
+    return dict(asdict(case), **found)
+
+
+def peak_here(case: Case, device: str) -> dict[str, int]:
+    """Runs a case once in this process; see :func:`measure_memory`."""
+    workload = Workload(case, device)
+    gc.collect()
+    if device == 'cuda':
+        torch.cuda.reset_peak_memory_stats()
+        idle = torch.cuda.memory_allocated()
+        workload.run()
+        return dict(peak_bytes=torch.cuda.max_memory_allocated(), idle_bytes=idle)
+    return_free_memory()  # of the building of the model
+    _reset_peak()
+    idle = _status('VmRSS') or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    workload.run()
+    peak = _status('VmHWM') or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return dict(peak_bytes=peak, idle_bytes=idle)
+
+
+def _reset_peak() -> None:
+    try:
+        Path('/proc/self/clear_refs').write_text('5')
+    except OSError:
+        pass  # The peak is then that of the whole process, the building of the model included.
+
+
+def _status(field: str) -> int | None:
+    """Returns a field of Linux's process status in bytes, None elsewhere."""
+    try:
+        lines = Path('/proc/self/status').read_text().splitlines()
+    except OSError:
+        return None
+    values = [line.split()[1] for line in lines if line.startswith(f'{field}:')]
+    return int(values[0]) * 1024 if values else None
+
+
+if __name__ == '__main__':
+    serve(peak_here)

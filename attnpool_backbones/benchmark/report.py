@@ -1,0 +1,334 @@
+"""Tables and plots of a benchmark: Markdown, CSV, PNG."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use('Agg')
+from matplotlib import pyplot as plt
+
+from attnpool_backbones.benchmark.cost_curves import Curve, cost_curves
+from attnpool_backbones.benchmark.process_memory import KEPT_MEMORY
+from attnpool_backbones.benchmark.suites import Target, measured_value, targets
+from attnpool_backbones.command_line import UserError
+from attnpool_backbones.engine.atomic_files import write_atomically
+from attnpool_backbones.zoo.generated_section import replace_section
+
+Row = Mapping[str, Any]
+
+COMPARED = ('plain', 'ResNet-50', 'Swin-T')
+"""What a time is compared with, if the same job measured it: the column ``x / ours``."""
+PASSES = {'forward': 1, 'train': 3}
+"""Arithmetic of a task in forward passes."""
+CONDITIONS = ('task', 'size', 'batch', 'dtype', 'layout', 'compiled', 'with_cp', 'norm_eval')
+
+
+def matrix_share(row: Row) -> float | None:
+    """Returns the share of the machine's matrix rate at which a case computes, None if unknown."""
+    if not row['macs']:
+        return None
+    return 2 * row['macs'] * PASSES[row['task']] / row['seconds'] / row['matrix_rate']
+
+
+def copy_share(row: Row) -> float | None:
+    """Returns the share of the machine's copy rate at which a case's operations touch memory.
+
+    What caches serve counts too, so it can exceed 1; None if unknown.
+    """
+    if not row['traffic']:
+        return None
+    return row['traffic'] / row['seconds'] / row['copy_rate']
+
+
+def ratio(row: Row, rows: Sequence[Row], to: str) -> float | None:
+    """Returns the time of what a case is compared with over the case's own.
+
+    Args:
+        row: The case.
+        rows: All results.
+        to: One of :data:`COMPARED`.
+
+    Returns:
+        None if nothing of that kind was measured beside it.
+    """
+    for other in rows:
+        if other['key'] != row['key'] or any(other[c] != row[c] for c in CONDITIONS):
+            continue
+        if to == 'plain':
+            found = other['form'] == 'plain' and other['model'] == row['model']
+        else:
+            found = other['model'] == to
+        if found and other is not row:
+            return other['seconds'] / row['seconds']
+    return None
+
+
+def markdown_report(results: Sequence[Row], machine: Mapping[str, Any], command: str) -> str:
+    """Returns the report.
+
+    Args:
+        results: Of :func:`attnpool_backbones.benchmark.run.run_jobs`.
+        machine: What they were measured on.
+        command: What makes them again.
+    """
+    times = [row for row in results if row['quantity'] == 'time']
+    memory = [row for row in results if row['quantity'] == 'memory']
+    parts = ['# Benchmark', f'Measured by `{command}`.', _machine_text(machine, times)]
+    reached = _target_table(results, machine)
+    if reached:
+        parts += ['## Targets', reached]
+    if times:
+        parts += ['## Times', _time_table(times)]
+    if memory:
+        parts += ['## Memory', _memory_table(memory)]
+    curves = cost_curves(results)
+    if curves:
+        parts += ['## Cost over resolution', _curve_table(curves)]
+    return '\n\n'.join(parts) + '\n'
+
+
+def _machine_text(machine: Mapping[str, Any], times: Sequence[Row]) -> str:
+    facts = ', '.join(f'{name} {value}' for name, value in machine.items())
+    rates = [
+        f'{dtype} matrix products at up to {max(found) / 1e9:.0f} GFLOP/s'
+        for dtype in sorted({row['dtype'] for row in times})
+        if (found := [row['matrix_rate'] for row in times if row['dtype'] == dtype])
+    ]
+    if times:
+        rates.append(f'copies at up to {max(row["copy_rate"] for row in times) / 1e9:.1f} GB/s')
+    return f'{facts}.' + (f'\nIn the same runs: {", ".join(rates)}.' if rates else '')
+
+
+def _rounds_text(times: Sequence[Row]) -> str:
+    return ' or '.join(map(str, sorted({row['rounds'] for row in times})))
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ['---'] * len(header), *rows]
+    return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
+
+
+def _target_table(results: Sequence[Row], machine: Mapping[str, Any]) -> str:
+    rows, measured = [], False
+    for target in targets():
+        value = measured_value(target, results)
+        measured |= value is not None
+        if value is None:
+            emulated = any(case.dtype == 'bfloat16' for case in target.cases)
+            missing = emulated and not machine['bfloat16_instructions']
+            state = 'no bfloat16 instructions here' if missing else 'not measured'
+            rows.append([target.text, _bound(target), '-', state])
+        else:
+            state = 'yes' if target.is_met(value) else '**no**'
+            rows.append([target.text, _bound(target), _value(target, value), state])
+    return _table(('figure', 'target', 'measured', 'met'), rows) if measured else ''
+
+
+def _bound(target: Target) -> str:
+    sign = 'at least' if target.kind == 'speedup' else 'at most'
+    return f'{sign} {_value(target, target.bound)}'
+
+
+def _value(target: Target, value: float) -> str:
+    formats = {
+        'speedup': lambda v: f'{v:.2f}x',
+        'overhead': lambda v: f'{100 * v:+.1f} %',
+        'peak': lambda v: f'{v / 1e9:.2f} GB',
+        'exponent': lambda v: f'{v:.2f}',
+    }
+    return formats[target.kind](value)
+
+
+def _conditions(row: Row) -> str:
+    words = ['x'.join(map(str, row['size']))]
+    words += [f'batch {row["batch"]}'] * (row['batch'] > 1)
+    words += [row['dtype']] * (row['dtype'] != 'float32')
+    words += ['channels_last'] * (row['layout'] != 'contiguous')
+    words += ['compiled'] * row['compiled'] + ['with_cp'] * row['with_cp']
+    words += ['live norms'] * (not row['norm_eval'])
+    return ' '.join(words)
+
+
+def _time_table(times: Sequence[Row]) -> str:
+    header = ('model', 'form', 'task', 'conditions', 'seconds', 'spread', 'rounds', 'fresh GB',
+              'of the matrix rate', 'of the copy rate',
+              *(f'{name} / this' for name in COMPARED))  # fmt: skip
+    rows = []
+    for row in times:
+        ratios = [ratio(row, times, to) for to in COMPARED]
+        rows.append(
+            [row['model'], row['form'], row['task'], _conditions(row),
+             f'{row["seconds"]:.4g}', f'{100 * row["spread"]:.1f} %', str(row['rounds']),
+             _gigabytes(row.get('fresh')),
+             _percent(matrix_share(row)), _percent(copy_share(row)),
+             *('-' if value is None else f'{value:.2f}' for value in ratios)]
+        )  # fmt: skip
+    note = (
+        'Medians; the spread is the interquartile range over the median. The share of the matrix '
+        'rate counts a train step as three forward passes; that of the copy rate counts inputs and '
+        'outputs of all operations, those in caches too. Fresh is the memory that a run had to ask '
+        'the system for: its page faults are part of the time, and they differ from process to '
+        'process with what the allocator has at hand; see --keep-memory.'
+    )
+    return f'{note}\n\n{_table(header, rows)}'
+
+
+def _gigabytes(count: float | None) -> str:
+    return '-' if count is None else f'{count / 1e9:.2f}'  # results of older versions have none
+
+
+def _percent(share: float | None) -> str:
+    return '-' if share is None else f'{100 * share:.0f} %'
+
+
+def _memory_table(memory: Sequence[Row]) -> str:
+    rows = [
+        [row['model'], row['form'], row['task'], _conditions(row),
+         _gigabytes(row['peak_bytes']), _gigabytes(row['peak_bytes'] - row['idle_bytes'])]
+        for row in memory
+    ]  # fmt: skip
+    header = ('model', 'form', 'task', 'conditions', 'peak GB', 'of it the run GB')
+    note = (
+        'Peak of a fresh process (CPU: resident, with libraries and weights; CUDA: allocator), and '
+        'what the run added to it.'
+    )
+    return f'{note}\n\n{_table(header, rows)}'
+
+
+def _curve_table(curves: Sequence[Curve]) -> str:
+    rows = [
+        [c.label, c.quantity, f'{c.tokens[0]:.0f} - {c.tokens[-1]:.0f}',
+         ', '.join(_cost(c.quantity, value) for value in c.values), f'{c.exponent:.2f}']
+        for c in curves
+    ]  # fmt: skip
+    return _table(('case', 'cost', 'tokens of stride 16', 'values', 'exponent'), rows)
+
+
+def _cost(quantity: str, value: float) -> str:
+    return f'{value:.3g} s' if quantity == 'time' else f'{value / 1e9:.3g} GB'
+
+
+def csv_report(results: Sequence[Row]) -> str:
+    """Returns all results, one a row, with the shares and ratios of the Markdown tables."""
+    times = [row for row in results if row['quantity'] == 'time']
+    lines = []
+    for row in results:
+        line = {name: value for name, value in row.items() if name != 'key'}
+        line['size'] = 'x'.join(map(str, row['size']))
+        if row['quantity'] == 'time':
+            line.update(matrix_share=matrix_share(row), copy_share=copy_share(row))
+            line.update({f'{to} / this': ratio(row, times, to) for to in COMPARED})
+        lines.append(line)
+    names = list(dict.fromkeys(name for line in lines for name in line))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, lineterminator='\n')
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()
+
+
+def speed_plot(results: Sequence[Row]) -> bytes | None:
+    """Draws how many times faster cases are than what they are compared with; None if nothing."""
+    times = [row for row in results if row['quantity'] == 'time']
+    bars = [
+        (f'{row["model"]} {row["task"]} {_conditions(row)}, {to} / this', value)
+        for row in times
+        for to in COMPARED
+        if row['form'] == 'ours' and (value := ratio(row, times, to)) is not None
+    ]
+    if not bars:
+        return None
+    figure, axes = plt.subplots(figsize=(8, 1 + 0.24 * len(bars)))
+    axes.barh([label for label, _ in bars][::-1], [value for _, value in bars][::-1])
+    axes.axvline(1, color='black', linewidth=0.8)
+    axes.set_xlabel('times as fast')
+    axes.tick_params(axis='y', labelsize=7)
+    return _png(figure)
+
+
+def cost_plot(results: Sequence[Row]) -> bytes | None:
+    """Draws time and memory over resolution, with the fitted exponents; None if nothing."""
+    curves = cost_curves(results)
+    if not curves:
+        return None
+    quantities = [q for q in ('time', 'memory') if any(c.quantity == q for c in curves)]
+    figure, panels = plt.subplots(
+        1, len(quantities), figsize=(7 * len(quantities), 5.5), squeeze=False
+    )
+    for quantity, axes in zip(quantities, panels[0], strict=True):
+        for curve in (c for c in curves if c.quantity == quantity):
+            unit = 1 if quantity == 'time' else 1e9
+            values = [value / unit for value in curve.values]
+            axes.loglog(curve.tokens, values, marker='o', markersize=3,
+                        label=f'{curve.label} ({curve.exponent:.2f})')  # fmt: skip
+        axes.set_xlabel('tokens of stride 16')
+        axes.set_ylabel('seconds' if quantity == 'time' else 'GB besides weights and libraries')
+        axes.legend(fontsize=7, title='exponent in brackets', title_fontsize=7)
+    return _png(figure)
+
+
+def _png(figure: Any) -> bytes:
+    content = io.BytesIO()
+    figure.savefig(content, format='png', dpi=120, bbox_inches='tight')
+    plt.close(figure)
+    return content.getvalue()
+
+
+def write_report(
+    folder: Path, results: Sequence[Row], machine: Mapping[str, Any], command: str
+) -> list[Path]:
+    """Writes ``report.md``, ``results.csv``, and the plots that there is something for.
+
+    Returns:
+        The files.
+    """
+    contents = {
+        'report.md': markdown_report(results, machine, command).encode(),
+        'results.csv': csv_report(results).encode(),
+        'speed.png': speed_plot(results),
+        'cost.png': cost_plot(results),
+    }
+    files = []
+    for name, content in contents.items():
+        if content is not None:
+            write_atomically(content, folder / name)
+            files.append(folder / name)
+    return files
+
+
+def publish(
+    folder: Path, results: Sequence[Row], machine: Mapping[str, Any], command: str, root: Path
+) -> None:
+    """Puts the table of targets into the README and the whole report into ``docs/speed``.
+
+    A report on a process that kept its memory goes to ``docs/speed/kept_memory``, alone.
+
+    Args:
+        folder: With a report.
+        results: Of the report.
+        machine: Of the report.
+        command: That of the report.
+        root: Of the clone.
+
+    Raises:
+        UserError: None of the targets was measured.
+        ValueError: The README has no place for the table.
+    """
+    table = _target_table(results, machine)
+    if not table:
+        raise UserError(f'{folder} has no result of the suite targets to publish')
+    place = root / 'docs' / 'speed'
+    if KEPT_MEMORY.items() <= machine.items():
+        place /= 'kept_memory'
+    else:
+        times = [row for row in results if row['quantity'] == 'time']
+        text = f'{table}\n\n{_machine_text(machine, times)}\nMeasured by `{command}`.\n'
+        if times:
+            text += f'Times are medians of {_rounds_text(times)} rounds.\n'
+        replace_section(root / 'README.md', 'speed', text)
+    for file in write_report(folder, results, machine, command):
+        write_atomically(file.read_bytes(), place / file.name)

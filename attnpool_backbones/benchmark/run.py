@@ -1,0 +1,148 @@
+"""Runs the jobs of a benchmark one after the other, each result on disk as soon as it is there."""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from attnpool_backbones.benchmark.cases import Job
+from attnpool_backbones.benchmark.machine_rates import describe_machine, has_bfloat16_instructions
+from attnpool_backbones.benchmark.memory_peak import measure_memory
+from attnpool_backbones.benchmark.process_memory import KEPT_MEMORY, keep_free_memory
+from attnpool_backbones.benchmark.timing import measure_times
+from attnpool_backbones.command_line import UserError
+from attnpool_backbones.engine.atomic_files import write_atomically
+
+FILE = 'results.json'
+
+
+class ResultFile:
+    """The results of a folder, kept with the machine that they belong to.
+
+    Args:
+        folder: Where ``results.json`` is or will be.
+        machine: Of :func:`describe_machine`.
+
+    Raises:
+        UserError: The file is damaged, or its results are of another machine or setting.
+    """
+
+    def __init__(self, folder: Path, machine: dict[str, Any]):
+        self.path = folder / FILE
+        self.machine = machine
+        self.results: list[dict[str, Any]] = []
+        if not self.path.exists():
+            return
+        try:
+            content = json.loads(self.path.read_text())
+            stored, self.results = content['machine'], content['results']
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f'{self.path} is damaged; remove it or choose another --out') from error
+        for result in self.results:
+            result['size'] = tuple(result['size'])
+        changed = [name for name in {**machine, **stored} if stored.get(name) != machine.get(name)]
+        if changed:
+            found = ', '.join(f'{n} {stored.get(n)!r}, now {machine.get(n)!r}' for n in changed)
+            raise UserError(f'{self.path} was measured otherwise ({found}); choose another --out')
+
+    def has(self, job: Job) -> bool:
+        """Tells whether the results of all of a job's cases are there."""
+        return sum(result['key'] == job.key() for result in self.results) == len(job.cases)
+
+    def put(self, job: Job, rows: Sequence[dict[str, Any]]) -> None:
+        """Stores the results of a job in place of older ones."""
+        key = job.key()
+        named = [dict(row, job=job.name, quantity=job.quantity, key=key) for row in rows]
+        self.results = [result for result in self.results if result['key'] != key] + named
+        content = json.dumps(dict(machine=self.machine, results=self.results), indent=1)
+        write_atomically(content.encode(), self.path)
+
+
+def run_jobs(
+    jobs: Sequence[Job],
+    folder: Path,
+    device: str,
+    tell: Callable[[str], None],
+    repeats: int = 7,
+    warmup: int = 1,
+    seconds: float = 120,
+    time_limit: float | None = None,
+    again: bool = False,
+    keep_memory: bool = False,
+) -> tuple[ResultFile, list[str]]:
+    """Does the jobs that are not done yet.
+
+    Args:
+        jobs: What to do.
+        folder: Where the results are kept.
+        device: ``'cpu'`` or ``'cuda'``.
+        tell: Called with a line about each job.
+        repeats: See :func:`measure_times`.
+        warmup: See :func:`measure_times`.
+        seconds: See :func:`measure_times`.
+        time_limit: Seconds after which no further job begins; one is always done. Default: none.
+        again: Whether to repeat what was measured before.
+        keep_memory: Whether this process keeps the memory that it frees, so that no run waits for
+            fresh pages, as with an allocator that caches.
+
+    Returns:
+        All results of the folder, and messages about what could not be measured; the next call
+        tries it again.
+
+    Raises:
+        UserError: The C library cannot keep memory, or the folder's results are damaged or of
+            another machine or setting.
+    """
+    machine = describe_machine(device)
+    if keep_memory:
+        if not keep_free_memory():
+            raise UserError('--keep-memory needs the C library glibc; this is another')
+        machine |= KEPT_MEMORY
+    kept = ResultFile(folder, machine)
+    waiting = [job for job in jobs if again or not kept.has(job)]
+    if len(waiting) < len(jobs):
+        tell(f'{len(jobs) - len(waiting)} of {len(jobs)} jobs were measured before')
+    failures: list[str] = []
+    began = time.monotonic()
+    for index, job in enumerate(waiting):
+        spent = time.monotonic() - began
+        if index and time_limit is not None and spent > time_limit:
+            tell(f'the time limit is reached; {len(waiting) - index} jobs are left: call again')
+            break
+        if _emulates(job, device):
+            tell(f'{job.name}: left out, for this device has no bfloat16 instructions')
+            continue
+        left = f', about {_duration(spent / index * (len(waiting) - index))} left' if index else ''
+        tell(f'[{index + 1}/{len(waiting)}] {job.quantity} of {job.name}{left}')
+        rows, failed = [], []
+        try:  # what cannot be measured does not end the others
+            if job.quantity == 'time':
+                rows, failed = measure_times(job.cases, device, repeats, warmup, seconds)
+            else:
+                rows = [measure_memory(case, device) for case in job.cases]
+        except UserError as error:
+            failed = [str(error)]
+        for message in failed:
+            tell(f'    {message}')
+        failures += failed
+        if rows:
+            kept.put(job, rows)
+            tell('    ' + '; '.join(_summary(row) for row in rows))
+    return kept, list(dict.fromkeys(failures))
+
+
+def _emulates(job: Job, device: str) -> bool:
+    wanted = any(case.dtype == 'bfloat16' for case in job.cases)
+    return wanted and not has_bfloat16_instructions(device)
+
+
+def _summary(row: dict[str, Any]) -> str:
+    name = f'{row["model"]} {row["form"]}'
+    if 'seconds' in row:
+        return f'{name} {row["seconds"]:.4g} s'
+    return f'{name} {row["peak_bytes"] / 1e9:.2f} GB'
+
+
+def _duration(seconds: float) -> str:
+    return f'{seconds:.0f} s' if seconds < 90 else f'{seconds / 60:.0f} min'

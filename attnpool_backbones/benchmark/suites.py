@@ -1,0 +1,267 @@
+"""What the named benchmarks compare, and what they are to reach."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from attnpool_backbones.benchmark.cases import TASKS, Case, Job
+from attnpool_backbones.benchmark.cost_curves import cost_of, fit_exponent, tokens_of
+from attnpool_backbones.benchmark.models import REFERENCES
+
+CROP = (512, 512)
+DETECTION = (800, 1344)
+CURVE_SIZES = (CROP, (640, 832), DETECTION, (1024, 1536), (1344, 2048))
+"""Height and width, from segmentation's crop to a large detection image."""
+
+SGE, RESNET = 'AttnResNet:sge_resnet50', 'AttnResNet:resnet50'
+SPEEDUPS = {
+    'DeepViT:s': (2.5, 2.5),
+    'DeepViT:16b': (2.5, 2.5),
+    'CoAtNet:0': (2.0, 1.8),
+    'MetaFormer:caformer_s18': (1.6, 1.5),
+    'MetaFormer:poolformer_s24': (1.2, 1.2),
+    'PatchConvNet:s60': (1.0, 1.1),
+}
+"""How many times faster than the plain form a model is to be, forward and in a train step."""
+OVERHEADS = (0.05, 0.15)
+"""What SGE may add to a plain ResNet-50, forward and in a train step."""
+PEAKS = {'forward': 1.5e9, 'train': 6e9}
+"""Bytes that DeepViT-16B and CoAtNet-0 may take at detection's size (training with ``with_cp``)."""
+LARGE_ATTENTION = ('DeepViT:16b', 'CoAtNet:0')
+MEMORY_EXPONENT = 1.1
+BFLOAT16_SPEEDUP = 2.0
+BFLOAT16_MODELS = ('PatchConvNet:s60', 'MetaFormer:poolformer_s24', 'CoAtNet:0')
+FAMILIES = (*SPEEDUPS, SGE)
+"""One model of each family, or two."""
+NANO = ('PatchConvNet:nano', 'CoAtNet:nano', 'MetaFormer:nano', 'DeepViT:nano', 'AttnResNet:nano')
+
+
+def time_job(name: str, cases: Iterable[Case]) -> Job:
+    """Returns a job that measures the times of cases side by side."""
+    case = tuple(cases)
+    return Job(name=f'{name} {case[0].task} {_size(case[0])}', quantity='time', cases=case)
+
+
+def memory_job(case: Case) -> Job:
+    """Returns the job that measures the peak memory of a case."""
+    return Job(name=case.label(), quantity='memory', cases=(case,))
+
+
+def against_plain(case: Case) -> Job:
+    """Returns the job that compares a case with its plain form."""
+    return time_job(case.model, (case, replace(case, form='plain')))
+
+
+def _size(case: Case) -> str:
+    return 'x'.join(map(str, case.size))
+
+
+def _both_tasks(model: str, **fields: Any) -> list[Case]:
+    return [Case(model=model, task=task, **fields) for task in TASKS]
+
+
+def _sge(task: str, size: tuple[int, int] = CROP) -> Job:
+    cases = [Case(model=model, task=task, size=size) for model in (SGE, RESNET)]
+    return time_job(SGE, [*cases, replace(cases[0], form='plain')])
+
+
+def _peak_case(model: str, task: str) -> Case:
+    return Case(model=model, task=task, size=DETECTION, with_cp=task == 'train')
+
+
+def _memory_curve(model: str) -> list[Case]:
+    return [Case(model=model, task='train', size=size, with_cp=True) for size in CURVE_SIZES[:3]]
+
+
+def _targets() -> list[Job]:
+    peaks = [_peak_case(model, task) for model in LARGE_ATTENTION for task in TASKS]
+    curves = [case for model in FAMILIES for case in _memory_curve(model)]
+    # Forward passes first: where a train step's activations were freed, the plain forms find room
+    # for maps that would be fresh memory, and page faults, in a process that only infers.
+    times = []
+    for task in TASKS:
+        times += [against_plain(Case(model=model, task=task)) for model in SPEEDUPS]
+        times.append(_sge(task))
+    return [*times, *(memory_job(case) for case in dict.fromkeys([*peaks, *curves]))]
+
+
+def _references() -> list[Job]:
+    return [
+        time_job(
+            'all families',
+            [Case(model=m, task=task, size=size, with_cp=False)
+             for m in (*FAMILIES, RESNET, *REFERENCES)],
+        )
+        for size in (CROP, DETECTION)
+        for task in TASKS
+        if (size, task) != (DETECTION, 'train')  # the graphs of ten models at a time
+    ]  # fmt: skip
+
+
+def _curves() -> list[Job]:
+    cases = [Case(model=model, size=size) for size in CURVE_SIZES for model in FAMILIES]
+    trained = [replace(case, task='train', with_cp=True) for case in cases]
+    return [
+        *(time_job(f'{case.model} alone', [case]) for case in cases),
+        *(memory_job(case) for case in cases),
+        *(memory_job(case) for case in trained if case.size in CURVE_SIZES[:3]),
+    ]
+
+
+def _layouts() -> list[Job]:
+    return [
+        time_job(f'{case.model} layouts', (case, replace(case, layout='channels_last')))
+        for model in (*FAMILIES, RESNET)
+        for case in _both_tasks(model)
+    ]
+
+
+def _dtypes() -> list[Job]:
+    # The machine's matrix rate is that of the first case's type.
+    return [
+        time_job(f'{model} dtypes', (replace(case, dtype='bfloat16'), case))
+        for model in FAMILIES
+        for case in [Case(model=model)]
+    ]
+
+
+def _compiled() -> list[Job]:
+    return [
+        time_job(f'{case.model} compiled', (case, replace(case, compiled=True)))
+        for model in FAMILIES
+        for case in _both_tasks(model)
+    ]
+
+
+def _nano() -> list[Job]:
+    cases = [case for model in NANO for case in _both_tasks(model, size=(64, 64))]
+    sizes = [(64, 64), (64, 96), (96, 128)]
+    return [
+        *(against_plain(case) for case in cases),
+        *(time_job(f'{NANO[0]} alone', [Case(model=NANO[0], size=size)]) for size in sizes),
+        memory_job(Case(model=NANO[0], size=(64, 64))),
+    ]
+
+
+SUITES = {
+    'targets': _targets,
+    'references': _references,
+    'curves': _curves,
+    'layouts': _layouts,
+    'dtypes': _dtypes,
+    'compiled': _compiled,
+    'nano': _nano,
+}
+"""Name -> jobs. ``targets``: each family against its plain form, memory at detection's size;
+``references``: all families beside ResNet-50 and Swin-T; ``curves``: cost over resolution;
+``layouts``, ``dtypes`` (bfloat16), ``compiled`` (torch.compile): what these options give; ``nano``:
+a minute's check that everything runs."""
+
+
+def suite_jobs(name: str) -> list[Job]:
+    """Returns the jobs of a suite, or of all but ``nano`` for ``'all'``."""
+    names = [n for n in SUITES if n != 'nano'] if name == 'all' else [name]
+    jobs = [job for n in names for job in SUITES[n]()]
+    return list({job.key(): job for job in jobs}.values())
+
+
+# ------------------------------------------------------------------ targets
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A figure that is to be reached."""
+
+    text: str
+    kind: str
+    """``'speedup'``: how many times faster the first case is than the second; ``'overhead'``: how
+    much longer it takes; ``'peak'``: bytes; ``'exponent'``: of memory in tokens."""
+    quantity: str
+    cases: tuple[Case, ...]
+    bound: float
+
+    def is_met(self, value: float) -> bool:
+        """Tells whether a measured value is good enough."""
+        return value >= self.bound if self.kind == 'speedup' else value <= self.bound
+
+
+def targets() -> list[Target]:
+    """Returns everything that is to be reached."""
+    found = []
+    for model, bounds in SPEEDUPS.items():
+        for case, bound in zip(_both_tasks(model), bounds, strict=True):
+            found.append(
+                Target(
+                    text=f'{model} {case.task}, plain / ours',
+                    kind='speedup',
+                    quantity='time',
+                    cases=(case, replace(case, form='plain')),
+                    bound=bound,
+                )
+            )
+    for task, bound in zip(TASKS, OVERHEADS, strict=True):
+        cases = tuple(Case(model=model, task=task) for model in (SGE, RESNET))
+        text = f'SGE on ResNet-50 {task}, added'
+        found.append(Target(text=text, kind='overhead', quantity='time', cases=cases, bound=bound))
+    for model in LARGE_ATTENTION:
+        for task, bound in PEAKS.items():
+            case = _peak_case(model, task)
+            text = f'{model} {task}{" with_cp" * case.with_cp} {_size(case)}, peak'
+            found.append(
+                Target(text=text, kind='peak', quantity='memory', cases=(case,), bound=bound)
+            )
+    for model in FAMILIES:
+        found.append(
+            Target(
+                text=f'{model} train with_cp, exponent of memory in tokens',
+                kind='exponent',
+                quantity='memory',
+                cases=tuple(_memory_curve(model)),
+                bound=MEMORY_EXPONENT,
+            )
+        )
+    for model in BFLOAT16_MODELS:
+        case = Case(model=model)
+        found.append(
+            Target(
+                text=f'{model} forward, float32 / bfloat16',
+                kind='speedup',
+                quantity='time',
+                cases=(replace(case, dtype='bfloat16'), case),
+                bound=BFLOAT16_SPEEDUP,
+            )
+        )
+    return found
+
+
+def measured_value(target: Target, results: Sequence[Mapping[str, Any]]) -> float | None:
+    """Returns what a benchmark measured for a target, None if it did not.
+
+    Times are compared only if one job measured them side by side.
+
+    Args:
+        target: What is asked for.
+        results: Of a benchmark, each with the ``key`` of its job.
+    """
+    jobs: dict[str, list[Mapping[str, Any]]] = {}
+    for result in results:
+        if result['quantity'] == target.quantity:
+            job = result['key'] if target.quantity == 'time' else ''
+            jobs.setdefault(job, []).append(result)
+    for rows in jobs.values():
+        found = [_find(rows, case) for case in target.cases]
+        if None in found:
+            continue
+        if target.kind == 'peak':
+            return found[0]['peak_bytes']
+        if target.kind == 'exponent':
+            return fit_exponent([tokens_of(r) for r in found], [cost_of(r) for r in found])
+        first, second = (row['seconds'] for row in found)
+        return second / first if target.kind == 'speedup' else first / second - 1
+    return None
+
+
+def _find(rows: Sequence[Mapping[str, Any]], case: Case) -> Mapping[str, Any] | None:
+    fields = asdict(case)
+    matches = (row for row in rows if all(row[name] == fields[name] for name in fields))
+    return next(matches, None)

@@ -1,0 +1,123 @@
+"""Times of several cases, interleaved in one process."""
+
+import gc
+import statistics
+import textwrap
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from attnpool_backbones.benchmark.cases import Case
+from attnpool_backbones.benchmark.machine_rates import MachineRates
+from attnpool_backbones.benchmark.models import Workload
+from attnpool_backbones.benchmark.operation_counts import count_operations
+from attnpool_backbones.benchmark.process_memory import fresh_bytes, return_free_memory
+from attnpool_backbones.command_line import UserError
+
+MIN_ROUNDS = 2
+MESSAGE = 300  # characters; torch.compile's errors are pages long
+
+
+def measure_times(
+    cases: Sequence[Case],
+    device: str,
+    repeats: int = 7,
+    warmup: int = 1,
+    seconds: float = 120,
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Measures cases in turns, so that a slower moment of the machine meets all of them.
+
+    A round runs each case once (every other round in reverse order), one matrix product and one
+    copy. Gradients are cleared outside the measured time. A case that cannot be built or run at all
+    is left out.
+
+    Args:
+        cases: What to measure.
+        device: ``'cpu'`` or ``'cuda'``.
+        repeats: Rounds.
+        warmup: Rounds before these, not counted; each case has run once by then.
+        seconds: No round but the second begins later than so long after the first did.
+
+    Returns:
+        For each case that runs its fields, ``seconds`` (median), ``spread`` (interquartile range
+        over median), ``rounds``, ``fresh`` (median of the bytes of memory that the process had to
+        ask for), ``macs`` (of a forward pass), ``traffic`` (bytes), and the
+        machine's ``matrix_rate`` (FLOP/s) and ``copy_rate`` (bytes/s) in the same rounds; and a
+        message about each that does not.
+
+    Raises:
+        UserError: A case failed after its first run, e.g. for want of memory beside the others.
+    """
+    return_free_memory()  # of the job before
+    workloads, failures = [], []
+    for case in cases:
+        try:
+            with _named_failure(case):
+                workload = Workload(case, device)
+                workload.run()
+            workloads.append(workload)
+        except UserError as error:
+            failures.append(str(error))
+    if not workloads:
+        return [], failures
+    counts = count_operations([workload.case for workload in workloads], device)
+    rates = MachineRates(device, getattr(torch, cases[0].dtype))
+    for workload in workloads * warmup:
+        with _named_failure(workload.case):
+            workload.clear()
+            workload.run()
+    rates.matrix_rate(), rates.copy_rate()
+
+    times: list[list[float]] = [[] for _ in workloads]
+    fresh: list[list[int]] = [[] for _ in workloads]
+    matrix, copy = [], []
+    began = time.perf_counter()
+    gc.collect()
+    gc.disable()  # a collection would fall into one case's time
+    try:
+        for index in range(repeats):
+            if index >= MIN_ROUNDS and time.perf_counter() - began > seconds:
+                break
+            order = range(len(workloads))
+            for i in reversed(order) if index % 2 else order:
+                with _named_failure(workloads[i].case):
+                    workloads[i].clear()
+                    had, started = fresh_bytes(), time.perf_counter()
+                    workloads[i].run()
+                    times[i].append(time.perf_counter() - started)
+                    fresh[i].append(fresh_bytes() - had)
+            matrix.append(rates.matrix_rate())
+            copy.append(rates.copy_rate())
+            gc.collect()
+    finally:
+        gc.enable()
+    shared = dict(matrix_rate=statistics.median(matrix), copy_rate=statistics.median(copy))
+    rows = [
+        dict(asdict(workload.case), seconds=statistics.median(values), spread=_spread(values),
+             rounds=len(values), fresh=statistics.median(pages), **count, **shared)
+        for workload, values, pages, count in zip(workloads, times, fresh, counts, strict=True)
+    ]  # fmt: skip
+    return rows, failures
+
+
+@contextmanager
+def _named_failure(case: Case) -> Iterator[None]:
+    """Makes a message of whatever a network raises, at a size that it cannot take, say."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        reason = textwrap.shorten(f'{type(error).__name__}: {error}', MESSAGE, placeholder=' ...')
+        raise UserError(f'the time of {case.label()} cannot be measured: {reason}') from error
+
+
+def _spread(values: Sequence[float]) -> float:
+    if len(values) < 2:
+        return 0.0
+    low, middle, high = statistics.quantiles(values, n=4, method='inclusive')
+    return (high - low) / middle

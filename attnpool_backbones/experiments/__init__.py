@@ -1,0 +1,1 @@
+"""Experiments on the digit scenes: the quickstart and the comparison of all families."""

@@ -1,0 +1,1 @@
+"""What makes a Runner: options, preflight, devices, resuming, testing."""

@@ -1,0 +1,241 @@
+"""Tables of all configs, rendered from the metafiles into the READMEs."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from attnpool_backbones.command_line import UserError
+from attnpool_backbones.engine.atomic_files import write_atomically
+from attnpool_backbones.zoo.config_sizes import Size, measure_size
+from attnpool_backbones.zoo.generated_section import replace_section
+from attnpool_backbones.zoo.metafiles import (
+    DATASETS,
+    FAMILIES,
+    FILE_NAME,
+    complete_metafile,
+    dump_metafile,
+    name_of,
+    read_metafile,
+)
+from attnpool_backbones.zoo.model_matrix import COMBINATIONS, Combination
+
+#: Name of the section in each README.
+SECTION = 'configs'
+HEADS = {
+    'retinanet': 'RetinaNet',
+    'faster-rcnn': 'Faster R-CNN',
+    'mask-rcnn': 'Mask R-CNN',
+    'cascade-rcnn': 'Cascade R-CNN',
+    'cascade-mask-rcnn': 'Cascade Mask R-CNN',
+    'upernet': 'UperNet',
+    'semantic-fpn': 'Semantic FPN',
+}
+#: Metric -> its name in a table. Those of other sizes or scales stand beside them.
+HEADLINES = {'bbox_mAP': 'box', 'segm_mAP': 'mask', 'mIoU': 'mIoU'}
+BESIDE = {'mIoU_ms': 'multi-scale'}
+#: Shown where no headline is published.
+DETAILS = {'bbox_mAP_s': 'small', 'bbox_mAP_m': 'medium', 'bbox_mAP_l': 'large'}
+#: Data set -> title of its table.
+TITLES = {
+    'COCO': 'COCO: box and mask AP',
+    'ADE20K': 'ADE20K: mIoU',
+    'Digit scenes': 'Digit scenes: box and mask AP, mIoU',
+}
+LEGEND = (
+    'AP and mIoU in percent. *Published*: numbers of others, with their source; *(unverified)*: '
+    'the source has not been checked. *Measured*: ours, `-` until there is a measurement. '
+    'Parameters are those of the whole model; MACs those of testing one image without auxiliary '
+    'heads, with as many boxes and masks in the second stage as the test settings allow: 1000 '
+    'boxes (2x and 20e: 2000) and 100 masks on COCO.\n'
+)
+CHOICE = (
+    'Of each family and head: the best published config, or a small one where nothing is '
+    'published. MACs at 800x1280 (COCO) or 512x2048 (ADE20K).\n'
+)
+_COLUMNS = ('config', 'parameters', 'MACs', 'published', 'source', 'measured', 'images/s', 'memory',
+            'machine')  # fmt: skip
+_NUMBERS = ('parameters', 'MACs', 'images/s', 'memory')
+
+
+@dataclass(frozen=True)
+class Row:
+    """A model of a metafile with its row of the matrix."""
+
+    combination: Combination
+    model: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Output:
+    """What one file should have in it."""
+
+    path: Path
+    content: str
+    section: str | None = None
+    """Of a Markdown file; None: the content is the whole file."""
+
+    def is_current(self) -> bool:
+        """Tells whether the file has the content already."""
+        if not self.path.is_file():
+            return False
+        text = self.path.read_text(encoding='utf-8')
+        if self.section is None:
+            return text == self.content
+        return f'<!-- {self.section} -->\n{self.content}<!-- /{self.section} -->' in text
+
+    def write(self) -> None:
+        """Puts the content into the file.
+
+        Raises:
+            UserError: The file has no place for it.
+        """
+        if self.section is None:
+            write_atomically(self.content.encode(), self.path)
+            return
+        try:
+            replace_section(self.path, self.section, self.content)
+        except (OSError, ValueError) as error:
+            raise UserError(f'no place for a table: {error}') from error
+
+
+def make_outputs(
+    root: Path, again: bool = False, tell: Callable[[str], None] = lambda line: None
+) -> list[Output]:
+    """Renders all metafiles and tables.
+
+    Args:
+        root: Of the clone.
+        again: Whether the models that have a size are counted, too.
+        tell: Called with the name of each config that is counted.
+
+    Returns:
+        The files as they should be, metafiles first, for counting takes long.
+
+    Raises:
+        UserError: A metafile that cannot be completed.
+    """
+
+    def measure(combination: Combination) -> Size:
+        tell(f'counting configs/{combination.config}')
+        return measure_size(root / 'configs' / combination.config)
+
+    files, tables, rows = [], [], []
+    for family in FAMILIES:
+        folder = root / 'configs' / family
+        content = complete_metafile(family, read_metafile(folder / FILE_NAME), measure, again)
+        models = {model['Name']: model for model in content['Models']}
+        own = [Row(c, models[name_of(c)]) for c in COMBINATIONS if c.family == family]
+        files.append(Output(folder / FILE_NAME, dump_metafile(content)))
+        tables.append(Output(folder / 'README.md', family_tables(own), SECTION))
+        rows += own
+    return [*files, *tables, Output(root / 'README.md', main_table(rows), SECTION)]
+
+
+def family_tables(rows: Sequence[Row]) -> str:
+    """Returns one table for each data set, in Markdown."""
+    parts = [LEGEND]
+    for dataset in DATASETS.values():
+        chosen = [row for row in rows if _metadata(row)['Training Data'] == dataset]
+        sizes = {_metadata(row)['MACs Input'] for row in chosen}
+        lines = [_cells(row, link=Path(row.combination.config).name) for row in chosen]
+        parts.append(
+            f'### {TITLES[dataset]}\n\nMACs of one {" or ".join(sorted(sizes))} image.\n\n'
+            + _table(_COLUMNS, lines)
+        )
+    return '\n'.join(parts)
+
+
+def main_table(rows: Sequence[Row]) -> str:
+    """Returns the table of the best published config of each family and head, in Markdown.
+
+    Where nothing is published it is the first one of the matrix, a small one.
+    """
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        if row.combination.recipe.data != 'digit-scenes':
+            groups.setdefault((row.combination.family, row.combination.head), []).append(row)
+    lines = []
+    for (family, _), members in groups.items():
+        best = max(members, key=_rank)  # the first of equals
+        cells = _cells(best, link=f'configs/{best.combination.config}')
+        lines.append([f'[{family}](configs/{family}/README.md)', *cells])
+    return '\n'.join([_table(('family', *_COLUMNS), lines), LEGEND, CHOICE])
+
+
+def title(row: Row) -> str:
+    """Returns what people call a config, e.g. ``'PoolFormer-S24 RetinaNet 1x'``."""
+    combination = row.combination
+    collection = row.model['In Collection']
+    rest = combination.backbone[len(collection) :].strip('-').split('-')
+    size = [part.upper() if re.fullmatch(r'[a-z]\d*', part) else part for part in rest]
+    words = ['-'.join([collection, *size]), HEADS[combination.head], combination.recipe.label]
+    return ' '.join(filter(None, words))
+
+
+def _metadata(row: Row) -> dict[str, Any]:
+    return row.model['Metadata']
+
+
+def _rank(row: Row) -> tuple[bool, float]:
+    """Orders configs by their first published headline; verified ones come before others."""
+    for metric in HEADLINES:
+        entry = _first_entry(row.model, metric)
+        if entry:
+            return entry['Status'] == 'published', entry['Metrics'][metric]
+    return False, 0.0
+
+
+def _cells(row: Row, link: str) -> list[str]:
+    metadata, measurement = _metadata(row), row.model.get('Measurement', {})
+    published, sources = _published(row.model)
+    speed, memory = (measurement.get(key) for key in ('Images per second', 'Memory (MiB)'))
+    return [
+        f'[{title(row)}]({link})',
+        f'{metadata["Parameters"] / 1e6:.1f} M',
+        f'{metadata["MACs"] / 1e9:.{0 if metadata["MACs"] > 1e10 else 2}f} G',
+        published,
+        sources,
+        _measured(row.model),
+        '-' if speed is None else f'{speed:.1f}',
+        '-' if memory is None else f'{memory:.0f} MiB',
+        measurement.get('Machine', '-'),
+    ]
+
+
+def _first_entry(model: dict[str, Any], metric: str) -> dict[str, Any] | None:
+    """Returns the first published entry with a metric, or else the first unverified one."""
+    entries = [entry for entry in model.get('Published', []) if metric in entry['Metrics']]
+    return min(entries, key=lambda entry: entry['Status'] != 'published', default=None)
+
+
+def _published(model: dict[str, Any]) -> tuple[str, str]:
+    """Returns the cells of the published numbers and of their sources."""
+    shown = HEADLINES if any(_first_entry(model, m) for m in HEADLINES) else DETAILS
+    texts, sources = [], []
+    for metric, name in shown.items():
+        entry = _first_entry(model, metric)
+        if entry is None:
+            continue
+        doubt = '' if entry['Status'] == 'published' else ' (unverified)'
+        values = entry['Metrics']
+        texts.append(f'{name} {values[metric]}{doubt}')
+        if metric == 'mIoU':
+            texts += [f'{n} {values[m]}{doubt}' for m, n in BESIDE.items() if m in values]
+        sources.append(entry['Source'].removeprefix('unverified: '))
+    return ', '.join(texts) or '-', '; '.join(dict.fromkeys(sources)) or '-'
+
+
+def _measured(model: dict[str, Any]) -> str:
+    metrics: dict[str, float] = {}
+    for result in model['Results']:
+        metrics |= result['Metrics']
+    names = {**HEADLINES, **BESIDE}
+    return ', '.join(f'{n} {metrics[m]}' for m, n in names.items() if m in metrics) or '-'
+
+
+def _table(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    rule = '|'.join('---:' if column in _NUMBERS else '---' for column in columns)
+    rows = ['| ' + ' | '.join(cells) + ' |' for cells in (columns, *lines)]
+    return '\n'.join([rows[0], f'|{rule}|', *rows[1:]]) + '\n'

@@ -1,0 +1,44 @@
+"""What a benchmark writes and publishes."""
+
+from dataclasses import asdict
+
+import pytest
+
+from attnpool_backbones.benchmark.cases import Case
+from attnpool_backbones.benchmark.process_memory import KEPT_MEMORY
+from attnpool_backbones.benchmark.report import publish
+from attnpool_backbones.benchmark.suites import against_plain
+from attnpool_backbones.command_line import UserError
+
+MACHINE = dict(device='cpu', processor='a processor', bfloat16_instructions=False)
+JOB = against_plain(Case(model='CoAtNet:0'))
+RESULTS = [
+    dict(asdict(case), seconds=seconds, spread=0.1, rounds=3, fresh=0, macs=10, traffic=10,
+         matrix_rate=1e9, copy_rate=1e9, job=JOB.name, quantity='time', key=JOB.key())
+    for case, seconds in zip(JOB.cases, (1.0, 2.5), strict=True)
+]  # fmt: skip
+
+
+def test_publish(tmp_path):
+    readme = tmp_path / 'README.md'
+    readme.write_text('a\n<!-- speed -->\nold\n<!-- /speed -->\nb\n')
+    publish(tmp_path / 'work', RESULTS, MACHINE, 'the command', tmp_path)
+    text = readme.read_text()
+    assert '| CoAtNet:0 forward, plain / ours | at least 2.00x | 2.50x | yes |' in text
+    assert '| CoAtNet:0 train, plain / ours | at least 1.80x | - | not measured |' in text
+    assert 'a processor' in text and 'Measured by `the command`.' in text and 'old' not in text
+    assert 'Times are medians of 3 rounds.' in text
+    published = {file.name for file in (tmp_path / 'docs/speed').iterdir()}
+    assert published == {'report.md', 'results.csv', 'speed.png'}
+
+
+def test_publish_what_a_process_that_kept_its_memory_measured(tmp_path):
+    machine = MACHINE | KEPT_MEMORY
+    publish(tmp_path / 'work', RESULTS, machine, 'the command', tmp_path)  # there is no README
+    report = (tmp_path / 'docs/speed/kept_memory/report.md').read_text()
+    assert 'free memory kept' in report and '2.50x' in report
+
+
+def test_nothing_to_publish(tmp_path):
+    with pytest.raises(UserError, match='no result of the suite targets'):
+        publish(tmp_path, [], MACHINE, 'the command', tmp_path)

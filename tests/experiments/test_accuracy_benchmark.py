@@ -1,0 +1,124 @@
+"""The benchmark of the nano sizes; the training itself is tested in tests/tools."""
+
+import csv
+import io
+import json
+
+import pytest
+import torch
+
+from attnpool_backbones.command_line import UserError
+from attnpool_backbones.engine.atomic_files import write_atomically
+from attnpool_backbones.experiments import accuracy_benchmark
+from attnpool_backbones.experiments.accuracy_benchmark import (
+    COLUMNS,
+    DETECTION,
+    ENTRIES,
+    SEGMENTATION,
+    comma_separated,
+    markdown,
+    picture,
+    publish,
+    run,
+    train_one,
+)
+from attnpool_backbones.experiments.digit_training import Result
+from attnpool_backbones.launching.latest_checkpoint import RESUME_KEYS
+from attnpool_backbones.zoo.metafiles import read_metafile
+from attnpool_backbones.zoo.tables import make_outputs
+
+ROWS = [
+    {key: 1.25 + i for key, _ in COLUMNS.values()} | dict(backbone=f'net{i}', machine='a machine')
+    for i in range(2)
+]
+
+
+def test_every_family_and_the_baselines_take_part(repo_root):
+    families = {path.split('/')[0] for heads in ENTRIES.values() for path in heads.values()}
+    folders = {p.name for p in (repo_root / 'configs').iterdir() if p.is_dir()} - {'_base_'}
+    assert families == folders
+    for heads in ENTRIES.values():
+        assert set(heads) == {'mask-rcnn', 'upernet'}
+        for path in heads.values():
+            assert (repo_root / 'configs' / path).is_file()
+
+
+def test_tables_and_picture():
+    lines = markdown(ROWS).splitlines()
+    assert lines[2].startswith('| net0 | 1.2 | 1.2 |')
+    assert lines[-1] == 'Machine: a machine.'
+    assert {line.count('|') for line in lines[:4]} == {len(COLUMNS) + 1}
+    read = list(csv.DictReader(io.StringIO(comma_separated(ROWS))))
+    assert [row['backbone'] for row in read] == ['net0', 'net1']
+    assert read[1]['mIoU'] == '2.25'
+    assert picture(ROWS).startswith(b'\x89PNG')
+
+
+def test_a_row_has_the_memory_of_the_training_even_if_another_process_did_it(tmp_path, monkeypatch):
+    def result(labels, memory, minutes):
+        numbers = dict(parameters=10**6, macs=10**9, minutes=minutes, memory=memory)
+        return Result('name', 'model', dict.fromkeys(labels, 50.0), **numbers, command='command')
+
+    # What an interrupted benchmark finds: far more memory than this process has ever had.
+    found = {
+        'detection': result(DETECTION.values(), 1e6, 2.0),
+        'segmentation': result(SEGMENTATION.values(), 10.0, 1.0),
+    }
+    starts = []
+
+    def trained(name, config, labels, folder, start, tell):
+        starts.append(start)
+        write_atomically(b'elsewhere/epoch_3.pth', folder / 'last_checkpoint')
+        torch.save(dict.fromkeys(RESUME_KEYS), folder / 'epoch_3.pth')
+        return found[folder.name], None
+
+    monkeypatch.setattr(accuracy_benchmark, 'pretrain_backbone', lambda *_: None)
+    monkeypatch.setattr(accuracy_benchmark, 'train_and_evaluate', trained)
+    train_one('coatnet-nano', tmp_path, print)
+    row = json.loads((tmp_path / 'coatnet-nano' / 'row.json').read_text())
+    assert (row['memory'], row['minutes'], row['bbox mAP'], row['mIoU']) == (1e6, 3.0, 50.0, 50.0)
+    folder = tmp_path / 'coatnet-nano'
+    assert starts == [
+        str(folder / 'pretraining/backbone.pth'),
+        str(folder / 'detection/epoch_3.pth'),  # wherever the folder was when it was trained
+    ]
+
+
+def test_an_unknown_name_is_answered_with_the_right_ones(tmp_path):
+    with pytest.raises(UserError, match='resnet-huge.*coatnet-nano'):
+        run(tmp_path, ['resnet-huge'], print)
+
+
+def test_publish(tmp_path, repo_root):
+    work_dir, clone = tmp_path / 'work', tmp_path / 'clone'
+    row = {key: 12.3 for key, _ in COLUMNS.values()} | dict(
+        backbone='coatnet-nano', machine='a machine'
+    )
+    write_atomically(json.dumps(row).encode(), work_dir / 'coatnet-nano' / 'row.json')
+    (work_dir / 'speeds.json').write_text('{"coatnet-nano": 12.3}')
+    (work_dir / 'results.md').write_text(markdown([row]))
+    (work_dir / 'results.csv').write_text(comma_separated([row]))
+    (work_dir / 'results.png').write_bytes(picture([row]))
+    for pattern in ('README.md', 'configs/*/README.md', 'configs/*/metafile.yml'):
+        for path in repo_root.glob(pattern):
+            write_atomically(path.read_bytes(), clone / path.relative_to(repo_root))
+
+    publish(work_dir, clone)
+
+    readme = (clone / 'README.md').read_text()
+    assert f'<!-- benchmark -->\n{markdown([row])}<!-- /benchmark -->\n' in readme
+    assert (clone / 'docs/benchmark/results.csv').read_text() == comma_separated([row])
+    models = {m['Name']: m for m in read_metafile(clone / 'configs/coatnet/metafile.yml')['Models']}
+    detector = models['mask-rcnn_coatnet-nano_slim-fpn_digit-scenes']
+    assert [result['Metrics'] for result in detector['Results']] == [
+        dict(bbox_mAP=12.3, bbox_mAP_s=12.3, bbox_mAP_m=12.3), dict(segm_mAP=12.3)
+    ]  # fmt: skip
+    assert detector['Measurement'] == {
+        'Command': 'python tools/analysis_tools/accuracy_benchmark.py --only coatnet-nano',
+        'Machine': 'a machine', 'Images per second': 12.3, 'Memory (MiB)': 12,
+    }  # fmt: skip
+    segmentor = models['upernet_coatnet-nano_slim_digit-scenes']
+    assert segmentor['Results'][0]['Metrics'] == dict(mIoU=12.3)
+    table = (clone / 'configs/coatnet/README.md').read_text()
+    assert 'box 12.3, mask 12.3' in table and '| 12.3 | 12 MiB | a machine |' in table
+    assert all(output.is_current() for output in make_outputs(clone))

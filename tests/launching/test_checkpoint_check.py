@@ -1,0 +1,73 @@
+"""A run starts only with a checkpoint of its own model."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.model import BaseTTAModel
+from torch import nn
+
+from attnpool_backbones.checkpoints.loading import CheckpointMismatch
+from attnpool_backbones.checkpoints.reading import CheckpointError
+from attnpool_backbones.launching.checkpoint_check import require_own_weights, stored_shapes
+
+
+def detector(width: int = 4, trunk: str = 'blocks') -> nn.Module:
+    """A backbone of four parameters and a head of eight."""
+    blocks = nn.ModuleDict({trunk: nn.ModuleList(nn.Linear(3, width) for _ in range(2))})
+    head = nn.ModuleList(nn.Linear(2, 2) for _ in range(4))
+    return nn.ModuleDict(dict(backbone=blocks, head=head))
+
+
+class Augmented(BaseTTAModel):
+    def __init__(self, module: nn.Module) -> None:
+        nn.Module.__init__(self)
+        self.module = module
+
+    def merge_preds(self, data_samples_list: list) -> list:
+        return data_samples_list
+
+
+# what the file holds, what the message says
+FOREIGN = {
+    'one_key': (dict(weight=torch.zeros(2)), ['only 0 of the 12', 'weight', 'backbone.blocks.0']),
+    # two thirds of the parameters are those of the head
+    'other_backbone': (
+        detector(trunk='stages').state_dict(),
+        ['only 0 of the 4', 'backbone.stages.0.weight', 'backbone.blocks.0.weight'],
+    ),
+    'other_width': (
+        detector(5).state_dict(),
+        ['only 0 of the 4', 'backbone.blocks.0.weight (5x3 there, 4x3 here)'],
+    ),
+}
+
+
+@pytest.mark.parametrize('name', FOREIGN)
+def test_refuses_weights_of_another_model(name: str, tmp_path: Path) -> None:
+    weights, parts = FOREIGN[name]
+    file = str(tmp_path / 'other.pth')
+    torch.save(dict(state_dict=weights), file)
+    with pytest.raises(CheckpointMismatch) as caught:
+        require_own_weights(detector(), stored_shapes(file), file)
+    assert all(part in str(caught.value) for part in [file, *parts])
+
+
+@pytest.mark.parametrize('prefix', ['', 'module.'])
+@pytest.mark.parametrize('whole', [True, False])
+def test_takes_own_weights(prefix: str, whole: bool, tmp_path: Path) -> None:
+    weights = {prefix + name: value for name, value in detector().state_dict().items()}
+    # another number of classes
+    weights[f'{prefix}head.0.bias'] = torch.zeros(7)
+    file = str(tmp_path / 'own.pth')
+    torch.save(dict(state_dict=weights) if whole else weights, file)
+    model = detector()
+    require_own_weights(model, stored_shapes(file), file)
+    require_own_weights(Augmented(model), stored_shapes(file), file)
+
+
+def test_addresses_and_safetensors() -> None:
+    assert stored_shapes('https://example.org/a.pth') is None
+    require_own_weights(detector(), None, 'https://example.org/a.pth')
+    with pytest.raises(CheckpointError, match='init_cfg.checkpoint'):
+        stored_shapes('a.safetensors')

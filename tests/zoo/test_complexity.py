@@ -1,0 +1,20 @@
+"""Counting of parameters and multiply-accumulates."""
+
+import torch
+from torch import nn
+
+from attnpool_backbones.layers.attention_pooling import AttentionPooling
+from attnpool_backbones.zoo.complexity import count_macs, count_parameters
+
+
+def test_convolution_and_linear():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, groups=1), nn.Flatten(), nn.Linear(128, 5))
+    assert count_parameters(model) == 3 * 8 * 9 + 8 + 128 * 5 + 5
+    assert count_macs(lambda: model(torch.zeros(2, 3, 4, 4))) == 2 * (16 * 3 * 8 * 9 + 128 * 5)
+
+
+def test_fused_attention_counts():
+    pool = AttentionPooling(8, num_tokens=2)
+    linear = 2 * 8 * 8 * 2 + 6 * 8 * 8 * 2 + 2 * (2 * 8 * 24)  # q, proj; k, v; mlp
+    attention = 2 * (2 * 6 * 8)
+    assert count_macs(lambda: pool(torch.zeros(1, 8, 2, 3))) == linear + attention

@@ -1,0 +1,149 @@
+"""Tables of all configs: up to date, with the sizes of the models, and readable."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from attnpool_backbones.command_line import UserError
+from attnpool_backbones.zoo import tables as zoo_tables
+from attnpool_backbones.zoo.config_sizes import measure_size
+from attnpool_backbones.zoo.metafiles import FAMILIES, FILE_NAME, name_of, read_metafile
+from attnpool_backbones.zoo.model_matrix import COMBINATIONS
+from attnpool_backbones.zoo.tables import Output, Row, family_tables, main_table, title
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / 'README.md', *(ROOT / 'configs' / family / 'README.md' for family in FAMILIES)]
+LINK = re.compile(r'\]\(([^)#\s]+)(?:#[^)\s]*)?\)')
+#: Counted in every run of the tests: a detector and a segmentor; the others take minutes.
+COUNTED = (
+    'poolformer/retinanet_poolformer-s24_fpn_1x_coco.py',
+    'attn_resnet/cascade-mask-rcnn_sge-resnet50_fpn_20e_coco.py',
+    'coatnet/upernet_coatnet-nano_slim_digit-scenes.py',
+)
+
+
+def stored(combination) -> dict:
+    models = read_metafile(ROOT / 'configs' / combination.family / FILE_NAME)['Models']
+    return next(model for model in models if model['Name'] == name_of(combination))
+
+
+def row_of(config: str, **facts) -> Row:
+    combination = next(c for c in COMBINATIONS if c.config == config)
+    return Row(combination, {**stored(combination), **facts})
+
+
+def test_nothing_is_stale(monkeypatch):
+    monkeypatch.setattr(zoo_tables, 'measure_size', lambda config: pytest.fail(f'{config} is new'))
+    stale = [str(o.path) for o in zoo_tables.make_outputs(ROOT) if not o.is_current()]
+    assert not stale, 'call python tools/analysis_tools/make_tables.py'
+
+
+@pytest.mark.parametrize(
+    'combination',
+    [
+        pytest.param(c, marks=() if c.config in COUNTED else pytest.mark.slow, id=c.config[:-3])
+        for c in COMBINATIONS
+    ],
+)
+def test_sizes_are_those_of_the_models(combination):
+    metadata = stored(combination)['Metadata']
+    size = measure_size(ROOT / 'configs' / combination.config)
+    assert (size.parameters, size.macs) == (metadata['Parameters'], metadata['MACs'])
+    assert f'{size.height}x{size.width}' == metadata['MACs Input']
+
+
+def test_a_name_without_data_set_is_refused(tmp_path):
+    with pytest.raises(ValueError, match='mask-rcnn_x.py does not end with one of coco, ade20k'):
+        measure_size(tmp_path / 'mask-rcnn_x.py')
+
+
+@pytest.mark.parametrize(
+    ('config', 'name'),
+    [
+        ('poolformer/retinanet_poolformer-s24_fpn_1x_coco.py', 'PoolFormer-S24 RetinaNet 1x'),
+        (
+            'attn_resnet/cascade-rcnn_sge-resnet101_fpn_20e_coco.py',
+            'SGE-ResNet-101 Cascade R-CNN 20e',
+        ),
+        ('deepvit/upernet_deepvit-s_8xb2-160k_ade20k-512x512.py', 'DeepViT-S UperNet 160k'),
+        (
+            'coatnet/mask-rcnn_coatnet-rmlp-2-rw_fpn_ms-3x_coco.py',
+            'CoAtNet-rmlp-2-rw Mask R-CNN ms-3x',
+        ),
+        ('baselines/mask-rcnn_swin-nano_slim-fpn_digit-scenes.py', 'Swin-nano Mask R-CNN'),
+    ],
+)
+def test_a_config_is_found_by_its_name(config, name):
+    assert title(row_of(config)) == name
+    page = (ROOT / 'configs' / config).parent / 'README.md'
+    assert f'| [{name}]({Path(config).name}) |' in page.read_text()
+
+
+def test_published_and_measured_never_share_a_cell():
+    config = 'patchconvnet/mask-rcnn_patchconvnet-s60_fpn_ms-3x_coco.py'
+    results = [dict(Task='Object Detection', Dataset='COCO', Metrics={'bbox_mAP': 45.5})]
+    measurement = {'Command': 'c', 'Machine': '8 x GPU', 'Images per second': 20.0}
+    row = row_of(config, Results=results, Measurement=measurement)
+    line = next(x for x in family_tables([row]).splitlines() if config.split('/')[1] in x)
+    cells = [cell.strip() for cell in line.strip('|').split('|')]
+    assert cells[3:] == [
+        'box 46.4, mask 41.3 (unverified)', 'leaderboard; from memory', 'box 45.5', '20.0', '-',
+        '8 x GPU',
+    ]  # fmt: skip
+
+
+def test_main_table_has_the_best_published_config_of_each_head():
+    rows = [Row(c, stored(c)) for c in COMBINATIONS if c.family in ('poolformer', 'coatnet')]
+    lines = [line for line in main_table(rows).splitlines() if line.startswith('| [')]
+    pairs = {(r.combination.family, r.combination.head) for r in rows}
+    assert len(lines) == len(pairs)
+    text = '\n'.join(lines)
+    assert 'PoolFormer-S36 RetinaNet' in text and 'PoolFormer-M48 Semantic FPN' in text
+    assert 'PoolFormer-S12 UperNet' in text and 'digit-scenes' not in text
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.parent.name)
+def test_links_resolve(page):
+    targets = LINK.findall(page.read_text())
+    assert targets
+    for target in targets:
+        if not target.startswith(('http://', 'https://')):
+            assert (page.parent / target).exists(), target
+
+
+def test_output_knows_whether_it_is_current(tmp_path):
+    page = tmp_path / 'page.md'
+    output = Output(page, 'new\n', 'configs')
+    assert not output.is_current()
+    page.write_text('before\n')
+    with pytest.raises(UserError, match=r'page\.md lacks the lines'):
+        output.write()
+    page.write_text('before\n<!-- configs -->\nold\n<!-- /configs -->\nafter\n')
+    assert not output.is_current()
+    output.write()
+    assert output.is_current()
+    assert page.read_text() == 'before\n<!-- configs -->\nnew\n<!-- /configs -->\nafter\n'
+
+
+def test_check_names_the_stale_file(tmp_path):
+    shutil.copytree(ROOT / 'configs', tmp_path / 'configs')
+    shutil.copy(ROOT / 'README.md', tmp_path)
+    page = tmp_path / 'configs' / 'poolformer' / 'README.md'
+    before = page.read_text()
+    page.write_text(before.replace('box 38.9', 'box 99.9'))
+
+    def call(*flags):
+        command = [sys.executable, ROOT / 'tools' / 'analysis_tools' / 'make_tables.py', *flags]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+
+    checked = call('--check')
+    assert checked.returncode == 2
+    assert 'error: stale: configs/poolformer/README.md; call' in checked.stderr
+    assert 'Traceback' not in checked.stderr
+    written = call()
+    assert written.returncode == 0 and 'wrote configs/poolformer/README.md' in written.stdout
+    assert page.read_text() == before
