@@ -18,7 +18,7 @@ class Case:
     :data:`attnpool_backbones.benchmark.models.REFERENCES`, or a config file of a detector
     or segmentor."""
     form: str = 'ours'
-    """``'ours'``, or ``'plain'`` for :func:`~attnpool_backbones.benchmark.plain_forms.plain_form`."""
+    """``'ours'``, or ``'plain'``: by the formulas, stored and unfused."""
     task: str = 'forward'
     """``'forward'`` (eval mode, no gradients) or ``'train'`` (forward and backward pass; of a
     detector or segmentor with its losses)."""

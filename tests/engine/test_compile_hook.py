@@ -8,7 +8,8 @@ from mmengine.config import Config
 from torch import nn
 
 from attnpool_backbones.backbones import PatchConvNet
-from attnpool_backbones.engine import CompileBackboneHook, launch
+from attnpool_backbones.engine import CompileBackboneHook
+from attnpool_backbones.launching import launch
 from attnpool_backbones.registry import HOOKS
 
 
