@@ -197,8 +197,8 @@ class PlainSqueezeExcite(SqueezeExcite):
 class PlainStarReLU(StarReLU):
     """``scale * max(x, 0)^2 + bias``, one operation after the other."""
 
-    def forward(self, x: Tensor, inplace: bool = False) -> Tensor:
-        """Computes the activation; ``inplace`` changes nothing."""
+    def forward(self, x: Tensor) -> Tensor:
+        """Computes the activation."""
         return self.scale * F.relu(x) ** 2 + self.bias
 
 

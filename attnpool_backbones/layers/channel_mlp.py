@@ -5,7 +5,8 @@ from torch import Tensor, nn
 
 from attnpool_backbones.layers.activations import ACTIVATIONS
 from attnpool_backbones.layers.linear2d import Linear2d
-from attnpool_backbones.layers.star_relu import SquaredReLU, StarReLU, squared_relu
+from attnpool_backbones.layers.star_relu import SquaredReLU, StarReLU
+from attnpool_backbones.ops.star_relu import squared_relu
 
 MLP_ACTIVATIONS = {**ACTIVATIONS, 'star_relu': StarReLU}
 """Activations by name."""
@@ -47,7 +48,7 @@ class ChannelMlp(nn.Module):
         y = self.fc1(x)  # B, hidden, H, W
         weight, bias = self.fc2.weight, self.fc2.bias
         if isinstance(self.act, StarReLU):
-            y = squared_relu(y, inplace=True)
+            y = squared_relu(y)
             weight, bias = self.act.fold_into(weight, bias)
         else:
             y = self.act(y)

@@ -134,7 +134,7 @@ class SeparableConv(nn.Module):
         self.pwconv2 = Linear2d(hidden, channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.act1(self.pwconv1(x), inplace=True)  # B, 2C, H, W
+        x = self.act1(self.pwconv1(x))  # B, 2C, H, W
         return self.pwconv2(self.dwconv(x))
 
 

@@ -1,0 +1,68 @@
+"""Binds an operator's fast form to its formula."""
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+
+_formulas_wanted = False  # One for all threads: the compiler guards a global for nothing.
+
+
+def operator(formula: Callable) -> Callable:
+    """Makes an operator of its formula; the decorator ``NAME.fast`` then binds the fast form.
+
+    The formula is short, as the paper has it, with shapes at the line ends, and carries the
+    docstring. It may be slow and may store what it likes, but has to be differentiable. The fast
+    form takes the same arguments, with the same defaults, and gives the same values and gradients
+    up to rounding. An operator without a fast form runs its formula.
+
+    Under ``torch.compile`` and ``torch.export`` the fast form is traced, too. A fast form that
+    only does by hand what the compiler does by itself (fusing passes, saving less for the backward
+    pass) is bound by ``@NAME.fast(compiled=False)``: the compiler sees the formula then. Loops over
+    chunks belong into a ``torch.library.custom_op`` inside of the fast form.
+
+    Returns:
+        A function with the formula's signature and docstring. Its attribute ``formula`` is the
+        formula, ``fast`` the decorator.
+    """
+    form, also_compiled = formula, True
+
+    @functools.wraps(formula)
+    def call(*args, **kwargs):
+        if _formulas_wanted or not also_compiled and torch.compiler.is_compiling():
+            return formula(*args, **kwargs)
+        return form(*args, **kwargs)
+
+    def fast(fast_form: Callable | None = None, *, compiled: bool = True) -> Callable:
+        if fast_form is None:
+            return functools.partial(fast, compiled=compiled)
+        nonlocal form, also_compiled
+        form, also_compiled = fast_form, compiled
+        return fast_form
+
+    call.formula = formula
+    call.fast = fast
+    return call
+
+
+@contextmanager
+def formulas(wanted: bool = True) -> Iterator[None]:
+    """Runs the formulas of all operators in place of their fast forms, in the whole process.
+
+    A backward pass belongs to the forms of its forward pass and may run outside.
+
+    Args:
+        wanted: Whether formulas run; False runs the fast forms inside of another ``formulas()``.
+    """
+    global _formulas_wanted
+    before, _formulas_wanted = _formulas_wanted, wanted
+    try:
+        yield
+    finally:
+        _formulas_wanted = before
+
+
+def formulas_wanted() -> bool:
+    """Tells whether formulas run now, e.g. to run a second forward pass as the first."""
+    return _formulas_wanted

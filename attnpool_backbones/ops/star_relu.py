@@ -1,0 +1,55 @@
+"""StarReLU, the activation of the second MetaFormer paper (arXiv 2210.13452)."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from attnpool_backbones.ops.formula import operator
+from attnpool_backbones.ops.gradients import gradients_wanted
+
+
+@operator
+def squared_relu(x: Tensor) -> Tensor:
+    """Returns max(x, 0)^2 (arXiv 2109.08668) of any tensor; may overwrite it without gradients."""
+    return F.relu(x) ** 2
+
+
+@operator
+def star_relu(x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+    """Returns scale * max(x, 0)^2 + bias (arXiv 2210.13452).
+
+    Args:
+        x: Any tensor; may be overwritten where no gradient is wanted.
+        scale: Scalar, of shape 1 and of the type of ``x``.
+        bias: Likewise.
+    """
+    return scale * F.relu(x) ** 2 + bias
+
+
+class _SquaredReLU(torch.autograd.Function):
+    # Keeps one map for the backward pass, like ReLU alone.
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        root = F.relu(x)
+        ctx.save_for_backward(root)
+        return root * root
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (root,) = ctx.saved_tensors
+        # 2 * grad * root in a single pass.
+        return torch.addcmul(grad.new_zeros(()), grad, root, value=2)
+
+
+@squared_relu.fast(compiled=False)
+def _(x: Tensor) -> Tensor:
+    if gradients_wanted(x):
+        return _SquaredReLU.apply(x)
+    return F.relu_(x).square_()
+
+
+@star_relu.fast(compiled=False)
+def _(x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+    return torch.addcmul(bias, squared_relu(x), scale)
