@@ -10,7 +10,8 @@ from attnpool_backbones.command_line import run_command
 
 
 def main() -> None:
-    from attnpool_backbones.launching.launch import add_common_arguments, train
+    from attnpool_backbones.launching.launch import train
+    from attnpool_backbones.launching.options import add_common_arguments
 
     parser = argparse.ArgumentParser(description='Trains a detector or a segmentor.')
     parser.add_argument('config', help='config file')

@@ -11,7 +11,7 @@ from attnpool_backbones.benchmark.cases import Case
 from attnpool_backbones.benchmark.plain_forms import plain_form
 from attnpool_backbones.benchmark.random_batches import random_batch
 from attnpool_backbones.command_line import UserError
-from attnpool_backbones.launching.launch import load_config
+from attnpool_backbones.launching.config import load_config
 from attnpool_backbones.registry import MODELS
 from attnpool_backbones.zoo.config_models import build_config_model
 

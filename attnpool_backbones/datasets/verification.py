@@ -28,7 +28,8 @@ from attnpool_backbones.datasets.coco_entries import (
     entry_fault,
     is_id,
 )
-from attnpool_backbones.launching.preflight import check_config, recognise_task
+from attnpool_backbones.launching.config import recognise_task
+from attnpool_backbones.launching.input_files import require_data
 
 __all__ = ['Problem', 'Report', 'verify']
 
@@ -114,7 +115,7 @@ def verify(
     if not any(_has(cfg, split) for split in splits):
         wanted = ', '.join(f'{split}_dataloader' for split in splits)
         raise UserError(f'{cfg.filename} has no data set to check, none of {wanted}')
-    check_config(cfg, splits=tuple(splits), pretrained=False)
+    require_data(cfg, splits)
     inspect = {
         'mmdet': partial(_inspect_coco, cfg=cfg, splits=splits),
         'mmseg': _inspect_label_maps,

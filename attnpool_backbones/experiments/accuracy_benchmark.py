@@ -32,8 +32,8 @@ from attnpool_backbones.experiments.digit_training import (
     pretrain_backbone,
     train_and_evaluate,
 )
+from attnpool_backbones.launching.config import load_config
 from attnpool_backbones.launching.latest_checkpoint import find_resumable_checkpoint
-from attnpool_backbones.launching.launch import load_config
 from attnpool_backbones.zoo.config_models import build_config_model
 from attnpool_backbones.zoo.generated_section import replace_section
 from attnpool_backbones.zoo.metafiles import record_measurement

@@ -22,8 +22,9 @@ from attnpool_backbones.config_files import config_root
 from attnpool_backbones.datasets import digit_scenes
 from attnpool_backbones.engine.atomic_files import write_atomically
 from attnpool_backbones.experiments import crop_pretraining
+from attnpool_backbones.launching.config import load_config
 from attnpool_backbones.launching.latest_checkpoint import find_resumable_checkpoint
-from attnpool_backbones.launching.launch import build_runner, load_config
+from attnpool_backbones.launching.launch import build_runner
 from attnpool_backbones.zoo.complexity import count_macs, count_parameters
 
 DATA_ROOT = Path('data/digit_scenes')

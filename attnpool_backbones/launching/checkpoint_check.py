@@ -3,7 +3,9 @@
 mmengine ends in a traceback at a damaged file, and only warns about another model's.
 """
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from mmengine.model import BaseTTAModel, is_model_wrapper
@@ -12,10 +14,48 @@ from torch import Tensor, nn
 from attnpool_backbones.checkpoints.listing import list_content, list_names, shape_text
 from attnpool_backbones.checkpoints.loading import CheckpointMismatch
 from attnpool_backbones.checkpoints.reading import CheckpointError, read_content
+from attnpool_backbones.launching.errors import PreflightError
 
-__all__ = ['require_own_weights', 'stored_shapes']
+__all__ = ['Shapes', 'require_checkpoint', 'require_own_weights', 'stored_shapes']
 
 Shapes = dict[str, torch.Size]
+
+
+def require_checkpoint(path: str, option: str = '') -> None:
+    """Checks that a checkpoint is there.
+
+    Args:
+        path: Its file, or an address, which is left to mmengine.
+        option: The setting that names it, where the command line does not. Default: ``''``.
+
+    Raises:
+        PreflightError: If it is not, with the checkpoints that are.
+    """
+    if '://' in path or os.path.isfile(path):
+        return
+    message = missing_checkpoint(path)
+    raise PreflightError(f'{option}: {message}' if option else message)
+
+
+def missing_checkpoint(path: str) -> str:
+    """Words the message about a checkpoint that is not there, with those that are."""
+    file = Path(path).absolute()
+    folder = file if file.is_dir() else file.parent
+    lines = [
+        f'{file} is a folder, not a checkpoint'
+        if file.is_dir()
+        else f'checkpoint not found: {file}'
+    ]
+    there = sorted(file.name for file in folder.glob('*.pth')) if folder.is_dir() else []
+    if there:
+        lines.append(f'that folder has: {", ".join(there)}')
+    elif folder == file:
+        lines.append('it has no .pth files')
+    elif not folder.is_dir():
+        lines.append(
+            'its folder does not exist either; training writes checkpoints to work_dirs/CONFIG_NAME'
+        )
+    return '\n'.join(lines)
 
 
 def stored_shapes(path: str) -> Shapes | None:

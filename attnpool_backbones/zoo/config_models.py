@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
-from attnpool_backbones.launching.launch import without_sync_norm
+from attnpool_backbones.launching.devices import without_sync_norm
 
 
 def build_config_model(cfg: Config, device: str = 'cpu') -> nn.Module:

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from attnpool_backbones.launching.launch import load_config
+from attnpool_backbones.launching.config import load_config
 from attnpool_backbones.zoo.complexity import count_macs, count_parameters
 from attnpool_backbones.zoo.config_models import build_config_model
 

@@ -18,7 +18,9 @@ from mmengine.runner import FlexibleRunner, Runner
 
 from attnpool_backbones.checkpoints.safe_globals import register_safe_globals
 from attnpool_backbones.config_files import config_root
-from attnpool_backbones.launching.launch import build_runner, leave_group, load_config
+from attnpool_backbones.launching.config import load_config
+from attnpool_backbones.launching.devices import leave_group
+from attnpool_backbones.launching.launch import build_runner
 
 FAMILIES = {
     'patchconvnet': 'patchconvnet/upernet_patchconvnet-nano_slim_digit-scenes.py',

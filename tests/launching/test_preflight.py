@@ -1,140 +1,65 @@
-"""What is missing on disk is named before anything is built, all at once."""
+"""Everything that is wrong is named in one message, before anything is built or written."""
 
 from pathlib import Path
 
 import pytest
+import torch
 from mmengine.config import Config
 
-from attnpool_backbones.launching.preflight import (
-    PreflightError,
-    check_config,
-    dataset_paths,
-    find_config,
-    pretrained_files,
-    recognise_task,
-)
-
-COCO = dict(
-    type='CocoDataset',
-    data_root='data/coco/',
-    data_prefix=dict(img='val2017/'),
-    ann_file='annotations/instances_val2017.json',
-)
-ADE = dict(
-    type='ADE20KDataset',
-    data_root='data/ade/ADEChallengeData2016',
-    data_prefix=dict(img_path='images/training', seg_map_path='annotations/training'),
-)
-OWN = dict(type='CocoDataset', data_root='data/cats', ann_file='annotations/instances_mine.json')
-DIGITS = dict(type='CocoDataset', data_root='data/digit_scenes', ann_file='annotations/a.json')
+from attnpool_backbones.checkpoints.reading import CheckpointError
+from attnpool_backbones.command_line import UserError
+from attnpool_backbones.launching.preflight import PreflightError, check_everything
+from attnpool_backbones.launching.run_plan import RunPlan
 
 
-def config(dataset: dict, split: str = 'train', **settings: object) -> Config:
-    return Config({f'{split}_dataloader': dict(dataset=dataset), **settings})
+def plan(folder: Path, load_from: Path | None = None, ann_file: str = '') -> RunPlan:
+    dataset = dict(type='CocoDataset', data_root=str(folder), ann_file=ann_file)
+    cfg = Config(
+        dict(
+            launcher='none',
+            load_from=load_from and str(load_from),
+            train_dataloader=dict(dataset=dataset),
+        )
+    )
+    return RunPlan(
+        cfg,
+        splits=('train', 'val'),
+        starts=True,
+        checkpoint_option='load_from',
+        whole_model=False,
+        folders={'--work-dir': str(folder / 'work')},
+    )
 
 
-@pytest.mark.parametrize(
-    ('dataset', 'hint', 'paths'),
-    [
-        (
-            COCO,
-            'https://cocodataset.org',
-            ['data/coco/annotations/instances_val2017.json', 'data/coco/val2017'],
-        ),
-        (
-            ADE,
-            'sceneparsing.csail.mit.edu',
-            [
-                'data/ade/ADEChallengeData2016/images/training',
-                'data/ade/ADEChallengeData2016/annotations/training',
-            ],
-        ),
-        (DIGITS, 'make_digit_scenes.py', ['data/digit_scenes/annotations/a.json']),
-    ],
-)
-def test_missing_data_is_named_with_its_source(
-    dataset: dict, hint: str, paths: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # the folder's name must not decide about the hint
-    folder = tmp_path / 'coco_digit_ADE20K'
-    folder.mkdir()
-    monkeypatch.chdir(folder)
+def test_a_whole_run_passes(tmp_path: Path) -> None:
+    torch.save(dict(state_dict=dict(a=torch.zeros(2))), tmp_path / 'start.pth')
+    run = plan(tmp_path, tmp_path / 'start.pth')
+    check_everything(run)
+    assert run.stored_shapes == dict(a=torch.Size([2]))
+    assert (tmp_path / 'work').is_dir()
+
+
+def test_all_that_is_wrong_is_named_at_once(tmp_path: Path) -> None:
+    run = plan(tmp_path, tmp_path / 'start.pth', 'missing.json')
+    run.cfg.model = dict(init_cfg=dict(type='Pretrained', checkpoint='weights.pth'))
     with pytest.raises(PreflightError) as caught:
-        check_config(config(dataset), splits=('train', 'val'), pretrained=False)
+        check_everything(run)
     message = str(caught.value)
-    assert all(str(folder / path) in message for path in paths)
-    assert message.count('https://') + message.count('http://') + message.count('make_dig') == 1
-    assert hint in message
+    for part in ('missing.json', 'weights.pth', 'load_from: checkpoint not found'):
+        assert message.count(part) == 1
+    assert not list(tmp_path.iterdir())
 
 
-def test_own_data_is_not_called_coco() -> None:
-    with pytest.raises(PreflightError, match='instances_mine.json') as caught:
-        check_config(config(OWN), splits=('train',), pretrained=False)
-    assert 'COCO 2017' not in str(caught.value)
+def test_one_thing_keeps_its_kind(tmp_path: Path) -> None:
+    (tmp_path / 'start.pth').write_text('Not Found')
+    with pytest.raises(CheckpointError, match='start.pth is no checkpoint'):
+        check_everything(plan(tmp_path, tmp_path / 'start.pth'))
 
 
-def test_wrappers_lists_and_evaluators() -> None:
-    wrapped = dict(type='RepeatDataset', dataset=dict(type='ConcatDataset', datasets=[COCO, ADE]))
-    assert len(list(dataset_paths(wrapped))) == 4
-    remote = dict(type='CocoDataset', data_root='s3://bucket/', ann_file='a.json')
-    assert list(dataset_paths(remote)) == []
-    old_style = dict(type='CocoDataset', data_root='root', data_prefix='images')
-    assert [path for *_, path in dataset_paths(old_style)] == ['root/images']
-    cfg = config(
-        dict(type='CocoDataset'),
-        'val',
-        val_evaluator=[dict(type='CocoMetric', ann_file='nowhere.json'), dict(type='Other')],
-    )
-    with pytest.raises(PreflightError, match='nowhere.json .val CocoMetric.ann_file'):
-        check_config(cfg, splits=('val',), pretrained=False)
-
-
-def test_only_the_splits_that_are_read_matter(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    check_config(config(COCO, 'train'), splits=('test',), pretrained=True)
-
-
-def test_empty_folder(tmp_path: Path) -> None:
-    (tmp_path / 'images').mkdir()
-    dataset = dict(type='CocoDataset', data_root=str(tmp_path), data_prefix=dict(img='images'))
-    with pytest.raises(PreflightError, match='empty folder'):
-        check_config(config(dataset), splits=('train',), pretrained=False)
-    (tmp_path / 'images' / 'one.jpg').touch()
-    check_config(config(dataset), splits=('train',), pretrained=False)
-
-
-def test_pretrained_files(tmp_path: Path) -> None:
-    model = dict(
-        backbone=dict(init_cfg=dict(type='Pretrained', checkpoint='missing.pth')),
-        heads=[
-            dict(
-                init_cfg=[
-                    dict(type='Pretrained', checkpoint='https://x.org/a.pth'),
-                    dict(type='Normal', std=0.1),
-                ]
-            )
-        ],
-    )
-    assert list(pretrained_files(model)) == ['missing.pth']
-    with pytest.raises(PreflightError, match='missing.pth'):
-        check_config(Config(dict(model=model)), splits=(), pretrained=True)
-    check_config(Config(dict(model=model)), splits=(), pretrained=False)
-
-
-def test_config_is_found_or_suggested(repo_root: Path) -> None:
-    name = 'mask-rcnn_patchconvnet-s60_fpn_ms-3x_coco.py'
-    path = repo_root / 'configs/patchconvnet' / name
-    assert find_config(str(path)) == path
-    with pytest.raises(PreflightError, match=f'Did you mean:\n.*{name}'):
-        find_config('configs/patchconvnet/mask_rcnn_patchconvnet_s60_fpn_coco.py')
-    with pytest.raises(PreflightError, match='not found: /nowhere/zzz'):
-        find_config('/nowhere/zzz')
-
-
-@pytest.mark.parametrize('scope', [None, 'mmpretrain'])
-def test_unknown_task(scope: str | None) -> None:
-    with pytest.raises(PreflightError, match="'mmdet' .*'mmseg'"):
-        recognise_task(Config(dict(default_scope=scope)))
-    assert recognise_task(Config(dict(default_scope='mmseg'))) == 'mmseg'
+def test_targets_come_last(tmp_path: Path) -> None:
+    (tmp_path / 'work').touch()
+    with pytest.raises(UserError) as caught:
+        check_everything(plan(tmp_path, ann_file='missing.json'))
+    assert '--work-dir' not in str(caught.value)
+    with pytest.raises(PreflightError, match='--work-dir .*work: is a file'):
+        check_everything(plan(tmp_path))

@@ -5,7 +5,9 @@ import torch
 
 from attnpool_backbones.config_files import config_root
 from attnpool_backbones.datasets.digit_scenes import generate
-from attnpool_backbones.launching.launch import build_runner, enable_tta, load_config
+from attnpool_backbones.launching.config import load_config
+from attnpool_backbones.launching.launch import build_runner
+from attnpool_backbones.launching.tta import enable_tta
 
 CONFIGS = sorted(config_root().glob('*/*_digit-scenes.py'))
 
@@ -81,7 +83,7 @@ def test_loss_falls(config, scenes, tmp_path):
 def test_augments_a_segmentation_test(scenes, tmp_path):
     cfg = short_config(next(c for c in CONFIGS if 'upernet' in c.stem), scenes, tmp_path)
     cfg.experiment_name = 'tta'
-    enable_tta(cfg, 'mmseg')
+    enable_tta(cfg)
     assert 0 <= build_runner(cfg).test()['mIoU'] <= 100
 
 

@@ -29,8 +29,9 @@ def main() -> None:
 
     from attnpool_backbones.datasets.verification import verify
     from attnpool_backbones.engine.atomic_files import write_atomically
-    from attnpool_backbones.launching.launch import CfgOptions, load_config
-    from attnpool_backbones.launching.preflight import require_target_file
+    from attnpool_backbones.launching.config import load_config
+    from attnpool_backbones.launching.options import CfgOptions
+    from attnpool_backbones.launching.targets import require_target_file
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

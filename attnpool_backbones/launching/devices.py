@@ -1,0 +1,149 @@
+"""Fits a config to the machine: without CUDA, in one or in more processes, in mixed precision."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.dist import is_distributed
+
+from attnpool_backbones.launching.errors import PreflightError
+
+__all__ = [
+    'enable_amp',
+    'fit_to_devices',
+    'join_group',
+    'leave_group',
+    'require_launcher',
+    'without_sync_norm',
+]
+
+SYNC_NORMS = ('SyncBN', 'MMSyncBN')
+GROUP_VARIABLES = ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT')
+
+
+def require_launcher(cfg: Config) -> None:
+    """Checks that processes started by ``cfg.launcher`` can work together on this machine.
+
+    Args:
+        cfg: The whole config.
+
+    Raises:
+        PreflightError: If the launcher needs CUDA, or has not started this process.
+    """
+    if cfg.launcher == 'none' or torch.cuda.is_available():
+        return
+    if cfg.launcher != 'pytorch':
+        raise PreflightError(
+            f'--launcher {cfg.launcher} needs CUDA, which this machine or this '
+            'torch lacks; on CPUs use torchrun and --launcher pytorch'
+        )
+    missing = [name for name in GROUP_VARIABLES if name not in os.environ]
+    if missing:
+        raise PreflightError(
+            '--launcher pytorch expects to be started by torchrun, as in '
+            f'tools/dist_train.sh ({", ".join(missing)} not set)'
+        )
+
+
+def fit_to_devices(cfg: Config) -> None:
+    """Changes what mmengine could not run here. Doing it again changes nothing more.
+
+    A config's ``strategy`` is for several processes; one process has nobody to share with.
+
+    Args:
+        cfg: The whole config, changed in place.
+    """
+    cuda = torch.cuda.is_available()
+    if not cuda and is_amp(cfg):
+        enable_amp(cfg)  # mmengine's own wrapper refuses to train on a CPU
+    if cfg.launcher == 'none':
+        cfg.pop('strategy', None)
+    elif not cuda:
+        distribute_on_cpu(cfg)
+
+
+def distribute_on_cpu(cfg: Config) -> None:
+    """Makes a config train by several processes without CUDA.
+
+    mmengine would pass a CUDA device to DistributedDataParallel, and keep synchronised batch norms,
+    which do not train on a CPU.
+    """
+    wrapper = cfg.setdefault(
+        'model_wrapper_cfg',
+        ConfigDict(
+            type='MMDistributedDataParallel',
+            broadcast_buffers=False,
+            find_unused_parameters=cfg.get('find_unused_parameters', False),
+        ),
+    )
+    wrapper.device_ids = None
+    cfg.model = without_sync_norm(cfg.model)
+
+
+def join_group(cfg: Config, local_rank: int = 0) -> None:
+    """Joins this process to the others that its launcher started, if there are any.
+
+    mmengine does it where there is CUDA, and would ask for a device where there is none.
+
+    Args:
+        cfg: The whole config.
+        local_rank: Number of this process on its machine, unless the launcher tells it by
+            ``LOCAL_RANK``. Default: 0.
+
+    Raises:
+        PreflightError: If the launcher does not work on this machine.
+    """
+    if cfg.launcher == 'none':
+        return
+    require_launcher(cfg)
+    os.environ.setdefault('LOCAL_RANK', str(local_rank))
+    if not torch.cuda.is_available() and not is_distributed():
+        torch.distributed.init_process_group('gloo')
+
+
+def leave_group() -> None:
+    """Ends the process group, if there is one, as torch asks for before a process exits."""
+    if is_distributed():
+        torch.distributed.destroy_process_group()
+
+
+def without_sync_norm(model: Any) -> Any:
+    """Returns a copy of a model config with plain in place of synchronised batch norm."""
+    if isinstance(model, Mapping):
+        changed = {key: without_sync_norm(value) for key, value in model.items()}
+        if changed.get('type') in SYNC_NORMS:
+            changed['type'] = 'BN'
+        return ConfigDict(changed)
+    if isinstance(model, (list, tuple)):
+        return type(model)(without_sync_norm(value) for value in model)
+    return model
+
+
+def is_amp(cfg: Config) -> bool:
+    """Tells whether a config trains in mixed precision of mmengine's."""
+    return (cfg.get('optim_wrapper') or {}).get('type') == 'AmpOptimWrapper'
+
+
+def enable_amp(cfg: Config) -> None:
+    """Switches to mixed precision: float16 with loss scaling on CUDA, bfloat16 on the CPU.
+
+    Not bfloat16 on CUDA, because mmcv's operators have no kernels for it.
+
+    Args:
+        cfg: The whole config, changed in place.
+
+    Raises:
+        PreflightError: If the config has a wrapper of another kind.
+    """
+    wrapper = cfg.optim_wrapper
+    if wrapper.get('type', 'OptimWrapper') not in ('OptimWrapper', 'AmpOptimWrapper'):
+        raise PreflightError(f'--amp replaces OptimWrapper, but the config has {wrapper.type!r}')
+    if torch.cuda.is_available():
+        wrapper.type = 'AmpOptimWrapper'
+        wrapper.setdefault('loss_scale', 'dynamic')
+        return
+    wrapper.type = 'attnpool_backbones.CPUAmpOptimWrapper'
+    for key in ('loss_scale', 'dtype', 'use_fsdp'):
+        wrapper.pop(key, None)

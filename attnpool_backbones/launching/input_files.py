@@ -1,0 +1,203 @@
+"""Data and weights that a config reads, looked for on disk before anything is built.
+
+All that is missing is listed in one message, with its path and how to get it.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from mmengine.config import Config
+
+from attnpool_backbones.launching.errors import PreflightError
+
+__all__ = [
+    'dataset_paths',
+    'metrics_of',
+    'pretrained_files',
+    'require_data',
+    'require_loader',
+    'require_pretrained',
+]
+
+# what the type or the path of a data set contains -> how to get the data
+DATA_SOURCES = (
+    (
+        r'digit',
+        'The digit scenes are made by `python tools/dataset_converters/'
+        'make_digit_scenes.py` (or `make quickstart`).',
+    ),
+    (
+        r'ADE20K|ADEChallenge',
+        'ADE20k comes from http://sceneparsing.csail.mit.edu; `python tools/'
+        'dataset_converters/ade20k.py DOWNLOADS` unpacks it as data/ade/'
+        'ADEChallengeData2016/{images,annotations}/{training,validation}.',
+    ),
+    (
+        r'\bcoco/|instances_(train|val)2017\.json',
+        'COCO 2017 comes from https://cocodataset.org/#download; `python tools/'
+        'dataset_converters/coco2017.py DOWNLOADS` unpacks it as data/coco/'
+        '{annotations,train2017,val2017}, with '
+        'annotations/instances_{train,val}2017.json.',
+    ),
+)
+
+
+def require_loader(cfg: Config, split: str) -> None:
+    """Checks that a config says what to train or test on.
+
+    Args:
+        cfg: The whole config.
+        split: ``'train'``, ``'val'`` or ``'test'``.
+
+    Raises:
+        PreflightError: If it does not.
+    """
+    loader = cfg.get(f'{split}_dataloader')
+    if loader is None:
+        raise PreflightError(f'{cfg.filename} has no {split}_dataloader')
+    if not isinstance(loader, Mapping) or not isinstance(loader.get('dataset'), Mapping):
+        raise PreflightError(
+            f'{split}_dataloader in {cfg.filename} has to be a dict with a dataset, not {loader!r}'
+        )
+
+
+def dataset_paths(dataset: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Walks a dataset config, wrappers included.
+
+    Args:
+        dataset: Config of a dataset or of a wrapper around one (``dataset``) or several
+            (``datasets``).
+
+    Yields:
+        The dataset's type, the name of the setting, and the path on disk. Paths of other storage
+        (``s3://...``) are left out.
+    """
+    inner = list(dataset.get('datasets') or ())
+    if dataset.get('dataset') is not None:
+        inner.append(dataset['dataset'])
+    for wrapped in inner:
+        yield from dataset_paths(wrapped)
+    root = dataset.get('data_root') or ''
+    settings = {'ann_file': dataset.get('ann_file')}
+    prefixes = dataset.get('data_prefix') or {}
+    if isinstance(prefixes, str):
+        prefixes = {'img': prefixes}
+    settings.update({f'data_prefix.{key}': prefix for key, prefix in prefixes.items()})
+    for name, setting in settings.items():
+        if setting:
+            path = os.path.join(root, setting)
+            if '://' not in path:
+                yield str(dataset.get('type', 'dataset')), name, path
+
+
+def metrics_of(evaluator: Any) -> list:
+    """Returns the metrics of an evaluator's config, which may be one, a list, or an ``Evaluator``.
+
+    Args:
+        evaluator: As a config gives it; None for none.
+
+    Returns:
+        Their configs, not copied.
+    """
+    if isinstance(evaluator, Mapping) and 'metrics' in evaluator:
+        evaluator = evaluator['metrics']
+    if evaluator is None:
+        return []
+    return list(evaluator) if isinstance(evaluator, (list, tuple)) else [evaluator]
+
+
+def metric_paths(evaluator: Any) -> Iterator[tuple[str, str, str]]:
+    """Yields type, setting and path of the annotation files that metrics read themselves."""
+    for metric in metrics_of(evaluator):
+        ann_file = metric.get('ann_file')
+        if ann_file and '://' not in ann_file:
+            yield str(metric.get('type', 'evaluator')), 'ann_file', ann_file
+
+
+def pretrained_files(model: Any) -> Iterator[str]:
+    """Yields the local checkpoint files that ``init_cfg`` entries of a model config name."""
+    if isinstance(model, Mapping):
+        checkpoint = model.get('checkpoint')
+        if (
+            model.get('type') == 'Pretrained'
+            and isinstance(checkpoint, str)
+            and '://' not in checkpoint
+        ):
+            yield checkpoint
+        model = list(model.values())
+    if isinstance(model, (list, tuple)):
+        for value in model:
+            yield from pretrained_files(value)
+
+
+def missing_data(cfg: Config, split: str) -> Iterator[tuple[str, str]]:
+    """Finds what the data set and the evaluator of ``'train'``, ``'val'`` or ``'test'`` lack.
+
+    Yields:
+        The path, and what it is wanted for.
+    """
+    if cfg.get(f'{split}_dataloader') is None:
+        return
+    require_loader(cfg, split)
+    wanted = list(dataset_paths(cfg[f'{split}_dataloader']['dataset']))
+    wanted.extend(metric_paths(cfg.get(f'{split}_evaluator')))
+    for kind, setting, path in wanted:
+        if not os.path.exists(path):
+            yield path, f'{split} {kind}.{setting}'
+        elif os.path.isdir(path) and not os.listdir(path):
+            yield path, f'{split} {kind}.{setting}, an empty folder'
+
+
+def require_data(cfg: Config, splits: Iterable[str]) -> None:
+    """Checks that every file and folder of data that a run will read exists.
+
+    Args:
+        cfg: The whole config.
+        splits: Which of ``'train'``, ``'val'`` and ``'test'`` will be read.
+
+    Raises:
+        PreflightError: Listing everything that is missing, and where it comes from.
+    """
+    # an evaluator often reads the file that its data set reads: named once, for the data set
+    missing: dict[str, str] = {}
+    for split in splits:
+        for path, purpose in missing_data(cfg, split):
+            missing.setdefault(path, purpose)
+    if not missing:
+        return
+    about = ' '.join([*missing, *missing.values()])
+    hints = [hint for pattern, hint in DATA_SOURCES if re.search(pattern, about)]
+    raise PreflightError(
+        '\n'.join(
+            [
+                f'the data of {cfg.filename} is not there:',
+                *(f'  {os.path.abspath(path)} ({use})' for path, use in missing.items()),
+                *hints[:1],
+                'If it is elsewhere, link its folder there (ln -s).',
+            ]
+        )
+    )
+
+
+def require_pretrained(cfg: Config) -> None:
+    """Checks that the weights that a model starts from exist.
+
+    Args:
+        cfg: The whole config.
+
+    Raises:
+        PreflightError: Listing every file that an ``init_cfg`` names in vain.
+    """
+    absent = [file for file in pretrained_files(cfg.get('model')) if not os.path.isfile(file)]
+    if absent:
+        raise PreflightError(
+            '\n'.join(
+                [
+                    'checkpoints that init_cfg names are not there; download them, or change '
+                    'init_cfg:',
+                    *(f'  {os.path.abspath(file)}' for file in dict.fromkeys(absent)),
+                ]
+            )
+        )

@@ -1,0 +1,68 @@
+"""``--tta``: test-time augmentation, with a default for detection."""
+
+from copy import deepcopy
+from importlib import import_module
+
+from mmengine.config import Config, ConfigDict
+
+from attnpool_backbones.launching.config import recognise_task
+from attnpool_backbones.launching.errors import PreflightError
+
+__all__ = ['enable_tta']
+
+META_KEYS = (
+    'img_id',
+    'img_path',
+    'ori_shape',
+    'img_shape',
+    'scale_factor',
+    'flip',
+    'flip_direction',
+)
+
+
+def enable_tta(cfg: Config) -> None:
+    """Wraps the model and the test pipeline for test-time augmentation.
+
+    Detection has a default, horizontal flip, when the config does not describe its own;
+    segmentation takes scales and flips from the config's ``tta_pipeline``.
+
+    Args:
+        cfg: The whole config, changed in place.
+
+    Raises:
+        PreflightError: If a segmentation config has no ``tta_pipeline``.
+    """
+    dataset = cfg.test_dataloader.dataset
+    while dataset.get('dataset') is not None:
+        dataset = dataset.dataset
+    if recognise_task(cfg) == 'mmdet':
+        # needs mmdet, so the registry does not import it for everybody
+        import_module('attnpool_backbones.engine.instance_tta')
+        cfg.setdefault(
+            'tta_model',
+            ConfigDict(
+                type='DetTTAModel',
+                tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100),
+            ),
+        )
+        if cfg.tta_model.type == 'DetTTAModel':
+            cfg.tta_model.type = 'attnpool_backbones.InstanceTTAModel'
+        cfg.setdefault('tta_pipeline', flip_pipeline(dataset.pipeline))
+    elif 'tta_pipeline' not in cfg:
+        raise PreflightError(
+            f'--tta: {cfg.filename} has no tta_pipeline; '
+            'configs/_base_/datasets/ade20k_512x512.py shows one'
+        )
+    else:
+        cfg.setdefault('tta_model', ConfigDict(type='SegTTAModel'))
+    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+    dataset.pipeline = cfg.tta_pipeline
+
+
+def flip_pipeline(pipeline: list) -> list:
+    """Turns a detection test pipeline into one that gives an image and its mirror image."""
+    packing = deepcopy(pipeline[-1])
+    packing.meta_keys = META_KEYS
+    flips = [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]
+    return [*deepcopy(pipeline[:-1]), ConfigDict(type='TestTimeAug', transforms=[flips, [packing]])]

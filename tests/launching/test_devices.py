@@ -1,0 +1,134 @@
+"""A config is fitted to the machine, or the launcher refused."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from attnpool_backbones.checkpoints.safe_globals import register_safe_globals
+from attnpool_backbones.engine import CPUAmpOptimWrapper
+from attnpool_backbones.launching import devices
+from attnpool_backbones.launching.errors import PreflightError
+from attnpool_backbones.launching.launch import build_runner
+from tests.engine.tiny_run import make_config
+
+no_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason='is about machines without CUDA')
+
+
+@no_cuda
+def test_amp_on_the_cpu() -> None:
+    cfg = Config(
+        dict(
+            optim_wrapper=dict(
+                type='AmpOptimWrapper', loss_scale='dynamic', optimizer=dict(type='SGD')
+            )
+        )
+    )
+    devices.enable_amp(cfg)
+    assert dict(cfg.optim_wrapper) == dict(
+        type='attnpool_backbones.CPUAmpOptimWrapper', optimizer=dict(type='SGD')
+    )
+
+
+@no_cuda
+def test_a_config_in_mixed_precision_trains_on_the_cpu(tmp_path: Path) -> None:
+    cfg = make_config(tmp_path)
+    cfg.launcher, cfg.experiment_name = 'none', 'amp_config'
+    cfg.optim_wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
+    runner = build_runner(cfg)
+    runner.train()
+    assert type(runner.optim_wrapper) is CPUAmpOptimWrapper
+
+
+def test_amp_on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    cfg = Config(dict(optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='SGD'))))
+    devices.enable_amp(cfg)
+    assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
+    assert cfg.optim_wrapper.loss_scale == 'dynamic'
+
+
+def test_amp_refuses_other_wrappers() -> None:
+    with pytest.raises(PreflightError, match='ApexOptimWrapper'):
+        devices.enable_amp(Config(dict(optim_wrapper=dict(type='ApexOptimWrapper'))))
+
+
+def test_sync_norms_are_replaced_everywhere() -> None:
+    model = Config(
+        dict(
+            model=dict(
+                neck=[dict(type='FPN', norm_cfg=dict(type='SyncBN', requires_grad=True))],
+                head=dict(norm_cfg=dict(type='MMSyncBN')),
+                norm_cfg=dict(type='GN'),
+            )
+        )
+    ).model
+    plain = devices.without_sync_norm(model)
+    assert plain.neck[0].norm_cfg == dict(type='BN', requires_grad=True)
+    assert (plain.head.norm_cfg.type, plain.norm_cfg.type) == ('BN', 'GN')
+    assert model.neck[0].norm_cfg.type == 'SyncBN'
+
+
+@no_cuda
+@pytest.mark.parametrize(
+    ('launcher', 'message'), [('slurm', 'needs CUDA'), ('pytorch', 'torchrun.*RANK')]
+)
+def test_launchers_without_cuda(
+    launcher: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(PreflightError, match=message):
+        build_runner(Config(dict(launcher=launcher, model=dict())))
+
+
+def test_one_process_has_no_strategy(tmp_path: Path) -> None:
+    cfg = make_config(tmp_path)
+    cfg.launcher = 'none'
+    cfg.strategy = dict(type='attnpool_backbones.ShardedStrategy')
+    cfg.experiment_name = 'no_strategy'
+    assert type(build_runner(cfg)) is Runner
+
+
+SCRIPT = """
+import sys
+from attnpool_backbones.launching.devices import leave_group
+from attnpool_backbones.launching.launch import build_runner
+from tests.engine.tiny_run import make_config
+cfg = make_config(sys.argv[1], hooks=(dict(type='attnpool_backbones.RandomStateHook'),))
+cfg.launcher = 'pytorch'
+cfg.experiment_name = 'two_processes'
+build_runner(cfg).train()
+leave_group()
+"""
+
+
+@no_cuda
+def test_two_cpu_processes(tmp_path: Path, repo_root: Path) -> None:
+    (tmp_path / 'script.py').write_text(SCRIPT)
+    done = subprocess.run(
+        [
+            sys.executable,
+            '-m',
+            'torch.distributed.run',
+            '--standalone',
+            '--nproc-per-node=2',
+            str(tmp_path / 'script.py'),
+            str(tmp_path / 'run'),
+        ],
+        env=dict(os.environ, PYTHONPATH=str(repo_root), OMP_NUM_THREADS='1'),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    register_safe_globals()
+    checkpoint = torch.load(tmp_path / 'run' / 'epoch_4.pth', weights_only=True)
+    # half of the samples each
+    assert checkpoint['meta']['iter'] == 12
+    assert not list((tmp_path / 'run').glob('.*'))

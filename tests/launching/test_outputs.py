@@ -1,0 +1,66 @@
+"""Where the predictions of a test go."""
+
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+from mmengine.evaluator import DumpResults, Evaluator
+
+from attnpool_backbones.launching.errors import PreflightError
+from attnpool_backbones.launching.outputs import (
+    dump_predictions,
+    enable_pictures,
+    is_pickle,
+    write_label_maps,
+)
+
+
+@pytest.mark.parametrize(
+    'evaluator',
+    [
+        None,
+        dict(type='IoUMetric'),
+        [dict(type='IoUMetric'), dict(type='Other')],
+        dict(type='Evaluator', metrics=dict(type='IoUMetric')),
+    ],
+)
+def test_predictions_are_dumped_after_the_metrics(evaluator: object) -> None:
+    cfg = Config(dict(default_scope='mmseg', test_evaluator=evaluator))
+    dump_predictions(cfg, 'out.pkl')
+    metrics = cfg.test_evaluator
+    if isinstance(evaluator, dict) and 'metrics' in evaluator:
+        assert metrics.type == 'Evaluator'
+        metrics = metrics.metrics
+    kinds = [metric.type for metric in metrics]
+    assert kinds[-1] == 'DumpResults' and kinds[:-1] in ([], ['IoUMetric'], ['IoUMetric', 'Other'])
+    (dump,) = Evaluator(metrics[-1:]).metrics
+    assert type(dump) is DumpResults and dump.out_file_path == 'out.pkl'
+
+
+def test_detections_are_dumped_with_short_masks() -> None:
+    cfg = Config(dict(default_scope='mmdet', test_evaluator=dict(type='CocoMetric')))
+    dump_predictions(cfg, 'out.pickle')
+    assert [metric.type for metric in cfg.test_evaluator] == ['CocoMetric', 'DumpDetResults']
+
+
+def test_label_maps() -> None:
+    cfg = Config(dict(default_scope='mmseg', test_evaluator=[dict(type='IoUMetric')]))
+    write_label_maps(cfg, 'folder')
+    assert cfg.test_evaluator[0] == dict(type='IoUMetric', output_dir='folder', keep_results=True)
+    cfg.default_scope = 'mmdet'
+    with pytest.raises(PreflightError, match=r'--out folder: .*\.pickle'):
+        write_label_maps(cfg, 'folder')
+
+
+def test_a_pickle_is_told_by_its_name() -> None:
+    assert is_pickle('a/b.pkl') and is_pickle('c.pickle')
+    assert not is_pickle('folder') and not is_pickle('folder.pkl/maps')
+
+
+@pytest.mark.parametrize('task', ['mmdet', 'mmseg'])
+def test_pictures(task: str, tmp_path: Path) -> None:
+    cfg = Config(dict(default_scope=task, default_hooks=dict(), visualizer=dict(type='Visualizer')))
+    enable_pictures(cfg, show=False, show_dir=str(tmp_path), wait_time=2)
+    hook = cfg.default_hooks.visualization
+    assert hook.draw is True and 'show' not in hook
+    assert (hook.test_out_dir if task == 'mmdet' else cfg.visualizer.save_dir) == str(tmp_path)

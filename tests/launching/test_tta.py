@@ -1,0 +1,43 @@
+"""``--tta`` wraps the model and the pipeline."""
+
+import pytest
+from mmengine.config import Config
+
+from attnpool_backbones.launching.errors import PreflightError
+from attnpool_backbones.launching.tta import enable_tta
+
+
+def test_tta_of_segmentation_needs_a_pipeline() -> None:
+    cfg = Config(
+        dict(
+            default_scope='mmseg',
+            model=dict(type='EncoderDecoder'),
+            test_dataloader=dict(dataset=dict(pipeline=[])),
+        )
+    )
+    with pytest.raises(PreflightError, match='no tta_pipeline'):
+        enable_tta(cfg)
+    cfg.tta_pipeline = [dict(type='TestTimeAug')]
+    enable_tta(cfg)
+    assert cfg.model.type == 'SegTTAModel' and cfg.model.module.type == 'EncoderDecoder'
+    assert cfg.test_dataloader.dataset.pipeline == [dict(type='TestTimeAug')]
+
+
+def test_tta_of_detection_flips_by_default() -> None:
+    pytest.importorskip('mmdet')
+    pipeline = [dict(type='LoadImageFromFile'), dict(type='PackDetInputs', meta_keys=('img_id',))]
+    cfg = Config(
+        dict(
+            default_scope='mmdet',
+            model=dict(type='MaskRCNN'),
+            test_dataloader=dict(
+                dataset=dict(type='RepeatDataset', dataset=dict(pipeline=pipeline))
+            ),
+        )
+    )
+    enable_tta(cfg)
+    load, augment = cfg.test_dataloader.dataset.dataset.pipeline
+    flips, (packing,) = augment.transforms
+    assert load.type == 'LoadImageFromFile' and [flip.prob for flip in flips] == [1.0, 0.0]
+    assert 'flip_direction' in packing.meta_keys
+    assert cfg.model.type == 'attnpool_backbones.InstanceTTAModel'
