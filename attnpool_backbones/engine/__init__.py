@@ -3,6 +3,7 @@
 from attnpool_backbones.engine.amp_optim_wrapper import CPUAmpOptimWrapper
 from attnpool_backbones.engine.checkpoint_hook import SafeCheckpointHook
 from attnpool_backbones.engine.compile_hook import CompileBackboneHook
+from attnpool_backbones.engine.epoch_loop import ResumableEpochBasedTrainLoop
 from attnpool_backbones.engine.invalid_loss_hook import InvalidLossHook
 from attnpool_backbones.engine.iter_loop import ResumableIterBasedTrainLoop
 from attnpool_backbones.engine.layer_decay import LayerDecayOptimWrapperConstructor
@@ -17,6 +18,7 @@ __all__ = [
     'LayerDecayOptimWrapperConstructor',
     'ProgressHook',
     'RandomStateHook',
+    'ResumableEpochBasedTrainLoop',
     'ResumableIterBasedTrainLoop',
     'SafeCheckpointHook',
     'ShardedStrategy',

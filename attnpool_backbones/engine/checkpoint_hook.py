@@ -1,21 +1,52 @@
-"""mmengine's checkpoint hook, made safe against being killed at any moment."""
+"""mmengine's checkpoint hook, made safe against kills, signals, full disks and broken weights."""
 
+import errno
 import hashlib
+import os
 import os.path as osp
 import pickle
+import re
+import sys
+import time
+from collections.abc import Callable, Iterable
+from functools import wraps
+from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.dist import is_main_process, master_only
 from mmengine.hooks import CheckpointHook
-from mmengine.runner import Runner, save_checkpoint
+from mmengine.optim import OptimWrapperDict
+from mmengine.runner import EpochBasedTrainLoop, Runner, save_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
 
+from attnpool_backbones.command_line import UserError
 from attnpool_backbones.engine.atomic_files import (
     ATOMIC_BACKEND,
     remove_stale_files,
     write_atomically,
 )
+from attnpool_backbones.engine.duration import seconds_of
+from attnpool_backbones.engine.finite_weights import non_finite_names
+from attnpool_backbones.engine.resumable_loop import BATCHES_DONE, VALIDATED, ValidationStopped
+from attnpool_backbones.engine.stop_signals import Stopped, signal_name
 from attnpool_backbones.registry import HOOKS
+
+__all__ = ['INTERIM', 'NonFiniteWeights', 'SafeCheckpointHook', 'SavingError']
+
+INTERIM = 'interim_iter_{}.pth'
+"""Name of a checkpoint between the regular ones; removed when a later one is there."""
+
+OUTDATED = 'outdated_ckpts'
+"""Where a checkpoint tells which files go when it is in place."""
+
+
+class SavingError(UserError):
+    """A checkpoint cannot be written."""
+
+
+class NonFiniteWeights(UserError):
+    """The weights of a training are no numbers any more."""
 
 
 class PostponedRemovals:
@@ -47,18 +78,69 @@ class PostponedRemovals:
                 remove(path)
 
 
+def tells_why_saving_failed(save: Callable) -> Callable:
+    """Turns an error of the disk in a method of :class:`SafeCheckpointHook` into one message."""
+
+    @wraps(save)
+    def guarded(self: 'SafeCheckpointHook', runner: Runner, *args: Any, **kwargs: Any) -> None:
+        try:
+            save(self, runner, *args, **kwargs)
+        except OSError as error:
+            good = self.last_good and f' The last good state is {self.last_good}.'
+            raise SavingError(
+                f'the state of the training could not be saved in {runner.work_dir}: '
+                f'{error.strerror or error}.{good or ""} Put it right; the same command with '
+                '--resume auto goes on (with --wait-for-space it waits instead of ending)'
+            ) from error
+
+    return guarded
+
+
 @HOOKS.register_module()
 class SafeCheckpointHook(CheckpointHook):
-    """Saves checkpoints so that a killed run can always be resumed.
+    """Saves checkpoints so that a stopped or killed run can always be resumed, exactly.
 
     Takes the arguments of :class:`mmengine.hooks.CheckpointHook` and keeps its file names, its
     ``save_best``, ``max_keep_ckpts`` and ``published_keys``. What differs:
 
     - local files, ``last_checkpoint`` included, are written whole or not at all;
     - an old checkpoint is deleted only when its successor is in place, so that with
-      ``max_keep_ckpts=1`` there is always one;
-    - unfinished files of a killed run are removed when training starts.
+      ``max_keep_ckpts=1`` there is always one; what a kill left over is deleted when training
+      starts again, and never a file elsewhere or of another pattern;
+    - weights that are not finite are never saved;
+    - under the resumable loops, a signal (SIGTERM, SIGUSR1, SIGHUP, SIGINT) to any process saves
+      ``interim_iter_N.pth`` in the work folder after the running iteration and ends all of them;
+      it waits for the end of gradient accumulation, and in several processes for that of a
+      validation.
+
+    Args:
+        every: Time after which an ``interim_iter_N.pth`` is saved, as ``'10m'``; only the last one
+            is kept. Default: None, never.
+        wait_for_space: Whether training waits while the disk is full or the work folder is not
+            there, instead of ending. Default: False.
+        **kwargs: Of :class:`mmengine.hooks.CheckpointHook`.
     """
+
+    def __init__(
+        self,
+        *args: Any,
+        every: str | float | None = None,
+        wait_for_space: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.every = None if every is None else seconds_of(every)
+        self.wait_for_space = wait_for_space
+        self.last_good: str | None = None
+        self._removals: PostponedRemovals | None = None
+        self._saved_iter = self._saved_validation = -1
+        self._saved_at = 0.0
+        self._group: Any = None
+        self._folder: tuple[int, int] | None = None
+
+    @property
+    def _local(self) -> dict:
+        return dict(backend=ATOMIC_BACKEND, wait_for_space=self.wait_for_space)
 
     def before_train(self, runner: Runner) -> None:
         """Chooses where and how files are written, and cleans up after a killed run.
@@ -68,13 +150,60 @@ class SafeCheckpointHook(CheckpointHook):
         """
         out_dir = str(self.out_dir or runner.work_dir)
         if '://' not in out_dir and self.backend_args is None and self.file_client_args is None:
-            self.backend_args = dict(backend=ATOMIC_BACKEND)
+            self.backend_args = self._local
+        info = runner.message_hub.runtime_info
+        # a checkpoint is a file of anybody's: only numbers make names of this run
+        kept = [step for step in info.get('keep_ckpt_ids') or [] if type(step) is int]
+        if 'keep_ckpt_ids' in info:
+            runner.message_hub.update_info('keep_ckpt_ids', kept)
         super().before_train(runner)
+        self._take_over(runner)
+        self._saved_at = time.monotonic()
+        if runner.world_size > 1 and torch.distributed.get_backend() != 'gloo':
+            self._group = torch.distributed.new_group(backend='gloo')
         if is_main_process():
+            self._folder = self._identity(runner.work_dir)
             for folder in {str(self.out_dir), runner.work_dir}:
                 for file in remove_stale_files(folder):
                     runner.logger.info(f'Removed the unfinished file {file} of a killed run.')
+            self._remove_outdated(runner, info.get(OUTDATED) or [])
 
+    def _take_over(self, runner: Runner) -> None:
+        """Finds the files of the resumed run, in its own folder."""
+        if self.save_best is not None and hasattr(self, 'best_ckpt_path'):
+            self.best_ckpt_path = self._own(self.best_ckpt_path)
+        elif self.save_best is not None:
+            paths = self.best_ckpt_path_dict
+            self.best_ckpt_path_dict = {key: self._own(path) for key, path in paths.items()}
+        if runner.iter and not (runner.message_hub.get_info(BATCHES_DONE) or [0])[0]:
+            step = runner.epoch if self.by_epoch else runner.iter
+            self.last_ckpt = self._own(self.filename_tmpl.format(step))
+            self._saved_iter = runner.iter if self.last_ckpt else -1
+
+    def _own(self, path: Any) -> str | None:
+        """Returns the file of a name in the own folder, None if it is not of this hook's names."""
+        name = osp.basename(str(path or ''))
+        own = self._pattern().fullmatch(name)
+        path = own and self.file_backend.join_path(self.out_dir, name)
+        return path if path and self.file_backend.exists(path) else None
+
+    def _pattern(self) -> re.Pattern:
+        regular = re.escape(self.filename_tmpl).replace(r'\{\}', r'\d+')
+        return re.compile(rf'(best_.+_)?{regular}')
+
+    def _remove_outdated(self, runner: Runner, names: Iterable) -> None:
+        """Removes what the run before had replaced, but was killed before it removed it."""
+        kept = {self.filename_tmpl.format(step) for step in getattr(self, 'keep_ckpt_ids', ())}
+        for name in map(str, names):
+            path = self._own(name)
+            if path and name not in kept and path != self.last_ckpt and self._is_file(path):
+                self.file_backend.remove(path)
+                runner.logger.info(f'Removed {path}, which a later checkpoint had replaced.')
+
+    def _is_file(self, path: str) -> bool:
+        return self.file_backend.isfile(path) and not osp.islink(path)
+
+    @tells_why_saving_failed
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         outdated = None
         if self.max_keep_ckpts > 0 and list(self.keep_ckpt_ids)[-1:] != [step]:
@@ -86,6 +215,10 @@ class SafeCheckpointHook(CheckpointHook):
         name = self.filename_tmpl.format(step)
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
+        removed = [outdated] if outdated else []
+        if self._removals is not None:
+            removed += [osp.basename(path) for path in self._removals.noted]
+        runner.message_hub.update_info(OUTDATED, removed)
         runner.save_checkpoint(
             self.out_dir,
             name,
@@ -97,9 +230,9 @@ class SafeCheckpointHook(CheckpointHook):
             backend_args=self.backend_args,
             **self.args,
         )
+        self._note(runner, self.last_ckpt, meta['iter'])
         if not is_main_process():
             return
-        write_atomically(self.last_ckpt.encode(), osp.join(runner.work_dir, 'last_checkpoint'))
         if outdated is not None:
             path = self.file_backend.join_path(self.out_dir, outdated)
             if self.file_backend.isfile(path):
@@ -108,16 +241,199 @@ class SafeCheckpointHook(CheckpointHook):
                 # deepspeed's checkpoints are folders
                 self.file_backend.rmtree(path)
 
+    def _note(self, runner: Runner, path: str, iteration: int) -> None:
+        """Notes that a checkpoint is in place, and removes the interim ones before it."""
+        self.last_good = path
+        self._saved_iter = iteration
+        self._saved_at = time.monotonic()
+        self._saved_validation = runner.message_hub.get_info(VALIDATED, -1)
+        if not is_main_process():
+            return
+        write_atomically(path.encode(), osp.join(runner.work_dir, 'last_checkpoint'))
+        for file in Path(runner.work_dir).glob(INTERIM.format('*')):
+            number = re.fullmatch(INTERIM.format(r'(\d+)'), file.name)
+            if number and str(file) != path and int(number.group(1)) <= iteration:
+                file.unlink(missing_ok=True)
+
+    @tells_why_saving_failed
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
         # mmengine removes the previous best file before it writes the new one
         backend = self.file_backend
-        self.file_backend = PostponedRemovals(backend)
+        self.file_backend = self._removals = PostponedRemovals(backend)
         try:
             super()._save_best_checkpoint(runner, metrics)
         finally:
-            postponed, self.file_backend = self.file_backend, backend
+            postponed, self.file_backend, self._removals = self.file_backend, backend, None
         best = getattr(self, 'best_ckpt_path_dict', {}).values()
         postponed.carry_out(keep={self.last_ckpt, getattr(self, 'best_ckpt_path', None), *best})
+
+    @tells_why_saving_failed
+    def _save_interim(self, runner: Runner, iteration: int) -> None:
+        name = INTERIM.format(iteration)
+        runner.save_checkpoint(
+            runner.work_dir,
+            name,
+            meta=dict(epoch=runner.epoch, iter=iteration),
+            by_epoch=False,
+            backend_args=self._local,
+        )
+        self._note(runner, osp.join(runner.work_dir, name), iteration)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Refuses to save where nothing was expected, and what is of no use.
+
+        Args:
+            runner (Runner): The running training.
+            checkpoint (dict): What will be written.
+
+        Raises:
+            OSError: The work folder is no longer the one in which training started.
+            NonFiniteWeights: Naming the weights.
+        """
+        names = [
+            name
+            for key in ('state_dict', 'ema_state_dict')
+            for name in non_finite_names(checkpoint.get(key) or {})
+        ]
+        if names:
+            raise NonFiniteWeights(
+                f'the weights are not finite after iteration {checkpoint["meta"]["iter"]}: '
+                f'{", ".join(names[:5])}. Nothing was saved'
+                + (f'; the last good state is {self.last_good}' if self.last_good else '')
+            )
+        if self._folder is None:
+            return
+        waiting = False
+        while self._identity(runner.work_dir) != self._folder:
+            if not self.wait_for_space:
+                raise OSError(errno.ENOENT, 'the folder is gone (removed, moved, or unmounted)')
+            if not waiting:
+                print(f'waiting: {runner.work_dir} is gone', flush=True)
+            waiting = True
+            time.sleep(1)
+
+    @staticmethod
+    def _identity(folder: str) -> tuple[int, int] | None:
+        try:
+            status = os.stat(folder)
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
+
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: dict | None = None,
+    ) -> None:
+        """Saves if it is time to, and stops if a signal asked for it.
+
+        Args:
+            runner (Runner): The running training.
+            batch_idx (int): Index of the batch in its epoch.
+            data_batch (Any): The batch.
+            outputs (dict | None): The losses.
+
+        Raises:
+            Stopped: After a signal.
+        """
+        loop = runner.train_loop
+        if isinstance(loop, EpochBasedTrainLoop):
+            runner.message_hub.update_info(BATCHES_DONE, [batch_idx + 1, len(loop.dataloader)])
+        super().after_train_iter(runner, batch_idx, data_batch, outputs)
+        number, due = self._agreed(runner)
+        if not (number or due) or not is_between_updates(runner.optim_wrapper):
+            return
+        if self._saved_iter != runner.iter + 1:
+            self._save_interim(runner, runner.iter + 1)
+        if number:
+            self._stop(runner, number)
+
+    def _agreed(self, runner: Runner) -> tuple[int, bool]:
+        """Returns the signal to stop by and whether it is time to save, the same for all ranks."""
+        signals = getattr(runner.train_loop, 'signals', None)
+        number = signals.wanted if signals is not None else 0
+        due = self.every is not None and time.monotonic() - self._saved_at >= self.every
+        if runner.world_size == 1:
+            return number, due
+        wishes = torch.tensor([number, int(due)])
+        torch.distributed.all_reduce(wishes, torch.distributed.ReduceOp.MAX, group=self._group)
+        return int(wishes[0]), bool(wishes[1])
+
+    def _stop(self, runner: Runner, number: int) -> None:
+        if is_main_process():
+            print(
+                f'stopped by {signal_name(number)}; the state after iteration {self._saved_iter} '
+                f'is in {self.last_good}. The same command with --resume auto goes on from there',
+                file=sys.stderr,
+                flush=True,
+            )
+        raise Stopped(number)
+
+    def after_val_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: Any = None,
+    ) -> None:
+        """Leaves a validation within a training if a signal asked to stop.
+
+        Args:
+            runner (Runner): The running training.
+            batch_idx (int): Index of the batch.
+            data_batch (Any): The batch.
+            outputs (Any): The predictions.
+
+        Raises:
+            ValidationStopped: To the resumable loops.
+        """
+        # processes may have different numbers of batches, so they cannot agree in between
+        signals = getattr(runner._train_loop, 'signals', None)
+        if runner.world_size == 1 and signals is not None and signals.wanted:
+            raise ValidationStopped
+
+    def after_stopped_validation(self, runner: Runner) -> None:
+        """Saves and stops; when the training goes on, it begins with the validation.
+
+        Args:
+            runner (Runner): The running training.
+
+        Raises:
+            Stopped: Always.
+        """
+        if self._saved_iter != runner.iter:
+            self._save_interim(runner, runner.iter)
+        self._stop(runner, runner.train_loop.signals.wanted)
+
+    def after_val_epoch(self, runner: Runner, metrics: dict) -> None:
+        """Notes that the validation is done, and saves the best checkpoint.
+
+        Args:
+            runner (Runner): The running training.
+            metrics (dict): The scores.
+        """
+        runner.message_hub.update_info(VALIDATED, runner.iter)
+        super().after_val_epoch(runner, metrics)
+
+    def after_train(self, runner: Runner) -> None:
+        """Tells the last checkpoint that its validation is done, and publishes.
+
+        Args:
+            runner (Runner): The ended training.
+        """
+        validated = runner.message_hub.get_info(VALIDATED)
+        if (
+            self.last_ckpt is not None
+            and self._saved_iter == runner.iter == validated
+            and self._saved_validation != validated
+        ):
+            step = runner.epoch if self.by_epoch else runner.iter
+            self._save_checkpoint_with_step(
+                runner, step, dict(epoch=runner.epoch, iter=runner.iter)
+            )
+        super().after_train(runner)
 
     @master_only
     def _publish_model(self, runner: Runner, ckpt_path: str) -> None:
@@ -129,3 +445,10 @@ class SafeCheckpointHook(CheckpointHook):
         runner.logger.info(
             f'The checkpoint ({ckpt_path}) is published to {path} with the keys {list(published)}.'
         )
+
+
+def is_between_updates(optim_wrapper: Any) -> bool:
+    """Tells whether no gradient is being accumulated."""
+    if isinstance(optim_wrapper, OptimWrapperDict):
+        return all(is_between_updates(wrapper) for _, wrapper in optim_wrapper.items())
+    return optim_wrapper.should_update()

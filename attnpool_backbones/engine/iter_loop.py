@@ -1,13 +1,13 @@
 """Iteration-based training that resumes without loading what was already seen."""
 
-import itertools
 from typing import Any
 
 from mmengine.dataset import InfiniteSampler
 from mmengine.runner import IterBasedTrainLoop, Runner
-from torch import nn
 from torch.utils.data import BatchSampler, DataLoader
 
+from attnpool_backbones.engine.batch_source import BatchSource
+from attnpool_backbones.engine.resumable_loop import ResumableLoop
 from attnpool_backbones.registry import LOOPS
 
 
@@ -22,12 +22,13 @@ class NotStarted:
 
 
 @LOOPS.register_module()
-class ResumableIterBasedTrainLoop(IterBasedTrainLoop):
+class ResumableIterBasedTrainLoop(ResumableLoop, IterBasedTrainLoop):
     """mmengine's loop, except for how it resumes.
 
     mmengine loads and throws away every batch up to the resumed iteration, which takes about as
     long as half the training did. Here only the sampler's indices are skipped. Loading starts when
-    training starts, after the checkpoint was read.
+    training starts, after the checkpoint was read. Signals and validations: see
+    :class:`~attnpool_backbones.engine.resumable_loop.ResumableLoop`.
 
     Args:
         runner (Runner): The runner.
@@ -70,30 +71,28 @@ class ResumableIterBasedTrainLoop(IterBasedTrainLoop):
             runner, NotStarted(dataloader), max_iters, val_begin, val_interval, dynamic_intervals
         )
         self.dataloader = dataloader
+        self.batches = BatchSource(dataloader, self._start_loading, fresh=self._fresh_batches)
 
-    def run(self) -> nn.Module:
-        """Trains from the current iteration to the last.
-
-        Returns:
-            nn.Module: The trained model.
-        """
-        self.runner.call_hook('before_train')
-        self.runner.call_hook('before_train_epoch')
+    def _fresh_batches(self) -> BatchSampler:
+        # an InfiniteSampler is used up by iterating
         sampler = self.dataloader.sampler
-        sampler.indices = itertools.islice(
-            sampler.indices, self._iter * self.dataloader.batch_sampler.batch_size, None
-        )
-        self.dataloader_iterator = iter(self.dataloader)
+        sampler = type(sampler)(sampler.dataset, shuffle=sampler.shuffle, seed=sampler.seed)
+        return BatchSampler(sampler, self.dataloader.batch_size, self.dataloader.drop_last)
+
+    def _train(self) -> None:
+        self.runner.call_hook('before_train_epoch')
+        self.dataloader_iterator = self.batches(self._iter, self._iter)
         while self._iter < self._max_iters and not self.stop_training:
             self.runner.model.train()
             self.run_iter(next(self.dataloader_iterator))
             self._decide_current_val_interval()
-            if (
-                self.runner.val_loop is not None
-                and self._iter >= self.val_begin
-                and (self._iter % self.val_interval == 0 or self._iter == self._max_iters)
-            ):
-                self.runner.val_loop.run()
+            if self._validation_is_due():
+                self._validate()
         self.runner.call_hook('after_train_epoch')
-        self.runner.call_hook('after_train')
-        return self.runner.model
+
+    def _validation_is_due(self) -> bool:
+        return (
+            self.runner.val_loop is not None
+            and self._iter >= self.val_begin
+            and (self._iter % self.val_interval == 0 or self._iter == self._max_iters)
+        )

@@ -12,7 +12,7 @@ from mmengine.logging import print_log
 from mmengine.runner import IterBasedTrainLoop, Runner
 from torch.utils.data import Dataset, get_worker_info
 
-from attnpool_backbones.engine.iter_loop import ResumableIterBasedTrainLoop
+from attnpool_backbones.engine.resumable_loop import ResumableLoop
 from attnpool_backbones.registry import HOOKS
 
 # first word of a seed, so that data and model never draw the same numbers
@@ -70,7 +70,8 @@ class RandomStateHook(Hook):
     and the rank. Works with epoch-based training and with
     :class:`~attnpool_backbones.engine.ResumableIterBasedTrainLoop`. The seed of the run has to be
     the same: set ``randomness=dict(seed=...)``, or resume by ``tools/train.py``, which takes it
-    from the checkpoint. The number of workers may change; the number of processes may not.
+    from the checkpoint. The number of workers may change; the number of processes may not. With
+    the two resumable loops, batches that a killed worker had begun are made again as they were.
 
     Persistent workers are started anew at every epoch, because they cannot be told its number.
     """
@@ -85,7 +86,7 @@ class RandomStateHook(Hook):
             runner (Runner): The starting training.
         """
         loop = runner.train_loop
-        self.seeds_data = isinstance(loop, ResumableIterBasedTrainLoop) or not isinstance(
+        self.seeds_data = isinstance(loop, ResumableLoop) or not isinstance(
             loop, IterBasedTrainLoop
         )
         if not self.seeds_data:
@@ -97,18 +98,26 @@ class RandomStateHook(Hook):
             )
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Numbers the batches of the epoch.
+        """Numbers the batches of the epoch, unless the loop tells where its loading starts.
 
         Args:
             runner (Runner): The running training.
         """
-        if not self.seeds_data:
-            return
+        if self.seeds_data and not isinstance(runner.train_loop, ResumableLoop):
+            self.before_loading(runner, runner.iter)
+
+    def before_loading(self, runner: Runner, number: int) -> None:
+        """Numbers the batches that will be loaded.
+
+        Args:
+            runner (Runner): The running training.
+            number (int): Number of the first of them, in the whole run.
+        """
         loader = runner.train_loop.dataloader
         if loader.persistent_workers:
             loader._iterator = None
         loader.dataset.__getitems__ = SeededBatches(
-            loader.dataset, runner.seed, runner.rank, first=runner.iter
+            loader.dataset, runner.seed, runner.rank, first=number
         )
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:

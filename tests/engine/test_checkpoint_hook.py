@@ -81,12 +81,27 @@ def test_old_checkpoint_goes_after_the_new_one_came(
     assert len(present) == 3
 
 
-def test_stale_files_are_removed(tmp_path: Path) -> None:
-    (tmp_path / '.epoch_1.pth.abcd.part').write_bytes(b'half')
-    (tmp_path / 'notes.part').write_text('not ours')
+def leftover(host: str | None = None, pid: int = 2**22 - 1, name: str = 'epoch_1.pth') -> str:
+    return f'.{name}.{host or atomic_files._host()}-{pid}-0123abcd.attnpool-part'
+
+
+def test_only_own_leftovers_are_removed(tmp_path: Path) -> None:
+    gone = [leftover(), leftover(name='epoch_12.pth'), leftover('other-machine')]
+    kept = [
+        leftover(pid=os.getpid()),
+        leftover('other-machine', name='fresh'),
+        '.epoch_1.pth.abcd.part',
+        '.epoch_1.pth.1234',
+        'notes.part',
+        '.attnpool-part',
+        leftover()[1:],
+    ]
+    for name in gone + kept:
+        (tmp_path / name).write_bytes(b'half')
+    os.utime(tmp_path / gone[2], (1, 1))
     run(tmp_path)
-    assert not list(tmp_path.glob('.*.part'))
-    assert (tmp_path / 'notes.part').exists()
+    assert not [name for name in gone if (tmp_path / name).exists()]
+    assert not [name for name in kept if not (tmp_path / name).exists()]
     assert remove_stale_files(tmp_path / 'missing') == []
 
 

@@ -49,8 +49,13 @@ def train(folder: Path, stop: int | None = None, resume: bool = False, **setting
     return {key: value.clone() for key, value in runner.model.state_dict().items()}
 
 
+EVERY_ITERATION = dict(every=0.0001)
 SETTINGS = {
     'epochs': dict(),
+    'epochs_within': dict(checkpoint=EVERY_ITERATION),
+    'epochs_within_workers': dict(checkpoint=EVERY_ITERATION, workers=2),
+    'epochs_within_persistent': dict(checkpoint=EVERY_ITERATION, workers=2, persistent=True),
+    'iterations_within_workers': dict(checkpoint=EVERY_ITERATION, workers=2, by_epoch=False),
     'epochs_workers': dict(workers=2),
     'epochs_persistent_workers': dict(workers=2, persistent=True),
     'iterations': dict(by_epoch=False),
@@ -62,6 +67,8 @@ SETTINGS = {
 def test_resumed_equals_uninterrupted(name: str, tmp_path: Path) -> None:
     settings = dict(hooks=(HOOK,), seed=None if name == 'epochs' else 3, **SETTINGS[name])
     killed = train(tmp_path, stop=ITERS // 2 + 2, **settings)
+    interim = [f'interim_iter_{ITERS // 2 + 2}.pth'] if 'within' in name else []
+    assert [file.name for file in tmp_path.glob('interim*')] == interim
     resumed = train(tmp_path, resume=True, **settings)
     if settings['seed'] is None:
         settings['seed'] = stored_seed(find_resumable_checkpoint(str(tmp_path)))

@@ -86,7 +86,7 @@ def make_config(
     """
     step = SAMPLES // BATCH
     train_cfg = (
-        dict(type='EpochBasedTrainLoop', max_epochs=EPOCHS)
+        dict(type='attnpool_backbones.ResumableEpochBasedTrainLoop', max_epochs=EPOCHS)
         if by_epoch
         else dict(type='attnpool_backbones.ResumableIterBasedTrainLoop', max_iters=ITERS)
     )

@@ -1,0 +1,194 @@
+"""The batches of a dataloader, from any of them on, also when a process that loads them is killed.
+
+A run that goes on in the middle of an epoch and one whose loading process died need the same: the
+batches from number n on, exactly as they would have come. Which samples they hold is known from the
+sampler, and what is random in them from their number (:class:`RandomStateHook`).
+"""
+
+import copy
+import itertools
+import logging
+import re
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from types import FrameType
+from typing import Any
+
+from mmengine.logging import print_log
+from torch.utils.data import DataLoader
+
+from attnpool_backbones.command_line import UserError
+
+__all__ = ['BatchSource', 'LoadingError']
+
+MAX_REPLACEMENTS = 3
+"""How often in a row the loading processes are replaced without a batch from them."""
+
+
+class LoadingError(UserError):
+    """The processes that load the batches are killed again and again."""
+
+
+class LostWorker(Exception):
+    """A process that loads batches ended before its work was done."""
+
+
+class SkippingBatchSampler:
+    """Gives the batches of another batch sampler without the first ones.
+
+    Args:
+        batch_sampler: The other one. Never iterated itself, so that it stays as it was built.
+        fresh: Returns one that begins anew. Default: a copy.
+        dataset: What its samplers index; not copied.
+
+    Attributes:
+        skip: How many batches the next pass leaves out.
+    """
+
+    def __init__(
+        self, batch_sampler: Any, dataset: Any, fresh: Callable[[], Iterable] | None = None
+    ) -> None:
+        self.batch_sampler = batch_sampler
+        self.fresh = fresh or (lambda: copy.deepcopy(batch_sampler, {id(dataset): dataset}))
+        self.skip = 0
+
+    def __iter__(self) -> Iterator:
+        return itertools.islice(iter(self.fresh()), self.skip, None)
+
+    def __len__(self) -> int:
+        return len(self.batch_sampler)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == 'batch_sampler':  # asked for by copy before it is set
+            raise AttributeError(name)
+        return getattr(self.batch_sampler, name)
+
+
+class BatchSource:
+    """Iterates over a dataloader from a given batch on, and replaces killed loading processes.
+
+    Args:
+        loader: Makes batches of more than one sample, in the order of a sampler.
+        before_loading: Called whenever loading starts, with the number of the first batch in the
+            whole run.
+        fresh: Returns the loader's batch sampler as it was at the beginning. Default: a copy.
+
+    Raises:
+        ValueError: If the loader has no batch sampler.
+    """
+
+    def __init__(
+        self,
+        loader: DataLoader,
+        before_loading: Callable[[int], None],
+        fresh: Callable[[], Iterable] | None = None,
+    ) -> None:
+        if loader.batch_sampler is None:
+            raise ValueError('a resumable training needs a dataloader with batches; set batch_size')
+        self.loader = loader
+        self.before_loading = before_loading
+        self.sampler = SkippingBatchSampler(loader.batch_sampler, loader.dataset, fresh)
+        # DataLoader refuses to be given another batch sampler, because batch_size would no longer
+        # tell the truth; here it does
+        vars(loader)['batch_sampler'] = self.sampler
+        self._iterator: Any = None
+        self._waiting = False
+        self._worker_died = False
+
+    def __call__(self, skip: int, number: int) -> Iterator:
+        """Yields the batches of one pass.
+
+        Args:
+            skip: How many batches of the pass to leave out.
+            number: Number of the first batch that is wanted, in the whole run.
+
+        Raises:
+            LoadingError: The processes were killed several times at the same batch.
+        """
+        failures = 0
+        while True:
+            try:
+                self._start(skip, number)
+                while True:
+                    try:
+                        batch = self._next()
+                    except StopIteration:
+                        return
+                    skip, number, failures = skip + 1, number + 1, 0
+                    yield batch
+            except LostWorker as lost:
+                failures += 1
+                self._replace(lost, number, failures)
+            finally:
+                self._stop_watching()
+
+    def _start(self, skip: int, number: int) -> None:
+        self.sampler.skip = skip
+        self._worker_died = False
+        self.before_loading(number)
+        self._iterator = iter(self.loader)
+        self._watch()
+
+    def _next(self) -> Any:
+        self._waiting = True
+        try:
+            if self._worker_died:
+                self._require_workers()
+            return next(self._iterator)
+        except RuntimeError as error:
+            # torch looks after its processes when a batch is late
+            if re.search(r'DataLoader worker \(pid', str(error)) is None:
+                raise
+            raise LostWorker(str(error)) from error
+        finally:
+            self._waiting = False
+
+    def _watch(self) -> None:
+        """Notes when a loading process ends.
+
+        torch raises an error wherever the program is at that moment, perhaps in the middle of an
+        optimizer step.
+        """
+        self._previous: Any = None
+        on_main_thread = threading.current_thread() is threading.main_thread()
+        if self.loader.num_workers and hasattr(signal, 'SIGCHLD') and on_main_thread:
+            self._previous = signal.signal(signal.SIGCHLD, self._on_child)
+
+    def _stop_watching(self) -> None:
+        if getattr(self, '_previous', None) is not None:
+            signal.signal(signal.SIGCHLD, self._previous)
+            self._previous = None
+
+    def _on_child(self, signum: int, frame: FrameType | None) -> None:
+        self._worker_died = True
+        if self._waiting:
+            self._require_workers()
+
+    def _require_workers(self) -> None:
+        workers = getattr(self._iterator, '_workers', ())
+        dead = [worker for worker in workers if worker.exitcode not in (None, 0)]
+        if dead:
+            ends = ', '.join(f'{worker.pid} (exit code {worker.exitcode})' for worker in dead)
+            raise LostWorker(f'process {ends}')
+
+    def _replace(self, lost: LostWorker, number: int, failures: int) -> None:
+        if failures > MAX_REPLACEMENTS:
+            raise LoadingError(
+                f'the processes that load the data were killed {failures} times in a row before '
+                f'the batch of iteration {number + 1} was made ({lost}). Usual cause: not enough '
+                'memory; lower train_dataloader.num_workers or batch_size'
+            ) from lost
+        print_log(
+            f'A process that loads the data was killed: {lost}. It is replaced, and the batches '
+            f'from iteration {number + 1} on are made again.',
+            logger='current',
+            level=logging.WARNING,
+        )
+        self.close()
+
+    def close(self) -> None:
+        """Ends the loading processes."""
+        self._iterator = None
+        if self.loader.persistent_workers:
+            self.loader._iterator = None

@@ -1,0 +1,26 @@
+"""Durations as people write them."""
+
+import re
+
+__all__ = ['seconds_of']
+
+UNITS = {'': 1, 's': 1, 'm': 60, 'h': 3600, 'd': 86400}
+
+
+def seconds_of(duration: str | float) -> float:
+    """Returns the seconds of a duration.
+
+    Args:
+        duration: Seconds, or a text as ``'90s'``, ``'10m'``, ``'1.5h'``, ``'1d'``.
+
+    Raises:
+        ValueError: If it is none, or not above zero.
+    """
+    match = re.fullmatch(r'\s*(\d+(?:\.\d*)?|\.\d+)\s*([smhd]?)\s*', str(duration))
+    seconds = float(match.group(1)) * UNITS[match.group(2)] if match else 0.0
+    if seconds <= 0:
+        raise ValueError(
+            f'{duration!r} is no duration; write seconds, minutes, hours or days as 90s, 10m, 1.5h '
+            'or 1d'
+        )
+    return seconds

@@ -1,0 +1,109 @@
+"""Signals that ask a training to stop: at a moment from which it can go on exactly."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from types import FrameType, TracebackType
+from typing import Any
+
+__all__ = ['STOP_SIGNALS', 'StopSignals', 'Stopped', 'exit_code_of', 'signal_name']
+
+STOP_SIGNALS = tuple(
+    getattr(signal, name)
+    for name in ('SIGTERM', 'SIGUSR1', 'SIGHUP', 'SIGINT')
+    if hasattr(signal, name)
+)
+"""What schedulers (Slurm, Kubernetes), closed terminals and Ctrl-C send."""
+
+SAME = 1.0
+"""Seconds in which further signals are the same wish: a terminal and a launcher both pass it on."""
+
+
+class Stopped(SystemExit):
+    """A training was stopped by a signal after its state had been saved.
+
+    Args:
+        number: The signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(exit_code_of(number))
+        self.number = number
+
+
+def exit_code_of(number: int) -> int:
+    """Returns the exit code by which shells tell of a signal."""
+    return 128 + number
+
+
+def signal_name(number: int) -> str:
+    """Returns for instance ``'SIGTERM'``."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f'signal {number}'
+
+
+class StopSignals:
+    """Notes the first signal that asks to stop, and ends the process at the second one.
+
+    A context: outside of it the signals do what they did before. Only the main thread of a process
+    can catch signals; elsewhere nothing is caught. Child processes inherit the handler: those that
+    load data end by SIGTERM, with which they are told to, and leave the others to their parent.
+
+    Attributes:
+        received: Number of the signal, 0 as long as there was none.
+    """
+
+    def __init__(self) -> None:
+        self.received = 0
+        self._since = 0.0
+        self._owner = os.getpid()
+        self._parent = os.getppid()
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> 'StopSignals':
+        if threading.current_thread() is threading.main_thread():
+            self._previous = {s: signal.signal(s, self._handle) for s in STOP_SIGNALS}
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    @property
+    def wanted(self) -> int:
+        """The signal to stop by, 0 if there is none; a launcher that died counts as SIGTERM."""
+        if not self.received and os.getppid() != self._parent and 'RANK' in os.environ:
+            self.received = signal.SIGTERM
+        return self.received
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._owner:
+            if number == signal.SIGTERM:
+                signal.signal(number, signal.SIG_DFL)
+                os.kill(os.getpid(), number)
+            return
+        now = time.monotonic()
+        if not self.received:
+            self.received, self._since = number, now
+            self._say(
+                f'{signal_name(number)}: the training stops after this iteration and saves its '
+                'state; a second signal ends it at once'
+            )
+        elif now - self._since > SAME:
+            self._say(f'ended at once by {signal_name(number)}, without saving')
+            os._exit(exit_code_of(number))
+
+    @staticmethod
+    def _say(message: str) -> None:
+        """Prints from a signal handler, where Python's own files may be in use."""
+        if os.environ.get('RANK', '0') == '0':
+            os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f'\n{message}\n'.encode())
