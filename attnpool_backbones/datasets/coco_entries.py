@@ -93,6 +93,17 @@ def annotation_problems(
     if not isinstance(annotation, dict):
         return
     category, image, size = annotation.get('category_id'), annotation.get('image_id'), None
+    number = annotation.get('id')
+    if (
+        _is_scored(annotation, categories, uses)
+        and is_id(number)
+        and not (is_number(number) and number)
+    ):
+        # pycocotools keeps the ids of matches in an array of numbers, where 0 stands for no match
+        yield (
+            'annotation id that scoring cannot use',
+            (f'id {number!r}, not a number other than 0: a detection of it counts as wrong'),
+        )
     if is_id(category) and category not in categories:
         yield 'wrong class id', f'{category} is no category'
     if is_id(image):
@@ -106,12 +117,16 @@ def annotation_problems(
     yield from _mask_problems(annotation.get('segmentation'), size)
 
 
+def _is_scored(annotation: Mapping[str, Any], categories: Mapping[Any, str], uses: Uses) -> bool:
+    category = annotation.get('category_id')
+    return bool(uses.metrics) and is_id(category) and categories.get(category) in uses.classes
+
+
 def _annotation_fields(annotation: Any, categories: Mapping[Any, str], uses: Uses) -> Fields:
     fields = dict(ANNOTATION)
     if not isinstance(annotation, dict):
         return fields
-    category = annotation.get('category_id')
-    is_scored = uses.metrics and is_id(category) and categories.get(category) in uses.classes
+    is_scored = _is_scored(annotation, categories, uses)
     # training leaves out what is marked so before it looks further; scoring does not know the mark
     is_loaded = not annotation.get('ignore', False)
     if is_loaded or is_scored:

@@ -210,7 +210,7 @@ def test_a_flaw_of_an_annotation_is_one_problem(name: str, scenes: Path) -> None
 def test_all_flaws_are_told_at_once(scenes: Path) -> None:
     content = json.loads((scenes / VAL).read_text())
     first = content['annotations'][0]
-    content['annotations'] = [dict(first, id=i) for i in range(len(FLAWS))]
+    content['annotations'] = [dict(first, id=i + 1) for i in range(len(FLAWS))]
     for annotation, (flaw, _, _) in zip(content['annotations'], FLAWS.values(), strict=True):
         damage(annotation, flaw)
     content['annotations'] += ['an annotation', None]

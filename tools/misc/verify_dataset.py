@@ -2,10 +2,11 @@
 
     python tools/misc/verify_dataset.py configs/poolformer/retinanet_poolformer-s12_fpn_1x_coco.py
 
-Looks for missing and unreadable images, wrong sizes, boxes outside the image or of no area, wrong
-class ids, label maps of the wrong size or with labels of no class, numbers used twice, and entries
-of annotation files that are malformed or lack what the config needs. The exit code is 0 when
-nothing is wrong, 1 when something is, and 2 when the check could not be made.
+Images go through the config's own pipeline and annotations through mmdet's own filters, so that
+what training would drop, distort or fail at is found: unreadable images, wrong sizes, boxes and
+masks that cannot be used, labels of no class, classes in another order, malformed entries
+(docs/data.md has the list). The exit code is 0 when nothing is wrong, 1 when something is, and 2
+when the check could not be made.
 """
 
 import argparse
@@ -91,6 +92,10 @@ def main() -> None:
         print(f'{len(report.problems)} problems; images looked at: {looked_at}')
     else:
         print(f'nothing is wrong with the images ({looked_at}) and their annotations')
+    for note in report.notes[: args.examples]:
+        print(f'note: {note.split}: {note.item}: {note.kind} ({note.detail})')
+    if len(report.notes) > args.examples:
+        print(f'note: {len(report.notes)} notes in all; --json FILE has them')
     if args.json:
         # after the findings are on screen: a disk may be full by now
         try:

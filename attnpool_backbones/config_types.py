@@ -1,0 +1,41 @@
+"""Types in configs: a text, a text with a scope or a path in front, or the class itself.
+
+`dict(type='Resize')`, `dict(type='mmdet.Resize')` and, in a config of pure Python,
+`dict(type=Resize)` mean the same; what looks at a type asks here.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from mmengine.registry import Registry
+
+__all__ = ['find_type', 'type_name']
+
+
+def type_name(entry: Any) -> str:
+    """Returns the bare name of a type, such as 'Resize'.
+
+    Args:
+        entry: A type, or a dict that has one as `type`.
+
+    Returns:
+        The name; empty if there is none.
+    """
+    kind = entry.get('type') if isinstance(entry, Mapping) else entry
+    if kind is None:
+        return ''
+    name = kind if isinstance(kind, str) else getattr(kind, '__name__', str(kind))
+    return name.rpartition('.')[2]
+
+
+def find_type(entry: Any, registry: Registry) -> Any:
+    """Returns the class or function that a type stands for, None if nobody knows it.
+
+    Args:
+        entry: A type, or a dict that has one as `type`.
+        registry: Where texts are looked up.
+    """
+    kind = entry.get('type') if isinstance(entry, Mapping) else entry
+    if isinstance(kind, str):
+        return registry.get(kind)
+    return kind if callable(kind) else None
