@@ -8,7 +8,7 @@ VENV_PYTHON := .venv/bin/python
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup:  ## create or complete .venv (PYTHON=python3.11 picks the interpreter)
+setup:  ## create or complete .venv (PYTHON=python3.11 picks the interpreter, OPS=compiled builds mmcv)
 	@bash tools/setup_env.sh "$(PYTHON)"
 
 quickstart: setup  ## make the data, train and evaluate a detector and a segmentor, show the table

@@ -10,7 +10,8 @@ ROOT = Path(__file__).resolve().parent
 # The OpenMMLab packages are extras, and only extras, so that installing this package alone never
 # puts them over the `onedl-*` distributions of the same modules. The extras name the upstream
 # stack: its mmdet and mmseg refuse mmcv 2.2, its mmengine needs setuptools with pkg_resources.
-OPENMMLAB = ['mmengine>=0.10', 'mmcv>=2.0,<2.2', 'setuptools<81']
+# mmcv-lite has no compiled operators, for which this package's stand in; it goes beside no mmcv.
+OPENMMLAB = ['mmengine>=0.10', 'mmcv-lite>=2.0,<2.2', 'setuptools<81']
 DET = [*OPENMMLAB, 'mmdet>=3.0', 'pycocotools']
 SEG = [*OPENMMLAB, 'mmsegmentation>=1.0', 'ftfy', 'regex']
 TOOLS = ['matplotlib', 'rich', 'scikit-learn']
@@ -42,7 +43,7 @@ setup(
     license='Apache-2.0',
     packages=find_packages(include=['attnpool_backbones', 'attnpool_backbones.*']),
     cmdclass={'build_py': BuildWithConfigs},
-    python_requires='>=3.10,<3.13',
+    python_requires='>=3.10',
     install_requires=['torch>=2.6', 'numpy', 'safetensors'],
     extras_require={
         'det': DET,

@@ -2,9 +2,13 @@
 
 A config names them by scope, for example `type='attnpool_backbones.PatchConvNet'`, in any mmdet or
 mmseg config, and nothing needs to be imported by hand. Importing this package imports neither
-torch nor any OpenMMLab package.
+torch nor any OpenMMLab package. It lets mmcv find operators in plain torch where no compiled ones
+are installed, see :mod:`attnpool_backbones.mmcv_operators`.
 """
 
+from attnpool_backbones.mmcv_operators.finder import add_finder
 from attnpool_backbones.version import __version__
 
 __all__ = ['__version__']
+
+add_finder()

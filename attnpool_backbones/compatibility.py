@@ -12,7 +12,8 @@ from importlib import import_module
 from types import ModuleType
 from typing import NamedTuple
 
-PYTHON_RANGE = (3, 10), (3, 12)
+LOWEST_PYTHON = (3, 10)
+INSTALL_MMCV = 'pip uninstall -y mmcv mmcv-lite && pip install mmcv-lite==2.1.0'
 BUILD_MMCV = (
     'pip uninstall -y mmcv mmcv-lite && pip install "setuptools<81" wheel ninja psutil && '
     'pip install --no-build-isolation --no-cache-dir mmcv==2.1.0'
@@ -48,8 +49,8 @@ _TORCH = Requirement('torch', '2.6', 'pip install "torch>=2.6"', 'all models')
 _SAFETENSORS = Requirement('safetensors', '', 'pip install safetensors', 'checkpoints')
 _MMENGINE = Requirement('mmengine', '0.10', 'pip install mmengine==0.10.7', 'registry and runner')
 _CV2 = Requirement('cv2', '', 'pip install opencv-python', 'reading images')
-_MMCV = Requirement('mmcv', '2.0', BUILD_MMCV, 'transforms and operators')
-_MMCV_OPS = Requirement('mmcv.ops', '', BUILD_MMCV, 'RoIAlign, NMS and other compiled operators')
+_MMCV = Requirement('mmcv', '2.0', 'pip install mmcv-lite==2.1.0', 'transforms and operators')
+_MMCV_OPS = Requirement('mmcv.ops', '', INSTALL_MMCV, 'RoIAlign, NMS and other operators')
 _MMDET = Requirement('mmdet', '3.0', 'pip install mmdet==3.3.0', 'detection')
 _MMSEG = Requirement('mmseg', '1.0', 'pip install mmsegmentation==1.2.2', 'segmentation')
 _COCO = Requirement('pycocotools', '', 'pip install pycocotools', 'COCO annotations and metrics')
@@ -139,13 +140,12 @@ def check_environment(*needs: str) -> dict[str, str]:
 
 
 def _python_problems() -> list[Problem]:
-    lowest, highest = PYTHON_RANGE
-    if lowest <= tuple(sys.version_info[:2]) <= highest:
+    if tuple(sys.version_info[:2]) >= LOWEST_PYTHON:
         return []
     found = '.'.join(map(str, sys.version_info[:3]))
     return [
         Problem(
-            f'Python {found} is not supported, 3.10 to 3.12 are',
+            f'Python {found} is not supported, 3.10 and later are',
             'python3.11 -m venv NEW_FOLDER, and install everything there',
         )
     ]
@@ -158,12 +158,8 @@ def _import_problem(requirement: Requirement, error: Exception, broken: set[str]
     missing = error.name or '' if isinstance(error, ModuleNotFoundError) else ''
     if missing == 'pkg_resources':
         return _no_pkg_resources(name)
-    if missing == 'mmcv._ext' or (missing == 'mmcv.ops' and name == 'mmcv.ops'):
-        return Problem(
-            'mmcv has no compiled operators (mmcv.ops): it is mmcv-lite, or was installed without '
-            'building them',
-            BUILD_MMCV,
-        )
+    if missing == 'mmcv.ops' and name == 'mmcv.ops':
+        return Problem('mmcv has no operators (mmcv.ops), it is installed in part', INSTALL_MMCV)
     if missing == name:
         return Problem(f'{name} is missing (for {requirement.reason})', requirement.cure)
     if missing.partition('.')[0] in broken:
@@ -174,9 +170,12 @@ def _import_problem(requirement: Requirement, error: Exception, broken: set[str]
             f'pip install {missing.partition(".")[0]}',
         )
     if name == 'mmcv.ops' and re.search(r'undefined symbol|DLL load|\.so', text):
-        return Problem(f'the operators of mmcv were built for another torch: {text}', BUILD_MMCV)
+        return Problem(
+            f'the operators of mmcv were built for another torch: {text}',
+            f'{INSTALL_MMCV}   (or, to build them for this torch: {BUILD_MMCV})',
+        )
     if isinstance(error, AssertionError) and re.search(r'MMCV|MMEngine', text):
-        cure = BUILD_MMCV if 'MMCV' in text else _MMENGINE.cure
+        cure = INSTALL_MMCV if 'MMCV' in text else _MMENGINE.cure
         return Problem(f'{name} refuses the other packages: {text}', cure)
     if re.search(r'numpy', text, re.I) and re.search(r'ABI|size changed|multiarray|compiled', text):
         return Problem(
@@ -247,6 +246,13 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(map(int, match.group().split('.'))) if match else ()
 
 
+def serving_operators(extension: ModuleType) -> str:
+    """Tells whose operators `mmcv.ops` runs, given the module that answers as `mmcv._ext`."""
+    if extension.__name__ == 'mmcv._ext':
+        return f'compiled ({extension.__file__})'
+    return f'plain torch ({extension.__name__})'
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description='Says what this environment lacks, if anything.')
     parser.add_argument(
@@ -259,6 +265,8 @@ def main() -> int:
         return 1
     for name, version in versions.items():
         print(f'{name:12} {version if version != "0" else "(no version)"}')
+        if name == 'mmcv':
+            print(f'{"mmcv._ext":12} {serving_operators(import_module("mmcv._ext"))}')
     return 0
 
 

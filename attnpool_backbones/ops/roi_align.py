@@ -1,0 +1,478 @@
+"""RoIAlign (Mask R-CNN, arXiv 1703.06870, section 3) as mmcv defines it."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from attnpool_backbones.layers.full_precision import full_precision, wide_dtype
+from attnpool_backbones.ops.formula import operator
+
+POOL_MODES = ('max', 'avg')
+EMPTY_MAXIMUM = -10000.0  # mmcv's maximum starts there, and stays there in a bin without samples
+CELLS = 1 << 18  # weights of pixels, or interpolated values, held at a time
+
+
+class Pooling(NamedTuple):
+    """How RoIs are pooled, see :func:`roi_align`."""
+
+    output_size: Sequence[int]
+    spatial_scale: float
+    sampling_ratio: int
+    aligned: bool
+
+
+class Axis(NamedTuple):
+    """The samples of R RoIs along one axis: B bins of at most S samples."""
+
+    low: Tensor
+    """R, B, S: index of the pixel before the sample."""
+    high: Tensor
+    """R, B, S: index of the pixel after it."""
+    fraction: Tensor
+    """R, B, S: how far the sample is on the way from the one to the other."""
+    position: Tensor
+    """R, B, S: coordinate of the sample."""
+    there: Tensor
+    """R, B, S: whether the RoI has this sample; it has fewer than the longest one."""
+    inside: Tensor
+    """R, B, S: whether it has it, and at most one pixel outside of the map."""
+    count: Tensor
+    """R: number of samples in each bin."""
+
+    def weights(self, size: int) -> Tensor:
+        """Returns the weight of each of ``size`` pixels in a bin's mean, R, B, size."""
+        share = self.inside / self.count.clamp(min=1).view(-1, 1, 1)
+        weights = share.new_zeros(*share.shape[:2], size)
+        weights.scatter_add_(2, self.low, (1 - self.fraction) * share)
+        return weights.scatter_add_(2, self.high, self.fraction * share)
+
+
+@operator
+def roi_align(
+    x: Tensor,
+    rois: Tensor,
+    output_size: tuple[int, int],
+    spatial_scale: float = 1.0,
+    sampling_ratio: int = 0,
+    pool_mode: str = 'avg',
+    aligned: bool = True,
+) -> Tensor:
+    """Pools regions of interest: mean or maximum over samples between the pixels of each bin.
+
+    The mean is separable: of a RoI's part F of a map it is Wy F Wx^T, two small matrix products,
+    and so is its gradient. Besides input and output it holds one image of the batch once more and
+    2 MiB of weights; the maximum holds interpolated values of 1 MiB at a time. Sums are at least
+    float32 in any type. In a mean, a pixel that is not finite spoils all bins of the RoIs around
+    it, not only those that sample it.
+
+    Args:
+        x: B, C, H, W.
+        rois: R, 5: index of the image, x1, y1, x2, y2, in pixels of the image.
+        output_size: Height and width of the result, in bins.
+        spatial_scale: Pixels of the map for one of the image. Default: 1.0.
+        sampling_ratio: Samples of a bin along each axis; 0: one for each pixel that the bin is
+            long, rounded up. Default: 0.
+        pool_mode: ``'avg'`` or ``'max'``. Default: ``'avg'``.
+        aligned: Whether a pixel's centre is half a pixel after its corner, as it should be. If
+            not, RoIs are at least one pixel large. Default: True.
+
+    Returns:
+        R, C, *output_size. Differentiable in ``x``, once.
+
+    Raises:
+        ValueError: If a RoI is not finite, has a negative size or is of an image that is not there,
+            or the pool mode is unknown.
+    """
+    pooling = Pooling(output_size, spatial_scale, sampling_ratio, aligned)
+    ys, xs = _sample(x.shape, rois, pooling)
+    wide = x.to(wide_dtype(x.dtype))
+    pooled = [wide[:0, :, :1, :1].expand(-1, -1, *output_size)]  # differentiable without RoIs, too
+    for index, image in enumerate(rois[:, 0].long()):
+        y, x_ = (Axis(*(field[index] for field in axis)) for axis in (ys, xs))
+        pixels = wide[image].flatten(1).t()  # H * W, C
+        values = _interpolate(pixels, x.shape[3], y, x_)  # by, bx, sy * sx, C
+        if pool_mode == 'avg':
+            result = values.sum(2) / (y.count * x_.count).clamp(min=1)
+        else:
+            result = _candidates(values, y, x_).amax(2)
+        pooled.append(result.permute(2, 0, 1).unsqueeze(0))
+    return torch.cat(pooled).to(x.dtype)
+
+
+@roi_align.fast
+def _(
+    x: Tensor,
+    rois: Tensor,
+    output_size: tuple[int, int],
+    spatial_scale: float = 1.0,
+    sampling_ratio: int = 0,
+    pool_mode: str = 'avg',
+    aligned: bool = True,
+) -> Tensor:
+    if pool_mode not in POOL_MODES:
+        raise ValueError(f'unknown pool_mode {pool_mode!r}, choose from {POOL_MODES}')
+    pooling = (output_size, spatial_scale, sampling_ratio, aligned)
+    if pool_mode == 'avg':
+        return _mean(x, rois, *pooling)
+    return _maximum(x, rois, *pooling)[0]
+
+
+# ------------------------------------------------------------------ as operators of torch
+
+
+@torch.library.custom_op('attnpool_backbones::roi_align_mean', mutates_args=())
+def _mean(
+    x: Tensor,
+    rois: Tensor,
+    output_size: Sequence[int],
+    spatial_scale: float,
+    sampling_ratio: int,
+    aligned: bool,
+) -> Tensor:
+    output = _room(x, rois, output_size)
+    average(x, rois, output, Pooling(output_size, spatial_scale, sampling_ratio, aligned))
+    return output
+
+
+@torch.library.custom_op('attnpool_backbones::roi_align_mean_backward', mutates_args=())
+def _mean_backward(
+    grad: Tensor,
+    rois: Tensor,
+    shape: Sequence[int],
+    output_size: Sequence[int],
+    spatial_scale: float,
+    sampling_ratio: int,
+    aligned: bool,
+) -> Tensor:
+    grad_x = grad.new_zeros(shape)
+    pooling = Pooling(output_size, spatial_scale, sampling_ratio, aligned)
+    average_backward(grad, rois, grad_x, pooling)
+    return grad_x
+
+
+@torch.library.custom_op('attnpool_backbones::roi_align_maximum', mutates_args=())
+def _maximum(
+    x: Tensor,
+    rois: Tensor,
+    output_size: Sequence[int],
+    spatial_scale: float,
+    sampling_ratio: int,
+    aligned: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    results = _maximum_room(x, rois, output_size)
+    maximum(x, rois, *results, Pooling(output_size, spatial_scale, sampling_ratio, aligned))
+    return results
+
+
+@torch.library.custom_op('attnpool_backbones::roi_align_maximum_backward', mutates_args=())
+def _maximum_backward(
+    grad: Tensor, rois: Tensor, where_y: Tensor, where_x: Tensor, shape: Sequence[int]
+) -> Tensor:
+    grad_x = grad.new_zeros(shape)
+    maximum_backward(grad, rois, where_y, where_x, grad_x)
+    return grad_x
+
+
+def _room(x: Tensor, rois: Tensor, output_size: Sequence[int], *_: Any) -> Tensor:
+    return x.new_empty(rois.shape[0], x.shape[1], *output_size)
+
+
+def _maximum_room(
+    x: Tensor, rois: Tensor, output_size: Sequence[int], *_: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    output = _room(x, rois, output_size)
+    wide = wide_dtype(x.dtype)
+    return output, torch.empty_like(output, dtype=wide), torch.empty_like(output, dtype=wide)
+
+
+_mean.register_fake(_room)
+_maximum.register_fake(_maximum_room)
+_mean_backward.register_fake(lambda grad, rois, shape, *_: grad.new_empty(shape))
+_maximum_backward.register_fake(lambda grad, rois, y, x, shape: grad.new_empty(shape))
+
+
+def _keep_for_mean(ctx: Any, inputs: tuple, output: Tensor) -> None:
+    x, rois, *ctx.pooling = inputs
+    ctx.shape = x.shape
+    ctx.save_for_backward(rois)
+
+
+def _keep_for_maximum(ctx: Any, inputs: tuple, output: tuple) -> None:
+    ctx.shape = inputs[0].shape
+    ctx.save_for_backward(inputs[1], *output[1:])
+    ctx.mark_non_differentiable(*output[1:])
+
+
+def _mean_gradients(ctx: Any, grad: Tensor) -> tuple:
+    return _mean_backward(grad, *ctx.saved_tensors, ctx.shape, *ctx.pooling), *[None] * 5
+
+
+def _maximum_gradients(ctx: Any, grad: Tensor, *_: Any) -> tuple:
+    return _maximum_backward(grad, *ctx.saved_tensors, ctx.shape), *[None] * 5
+
+
+_mean.register_autograd(_mean_gradients, setup_context=_keep_for_mean)
+_maximum.register_autograd(_maximum_gradients, setup_context=_keep_for_maximum)
+
+
+# ------------------------------------------------------------------ the mean
+
+
+def average(x: Tensor, rois: Tensor, output: Tensor, pooling: Pooling) -> None:
+    """Writes the means of :func:`roi_align` into ``output``, R, C, bins, bins."""
+    channels, wide, current = x.shape[1], wide_dtype(x.dtype), None
+    with full_precision(x.device):
+        for chunk, windows in _walk(x.shape, rois, pooling):
+            means = x.new_zeros(len(chunk), *pooling.output_size, channels, dtype=wide)
+            for index, image, window in windows:
+                if image != current:
+                    # H, W * C: a part of a map is a matrix of long rows, without a copy.
+                    current, lines = image, x[image].permute(1, 2, 0).to(wide).flatten(1)
+                rows = (window.wy @ window.read(lines, channels)).unflatten(1, (-1, channels))
+                torch.bmm(window.wx.expand(len(rows), -1, -1), rows, out=means[index])
+            output[chunk] = means.permute(0, 3, 1, 2).to(output.dtype)
+
+
+def average_backward(grad: Tensor, rois: Tensor, grad_x: Tensor, pooling: Pooling) -> None:
+    """Adds the gradient of :func:`average` for ``grad``, R, C, bins, bins, to ``grad_x``."""
+    (channels, height, width), wide = grad_x.shape[1:], wide_dtype(grad_x.dtype)
+    current, lines = None, grad.new_zeros(height, width * channels, dtype=wide)
+
+    def deliver():
+        if current is not None:
+            grad_x[current] += lines.unflatten(1, (width, channels)).permute(2, 0, 1)
+            lines.zero_()
+
+    with full_precision(grad.device):
+        for chunk, windows in _walk(grad_x.shape, rois, pooling):
+            grads = grad[chunk].permute(0, 2, 3, 1).to(wide).contiguous()  # R, bins, bins, C
+            for index, image, window in windows:
+                if image != current:
+                    deliver()
+                    current = image
+                columns = window.wx.mT.expand(len(window.wy), -1, -1)
+                window.add_product(lines, window.wy.mT, (columns @ grads[index]).flatten(1))
+        deliver()
+
+
+class Window(NamedTuple):
+    """What of a map a RoI sees, and the weights of its pixels in the means."""
+
+    wy: Tensor
+    """Bins, h: weights of the rows."""
+    wx: Tensor
+    """Bins, w: weights of the columns."""
+    rows: slice
+    columns: slice
+    """Of a map H, W * C."""
+    pixels: Tensor | None
+    """h * w: indices of the pixels, if far fewer are needed than rows and columns have."""
+
+    def read(self, lines: Tensor, channels: int) -> Tensor:
+        """Returns the part of a map H, W * C, as a matrix h, w * C."""
+        if self.pixels is None:
+            return lines[self.rows, self.columns]
+        return lines.view(-1, channels)[self.pixels].view(self.wy.shape[1], -1)
+
+    def add_product(self, lines: Tensor, left: Tensor, right: Tensor) -> None:
+        """Adds a product of matrices, h, w * C, to the part of a map H, W * C."""
+        if self.pixels is None:
+            lines[self.rows, self.columns].addmm_(left, right)
+        else:
+            channels = right.shape[1] // self.wx.shape[1]
+            product = (left @ right).view(-1, channels)
+            lines.view(-1, channels).index_add_(0, self.pixels, product)
+
+
+def _walk(
+    shape: torch.Size, rois: Tensor, pooling: Pooling
+) -> Iterator[tuple[Tensor, Iterator[tuple[int, int, Window]]]]:
+    """Yields indices of some RoIs, image by image, and their windows with index and image."""
+    images, order = _by_image(shape, rois, pooling)
+    step = max(1, CELLS // (2 * max(pooling.output_size) * sum(shape[2:])))
+    for chunk, image in zip(order.split(step), images.split(step), strict=True):
+        yield chunk, _windows(shape, rois[chunk], image.tolist(), pooling)
+
+
+def _windows(
+    shape: torch.Size, rois: Tensor, images: list[int], pooling: Pooling
+) -> Iterator[tuple[int, int, Window]]:
+    """Yields index, image and window of the RoIs that see anything of the map."""
+    channels, height, width = shape[1:]
+    ys, xs = _sample(shape, rois, pooling)
+    wys, wxs = ys.weights(height), xs.weights(width)
+    seen = [(w != 0).any(1) for w in (wys, wxs)]
+    begins = [s.byte().argmax(1).tolist() for s in seen]
+    ends = [(s.shape[1] - s.flip(1).byte().argmax(1)).tolist() for s in seen]
+    counts = [s.sum(1).tolist() for s in seen]
+    for i, (top, left, bottom, right, h, w) in enumerate(zip(*begins, *ends, *counts, strict=True)):
+        if not h * w:
+            continue
+        if 2 * h * w < (bottom - top) * (right - left):
+            y, x = (s[i].nonzero().squeeze(1) for s in seen)
+            pixels = (y.unsqueeze(1) * width + x).flatten()
+            window = Window(wys[i][:, y], wxs[i][:, x], slice(0), slice(0), pixels)
+        else:
+            rows, columns = slice(top, bottom), slice(left * channels, right * channels)
+            window = Window(wys[i][:, rows], wxs[i][:, left:right], rows, columns, None)
+        yield i, images[i], window
+
+
+# ------------------------------------------------------------------ the maximum
+
+
+def maximum(
+    x: Tensor, rois: Tensor, output: Tensor, where_y: Tensor, where_x: Tensor, pooling: Pooling
+) -> None:
+    """Writes the maxima of :func:`roi_align`, and the coordinates at which they were found.
+
+    Args:
+        x: B, C, H, W.
+        rois: R, 5.
+        output: R, C, bins, bins.
+        where_y: Like ``output``; -1 in bins without a sample above :data:`EMPTY_MAXIMUM`.
+        where_x: Likewise.
+        pooling: How to pool.
+    """
+    (channels, _, width), wide, current = x.shape[1:], wide_dtype(x.dtype), None
+    images, order = _by_image(x.shape, rois, pooling)
+    for roi, image in zip(order.tolist(), images.tolist(), strict=True):
+        if image != current:
+            current, pixels = image, x[image].flatten(1).t().to(wide).contiguous()  # H * W, C
+        y, x_ = (
+            Axis(*(field[0] for field in axis))
+            for axis in _sample(x.shape, rois[roi : roi + 1], pooling)
+        )
+        step = max(1, CELLS // max(1, y.low[0].numel() * x_.low.numel() * channels))
+        for rows in torch.arange(len(y.low), device=x.device).split(step):
+            values = _interpolate(pixels, width, y, x_, rows)  # by, bx, sy * sx, C
+            best, at = _candidates(values, y, x_, rows).max(2)  # of equal ones the first
+            found = best > EMPTY_MAXIMUM
+            per_row = x_.low.shape[1]
+            ys = y.position[rows.view(-1, 1, 1), at // per_row]
+            xs = x_.position[torch.arange(len(x_.low), device=x.device).view(-1, 1), at % per_row]
+            for target, result in (
+                (output, best),
+                (where_y, ys.masked_fill(~found, -1)),
+                (where_x, xs.masked_fill(~found, -1)),
+            ):
+                target[roi, :, rows] = result.permute(2, 0, 1).to(target.dtype)
+
+
+def maximum_backward(
+    grad: Tensor, rois: Tensor, where_y: Tensor, where_x: Tensor, grad_x: Tensor
+) -> None:
+    """Adds the gradient of :func:`maximum` to ``grad_x``; arguments as there."""
+    _, channels, height, width = grad_x.shape
+    sums = torch.zeros_like(grad_x, dtype=wide_dtype(grad_x.dtype)).view(-1)
+    planes = rois[:, 0].long().unsqueeze(1) * channels + torch.arange(channels, device=grad.device)
+    step = max(1, CELLS // max(1, grad[:1].numel()))
+    for chunk in torch.arange(len(rois), device=grad.device).split(step):
+        base = planes[chunk].view(-1, channels, 1, 1) * height * width
+        y, x = (w[chunk].to(sums.dtype) for w in (where_y, where_x))
+        found = (y != -1) & _is_inside(y, height) & _is_inside(x, width)
+        value = grad[chunk].to(sums.dtype) * found
+        for row, wy in _corners(_neighbours(torch.where(found, y, 0), height)):
+            for column, wx in _corners(_neighbours(torch.where(found, x, 0), width)):
+                index = base + row * width + column
+                sums.scatter_add_(0, index.flatten(), (value * wy * wx).flatten())
+    grad_x += sums.view(grad_x.shape)
+
+
+def _interpolate(
+    pixels: Tensor, width: int, y: Axis, x: Axis, rows: Tensor | slice = slice(None)
+) -> Tensor:
+    """Returns the samples in rows of bins, by, bx, sy * sx, C; zero far from the map."""
+    total = 0
+    for row, wy in _corners(y):
+        for column, wx in _corners(x):
+            index = row[rows, None, :, None] * width + column.unsqueeze(1)  # by, bx, sy, sx
+            weight = wy[rows, None, :, None] * wx.unsqueeze(1)
+            total = total + weight.unsqueeze(-1) * pixels[index]
+    inside = y.inside[rows, None, :, None] & x.inside.unsqueeze(1)
+    return torch.where(inside.unsqueeze(-1), total, 0).flatten(2, 3)
+
+
+def _candidates(values: Tensor, y: Axis, x: Axis, rows: Tensor | slice = slice(None)) -> Tensor:
+    """Makes samples lose that mmcv's maximum passes over: missing ones, NaN, very small ones."""
+    there = y.there[rows, None, :, None] & x.there.unsqueeze(1)  # by, bx, sy, sx
+    kept = there.flatten(2).unsqueeze(-1) & (values > EMPTY_MAXIMUM)
+    return torch.where(kept, values, EMPTY_MAXIMUM)
+
+
+def _corners(axis: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yields the pixel before and the one after each sample, with their weights."""
+    low, high, fraction = axis[:3]
+    yield low, 1 - fraction
+    yield high, fraction
+
+
+# ------------------------------------------------------------------ samples
+
+
+def _sample(shape: torch.Size, rois: Tensor, pooling: Pooling) -> tuple[Axis, Axis]:
+    """Returns the samples of RoIs, R, 5, along y and x, rounded as mmcv rounds them."""
+    rois = rois.to(wide_dtype(rois.dtype))
+    corners = rois[:, 1:] * torch.tensor(pooling.spatial_scale, dtype=torch.float32)
+    begins, ends = (corners - 0.5 * pooling.aligned).split(2, 1)
+    lengths = ends - begins
+    if not pooling.aligned:
+        lengths = lengths.clamp(min=1)
+    y, x = (
+        _sample_axis(begins[:, i], lengths[:, i], bins, size, pooling.sampling_ratio)
+        for i, bins, size in zip((1, 0), pooling.output_size, shape[2:], strict=True)
+    )
+    return y, x
+
+
+def _sample_axis(begin: Tensor, length: Tensor, bins: int, size: int, ratio: int) -> Axis:
+    bin_length = length / bins
+    # mmcv rounds up what it has rounded to float32 first
+    count = torch.full_like(length, ratio) if ratio > 0 else bin_length.float().ceil().to(length)
+    begin = begin.unsqueeze(1) + torch.arange(bins, device=begin.device) * bin_length.unsqueeze(1)
+    bin_length, count = bin_length.view(-1, 1, 1), count.view(-1, 1, 1).clamp(max=2**30)
+
+    # Samples are at least half a pixel apart, unless a ratio says otherwise: of a huge RoI only
+    # those around the map are looked at.
+    most = int(count.max()) if len(count) else 0
+    looked_at = max(1, most if ratio > 0 else min(most, 2 * size + 8))
+    first = ((-1 - begin.unsqueeze(2)) * count / bin_length - 1.5).floor()
+    first = first.nan_to_num(0).clamp(min=0).minimum(count) * (looked_at < most)
+    index = first + torch.arange(looked_at, device=begin.device)  # R, B, S
+
+    position = begin.unsqueeze(2) + (index + 0.5) * bin_length / count.clamp(min=1)
+    there = index < count
+    inside = there & _is_inside(position, size)
+    low, high, fraction = _neighbours(torch.where(inside, position, 0), size)
+    return Axis(low, high, fraction, position, there, inside, count.flatten())
+
+
+def _is_inside(position: Tensor, size: int) -> Tensor:
+    """Tells which coordinates are at most one pixel outside of an axis."""
+    return (position >= -1) & (position <= size)
+
+
+def _neighbours(position: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns the pixels before and after coordinates, and how far these are on the way."""
+    position = position.clamp(0, size - 1)
+    low = position.long()
+    return low, (low + 1).clamp(max=size - 1), position - low
+
+
+def _by_image(shape: torch.Size, rois: Tensor, pooling: Pooling) -> tuple[Tensor, Tensor]:
+    """Returns the images of RoIs, ascending, and the indices of the RoIs in that order."""
+    bad = ~rois.isfinite().all(1)
+    if pooling.aligned:
+        bad |= (rois[:, 3:] < rois[:, 1:3]).any(1)
+    if bad.any():
+        index = int(bad.nonzero()[0])
+        raise ValueError(f'RoI {index} is no box of at least zero size: {rois[index, 1:].tolist()}')
+    images, order = rois[:, 0].long().sort(stable=True)
+    if len(images) and not 0 <= int(images[0]) <= int(images[-1]) < shape[0]:
+        raise ValueError(
+            f'RoIs are of the images {int(images[0])} to {int(images[-1])}, '
+            f'the batch has the images 0 to {shape[0] - 1}'
+        )
+    return images, order
