@@ -11,13 +11,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from attnpool_backbones.checkpoints import load_pretrained
+from attnpool_backbones.checkpoints.door import open_door
 from attnpool_backbones.checkpoints.loading import DEPLOYED, require_same_form
-from attnpool_backbones.checkpoints.safe_globals import register_safe_globals
 from attnpool_backbones.layers.checkpointing import checkpoint_block
 
-# A run under mmdet's or mmseg's own tools can resume too: mmengine's checkpoints hold more than
-# tensors, and torch refuses that unless it is told what is harmless.
-register_safe_globals()
+# Also under mmdet's and mmseg's own tools every checkpoint is read by the one safe reader.
+open_door()
 
 #: Smallest height and width of an input, in pixels.
 MIN_INPUT_SIZE = 32

@@ -1,15 +1,18 @@
 """Checkpoints: reads, recognises, converts and loads weights of any known origin."""
 
 from attnpool_backbones.checkpoints.converting import convert_file
-from attnpool_backbones.checkpoints.format import CheckpointFormat
-from attnpool_backbones.checkpoints.formats import FORMATS, recognise
-from attnpool_backbones.checkpoints.loading import CheckpointMismatch, load_pretrained
-from attnpool_backbones.checkpoints.reading import (
+from attnpool_backbones.checkpoints.errors import (
     CheckpointError,
+    CheckpointMismatch,
+    DamagedCheckpoint,
+    MissingCheckpoint,
     UnreachableCheckpoint,
     UnsafeCheckpoint,
-    read_checkpoint,
 )
+from attnpool_backbones.checkpoints.format import CheckpointFormat
+from attnpool_backbones.checkpoints.formats import FORMATS, recognise
+from attnpool_backbones.checkpoints.loading import load_pretrained
+from attnpool_backbones.checkpoints.reading import read_checkpoint
 from attnpool_backbones.checkpoints.report import ConvertReport, LoadReport
 
 __all__ = [
@@ -18,7 +21,9 @@ __all__ = [
     'CheckpointFormat',
     'CheckpointMismatch',
     'ConvertReport',
+    'DamagedCheckpoint',
     'LoadReport',
+    'MissingCheckpoint',
     'UnreachableCheckpoint',
     'UnsafeCheckpoint',
     'convert_file',

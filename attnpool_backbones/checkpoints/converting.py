@@ -6,9 +6,9 @@ from os import PathLike
 from pathlib import Path
 
 import torch
-from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
+from attnpool_backbones.checkpoints.containers import safetensors_bytes
 from attnpool_backbones.checkpoints.formats import FORMATS, recognise
 from attnpool_backbones.checkpoints.listing import list_names
 from attnpool_backbones.checkpoints.reading import read_checkpoint
@@ -70,7 +70,7 @@ def _write(weights: dict[str, Tensor], backbone: str, destination: Path, publish
     unfinished = destination.with_name(f'.{destination.name}.{os.getpid()}')
     try:
         if destination.suffix == '.safetensors':
-            unfinished.write_bytes(to_safetensors(weights, metadata={'backbone': backbone}))
+            unfinished.write_bytes(safetensors_bytes(weights, {'backbone': backbone}))
         else:
             # Through a file object: torch.save would write the name of a path into the file.
             with unfinished.open('wb') as file:

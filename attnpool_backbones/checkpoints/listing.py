@@ -3,10 +3,18 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+MAX_SHOWN = 100  # characters of a name that a stranger's file chose
+
+
+def printable(text: str) -> str:
+    """Returns text of a stranger's file as it may be shown: short, one line, no control codes."""
+    shown = ''.join(letter if letter.isprintable() else '?' for letter in text[:MAX_SHOWN])
+    return f'{shown}...' if len(text) > MAX_SHOWN else shown
+
 
 def list_names(names: Iterable, count: int = 6) -> str:
     """Returns the first ``count`` names as text, with the number of those left out."""
-    names = [str(name) for name in names]
+    names = [printable(str(name)) for name in names]
     more = f' and {len(names) - count} more' if len(names) > count else ''
     return ', '.join(names[:count]) + more
 

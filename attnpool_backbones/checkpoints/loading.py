@@ -8,10 +8,11 @@ import torch
 from mmengine.logging import MMLogger, print_log
 from torch import Tensor, nn
 
+from attnpool_backbones.checkpoints.errors import CheckpointMismatch
 from attnpool_backbones.checkpoints.format import CheckpointFormat
 from attnpool_backbones.checkpoints.formats import FORMATS, recognise
 from attnpool_backbones.checkpoints.listing import list_names, shape_text
-from attnpool_backbones.checkpoints.reading import CheckpointError, read_checkpoint
+from attnpool_backbones.checkpoints.reading import read_checkpoint
 from attnpool_backbones.checkpoints.report import LoadReport
 
 MIN_SHARE = 0.9
@@ -22,10 +23,6 @@ _FRESH = 'out_norms.'
 
 # Buffer of a backbone whose norms and scales are folded into its other weights.
 DEPLOYED = 'deployed'
-
-
-class CheckpointMismatch(CheckpointError):
-    """A checkpoint has too few of a model's parameters, or another meaning of them."""
 
 
 def load_pretrained(

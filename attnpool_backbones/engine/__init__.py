@@ -1,5 +1,6 @@
 """Training machinery: hooks, loops, optimizer wrappers, and what the command lines call."""
 
+from attnpool_backbones.checkpoints.door import open_door
 from attnpool_backbones.engine.amp_optim_wrapper import CPUAmpOptimWrapper
 from attnpool_backbones.engine.checkpoint_hook import SafeCheckpointHook
 from attnpool_backbones.engine.compile_hook import CompileBackboneHook
@@ -10,6 +11,9 @@ from attnpool_backbones.engine.layer_decay import LayerDecayOptimWrapperConstruc
 from attnpool_backbones.engine.progress_hook import ProgressHook
 from attnpool_backbones.engine.random_state_hook import RandomStateHook
 from attnpool_backbones.engine.sharded_strategy import ShardedStrategy
+
+# For runs of foreign models too, which have nothing of this package but its hooks.
+open_door()
 
 __all__ = [
     'CPUAmpOptimWrapper',

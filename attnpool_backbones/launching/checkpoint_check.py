@@ -11,9 +11,9 @@ import torch
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import Tensor, nn
 
+from attnpool_backbones.checkpoints.errors import CheckpointError, CheckpointMismatch
 from attnpool_backbones.checkpoints.listing import list_content, list_names, shape_text
-from attnpool_backbones.checkpoints.loading import CheckpointMismatch
-from attnpool_backbones.checkpoints.reading import CheckpointError, read_content
+from attnpool_backbones.checkpoints.reading import read_content
 from attnpool_backbones.launching.errors import PreflightError
 
 __all__ = ['Shapes', 'require_checkpoint', 'require_own_weights', 'stored_shapes']
@@ -58,26 +58,18 @@ def missing_checkpoint(path: str) -> str:
     return '\n'.join(lines)
 
 
-def stored_shapes(path: str) -> Shapes | None:
+def stored_shapes(path: str) -> Shapes:
     """Reads a whole checkpoint of a detector or a segmentor.
 
     Args:
-        path (str): Its file, or an address, which is left to mmengine.
+        path: Its file or address.
 
     Returns:
-        dict[str, Size] | None: Names and shapes of the weights that mmengine would load; None for
-        an address.
+        Names and shapes of the weights that mmengine would load.
 
     Raises:
         CheckpointError: If it is damaged, unsafe or something else than a checkpoint of mmengine's.
     """
-    if '://' in path:
-        return None
-    if path.endswith('.safetensors'):
-        raise CheckpointError(
-            f'{path}: a whole model is read from a .pth file; .safetensors are for the backbone '
-            '(--cfg-options model.backbone.init_cfg.checkpoint=FILE)'
-        )
     content = read_content(path, 'meta')  # the run reads the numbers, this only their shapes
     weights = content.get('state_dict', content) if isinstance(content, Mapping) else {}
     if isinstance(weights, Mapping):

@@ -2,14 +2,12 @@
 
 import logging
 import os
-import zipfile
 from pathlib import Path
-from pickle import UnpicklingError
 
-import torch
 from mmengine.logging import print_log
 
-from attnpool_backbones.checkpoints.safe_globals import register_safe_globals
+from attnpool_backbones.checkpoints.errors import CheckpointError
+from attnpool_backbones.checkpoints.reading import read_content
 
 __all__ = ['find_resumable_checkpoint', 'is_resumable', 'stored_seed']
 
@@ -26,23 +24,15 @@ def is_resumable(path: Path) -> bool:
         bool: False for a missing, damaged or foreign file and for one without optimizer state.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            if archive.testzip() is not None:  # torch does not compare the checksums
-                return False
-    except (OSError, ValueError, zipfile.BadZipFile):
-        return False
-    register_safe_globals()
-    try:
-        # mapped, so that the weights are not read for this question
-        checkpoint = torch.load(path, map_location='cpu', weights_only=True, mmap=True)
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError, UnpicklingError):
+        checkpoint = read_content(str(path))
+    except (OSError, CheckpointError):
         return False
     return isinstance(checkpoint, dict) and all(key in checkpoint for key in RESUME_KEYS)
 
 
 def stored_seed(path: str) -> int | None:
     """Returns the random seed of the run that wrote a checkpoint, None if it is not told."""
-    checkpoint = torch.load(path, map_location='cpu', weights_only=True, mmap=True)
+    checkpoint = read_content(path, 'meta')  # without the weights
     return checkpoint['meta'].get('seed')
 
 

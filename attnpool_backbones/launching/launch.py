@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.runner import FlexibleRunner, Runner
 from torch import nn
 
-from attnpool_backbones.checkpoints.safe_globals import register_safe_globals
+from attnpool_backbones.checkpoints.door import open_door
 from attnpool_backbones.launching.checkpoint_check import require_own_weights
 from attnpool_backbones.launching.config import load_config
 from attnpool_backbones.launching.devices import (
@@ -89,7 +89,7 @@ def read_config(args: argparse.Namespace, split: str) -> Config:
     Raises:
         PreflightError: If it cannot be read or does not say it.
     """
-    register_safe_globals()
+    open_door()
     cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
     require_loader(cfg, split)
     return cfg

@@ -1,4 +1,6 @@
 default_scope = 'mmseg'
+# Every checkpoint is read by the one safe reader, also under the tools of mmseg itself.
+custom_imports = dict(imports=['attnpool_backbones.checkpoints.door'], allow_failed_imports=False)
 
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),

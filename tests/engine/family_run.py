@@ -16,7 +16,7 @@ from mmengine.hooks import Hook
 from mmengine.model import MMDistributedDataParallel
 from mmengine.runner import FlexibleRunner, Runner
 
-from attnpool_backbones.checkpoints.safe_globals import register_safe_globals
+from attnpool_backbones.checkpoints.door import open_door
 from attnpool_backbones.config_files import config_root
 from attnpool_backbones.launching.config import load_config
 from attnpool_backbones.launching.devices import leave_group
@@ -117,7 +117,7 @@ def main(request: dict) -> None:
         request: ``families``, ``data``, ``folder`` (for results), and ``strategy`` or None.
     """
     torch.set_num_threads(1)
-    register_safe_globals()
+    open_door()
     folder = Path(request['folder'])
     steps = {}
     for family in request['families']:

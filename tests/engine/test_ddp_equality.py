@@ -11,7 +11,7 @@ import torch
 
 pytest.importorskip('mmseg')
 
-from attnpool_backbones.checkpoints.safe_globals import register_safe_globals
+from attnpool_backbones.checkpoints.reading import read_content
 from attnpool_backbones.datasets.digit_scenes import generate
 from attnpool_backbones.zoo.model_matrix import COMBINATIONS
 from tests.engine.family_run import FAMILIES, SIZE, STEPS, make_config, run
@@ -100,10 +100,9 @@ def test_sharded(scenes: Path, tmp_path: Path) -> None:
     check_equal(first, one[:STEPS])
 
     file = tmp_path / 'two' / 'coatnet' / f'iter_{STEPS}.pth'
-    register_safe_globals()
-    sharded = torch.load(file, weights_only=True)['state_dict']
+    sharded = read_content(str(file))['state_dict']
     last = tmp_path / 'one' / f'iter_{2 * STEPS}.pth'
-    whole = torch.load(last, weights_only=True)['state_dict']
+    whole = read_content(str(last))['state_dict']
     assert {k: v.shape for k, v in sharded.items()} == {k: v.shape for k, v in whole.items()}
     assert not list(file.parent.glob('.*'))
 

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.model import BaseTTAModel
+from safetensors.torch import save_file
 from torch import nn
 
-from attnpool_backbones.checkpoints.loading import CheckpointMismatch
-from attnpool_backbones.checkpoints.reading import CheckpointError
+from attnpool_backbones.checkpoints.errors import CheckpointMismatch
+from attnpool_backbones.command_line import UserError
 from attnpool_backbones.launching.checkpoint_check import require_own_weights, stored_shapes
 
 
@@ -66,8 +67,10 @@ def test_takes_own_weights(prefix: str, whole: bool, tmp_path: Path) -> None:
     require_own_weights(Augmented(model), stored_shapes(file), file)
 
 
-def test_addresses_and_safetensors() -> None:
-    assert stored_shapes('https://example.org/a.pth') is None
-    require_own_weights(detector(), None, 'https://example.org/a.pth')
-    with pytest.raises(CheckpointError, match='init_cfg.checkpoint'):
-        stored_shapes('a.safetensors')
+def test_addresses_and_safetensors(tmp_path: Path) -> None:
+    save_file(detector().state_dict(), tmp_path / 'a.safetensors')
+    model = detector()
+    for path in (str(tmp_path / 'a.safetensors'), f'file://{tmp_path}/a.safetensors'):
+        require_own_weights(model, stored_shapes(path), path)
+    with pytest.raises(UserError, match='could not be downloaded'):
+        stored_shapes('http://127.0.0.1:9/a.pth')  # the discard port: nobody answers

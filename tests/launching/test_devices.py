@@ -10,7 +10,7 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from attnpool_backbones.checkpoints.safe_globals import register_safe_globals
+from attnpool_backbones.checkpoints.reading import read_content
 from attnpool_backbones.engine import CPUAmpOptimWrapper
 from attnpool_backbones.launching import devices
 from attnpool_backbones.launching.errors import PreflightError
@@ -127,8 +127,7 @@ def test_two_cpu_processes(tmp_path: Path, repo_root: Path) -> None:
         timeout=300,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    register_safe_globals()
-    checkpoint = torch.load(tmp_path / 'run' / 'epoch_4.pth', weights_only=True)
+    checkpoint = read_content(str(tmp_path / 'run' / 'epoch_4.pth'))
     # half of the samples each
     assert checkpoint['meta']['iter'] == 12
     assert not list((tmp_path / 'run').glob('.*'))

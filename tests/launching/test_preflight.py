@@ -6,7 +6,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from attnpool_backbones.checkpoints.reading import CheckpointError
+from attnpool_backbones.checkpoints.errors import CheckpointError
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.launching.preflight import PreflightError, check_everything
 from attnpool_backbones.launching.run_plan import RunPlan
@@ -52,7 +52,7 @@ def test_all_that_is_wrong_is_named_at_once(tmp_path: Path) -> None:
 
 def test_one_thing_keeps_its_kind(tmp_path: Path) -> None:
     (tmp_path / 'start.pth').write_text('Not Found')
-    with pytest.raises(CheckpointError, match='start.pth is no checkpoint'):
+    with pytest.raises(CheckpointError, match='start.pth could not be read as a checkpoint'):
         check_everything(plan(tmp_path, tmp_path / 'start.pth'))
 
 

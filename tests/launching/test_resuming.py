@@ -6,14 +6,14 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from attnpool_backbones.checkpoints.safe_globals import register_safe_globals
+from attnpool_backbones.checkpoints.door import open_door
 from attnpool_backbones.launching.errors import PreflightError
 from attnpool_backbones.launching.resuming import choose_checkpoint_to_resume
 from tests.engine.tiny_run import make_config, make_runner
 
 
 def test_resume(tmp_path: Path) -> None:
-    register_safe_globals()
+    open_door()
     cfg = make_config(tmp_path, seed=None)
     choose_checkpoint_to_resume(cfg, 'auto')
     assert cfg.resume is False and cfg.get('load_from') is None

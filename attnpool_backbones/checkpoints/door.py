@@ -1,0 +1,94 @@
+"""Makes mmengine read every checkpoint through :func:`~.reading.read_content`.
+
+mmengine asks one registry, by the beginning of an address, who reads a checkpoint: for
+``load_from`` and resuming, for ``init_cfg`` of heads, detectors and foreign backbones, for testing
+and for the inferencers. Its own readers unpickle what comes by ``http`` and whatever an environment
+variable tells torch to trust. Importing this module puts one reader in place of all of them, the
+way the registry offers; so the configs of this package import it first of all.
+"""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from mmengine.logging import print_log
+from mmengine.runner import CheckpointLoader
+from torch import Tensor
+
+from attnpool_backbones.checkpoints.finite_weights import require_finite_weights
+from attnpool_backbones.checkpoints.reading import explained, read_content
+from attnpool_backbones.checkpoints.wrapped_names import below, without_wrappers
+
+__all__ = ['load_from_checked_file', 'open_door']
+
+# As mmengine registers them: patterns of the beginning of an address. The empty one is for files.
+_ADDRESSES = (
+    '',
+    'http://',
+    'https://',
+    'file://',
+    'torchvision://',
+    'modelzoo://',
+    'open-mmlab://',
+    'openmmlab://',
+    'mmcls://',
+    'pavi://',
+    r'(\S+\:)?s3://',
+    r'(\S+\:)?petrel://',
+)
+_PROGRAM = 'config'
+"""Entry of ``meta`` that mmengine runs as a config when it resumes; its own files have none, those
+of mmcv 1.x do."""
+_WEIGHTS = 'state_dict'
+
+
+def load_from_checked_file(filename: str, map_location: Any = None) -> Any:
+    """Returns the content of a checkpoint, as mmengine expects it of a reader.
+
+    Args:
+        filename: As :func:`~.reading.read_checkpoint` takes it.
+        map_location: Device of the tensors. Default: the CPU, wherever they were.
+
+    Raises:
+        FileNotFoundError: No such file.
+        UnreachableCheckpoint: The address does not answer.
+        CheckpointError: The file is no checkpoint, not a safe or whole one, or its weights are not
+            all finite numbers.
+    """
+    filename = str(filename)
+    content = read_content(filename, 'cpu' if map_location is None else map_location)
+    if not isinstance(content, dict):
+        return content
+    weights = content.get(_WEIGHTS, content)
+    with explained(filename):
+        if isinstance(weights, dict):
+            require_finite_weights({k: v for k, v in weights.items() if isinstance(v, Tensor)})
+            if weights is not content:
+                content[_WEIGHTS] = _renamed(weights)
+    meta = content.get('meta')
+    if isinstance(meta, dict) and meta.pop(_PROGRAM, None) is not None:
+        print_log(f'{filename}: its meta.config, a program, is not run', 'current', logging.INFO)
+    if filename.startswith('mmcls://'):
+        return {_WEIGHTS: below(content.get(_WEIGHTS, content), 'backbone.')}
+    return content
+
+
+def _renamed(weights: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns weights by names without wrappers; the same object if there are none."""
+    tensors = {name: value for name, value in weights.items() if isinstance(value, Tensor)}
+    # `module.` stays: mmengine takes it off where it stands first, and models may be named so.
+    renamed = without_wrappers(tensors, module=False)
+    if renamed.keys() == tensors.keys():
+        return weights
+    changed = type(weights)(renamed)
+    if hasattr(weights, '_metadata'):
+        changed._metadata = {}
+    return changed
+
+
+def open_door() -> None:
+    """Registers the reader with mmengine, for all addresses; may be called any number of times."""
+    CheckpointLoader.register_scheme(list(_ADDRESSES), load_from_checked_file, force=True)
+
+
+open_door()

@@ -1,0 +1,140 @@
+"""From the address of a checkpoint to its bytes on this machine, without reading them yet."""
+
+import os
+import re
+import stat
+from pathlib import Path
+from urllib.parse import urlparse
+
+import mmengine
+import torch
+from mmengine.dist import barrier, get_rank
+from mmengine.fileio import get as get_bytes
+
+from attnpool_backbones.checkpoints.containers import Source
+from attnpool_backbones.checkpoints.errors import (
+    CheckpointError,
+    MissingCheckpoint,
+    UnreachableCheckpoint,
+)
+from attnpool_backbones.checkpoints.listing import list_names, printable
+
+__all__ = ['fetch', 'published_hash']
+
+# mmengine's lists of addresses, by scheme.
+_ADDRESS_LISTS = {
+    'torchvision': 'torchvision_0.12.json',
+    'modelzoo': 'torchvision_0.12.json',
+    'open-mmlab': 'openmmlab.json',
+    'openmmlab': 'openmmlab.json',
+    'mmcls': 'mmcls.json',
+}
+_RENAMED = 'deprecated.json'
+
+# What stands there instead of a file, by the test for it.
+_OTHER_KINDS = (
+    (stat.S_ISDIR, 'a folder'),
+    (stat.S_ISFIFO, 'a pipe'),
+    (stat.S_ISSOCK, 'a socket'),
+    (stat.S_ISCHR, 'a device'),
+    (stat.S_ISBLK, 'a device'),
+)
+
+
+def fetch(path: str) -> Source:
+    """Returns where the bytes of a checkpoint are, after downloading it if need be.
+
+    Args:
+        path: File, ``file://``, ``http(s)://`` (downloaded once into torch's hub folder),
+            ``torchvision://``, ``open-mmlab://`` or ``mmcls://`` name, or any address that
+            mmengine's file clients know.
+
+    Raises:
+        MissingCheckpoint: No such file.
+        UnreachableCheckpoint: The address does not answer.
+        CheckpointError: It is no file but a folder, a pipe or a device, or an unknown address.
+    """
+    scheme, separator, name = path.partition('://')
+    if not separator:
+        return Source(_regular_file(Path(path).expanduser()))
+    if scheme == 'file':
+        return Source(_regular_file(Path(name)))
+    if scheme in _ADDRESS_LISTS:
+        path, scheme = _listed_address(path, scheme, name), 'https'
+    if scheme in ('http', 'https'):
+        return Source(_regular_file(_download(path)))
+    try:
+        return Source(bytes(get_bytes(path)))
+    except Exception as error:  # whatever a client of a storage raises
+        cause = printable(str(error) or type(error).__name__)
+        raise UnreachableCheckpoint(
+            f'{path} could not be read ({cause}); addresses begin with http://, https://, '
+            f'file://, {", ".join(f"{scheme}://" for scheme in _ADDRESS_LISTS)}, or belong to a '
+            'storage that mmengine has a client for, such as s3://'
+        ) from error
+
+
+def published_hash(path: str) -> str | None:
+    """Returns the first digits of the sha256 that the name of a published file tells, if any.
+
+    Dates, which names have at the same place, are none.
+    """
+    found = re.search(r'-([0-9a-f]{8,64})(\.\w+)+$', path.rpartition('/')[2])
+    digits = found.group(1) if found else ''
+    if not digits or re.fullmatch(r'(19|20)\d{6}', digits):
+        return None
+    return digits
+
+
+def _regular_file(file: Path) -> Path:
+    try:
+        mode = os.stat(file).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise MissingCheckpoint(f'no checkpoint at {file}') from None
+    except (OSError, ValueError) as error:  # ValueError: a name with a null
+        raise CheckpointError(f'{printable(str(file))} cannot be read: {error}') from None
+    if stat.S_ISREG(mode):
+        if not os.access(file, os.R_OK):
+            raise CheckpointError(f'{file} cannot be read: no permission')
+        return file
+    kind = next((name for is_kind, name in _OTHER_KINDS if is_kind(mode)), 'no ordinary file')
+    if kind == 'a folder':
+        raise MissingCheckpoint(f'no checkpoint at {file}, which is a folder')
+    raise CheckpointError(f'{file} is {kind}, not a file; a checkpoint is never read from one')
+
+
+def _listed_address(path: str, scheme: str, name: str) -> str:
+    lists = Path(mmengine.__file__).parent / 'hub'
+    known = mmengine.load(lists / _ADDRESS_LISTS[scheme])
+    if name not in known and scheme.endswith('mmlab'):
+        name = mmengine.load(lists / _RENAMED).get(name, name)
+    if name not in known:
+        raise CheckpointError(f"unknown checkpoint '{path}'; known are {list_names(known)}")
+    return known[name]
+
+
+def _download(url: str) -> Path:
+    """Returns the local copy of a file, downloaded by the first process if there is none yet."""
+    name = Path(urlparse(url).path).name
+    if name in ('', '..'):
+        raise CheckpointError(f'{url} does not name a file')
+    file = Path(torch.hub.get_dir()) / 'checkpoints' / name
+    if get_rank() == 0:
+        _fetch(url, file)
+    barrier()
+    _fetch(url, file, progress=False)  # on another machine of the job
+    return file
+
+
+def _fetch(url: str, file: Path, progress: bool = True) -> None:
+    if os.path.lexists(file):
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        torch.hub.download_url_to_file(url, str(file), published_hash(file.name), progress)
+    except (OSError, RuntimeError) as error:  # RuntimeError: not the bytes that the name tells
+        raise UnreachableCheckpoint(
+            f'{url} could not be downloaded: {error}. Put the file at {file}, or name your copy in '
+            f'init_cfg (--cfg-options model.backbone.init_cfg.checkpoint=FILE); '
+            f'init_cfg=None starts without pretrained weights'
+        ) from error

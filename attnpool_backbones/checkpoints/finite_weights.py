@@ -1,0 +1,60 @@
+"""Whether the weights of a file are numbers that a model can compute with."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from attnpool_backbones.checkpoints.errors import CheckpointError
+from attnpool_backbones.checkpoints.listing import list_names
+
+__all__ = ['require_finite_weights']
+
+_ENDS_OF_WEIGHTS = ('weight', 'bias', 'running_mean', 'running_var')
+
+
+def _looks_like_weight(name: str) -> bool:
+    return name.rpartition('.')[2] in _ENDS_OF_WEIGHTS
+
+
+def require_finite_weights(
+    weights: Mapping[str, Tensor], is_weight: Callable[[str], bool] = _looks_like_weight
+) -> None:
+    """Checks that weights are floating-point numbers, all of them finite.
+
+    Args:
+        weights: Tensors by name; those on the ``meta`` device are looked at by type only.
+        is_weight: Tells which of them the model computes with as floating-point numbers. Others,
+            such as counters and masks, may be of any type and infinite, but not NaN. Default: by
+            their names.
+
+    Raises:
+        CheckpointError: They are not; the message names all of them.
+    """
+    faults: dict[str, list[str]] = {}
+    for name, value in weights.items():
+        fault = _fault(value, is_weight(name))
+        if fault:
+            faults.setdefault(fault, []).append(name)
+    if faults:
+        listed = '; '.join(f'{fault} in {list_names(names)}' for fault, names in faults.items())
+        raise CheckpointError(f'its weights are not all finite numbers: {listed}')
+
+
+def _fault(value: Tensor, is_weight: bool) -> str:
+    """Returns what is wrong with a tensor, or an empty text."""
+    if not value.is_floating_point():
+        if not is_weight:
+            return ''
+        kind = 'complex numbers' if value.is_complex() else 'integers'
+        return 'booleans' if value.dtype == torch.bool else kind
+    if value.is_meta or not value.numel():
+        return ''
+    if value.element_size() < 4:
+        # Half precision: sums of it overflow, and one byte has no sums at all.
+        value = value.float()
+    if torch.isfinite(value.sum()):  # one pass; almost always the last
+        return ''
+    if torch.isnan(value).any():
+        return 'NaN'
+    return 'infinite numbers' if is_weight and torch.isinf(value).any() else ''

@@ -1,0 +1,144 @@
+"""No file of a stranger runs code, deletes files or exhausts the machine, whoever reads it."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+from mmengine.runner import CheckpointLoader
+
+from attnpool_backbones.backbones import AttnResNet
+from attnpool_backbones.checkpoints import CheckpointError, UnsafeCheckpoint, convert_file
+from attnpool_backbones.launching.checkpoint_check import stored_shapes
+from attnpool_backbones.launching.latest_checkpoint import is_resumable
+from tests.checkpoints.hostile_files import BOMBS, CODE, KINDS, MILLIONS
+
+LIMIT = 2.5e9  # bytes
+
+
+def init_backbone(path: str) -> None:
+    arch = dict(depths=(1, 1, 1, 1), widths=(8, 8, 8, 8))
+    AttnResNet(arch=arch, init_cfg=dict(type='Pretrained', checkpoint=path)).init_weights()
+
+
+DOORS: dict[str, Callable[[str], object]] = {
+    'backbone': init_backbone,
+    'mmengine': lambda path: CheckpointLoader.load_checkpoint(path, map_location='cpu'),
+    'convert': lambda path: convert_file(path, Path(path).with_suffix('.converted.pth')),
+    'preflight': stored_shapes,
+}
+
+
+@pytest.fixture(autouse=True)
+def forced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody talks torch out of it."""
+    monkeypatch.setenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '1')
+
+
+WANTED = {
+    'os.system': 'posix.system',
+    'exec': 'builtins.exec',
+    'eval': 'builtins.eval',
+    'subprocess': 'subprocess.check_call',
+    'rmtree': 'shutil.rmtree',
+    'remove': 'posix.remove',
+    'torch.load': 'torch.serialization.load',
+    'getattr of a module': 'builtins.__import__',
+    'getattr of a tensor': "getattr(Tensor, 'backward')",
+    'object type': "numpy array of type 'O'",
+    'pickled model': 'hostile_files.Module',
+    'tensor of 40 GB': 'torch.FloatTensor',
+    'INST': 'os.system',
+    'TorchScript': 'TorchScript',
+}
+"""What a message has to tell."""
+
+
+@pytest.mark.parametrize('name', CODE)
+def test_no_file_runs_or_deletes_anything(name: str, tmp_path: Path) -> None:
+    (tmp_path / 'precious').touch()
+    (tmp_path / 'program.py').write_text(f'open({str(tmp_path / "executed")!r}, "w").close()')
+    path = str(CODE[name](tmp_path))
+    there = sorted(tmp_path.iterdir())
+    for door in DOORS.values():
+        with pytest.raises(CheckpointError) as info:
+            door(path)
+        assert isinstance(info.value, UnsafeCheckpoint), info.value
+        assert '\n' not in str(info.value) and path in str(info.value)
+        assert WANTED.get(name.partition(',')[0], '') in str(info.value)
+    assert not is_resumable(Path(path))
+    assert sorted(tmp_path.iterdir()) == there
+
+
+SCRIPT = """
+import json, resource, sys, time
+from pathlib import Path
+from attnpool_backbones.command_line import UserError
+from tests.checkpoints import test_hostile_files as tests
+
+results = {}
+for name in sys.argv[2:]:
+    folder = Path(sys.argv[1]) / name.replace('/', '_')
+    folder.mkdir()
+    path = str(tests.GREEDY[name](folder))
+    for door, read in tests.DOORS.items():
+        start = time.monotonic()
+        try:
+            message = f'loaded {read(path)}'
+        except UserError as error:
+            message = f'{type(error).__name__}: {error}'
+        except BaseException as error:
+            message = f'raw {type(error).__name__}: {error}'
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        results.setdefault(name, {})[door] = message[:2000], time.monotonic() - start, peak
+print(json.dumps(results))
+"""
+GREEDY = {**BOMBS, **KINDS, **MILLIONS}
+
+
+def ask_every_door(names: Iterable[str], folder: Path) -> dict[str, dict[str, list]]:
+    """What every door says to files that would fill the memory, all in one process."""
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run(
+        [sys.executable, '-c', SCRIPT, str(folder), *names],
+        env=dict(os.environ, PYTHONPATH=str(root)),
+        cwd=root,
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def check_answers(answers: dict[str, list], name: str) -> None:
+    assert answers.keys() == DOORS.keys()
+    for door, (message, seconds, peak) in answers.items():
+        assert re.match(r'(Unsafe|Damaged)?Checkpoint(Error)?: ', message), (door, message)
+        assert '\n' not in message and WANTED.get(name, '') in message
+        assert seconds < 60
+        assert peak < LIMIT
+
+
+@pytest.fixture(scope='module')
+def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, list]]:
+    return ask_every_door([*BOMBS, *KINDS], tmp_path_factory.mktemp('greedy'))
+
+
+@pytest.mark.parametrize('name', [*BOMBS, *KINDS])
+def test_no_file_exhausts_the_machine(name: str, answers: dict) -> None:
+    check_answers(answers[name], name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', MILLIONS)
+def test_millions_of_objects(name: str, tmp_path: Path) -> None:
+    check_answers(ask_every_door([name], tmp_path)[name], name)
+
+
+def test_how_many() -> None:
+    assert len(CODE) + len(BOMBS) + len(KINDS) + len(MILLIONS) >= 85
