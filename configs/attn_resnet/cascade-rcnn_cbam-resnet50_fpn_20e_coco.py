@@ -1,7 +1,8 @@
-_base_ = './cascade-rcnn_sge-resnet50_fpn_20e_coco.py'
-
-model = dict(
-    backbone=dict(
-        arch='cbam_resnet50', init_cfg=dict(checkpoint='checkpoints/cbam_resnet50.pth.tar')
-    )
-)
+_base_ = [
+    '../_base_/backbones/cbam-resnet50.py',
+    '../_base_/models/cascade-rcnn_fpn_2019.py',
+    '../_base_/datasets/coco_detection.py',
+    '../_base_/schedules/sge_20e.py',
+    '../_base_/default_runtime_det.py',
+]
+model = _base_.pop('under').rcnn

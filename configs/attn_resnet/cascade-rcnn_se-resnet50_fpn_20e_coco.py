@@ -1,6 +1,8 @@
-_base_ = './cascade-rcnn_sge-resnet50_fpn_20e_coco.py'
-
-# No weights of SE-ResNet-50 are public: put a file of your own into checkpoints/.
-model = dict(
-    backbone=dict(arch='se_resnet50', init_cfg=dict(checkpoint='checkpoints/se_resnet50.pth.tar'))
-)
+_base_ = [
+    '../_base_/backbones/se-resnet50.py',
+    '../_base_/models/cascade-rcnn_fpn_2019.py',
+    '../_base_/datasets/coco_detection.py',
+    '../_base_/schedules/sge_20e.py',
+    '../_base_/default_runtime_det.py',
+]
+model = _base_.pop('under').rcnn

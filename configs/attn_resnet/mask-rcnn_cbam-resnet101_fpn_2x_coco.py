@@ -1,10 +1,11 @@
-_base_ = './mask-rcnn_cbam-resnet50_fpn_2x_coco.py'
-
-model = dict(
-    backbone=dict(
-        arch='cbam_resnet101', init_cfg=dict(checkpoint='checkpoints/cbam_resnet101.pth.tar')
-    )
-)
+_base_ = [
+    '../_base_/backbones/cbam-resnet101.py',
+    '../_base_/models/mask-rcnn_fpn_2019.py',
+    '../_base_/datasets/coco_instance.py',
+    '../_base_/schedules/sge_2x.py',
+    '../_base_/default_runtime_det.py',
+]
+model = _base_.pop('under').rcnn
 train_dataloader = dict(batch_size=1)
 optim_wrapper = dict(optimizer=dict(lr=0.01))
 auto_scale_lr = dict(base_batch_size=8)

@@ -1,7 +1,8 @@
-_base_ = './mask-rcnn_sge-resnet50_fpn_2x_coco.py'
-
-model = dict(
-    backbone=dict(
-        arch='cbam_resnet50', init_cfg=dict(checkpoint='checkpoints/cbam_resnet50.pth.tar')
-    )
-)
+_base_ = [
+    '../_base_/backbones/cbam-resnet50.py',
+    '../_base_/models/mask-rcnn_fpn_2019.py',
+    '../_base_/datasets/coco_instance.py',
+    '../_base_/schedules/sge_2x.py',
+    '../_base_/default_runtime_det.py',
+]
+model = _base_.pop('under').rcnn

@@ -1,6 +1,8 @@
-_base_ = './mask-rcnn_sge-resnet50_fpn_2x_coco.py'
-
-# No weights of GC-ResNet are public: put a file of your own into checkpoints/.
-model = dict(
-    backbone=dict(arch='gc_resnet50', init_cfg=dict(checkpoint='checkpoints/gc_resnet50.pth.tar'))
-)
+_base_ = [
+    '../_base_/backbones/gc-resnet50.py',
+    '../_base_/models/mask-rcnn_fpn_2019.py',
+    '../_base_/datasets/coco_instance.py',
+    '../_base_/schedules/sge_2x.py',
+    '../_base_/default_runtime_det.py',
+]
+model = _base_.pop('under').rcnn

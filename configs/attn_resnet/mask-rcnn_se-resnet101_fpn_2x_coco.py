@@ -1,8 +1,11 @@
-_base_ = './mask-rcnn_se-resnet50_fpn_2x_coco.py'
-
-model = dict(
-    backbone=dict(arch='se_resnet101', init_cfg=dict(checkpoint='checkpoints/se_resnet101.pth.tar'))
-)
+_base_ = [
+    '../_base_/backbones/se-resnet101.py',
+    '../_base_/models/mask-rcnn_fpn_2019.py',
+    '../_base_/datasets/coco_instance.py',
+    '../_base_/schedules/sge_2x.py',
+    '../_base_/default_runtime_det.py',
+]
+model = _base_.pop('under').rcnn
 train_dataloader = dict(batch_size=1)
 optim_wrapper = dict(optimizer=dict(lr=0.01))
 auto_scale_lr = dict(base_batch_size=8)

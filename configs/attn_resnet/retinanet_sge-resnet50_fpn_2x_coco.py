@@ -1,22 +1,9 @@
 _base_ = [
-    '../_base_/models/retinanet_fpn.py',
+    '../_base_/backbones/sge-resnet50.py',
+    '../_base_/models/retinanet_fpn_2019.py',
     '../_base_/datasets/coco_detection.py',
     '../_base_/schedules/sge_2x.py',
     '../_base_/default_runtime_det.py',
 ]
-
-# The checkpoints of the authors lie behind the links of PytorchInsight's README; put them into
-# checkpoints/ under their own names.
-model = dict(
-    backbone=dict(
-        type='attnpool_backbones.AttnResNet',
-        arch='sge_resnet50',
-        out_indices=(1, 2, 3),
-        frozen_stages=1,
-        norm_eval=True,
-        init_cfg=dict(type='Pretrained', checkpoint='checkpoints/sge_resnet50.pth.tar'),
-    ),
-    neck=dict(in_channels=[512, 1024, 2048]),
-    bbox_head=dict(loss_bbox=dict(_delete_=True, type='SmoothL1Loss', beta=0.11, loss_weight=1.0)),
-)
+model = _base_.pop('under').retinanet
 optim_wrapper = dict(optimizer=dict(lr=0.01))

@@ -1,7 +1,8 @@
-_base_ = './semantic-fpn_sge-resnet50_8xb4-40k_ade20k-512x512.py'
-
-model = dict(
-    backbone=dict(
-        arch='sge_resnet101', init_cfg=dict(checkpoint='checkpoints/sge_resnet101.pth.tar')
-    )
-)
+_base_ = [
+    '../_base_/backbones/sge-resnet101.py',
+    '../_base_/models/semantic-fpn.py',
+    '../_base_/datasets/ade20k_512x512_multiple.py',
+    '../_base_/schedules/resnet_40k.py',
+    '../_base_/default_runtime_seg.py',
+]
+model = _base_.pop('under').semantic_fpn

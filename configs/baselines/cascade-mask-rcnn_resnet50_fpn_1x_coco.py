@@ -1,15 +1,8 @@
-_base_ = '../poolformer/cascade-mask-rcnn_poolformer-s12_fpn_1x_coco.py'
-
-model = dict(
-    backbone=dict(
-        _delete_=True,
-        type='ResNet',
-        depth=50,
-        frozen_stages=1,
-        init_cfg=dict(
-            type='Pretrained',
-            checkpoint='https://download.pytorch.org/models/resnet50-0676ba61.pth',
-        ),
-    ),
-    neck=dict(in_channels=[256, 512, 1024, 2048]),
-)
+_base_ = [
+    '../_base_/backbones/resnet50.py',
+    '../_base_/models/cascade-mask-rcnn_fpn.py',
+    '../_base_/datasets/coco_instance.py',
+    '../_base_/schedules/poolformer_1x.py',
+    '../_base_/default_runtime_det.py',
+]
+model = _base_.pop('under').rcnn

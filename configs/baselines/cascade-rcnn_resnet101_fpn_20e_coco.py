@@ -1,8 +1,8 @@
-_base_ = './cascade-rcnn_resnet50_fpn_20e_coco.py'
-
-model = dict(
-    backbone=dict(
-        depth=101,
-        init_cfg=dict(checkpoint='https://download.pytorch.org/models/resnet101-63fe2227.pth'),
-    )
-)
+_base_ = [
+    '../_base_/backbones/resnet101.py',
+    '../_base_/models/cascade-rcnn_fpn_2019.py',
+    '../_base_/datasets/coco_detection.py',
+    '../_base_/schedules/sge_20e.py',
+    '../_base_/default_runtime_det.py',
+]
+model = _base_.pop('under').rcnn

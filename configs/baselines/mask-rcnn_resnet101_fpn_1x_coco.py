@@ -1,8 +1,8 @@
-_base_ = './mask-rcnn_resnet50_fpn_1x_coco.py'
-
-model = dict(
-    backbone=dict(
-        depth=101,
-        init_cfg=dict(checkpoint='https://download.pytorch.org/models/resnet101-63fe2227.pth'),
-    )
-)
+_base_ = [
+    '../_base_/backbones/resnet101.py',
+    '../_base_/models/mask-rcnn_fpn.py',
+    '../_base_/datasets/coco_instance.py',
+    '../_base_/schedules/poolformer_1x.py',
+    '../_base_/default_runtime_det.py',
+]
+model = _base_.pop('under').rcnn

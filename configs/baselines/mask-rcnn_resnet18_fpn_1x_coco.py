@@ -1,15 +1,8 @@
-_base_ = '../poolformer/mask-rcnn_poolformer-s12_fpn_1x_coco.py'
-
-model = dict(
-    backbone=dict(
-        _delete_=True,
-        type='ResNet',
-        depth=18,
-        frozen_stages=1,
-        init_cfg=dict(
-            type='Pretrained',
-            checkpoint='https://download.pytorch.org/models/resnet18-f37072fd.pth',
-        ),
-    ),
-    neck=dict(in_channels=[64, 128, 256, 512]),
-)
+_base_ = [
+    '../_base_/backbones/resnet18.py',
+    '../_base_/models/mask-rcnn_fpn.py',
+    '../_base_/datasets/coco_instance.py',
+    '../_base_/schedules/poolformer_1x.py',
+    '../_base_/default_runtime_det.py',
+]
+model = _base_.pop('under').rcnn

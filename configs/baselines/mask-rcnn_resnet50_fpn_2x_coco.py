@@ -1,14 +1,8 @@
-_base_ = '../attn_resnet/mask-rcnn_sge-resnet50_fpn_2x_coco.py'
-
-model = dict(
-    backbone=dict(
-        _delete_=True,
-        type='ResNet',
-        depth=50,
-        frozen_stages=1,
-        init_cfg=dict(
-            type='Pretrained',
-            checkpoint='https://download.pytorch.org/models/resnet50-0676ba61.pth',
-        ),
-    )
-)
+_base_ = [
+    '../_base_/backbones/resnet50.py',
+    '../_base_/models/mask-rcnn_fpn_2019.py',
+    '../_base_/datasets/coco_instance.py',
+    '../_base_/schedules/sge_2x.py',
+    '../_base_/default_runtime_det.py',
+]
+model = _base_.pop('under').rcnn

@@ -1,9 +1,9 @@
-_base_ = './retinanet_resnet18_fpn_1x_coco.py'
-
-model = dict(
-    backbone=dict(
-        depth=50,
-        init_cfg=dict(checkpoint='https://download.pytorch.org/models/resnet50-0676ba61.pth'),
-    ),
-    neck=dict(in_channels=[512, 1024, 2048]),
-)
+_base_ = [
+    '../_base_/backbones/resnet50.py',
+    '../_base_/models/retinanet_fpn.py',
+    '../_base_/datasets/coco_detection.py',
+    '../_base_/schedules/poolformer_1x.py',
+    '../_base_/default_runtime_det.py',
+]
+model = _base_.pop('under').retinanet
+optim_wrapper = dict(optimizer=dict(lr=1e-4))

@@ -1,8 +1,8 @@
-_base_ = './semantic-fpn_resnet50_8xb4-40k_ade20k-512x512.py'
-
-model = dict(
-    backbone=dict(
-        depth=101,
-        init_cfg=dict(checkpoint='https://download.pytorch.org/models/resnet101-63fe2227.pth'),
-    )
-)
+_base_ = [
+    '../_base_/backbones/resnet101.py',
+    '../_base_/models/semantic-fpn.py',
+    '../_base_/datasets/ade20k_512x512_multiple.py',
+    '../_base_/schedules/resnet_40k.py',
+    '../_base_/default_runtime_seg.py',
+]
+model = _base_.pop('under').semantic_fpn

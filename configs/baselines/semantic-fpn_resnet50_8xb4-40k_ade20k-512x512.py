@@ -1,9 +1,8 @@
-_base_ = './semantic-fpn_resnet18_8xb4-40k_ade20k-512x512.py'
-
-model = dict(
-    backbone=dict(
-        depth=50,
-        init_cfg=dict(checkpoint='https://download.pytorch.org/models/resnet50-0676ba61.pth'),
-    ),
-    neck=dict(in_channels=[256, 512, 1024, 2048]),
-)
+_base_ = [
+    '../_base_/backbones/resnet50.py',
+    '../_base_/models/semantic-fpn.py',
+    '../_base_/datasets/ade20k_512x512_multiple.py',
+    '../_base_/schedules/resnet_40k.py',
+    '../_base_/default_runtime_seg.py',
+]
+model = _base_.pop('under').semantic_fpn

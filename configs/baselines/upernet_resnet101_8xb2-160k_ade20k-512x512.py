@@ -1,8 +1,8 @@
-_base_ = './upernet_resnet50_8xb2-160k_ade20k-512x512.py'
-
-model = dict(
-    backbone=dict(
-        depth=101,
-        init_cfg=dict(checkpoint='https://download.pytorch.org/models/resnet101-63fe2227.pth'),
-    )
-)
+_base_ = [
+    '../_base_/backbones/resnet101.py',
+    '../_base_/models/upernet.py',
+    '../_base_/datasets/ade20k_512x512.py',
+    '../_base_/schedules/resnet_160k.py',
+    '../_base_/default_runtime_seg.py',
+]
+model = _base_.pop('under').upernet

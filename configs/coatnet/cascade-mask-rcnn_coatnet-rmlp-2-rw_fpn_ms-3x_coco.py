@@ -1,14 +1,9 @@
-_base_ = './cascade-mask-rcnn_coatnet-0-rw_fpn_ms-3x_coco.py'
-
-model = dict(
-    backbone=dict(
-        arch='rmlp_2_rw',
-        drop_path_rate=0.4,
-        with_cp=True,
-        init_cfg=dict(
-            checkpoint='https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-weights-maxx/coatnet_rmlp_2_rw_224_sw-5ccfac55.pth'
-        ),
-    ),
-    neck=dict(in_channels=[128, 256, 512, 1024]),
-)
+_base_ = [
+    '../_base_/backbones/coatnet-rmlp-2-rw.py',
+    '../_base_/models/cascade-mask-rcnn_fpn.py',
+    '../_base_/datasets/coco_instance_ms.py',
+    '../_base_/schedules/layer-decay_3x.py',
+    '../_base_/default_runtime_det.py',
+]
+model = _base_.pop('under').rcnn
 optim_wrapper = dict(paramwise_cfg=dict(decay_rate=0.9))

@@ -1,16 +1,11 @@
-_base_ = './semantic-fpn_coatnet-0-rw_8xb4-40k_ade20k-512x512.py'
-
-model = dict(
-    backbone=dict(
-        arch='rmlp_2_rw',
-        drop_path_rate=0.4,
-        with_cp=True,
-        init_cfg=dict(
-            checkpoint='https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-weights-maxx/coatnet_rmlp_2_rw_224_sw-5ccfac55.pth'
-        ),
-    ),
-    neck=dict(in_channels=[128, 256, 512, 1024]),
-)
+_base_ = [
+    '../_base_/backbones/coatnet-rmlp-2-rw.py',
+    '../_base_/models/semantic-fpn.py',
+    '../_base_/datasets/ade20k_512x512_multiple.py',
+    '../_base_/schedules/layer-decay_40k.py',
+    '../_base_/default_runtime_seg.py',
+]
+model = _base_.pop('under').semantic_fpn
 optim_wrapper = dict(
     type='AmpOptimWrapper', loss_scale='dynamic', paramwise_cfg=dict(decay_rate=0.9)
 )

@@ -1,17 +1,11 @@
-_base_ = './upernet_coatnet-0-rw_8xb2-160k_ade20k-512x512.py'
-
-model = dict(
-    backbone=dict(
-        arch='rmlp_2_rw',
-        drop_path_rate=0.4,
-        with_cp=True,
-        init_cfg=dict(
-            checkpoint='https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-weights-maxx/coatnet_rmlp_2_rw_224_sw-5ccfac55.pth'
-        ),
-    ),
-    decode_head=dict(in_channels=[128, 256, 512, 1024]),
-    auxiliary_head=dict(in_channels=512),
-)
+_base_ = [
+    '../_base_/backbones/coatnet-rmlp-2-rw.py',
+    '../_base_/models/upernet.py',
+    '../_base_/datasets/ade20k_512x512.py',
+    '../_base_/schedules/layer-decay_160k.py',
+    '../_base_/default_runtime_seg.py',
+]
+model = _base_.pop('under').upernet
 optim_wrapper = dict(
     type='AmpOptimWrapper', loss_scale='dynamic', paramwise_cfg=dict(decay_rate=0.9)
 )

@@ -1,11 +1,8 @@
-_base_ = './cascade-mask-rcnn_convformer-s18_fpn_ms-3x_coco.py'
-
-model = dict(
-    backbone=dict(
-        arch='convformer_s36',
-        drop_path_rate=0.3,
-        init_cfg=dict(
-            checkpoint='https://huggingface.co/sail/dl/resolve/main/convformer/convformer_s36.pth'
-        ),
-    )
-)
+_base_ = [
+    '../_base_/backbones/convformer-s36.py',
+    '../_base_/models/cascade-mask-rcnn_fpn.py',
+    '../_base_/datasets/coco_instance_ms.py',
+    '../_base_/schedules/xcit_3x.py',
+    '../_base_/default_runtime_det.py',
+]
+model = _base_.pop('under').rcnn

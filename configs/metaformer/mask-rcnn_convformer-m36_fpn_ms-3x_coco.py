@@ -1,13 +1,8 @@
-_base_ = './mask-rcnn_convformer-s18_fpn_ms-3x_coco.py'
-
-model = dict(
-    backbone=dict(
-        arch='convformer_m36',
-        drop_path_rate=0.4,
-        with_cp=True,
-        init_cfg=dict(
-            checkpoint='https://huggingface.co/sail/dl/resolve/main/convformer/convformer_m36.pth'
-        ),
-    ),
-    neck=dict(in_channels=[96, 192, 384, 576]),
-)
+_base_ = [
+    '../_base_/backbones/convformer-m36.py',
+    '../_base_/models/mask-rcnn_fpn.py',
+    '../_base_/datasets/coco_instance_ms.py',
+    '../_base_/schedules/xcit_3x.py',
+    '../_base_/default_runtime_det.py',
+]
+model = _base_.pop('under').rcnn

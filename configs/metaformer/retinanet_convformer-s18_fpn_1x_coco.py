@@ -1,11 +1,9 @@
-_base_ = './retinanet_caformer-s18_fpn_1x_coco.py'
-
-model = dict(
-    backbone=dict(
-        arch='convformer_s18',
-        drop_path_rate=0.2,
-        init_cfg=dict(
-            checkpoint='https://huggingface.co/sail/dl/resolve/main/convformer/convformer_s18.pth'
-        ),
-    )
-)
+_base_ = [
+    '../_base_/backbones/convformer-s18.py',
+    '../_base_/models/retinanet_fpn.py',
+    '../_base_/datasets/coco_detection.py',
+    '../_base_/schedules/poolformer_1x.py',
+    '../_base_/default_runtime_det.py',
+]
+model = _base_.pop('under').retinanet
+optim_wrapper = dict(optimizer=dict(lr=1e-4))

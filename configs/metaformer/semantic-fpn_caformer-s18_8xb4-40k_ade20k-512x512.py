@@ -1,21 +1,8 @@
 _base_ = [
+    '../_base_/backbones/caformer-s18.py',
     '../_base_/models/semantic-fpn.py',
     '../_base_/datasets/ade20k_512x512_multiple.py',
     '../_base_/schedules/poolformer_40k.py',
     '../_base_/default_runtime_seg.py',
 ]
-
-# Not published: PoolFormer's recipe with the drop path of ImageNet training.
-model = dict(
-    backbone=dict(
-        type='attnpool_backbones.MetaFormer',
-        arch='caformer_s18',
-        out_norm='layer',
-        drop_path_rate=0.15,
-        init_cfg=dict(
-            type='Pretrained',
-            checkpoint='https://huggingface.co/sail/dl/resolve/main/caformer/caformer_s18.pth',
-        ),
-    ),
-    neck=dict(in_channels=[64, 128, 320, 512]),
-)
+model = _base_.pop('under').semantic_fpn

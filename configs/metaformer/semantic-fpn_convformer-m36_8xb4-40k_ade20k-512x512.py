@@ -1,13 +1,8 @@
-_base_ = './semantic-fpn_convformer-s18_8xb4-40k_ade20k-512x512.py'
-
-model = dict(
-    backbone=dict(
-        arch='convformer_m36',
-        drop_path_rate=0.4,
-        with_cp=True,
-        init_cfg=dict(
-            checkpoint='https://huggingface.co/sail/dl/resolve/main/convformer/convformer_m36.pth'
-        ),
-    ),
-    neck=dict(in_channels=[96, 192, 384, 576]),
-)
+_base_ = [
+    '../_base_/backbones/convformer-m36.py',
+    '../_base_/models/semantic-fpn.py',
+    '../_base_/datasets/ade20k_512x512_multiple.py',
+    '../_base_/schedules/poolformer_40k.py',
+    '../_base_/default_runtime_seg.py',
+]
+model = _base_.pop('under').semantic_fpn

@@ -1,14 +1,8 @@
-_base_ = './upernet_convformer-s36_8xb2-160k_ade20k-512x512.py'
-
-model = dict(
-    backbone=dict(
-        arch='convformer_m36',
-        drop_path_rate=0.4,
-        with_cp=True,
-        init_cfg=dict(
-            checkpoint='https://huggingface.co/sail/dl/resolve/main/convformer/convformer_m36.pth'
-        ),
-    ),
-    decode_head=dict(in_channels=[96, 192, 384, 576]),
-    auxiliary_head=dict(in_channels=384),
-)
+_base_ = [
+    '../_base_/backbones/convformer-m36.py',
+    '../_base_/models/upernet.py',
+    '../_base_/datasets/ade20k_512x512.py',
+    '../_base_/schedules/metaformer_160k.py',
+    '../_base_/default_runtime_seg.py',
+]
+model = _base_.pop('under').upernet

@@ -1,17 +1,9 @@
-_base_ = './cascade-mask-rcnn_patchconvnet-s60_fpn_ms-3x_coco.py'
-
-model = dict(
-    backbone=dict(
-        arch='b60',
-        drop_path_rate=0.15,
-        init_cfg=dict(checkpoint='https://dl.fbaipublicfiles.com/deit/b60_224_1k.pth'),
-    ),
-    neck=[
-        dict(
-            type='attnpool_backbones.ScalePyramid',
-            in_channels=768,
-            norm_cfg=dict(type='SyncBN', requires_grad=True),
-        ),
-        dict(type='FPN', in_channels=[768] * 4, out_channels=256, num_outs=5),
-    ],
-)
+_base_ = [
+    '../_base_/backbones/patchconvnet-b60.py',
+    '../_base_/models/cascade-mask-rcnn_fpn.py',
+    '../_base_/datasets/coco_instance_ms.py',
+    '../_base_/schedules/xcit_3x.py',
+    '../_base_/default_runtime_det.py',
+]
+model = _base_.pop('under').rcnn
+model.neck[1].update(_base_.model.neck)

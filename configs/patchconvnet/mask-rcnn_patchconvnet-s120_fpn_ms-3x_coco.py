@@ -1,9 +1,9 @@
-_base_ = './mask-rcnn_patchconvnet-s60_fpn_ms-3x_coco.py'
-
-model = dict(
-    backbone=dict(
-        arch='s120',
-        drop_path_rate=0.1,
-        init_cfg=dict(checkpoint='https://dl.fbaipublicfiles.com/deit/s120_224_1k.pth'),
-    )
-)
+_base_ = [
+    '../_base_/backbones/patchconvnet-s120.py',
+    '../_base_/models/mask-rcnn_fpn.py',
+    '../_base_/datasets/coco_instance_ms.py',
+    '../_base_/schedules/xcit_3x.py',
+    '../_base_/default_runtime_det.py',
+]
+model = _base_.pop('under').rcnn
+model.neck[1].update(_base_.model.neck)

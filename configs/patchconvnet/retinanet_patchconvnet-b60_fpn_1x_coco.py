@@ -1,24 +1,10 @@
-_base_ = './retinanet_patchconvnet-s60_fpn_1x_coco.py'
-
-model = dict(
-    backbone=dict(
-        arch='b60',
-        drop_path_rate=0.15,
-        init_cfg=dict(checkpoint='https://dl.fbaipublicfiles.com/deit/b60_224_1k.pth'),
-    ),
-    neck=[
-        dict(
-            type='attnpool_backbones.ScalePyramid',
-            in_channels=768,
-            out_strides=(8, 16, 32),
-            norm_cfg=dict(type='SyncBN', requires_grad=True),
-        ),
-        dict(
-            type='FPN',
-            in_channels=[768] * 3,
-            out_channels=256,
-            add_extra_convs='on_input',
-            num_outs=5,
-        ),
-    ],
-)
+_base_ = [
+    '../_base_/backbones/patchconvnet-b60.py',
+    '../_base_/models/retinanet_fpn.py',
+    '../_base_/datasets/coco_detection.py',
+    '../_base_/schedules/poolformer_1x.py',
+    '../_base_/default_runtime_det.py',
+]
+model = _base_.pop('under').retinanet
+model.neck[1].update(_base_.model.neck)
+optim_wrapper = dict(optimizer=dict(lr=1e-4))

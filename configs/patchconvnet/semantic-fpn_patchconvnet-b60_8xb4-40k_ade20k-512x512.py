@@ -1,17 +1,9 @@
-_base_ = './semantic-fpn_patchconvnet-s60_8xb4-40k_ade20k-512x512.py'
-
-model = dict(
-    backbone=dict(
-        arch='b60',
-        drop_path_rate=0.15,
-        init_cfg=dict(checkpoint='https://dl.fbaipublicfiles.com/deit/b60_224_1k.pth'),
-    ),
-    neck=[
-        dict(
-            type='attnpool_backbones.ScalePyramid',
-            in_channels=768,
-            norm_cfg=dict(type='SyncBN', requires_grad=True),
-        ),
-        dict(type='FPN', in_channels=[768] * 4, out_channels=256, num_outs=4),
-    ],
-)
+_base_ = [
+    '../_base_/backbones/patchconvnet-b60.py',
+    '../_base_/models/semantic-fpn.py',
+    '../_base_/datasets/ade20k_512x512_multiple.py',
+    '../_base_/schedules/poolformer_40k.py',
+    '../_base_/default_runtime_seg.py',
+]
+model = _base_.pop('under').semantic_fpn
+model.neck[1].update(_base_.model.neck)

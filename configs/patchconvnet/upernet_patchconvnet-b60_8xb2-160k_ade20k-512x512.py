@@ -1,12 +1,9 @@
-_base_ = './upernet_patchconvnet-s60_8xb2-160k_ade20k-512x512.py'
-
-model = dict(
-    backbone=dict(
-        arch='b60',
-        drop_path_rate=0.15,
-        init_cfg=dict(checkpoint='https://dl.fbaipublicfiles.com/deit/b60_384_21k.pth'),
-    ),
-    neck=dict(in_channels=768),
-    decode_head=dict(in_channels=[768] * 4),
-    auxiliary_head=dict(in_channels=768),
-)
+_base_ = [
+    '../_base_/backbones/patchconvnet-b60.py',
+    '../_base_/models/upernet.py',
+    '../_base_/datasets/ade20k_512x512.py',
+    '../_base_/schedules/xcit_160k.py',
+    '../_base_/default_runtime_seg.py',
+]
+model = _base_.pop('under').upernet
+model.backbone.init_cfg.checkpoint = 'https://dl.fbaipublicfiles.com/deit/b60_384_21k.pth'

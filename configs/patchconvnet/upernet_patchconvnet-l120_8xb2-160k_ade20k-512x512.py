@@ -1,10 +1,10 @@
-_base_ = './upernet_patchconvnet-b120_8xb2-160k_ade20k-512x512.py'
-
-# No weights of L120 are released: this trains from scratch unless init_cfg names a file of yours.
-model = dict(
-    backbone=dict(arch='l120', with_cp=True, init_cfg=None),
-    neck=dict(in_channels=1024),
-    decode_head=dict(in_channels=[1024] * 4),
-    auxiliary_head=dict(in_channels=1024),
-)
+_base_ = [
+    '../_base_/backbones/patchconvnet-l120.py',
+    '../_base_/models/upernet.py',
+    '../_base_/datasets/ade20k_512x512.py',
+    '../_base_/schedules/xcit_160k.py',
+    '../_base_/default_runtime_seg.py',
+]
+model = _base_.pop('under').upernet
+model.backbone.init_cfg = None  # no weights are released; a file of yours goes here
 optim_wrapper = dict(type='AmpOptimWrapper', loss_scale='dynamic')

@@ -1,5 +1,8 @@
-_base_ = './upernet_patchconvnet-s60_8xb2-160k_ade20k-512x512.py'
-
-model = dict(
-    backbone=dict(init_cfg=dict(checkpoint='https://dl.fbaipublicfiles.com/deit/s60_224_1k.pth'))
-)
+_base_ = [
+    '../_base_/backbones/patchconvnet-s60.py',
+    '../_base_/models/upernet.py',
+    '../_base_/datasets/ade20k_512x512.py',
+    '../_base_/schedules/xcit_160k.py',
+    '../_base_/default_runtime_seg.py',
+]
+model = _base_.pop('under').upernet

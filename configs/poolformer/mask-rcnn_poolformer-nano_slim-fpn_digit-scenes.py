@@ -1,10 +1,7 @@
 _base_ = [
+    '../_base_/backbones/poolformer-nano.py',
     '../_base_/models/mask-rcnn_slim-fpn.py',
     '../_base_/datasets/digit_scenes_instance.py',
     '../_base_/schedules/digit-scenes_instance.py',
 ]
-
-model = dict(
-    backbone=dict(type='attnpool_backbones.MetaFormer', arch='nano', out_indices=(1, 2)),
-    neck=dict(in_channels=[64, 128]),
-)
+model = _base_.pop('under').rcnn

@@ -1,20 +1,9 @@
 _base_ = [
+    '../_base_/backbones/poolformer-s12.py',
     '../_base_/models/retinanet_fpn.py',
     '../_base_/datasets/coco_detection.py',
     '../_base_/schedules/poolformer_1x.py',
     '../_base_/default_runtime_det.py',
 ]
-
-model = dict(
-    backbone=dict(
-        type='attnpool_backbones.MetaFormer',
-        arch='poolformer_s12',
-        out_indices=(1, 2, 3),
-        init_cfg=dict(
-            type='Pretrained',
-            checkpoint='https://github.com/sail-sg/poolformer/releases/download/v1.0/poolformer_s12.pth.tar',
-        ),
-    ),
-    neck=dict(in_channels=[128, 320, 512]),
-)
+model = _base_.pop('under').retinanet
 optim_wrapper = dict(optimizer=dict(lr=1e-4))

@@ -1,10 +1,9 @@
-_base_ = './retinanet_poolformer-s12_fpn_1x_coco.py'
-
-model = dict(
-    backbone=dict(
-        arch='poolformer_s24',
-        init_cfg=dict(
-            checkpoint='https://github.com/sail-sg/poolformer/releases/download/v1.0/poolformer_s24.pth.tar'
-        ),
-    )
-)
+_base_ = [
+    '../_base_/backbones/poolformer-s24.py',
+    '../_base_/models/retinanet_fpn.py',
+    '../_base_/datasets/coco_detection.py',
+    '../_base_/schedules/poolformer_1x.py',
+    '../_base_/default_runtime_det.py',
+]
+model = _base_.pop('under').retinanet
+optim_wrapper = dict(optimizer=dict(lr=1e-4))

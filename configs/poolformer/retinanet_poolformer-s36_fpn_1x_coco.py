@@ -1,10 +1,9 @@
-_base_ = './retinanet_poolformer-s24_fpn_1x_coco.py'
-
-model = dict(
-    backbone=dict(
-        arch='poolformer_s36',
-        init_cfg=dict(
-            checkpoint='https://github.com/sail-sg/poolformer/releases/download/v1.0/poolformer_s36.pth.tar'
-        ),
-    )
-)
+_base_ = [
+    '../_base_/backbones/poolformer-s36.py',
+    '../_base_/models/retinanet_fpn.py',
+    '../_base_/datasets/coco_detection.py',
+    '../_base_/schedules/poolformer_1x.py',
+    '../_base_/default_runtime_det.py',
+]
+model = _base_.pop('under').retinanet
+optim_wrapper = dict(optimizer=dict(lr=1e-4))

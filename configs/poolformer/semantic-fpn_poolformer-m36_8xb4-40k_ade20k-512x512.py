@@ -1,11 +1,8 @@
-_base_ = './semantic-fpn_poolformer-s36_8xb4-40k_ade20k-512x512.py'
-
-model = dict(
-    backbone=dict(
-        arch='poolformer_m36',
-        init_cfg=dict(
-            checkpoint='https://github.com/sail-sg/poolformer/releases/download/v1.0/poolformer_m36.pth.tar'
-        ),
-    ),
-    neck=dict(in_channels=[96, 192, 384, 768]),
-)
+_base_ = [
+    '../_base_/backbones/poolformer-m36.py',
+    '../_base_/models/semantic-fpn.py',
+    '../_base_/datasets/ade20k_512x512_multiple.py',
+    '../_base_/schedules/poolformer_40k.py',
+    '../_base_/default_runtime_seg.py',
+]
+model = _base_.pop('under').semantic_fpn

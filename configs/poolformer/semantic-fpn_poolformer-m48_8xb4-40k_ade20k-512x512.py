@@ -1,10 +1,8 @@
-_base_ = './semantic-fpn_poolformer-m36_8xb4-40k_ade20k-512x512.py'
-
-model = dict(
-    backbone=dict(
-        arch='poolformer_m48',
-        init_cfg=dict(
-            checkpoint='https://github.com/sail-sg/poolformer/releases/download/v1.0/poolformer_m48.pth.tar'
-        ),
-    )
-)
+_base_ = [
+    '../_base_/backbones/poolformer-m48.py',
+    '../_base_/models/semantic-fpn.py',
+    '../_base_/datasets/ade20k_512x512_multiple.py',
+    '../_base_/schedules/poolformer_40k.py',
+    '../_base_/default_runtime_seg.py',
+]
+model = _base_.pop('under').semantic_fpn

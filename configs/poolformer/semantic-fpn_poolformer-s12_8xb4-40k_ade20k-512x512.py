@@ -1,18 +1,8 @@
 _base_ = [
+    '../_base_/backbones/poolformer-s12.py',
     '../_base_/models/semantic-fpn.py',
     '../_base_/datasets/ade20k_512x512_multiple.py',
     '../_base_/schedules/poolformer_40k.py',
     '../_base_/default_runtime_seg.py',
 ]
-
-model = dict(
-    backbone=dict(
-        type='attnpool_backbones.MetaFormer',
-        arch='poolformer_s12',
-        init_cfg=dict(
-            type='Pretrained',
-            checkpoint='https://github.com/sail-sg/poolformer/releases/download/v1.0/poolformer_s12.pth.tar',
-        ),
-    ),
-    neck=dict(in_channels=[64, 128, 320, 512]),
-)
+model = _base_.pop('under').semantic_fpn

@@ -1,0 +1,26 @@
+# CBAM-ResNet-50 (arXiv 1807.06521).
+# Detectors freeze the stem, the first stage and the statistics of BatchNorm, as SGE does.
+# The checkpoint of SGE's authors lies behind the links of PytorchInsight's README; put it into
+# checkpoints/ under its own name.
+backbone = dict(
+    type='attnpool_backbones.AttnResNet',
+    arch='cbam_resnet50',
+    init_cfg=dict(type='Pretrained', checkpoint='checkpoints/cbam_resnet50.pth.tar'),
+)
+detector = dict(backbone, frozen_stages=1, norm_eval=True)
+segmentor = dict(backbone, norm_cfg=dict(type='SyncBN', requires_grad=True))
+channels = [256, 512, 1024, 2048]
+
+under = dict(
+    rcnn=dict(backbone=detector, neck=dict(in_channels=channels)),
+    retinanet=dict(
+        backbone=dict(detector, out_indices=(1, 2, 3)), neck=dict(in_channels=channels[1:])
+    ),
+    semantic_fpn=dict(backbone=segmentor, neck=dict(in_channels=channels)),
+    upernet=dict(
+        backbone=segmentor,
+        decode_head=dict(in_channels=channels),
+        auxiliary_head=dict(in_channels=channels[2]),
+    ),
+)
+del backbone, detector, segmentor, channels

@@ -1,0 +1,43 @@
+# DeepViT-L (arXiv 2103.11886). The checkpoint is the file 1MTRm0NK_sPGRSyuD_hHJ1Zgw2diEaKLR
+# on Google Drive, linked in the README of dvit_repo; its mean and deviation are 0.5.
+backbone = dict(
+    type='attnpool_backbones.DeepViT',
+    arch='l',
+    drop_path_rate=0.2,
+    out_norm='all',
+    with_cp=True,
+    init_cfg=dict(type='Pretrained', checkpoint='checkpoints/DViT_83_32b.pth.tar'),
+)
+channels = 420
+pixels = dict(mean=[127.5] * 3, std=[127.5] * 3)
+pyramid = dict(
+    type='attnpool_backbones.ScalePyramid',
+    in_channels=channels,
+    norm_cfg=dict(type='SyncBN', requires_grad=True),
+)
+
+under = dict(
+    rcnn=dict(
+        data_preprocessor=pixels,
+        backbone=backbone,
+        neck=[pyramid, dict(in_channels=[channels] * 4)],
+    ),
+    retinanet=dict(
+        data_preprocessor=pixels,
+        backbone=dict(backbone, out_indices=(15, 20, 31)),
+        neck=[dict(pyramid, out_strides=(8, 16, 32)), dict(in_channels=[channels] * 3)],
+    ),
+    semantic_fpn=dict(
+        data_preprocessor=pixels,
+        backbone=backbone,
+        neck=[pyramid, dict(in_channels=[channels] * 4)],
+    ),
+    upernet=dict(
+        data_preprocessor=pixels,
+        backbone=backbone,
+        neck=pyramid,
+        decode_head=dict(in_channels=[channels] * 4),
+        auxiliary_head=dict(in_channels=channels),
+    ),
+)
+del backbone, channels, pixels, pyramid

@@ -1,0 +1,13 @@
+# PoolFormer of a size for the digit scenes, strides 8 and 16.
+backbone = dict(
+    type='attnpool_backbones.MetaFormer',
+    arch='nano',
+    out_indices=(1, 2),
+)
+channels = [64, 128]
+
+under = dict(
+    rcnn=dict(backbone=backbone, neck=dict(in_channels=channels)),
+    upernet=dict(backbone=backbone, decode_head=dict(in_channels=channels)),
+)
+del backbone, channels
