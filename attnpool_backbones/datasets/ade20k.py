@@ -10,17 +10,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from attnpool_backbones.datasets.completing import Finding, complete, some, whole_and_empty
+from attnpool_backbones.datasets.records import ADE20K
 from attnpool_backbones.datasets.unpacking import Archive
 
-__all__ = ['CLASSES', 'IMAGES', 'prepare']
+__all__ = ['prepare']
 
 ARCHIVE = Archive(
     'ADEChallengeData2016.zip',
     'ADEChallengeData2016',
     'http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip',
 )
-IMAGES = {'training': 20210, 'validation': 2000}
-CLASSES = 150
 CLASS_FILE = 'objectInfo150.txt'
 SUFFIXES = {'images': '.jpg', 'annotations': '.png'}
 
@@ -28,8 +27,8 @@ SUFFIXES = {'images': '.jpg', 'annotations': '.png'}
 def prepare(
     downloads: Path,
     root: Path,
-    images: Mapping[str, int] = IMAGES,
-    classes: int = CLASSES,
+    images: Mapping[str, int] = ADE20K.images,
+    classes: int = ADE20K.classes,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Unpacks what is not there yet or damaged and checks all of it.

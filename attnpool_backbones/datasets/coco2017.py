@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from attnpool_backbones.datasets.completing import Finding, complete, some, whole_and_empty
+from attnpool_backbones.datasets.records import COCO
 from attnpool_backbones.datasets.unpacking import Archive
 
-__all__ = ['CLASSES', 'IMAGES', 'prepare']
+__all__ = ['prepare']
 
 SITE = 'http://images.cocodataset.org'
 ARCHIVES = {
@@ -25,15 +26,13 @@ ARCHIVES = {
         f'{SITE}/annotations/annotations_trainval2017.zip',
     ),
 }
-IMAGES = {'train': 118287, 'val': 5000}
-CLASSES = 80
 
 
 def prepare(
     downloads: Path,
     root: Path,
-    images: Mapping[str, int] = IMAGES,
-    classes: int = CLASSES,
+    images: Mapping[str, int] = COCO.images,
+    classes: int = COCO.classes,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Unpacks what is not there yet or damaged and checks all of it.

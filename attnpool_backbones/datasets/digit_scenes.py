@@ -40,6 +40,7 @@ from .digit_rendering import (
     check_size,
     render_scene,
 )
+from .records import DIGIT_SCENES
 
 __all__ = [
     'CLASSES',
@@ -56,8 +57,7 @@ __all__ = [
     'verify',
 ]
 
-TRAIN = 1200
-VAL = 200
+TRAIN, VAL = DIGIT_SCENES.images['train'], DIGIT_SCENES.images['val']
 
 PARALLEL_FROM = 100  # scenes; fewer are drawn before processes have started
 

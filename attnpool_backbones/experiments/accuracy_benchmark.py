@@ -26,6 +26,7 @@ from mmengine.runner import Runner, load_checkpoint
 from attnpool_backbones.checkpoints.door import open_door
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.config_files import config_root
+from attnpool_backbones.datasets.records import DIGIT_SCENES
 from attnpool_backbones.engine.atomic_files import write_atomically
 from attnpool_backbones.experiments.digit_training import (
     make_data,
@@ -35,16 +36,16 @@ from attnpool_backbones.experiments.digit_training import (
 from attnpool_backbones.launching.config import load_config
 from attnpool_backbones.launching.latest_checkpoint import find_resumable_checkpoint
 from attnpool_backbones.zoo.config_models import build_config_model
+from attnpool_backbones.zoo.config_names import list_configs
 from attnpool_backbones.zoo.generated_section import replace_section
 from attnpool_backbones.zoo.metafiles import record_measurement
-from attnpool_backbones.zoo.model_matrix import COMBINATIONS
 from attnpool_backbones.zoo.tables import make_outputs
 
 #: Backbone -> its detector's and its segmentor's config.
 ENTRIES: dict[str, dict[str, str]] = {}
-for _combination in COMBINATIONS:
-    if _combination.recipe.data == 'digit-scenes':
-        ENTRIES.setdefault(_combination.backbone, {})[_combination.head] = _combination.config
+for _config in list_configs(config_root()):
+    if _config.data_set == DIGIT_SCENES:
+        ENTRIES.setdefault(_config.backbone, {})[_config.head] = _config.path
 
 DETECTION = {
     'coco/bbox_mAP': 'bbox mAP',

@@ -10,6 +10,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from attnpool_backbones.datasets.records import DATA_SETS
 from attnpool_backbones.launching.errors import PreflightError
 
 __all__ = [
@@ -20,28 +21,6 @@ __all__ = [
     'require_loader',
     'require_pretrained',
 ]
-
-# what the type or the path of a data set contains -> how to get the data
-DATA_SOURCES = (
-    (
-        r'digit',
-        'The digit scenes are made by `python tools/dataset_converters/'
-        'make_digit_scenes.py` (or `make quickstart`).',
-    ),
-    (
-        r'ADE20K|ADEChallenge',
-        'ADE20k comes from http://sceneparsing.csail.mit.edu; `python tools/'
-        'dataset_converters/ade20k.py DOWNLOADS` unpacks it as data/ade/'
-        'ADEChallengeData2016/{images,annotations}/{training,validation}.',
-    ),
-    (
-        r'\bcoco/|instances_(train|val)2017\.json',
-        'COCO 2017 comes from https://cocodataset.org/#download; `python tools/'
-        'dataset_converters/coco2017.py DOWNLOADS` unpacks it as data/coco/'
-        '{annotations,train2017,val2017}, with '
-        'annotations/instances_{train,val}2017.json.',
-    ),
-)
 
 
 def require_loader(cfg: Config, split: str) -> None:
@@ -168,7 +147,7 @@ def require_data(cfg: Config, splits: Iterable[str]) -> None:
     if not missing:
         return
     about = ' '.join([*missing, *missing.values()])
-    hints = [hint for pattern, hint in DATA_SOURCES if re.search(pattern, about)]
+    hints = [data.how_to_get for data in DATA_SETS.values() if re.search(data.pattern, about)]
     raise PreflightError(
         '\n'.join(
             [

@@ -15,14 +15,7 @@ from torch import Tensor, nn
 from attnpool_backbones.launching.config import load_config
 from attnpool_backbones.zoo.complexity import count_macs, count_parameters
 from attnpool_backbones.zoo.config_models import build_config_model
-
-#: Ending of a config's name -> height and width of the image whose MACs are counted; the published
-#: ones are of these sizes, where they are stated.
-INPUT_SIZES = {
-    'coco': (800, 1280),
-    'ade20k-512x512': (512, 2048),
-    'digit-scenes': (192, 192),
-}
+from attnpool_backbones.zoo.config_names import config_name
 
 
 @dataclass(frozen=True)
@@ -41,18 +34,15 @@ def measure_size(config: Path) -> Size:
     """Counts the parameters and MACs of a config's model.
 
     Args:
-        config: The config file; its name ends with a key of :data:`INPUT_SIZES`.
+        config: The config file; its name tells the data set and so the size of the image.
 
     Returns:
         The size.
 
     Raises:
-        ValueError: A name that does not tell the data set.
+        UserError: A name that does not.
     """
-    data = config.stem.rpartition('_')[2]
-    if data not in INPUT_SIZES:
-        raise ValueError(f'{config.name} does not end with one of {", ".join(INPUT_SIZES)}')
-    height, width = INPUT_SIZES[data]
+    height, width = config_name(config).data_set.input_size
     model = build_config_model(load_config(str(config)), 'meta').eval()
     image = torch.empty(1, 3, height, width, device='meta')  # 1, 3, H, W
     macs = count_macs(lambda: _test(model, image))

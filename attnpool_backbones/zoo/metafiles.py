@@ -1,4 +1,4 @@
-"""The metafiles of the model zoo: facts kept by hand, completed from the matrix and the models.
+"""The metafiles of the model zoo: facts kept by hand, completed from configs and models.
 
 ``configs/<family>/metafile.yml`` has the form that OpenMMLab's ``mim`` reads. By hand one keeps its
 ``Collections`` and, of each of its ``Models``,
@@ -10,8 +10,8 @@
 - ``Measurement``: ``Command`` and ``Machine`` of what we measured, and maybe ``Images per second``
   and ``Memory (MiB)``.
 
-Everything else is generated: one model for each config of the family, in the order of
-:data:`attnpool_backbones.zoo.model_matrix.COMBINATIONS`.
+Everything else is generated: one model for each config of the family. Models stay in the order
+that they have; new ones come last, by name.
 """
 
 from collections.abc import Callable
@@ -20,17 +20,15 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from mmengine.config import Config
 
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.engine.atomic_files import write_atomically
+from attnpool_backbones.zoo.config_names import ConfigName, list_configs
 from attnpool_backbones.zoo.config_sizes import Size
-from attnpool_backbones.zoo.model_matrix import COMBINATIONS, Combination
 
 FILE_NAME = 'metafile.yml'
 STATUSES = ('published', 'unverified')
-#: Last part of a config's name -> name of the data set.
-DATASETS = {'coco': 'COCO', 'ade20k-512x512': 'ADE20K', 'digit-scenes': 'Digit scenes'}
-FAMILIES = tuple(dict.fromkeys(combination.family for combination in COMBINATIONS))
 
 _HEADER = """\
 # By hand: Collections, and of each model Published (numbers of others), the Metrics in Results
@@ -44,11 +42,6 @@ _TASKS = {
     'segm_': 'Instance Segmentation',
     'mIoU': 'Semantic Segmentation',
 }
-
-
-def name_of(combination: Combination) -> str:
-    """Returns the name of a model: that of its config file."""
-    return Path(combination.config).stem
 
 
 def read_metafile(path: Path) -> dict[str, Any]:
@@ -72,15 +65,17 @@ def read_metafile(path: Path) -> dict[str, Any]:
 
 
 def complete_metafile(
+    configs: Path,
     family: str,
     content: dict[str, Any],
-    measure: Callable[[Combination], Size],
+    measure: Callable[[ConfigName], Size],
     again: bool = False,
 ) -> dict[str, Any]:
     """Brings the generated part of a metafile up to date.
 
     Args:
-        family: Folder of its configs.
+        configs: Folder of all configs.
+        family: Folder of its configs in there.
         content: Of the metafile as it is.
         measure: Called for the size of a model that has none yet.
         again: Whether it is called for all models.
@@ -93,24 +88,24 @@ def complete_metafile(
             collection for one that is.
     """
     known = {model['Name']: model for model in content['Models']}
-    here = {name_of(c): c for c in COMBINATIONS if c.family == family}
+    here = {config.stem: config for config in list_configs(configs) if config.family == family}
     for name, model in known.items():
         if name not in here and _has_facts(model):
             raise UserError(
-                f'configs/{family}/{FILE_NAME} has results of {name}, but no such config is in '
-                'attnpool_backbones/zoo/model_matrix.py; move or remove them'
+                f'configs/{family}/{FILE_NAME} has results of {name}, but there is no such '
+                'config; move or remove them'
             )
     models = []
-    for name, combination in here.items():
-        old = known.get(name, {})
+    for name in sorted(here, key=_order_of(known)):
+        config, old = here[name], known.get(name, {})
         size = None if again else _stored_size(old)
         models.append(
             {
                 'Name': name,
-                'In Collection': collection_of(combination, content['Collections']),
-                'Config': f'configs/{combination.config}',
-                'Metadata': _metadata(combination, size or measure(combination)),
-                'Results': old['Results'] if _is_measured(old) else _empty_results(combination),
+                'In Collection': collection_of(config, content['Collections']),
+                'Config': f'configs/{config.path}',
+                'Metadata': _metadata(config, configs, size or measure(config)),
+                'Results': old['Results'] if _is_measured(old) else _empty_results(config),
                 **{key: old[key] for key in _KEPT if old.get(key)},
             }
         )
@@ -131,9 +126,9 @@ def record_measurement(
     Raises:
         UserError: No metafile has the model, or the model no result that a metric belongs to.
     """
-    found = [c for c in COMBINATIONS if name_of(c) == name]
+    found = [config for config in list_configs(root / 'configs') if config.stem == name]
     if not found:
-        raise UserError(f'no config {name} in attnpool_backbones/zoo/model_matrix.py')
+        raise UserError(f'no config {name} in {root / "configs"}')
     path = root / 'configs' / found[0].family / FILE_NAME
     content = read_metafile(path)
     model = next((m for m in content['Models'] if m['Name'] == name), None)
@@ -155,17 +150,17 @@ def dump_metafile(content: dict[str, Any]) -> str:
     return _HEADER + body
 
 
-def collection_of(combination: Combination, collections: list[dict[str, Any]]) -> str:
+def collection_of(config: ConfigName, collections: list[dict[str, Any]]) -> str:
     """Returns the collection whose name a backbone's name begins with, the longest if several do.
 
     Raises:
         UserError: There is none.
     """
-    names = [c['Name'] for c in collections if combination.backbone.startswith(c['Name'].lower())]
+    names = [c['Name'] for c in collections if config.backbone.startswith(c['Name'].lower())]
     if not names:
         raise UserError(
-            f'configs/{combination.family}/{FILE_NAME} has no collection for '
-            f'{combination.backbone}; there are {", ".join(c["Name"] for c in collections)}'
+            f'configs/{config.family}/{FILE_NAME} has no collection for '
+            f'{config.backbone}; there are {", ".join(c["Name"] for c in collections)}'
         )
     return max(names, key=len)
 
@@ -187,23 +182,30 @@ def _stored_size(model: dict[str, Any]) -> Size | None:
         return None
 
 
-def _metadata(combination: Combination, size: Size) -> dict[str, Any]:
-    recipe = combination.recipe
+def _metadata(config: ConfigName, configs: Path, size: Size) -> dict[str, Any]:
+    cfg = Config.fromfile(configs / config.path)
     parameters, macs, height, width = astuple(size)
-    length = {'Epochs': recipe.epochs, 'Iterations': recipe.iterations}
+    length = {'Epochs': 'max_epochs', 'Iterations': 'max_iters'}
+    # The recipes of digit scenes are written for one process, all others for eight GPUs.
+    scaling = cfg.get('auto_scale_lr') or {}
+    batch = scaling.get('base_batch_size', cfg.train_dataloader.batch_size)
     return {
-        'Training Data': DATASETS[recipe.data],
-        'Batch Size': recipe.batch,
-        **{unit: number for unit, number in length.items() if number},
+        'Training Data': config.data_set.name,
+        'Batch Size': batch,
+        **{unit: cfg.train_cfg[key] for unit, key in length.items() if key in cfg.train_cfg},
         'Parameters': parameters,
         'MACs': macs,
         'MACs Input': f'{height}x{width}',
     }
 
 
-def _empty_results(combination: Combination) -> list[dict[str, Any]]:
-    tasks = [_TASKS['mIoU' if combination.segments else 'bbox_']]
-    if 'mask' in combination.head:
+def _empty_results(config: ConfigName) -> list[dict[str, Any]]:
+    tasks = [_TASKS['mIoU' if config.segments else 'bbox_']]
+    if 'mask' in config.head:
         tasks.append(_TASKS['segm_'])
-    dataset = DATASETS[combination.recipe.data]
-    return [{'Task': task, 'Dataset': dataset, 'Metrics': {}} for task in tasks]
+    return [{'Task': task, 'Dataset': config.data_set.name, 'Metrics': {}} for task in tasks]
+
+
+def _order_of(known: dict[str, Any]) -> Callable[[str], tuple[int, str]]:
+    places = {name: place for place, name in enumerate(known)}
+    return lambda name: (places.get(name, len(places)), name)

@@ -7,42 +7,25 @@ from pathlib import Path
 from typing import Any
 
 from attnpool_backbones.command_line import UserError
+from attnpool_backbones.datasets.records import DATA_SETS, DIGIT_SCENES
 from attnpool_backbones.engine.atomic_files import write_atomically
+from attnpool_backbones.zoo.config_names import HEADS, ConfigName, config_name, families
 from attnpool_backbones.zoo.config_sizes import Size, measure_size
 from attnpool_backbones.zoo.generated_section import replace_section
 from attnpool_backbones.zoo.metafiles import (
-    DATASETS,
-    FAMILIES,
     FILE_NAME,
     complete_metafile,
     dump_metafile,
-    name_of,
     read_metafile,
 )
-from attnpool_backbones.zoo.model_matrix import COMBINATIONS, Combination
 
 #: Name of the section in each README.
 SECTION = 'configs'
-HEADS = {
-    'retinanet': 'RetinaNet',
-    'faster-rcnn': 'Faster R-CNN',
-    'mask-rcnn': 'Mask R-CNN',
-    'cascade-rcnn': 'Cascade R-CNN',
-    'cascade-mask-rcnn': 'Cascade Mask R-CNN',
-    'upernet': 'UperNet',
-    'semantic-fpn': 'Semantic FPN',
-}
 #: Metric -> its name in a table. Those of other sizes or scales stand beside them.
 HEADLINES = {'bbox_mAP': 'box', 'segm_mAP': 'mask', 'mIoU': 'mIoU'}
 BESIDE = {'mIoU_ms': 'multi-scale'}
 #: Shown where no headline is published.
 DETAILS = {'bbox_mAP_s': 'small', 'bbox_mAP_m': 'medium', 'bbox_mAP_l': 'large'}
-#: Data set -> title of its table.
-TITLES = {
-    'COCO': 'COCO: box and mask AP',
-    'ADE20K': 'ADE20K: mIoU',
-    'Digit scenes': 'Digit scenes: box and mask AP, mIoU',
-}
 LEGEND = (
     'AP and mIoU in percent. *Published*: numbers of others, with their source; *(unverified)*: '
     'the source has not been checked. *Measured*: ours, `-` until there is a measurement. '
@@ -61,9 +44,9 @@ _NUMBERS = ('parameters', 'MACs', 'images/s', 'memory')
 
 @dataclass(frozen=True)
 class Row:
-    """A model of a metafile with its row of the matrix."""
+    """A config with what its metafile says."""
 
-    combination: Combination
+    config: ConfigName
     model: dict[str, Any]
 
 
@@ -117,16 +100,18 @@ def make_outputs(
         UserError: A metafile that cannot be completed.
     """
 
-    def measure(combination: Combination) -> Size:
-        tell(f'counting configs/{combination.config}')
-        return measure_size(root / 'configs' / combination.config)
+    configs = root / 'configs'
+
+    def measure(config: ConfigName) -> Size:
+        tell(f'counting configs/{config.path}')
+        return measure_size(configs / config.path)
 
     files, tables, rows = [], [], []
-    for family in FAMILIES:
-        folder = root / 'configs' / family
-        content = complete_metafile(family, read_metafile(folder / FILE_NAME), measure, again)
-        models = {model['Name']: model for model in content['Models']}
-        own = [Row(c, models[name_of(c)]) for c in COMBINATIONS if c.family == family]
+    for family in families(configs):
+        folder = configs / family
+        known = read_metafile(folder / FILE_NAME)
+        content = complete_metafile(configs, family, known, measure, again)
+        own = [Row(config_name(model['Config']), model) for model in content['Models']]
         files.append(Output(folder / FILE_NAME, dump_metafile(content)))
         tables.append(Output(folder / 'README.md', family_tables(own), SECTION))
         rows += own
@@ -136,12 +121,12 @@ def make_outputs(
 def family_tables(rows: Sequence[Row]) -> str:
     """Returns one table for each data set, in Markdown."""
     parts = [LEGEND]
-    for dataset in DATASETS.values():
-        chosen = [row for row in rows if _metadata(row)['Training Data'] == dataset]
+    for data_set in DATA_SETS.values():
+        chosen = [row for row in rows if row.config.data_set == data_set]
         sizes = {_metadata(row)['MACs Input'] for row in chosen}
-        lines = [_cells(row, link=Path(row.combination.config).name) for row in chosen]
+        lines = [_cells(row, link=Path(row.config.path).name) for row in chosen]
         parts.append(
-            f'### {TITLES[dataset]}\n\nMACs of one {" or ".join(sorted(sizes))} image.\n\n'
+            f'### {data_set.title}\n\nMACs of one {" or ".join(sorted(sizes))} image.\n\n'
             + _table(_COLUMNS, lines)
         )
     return '\n'.join(parts)
@@ -150,27 +135,27 @@ def family_tables(rows: Sequence[Row]) -> str:
 def main_table(rows: Sequence[Row]) -> str:
     """Returns the table of the best published config of each family and head, in Markdown.
 
-    Where nothing is published it is the first one of the matrix, a small one.
+    Where nothing is published it is the first one of the metafile, a small one.
     """
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
-        if row.combination.recipe.data != 'digit-scenes':
-            groups.setdefault((row.combination.family, row.combination.head), []).append(row)
+        if row.config.data_set != DIGIT_SCENES:
+            groups.setdefault((row.config.family, row.config.head), []).append(row)
     lines = []
     for (family, _), members in groups.items():
         best = max(members, key=_rank)  # the first of equals
-        cells = _cells(best, link=f'configs/{best.combination.config}')
+        cells = _cells(best, link=f'configs/{best.config.path}')
         lines.append([f'[{family}](configs/{family}/README.md)', *cells])
     return '\n'.join([_table(('family', *_COLUMNS), lines), LEGEND, CHOICE])
 
 
 def title(row: Row) -> str:
     """Returns what people call a config, e.g. ``'PoolFormer-S24 RetinaNet 1x'``."""
-    combination = row.combination
+    config = row.config
     collection = row.model['In Collection']
-    rest = combination.backbone[len(collection) :].strip('-').split('-')
+    rest = config.backbone[len(collection) :].strip('-').split('-')
     size = [part.upper() if re.fullmatch(r'[a-z]\d*', part) else part for part in rest]
-    words = ['-'.join([collection, *size]), HEADS[combination.head], combination.recipe.label]
+    words = ['-'.join([collection, *size]), HEADS[config.head], config.schedule]
     return ' '.join(filter(None, words))
 
 

@@ -3,10 +3,12 @@
 import pytest
 from mmengine.config import Config
 
-from attnpool_backbones.zoo.model_matrix import COMBINATIONS
-from tests.configs.test_configs import ROOT
+from attnpool_backbones.zoo.config_names import ConfigName
+from tests.configs.test_configs import CONFIGS, ROOT
 
-CONFIGS = [c for c in COMBINATIONS if c.recipe.label in ('2x', '20e')]
+SGE_RECIPES = [config for config in CONFIGS if config.schedule in ('2x', '20e')]
+#: Deviations of centre and size that a stage divides its targets by, and its overlap with objects.
+STAGES = [((0.1, 0.2), 0.5), ((0.05, 0.1), 0.6), ((0.033, 0.067), 0.7)]
 FPN_INPUTS = {True: [512, 1024, 2048], False: [256, 512, 1024, 2048]}
 THRESHOLDS = ('pos_iou_thr', 'neg_iou_thr', 'min_pos_iou', 'match_low_quality')
 SAMPLING = ('num', 'pos_fraction', 'neg_pos_ub', 'add_gt_as_proposals')
@@ -73,11 +75,10 @@ def check_regions(model: Config, cascade: bool, masks: bool) -> None:
     if not cascade:
         heads, stages = [heads], [stages]
     else:
+        assert model.roi_head.num_stages == len(STAGES)
         assert model.roi_head.stage_loss_weights == [1, 0.5, 0.25]
-    deviations = [(0.1, 0.2), (0.05, 0.1), (0.033, 0.067)][: len(heads)]
-    for head, stage, (centre, size), iou in zip(
-        heads, stages, deviations, (0.5, 0.6, 0.7), strict=False
-    ):
+    expected = STAGES if cascade else STAGES[:1]
+    for head, stage, ((centre, size), iou) in zip(heads, stages, expected, strict=True):
         assert head.bbox_coder.target_stds == [centre, centre, size, size]
         assert head.reg_class_agnostic == cascade and smooth_l1(head) == 1.0
         assert values(stage.assigner, THRESHOLDS) == (iou, iou, iou, True)
@@ -91,10 +92,10 @@ def check_regions(model: Config, cascade: bool, masks: bool) -> None:
     assert (test.score_thr, test.nms) == (0.05, dict(type='nms', iou_threshold=0.5))
 
 
-@pytest.mark.parametrize('combination', CONFIGS, ids=lambda c: c.config[:-3])
-def test_settings(combination):
-    cfg = Config.fromfile(ROOT / combination.config)
-    model, head = cfg.model, combination.head
+@pytest.mark.parametrize('config', SGE_RECIPES, ids=lambda config: config.path[:-3])
+def test_settings(config: ConfigName) -> None:
+    cfg = Config.fromfile(ROOT / config.path)
+    model, head = cfg.model, config.head
     check_data(cfg, 'mask' in head)
     dense = head == 'retinanet'
     assert (model.neck.in_channels, model.neck.out_channels) == (FPN_INPUTS[dense], 256)
@@ -105,3 +106,13 @@ def test_settings(combination):
     assert model.neck.num_outs == 5
     check_rpn(model)
     check_regions(model, 'cascade' in head, 'mask' in head)
+
+
+@pytest.mark.parametrize('part', ['heads', 'stages'])
+def test_a_missing_stage_is_noticed(part: str) -> None:
+    config = next(config for config in SGE_RECIPES if config.head == 'cascade-rcnn')
+    model = Config.fromfile(ROOT / config.path).model
+    check_regions(model, cascade=True, masks=False)
+    (model.roi_head.bbox_head if part == 'heads' else model.train_cfg.rcnn).pop()
+    with pytest.raises(ValueError, match=r'zip\(\)'):
+        check_regions(model, cascade=True, masks=False)

@@ -16,14 +16,15 @@ from PIL import Image
 
 pytest.importorskip('mmseg')
 
+from attnpool_backbones.datasets.records import ADE20K, DIGIT_SCENES
 from attnpool_backbones.zoo.config_models import build_config_model
-from attnpool_backbones.zoo.model_matrix import COMBINATIONS, Combination
-from tests.configs.test_configs import ROOT
+from attnpool_backbones.zoo.config_names import ConfigName
+from tests.configs.test_configs import CONFIGS, ROOT
 
-CONFIGS = [c for c in COMBINATIONS if c.segments]
+SEGMENTORS = [config for config in CONFIGS if config.segments]
 SMALL = 'poolformer/semantic-fpn_poolformer-s12_8xb4-40k_ade20k-512x512.py'
 #: The data of a config with ``MULTIPLE``.
-BASES = {'ade20k-512x512': 'ade20k_512x512_multiple', 'digit-scenes': 'digit_scenes_semantic'}
+BASES = {ADE20K.suffix: 'ade20k_512x512_multiple', DIGIT_SCENES.suffix: 'digit_scenes_semantic'}
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 # what docs/data.md tells to append to the command
 MULTIPLE = ['test_dataloader.dataset.pipeline.2.size_divisor=32',
@@ -65,17 +66,18 @@ def views(pipeline: list, image: Path) -> list[tuple[torch.Tensor, object]]:
 
 
 def test_there_are_configs() -> None:
-    assert {c.recipe.data for c in CONFIGS} == set(BASES) and len(CONFIGS) > 40
+    assert {config.data_set.suffix for config in SEGMENTORS} == set(BASES)
+    assert len(SEGMENTORS) > 40
 
 
-@pytest.mark.parametrize('combination', CONFIGS, ids=lambda c: c.config[:-3])
-def test_settings(combination: Combination) -> None:
-    cfg = Config.fromfile(ROOT / combination.config)
+@pytest.mark.parametrize('config', SEGMENTORS, ids=lambda config: config.path[:-3])
+def test_settings(config: ConfigName) -> None:
+    cfg = Config.fromfile(ROOT / config.path)
     assert cfg.model.test_cfg.mode == 'whole' and cfg.tta_model.type == 'SegTTAModel'
     # zeros at the border would reach the norms and the pooled features of the whole image
     assert not {'test_cfg', 'size_divisor'} & set(cfg.model.data_preprocessor)
     assert cfg.test_dataloader == cfg.val_dataloader
-    base = Config.fromfile(ROOT / '_base_' / 'datasets' / f'{BASES[combination.recipe.data]}.py')
+    base = Config.fromfile(ROOT / '_base_' / 'datasets' / f'{BASES[config.data_set.suffix]}.py')
     base.test_pipeline[2].size_divisor = 32
     base.tta_pipeline[1].transforms[1][0].size_divisor = 32
     cfg.merge_from_dict({key: 32 for key in (option.partition('=')[0] for option in MULTIPLE)})

@@ -7,27 +7,27 @@ import pytest
 import yaml
 
 from attnpool_backbones.command_line import UserError
+from attnpool_backbones.datasets.records import DATA_SETS
+from attnpool_backbones.zoo.config_names import families, list_configs
 from attnpool_backbones.zoo.config_sizes import Size
 from attnpool_backbones.zoo.metafiles import (
-    DATASETS,
-    FAMILIES,
     FILE_NAME,
     STATUSES,
     collection_of,
     complete_metafile,
     dump_metafile,
-    name_of,
     read_metafile,
     record_measurement,
 )
-from attnpool_backbones.zoo.model_matrix import COMBINATIONS
 
 ROOT = Path(__file__).parents[2]
+CONFIGS = list_configs(ROOT / 'configs')
+FAMILIES = families(ROOT / 'configs')
 PUBLISHED = ROOT / 'tests' / 'data' / 'published_dense.csv'
-#: Beginning of a published schedule -> label of the matrix; without one it is not stated.
+#: Beginning of a published schedule -> that of a config; without one it is not stated.
 LABELS = {'1x': '1x', '3x': 'ms-3x', '24': '2x', '20': '20e', '40k': '40k', '160k': '160k'}
 BACKBONES = {'Swin-T': 'swin-tiny', **{f'ResNet-{d}': f'resnet{d}' for d in (18, 50, 101)}}
-NAMES = {combination.backbone for combination in COMBINATIONS}
+NAMES = {config.backbone for config in CONFIGS}
 SIZE = Size(parameters=1, macs=2, height=3, width=4)
 
 
@@ -54,10 +54,10 @@ def config_of(row: dict[str, str]) -> str | None:
         backbone += '-in1k-pre'
     label = LABELS.get(row['schedule'].replace(',', '').partition(' ')[0])
     found = [
-        f'configs/{c.config}'
-        for c in COMBINATIONS
-        if (c.backbone, c.head) == (backbone, row['head'])
-        and (c.recipe.label == label or not row['schedule'])
+        f'configs/{config.path}'
+        for config in CONFIGS
+        if (config.backbone, config.head) == (backbone, row['head'])
+        and (config.schedule == label or not row['schedule'])
     ]
     assert len(found) <= 1, row
     return found[0] if found else None
@@ -86,7 +86,7 @@ def test_mim_finds_what_it_needs(family):
         assert model['Name'] == Path(model['Config']).stem
         metadata = model['Metadata']
         assert metadata['Parameters'] > 0 and metadata['MACs'] > 0
-        assert metadata['Training Data'] in DATASETS.values()
+        assert metadata['Training Data'] in {data_set.name for data_set in DATA_SETS.values()}
         assert model['Results']
         for result in model['Results']:
             assert set(result) == {'Task', 'Dataset', 'Metrics'}
@@ -103,7 +103,7 @@ def test_every_config_is_listed_once(family):
 
 
 def test_names_are_unique():
-    assert len({Path(config).stem for config in all_models()}) == len(COMBINATIONS)
+    assert len({Path(config).stem for config in all_models()}) == len(CONFIGS)
 
 
 def test_measured_numbers_have_a_command_and_a_machine():
@@ -152,7 +152,7 @@ def test_macs_are_those_of_publications():
 
 def test_completion_keeps_facts_and_drops_the_rest():
     family = FAMILIES[0]
-    first, second = [name_of(c) for c in COMBINATIONS if c.family == family][:2]
+    first, second, third = [config.stem for config in CONFIGS if config.family == family][:3]
     published = [dict(Source='a paper', Status='published', Metrics={'mIoU': 50.0})]
     results = [dict(Task='Object Detection', Dataset='COCO', Metrics={'bbox_mAP': 40.0})]
     measurement = dict(Command='a command', Machine='a machine')
@@ -166,21 +166,23 @@ def test_completion_keeps_facts_and_drops_the_rest():
     }
     counted = []
 
-    def measure(combination):
-        counted.append(combination)
+    def measure(config):
+        counted.append(config)
         return SIZE
 
-    whole = complete_metafile(family, content, measure)
+    whole = complete_metafile(ROOT / 'configs', family, content, measure)
     assert len(counted) == len(whole['Models'])
-    assert [model['Name'] for model in whole['Models'][:2]] == [first, second]
-    assert whole['Models'][0]['Published'] == published
-    assert whole['Models'][1]['Results'] == results
-    assert whole['Models'][1]['Measurement'] == measurement
-    assert whole['Models'][1]['Config'] == f'configs/{counted[1].config}'
+    # known models stay where they are, new ones follow by name
+    assert [model['Name'] for model in whole['Models'][:3]] == [second, first, third]
+    assert whole['Models'][1]['Published'] == published
+    assert whole['Models'][0]['Results'] == results
+    assert whole['Models'][0]['Measurement'] == measurement
+    assert whole['Models'][0]['Config'] == f'configs/{family}/{second}.py'
     assert whole['Models'][0]['Metadata']['MACs Input'] == '3x4'
     assert 'a config that was removed' not in dump_metafile(whole)
 
-    again = complete_metafile(family, yaml.safe_load(dump_metafile(whole)), lambda c: 1 / 0)
+    stored = yaml.safe_load(dump_metafile(whole))
+    again = complete_metafile(ROOT / 'configs', family, stored, lambda config: 1 / 0)
     assert again == whole
 
 
@@ -188,16 +190,16 @@ def test_facts_about_nothing_are_refused():
     content = metafile(FAMILIES[0])
     fact = dict(Source='a paper', Status='published', Metrics={'mIoU': 50.0})
     content['Models'].append({'Name': 'upernet_nothing', 'Published': [fact]})
-    with pytest.raises(UserError, match='has results of upernet_nothing, but no such config'):
-        complete_metafile(FAMILIES[0], content, lambda c: SIZE)
+    with pytest.raises(UserError, match='has results of upernet_nothing, but there is no such'):
+        complete_metafile(ROOT / 'configs', FAMILIES[0], content, lambda config: SIZE)
 
 
 def test_longest_collection_wins_and_none_is_named():
-    combination = next(c for c in COMBINATIONS if c.backbone == 'sge-resnet50')
+    config = next(config for config in CONFIGS if config.backbone == 'sge-resnet50')
     names = [{'Name': name} for name in ('SGE', 'SGE-ResNet', 'SE-ResNet')]
-    assert collection_of(combination, names) == 'SGE-ResNet'
+    assert collection_of(config, names) == 'SGE-ResNet'
     with pytest.raises(UserError, match='no collection for sge-resnet50; there are SE-ResNet'):
-        collection_of(combination, names[2:])
+        collection_of(config, names[2:])
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,17 @@ import pytest
 
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.zoo import tables as zoo_tables
+from attnpool_backbones.zoo.config_names import ConfigName, config_name, families, list_configs
 from attnpool_backbones.zoo.config_sizes import measure_size
-from attnpool_backbones.zoo.metafiles import FAMILIES, FILE_NAME, name_of, read_metafile
-from attnpool_backbones.zoo.model_matrix import COMBINATIONS
+from attnpool_backbones.zoo.metafiles import FILE_NAME, read_metafile
 from attnpool_backbones.zoo.tables import Output, Row, family_tables, main_table, title
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / 'README.md', *(ROOT / 'configs' / family / 'README.md' for family in FAMILIES)]
+CONFIGS = list_configs(ROOT / 'configs')
+PAGES = [
+    ROOT / 'README.md',
+    *(ROOT / 'configs' / family / 'README.md' for family in families(ROOT / 'configs')),
+]
 LINK = re.compile(r'\]\(([^)#\s]+)(?:#[^)\s]*)?\)')
 #: Counted in every run of the tests: a detector and a segmentor; the others take minutes.
 COUNTED = (
@@ -26,14 +30,14 @@ COUNTED = (
 )
 
 
-def stored(combination) -> dict:
-    models = read_metafile(ROOT / 'configs' / combination.family / FILE_NAME)['Models']
-    return next(model for model in models if model['Name'] == name_of(combination))
+def stored(config: ConfigName) -> dict:
+    models = read_metafile(ROOT / 'configs' / config.family / FILE_NAME)['Models']
+    return next(model for model in models if model['Name'] == config.stem)
 
 
-def row_of(config: str, **facts) -> Row:
-    combination = next(c for c in COMBINATIONS if c.config == config)
-    return Row(combination, {**stored(combination), **facts})
+def row_of(path: str, **facts) -> Row:
+    config = config_name(path)
+    return Row(config, {**stored(config), **facts})
 
 
 def test_nothing_is_stale(monkeypatch):
@@ -43,21 +47,21 @@ def test_nothing_is_stale(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    'combination',
+    'config',
     [
-        pytest.param(c, marks=() if c.config in COUNTED else pytest.mark.slow, id=c.config[:-3])
-        for c in COMBINATIONS
+        pytest.param(c, marks=() if c.path in COUNTED else pytest.mark.slow, id=c.path[:-3])
+        for c in CONFIGS
     ],
 )
-def test_sizes_are_those_of_the_models(combination):
-    metadata = stored(combination)['Metadata']
-    size = measure_size(ROOT / 'configs' / combination.config)
+def test_sizes_are_those_of_the_models(config):
+    metadata = stored(config)['Metadata']
+    size = measure_size(ROOT / 'configs' / config.path)
     assert (size.parameters, size.macs) == (metadata['Parameters'], metadata['MACs'])
     assert f'{size.height}x{size.width}' == metadata['MACs Input']
 
 
 def test_a_name_without_data_set_is_refused(tmp_path):
-    with pytest.raises(ValueError, match='mask-rcnn_x.py does not end with one of coco, ade20k'):
+    with pytest.raises(UserError, match='mask-rcnn_x.py is no name of a config.*one of coco, ade'):
         measure_size(tmp_path / 'mask-rcnn_x.py')
 
 
@@ -97,9 +101,9 @@ def test_published_and_measured_never_share_a_cell():
 
 
 def test_main_table_has_the_best_published_config_of_each_head():
-    rows = [Row(c, stored(c)) for c in COMBINATIONS if c.family in ('poolformer', 'coatnet')]
+    rows = [Row(c, stored(c)) for c in CONFIGS if c.family in ('poolformer', 'coatnet')]
     lines = [line for line in main_table(rows).splitlines() if line.startswith('| [')]
-    pairs = {(r.combination.family, r.combination.head) for r in rows}
+    pairs = {(r.config.family, r.config.head) for r in rows}
     assert len(lines) == len(pairs)
     text = '\n'.join(lines)
     assert 'PoolFormer-S36 RetinaNet' in text and 'PoolFormer-M48 Semantic FPN' in text

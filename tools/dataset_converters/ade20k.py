@@ -16,6 +16,7 @@ from attnpool_backbones.command_line import UserError, run_command
 def main() -> None:
     from attnpool_backbones.datasets import ade20k
     from attnpool_backbones.datasets.byte_progress import byte_progress
+    from attnpool_backbones.datasets.records import ADE20K
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -30,8 +31,8 @@ def main() -> None:
             ade20k.prepare(args.downloads, args.out_dir, progress=progress)
     except KeyboardInterrupt:
         raise UserError('stopped; the same command goes on from here') from None
-    images = ' and '.join(f'{count} {split}' for split, count in ade20k.IMAGES.items())
-    print(f'{args.out_dir}: complete, {images} images, {ade20k.CLASSES} classes')
+    images = ' and '.join(f'{count} {split}' for split, count in ADE20K.images.items())
+    print(f'{args.out_dir}: complete, {images} images, {ADE20K.classes} classes')
 
 
 if __name__ == '__main__':

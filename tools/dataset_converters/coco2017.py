@@ -16,6 +16,7 @@ from attnpool_backbones.command_line import UserError, run_command
 def main() -> None:
     from attnpool_backbones.datasets import coco2017
     from attnpool_backbones.datasets.byte_progress import byte_progress
+    from attnpool_backbones.datasets.records import COCO
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -30,8 +31,8 @@ def main() -> None:
             coco2017.prepare(args.downloads, args.out_dir, progress=progress)
     except KeyboardInterrupt:
         raise UserError('stopped; the same command goes on from here') from None
-    images = ' and '.join(f'{count} {split}' for split, count in coco2017.IMAGES.items())
-    print(f'{args.out_dir}: complete, {images} images, {coco2017.CLASSES} classes')
+    images = ' and '.join(f'{count} {split}' for split, count in COCO.images.items())
+    print(f'{args.out_dir}: complete, {images} images, {COCO.classes} classes')
 
 
 if __name__ == '__main__':

@@ -1,5 +1,6 @@
 # AdamW in 12 epochs with learning rates that fall from the last block to the stem (layer-wise
-# decay, arXiv 2106.08254). A config sets `decay_rate` closer to 1 the deeper its backbone is.
+# decay, arXiv 2106.08254): ours, published for no model here. A config sets `decay_rate` closer to
+# 1 the deeper its backbone is.
 _base_ = './poolformer_1x.py'
 
 optim_wrapper = dict(

@@ -1,4 +1,4 @@
-"""Every config is in the matrix and is what the matrix says."""
+"""Every config is what its row of ``recipes.csv`` says, and every config has a row."""
 
 from dataclasses import replace
 from decimal import ROUND_HALF_UP, Decimal
@@ -11,8 +11,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from attnpool_backbones.backbones.base import DenseBackbone
+from attnpool_backbones.datasets.records import DIGIT_SCENES
 from attnpool_backbones.zoo.config_models import build_config_model
-from attnpool_backbones.zoo.model_matrix import COMBINATIONS, KINDS, Combination, Recipe
+from tests.configs.recipes import KINDS, RECIPES, Recipe, read_recipe
 from tests.configs.test_configs import CONFIGS, ROOT
 
 GPUS = 8
@@ -33,6 +34,7 @@ def check_schedule(cfg: Config, recipe: Recipe):
     linear = dict(type='LinearLR', start_factor=factor, by_epoch=False, begin=0, end=begin)
     assert warm_up == ([linear] if recipe.warm_up else [])
     epochs, iterations = (cfg.train_cfg.get(f'max_{unit}') for unit in ('epochs', 'iters'))
+    assert (epochs, iterations) == (recipe.epochs, recipe.iterations)
     assert fall.pop('end') == (epochs or iterations)
     # a fall that is counted in epochs begins in the first one
     assert (fall.pop('begin'), fall.pop('by_epoch')) == ((0, True) if epochs else (begin, False))
@@ -46,35 +48,32 @@ def check_schedule(cfg: Config, recipe: Recipe):
     assert fall == expected
 
 
-def check_recipe(cfg: Config, combination: Combination):
-    recipe = combination.recipe
+def check_recipe(cfg: Config, recipe: Recipe):
     optimizer = dict(cfg.optim_wrapper.optimizer)
     key = 'momentum' if recipe.optimizer == 'SGD' else 'betas'
     # AdamW's own betas need not be spelt out
-    momentum = optimizer.pop(key, Recipe.momentum)
+    momentum = optimizer.pop(key, (0.9, 0.999))
     assert momentum == recipe.momentum
     assert optimizer == dict(type=recipe.optimizer, lr=recipe.lr, weight_decay=recipe.weight_decay)
     wrapper = cfg.optim_wrapper
-    assert wrapper.type == ('AmpOptimWrapper' if recipe.amp else 'OptimWrapper')
-    assert wrapper.get('loss_scale') == ('dynamic' if recipe.amp else None)
+    assert wrapper.type == ('AmpOptimWrapper' if recipe.mixed_precision else 'OptimWrapper')
+    assert wrapper.get('loss_scale') == ('dynamic' if recipe.mixed_precision else None)
     assert wrapper.get('clip_grad', {}).get('max_norm') == recipe.clip
     check_schedule(cfg, recipe)
-    if recipe.data == 'digit-scenes':
+    if recipe.config.data_set == DIGIT_SCENES:
         assert cfg.train_dataloader.batch_size == recipe.batch
         return
     assert cfg.train_dataloader.batch_size * GPUS == recipe.batch
     assert cfg.auto_scale_lr.base_batch_size == recipe.batch
-    assert cfg.train_cfg.get('max_epochs') == recipe.epochs
-    assert cfg.train_cfg.get('max_iters') == recipe.iterations
 
 
-def check_head(cfg: Config, combination: Combination):
-    assert cfg.default_scope == ('mmseg' if combination.segments else 'mmdet')
-    if combination.segments:
-        assert cfg.model.decode_head.type == HEADS[combination.head]
+def check_head(cfg: Config, recipe: Recipe):
+    assert cfg.default_scope == ('mmseg' if recipe.config.segments else 'mmdet')
+    if recipe.config.segments:
+        assert cfg.model.decode_head.type == HEADS[recipe.config.head]
         return
-    assert cfg.model.type == DETECTORS[combination.head]
-    masks = 'mask' in combination.head
+    assert cfg.model.type == DETECTORS[recipe.config.head]
+    masks = 'mask' in recipe.config.head
     assert bool(cfg.model.get('roi_head', {}).get('mask_head')) == masks
     metrics = cfg.val_evaluator.metric
     assert cfg.test_evaluator == cfg.val_evaluator
@@ -97,9 +96,9 @@ def check_frozen(backbone, stages: int):
     assert bool(frozen) == (stages >= 0)
 
 
-def check_drop_path(backbone, combination: Combination):
+def check_drop_path(backbone, recipe: Recipe):
     rates = [m.drop_prob for m in backbone.modules() if type(m).__name__ == 'DropPath']
-    last, constant = combination.drop_path, combination.drop_path_schedule == 'constant'
+    last, constant = recipe.drop_path, recipe.constant_drop_path
     if constant or not last:
         assert set(rates) <= {last} and (rates or not last)
         return
@@ -109,20 +108,20 @@ def check_drop_path(backbone, combination: Combination):
     assert rates == sorted(rates) and steps == pytest.approx(expected) and len(steps) > 2
 
 
-def check_pretraining(cfg: Config, combination: Combination):
+def check_pretraining(cfg: Config, recipe: Recipe):
     init = cfg.model.backbone.get('init_cfg') or {}
     checkpoint = init.get('checkpoint')
     assert (checkpoint is not None) == (init.get('type') == 'Pretrained')
-    assert (checkpoint and checkpoint.rpartition('/')[2]) == combination.checkpoint
+    assert (checkpoint and checkpoint.rpartition('/')[2]) == recipe.weights
 
 
-def check_backbone(backbone, combination: Combination):
-    check_frozen(backbone, combination.frozen_stages)
-    check_drop_path(backbone, combination)
-    assert getattr(backbone, 'norm_eval', False) == combination.norm_eval
+def check_backbone(backbone, recipe: Recipe):
+    check_frozen(backbone, recipe.frozen_stages)
+    check_drop_path(backbone, recipe)
+    assert getattr(backbone, 'norm_eval', False) == recipe.norm_eval
     checkpoints = getattr(backbone, 'with_cp', None)
     if checkpoints is not None:
-        assert checkpoints == combination.with_cp
+        assert checkpoints == recipe.with_cp
 
 
 def groups_of(model, cfg: Config) -> list[dict]:
@@ -153,8 +152,7 @@ def spared_parameters(model, no_decay: tuple[str, ...]):
                 yield parameter
 
 
-def check_rates(model, cfg: Config, combination: Combination):
-    recipe = combination.recipe
+def check_rates(model, cfg: Config, recipe: Recipe):
     groups = groups_of(model, cfg)
     trained = {id(p) for p in model.parameters() if p.requires_grad}
     assert {id(p) for g in groups for p in g['params']} == trained
@@ -162,70 +160,80 @@ def check_rates(model, cfg: Config, combination: Combination):
     spared = {id(p) for g in groups if g['weight_decay'] == 0 for p in g['params']}
     assert spared == trained & {id(p) for p in spared_parameters(model, recipe.no_decay)}
     rates = {g['lr'] for g in groups}
-    if recipe.decay_rate is None:
+    if recipe.layer_decay is None:
         assert rates == {recipe.lr}
         return
     layers = len(model.backbone.layer_prefixes())
-    expected = [recipe.lr * recipe.decay_rate**k for k in range(layers + 1)]
+    expected = [recipe.lr * recipe.layer_decay**k for k in range(layers + 1)]
     assert sorted(rates, reverse=True) == pytest.approx(expected)
     in_heads = {id(p) for n, p in model.named_parameters() if not n.startswith('backbone.')}
     assert {g['lr'] for g in groups for p in g['params'] if id(p) in in_heads} == {recipe.lr}
 
 
-def check_parameters(model, combination: Combination):
-    if combination.params is not None:
+def check_parameters(model, recipe: Recipe):
+    if recipe.params is not None:
         counted = sum(
-            p.numel() for p in model.parameters() if p.requires_grad or combination.params_frozen
+            p.numel() for p in model.parameters() if p.requires_grad or recipe.counts_frozen
         )
-        digits = len(combination.params.partition('.')[2])
+        digits = len(recipe.params.partition('.')[2])
         millions = (Decimal(counted) / 10**6).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP)
-        assert str(millions) == combination.params
+        assert str(millions) == recipe.params
 
 
-@pytest.mark.parametrize('combination', COMBINATIONS, ids=lambda c: c.config[:-3])
-def test_config_is_as_stated(combination):
-    cfg = Config.fromfile(ROOT / combination.config)
-    check_recipe(cfg, combination)
-    check_head(cfg, combination)
-    check_pretraining(cfg, combination)
+@pytest.mark.parametrize('recipe', RECIPES, ids=lambda recipe: recipe.config.path[:-3])
+def test_config_is_as_stated(recipe):
+    cfg = Config.fromfile(ROOT / recipe.config.path)
+    check_recipe(cfg, recipe)
+    check_head(cfg, recipe)
+    check_pretraining(cfg, recipe)
     model = build_config_model(cfg, device='meta')
-    check_backbone(model.backbone, combination)
-    check_rates(model, cfg, combination)
-    check_parameters(model, combination)
+    check_backbone(model.backbone, recipe)
+    check_rates(model, cfg, recipe)
+    check_parameters(model, recipe)
 
 
-def test_every_config_is_in_the_matrix():
-    stated = [combination.config for combination in COMBINATIONS]
+def test_every_config_has_a_row() -> None:
+    stated = [recipe.config for recipe in RECIPES]
     assert len(set(stated)) == len(stated)
-    assert sorted(stated) == sorted(str(path.relative_to(ROOT)) for path in CONFIGS)
+    assert sorted(config.path for config in stated) == sorted(config.path for config in CONFIGS)
+
+
+def test_a_cell_that_says_nothing_is_refused() -> None:
+    row = dict.fromkeys(
+        ('no_decay', 'warm_up', 'clip', 'layer_decay', 'drop_path', 'weights', 'params'), ''
+    )
+    row |= dict(config='a/b', length='12 epochs', momentum='0.9', fall='slowly')
+    with pytest.raises(ValueError, match="a/b falls by 'slowly'"):
+        read_recipe(row)
 
 
 WRONG_RECIPES = (
     dict(optimizer='SGD'), dict(lr=1.0), dict(weight_decay=1.0), dict(momentum=(0.9, 0.95)),
     dict(warm_up=(500, 0.1)), dict(warm_up=(50, 0.001)), dict(warm_up=None), dict(milestones=(1,)),
-    dict(milestones=(), power=1.0), dict(batch=8), dict(clip=1.0), dict(amp=False),
+    dict(milestones=(), power=1.0), dict(batch=8), dict(clip=1.0), dict(mixed_precision=False),
+    dict(epochs=12),
 )  # fmt: skip
 WRONG_BACKBONES = (
-    dict(drop_path=0.9), dict(drop_path_schedule='linear'), dict(frozen_stages=1),
+    dict(drop_path=0.9), dict(constant_drop_path=False), dict(frozen_stages=1),
     dict(norm_eval=True), dict(with_cp=True),
 )  # fmt: skip
 
 
-def test_a_wrong_statement_is_noticed():
-    stated = next(c for c in COMBINATIONS if c.params and c.recipe.amp)
-    cfg = Config.fromfile(ROOT / stated.config)
+def test_a_wrong_statement_is_noticed() -> None:
+    stated = next(recipe for recipe in RECIPES if recipe.params and recipe.mixed_precision)
+    cfg = Config.fromfile(ROOT / stated.config.path)
     check_recipe(cfg, stated)
     for wrong in WRONG_RECIPES:
         with pytest.raises(AssertionError):
-            check_recipe(cfg, replace(stated, recipe=replace(stated.recipe, **wrong)))
+            check_recipe(cfg, replace(stated, **wrong))
     with pytest.raises(AssertionError):
-        check_pretraining(cfg, replace(stated, checkpoint='b60_224_1k.pth'))
+        check_pretraining(cfg, replace(stated, weights='b60_224_1k.pth'))
     model = build_config_model(cfg, device='meta')
     for wrong in WRONG_BACKBONES:
         with pytest.raises(AssertionError):
             check_backbone(model.backbone, replace(stated, **wrong))
-    for wrong in (dict(no_decay=()), dict(no_decay=('norm', 'bias')), dict(decay_rate=0.9)):
+    for wrong in (dict(no_decay=()), dict(no_decay=('norm', 'bias')), dict(layer_decay=0.9)):
         with pytest.raises(AssertionError):
-            check_rates(model, cfg, replace(stated, recipe=replace(stated.recipe, **wrong)))
+            check_rates(model, cfg, replace(stated, **wrong))
     with pytest.raises(AssertionError):
         check_parameters(model, replace(stated, params='1.0'))
