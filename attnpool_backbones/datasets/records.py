@@ -8,7 +8,7 @@ from attnpool_backbones.datasets.digit_rendering import CLASSES
 __all__ = ['ADE20K', 'COCO', 'DATA_SETS', 'DIGIT_SCENES', 'DataSet']
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class DataSet:
     """A data set as configs, converters, tables and messages speak of it."""
 

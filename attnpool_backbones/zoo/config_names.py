@@ -103,8 +103,15 @@ def families(configs: Path) -> tuple[str, ...]:
 
     Args:
         configs: Folder of all configs.
+
+    Raises:
+        UserError: That file is missing.
     """
-    index = yaml.safe_load((configs.parent / 'model-index.yml').read_text(encoding='utf-8'))
+    path = configs.parent / 'model-index.yml'
+    try:
+        index = yaml.safe_load(path.read_text(encoding='utf-8'))
+    except OSError as error:
+        raise UserError(f'{path}, which names the families, cannot be read: {error}') from error
     return tuple(Path(entry).parent.name for entry in index['Import'])
 
 

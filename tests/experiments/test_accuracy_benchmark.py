@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 
 import pytest
 import torch
@@ -99,9 +100,9 @@ def test_publish(tmp_path, repo_root):
     (work_dir / 'results.md').write_text(markdown([row]))
     (work_dir / 'results.csv').write_text(comma_separated([row]))
     (work_dir / 'results.png').write_bytes(picture([row]))
-    for pattern in ('README.md', 'configs/*/README.md', 'configs/*/metafile.yml'):
-        for path in repo_root.glob(pattern):
-            write_atomically(path.read_bytes(), clone / path.relative_to(repo_root))
+    shutil.copytree(repo_root / 'configs', clone / 'configs')
+    for name in ('README.md', 'model-index.yml'):
+        shutil.copy(repo_root / name, clone)
 
     publish(work_dir, clone)
 

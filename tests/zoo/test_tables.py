@@ -135,7 +135,8 @@ def test_output_knows_whether_it_is_current(tmp_path):
 
 def test_check_names_the_stale_file(tmp_path):
     shutil.copytree(ROOT / 'configs', tmp_path / 'configs')
-    shutil.copy(ROOT / 'README.md', tmp_path)
+    for name in ('README.md', 'model-index.yml'):
+        shutil.copy(ROOT / name, tmp_path)
     page = tmp_path / 'configs' / 'poolformer' / 'README.md'
     before = page.read_text()
     page.write_text(before.replace('box 38.9', 'box 99.9'))
