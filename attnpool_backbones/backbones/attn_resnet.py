@@ -7,211 +7,23 @@ Convolutional networks with attention-based aggregation, arXiv 2112.13692.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
-from mmcv.cnn.bricks import DropPath
 from mmcv.cnn.utils import fuse_conv_bn
 from torch import Tensor, nn
 
-from attnpool_backbones.backbones.base import DenseBackbone
-from attnpool_backbones.layers.attention_pooling import AttentionPooling, PooledTokens
+from attnpool_backbones.backbones.attn_resnet_archs import ARCHS, AttnResNetArch
+from attnpool_backbones.backbones.choices import drop_path_rates
+from attnpool_backbones.backbones.pooled import PooledBackbone
 from attnpool_backbones.layers.bam import BAM
-from attnpool_backbones.layers.cbam import CBAM
-from attnpool_backbones.layers.global_context import GC
 from attnpool_backbones.layers.norm import build_map_norm
-from attnpool_backbones.layers.selective_kernel import SelectiveKernel
-from attnpool_backbones.layers.sge import SGE
-from attnpool_backbones.layers.squeeze_excite import SE
+from attnpool_backbones.layers.residual_block import BasicBlock, Bottleneck, resnet_conv
 from attnpool_backbones.registry import MODELS
-
-BLOCK_UNITS: Mapping[str, type[nn.Module]] = {'sge': SGE, 'se': SE, 'cbam': CBAM, 'gc': GC}
-"""Units on the branch of a block, behind its last norm; the name is the attribute's too."""
-ATTENTIONS = (*BLOCK_UNITS, 'sk', 'bam')
-"""All units: those of a block, in place of its 3x3 convolution, and after a stage."""
-DEFAULT_GROUPS = {'sge': 64, 'sk': 32}
-"""Groups of the units that have any, as published."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class AttnResNetArch:
-    """The numbers that make a ResNet with attention."""
-
-    depths: tuple[int, ...]
-    """Blocks of each stage."""
-    widths: tuple[int, ...] = (64, 128, 256, 512)
-    """Channels of the 3x3 convolutions of each stage; the stem has those of the first."""
-    bottleneck: bool = True
-    """Whether blocks are 1x1, 3x3, 1x1 with four times the width behind, or 3x3, 3x3."""
-    attention: str | None = None
-    """``'sge'``, ``'se'``, ``'cbam'``, ``'gc'`` (on the branch of each block, behind the last
-    norm), ``'sk'`` (in place of a bottleneck's 3x3 convolution), ``'bam'`` (after a stage)."""
-    attention_stages: tuple[int, ...] | None = None
-    """Stages, 0-based, that have the unit. Default: all; with ``'bam'`` all but the last."""
-    groups: int | None = None
-    """Of SGE (default 64) or of SK's grouped convolution (default 32)."""
-    reduction: int = 16
-    """Channels over the width of the unit's bottleneck (all units but SGE)."""
-    num_class_tokens: int = 1
-    """Queries of the pooling layer (``pooling=True``): one, or one per class."""
-
-    def stages_with_attention(self) -> tuple[int, ...]:
-        """Returns ``attention_stages`` with the default filled in."""
-        if self.attention is None:
-            return ()
-        if self.attention_stages is not None:
-            return tuple(self.attention_stages)
-        return tuple(range(len(self.depths) - (self.attention == 'bam')))
-
-    def unit_options(self) -> dict[str, int]:
-        """Returns the constructor arguments, besides the channels, of the unit."""
-        groups = self.groups or DEFAULT_GROUPS.get(self.attention)
-        return dict(groups=groups) if self.attention == 'sge' else dict(reduction=self.reduction)
-
-
-def _conv(w_in: int, w_out: int, kernel: int, stride: int = 1) -> nn.Conv2d:
-    conv = nn.Conv2d(w_in, w_out, kernel, stride, padding=kernel // 2, bias=False)
-    nn.init.kaiming_normal_(conv.weight, mode='fan_out', nonlinearity='relu')
-    return conv
-
-
-class ResidualBlock(nn.Module):
-    """ReLU of the sum of a shortcut and a branch, the branch ending in an attention unit.
-
-    Each norm stands behind its convolution in the list of modules, as the folding of norms expects.
-
-    Args:
-        w_in: Input channels.
-        width: Channels of the 3x3 convolutions.
-        stride: Of the first 3x3 convolution and of the shortcut.
-        arch: The numbers of the whole network.
-        attention: The unit of this block, one of ``arch.attention`` and None.
-        drop_path: Probability of dropping the branch of a sample.
-        norm_cfg: Of all norms.
-    """
-
-    expansion: ClassVar[int]
-
-    def __init__(
-        self,
-        w_in: int,
-        width: int,
-        stride: int,
-        arch: AttnResNetArch,
-        attention: str | None,
-        drop_path: float,
-        norm_cfg: dict,
-    ):
-        super().__init__()
-        w_out = width * self.expansion
-        self.relu = nn.ReLU(inplace=True)
-        self.build_branch(w_in, width, stride, arch, attention, norm_cfg)
-        self.downsample = None
-        if stride > 1 or w_in != w_out:
-            self.downsample = nn.Sequential(
-                _conv(w_in, w_out, 1, stride), build_map_norm(norm_cfg, w_out)
-            )
-        self.attention = attention if attention in BLOCK_UNITS else None
-        if self.attention:
-            self.add_module(attention, BLOCK_UNITS[attention](w_out, **arch.unit_options()))
-        self.drop_path = DropPath(drop_path)
-
-    def build_branch(
-        self,
-        w_in: int,
-        width: int,
-        stride: int,
-        arch: AttnResNetArch,
-        attention: str | None,
-        norm_cfg: dict,
-    ) -> None:
-        """Adds the branch's layers; takes the constructor's arguments."""
-        raise NotImplementedError
-
-    def branch(self, x: Tensor) -> tuple[Tensor, nn.Module]:
-        """Computes the branch up to its last norm; returns that norm and its input."""
-        raise NotImplementedError
-
-    def forward(self, x: Tensor) -> Tensor:
-        shortcut = x if self.downsample is None else self.downsample(x)  # B, C, H/s, W/s
-        y, norm = self.branch(x)  # B, C, H/s, W/s
-        if self.attention == 'sge' and not (self.training and self.drop_path.drop_prob):
-            return self.sge(y, shortcut, norm=norm)
-        y = norm(y)
-        if self.attention:
-            y = getattr(self, self.attention)(y)
-        y = self.drop_path(y)
-        y += shortcut
-        return self.relu(y)
-
-
-class BasicBlock(ResidualBlock):
-    """Two 3x3 convolutions (arXiv 1512.03385, fig. 5 left)."""
-
-    expansion = 1
-
-    def build_branch(self, w_in, width, stride, arch, attention, norm_cfg) -> None:
-        if attention == 'sk':
-            raise ValueError("attention='sk' of AttnResNet needs bottleneck=True")
-        self.conv1 = _conv(w_in, width, 3, stride)
-        self.bn1 = build_map_norm(norm_cfg, width)
-        self.conv2 = _conv(width, width, 3)
-        self.bn2 = build_map_norm(norm_cfg, width)
-
-    def branch(self, x: Tensor) -> tuple[Tensor, nn.Module]:
-        y = self.relu(self.bn1(self.conv1(x)))
-        return self.conv2(y), self.bn2
-
-
-class Bottleneck(ResidualBlock):
-    """1x1, 3x3 and 1x1 convolutions (arXiv 1512.03385, fig. 5 right), the stride on the 3x3."""
-
-    expansion = 4
-
-    def build_branch(self, w_in, width, stride, arch, attention, norm_cfg) -> None:
-        self.conv1 = _conv(w_in, width, 1)
-        self.bn1 = build_map_norm(norm_cfg, width)
-        self.sk = None
-        if attention == 'sk':
-            groups = arch.groups or DEFAULT_GROUPS['sk']
-            self.sk = SelectiveKernel(width, stride, groups, arch.reduction, norm_cfg)
-        else:
-            self.conv2 = _conv(width, width, 3, stride)
-            self.bn2 = build_map_norm(norm_cfg, width)
-        self.conv3 = _conv(width, width * self.expansion, 1)
-        self.bn3 = build_map_norm(norm_cfg, width * self.expansion)
-
-    def branch(self, x: Tensor) -> tuple[Tensor, nn.Module]:
-        y = self.relu(self.bn1(self.conv1(x)))
-        y = self.relu(self.bn2(self.conv2(y))) if self.sk is None else self.sk(y)
-        return self.conv3(y), self.bn3
-
-
-def _published_archs() -> dict[str, AttnResNetArch]:
-    depths = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
-    archs = {}
-    for attention in (None, *ATTENTIONS):
-        prefix = f'{attention}_' if attention else ''
-        for depth, blocks in depths.items():
-            bottleneck = depth >= 50
-            if attention != 'sk' or bottleneck:
-                archs[f'{prefix}resnet{depth}'] = AttnResNetArch(
-                    depths=blocks, bottleneck=bottleneck, attention=attention
-                )
-        archs[f'{prefix}resnet_nano'] = AttnResNetArch(
-            depths=(2, 2, 2, 2),
-            widths=(16, 32, 64, 128),
-            attention=attention,
-            groups=16 if attention in DEFAULT_GROUPS else None,
-            reduction=8,
-        )
-    archs['nano'] = archs['sge_resnet_nano']
-    return archs
 
 
 @MODELS.register_module()
-class AttnResNet(DenseBackbone):
+class AttnResNet(PooledBackbone):
     """ResNet with SGE, SE, CBAM, GC, SK, BAM, attention pooling, or nothing of them.
 
     The convolutional skeleton and the names of its parameters are torchvision's and mmdet's (style
@@ -242,7 +54,7 @@ class AttnResNet(DenseBackbone):
     """
 
     Arch = AttnResNetArch
-    archs = _published_archs()
+    archs = ARCHS
 
     def __init__(
         self,
@@ -264,20 +76,17 @@ class AttnResNet(DenseBackbone):
             init_cfg=init_cfg,
         )
         arch = self.arch
-        self._check_arch()
         norm_cfg = dict(norm_cfg or dict(type='BN'))
         block_type = Bottleneck if arch.bottleneck else BasicBlock
         widths = tuple(width * block_type.expansion for width in arch.widths)
-        self.out_indices = self.resolve_out_indices(out_indices, len(arch.depths))
-        self.out_channels = tuple(widths[i] for i in self.out_indices)
-        self.out_strides = tuple(4 << i for i in self.out_indices)
+        self.choose_outputs(out_indices, widths, [4 << i for i in range(len(widths))])
 
-        self.conv1 = _conv(3, arch.widths[0], 7, stride=2)
+        self.conv1 = resnet_conv(3, arch.widths[0], 7, stride=2)
         self.bn1 = build_map_norm(norm_cfg, arch.widths[0])
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         self.num_stages = self.out_indices[-1] + 1
-        rates = iter(self.drop_path_rates(drop_path_rate, 'linear', sum(arch.depths)))
+        rates = iter(drop_path_rates(drop_path_rate, 'linear', sum(arch.depths)))
         for s in range(self.num_stages):
             attention = arch.attention if s in arch.stages_with_attention() else None
             w_before = widths[s - 1] if s else arch.widths[0]
@@ -286,8 +95,8 @@ class AttnResNet(DenseBackbone):
                     widths[s] if b else w_before,
                     arch.widths[s],
                     2 if s and not b else 1,
-                    arch,
                     attention,
+                    arch.unit_options(),
                     next(rates),
                     norm_cfg,
                 )
@@ -298,81 +107,31 @@ class AttnResNet(DenseBackbone):
                 self.add_module(
                     f'bam{s + 1}', BAM(widths[s], **arch.unit_options(), norm_cfg=norm_cfg)
                 )
-        self.pool = self.pool_norm = None
-        if pooling:
-            self.pool = AttentionPooling(widths[-1], num_tokens=arch.num_class_tokens)
-            self.pool_norm = nn.LayerNorm(widths[-1], eps=1e-6)
+        self.build_pooling(pooling, widths[-1], arch.num_class_tokens)
         self.finish_init()
-
-    def _check_arch(self) -> None:
-        arch = self.arch
-        if arch.attention is not None and arch.attention not in ATTENTIONS:
-            raise ValueError(
-                f"AttnResNet has no attention='{arch.attention}'; choose one of "
-                f'{", ".join(ATTENTIONS)} or None'
-            )
-        if len(arch.depths) != len(arch.widths):
-            raise ValueError(
-                f'AttnResNet needs as many depths as widths, not depths={arch.depths}, '
-                f'widths={arch.widths}'
-            )
-        if not set(arch.stages_with_attention()) <= set(range(len(arch.depths))):
-            raise ValueError(
-                f'attention_stages={arch.attention_stages} of AttnResNet must lie in '
-                f'0..{len(arch.depths) - 1}'
-            )
 
     @property
     def stages(self) -> list[nn.Sequential]:
-        """The built stages, without the units behind them."""
+        """The built stages, without the units after them."""
         return [getattr(self, f'layer{s + 1}') for s in range(self.num_stages)]
 
     def stem(self, x: Tensor) -> Tensor:
         """Computes what the first stage takes: B, 64, ceil(H / 4), ceil(W / 4)."""
+        if self.arch.attention == 'sge' and x.device.type == 'cpu':
+            x = x.contiguous()  # the layout that SGE is fast with
         x = self.relu(self.bn1(self.conv1(x)))  # B, C, H/2, W/2
         if x.device.type == 'cpu' and x.is_contiguous():
             # torch vectorises this pooling only over channels that lie next to each other.
             return self.maxpool(x.contiguous(memory_format=torch.channels_last)).contiguous()
         return self.maxpool(x)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Computes the maps of ``out_indices``; see :meth:`DenseBackbone.forward`."""
-        self.check_input(x)
-        if self.arch.attention == 'sge' and x.device.type == 'cpu':
-            x = x.contiguous()  # the layout that SGE is fast with
-        x = self.stem(x)  # B, C, H/4, W/4
-        outputs = []
-        for index, stage in enumerate(self.stages):
-            for block in stage:
-                x = self.run_block(block, x)  # B, C, H/s, W/s
-            bam = getattr(self, f'bam{index + 1}', None)
-            if bam is not None:
-                x = self.run_block(bam, x)
-            if index in self.out_indices:
-                outputs.append(self.output(index, x))
-        return tuple(outputs)
-
-    def forward_pooled(self, x: Tensor, return_maps: bool = True) -> PooledTokens:
-        """Computes image-level features by attention pooling of the last stage's map.
-
-        Args:
-            x: Images, B, 3, H, W.
-            return_maps: Whether to return the attention maps as well.
-
-        Returns:
-            The normalised class tokens B, K, C and the attention maps B, K, ceil(H / 32),
-            ceil(W / 32).
-
-        Raises:
-            RuntimeError: Built with ``pooling=False``, or without the last stage.
-        """
-        if self.pool is None or self.num_stages < len(self.arch.depths):
-            raise RuntimeError(
-                f'forward_pooled needs AttnResNet(pooling=True) with the last stage '
-                f'({len(self.arch.depths) - 1}) in out_indices, which are {self.out_indices}'
-            )
-        tokens, maps = self.pool(self(x)[-1], return_maps=return_maps)
-        return PooledTokens(self.pool_norm(tokens), maps)
+    def stage_modules(self) -> list[tuple[None, list[nn.Module]]]:
+        """Returns the blocks of each stage, and the BAM after them."""
+        bams = (getattr(self, f'bam{s + 1}', None) for s in range(self.num_stages))
+        return [
+            (None, [*stage, bam] if bam is not None else [*stage])
+            for stage, bam in zip(self.stages, bams, strict=True)
+        ]
 
     def stage_prefixes(self) -> list[tuple[str, ...]]:
         """Returns the parameter-name prefixes of the stem (entry 0) and of each stage."""

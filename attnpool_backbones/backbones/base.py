@@ -1,8 +1,7 @@
 """The dense contract: what every backbone of this package takes, gives and promises."""
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, fields
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -10,6 +9,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from attnpool_backbones.backbones.choices import resolve_arch, resolve_out_indices
 from attnpool_backbones.checkpoints import load_pretrained
 from attnpool_backbones.checkpoints.door import open_door
 from attnpool_backbones.checkpoints.loading import DEPLOYED, require_same_form
@@ -22,13 +22,8 @@ open_door()
 MIN_INPUT_SIZE = 32
 
 
-def taps_of_depth(depth: int) -> tuple[int, ...]:
-    """Returns the blocks at 1/3, 1/2, 2/3 and 1 of a column's depth (0-based, as XCiT taps it)."""
-    return tuple(sorted({max(int(depth * f + 0.5), 1) - 1 for f in (1 / 3, 1 / 2, 2 / 3, 1)}))
-
-
 class Stage(nn.Module):
-    """Blocks of one resolution, behind an optional downsampling layer.
+    """Blocks of one resolution, after an optional downsampling layer.
 
     Args:
         blocks: The blocks, in order.
@@ -46,17 +41,17 @@ class DenseBackbone(BaseModule):
     """Base of all backbones: images in, a tuple of feature maps out.
 
     A subclass has the class attributes ``Arch`` (a dataclass: the numbers that make a variant) and
-    ``archs`` (the table of named variants), sets ``stem``, its trunk, ``out_channels`` and
-    ``out_strides`` in the constructor and calls :meth:`finish_init` at its end. A hierarchical
-    trunk is ``stages``, a list of :class:`Stage`; a columnar one is ``blocks``, a list of equal
-    blocks, each of which counts as a stage of its own.
+    ``archs`` (the table of named variants). Its constructor calls :meth:`choose_outputs`, sets
+    ``stem`` and its trunk, and calls :meth:`finish_init` at its end. A hierarchical trunk is
+    ``stages``, a list of :class:`Stage`; a columnar one is ``blocks``, a list of equal blocks, each
+    of which counts as a stage of its own.
 
     Promises, tested over all variants by ``tests/backbones/test_contract.py``:
 
     - an input B, 3, H, W with H, W >= 32, square or not, divisible or not, gives one map
       B, ``out_channels[k]``, ceil(H / ``out_strides[k]``), ceil(W / ``out_strides[k]``) for each
       entry k of ``out_indices``, contiguous in NCHW order whatever the trunk works in;
-    - no parameter that the outputs do not depend on: stages behind the last output are not built;
+    - no parameter that the outputs do not depend on: stages after the last output are not built;
     - ``frozen_stages`` freezes exactly what it says, in training mode too.
 
     Args:
@@ -77,9 +72,16 @@ class DenseBackbone(BaseModule):
 
     Arch: ClassVar[type]
     archs: ClassVar[Mapping[str, Any]]
-    #: Name of the module list of stages: ``stages``, or ``blocks`` in a columnar trunk.
     trunk: ClassVar[str] = 'stages'
+    """Name of the module list of stages: ``stages``, or ``blocks`` in a columnar trunk."""
+    memory_format: ClassVar[torch.memory_format | None] = None
+    """Layout that the stem is given the images in. None: as they come."""
+    added: ClassVar[tuple[str, ...]] = ('out_norms.',)
+    """Starts of the names of parameters that no published model has, so that no file lacks them."""
 
+    depth: int
+    """Stages (columnar: blocks) of the variant, built or not."""
+    out_indices: tuple[int, ...]
     out_channels: tuple[int, ...]
     out_strides: tuple[int, ...]
 
@@ -100,74 +102,26 @@ class DenseBackbone(BaseModule):
 
     @classmethod
     def resolve_arch(cls, arch: str | Mapping[str, Any]) -> Any:
-        """Returns the ``Arch`` of a name (case does not matter) or of a mapping of its fields.
+        """Returns the ``Arch`` of a name or of a mapping; see :func:`resolve_arch`."""
+        return resolve_arch(arch, cls.Arch, cls.archs, cls.__name__)
 
-        Raises:
-            ValueError: An unknown name, an unknown field or a missing one.
-            TypeError: Neither a name nor a mapping.
-        """
-        if isinstance(arch, cls.Arch):
-            return arch
-        if isinstance(arch, str):
-            if arch.lower() not in cls.archs:
-                raise ValueError(
-                    f"{cls.__name__} has no arch '{arch}'; choose one of {', '.join(cls.archs)} "
-                    f'or give a dict with the fields of {cls.__name__}.Arch'
-                )
-            return cls.archs[arch.lower()]
-        if not isinstance(arch, Mapping):
-            raise TypeError(f'arch of {cls.__name__} must be a name or a dict, not {arch!r}')
-        known = {f.name: f.default is MISSING and f.default_factory is MISSING
-                 for f in fields(cls.Arch)}  # fmt: skip
-        unknown = sorted(set(arch) - set(known))
-        missing = [name for name, required in known.items() if required and name not in arch]
-        if unknown or missing:
-            raise ValueError(
-                f'arch of {cls.__name__}: unknown fields {unknown}, missing fields {missing}; '
-                f'the fields are {", ".join(known)}'
-            )
-        return cls.Arch(**arch)
-
-    def resolve_out_indices(self, out_indices: int | Sequence[int], depth: int) -> tuple[int, ...]:
-        """Returns ``out_indices`` as ascending, non-negative stage numbers.
+    def choose_outputs(
+        self, out_indices: int | Sequence[int], channels: Sequence[int], strides: Sequence[int]
+    ) -> None:
+        """Sets ``depth``, ``out_indices``, ``out_channels`` and ``out_strides``.
 
         Args:
             out_indices: As the constructor takes them.
-            depth: Number of stages (columnar: blocks) of the variant.
+            channels: Of each stage (columnar: block) of the variant.
+            strides: Likewise.
 
         Raises:
-            ValueError: Out of range, repeated, unsorted or empty.
+            ValueError: ``out_indices`` are out of range, repeated, unsorted or empty.
         """
-        indices = (out_indices,) if isinstance(out_indices, int) else tuple(out_indices)
-        resolved = tuple(i + depth if i < 0 else i for i in indices)
-        in_range = all(0 <= i < depth for i in resolved)
-        if not resolved or not in_range or list(resolved) != sorted(set(resolved)):
-            raise ValueError(
-                f'out_indices={out_indices} of {type(self).__name__} must be ascending, without '
-                f'repetition, and lie in 0..{depth - 1} (or -{depth}..-1)'
-            )
-        return resolved
-
-    @staticmethod
-    def drop_path_rates(rate: float, schedule: str, depth: int) -> list[float]:
-        """Returns the drop-path rate of each of ``depth`` blocks.
-
-        Args:
-            rate: Rate of the last block.
-            schedule: ``'linear'`` from 0 in the first block, or ``'constant'``.
-            depth: Number of blocks of the whole variant.
-
-        Raises:
-            ValueError: An unknown schedule or a rate outside 0 <= rate < 1.
-        """
-        if schedule not in ('linear', 'constant') or not 0 <= rate < 1:
-            raise ValueError(
-                f"drop path needs 0 <= rate < 1 and schedule 'linear' or 'constant', "
-                f"not rate={rate}, schedule='{schedule}'"
-            )
-        if schedule == 'constant':
-            return [rate] * depth
-        return [rate * i / max(depth - 1, 1) for i in range(depth)]
+        self.depth = len(channels)
+        self.out_indices = resolve_out_indices(out_indices, self.depth, type(self).__name__)
+        self.out_channels = tuple(channels[i] for i in self.out_indices)
+        self.out_strides = tuple(strides[i] for i in self.out_indices)
 
     def finish_init(self) -> None:
         """Ends a subclass's constructor: checks ``frozen_stages`` and freezes."""
@@ -194,16 +148,55 @@ class DenseBackbone(BaseModule):
         Raises:
             ValueError: ``x`` is no batch of images or smaller than 32 pixels.
         """
+        return self.run_trunk(x, self.run_block)
+
+    def run_trunk(
+        self, x: Tensor, run: Callable[[nn.Module, Tensor], Tensor]
+    ) -> tuple[Tensor, ...]:
+        """Runs stem, stages and output norms.
+
+        Args:
+            x: Images, B, 3, H, W.
+            run: Called with each block and its input, returns its output.
+
+        Returns:
+            As :meth:`forward`.
+        """
         self.check_input(x)
+        image_size = x.shape[-2:]
+        if self.memory_format is not None:
+            x = x.contiguous(memory_format=self.memory_format)
         x = self.stem(x)
         outputs = []
-        for index, stage in enumerate(self.stages):
-            x = stage.downsample(x)
-            for block in stage.blocks:
-                x = self.run_block(block, x)
+        for index, (downsample, blocks) in enumerate(self.stage_modules()):
+            if downsample is not None:
+                x = downsample(x)
+            for block in blocks:
+                x = run(block, x)
             if index in self.out_indices:
-                outputs.append(self.output(index, x))
+                outputs.append(self.output(index, self.as_map(x, image_size)))
         return tuple(outputs)
+
+    def stage_modules(self) -> list[tuple[nn.Module | None, Sequence[nn.Module]]]:
+        """Returns what lowers the resolution (None: nothing, or a block) and the blocks, by stage.
+
+        Only blocks are checkpointed by ``with_cp``.
+        """
+        if self.trunk == 'blocks':
+            return [(None, (block,)) for block in self.blocks]
+        return [(stage.downsample, stage.blocks) for stage in self.stages]
+
+    def as_map(self, x: Tensor, image_size: Sequence[int]) -> Tensor:
+        """Turns what a block returns into a map.
+
+        Args:
+            x: Output of a block.
+            image_size: Height and width of the images, in pixels.
+
+        Returns:
+            Map B, C, H', W'.
+        """
+        return x
 
     def check_input(self, x: Tensor) -> None:
         """Raises ValueError unless ``x`` is B, 3, H, W with H, W >= 32."""
@@ -263,7 +256,7 @@ class DenseBackbone(BaseModule):
         """Returns the parameter-name prefixes of each layer, for layer-wise decay.
 
         Layer 0 is the stem; each block is a layer; a downsampling layer belongs to the first
-        block behind it.
+        block after it.
         """
         if self.trunk == 'blocks':
             return self.stage_prefixes()
@@ -279,10 +272,10 @@ class DenseBackbone(BaseModule):
 
         Args:
             param_name: Full name of the parameter.
-            prefix: What stands before the backbone's own names, e.g. ``'backbone.'``.
+            prefix: What comes before the backbone's own names, e.g. ``'backbone.'``.
 
         Returns:
-            The layer (0: stem; k: block k; the last: everything behind the blocks, such as output
+            The layer (0: stem; k: block k; the last: everything after the blocks, such as output
             norms) and the number of layers, blocks + 2.
 
         Raises:
@@ -296,6 +289,19 @@ class DenseBackbone(BaseModule):
             if _has_prefix(name, prefixes):
                 return depth, len(layers) + 1
         return len(layers), len(layers) + 1
+
+    def no_weight_decay(self) -> set[str]:
+        """Returns the names of parameters that no recipe decays, although they are no vectors.
+
+        Modules list theirs in an attribute ``undecayed``: position tables, class tokens. The name
+        of the method is that of timm's models.
+        """
+        return {
+            f'{path}.{name}' if path else name
+            for path, module in self.named_modules()
+            for name in getattr(module, 'undecayed', ())
+            if getattr(module, name) is not None
+        }
 
     # ------------------------------------------------------------------ weights
 
@@ -315,6 +321,13 @@ class DenseBackbone(BaseModule):
                 self._is_init = True
                 return
         super().init_weights()
+
+    def is_unbuilt(self, name: str) -> bool:
+        """Tells whether a checkpoint's name lies in a stage of the variant that no output needs."""
+        trunk, _, rest = name.partition('.')
+        index = rest.partition('.')[0]
+        built = len(getattr(self, self.trunk))
+        return trunk == self.trunk and index.isdigit() and built <= int(index) < self.depth
 
     def adapt_parameter(self, name: str, value: Tensor) -> Tensor | None:
         """Resizes a checkpoint's tensor whose shape is not the model's, if that makes sense.

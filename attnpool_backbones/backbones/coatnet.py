@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from attnpool_backbones.backbones.base import DenseBackbone, Stage
+from attnpool_backbones.backbones.choices import drop_path_rates
 from attnpool_backbones.backbones.coatnet_archs import ARCHS, CoAtNetArch
 from attnpool_backbones.layers.activations import ACTIVATIONS
 from attnpool_backbones.layers.conv_norm import conv_norm, fold_norms
@@ -137,12 +138,11 @@ class CoAtNet(DenseBackbone):
         if isinstance(pretrain_size, int):
             pretrain_size = (pretrain_size, pretrain_size)
         self.pretrain_size = tuple(pretrain_size)
-        self.out_indices = self.resolve_out_indices(out_indices, len(stages))
-        self.out_channels = tuple(stages[i][-1][-1] for i in self.out_indices)
-        self.out_strides = tuple(self.arch.strides[i] for i in self.out_indices)
+        channels = [stage[-1][-1] for stage in stages]
+        self.choose_outputs(out_indices, channels, self.arch.strides)
 
         total = sum(depth for stage in stages for _, depth, _ in stage)
-        rates = iter(self.drop_path_rates(drop_path_rate, 'linear', total))
+        rates = iter(drop_path_rates(drop_path_rate, 'linear', total))
         self.stem, channels = self._build_stem()
         self.stages = nn.ModuleList()
         for index in range(self.out_indices[-1] + 1):

@@ -12,9 +12,9 @@ from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attnpool_backbones.backbones.base import DenseBackbone, taps_of_depth
+from attnpool_backbones.backbones.choices import drop_path_rates, taps_of_depth
+from attnpool_backbones.backbones.pooled import PooledBackbone
 from attnpool_backbones.layers.activations import GELU, gelu
-from attnpool_backbones.layers.attention_pooling import AttentionPooling, PooledTokens
 from attnpool_backbones.layers.folding import fold_norm_before, fold_scale_after
 from attnpool_backbones.layers.norm import build_map_norm
 from attnpool_backbones.layers.squeeze_excite import SqueezeExcite
@@ -41,7 +41,7 @@ class PatchConvNetArch:
 
 
 class ConvStem(nn.Sequential):
-    """3x3 convolutions of stride 2 without bias, GELU between them, nothing behind the last.
+    """3x3 convolutions of stride 2 without bias, GELU between them, nothing after the last.
 
     Args:
         width: Output channels; each convolution doubles the channels of the one before.
@@ -64,7 +64,7 @@ class PatchConvBlock(nn.Module):
         width: Channels.
         layer_scale_init: Initial layer scale.
         drop_path: Probability of dropping the branch of a sample.
-        norm_cfg: Of the norm in front of the branch.
+        norm_cfg: Of the norm before the branch.
     """
 
     def __init__(self, width: int, layer_scale_init: float, drop_path: float, norm_cfg: dict):
@@ -100,7 +100,7 @@ class PatchConvBlock(nn.Module):
 
 
 @MODELS.register_module()
-class PatchConvNet(DenseBackbone):
+class PatchConvNet(PooledBackbone):
     """PatchConvNet (arXiv 2112.13692).
 
     Every block works at the stem's stride of 16; ``ScalePyramid`` turns the taps (or the last map)
@@ -117,7 +117,7 @@ class PatchConvNet(DenseBackbone):
             ``'linear'`` (0 in the first block, ``drop_path_rate`` in the last).
         norm_cfg: ``dict(type='LN')`` as released, or a BatchNorm for large batches, which
             ``switch_to_deploy`` folds into the convolutions.
-        pooling: Whether to build the attention-pooling layer and the norm behind it, for
+        pooling: Whether to build the attention-pooling layer and the norm after it, for
             :meth:`forward_pooled`. Off for dense training: the maps do not depend on them.
         frozen_stages: See :class:`DenseBackbone`; a stage is a block.
         norm_eval: See :class:`DenseBackbone`.
@@ -139,6 +139,7 @@ class PatchConvNet(DenseBackbone):
         ),
     }
     trunk = 'blocks'
+    memory_format = torch.channels_last
 
     def __init__(
         self,
@@ -167,11 +168,9 @@ class PatchConvNet(DenseBackbone):
                 f'divisible by half of it, not stride={stride}, width={width}'
             )
         taps = taps_of_depth(depth) if out_indices is None else out_indices
-        self.out_indices = self.resolve_out_indices(taps, depth)
-        self.out_channels = (width,) * len(self.out_indices)
-        self.out_strides = (stride,) * len(self.out_indices)
+        self.choose_outputs(taps, (width,) * depth, (stride,) * depth)
 
-        rates = self.drop_path_rates(drop_path_rate, drop_path_schedule, depth)
+        rates = drop_path_rates(drop_path_rate, drop_path_schedule, depth)
         self.stem = ConvStem(width, stride)
         self.blocks = nn.ModuleList(
             PatchConvBlock(
@@ -179,44 +178,10 @@ class PatchConvNet(DenseBackbone):
             )
             for i in range(self.out_indices[-1] + 1)
         )
-        self.pool = self.pool_norm = None
-        if pooling:
-            self.pool = AttentionPooling(
-                width,
-                num_tokens=self.arch.num_class_tokens,
-                layer_scale_init=self.arch.layer_scale_init,
-            )
-            self.pool_norm = nn.LayerNorm(width, eps=1e-6)
+        self.build_pooling(
+            pooling,
+            width,
+            self.arch.num_class_tokens,
+            layer_scale_init=self.arch.layer_scale_init,
+        )
         self.finish_init()
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Computes the taps; see :meth:`DenseBackbone.forward`."""
-        self.check_input(x)
-        x = self.stem(x.contiguous(memory_format=torch.channels_last))  # B, C, H/16, W/16
-        taps = []
-        for index, block in enumerate(self.blocks):
-            x = self.run_block(block, x)  # B, C, H/16, W/16
-            if index in self.out_indices:
-                taps.append(self.output(index, x))
-        return tuple(taps)
-
-    def forward_pooled(self, x: Tensor, return_maps: bool = True) -> PooledTokens:
-        """Computes image-level features by attention pooling of the last block's map.
-
-        Args:
-            x: Images, B, 3, H, W.
-            return_maps: Whether to return the attention maps as well.
-
-        Returns:
-            The normalised class tokens B, K, C and the attention maps B, K, H/16, W/16.
-
-        Raises:
-            RuntimeError: Built with ``pooling=False``, or without the last block.
-        """
-        if self.pool is None or len(self.blocks) < self.arch.depth:
-            raise RuntimeError(
-                f'forward_pooled needs PatchConvNet(pooling=True) with the last block '
-                f'({self.arch.depth - 1}) in out_indices, which are {self.out_indices}'
-            )
-        tokens, maps = self.pool(self(x)[-1], return_maps=return_maps)
-        return PooledTokens(self.pool_norm(tokens), maps)

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from attnpool_backbones.backbones import coatnet, deepvit, metaformer, patchconvnet
+from attnpool_backbones.backbones.metaformer_block import MetaFormerBlock
 from attnpool_backbones.benchmark import plain_layers as plain
 from attnpool_backbones.layers.activations import GELU, ReLU, SiLU
 from attnpool_backbones.layers.attention_pooling import AttentionPooling
@@ -16,11 +17,13 @@ from attnpool_backbones.layers.global_norm import GlobalNorm
 from attnpool_backbones.layers.grid_attention import GridAttention
 from attnpool_backbones.layers.linear2d import Linear2d
 from attnpool_backbones.layers.mbconv import MBConv
+from attnpool_backbones.layers.patch_embedding import PatchEmbedding
 from attnpool_backbones.layers.re_attention import HeadMixing, ReAttention
 from attnpool_backbones.layers.sge import SGE
 from attnpool_backbones.layers.squeeze_excite import SqueezeExcite
 from attnpool_backbones.layers.star_relu import StarReLU
 from attnpool_backbones.layers.token_mixers import Pooling, SelfAttention2d
+from attnpool_backbones.layers.token_stem import TokenStem
 from attnpool_backbones.layers.transformer_block import TransformerBlock
 
 PLAIN_FORMS: dict[type[nn.Module], type[nn.Module]] = {
@@ -29,8 +32,7 @@ PLAIN_FORMS: dict[type[nn.Module], type[nn.Module]] = {
     SiLU: nn.SiLU,
     SqueezeExcite: plain.PlainSqueezeExcite,
     # DeepViT
-    deepvit.TokenStem: plain.PlainTokenStem,
-    deepvit.Mlp: plain.PlainMlp,
+    TokenStem: plain.PlainTokenStem,
     deepvit.DeepViTBlock: plain.PlainDeepViTBlock,
     ReAttention: plain.PlainReAttention,
     HeadMixing: plain.PlainHeadMixing,
@@ -43,8 +45,8 @@ PLAIN_FORMS: dict[type[nn.Module], type[nn.Module]] = {
     GridAttention: plain.PlainGridAttention,
     # MetaFormer
     metaformer.MetaFormer: plain.PlainMetaFormer,
-    metaformer.PatchEmbedding: plain.PlainPatchEmbedding,
-    metaformer.MetaFormerBlock: plain.PlainMetaFormerBlock,
+    PatchEmbedding: plain.PlainPatchEmbedding,
+    MetaFormerBlock: plain.PlainMetaFormerBlock,
     Pooling: plain.PlainPooling,
     SelfAttention2d: plain.PlainSelfAttention2d,
     GlobalNorm: plain.PlainGlobalNorm,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attnpool_backbones.backbones import coatnet, deepvit, metaformer, patchconvnet
-from attnpool_backbones.backbones.base import DenseBackbone
+from attnpool_backbones.backbones.metaformer_block import MetaFormerBlock
 from attnpool_backbones.layers.attention_pooling import AttentionPooling, PooledTokens
 from attnpool_backbones.layers.channel_mlp import ChannelMlp
 from attnpool_backbones.layers.convnext_block import ConvNeXtBlock
@@ -19,11 +19,13 @@ from attnpool_backbones.layers.global_norm import GlobalNorm
 from attnpool_backbones.layers.grid_attention import GridAttention
 from attnpool_backbones.layers.linear2d import Linear2d
 from attnpool_backbones.layers.mbconv import MBConv
+from attnpool_backbones.layers.patch_embedding import PatchEmbedding
 from attnpool_backbones.layers.re_attention import HeadMixing, ReAttention
 from attnpool_backbones.layers.sge import SGE
 from attnpool_backbones.layers.squeeze_excite import SqueezeExcite
 from attnpool_backbones.layers.star_relu import StarReLU
 from attnpool_backbones.layers.token_mixers import Pooling, SelfAttention2d
+from attnpool_backbones.layers.token_stem import TokenStem
 from attnpool_backbones.layers.transformer_block import TransformerBlock
 
 
@@ -97,14 +99,6 @@ class PlainReAttention(ReAttention):
         return (out, maps) if with_maps else out
 
 
-class PlainMlp(deepvit.Mlp):
-    """Layer, activation, layer, each by itself."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps tokens B, N, C to the same shape."""
-        return self.fc2(F.gelu(self.fc1(x)))
-
-
 class PlainDeepViTBlock(deepvit.DeepViTBlock):
     """``x + f(LN(r x)) / r`` with r where the formula has it."""
 
@@ -120,7 +114,7 @@ class PlainDeepViTBlock(deepvit.DeepViTBlock):
         return F.layer_norm(x * r, x.shape[-1:], norm.weight, norm.bias, norm.eps * r**2)
 
 
-class PlainTokenStem(deepvit.TokenStem):
+class PlainTokenStem(TokenStem):
     """Convolution, BatchNorm, ReLU, each by itself."""
 
     def embed(self, x: Tensor) -> Tensor:
@@ -288,14 +282,14 @@ class PlainGlobalNorm(GlobalNorm):
         return _scaled(F.group_norm(x, 1, self.weight, self.bias, self.eps), scale)
 
 
-class PlainPatchEmbedding(metaformer.PatchEmbedding):
+class PlainPatchEmbedding(PatchEmbedding):
     """The convolution in the layout of its input, whatever the size."""
 
     def _convolve(self, x: Tensor) -> Tensor:
         return self.proj(x)
 
 
-class PlainMetaFormerBlock(metaformer.MetaFormerBlock):
+class PlainMetaFormerBlock(MetaFormerBlock):
     """Layer scale and residual scale as passes over the maps."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -315,9 +309,7 @@ class PlainMetaFormerBlock(metaformer.MetaFormerBlock):
 class PlainMetaFormer(metaformer.MetaFormer):
     """The trunk in the layout of the image."""
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Computes the maps; see :meth:`DenseBackbone.forward`."""
-        return DenseBackbone.forward(self, x)
+    memory_format = None
 
 
 # ------------------------------------------------------------------ PatchConvNet, SGE
@@ -336,16 +328,7 @@ class PlainPatchConvBlock(patchconvnet.PatchConvBlock):
 class PlainPatchConvNet(patchconvnet.PatchConvNet):
     """The trunk in the layout of the image."""
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Computes the taps; see :meth:`DenseBackbone.forward`."""
-        self.check_input(x)
-        x = self.stem(x)  # B, C, H/16, W/16
-        taps = []
-        for index, block in enumerate(self.blocks):
-            x = self.run_block(block, x)
-            if index in self.out_indices:
-                taps.append(self.output(index, x))
-        return tuple(taps)
+    memory_format = None
 
 
 class PlainSGE(SGE):

@@ -18,9 +18,6 @@ from attnpool_backbones.checkpoints.report import LoadReport
 MIN_SHARE = 0.9
 """Share of a backbone's parameters, counted in elements, that a checkpoint must have."""
 
-# Added by this package to every family; no published file has them.
-_FRESH = 'out_norms.'
-
 # Buffer of a backbone whose norms and scales are folded into its other weights.
 DEPLOYED = 'deployed'
 
@@ -73,7 +70,7 @@ def load_pretrained(
 
     report = LoadReport(str(checkpoint), known.name if known in own else 'own names')
     fitting = {}
-    fresh = _fresh_names(targets, source, used)
+    fresh = _fresh_names(targets, source, used, getattr(model, 'added', ()))
     for name, target in targets.items():
         if name not in source:
             # Files older than this counter of BatchNorm (torch 0.4.1) do without it.
@@ -89,9 +86,10 @@ def load_pretrained(
             continue
         fitting[name] = value
         (report.resized if resized or name in changed else report.loaded).append(name)
+    is_unbuilt = getattr(model, 'is_unbuilt', lambda name: False)
     for name in source:
         if name not in targets:
-            leftover = any(f.is_leftover(name) for f in used) or _is_unbuilt(model, name)
+            leftover = any(f.is_leftover(name) for f in used) or is_unbuilt(name)
             (report.leftovers if leftover else report.unexpected).append(name)
 
     _require_share(model, report, fitting, known, source)
@@ -122,7 +120,10 @@ def require_same_form(model: nn.Module, state_dict: Mapping[str, Tensor], prefix
 
 
 def _fresh_names(
-    targets: Mapping[str, Tensor], source: Mapping[str, Tensor], formats: Sequence[CheckpointFormat]
+    targets: Mapping[str, Tensor],
+    source: Mapping[str, Tensor],
+    formats: Sequence[CheckpointFormat],
+    added: tuple[str, ...],
 ) -> list[str]:
     """Returns the names of the model that the file may lack."""
 
@@ -130,7 +131,7 @@ def _fresh_names(
         return any(f.is_fresh(name) for f in formats)
 
     lacks_new = not any(is_new(name) for name in source)
-    return [name for name in targets if name.startswith(_FRESH) or (lacks_new and is_new(name))]
+    return [name for name in targets if name.startswith(added) or (lacks_new and is_new(name))]
 
 
 def _families(model: nn.Module) -> list[str]:
@@ -159,19 +160,6 @@ def _without_trailing_ones(tensor: Tensor) -> list[int]:
     while shape and shape[-1] == 1:
         shape.pop()
     return shape
-
-
-def _is_unbuilt(model: nn.Module, name: str) -> bool:
-    """Tells whether a name lies in a stage of the variant that no output needs."""
-    if hasattr(model, 'is_unbuilt'):  # a trunk with names of its own
-        return model.is_unbuilt(name)
-    trunk, _, rest = name.partition('.')
-    if trunk != getattr(model, 'trunk', None):
-        return False
-    index = rest.partition('.')[0]
-    arch = model.arch
-    depth = len(arch.depths) if hasattr(arch, 'depths') else getattr(arch, 'depth', 0)
-    return index.isdigit() and len(getattr(model, trunk)) <= int(index) < depth
 
 
 def _require_share(

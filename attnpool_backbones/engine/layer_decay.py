@@ -14,9 +14,6 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 
 from attnpool_backbones.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
-NO_DECAY = ('cls_token', 'pos_embed', 'relative_position_bias_table', 'layer_scale', 'sge')
-"""Parameters with more than one dimension that have no weight decay, by a part of their names.
-Everything with one dimension has none either: biases, norms, layer scales."""
 PREFIX = 'backbone.'
 OPTIONS = ('decay_rate', 'no_decay')
 _NORMS = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LayerNorm)
@@ -34,7 +31,9 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     - ``decay_rate`` (float): Learning rate of a layer over that of the next, above 0, at most 1.
     - ``no_decay`` (list of str): Parts of dotted names; parameters with one of them have no weight
-      decay, like all norms and everything with at most one dimension. Default: :data:`NO_DECAY`.
+      decay, like all norms and everything with at most one dimension: biases, layer scales.
+      Default: what the backbone names in ``no_weight_decay()``, as all of this package and those of
+      timm do.
 
     Args:
         optim_wrapper_cfg: Config of the wrapper with its ``optimizer``, whose ``lr`` is required.
@@ -58,7 +57,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             )
         if self.base_lr is None:
             raise ValueError('layer decay needs lr in optim_wrapper.optimizer')
-        self.no_decay = tuple(self.paramwise_cfg.get('no_decay', NO_DECAY))
+        self.no_decay = self.paramwise_cfg.get('no_decay')
 
     def add_params(
         self,
@@ -89,6 +88,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             if isinstance(layer, _NORMS)
             for parameter in layer.parameters(recurse=False)
         }
+        undecayed = self._undecayed(module)
         groups: dict[tuple[int, bool], dict] = {}
         for name, parameter in module.named_parameters():
             if not parameter.requires_grad:
@@ -97,11 +97,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             if name.startswith(PREFIX):
                 depth, layers = backbone.get_layer_depth(name, PREFIX)
                 behind = layers - 1 - depth
-            decays = not (
-                parameter.ndim <= 1
-                or id(parameter) in norms
-                or any(word in part for word in self.no_decay for part in name.split('.'))
-            )
+            decays = not (parameter.ndim <= 1 or id(parameter) in norms or name in undecayed)
             if (behind, decays) not in groups:
                 groups[behind, decays] = dict(
                     params=[],
@@ -117,3 +113,14 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                 f'weight decay {group["weight_decay"]:g}',
                 logger='current',
             )
+
+    def _undecayed(self, model: nn.Module) -> set[str]:
+        """Returns the names that the config or the backbone exempts from weight decay."""
+        if self.no_decay is None:
+            told = getattr(model.backbone, 'no_weight_decay', set)()
+            return {PREFIX + name for name in told}
+        return {
+            name
+            for name, _ in model.named_parameters()
+            if any(word in part for word in self.no_decay for part in name.split('.'))
+        }

@@ -35,6 +35,8 @@ class AttentionPooling(nn.Module):
         eps: Of the layer norms.
     """
 
+    undecayed = ('cls_token',)
+
     def __init__(
         self,
         channels: int,

@@ -1,37 +1,18 @@
-"""The two-layer perceptron of a block, applied to the channels of each position."""
+"""The MLP of a block, applied to the channels of each position of a map."""
 
 import torch
 from torch import Tensor, nn
 
-from attnpool_backbones.layers.activations import ACTIVATIONS
 from attnpool_backbones.layers.linear2d import Linear2d
+from attnpool_backbones.layers.mlp import MLP
 from attnpool_backbones.layers.star_relu import SquaredReLU, StarReLU
 from attnpool_backbones.ops.star_relu import squared_relu
 
-MLP_ACTIVATIONS = {**ACTIVATIONS, 'star_relu': StarReLU}
-"""Activations by name."""
 
+class ChannelMlp(MLP):
+    """Linear, activation, linear over the channels of a map; the arguments of :class:`MLP`."""
 
-class ChannelMlp(nn.Module):
-    """Linear, activation, linear over the channels of a map.
-
-    Args:
-        channels: Channels C.
-        hidden: Width between the two layers.
-        act: Name of the activation in :data:`MLP_ACTIVATIONS`.
-        bias: Whether the two layers have biases.
-
-    Raises:
-        ValueError: An unknown activation.
-    """
-
-    def __init__(self, channels: int, hidden: int, act: str = 'gelu', bias: bool = True):
-        super().__init__()
-        if act not in MLP_ACTIVATIONS:
-            raise ValueError(f"activation '{act}' must be one of {', '.join(MLP_ACTIVATIONS)}")
-        self.fc1 = Linear2d(channels, hidden, bias=bias)
-        self.act = MLP_ACTIVATIONS[act]()
-        self.fc2 = Linear2d(hidden, channels, bias=bias)
+    linear = Linear2d
 
     def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
         """Computes ``scale * mlp(x)``.

@@ -32,6 +32,8 @@ class RelativeBiasTable(nn.Module):
         grid: Height and width of the map in pretraining, in tokens.
     """
 
+    undecayed = ('relative_position_bias_table',)
+
     def __init__(self, num_heads: int, grid: tuple[int, int]):
         super().__init__()
         self.grid = grid

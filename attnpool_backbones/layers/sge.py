@@ -46,6 +46,8 @@ class SGE(nn.Module):
 
     _abbr_ = 'sge'
 
+    undecayed = ('weight', 'bias')
+
     def __init__(self, in_channels: int, groups: int = 64, eps: float = 1e-5):
         super().__init__()
         if groups < 1 or in_channels % groups:

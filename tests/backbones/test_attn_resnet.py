@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from attnpool_backbones.backbones import AttnResNet
-from attnpool_backbones.backbones.attn_resnet import ATTENTIONS
 from attnpool_backbones.checkpoints import load_pretrained
+from attnpool_backbones.layers.attention_units import ATTENTIONS
 from attnpool_backbones.zoo.insight_flops import count_insight_flops
 from tests.golden import load_golden, official_state_dict
 

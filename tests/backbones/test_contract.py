@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from attnpool_backbones.backbones.base import DenseBackbone
 from attnpool_backbones.registry import MODELS
 from tests.backbones.deploying import assert_deploys_to_the_same
-from tests.backbones.families import VARIANTS
+from tests.backbones.families import FAMILIES, VARIANTS
 
 SIZES = [(32, 32), (33, 47), (64, 96), (224, 224), (100, 300)]
 
@@ -238,9 +238,6 @@ def test_compiled_equals_eager(variant):
         x = images(*size, batch=1)
         with torch.no_grad():
             torch.testing.assert_close(compiled(x), model(x), rtol=1e-3, atol=1e-3)
-
-
-FAMILIES = {variant.config['type']: variant for variant in VARIANTS if variant.compiled}
 
 
 @pytest.mark.parametrize('variant', FAMILIES.values(), ids=list(FAMILIES))

@@ -5,7 +5,9 @@ import torch
 from torch.nn import functional as F
 
 from attnpool_backbones.backbones import MetaFormer
-from attnpool_backbones.backbones.metaformer import MetaFormerBlock, PatchEmbedding
+from attnpool_backbones.backbones.metaformer_block import MetaFormerBlock
+from attnpool_backbones.checkpoints import load_pretrained
+from attnpool_backbones.layers.patch_embedding import PatchEmbedding
 from attnpool_backbones.layers.token_mixers import resize_spatial_matrix
 from tests.backbones.deploying import assert_deploys_to_the_same
 from tests.backbones.families.metaformer import CAFORMER, PPPA, PPPF, TINY, TINY_V2
@@ -168,6 +170,31 @@ def test_tables_of_another_size_are_adapted():
     assert model.adapt_parameter('stem.proj.bias', torch.randn(3)) is None
 
 
+def test_mlp_ratio_of_each_stage(tmp_path):
+    # as the official classifiers take it: mlp_ratios=[8, 8, 4, 4]
+    ratios = [8, 8, 4, 4]
+    official = {
+        f'network.{2 * s}.{b}.mlp.fc{i}.weight': torch.full(shape, 10.0 * s + b)
+        for s, (depth, width) in enumerate(zip(TINY['depths'], TINY['widths'], strict=True))
+        for b in range(depth)
+        for i, shape in (
+            (1, (ratios[s] * width, width, 1, 1)),
+            (2, (width, ratios[s] * width, 1, 1)),
+        )
+    }
+    widths = [3, *TINY['widths']]
+    for s, name in enumerate(('patch_embed', 'network.1', 'network.3', 'network.5')):
+        kernel = 3 if s else 7
+        official[f'{name}.proj.weight'] = torch.zeros(widths[s + 1], widths[s], kernel, kernel)
+    torch.save(official, tmp_path / 'official.pth')
+    model = MetaFormer(arch=dict(TINY, mlp_ratio=ratios))
+    report = load_pretrained(model, tmp_path / 'official.pth')
+    assert not report.misshapen and not report.unexpected
+    for s, stage in enumerate(model.stages):
+        for b, block in enumerate(stage.blocks):
+            assert (block.mlp.fc1.weight == 10 * s + b).all()
+
+
 def test_deploying_leaves_no_layer_scale():
     for arch in (TINY, PPPA, PPPF, dict(TINY, mixers=('dwconv',) * 4), CAFORMER):
         model = MetaFormer(arch=arch)
@@ -190,6 +217,7 @@ def test_deployed_equals_trained_without_biases(norm):
     ('options', 'message'),
     [
         (dict(arch=dict(TINY, mixers=('pool',))), 'must have one entry for each stage'),
+        (dict(arch=dict(TINY, mlp_ratio=(8, 4))), r'mlp_ratio=\(8, 4\).* each of 4 stages'),
         (dict(arch=dict(TINY, mixers=('fft',) * 4)), "token mixer 'fft' must be one of pool"),
         (dict(arch=dict(TINY, norm='LN')), "norm 'LN' of MetaFormer must be one of global"),
         (dict(arch=dict(TINY, act='tanh')), "activation 'tanh' must be one of gelu"),

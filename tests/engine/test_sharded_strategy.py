@@ -5,14 +5,10 @@ from torch import nn
 
 from attnpool_backbones.engine.sharded_strategy import backbone_layers
 from attnpool_backbones.registry import MODELS
+from tests.backbones.cases import Variant
+from tests.backbones.families import FAMILIES, VARIANTS
 
-NANO = {
-    'PatchConvNet': 'nano',
-    'MetaFormer': 'caformer_nano',
-    'CoAtNet': 'nano',
-    'DeepViT': 'nano',
-    'AttnResNet': 'sge_resnet_nano',
-}
+NANO = [variant for variant in VARIANTS if variant.name.endswith('nano')]
 
 
 class Detector(nn.Module):
@@ -24,9 +20,9 @@ class Detector(nn.Module):
         self.head = nn.Linear(2, 2)
 
 
-@pytest.mark.parametrize('name', NANO)
-def test_layers_of_the_backbone_are_sharded(name: str) -> None:
-    model = Detector(MODELS.get(name)(arch=NANO[name]))
+@pytest.mark.parametrize('variant', NANO, ids=lambda variant: variant.name)
+def test_layers_of_the_backbone_are_sharded(variant: Variant) -> None:
+    model = Detector(MODELS.build(dict(variant.config)))
     layers = backbone_layers(model)
     inside = [id(p) for layer in layers for p in layer.parameters()]
     # no layer lies in another one, and none is the head
@@ -36,6 +32,10 @@ def test_layers_of_the_backbone_are_sharded(name: str) -> None:
     assert sum(sizes[i] for i in inside) > 0.9 * sum(sizes.values())
     largest = max(sum(p.numel() for p in layer.parameters()) for layer in layers)
     assert largest < 0.5 * sum(sizes.values())
+
+
+def test_every_family_is_tried() -> None:
+    assert {variant.config['type'] for variant in NANO} == set(FAMILIES)
 
 
 def test_other_backbones_are_refused() -> None:

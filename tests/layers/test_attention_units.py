@@ -6,11 +6,12 @@ import torch
 from mmengine.model import revert_sync_batchnorm
 from torch import nn
 
-from attnpool_backbones.backbones.attn_resnet import AttnResNetArch, Bottleneck
+from attnpool_backbones.backbones.attn_resnet_archs import AttnResNetArch
 from attnpool_backbones.checkpoints.attn_resnet import RESNET
 from attnpool_backbones.layers.bam import BAM
 from attnpool_backbones.layers.cbam import CBAM
 from attnpool_backbones.layers.global_context import GC
+from attnpool_backbones.layers.residual_block import Bottleneck
 from attnpool_backbones.layers.selective_kernel import SelectiveKernel
 from attnpool_backbones.layers.sge import SGE
 from attnpool_backbones.layers.squeeze_excite import SE
@@ -19,7 +20,7 @@ from tests.golden import load_golden, official_state_dict
 
 def _sk_bottleneck():
     arch = AttnResNetArch(depths=(1,), widths=(64,), attention='sk')
-    return Bottleneck(256, 64, 1, arch, 'sk', 0.0, dict(type='BN'))
+    return Bottleneck(256, 64, 1, 'sk', arch.unit_options(), 0.0, dict(type='BN'))
 
 
 #: Unit of ``sge_units.npz``: what stands in front of its names in a network, and our layer.

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from attnpool_backbones.layers.channel_mlp import ACTIVATIONS, ChannelMlp
+from attnpool_backbones.layers.activations import ACTIVATIONS
+from attnpool_backbones.layers.channel_mlp import ChannelMlp
 
 
 def build(act, bias):

@@ -1,0 +1,89 @@
+"""AttnResNet's variants, as data (arXiv 1512.03385, table 1; arXiv 1905.09646)."""
+
+from dataclasses import dataclass
+
+from attnpool_backbones.layers.attention_units import ATTENTIONS, DEFAULT_GROUPS
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttnResNetArch:
+    """The numbers that make a ResNet with attention."""
+
+    depths: tuple[int, ...]
+    """Blocks of each stage."""
+    widths: tuple[int, ...] = (64, 128, 256, 512)
+    """Channels of the 3x3 convolutions of each stage; the stem has those of the first."""
+    bottleneck: bool = True
+    """Whether blocks are 1x1, 3x3, 1x1 with four times the width behind, or 3x3, 3x3."""
+    attention: str | None = None
+    """``'sge'``, ``'se'``, ``'cbam'``, ``'gc'`` (on the branch of each block, behind the last
+    norm), ``'sk'`` (in place of a bottleneck's 3x3 convolution), ``'bam'`` (after a stage)."""
+    attention_stages: tuple[int, ...] | None = None
+    """Stages, 0-based, that have the unit. Default: all; with ``'bam'`` all but the last."""
+    groups: int | None = None
+    """Of SGE (default 64) or of SK's grouped convolution (default 32)."""
+    reduction: int = 16
+    """Channels over the width of the unit's bottleneck (all units but SGE)."""
+    num_class_tokens: int = 1
+    """Queries of the pooling layer (``pooling=True``): one, or one per class."""
+
+    def __post_init__(self):
+        if self.attention is not None and self.attention not in ATTENTIONS:
+            raise ValueError(
+                f"AttnResNet has no attention='{self.attention}'; choose one of "
+                f'{", ".join(ATTENTIONS)} or None'
+            )
+        if self.attention == 'sk' and not self.bottleneck:
+            raise ValueError("attention='sk' of AttnResNet needs bottleneck=True")
+        if len(self.depths) != len(self.widths):
+            raise ValueError(
+                f'AttnResNet needs as many depths as widths, not depths={self.depths}, '
+                f'widths={self.widths}'
+            )
+        if not set(self.stages_with_attention()) <= set(range(len(self.depths))):
+            raise ValueError(
+                f'attention_stages={self.attention_stages} of AttnResNet must lie in '
+                f'0..{len(self.depths) - 1}'
+            )
+
+    def stages_with_attention(self) -> tuple[int, ...]:
+        """Returns ``attention_stages`` with the default filled in."""
+        if self.attention is None:
+            return ()
+        if self.attention_stages is not None:
+            return tuple(self.attention_stages)
+        return tuple(range(len(self.depths) - (self.attention == 'bam')))
+
+    def unit_options(self) -> dict[str, int]:
+        """Returns the constructor arguments, besides the channels, of the unit."""
+        options = {}
+        if self.attention in DEFAULT_GROUPS:
+            options['groups'] = self.groups or DEFAULT_GROUPS[self.attention]
+        if self.attention != 'sge':
+            options['reduction'] = self.reduction
+        return options
+
+
+def _published_archs() -> dict[str, AttnResNetArch]:
+    depths = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+    archs = {}
+    for attention in (None, *ATTENTIONS):
+        prefix = f'{attention}_' if attention else ''
+        for depth, blocks in depths.items():
+            bottleneck = depth >= 50
+            if attention != 'sk' or bottleneck:
+                archs[f'{prefix}resnet{depth}'] = AttnResNetArch(
+                    depths=blocks, bottleneck=bottleneck, attention=attention
+                )
+        archs[f'{prefix}resnet_nano'] = AttnResNetArch(
+            depths=(2, 2, 2, 2),
+            widths=(16, 32, 64, 128),
+            attention=attention,
+            groups=16 if attention in DEFAULT_GROUPS else None,
+            reduction=8,
+        )
+    archs['nano'] = archs['sge_resnet_nano']
+    return archs
+
+
+ARCHS = _published_archs()

@@ -1,0 +1,127 @@
+"""The blocks of a ResNet (arXiv 1512.03385), with an attention unit on the branch if wanted."""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from mmcv.cnn.bricks import DropPath
+from torch import Tensor, nn
+
+from attnpool_backbones.layers.attention_units import BLOCK_UNITS
+from attnpool_backbones.layers.norm import build_map_norm
+from attnpool_backbones.layers.selective_kernel import SelectiveKernel
+
+
+def resnet_conv(w_in: int, w_out: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+    """Builds a convolution without bias, initialised as ResNets are (arXiv 1502.01852)."""
+    conv = nn.Conv2d(w_in, w_out, kernel, stride, padding=kernel // 2, bias=False)
+    nn.init.kaiming_normal_(conv.weight, mode='fan_out', nonlinearity='relu')
+    return conv
+
+
+class ResidualBlock(nn.Module):
+    """ReLU of the sum of a shortcut and a branch, the branch ending in an attention unit.
+
+    Each norm comes after its convolution in the list of modules, as the folding of norms expects.
+
+    Args:
+        w_in: Input channels.
+        width: Channels of the 3x3 convolutions.
+        stride: Of the first 3x3 convolution and of the shortcut.
+        attention: The unit of this block, a name of :data:`ATTENTIONS`, or None.
+        unit_options: Constructor arguments of the unit, besides the channels.
+        drop_path: Probability of dropping the branch of a sample.
+        norm_cfg: Of all norms.
+    """
+
+    expansion: ClassVar[int]
+
+    def __init__(
+        self,
+        w_in: int,
+        width: int,
+        stride: int,
+        attention: str | None,
+        unit_options: Mapping[str, int],
+        drop_path: float,
+        norm_cfg: dict,
+    ):
+        super().__init__()
+        w_out = width * self.expansion
+        self.relu = nn.ReLU(inplace=True)
+        self.build_branch(w_in, width, stride, attention, unit_options, norm_cfg)
+        self.downsample = None
+        if stride > 1 or w_in != w_out:
+            self.downsample = nn.Sequential(
+                resnet_conv(w_in, w_out, 1, stride), build_map_norm(norm_cfg, w_out)
+            )
+        self.attention = attention if attention in BLOCK_UNITS else None
+        if self.attention:
+            self.add_module(attention, BLOCK_UNITS[attention](w_out, **unit_options))
+        self.drop_path = DropPath(drop_path)
+
+    def build_branch(
+        self,
+        w_in: int,
+        width: int,
+        stride: int,
+        attention: str | None,
+        unit_options: Mapping[str, int],
+        norm_cfg: dict,
+    ) -> None:
+        """Adds the branch's layers; takes the constructor's arguments."""
+        raise NotImplementedError
+
+    def branch(self, x: Tensor) -> tuple[Tensor, nn.Module]:
+        """Computes the branch up to its last norm; returns that norm and its input."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)  # B, C, H/s, W/s
+        y, norm = self.branch(x)  # B, C, H/s, W/s
+        if self.attention == 'sge' and not (self.training and self.drop_path.drop_prob):
+            return self.sge(y, shortcut, norm=norm)
+        y = norm(y)
+        if self.attention:
+            y = getattr(self, self.attention)(y)
+        y = self.drop_path(y)
+        y += shortcut
+        return self.relu(y)
+
+
+class BasicBlock(ResidualBlock):
+    """Two 3x3 convolutions (arXiv 1512.03385, fig. 5 left)."""
+
+    expansion = 1
+
+    def build_branch(self, w_in, width, stride, attention, unit_options, norm_cfg) -> None:
+        self.conv1 = resnet_conv(w_in, width, 3, stride)
+        self.bn1 = build_map_norm(norm_cfg, width)
+        self.conv2 = resnet_conv(width, width, 3)
+        self.bn2 = build_map_norm(norm_cfg, width)
+
+    def branch(self, x: Tensor) -> tuple[Tensor, nn.Module]:
+        y = self.relu(self.bn1(self.conv1(x)))
+        return self.conv2(y), self.bn2
+
+
+class Bottleneck(ResidualBlock):
+    """1x1, 3x3 and 1x1 convolutions (arXiv 1512.03385, fig. 5 right), the stride on the 3x3."""
+
+    expansion = 4
+
+    def build_branch(self, w_in, width, stride, attention, unit_options, norm_cfg) -> None:
+        self.conv1 = resnet_conv(w_in, width, 1)
+        self.bn1 = build_map_norm(norm_cfg, width)
+        self.sk = None
+        if attention == 'sk':
+            self.sk = SelectiveKernel(width, stride, norm_cfg=norm_cfg, **unit_options)
+        else:
+            self.conv2 = resnet_conv(width, width, 3, stride)
+            self.bn2 = build_map_norm(norm_cfg, width)
+        self.conv3 = resnet_conv(width, width * self.expansion, 1)
+        self.bn3 = build_map_norm(norm_cfg, width * self.expansion)
+
+    def branch(self, x: Tensor) -> tuple[Tensor, nn.Module]:
+        y = self.relu(self.bn1(self.conv1(x)))
+        y = self.relu(self.bn2(self.conv2(y))) if self.sk is None else self.sk(y)
+        return self.conv3(y), self.bn3
