@@ -1,4 +1,4 @@
-"""Training machinery: hooks, loops, optimizer wrappers, and what the command lines call."""
+"""What a Runner runs: hooks, loops, optimizer wrappers, strategies."""
 
 from attnpool_backbones.checkpoints.door import open_door
 from attnpool_backbones.engine.amp_optim_wrapper import CPUAmpOptimWrapper
@@ -11,6 +11,7 @@ from attnpool_backbones.engine.layer_decay import LayerDecayOptimWrapperConstruc
 from attnpool_backbones.engine.progress_hook import ProgressHook
 from attnpool_backbones.engine.random_state_hook import RandomStateHook
 from attnpool_backbones.engine.sharded_strategy import ShardedStrategy
+from attnpool_backbones.engine.tta_model import build_instance_tta_model
 
 # For runs of foreign models too, which have nothing of this package but its hooks.
 open_door()
@@ -26,4 +27,5 @@ __all__ = [
     'ResumableIterBasedTrainLoop',
     'SafeCheckpointHook',
     'ShardedStrategy',
+    'build_instance_tta_model',
 ]

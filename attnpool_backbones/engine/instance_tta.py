@@ -6,15 +6,12 @@ from mmdet.models import DetTTAModel
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 
-from attnpool_backbones.registry import MODELS
-
 __all__ = ['InstanceTTAModel']
 
 # axes of a N, H, W stack of masks that a flip reverses
 FLIPPED_AXES = {'horizontal': (2,), 'vertical': (1,), 'diagonal': (1, 2)}
 
 
-@MODELS.register_module()
 class InstanceTTAModel(DetTTAModel):
     """Merges boxes as ``DetTTAModel`` does, and lets every box that is kept keep its mask.
 

@@ -1,7 +1,6 @@
 """``--tta``: test-time augmentation, with a default for detection."""
 
 from copy import deepcopy
-from importlib import import_module
 
 from mmengine.config import Config, ConfigDict
 
@@ -37,8 +36,6 @@ def enable_tta(cfg: Config) -> None:
     while dataset.get('dataset') is not None:
         dataset = dataset.dataset
     if recognise_task(cfg) == 'mmdet':
-        # needs mmdet, so the registry does not import it for everybody
-        import_module('attnpool_backbones.engine.instance_tta')
         cfg.setdefault(
             'tta_model',
             ConfigDict(
