@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 import torch
 
+from attnpool_backbones.machine import processor_name
+
 SIDE = {'cpu': 2048, 'cuda': 8192}
 """Side of the square matrices that are multiplied, on each type of device."""
 COPIED_BYTES = {'cpu': 1 << 28, 'cuda': 1 << 30}
@@ -63,7 +65,7 @@ def describe_machine(device: str) -> dict[str, str | int | bool]:
     if device == 'cuda':
         processor = torch.cuda.get_device_name()
     else:
-        processor = _processor_name()
+        processor = processor_name()
     return dict(
         device=device,
         processor=processor,
@@ -72,13 +74,3 @@ def describe_machine(device: str) -> dict[str, str | int | bool]:
         bfloat16_instructions=has_bfloat16_instructions(device),
         torch=torch.__version__,
     )
-
-
-def _processor_name() -> str:
-    try:
-        with open('/proc/cpuinfo') as file:
-            names = [line.partition(':')[2].strip() for line in file
-                     if line.startswith('model name')]  # fmt: skip
-    except OSError:
-        names = []
-    return names[0] if names else 'unknown processor'

@@ -4,7 +4,6 @@
 """  # fmt: skip
 
 import gc
-import resource
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from attnpool_backbones.benchmark.case_process import run_case_module, serve
 from attnpool_backbones.benchmark.cases import Case
 from attnpool_backbones.benchmark.models import Workload
 from attnpool_backbones.benchmark.process_memory import return_free_memory
+from attnpool_backbones.machine import peak_memory, resident_memory
 
 
 def measure_memory(case: Case, device: str) -> dict[str, Any]:
@@ -46,10 +46,9 @@ def peak_here(case: Case, device: str) -> dict[str, int]:
         return dict(peak_bytes=torch.cuda.max_memory_allocated(), idle_bytes=idle)
     return_free_memory()  # of the building of the model
     _reset_peak()
-    idle = _status('VmRSS') or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    idle = resident_memory()
     workload.run()
-    peak = _status('VmHWM') or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return dict(peak_bytes=peak, idle_bytes=idle)
+    return dict(peak_bytes=peak_memory(), idle_bytes=idle)
 
 
 def _reset_peak() -> None:
@@ -57,16 +56,6 @@ def _reset_peak() -> None:
         Path('/proc/self/clear_refs').write_text('5')
     except OSError:
         pass  # The peak is then that of the whole process, the building of the model included.
-
-
-def _status(field: str) -> int | None:
-    """Returns a field of Linux's process status in bytes, None elsewhere."""
-    try:
-        lines = Path('/proc/self/status').read_text().splitlines()
-    except OSError:
-        return None
-    values = [line.split()[1] for line in lines if line.startswith(f'{field}:')]
-    return int(values[0]) * 1024 if values else None
 
 
 if __name__ == '__main__':

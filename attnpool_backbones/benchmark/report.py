@@ -16,7 +16,7 @@ from attnpool_backbones.benchmark.process_memory import KEPT_MEMORY
 from attnpool_backbones.benchmark.suites import Target, measured_value, targets
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.engine.atomic_files import write_atomically
-from attnpool_backbones.zoo.generated_section import replace_section
+from attnpool_backbones.markdown import markdown_table, replace_section
 
 Row = Mapping[str, Any]
 
@@ -88,7 +88,7 @@ def markdown_report(results: Sequence[Row], machine: Mapping[str, Any], command:
     curves = cost_curves(results)
     if curves:
         parts += ['## Cost over resolution', _curve_table(curves)]
-    return '\n\n'.join(parts) + '\n'
+    return '\n\n'.join(part.strip() for part in parts) + '\n'
 
 
 def _machine_text(machine: Mapping[str, Any], times: Sequence[Row]) -> str:
@@ -107,11 +107,6 @@ def _rounds_text(times: Sequence[Row]) -> str:
     return ' or '.join(map(str, sorted({row['rounds'] for row in times})))
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ['---'] * len(header), *rows]
-    return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
-
-
 def _target_table(results: Sequence[Row], machine: Mapping[str, Any]) -> str:
     rows, measured = [], False
     for target in targets():
@@ -125,7 +120,7 @@ def _target_table(results: Sequence[Row], machine: Mapping[str, Any]) -> str:
         else:
             state = 'yes' if target.is_met(value) else '**no**'
             rows.append([target.text, _bound(target), _value(target, value), state])
-    return _table(('figure', 'target', 'measured', 'met'), rows) if measured else ''
+    return markdown_table(('figure', 'target', 'measured', 'met'), rows) if measured else ''
 
 
 def _bound(target: Target) -> str:
@@ -174,7 +169,7 @@ def _time_table(times: Sequence[Row]) -> str:
         'the system for: its page faults are part of the time, and they differ from process to '
         'process with what the allocator has at hand; see --keep-memory.'
     )
-    return f'{note}\n\n{_table(header, rows)}'
+    return f'{note}\n\n{markdown_table(header, rows)}'
 
 
 def _gigabytes(count: float | None) -> str:
@@ -196,7 +191,7 @@ def _memory_table(memory: Sequence[Row]) -> str:
         'Peak of a fresh process (CPU: resident, with libraries and weights; CUDA: allocator), and '
         'what the run added to it.'
     )
-    return f'{note}\n\n{_table(header, rows)}'
+    return f'{note}\n\n{markdown_table(header, rows)}'
 
 
 def _curve_table(curves: Sequence[Curve]) -> str:
@@ -205,7 +200,7 @@ def _curve_table(curves: Sequence[Curve]) -> str:
          ', '.join(_cost(c.quantity, value) for value in c.values), f'{c.exponent:.2f}']
         for c in curves
     ]  # fmt: skip
-    return _table(('case', 'cost', 'tokens of stride 16', 'values', 'exponent'), rows)
+    return markdown_table(('case', 'cost', 'tokens of stride 16', 'values', 'exponent'), rows)
 
 
 def _cost(quantity: str, value: float) -> str:

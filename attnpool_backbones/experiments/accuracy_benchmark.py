@@ -9,7 +9,6 @@ import csv
 import io
 import itertools
 import json
-import platform
 import statistics
 import subprocess
 import sys
@@ -35,9 +34,10 @@ from attnpool_backbones.experiments.digit_training import (
 )
 from attnpool_backbones.launching.config import load_config
 from attnpool_backbones.launching.latest_checkpoint import find_resumable_checkpoint
+from attnpool_backbones.machine import processor_name
+from attnpool_backbones.markdown import markdown_table, replace_section
 from attnpool_backbones.zoo.config_models import build_config_model
 from attnpool_backbones.zoo.config_names import list_configs
-from attnpool_backbones.zoo.generated_section import replace_section
 from attnpool_backbones.zoo.metafiles import record_measurement
 from attnpool_backbones.zoo.tables import make_outputs
 
@@ -122,6 +122,7 @@ def train_one(name: str, work_dir: Path, tell: Callable[[str], None]) -> None:
     segmentation, _ = train_and_evaluate(
         f'{name} segmentation', segmentor, SEGMENTATION, folder / 'segmentation', last, tell
     )
+    threads = torch.get_num_threads()
     row = dict(
         backbone=name,
         **detection.metrics,
@@ -131,18 +132,9 @@ def train_one(name: str, work_dir: Path, tell: Callable[[str], None]) -> None:
         # Each as measured when it was trained, whichever process did that.
         memory=max(detection.memory, segmentation.memory),
         minutes=detection.minutes + segmentation.minutes,
-        machine=f'{torch.get_num_threads()} threads of {processor()}, torch {torch.__version__}',
+        machine=f'{threads} threads of {processor_name()}, torch {torch.__version__}',
     )
     write_atomically(json.dumps(row, indent=2).encode(), folder / 'row.json')
-
-
-def processor() -> str:
-    """Returns the name of this machine's processor."""
-    try:
-        lines = Path('/proc/cpuinfo').read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((x.split(': ')[1] for x in lines if x.startswith('model name')), platform.machine())
 
 
 def measure_speeds(work_dir: Path, names: Sequence[str], tell: Callable[[str], None]) -> None:
@@ -204,10 +196,9 @@ def cells(row: dict[str, Any]) -> list[str]:
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
     """Returns the table in Markdown, with the machines under it."""
-    lines = ['| ' + ' | '.join(COLUMNS) + ' |', '|---' + '|---:' * (len(COLUMNS) - 1) + '|']
-    lines += ['| ' + ' | '.join(cells(row)) + ' |' for row in rows]
+    table = markdown_table(list(COLUMNS), [cells(row) for row in rows], list(COLUMNS)[1:])
     machines = sorted({row['machine'] for row in rows})
-    return '\n'.join([*lines, '', f'Machine: {"; ".join(machines)}.', ''])
+    return f'{table}\nMachine: {"; ".join(machines)}.\n'
 
 
 def comma_separated(rows: Sequence[dict[str, Any]]) -> str:

@@ -4,7 +4,6 @@ Each step leaves its result in its folder, so a run that was interrupted goes on
 """
 
 import json
-import resource
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -25,6 +24,7 @@ from attnpool_backbones.experiments import crop_pretraining
 from attnpool_backbones.launching.config import load_config
 from attnpool_backbones.launching.latest_checkpoint import find_resumable_checkpoint
 from attnpool_backbones.launching.launch import build_runner
+from attnpool_backbones.machine import peak_memory
 from attnpool_backbones.zoo.complexity import count_macs, count_parameters
 
 DATA_ROOT = Path('data/digit_scenes')
@@ -78,11 +78,6 @@ def every_few_seconds(report: Callable[..., None]) -> Callable[..., None]:
     return progress
 
 
-def peak_memory() -> float:
-    """Returns the largest resident memory that this process has had, in MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # Linux counts KiB
-
-
 def scene_file(kind: str, index: int) -> Path:
     """Returns the file of a validation scene; ``kind`` is ``images`` or ``annotations``."""
     return DATA_ROOT / kind / 'validation' / f'{index:06d}.png'
@@ -127,7 +122,7 @@ def pretrain_backbone(config: str, folder: Path, tell: Callable[[str], None]) ->
         parameters=count_parameters(model),
         macs=count_macs(lambda: model(image)),
         minutes=(time.monotonic() - started) / 60,
-        memory=peak_memory(),
+        memory=peak_memory() / 2**20,
         command='python tools/quickstart.py',
     )
     crop_pretraining.save_backbone(model, checkpoint)
@@ -208,7 +203,7 @@ def train_and_evaluate(
         parameters=count_parameters(model),
         macs=count_macs(lambda: model.val_step(one)),
         minutes=minutes,
-        memory=peak_memory(),
+        memory=peak_memory() / 2**20,
         command=f'python tools/test.py configs/{config} {folder / final.name}',
     )
     write_atomically(json.dumps(asdict(result), indent=2).encode(), stored)

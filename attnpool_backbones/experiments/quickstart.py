@@ -18,7 +18,6 @@ from attnpool_backbones.engine.atomic_files import write_atomically
 from attnpool_backbones.experiments.digit_training import (
     Result,
     make_data,
-    peak_memory,
     pretrain_backbone,
     scene_file,
     train_and_evaluate,
@@ -30,8 +29,9 @@ from attnpool_backbones.experiments.prediction_pictures import (
     segmentation_picture,
 )
 from attnpool_backbones.launching.latest_checkpoint import find_resumable_checkpoint
+from attnpool_backbones.machine import peak_memory
+from attnpool_backbones.markdown import markdown_table, replace_section
 from attnpool_backbones.zoo.complexity import count_macs, count_parameters
-from attnpool_backbones.zoo.generated_section import replace_section
 
 DETECTOR = 'patchconvnet/mask-rcnn_patchconvnet-nano_slim-fpn_digit-scenes.py'
 SEGMENTOR = 'patchconvnet/upernet_patchconvnet-nano_slim_digit-scenes.py'
@@ -40,6 +40,7 @@ DETECTION_METRICS = {'coco/bbox_mAP': 'bbox mAP', 'coco/segm_mAP': 'segm mAP'}
 SEGMENTATION_METRICS = {'mIoU': 'mIoU'}
 #: Validation scenes in the pictures.
 SHOWN = range(1, 7)
+COLUMNS = ('task', 'model', 'result (%)', 'parameters', 'MACs', 'minutes')
 PICTURES = ('detection.png', 'segmentation.png', 'attention.png')
 
 
@@ -76,7 +77,7 @@ def run(work_dir: Path, tell: Callable[[str], None]) -> list[Result]:
     segmentation_picture(runner.model, images, truth, work_dir / 'segmentation.png')
 
     results = [detection, segmentation, pooling, classifier]
-    write_atomically(markdown_table(results).encode(), work_dir / 'results.md')
+    write_atomically(table(results).encode(), work_dir / 'results.md')
     content = json.dumps([asdict(result) for result in results], indent=2)
     write_atomically(content.encode(), work_dir / 'results.json')
     return results
@@ -115,26 +116,29 @@ def probe_attention(runner: Runner, work_dir: Path, tell: Callable[[str], None])
         parameters=count_parameters(head),
         macs=count_macs(lambda: head(val.maps[:1])),
         minutes=minutes,
-        memory=peak_memory(),
+        memory=peak_memory() / 2**20,
         command='python tools/quickstart.py',
         notes={'pointing by chance': measured['pointing_chance']},
     )
 
 
-def markdown_table(results: list[Result]) -> str:
+def table(results: list[Result]) -> str:
     """Returns the table in Markdown."""
-    lines = [
-        '| task | model | result (%) | parameters | MACs | minutes |',
-        '|---|---|---|---|---|---|',
+    return markdown_table(COLUMNS, [cells(result) for result in results])
+
+
+def cells(result: Result) -> list[str]:
+    """Returns the row of a result."""
+    metrics = ', '.join(f'{label} **{value:.1f}**' for label, value in result.metrics.items())
+    notes = ''.join(f' ({label} {value:.1f})' for label, value in result.notes.items())
+    return [
+        result.name,
+        result.model,
+        metrics + notes,
+        f'{result.parameters / 1e6:.2f} M',
+        f'{result.macs / 1e9:.2f} G',
+        f'{result.minutes:.1f}',
     ]
-    for r in results:
-        metrics = ', '.join(f'{label} **{value:.1f}**' for label, value in r.metrics.items())
-        notes = ''.join(f' ({label} {value:.1f})' for label, value in r.notes.items())
-        lines.append(
-            f'| {r.name} | {r.model} | {metrics}{notes} | {r.parameters / 1e6:.2f} M '
-            f'| {r.macs / 1e9:.2f} G | {r.minutes:.1f} |'
-        )
-    return '\n'.join(lines) + '\n'
 
 
 def publish(work_dir: Path, root: Path) -> None:

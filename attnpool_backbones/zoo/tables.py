@@ -9,9 +9,9 @@ from typing import Any
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.datasets.records import DATA_SETS, DIGIT_SCENES
 from attnpool_backbones.engine.atomic_files import write_atomically
+from attnpool_backbones.markdown import markdown_table, replace_section
 from attnpool_backbones.zoo.config_names import HEADS, ConfigName, config_name, families
 from attnpool_backbones.zoo.config_sizes import Size, measure_size
-from attnpool_backbones.zoo.generated_section import replace_section
 from attnpool_backbones.zoo.metafiles import (
     FILE_NAME,
     complete_metafile,
@@ -127,7 +127,7 @@ def family_tables(rows: Sequence[Row]) -> str:
         lines = [_cells(row, link=Path(row.config.path).name) for row in chosen]
         parts.append(
             f'### {data_set.title}\n\nMACs of one {" or ".join(sorted(sizes))} image.\n\n'
-            + _table(_COLUMNS, lines)
+            + markdown_table(_COLUMNS, lines, _NUMBERS)
         )
     return '\n'.join(parts)
 
@@ -146,7 +146,7 @@ def main_table(rows: Sequence[Row]) -> str:
         best = max(members, key=_rank)  # the first of equals
         cells = _cells(best, link=f'configs/{best.config.path}')
         lines.append([f'[{family}](configs/{family}/README.md)', *cells])
-    return '\n'.join([_table(('family', *_COLUMNS), lines), LEGEND, CHOICE])
+    return '\n'.join([markdown_table(('family', *_COLUMNS), lines, _NUMBERS), LEGEND, CHOICE])
 
 
 def title(row: Row) -> str:
@@ -218,9 +218,3 @@ def _measured(model: dict[str, Any]) -> str:
         metrics |= result['Metrics']
     names = {**HEADLINES, **BESIDE}
     return ', '.join(f'{n} {metrics[m]}' for m, n in names.items() if m in metrics) or '-'
-
-
-def _table(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    rule = '|'.join('---:' if column in _NUMBERS else '---' for column in columns)
-    rows = ['| ' + ' | '.join(cells) + ' |' for cells in (columns, *lines)]
-    return '\n'.join([rows[0], f'|{rule}|', *rows[1:]]) + '\n'

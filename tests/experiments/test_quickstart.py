@@ -2,7 +2,7 @@
 
 import pytest
 
-from attnpool_backbones.experiments.quickstart import PICTURES, Result, markdown_table, publish
+from attnpool_backbones.experiments.quickstart import PICTURES, Result, publish, table
 
 RESULT = Result(
     name='detection',
@@ -17,7 +17,7 @@ RESULT = Result(
 
 
 def test_table():
-    lines = markdown_table([RESULT]).splitlines()
+    lines = table([RESULT]).splitlines()
     assert len(lines) == 3
     assert lines[2] == (
         '| detection | MaskRCNN PatchConvNet-nano | bbox mAP **61.2**, segm mAP **50.0** '
@@ -28,7 +28,7 @@ def test_table():
 def test_publish_replaces_only_the_table(tmp_path):
     work_dir = tmp_path / 'work'
     work_dir.mkdir()
-    (work_dir / 'results.md').write_text(markdown_table([RESULT]))
+    (work_dir / 'results.md').write_text(table([RESULT]))
     for name in PICTURES:
         (work_dir / name).write_bytes(name.encode())
     readme = tmp_path / 'README.md'
@@ -36,7 +36,7 @@ def test_publish_replaces_only_the_table(tmp_path):
     for _ in range(2):
         publish(work_dir, tmp_path)
         assert readme.read_text() == (
-            f'a\n<!-- quickstart -->\n{markdown_table([RESULT])}<!-- /quickstart -->\nb\n'
+            f'a\n<!-- quickstart -->\n{table([RESULT])}<!-- /quickstart -->\nb\n'
         )
     assert (tmp_path / 'docs/quickstart/attention.png').read_bytes() == b'attention.png'
     readme.write_text('no place')

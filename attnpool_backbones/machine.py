@@ -1,0 +1,43 @@
+"""What this machine is, and how much memory this process takes of it."""
+
+import platform
+import resource
+import sys
+from pathlib import Path
+
+__all__ = ['peak_memory', 'processor_name', 'resident_memory']
+
+
+def processor_name() -> str:
+    """Returns the name of the processor, as the system tells it."""
+    try:
+        lines = Path('/proc/cpuinfo').read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = (line.partition(':')[2].strip() for line in lines if line.startswith('model name'))
+    return next(names, platform.machine())
+
+
+def resident_memory() -> int:
+    """Returns the bytes that this process has in memory, or its peak outside of Linux."""
+    return _status('VmRSS') or _peak_of_process()
+
+
+def peak_memory() -> int:
+    """Returns the largest number of bytes that this process has had in memory."""
+    return _status('VmHWM') or _peak_of_process()
+
+
+def _status(field: str) -> int | None:
+    """Returns a field of Linux's process status in bytes, None elsewhere."""
+    try:
+        lines = Path('/proc/self/status').read_text().splitlines()
+    except OSError:
+        return None
+    values = [line.split()[1] for line in lines if line.startswith(f'{field}:')]
+    return int(values[0]) * 1024 if values else None
+
+
+def _peak_of_process() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == 'darwin' else 1024 * peak  # Linux counts KiB
