@@ -1,7 +1,7 @@
 """Converts a checkpoint file of any known origin into one with this package's names."""
 
 import hashlib
-import os
+import io
 from os import PathLike
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from attnpool_backbones.checkpoints.formats import FORMATS, recognise
 from attnpool_backbones.checkpoints.listing import list_names
 from attnpool_backbones.checkpoints.reading import read_checkpoint
 from attnpool_backbones.checkpoints.report import ConvertReport
+from attnpool_backbones.engine.atomic_files import write_atomically
 
 SUFFIXES = ('.safetensors', '.pth', '.pt')
 """Endings of the files that can be written."""
@@ -66,19 +67,15 @@ def convert_file(
 
 
 def _write(weights: dict[str, Tensor], backbone: str, destination: Path, publish: bool) -> Path:
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = destination.with_name(f'.{destination.name}.{os.getpid()}')
-    try:
-        if destination.suffix == '.safetensors':
-            unfinished.write_bytes(safetensors_bytes(weights, {'backbone': backbone}))
-        else:
-            # Through a file object: torch.save would write the name of a path into the file.
-            with unfinished.open('wb') as file:
-                torch.save({'meta': {'backbone': backbone}, 'state_dict': weights}, file)
-        if publish:
-            digest = hashlib.sha256(unfinished.read_bytes()).hexdigest()
-            destination = destination.with_stem(f'{destination.stem}-{digest[:8]}')
-        os.replace(unfinished, destination)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    if destination.suffix == '.safetensors':
+        content = safetensors_bytes(weights, {'backbone': backbone})
+    else:
+        # Through a file object: torch.save would write the name of a path into the file.
+        file = io.BytesIO()
+        torch.save({'meta': {'backbone': backbone}, 'state_dict': weights}, file)
+        content = file.getvalue()
+    if publish:
+        digest = hashlib.sha256(content).hexdigest()
+        destination = destination.with_stem(f'{destination.stem}-{digest[:8]}')
+    write_atomically(content, destination)
     return destination
