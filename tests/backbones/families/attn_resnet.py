@@ -3,7 +3,7 @@
 import torch
 
 from attnpool_backbones.zoo.complexity import count_macs
-from attnpool_backbones.zoo.insight_flops import count_insight_flops
+from attnpool_backbones.zoo.pytorch_insight_flops import count_insight_flops
 from tests.backbones.cases import Golden, Size, Variant
 
 UNITS = ('sge', 'se', 'cbam', 'gc', 'sk', 'bam')
