@@ -20,6 +20,7 @@ from attnpool_backbones.datasets.records import ADE20K, DIGIT_SCENES
 from attnpool_backbones.zoo.config_models import build_config_model
 from attnpool_backbones.zoo.config_names import ConfigName
 from tests.configs.test_configs import CONFIGS, ROOT
+from tests.mean_iou import mean_iou
 
 SEGMENTORS = [config for config in CONFIGS if config.segments]
 SMALL = 'poolformer/semantic-fpn_poolformer-s12_8xb4-40k_ade20k-512x512.py'
@@ -149,9 +150,12 @@ def test_through_the_tool(
         tta=MULTIPLE,
     )[way]
     monkeypatch.chdir(ade)
-    arguments = [str(ROOT / SMALL), str(checkpoint), '--work-dir', str(tmp_path)]
+    arguments = [str(ROOT / SMALL), str(checkpoint), '--work-dir', str(tmp_path / 'run')]
+    arguments += ['--out', str(tmp_path / 'maps')]
     flags = ['--tta'] if way == 'tta' else []
     monkeypatch.setattr(sys, 'argv', ['test.py', *arguments, *flags, '--cfg-options', *options])
     tool.main()
-    (metrics,) = tmp_path.glob('*/*.json')
-    assert 0 <= json.loads(metrics.read_text())['mIoU'] <= 100
+    (metrics,) = (tmp_path / 'run').glob('*/*.json')
+    truth = ade / 'data/ade/ADEChallengeData2016/annotations/validation'
+    expected = mean_iou(tmp_path / 'maps', truth, range(1, 151), ignored=0)
+    assert json.loads(metrics.read_text())['mIoU'] == pytest.approx(expected, abs=0.006)

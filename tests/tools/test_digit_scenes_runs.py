@@ -7,7 +7,9 @@ from attnpool_backbones.config_files import config_root
 from attnpool_backbones.datasets.digit_scenes import generate
 from attnpool_backbones.launching.config import load_config
 from attnpool_backbones.launching.launch import build_runner
+from attnpool_backbones.launching.outputs import write_label_maps
 from attnpool_backbones.launching.tta import enable_tta
+from tests.mean_iou import mean_iou
 
 CONFIGS = sorted(config_root().glob('*/*_digit-scenes.py'))
 
@@ -84,7 +86,17 @@ def test_augments_a_segmentation_test(scenes, tmp_path):
     cfg = short_config(next(c for c in CONFIGS if 'upernet' in c.stem), scenes, tmp_path)
     cfg.experiment_name = 'tta'
     enable_tta(cfg)
-    assert 0 <= build_runner(cfg).test()['mIoU'] <= 100
+    write_label_maps(cfg, str(tmp_path / 'maps'))
+    (tmp_path / 'maps').mkdir()
+    runner = build_runner(cfg)
+    views = []
+    runner.model.module.register_forward_hook(lambda module, inputs, out: views.extend(out))
+    measured = runner.test()['mIoU']
+    # each of the four images is seen at each scale
+    assert len(views) == 4 * len(cfg.tta_pipeline[1].transforms[0])
+    classes = range(len(runner.test_dataloader.dataset.metainfo['classes']))
+    truth = scenes / cfg.test_dataloader.dataset.data_prefix.seg_map_path
+    assert measured == pytest.approx(mean_iou(tmp_path / 'maps', truth, classes, 255), abs=0.006)
 
 
 def test_there_are_two_tasks():
