@@ -32,6 +32,17 @@ def main() -> None:
         help='go on from a checkpoint; auto (the default without a value) takes '
         'the latest whole one in the work folder, or starts if there is none',
     )
+    parser.add_argument(
+        '--checkpoint-every',
+        metavar='TIME',
+        help='save the state by time too, as 10m or 2h, also in the middle of an epoch; only the '
+        'last of these checkpoints is kept',
+    )
+    parser.add_argument(
+        '--wait-for-space',
+        action='store_true',
+        help='wait while the disk is full or the work folder is gone, instead of ending',
+    )
     parser.add_argument('--seed', type=int, help='seed of all randomness (default: a random one)')
     train(parser.parse_args())
 

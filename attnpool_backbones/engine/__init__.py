@@ -10,6 +10,7 @@ from attnpool_backbones.engine.iter_loop import ResumableIterBasedTrainLoop
 from attnpool_backbones.engine.layer_decay import LayerDecayOptimWrapperConstructor
 from attnpool_backbones.engine.progress_hook import ProgressHook
 from attnpool_backbones.engine.random_state_hook import RandomStateHook
+from attnpool_backbones.engine.resume_check_hook import ResumeCheckHook
 from attnpool_backbones.engine.sharded_strategy import ShardedStrategy
 from attnpool_backbones.engine.tta_model import build_instance_tta_model
 
@@ -25,6 +26,7 @@ __all__ = [
     'RandomStateHook',
     'ResumableEpochBasedTrainLoop',
     'ResumableIterBasedTrainLoop',
+    'ResumeCheckHook',
     'SafeCheckpointHook',
     'ShardedStrategy',
     'build_instance_tta_model',

@@ -20,6 +20,8 @@ from mmengine.optim import OptimWrapperDict
 from mmengine.runner import EpochBasedTrainLoop, Runner, save_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
 
+from attnpool_backbones.checkpoints.errors import CheckpointError
+from attnpool_backbones.checkpoints.finite_weights import require_finite_weights
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.engine.atomic_files import (
     ATOMIC_BACKEND,
@@ -27,7 +29,6 @@ from attnpool_backbones.engine.atomic_files import (
     write_atomically,
 )
 from attnpool_backbones.engine.duration import seconds_of
-from attnpool_backbones.engine.finite_weights import non_finite_names
 from attnpool_backbones.engine.resumable_loop import BATCHES_DONE, VALIDATED, ValidationStopped
 from attnpool_backbones.engine.stop_signals import Stopped, signal_name
 from attnpool_backbones.registry import HOOKS
@@ -290,17 +291,16 @@ class SafeCheckpointHook(CheckpointHook):
             OSError: The work folder is no longer the one in which training started.
             NonFiniteWeights: Naming the weights.
         """
-        names = [
-            name
-            for key in ('state_dict', 'ema_state_dict')
-            for name in non_finite_names(checkpoint.get(key) or {})
-        ]
-        if names:
-            raise NonFiniteWeights(
-                f'the weights are not finite after iteration {checkpoint["meta"]["iter"]}: '
-                f'{", ".join(names[:5])}. Nothing was saved'
-                + (f'; the last good state is {self.last_good}' if self.last_good else '')
-            )
+        for key in ('state_dict', 'ema_state_dict'):
+            weights = checkpoint.get(key) or {}
+            try:
+                require_finite_weights({k: v for k, v in weights.items() if torch.is_tensor(v)})
+            except CheckpointError as error:
+                good = f'; the last good state is {self.last_good}' if self.last_good else ''
+                raise NonFiniteWeights(
+                    f'after iteration {checkpoint["meta"]["iter"]} nothing was saved, because in '
+                    f'the {key} of the training {error}{good}'
+                ) from None
         if self._folder is None:
             return
         waiting = False

@@ -1,12 +1,15 @@
 """What the two resumable training loops share: stopping by signals, and validations made up for."""
 
+from contextlib import nullcontext
 from typing import Any
 
+from mmengine.dist import is_main_process
 from mmengine.hooks import EMAHook
 from torch import nn
 
 from attnpool_backbones.engine.batch_source import BatchSource
 from attnpool_backbones.engine.stop_signals import StopSignals
+from attnpool_backbones.engine.work_folder_lock import claimed
 
 __all__ = ['ResumableLoop', 'ValidationStopped']
 
@@ -40,8 +43,9 @@ class ResumableLoop:
             The trained model.
         """
         self.runner.call_hook('before_train')
+        writer = claimed(self.runner.work_dir) if is_main_process() else nullcontext()
         try:
-            with StopSignals() as self.signals:
+            with writer, StopSignals() as self.signals:
                 self._make_up_validation()
                 self._train()
         finally:

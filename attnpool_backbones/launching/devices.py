@@ -13,9 +13,11 @@ from attnpool_backbones.launching.errors import PreflightError
 __all__ = [
     'enable_amp',
     'fit_to_devices',
+    'is_first_process',
     'join_group',
     'leave_group',
     'require_launcher',
+    'require_same_start',
     'without_sync_norm',
 ]
 
@@ -101,6 +103,33 @@ def join_group(cfg: Config, local_rank: int = 0) -> None:
     os.environ.setdefault('LOCAL_RANK', str(local_rank))
     if not torch.cuda.is_available() and not is_distributed():
         torch.distributed.init_process_group('gloo')
+
+
+def is_first_process() -> bool:
+    """Tells whether this is the process that writes, before the processes know each other."""
+    rank = os.environ.get('RANK') or os.environ.get('SLURM_PROCID') or '0'
+    return rank == '0'
+
+
+def require_same_start(cfg: Config) -> None:
+    """Checks that all processes of a run start from the same checkpoint.
+
+    Args:
+        cfg: The whole config.
+
+    Raises:
+        PreflightError: If they see different files, as on machines with folders of their own.
+    """
+    if not is_distributed():
+        return
+    starts: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(starts, cfg.get('load_from'))
+    if len(set(starts)) > 1:
+        seen = ', '.join(f'process {rank}: {start}' for rank, start in enumerate(starts))
+        raise PreflightError(
+            f'the processes would start from different checkpoints ({seen}): is the work folder '
+            'the same on all machines?'
+        )
 
 
 def leave_group() -> None:

@@ -1,17 +1,66 @@
-"""Which checkpoint of a work folder a stopped run goes on from."""
+"""Which checkpoint of a work folder a stopped run goes on from, and what must not be passed over.
+
+A training never starts over beside checkpoints that it cannot read: what is wrong with them can
+mostly be put right, and what a new training would write over them cannot.
+"""
 
 import logging
 import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import torch
 from mmengine.logging import print_log
+from torch import Tensor
 
 from attnpool_backbones.checkpoints.errors import CheckpointError
+from attnpool_backbones.checkpoints.finite_weights import require_finite_weights
 from attnpool_backbones.checkpoints.reading import read_content
+from attnpool_backbones.command_line import UserError
+from attnpool_backbones.engine.resume_check_hook import WrongPart, require_training_parts
+from attnpool_backbones.launching.devices import is_first_process
 
-__all__ = ['find_resumable_checkpoint', 'is_resumable', 'stored_seed']
+__all__ = ['UnusableCheckpoints', 'find_resumable_checkpoint', 'is_resumable', 'stored_seed']
 
-RESUME_KEYS = ('meta', 'state_dict', 'message_hub', 'optimizer')
+ASIDE = '.damaged'
+"""Ending of files that are moved aside."""
+
+Shapes = dict[str, torch.Size]
+
+
+class UnusableCheckpoints(UserError):
+    """A work folder has checkpoints, but none that a training can go on from."""
+
+
+@dataclass
+class Candidate:
+    """A file of a work folder.
+
+    Attributes:
+        path: Where it is.
+        fault: What is wrong with it, '' if nothing is.
+        unreadable: Whether it could not even be read, by rights or by its disk.
+        weights_only: Whether it is no checkpoint of a training, and was not meant to be one.
+        iteration: Of the training, -1 if it is not known.
+        shapes: Of the weights.
+    """
+
+    path: Path
+    fault: str = ''
+    unreadable: bool = False
+    weights_only: bool = False
+    iteration: int = -1
+    shapes: Shapes | None = None
+
+    @property
+    def time(self) -> float:
+        """When it was written, 0 if it is not known."""
+        try:
+            return self.path.stat().st_mtime
+        except OSError:
+            return 0.0
 
 
 def is_resumable(path: Path) -> bool:
@@ -23,59 +72,223 @@ def is_resumable(path: Path) -> bool:
     Returns:
         bool: False for a missing, damaged or foreign file and for one without optimizer state.
     """
-    try:
-        checkpoint = read_content(str(path))
-    except (OSError, CheckpointError):
-        return False
-    return isinstance(checkpoint, dict) and all(key in checkpoint for key in RESUME_KEYS)
+    return not examine(path).fault
 
 
 def stored_seed(path: str) -> int | None:
     """Returns the random seed of the run that wrote a checkpoint, None if it is not told."""
-    checkpoint = read_content(path, 'meta')  # without the weights
-    return checkpoint['meta'].get('seed')
+    return read_content(path, 'meta')['meta'].get('seed')
 
 
-def find_resumable_checkpoint(work_dir: str) -> str | None:
-    """Finds the checkpoint to resume from: the one named by ``last_checkpoint`` if it is whole,
-    else the newest whole one in the folder, with a warning.
+def examine(path: Path, whole: bool = True) -> Candidate:
+    """Finds out what a file is.
+
+    Args:
+        path: Any file.
+        whole: Whether to look at all numbers too. Default: True.
+    """
+    found = Candidate(path)
+    try:
+        with path.open('rb'):
+            pass
+        content = read_content(str(path), 'cpu' if whole else 'meta')
+    except FileNotFoundError:
+        found.fault = 'is not there'
+    except CheckpointError as error:
+        found.fault = str(error).removeprefix(str(path)).strip()
+    except OSError as error:
+        found.fault = f'cannot be read ({error.strerror or error})'
+        found.unreadable = True
+    else:
+        look_into(found, content, whole)
+    return found
+
+
+def look_into(found: Candidate, content: Any, whole: bool) -> None:
+    """Completes a candidate by what its file holds."""
+    meta = content.get('meta') if isinstance(content, Mapping) else None
+    iteration = meta.get('iter') if isinstance(meta, Mapping) else None
+    found.iteration = iteration if type(iteration) is int else -1
+    try:
+        require_training_parts(content)
+    except WrongPart as error:
+        found.fault = f'cannot be resumed: {error}'
+        # the best checkpoints of a run, and files of others
+        found.weights_only = isinstance(content, Mapping) and 'optimizer' not in content
+        return
+    weights = content['state_dict']
+    found.shapes = {str(k).removeprefix('module.'): v.shape for k, v in weights.items()}
+    averaged = content.get('ema_state_dict')
+    if not whole:
+        return
+    try:
+        require_finite_weights(weights)
+        if isinstance(averaged, Mapping):
+            require_finite_weights(tensors_of(averaged))
+    except CheckpointError as error:
+        found.fault = f'cannot be resumed: {error}'
+
+
+def find_resumable_checkpoint(
+    work_dir: str, fits: Callable[[Shapes], bool] | None = None, out_dir: str | None = None
+) -> str | None:
+    """Finds the checkpoint to resume from: the sound one with the most iterations.
+
+    Damaged files that are newer are moved aside, so that the training does not write over them.
 
     Args:
         work_dir (str): Work folder of the stopped run.
+        fits (Callable | None): Tells whether weights are those of the model; only asked if the
+            files of a folder differ. Defaults to None: all are.
+        out_dir (str | None): Folder of the checkpoints, if it is another one. Defaults to None.
 
     Returns:
         str | None: Path of the checkpoint, None if there is nothing to resume from.
+
+    Raises:
+        UnusableCheckpoints: If there are checkpoints, but none to go on from, or newer ones that
+            could not be read; naming each, and what to do.
     """
-    note = Path(work_dir) / 'last_checkpoint'
-    named = None
-    if note.is_file():
-        named = Path(note.read_bytes().decode(errors='replace').replace('\0', '').strip())
-        # The folder may have been moved or copied since, and the old place be another run's.
-        here = Path(work_dir) / named.name
-        named = here if os.path.exists(here) else named
-    if named is not None and is_resumable(named):
-        return str(named)
-    by_age = sorted(Path(work_dir).glob('*.pth'), key=lambda file: file.stat().st_mtime)
-    for candidate in reversed(by_age):
-        if is_resumable(candidate):
-            print_log(
-                f'{note} names {named}, which is missing or damaged'
-                if named is not None
-                else f'{note} is missing',
-                logger='current',
-                level=logging.WARNING,
-            )
-            print_log(
-                f'resuming from {candidate}, the newest whole checkpoint',
-                logger='current',
-                level=logging.WARNING,
-            )
-            return str(candidate)
-    if by_age:
+    folders = [Path(folder) for folder in dict.fromkeys((work_dir, out_dir or work_dir))]
+    candidates = [examine(path, whole=False) for path in list_checkpoints(folders)]
+    chosen, rejected = choose(candidates, fits)
+    serious = [c for c in rejected if not is_foreign(c)]
+    if chosen is None:
+        missing = missing_note(folders)
+        if not serious and missing is None:
+            return None
+        raise UnusableCheckpoints(nothing_usable(work_dir, serious, missing))
+    unreadable = [c for c in serious if c.unreadable and c.time >= chosen.time]
+    if unreadable:
+        raise UnusableCheckpoints(
+            f'{work_dir} has checkpoints that cannot be read and may be newer than '
+            f'{chosen.path.name}:\n{listed(unreadable)}\nMake them readable (rights, disk), or go '
+            f'on from an older one by --resume {chosen.path}'
+        )
+    for candidate in serious:
+        if candidate.time >= chosen.time or candidate.iteration > chosen.iteration:
+            move_aside(candidate)
+    if serious:
         print_log(
-            f'{work_dir} has no checkpoint that a training could resume from, although it '
-            f'has {", ".join(file.name for file in by_age)}',
+            f'resuming from {chosen.path}, the newest checkpoint that is sound and of this model',
             logger='current',
             level=logging.WARNING,
         )
-    return None
+    return str(chosen.path)
+
+
+def list_checkpoints(folders: list[Path]) -> list[Path]:
+    """Lists the files of work folders that may be checkpoints.
+
+    Raises:
+        UnusableCheckpoints: If a folder cannot be looked into.
+    """
+    paths: list[Path] = []
+    for folder in folders:
+        if folder.is_symlink() and not folder.exists():
+            raise UnusableCheckpoints(
+                f'{folder} is a link to {os.readlink(folder)}, which is not there: is its disk '
+                'mounted? To start over, remove the link'
+            )
+        try:
+            names = sorted(os.listdir(folder))
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise UnusableCheckpoints(
+                f'{folder} cannot be looked into for checkpoints ({error.strerror}): make it '
+                'readable, or give another --work-dir'
+            ) from error
+        paths += [folder / name for name in names if name.endswith('.pth')]
+    return paths
+
+
+def choose(
+    candidates: list[Candidate], fits: Callable[[Shapes], bool] | None
+) -> tuple[Candidate | None, list[Candidate]]:
+    """Returns the sound candidate with the most iterations, and those with faults."""
+    rejected = [candidate for candidate in candidates if candidate.fault]
+    sound = [candidate for candidate in candidates if not candidate.fault]
+    if fits is not None and len({frozenset(c.shapes.items()) for c in sound}) > 1:
+        for candidate in sound:
+            if not fits(candidate.shapes):
+                candidate.fault = 'is of another model than the config'
+                rejected.append(candidate)
+        sound = [candidate for candidate in sound if not candidate.fault]
+    for candidate in sorted(sound, key=lambda c: (c.iteration, c.time), reverse=True):
+        looked = examine(candidate.path)
+        if not looked.fault:
+            return candidate, rejected
+        rejected.append(looked)
+    return None, rejected
+
+
+def is_foreign(candidate: Candidate) -> bool:
+    """Tells whether a file is nothing that a training of this folder could go on from.
+
+    The best checkpoints have no optimizer on purpose, and people put weights to start from where
+    they like.
+    """
+    best = candidate.path.name.startswith('best_')
+    return candidate.weights_only and (best or candidate.iteration < 0)
+
+
+def missing_note(folders: list[Path]) -> str | None:
+    """Returns what ``last_checkpoint`` names, if that is not there."""
+    note = folders[0] / 'last_checkpoint'
+    if not note.is_file():
+        return None
+    named = note.read_bytes().decode(errors='replace').replace('\0', '').strip()
+    return named or None
+
+
+def nothing_usable(work_dir: str, serious: list[Candidate], missing: str | None) -> str:
+    """Words why a training neither goes on nor starts over."""
+    lines = [f'--resume auto: no checkpoint in {work_dir} can be resumed:']
+    if serious:
+        lines.append(listed(serious))
+    if missing is not None and not any(Path(missing).name == c.path.name for c in serious):
+        lines.append(f'  {missing}, named by last_checkpoint, is not there: is its disk mounted?')
+    lines.append(
+        'Put them right (rights, disk, a copy), name another file by --resume FILE, or start over: '
+        f'with another --work-dir, or after removing them and {Path(work_dir, "last_checkpoint")}'
+    )
+    return '\n'.join(lines)
+
+
+def listed(candidates: list[Candidate]) -> str:
+    """Lists files with what is wrong with them."""
+    return '\n'.join(f'  {c.path.name} {c.fault}' for c in candidates)
+
+
+def move_aside(candidate: Candidate) -> None:
+    """Renames a file that the resumed training would write over or stumble upon."""
+    if candidate.weights_only or not is_first_process():
+        return
+    number, target = 0, candidate.path.with_name(candidate.path.name + ASIDE)
+    while os.path.lexists(target):
+        number += 1
+        target = candidate.path.with_name(f'{candidate.path.name}{ASIDE}{number}')
+    try:
+        os.rename(candidate.path, target)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise UnusableCheckpoints(
+            f'{candidate.path} {candidate.fault}, and cannot be moved aside ({error.strerror})'
+        ) from error
+    print_log(
+        f'{candidate.path} {candidate.fault}; moved aside to {target.name}',
+        logger='current',
+        level=logging.WARNING,
+    )
+
+
+def tensors_of(values: Mapping) -> dict[str, Tensor]:
+    """Returns the entries that are tensors."""
+    return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+
+
+def shapes_of(model: torch.nn.Module) -> Shapes:
+    """Returns names and shapes of a model's state."""
+    return {name: value.shape for name, value in tensors_of(model.state_dict()).items()}

@@ -5,20 +5,25 @@ direction: read the config, apply the flags, check everything once, build, run.
 """
 
 import argparse
+import logging
 import os
+from contextlib import nullcontext
 
 from mmengine.config import Config
 from mmengine.runner import FlexibleRunner, Runner
 from torch import nn
 
 from attnpool_backbones.checkpoints.door import open_door
+from attnpool_backbones.engine.work_folder_lock import claimed
 from attnpool_backbones.launching.checkpoint_check import require_own_weights
 from attnpool_backbones.launching.config import load_config
 from attnpool_backbones.launching.devices import (
     enable_amp,
     fit_to_devices,
+    is_first_process,
     join_group,
     leave_group,
+    require_same_start,
 )
 from attnpool_backbones.launching.errors import PreflightError
 from attnpool_backbones.launching.input_files import require_loader
@@ -31,6 +36,7 @@ from attnpool_backbones.launching.outputs import (
 from attnpool_backbones.launching.preflight import check_everything
 from attnpool_backbones.launching.resuming import choose_checkpoint_to_resume
 from attnpool_backbones.launching.run_plan import RunPlan
+from attnpool_backbones.launching.safeguards import add_safeguards
 from attnpool_backbones.launching.tta import enable_tta
 
 __all__ = ['build_runner', 'plan_test', 'plan_training', 'test', 'train']
@@ -49,9 +55,13 @@ def train(args: argparse.Namespace) -> None:
     """
     plan = plan_training(args)
     check_everything(plan)
-    runner = build_runner(plan.cfg, args.local_rank)
-    check_model(plan, runner)
-    runner.train()
+    # a log file on a full disk must not fill the screen
+    logging.raiseExceptions = False
+    with claimed(plan.cfg.work_dir) if is_first_process() else nullcontext():
+        runner = build_runner(plan.cfg, args.local_rank)
+        require_same_start(plan.cfg)
+        check_model(plan, runner)
+        runner.train()
     leave_group()
 
 
@@ -118,6 +128,7 @@ def plan_training(args: argparse.Namespace) -> RunPlan:
         enable_compilation(cfg)
     if args.auto_scale_lr:
         enable_auto_scale_lr(cfg)
+    add_safeguards(cfg, args.checkpoint_every, args.wait_for_space)
     choose_checkpoint_to_resume(cfg, args.resume)
     fit_to_devices(cfg)
     return RunPlan(

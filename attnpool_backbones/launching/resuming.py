@@ -1,14 +1,22 @@
 """``--resume``: which checkpoint a run goes on from, and the seed that goes with it."""
 
+import os
+from contextlib import nullcontext
+from functools import cache
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
 
+from attnpool_backbones.engine.work_folder_lock import claimed
 from attnpool_backbones.launching.checkpoint_check import require_checkpoint
+from attnpool_backbones.launching.devices import is_first_process
 from attnpool_backbones.launching.errors import PreflightError
 from attnpool_backbones.launching.latest_checkpoint import (
+    Shapes,
+    examine,
     find_resumable_checkpoint,
-    is_resumable,
+    shapes_of,
     stored_seed,
 )
 
@@ -27,24 +35,49 @@ def choose_checkpoint_to_resume(cfg: Config, resume: str | None) -> None:
 
     Raises:
         PreflightError: If the checkpoint is not there, or is none of a training.
+        UnusableCheckpoints: If the work folder has checkpoints, but none to go on from.
+        WorkFolderInUse: If another process writes into the work folder.
     """
     if resume is None:
         if not cfg.get('resume'):
             return
         resume = cfg.get('load_from') or 'auto'
-    checkpoint = find_resumable_checkpoint(cfg.work_dir) if resume == 'auto' else resume
+    checkpoint = find_latest(cfg) if resume == 'auto' else resume
     cfg.resume = checkpoint is not None
     if checkpoint is None:
         return
     if '://' not in checkpoint:
         require_checkpoint(checkpoint)
-        if not is_resumable(Path(checkpoint)):
-            raise PreflightError(
-                f'cannot resume from {checkpoint}: it is damaged, or not a '
-                'checkpoint of a training (only weights?)'
-            )
+        fault = '' if resume == 'auto' else examine(Path(checkpoint)).fault
+        if fault:
+            raise PreflightError(f'cannot resume from {checkpoint}: it {fault}')
         # mmengine restores the seed too late for the sampler, which is built before
         randomness = dict(cfg.get('randomness') or {})
         if randomness.get('seed') is None:
             cfg.randomness = dict(randomness, seed=stored_seed(checkpoint))
     cfg.load_from = checkpoint
+
+
+def find_latest(cfg: Config) -> str | None:
+    """Returns the checkpoint that ``auto`` means, None if there is none yet."""
+    work_dir = cfg.work_dir
+    hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+    # mmengine puts the last part of the work folder's name behind it
+    out_dir = hook.get('out_dir') and os.path.join(
+        hook['out_dir'], os.path.basename(work_dir.rstrip(os.sep))
+    )
+    if out_dir and '://' in out_dir:
+        out_dir = None
+
+    @cache
+    def here() -> Shapes:
+        init_default_scope(cfg.get('default_scope', 'mmengine'))
+        return shapes_of(MODELS.build(cfg.model))
+
+    def find() -> str | None:
+        return find_resumable_checkpoint(work_dir, lambda shapes: shapes == here(), out_dir)
+
+    # files may be moved aside, which is for the only writer
+    writable = os.path.isdir(work_dir) and os.access(work_dir, os.W_OK | os.X_OK)
+    with claimed(work_dir) if writable and is_first_process() else nullcontext():
+        return find()

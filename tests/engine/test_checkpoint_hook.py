@@ -72,7 +72,7 @@ def test_old_checkpoint_goes_after_the_new_one_came(
 
     monkeypatch.setattr(atomic_files.AtomicLocalBackend, 'remove', record)
     run(tmp_path, max_keep_ckpts=1)
-    assert present[0] == ['epoch_1.pth', 'epoch_2.pth', 'last_checkpoint']
+    assert present[0] == ['.writer', 'epoch_1.pth', 'epoch_2.pth', 'last_checkpoint']
     assert len(present) == 3
 
 

@@ -1,0 +1,297 @@
+"""Whether every part of a resumed checkpoint belongs to the training that resumes it.
+
+mmengine pairs what it finds with what it built and passes over the rest: an empty list of schedules
+starts the learning rate over without a word.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmengine.hooks import EMAHook, Hook
+from mmengine.logging import HistoryBuffer, print_log
+from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapperDict
+from mmengine.runner import IterBasedTrainLoop, Runner
+from torch import Tensor
+
+from attnpool_backbones.checkpoints.listing import list_names, shape_text
+from attnpool_backbones.command_line import UserError
+from attnpool_backbones.registry import HOOKS
+
+__all__ = ['ResumeCheckHook', 'WrongPart', 'require_training_parts']
+
+MAX_SEED = 2**32 - 1
+
+
+class WrongPart(UserError):
+    """A checkpoint is whole, but a part of it is not that of a training, or of this one."""
+
+
+@HOOKS.register_module()
+class ResumeCheckHook(Hook):
+    """Compares every part of a checkpoint with the training that is to go on from it.
+
+    Weights, buffers, optimizer groups, schedules, moving averages, loss scale, counters, seed and
+    log; the message names the part and what it should be. Says nothing when a checkpoint is only
+    loaded.
+    """
+
+    # before any hook that takes a part for granted
+    priority = 'HIGHEST'
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Checks a checkpoint before anything of it is used.
+
+        Args:
+            runner (Runner): About to resume.
+            checkpoint (dict): What was read.
+
+        Raises:
+            WrongPart: Naming what does not fit.
+        """
+        if not runner._resume:
+            return
+        try:
+            require_training_parts(checkpoint)
+            # a strategy shards and names the parts in its own way
+            if isinstance(runner, Runner):
+                self._check_counters(runner, checkpoint['meta'])
+                self._check_weights(runner, checkpoint)
+                self._check_average(runner, checkpoint)
+                check_optimizers(runner.optim_wrapper, checkpoint['optimizer'])
+                self._check_schedules(runner, checkpoint)
+        except WrongPart as error:
+            raise WrongPart(
+                f'cannot resume from {runner._load_from}: {error}. Weights alone are taken with '
+                '--cfg-options load_from=FILE, as the start of a new training'
+            ) from None
+
+    @staticmethod
+    def _check_counters(runner: Runner, meta: Mapping) -> None:
+        loop = runner.train_loop
+        ends = {'iter': loop.max_iters}
+        if not isinstance(loop, IterBasedTrainLoop):
+            ends = {'epoch': loop.max_epochs}  # a resumed run may have another batch size
+        for name, most in ends.items():
+            if meta[name] > most:
+                raise WrongPart(f'its meta.{name} is {meta[name]}, beyond the end at {most}')
+
+    @staticmethod
+    def _check_weights(runner: Runner, checkpoint: Mapping) -> None:
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        here = {name: value.shape for name, value in model.state_dict().items()}
+        there = {
+            str(name).removeprefix('module.'): value.shape
+            for name, value in checkpoint['state_dict'].items()
+        }
+        parts = {
+            'lacks': [name for name in here if name not in there],
+            'has besides': [name for name in there if name not in here],
+            'has in other shapes': [
+                f'{name} ({shape_text(there[name])}, here {shape_text(here[name])})'
+                for name in here
+                if name in there and there[name] != here[name]
+            ],
+        }
+        wrong = [f'{what} {list_names(names)}' for what, names in parts.items() if names]
+        if wrong:
+            raise WrongPart(
+                f'its state_dict is not that of this {type(model).__name__}: it '
+                f'{"; it ".join(wrong)}'
+            )
+
+    @staticmethod
+    def _check_average(runner: Runner, checkpoint: Mapping) -> None:
+        average = checkpoint.get('ema_state_dict')
+        hooks = [hook for hook in runner.hooks if isinstance(hook, EMAHook)]
+        if average is None and hooks:
+            raise WrongPart('it has no ema_state_dict, but the config has an EMAHook')
+        if average is not None and not hooks:
+            raise WrongPart(
+                'its state_dict is a moving average, with the weights in ema_state_dict, but the '
+                'config has no EMAHook'
+            )
+        for hook in hooks:
+            if not isinstance(average, Mapping):
+                raise WrongPart(f'its ema_state_dict is {kind_of(average)}, not a dict')
+            lacking = [
+                name
+                for name, value in hook.ema_model.state_dict().items()
+                if getattr(average.get(name), 'shape', None) != value.shape
+            ]
+            if lacking:
+                raise WrongPart(f'its ema_state_dict does not have {list_names(lacking)}')
+
+    @staticmethod
+    def _check_schedules(runner: Runner, checkpoint: Mapping) -> None:
+        built, stored = runner.param_schedulers, checkpoint.get('param_schedulers')
+        if built is None:
+            built = []
+        pairs = {'': (built, stored)}
+        if isinstance(built, Mapping):
+            if not isinstance(stored, Mapping) or set(stored) != set(built):
+                raise WrongPart(f'its param_schedulers are not those of {list_names(built)}')
+            pairs = {f' of {name}': (built[name], stored[name]) for name in built}
+        for of, (schedules, states) in pairs.items():
+            if states is None and not schedules:
+                continue
+            if not isinstance(states, (list, tuple)) or len(states) != len(schedules):
+                count = len(states) if isinstance(states, Sequence) else kind_of(states)
+                raise WrongPart(
+                    f'its param_schedulers{of} are {count}, but the config has {len(schedules)}'
+                )
+            for number, (schedule, state) in enumerate(zip(schedules, states, strict=True)):
+                check_schedule(schedule, state, f'param_schedulers{of}[{number}]', checkpoint)
+
+
+def require_training_parts(checkpoint: Any) -> None:
+    """Checks that what a file holds has the parts of a training, and each the right form.
+
+    Args:
+        checkpoint: Content of the file.
+
+    Raises:
+        WrongPart: Naming the first that is missing or of another form.
+    """
+    if not isinstance(checkpoint, Mapping):
+        raise WrongPart(f'it holds {kind_of(checkpoint)}, not a dict')
+    for key in ('meta', 'state_dict', 'message_hub', 'optimizer'):
+        if key not in checkpoint:
+            weights = key != 'state_dict'
+            raise WrongPart(f'it has no {key}{" (only weights?)" if weights else ""}')
+        if not isinstance(checkpoint[key], Mapping):
+            raise WrongPart(f'its {key} is {kind_of(checkpoint[key])}, not a dict')
+    meta = checkpoint['meta']
+    for name in ('epoch', 'iter'):
+        if type(meta.get(name)) is not int or meta[name] < 0:
+            raise WrongPart(f'its meta.{name} is {short(meta.get(name))}, not a number from 0 on')
+    seed = meta.get('seed')
+    if seed is not None and (type(seed) is not int or not 0 <= seed <= MAX_SEED):
+        raise WrongPart(f'its meta.seed is {short(seed)}, not in 0..{MAX_SEED}')
+    weights = checkpoint['state_dict']
+    others = [name for name, value in weights.items() if not isinstance(value, Tensor)]
+    if not weights or others:
+        raise WrongPart(f'its state_dict has {"no weights" if not others else list_names(others)}')
+    hub = checkpoint['message_hub']
+    for name in ('log_scalars', 'runtime_info', 'resumed_keys'):
+        if not isinstance(hub.get(name), Mapping):
+            raise WrongPart(f'its message_hub.{name} is {kind_of(hub.get(name))}, not a dict')
+    others = [n for n, value in hub['log_scalars'].items() if not isinstance(value, HistoryBuffer)]
+    if others:
+        raise WrongPart(f'its message_hub.log_scalars has no histories of {list_names(others)}')
+    states = checkpoint.get('param_schedulers')
+    if states is not None and not isinstance(states, (list, tuple, Mapping)):
+        raise WrongPart(f'its param_schedulers are {kind_of(states)}, not a list')
+
+
+def check_optimizers(wrapper: Any, state: Mapping) -> None:
+    """Compares the stored state of the optimizers with their groups.
+
+    Args:
+        wrapper: Of the runner.
+        state: What a checkpoint has as ``optimizer``.
+
+    Raises:
+        WrongPart: If they differ.
+    """
+    if isinstance(wrapper, OptimWrapperDict):
+        names = [name for name, _ in wrapper.items()]
+        if set(state) != set(names):
+            raise WrongPart(f'its optimizer has {list_names(state)}, not {list_names(names)}')
+        for name, inner in wrapper.items():
+            check_optimizer(inner, state[name], f'optimizer.{name}')
+    else:
+        check_optimizer(wrapper, state, 'optimizer')
+
+
+def check_optimizer(wrapper: Any, state: Any, part: str) -> None:
+    """Compares the stored state of one optimizer with its groups."""
+    groups = state.get('param_groups') if isinstance(state, Mapping) else None
+    entries = state.get('state') if isinstance(state, Mapping) else None
+    if not isinstance(groups, (list, tuple)) or not isinstance(entries, Mapping):
+        raise WrongPart(f'its {part} has no state and param_groups')
+    built = wrapper.optimizer.param_groups
+    if len(groups) != len(built):
+        raise WrongPart(f'its {part} has {len(groups)} groups of parameters, here are {len(built)}')
+    for number, (group, own) in enumerate(zip(groups, built, strict=True)):
+        place = f'{part}.param_groups[{number}]'
+        if not isinstance(group, Mapping) or not isinstance(group.get('params'), (list, tuple)):
+            raise WrongPart(f'its {place} has no params')
+        if len(group['params']) != len(own['params']):
+            raise WrongPart(
+                f'its {place} has {len(group["params"])} parameters, here are {len(own["params"])}'
+            )
+        lacking = [key for key in own if key not in group and key in wrapper.optimizer.defaults]
+        if lacking:
+            raise WrongPart(
+                f'its {place} has no {list_names(lacking)}: it is of another optimizer than this '
+                f'{type(wrapper.optimizer).__name__}'
+            )
+        rate = group.get('lr')
+        if not isinstance(rate, (int, float)) or not math.isfinite(rate) or rate < 0:
+            raise WrongPart(f'its {place}.lr is {short(rate)}')
+        for index, parameter in zip(group['params'], own['params'], strict=True):
+            check_entry(entries.get(index, {}), parameter, f'{part}.state[{short(index)}]')
+    if not entries and built and keeps_state(wrapper.optimizer):
+        raise WrongPart(f'its {part}.state is empty')
+    if hasattr(wrapper, 'loss_scaler') and not state.get('loss_scaler'):
+        print_log(
+            'The checkpoint has no loss scale: mixed precision looks for one anew.', 'current'
+        )
+
+
+def check_entry(entry: Any, parameter: Tensor, place: str) -> None:
+    """Compares what an optimizer keeps for a parameter with the parameter's shape."""
+    if not isinstance(entry, Mapping):
+        raise WrongPart(f'its {place} is {kind_of(entry)}, not a dict')
+    for name, value in entry.items():
+        if isinstance(value, Tensor) and value.dim() and value.shape != parameter.shape:
+            raise WrongPart(
+                f'its {place}.{name} has shape {shape_text(value.shape)}, its parameter '
+                f'{shape_text(parameter.shape)}'
+            )
+
+
+def keeps_state(optimizer: Any) -> bool:
+    """Tells whether an optimizer remembers anything; SGD without momentum does not."""
+    return bool(optimizer.defaults.get('momentum', True))
+
+
+def check_schedule(schedule: Any, state: Any, part: str, checkpoint: Mapping) -> None:
+    """Compares the stored state of a schedule with the schedule and the counters."""
+    if not isinstance(state, Mapping):
+        raise WrongPart(f'its {part} is {kind_of(state)}, not a dict')
+    lacking = [name for name in schedule.state_dict() if name not in state]
+    if lacking:
+        raise WrongPart(
+            f'its {part} has no {list_names(lacking)}: it is of another schedule than this '
+            f'{type(schedule).__name__}'
+        )
+    for name in ('last_step', '_global_step', 'begin', 'end'):
+        value = state.get(name, 0)
+        if type(value) is not int:
+            raise WrongPart(f'its {part}.{name} is {short(value)}, not a whole number')
+    if bool(state.get('by_epoch')) != schedule.by_epoch:
+        raise WrongPart(f'its {part} counts {"epochs" if state.get("by_epoch") else "iterations"}')
+    done = checkpoint['meta']['epoch' if schedule.by_epoch else 'iter']
+    steps = state.get('_global_step')
+    if steps is not None and not getattr(schedule, 'need_val_args', False) and steps != done:
+        raise WrongPart(
+            f'its {part} has made {steps} steps, but meta tells of {done} '
+            f'{"epochs" if schedule.by_epoch else "iterations"}'
+        )
+
+
+def kind_of(value: Any) -> str:
+    """Words what a value is."""
+    return 'missing' if value is None else f'of type {type(value).__name__}'
+
+
+def short(value: Any) -> str:
+    """Returns a value's text, cut."""
+    try:
+        text = repr(value)
+    except RecursionError:
+        text = kind_of(value)
+    return text if len(text) < 60 else f'{text[:57]}...'

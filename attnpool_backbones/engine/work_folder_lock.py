@@ -1,0 +1,168 @@
+"""One writer a work folder."""
+
+import fcntl
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from attnpool_backbones.command_line import UserError
+from attnpool_backbones.processes import is_running, start_time
+
+__all__ = ['WorkFolderInUse', 'claimed']
+
+NAME = '.writer'
+REFRESH = 30.0
+"""Seconds after which a writer shows that it is alive, for those who cannot ask its machine."""
+
+SILENT = 10 * REFRESH
+"""Seconds of silence after which the writer of another machine is taken for dead."""
+
+_held: dict[str, int] = {}  # by folder, how often this process has claimed it
+
+
+class WorkFolderInUse(UserError):
+    """Another process writes into a work folder."""
+
+
+@contextmanager
+def claimed(folder: str | os.PathLike) -> Iterator[None]:
+    """Makes this process the only writer of a work folder, as long as the context lasts.
+
+    The claim is a lock of the system on the file ``.writer``, which ends with the process, however
+    it does; the file tells who holds it. Where file systems of several machines do not lock, the
+    file's age tells whether its writer lives. A process may claim a folder again.
+
+    Args:
+        folder: Made if it is missing.
+
+    Raises:
+        WorkFolderInUse: Naming process, machine and since when.
+    """
+    key = os.path.realpath(folder)
+    if key in _held:
+        _held[key] += 1
+        try:
+            yield
+        finally:
+            _held[key] -= 1
+        return
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    path = Path(folder) / NAME
+    file = _lock(path)
+    _held[key] = 1
+    ended = threading.Event()
+    sign_of_life = threading.Thread(target=_refresh, args=(path, ended), daemon=True)
+    sign_of_life.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        sign_of_life.join()
+        del _held[key]
+        _unlock(file, path)
+
+
+def _lock(path: Path) -> Any:
+    while True:
+        # Closing any other opening of it would end the lock: it is read and written here only.
+        file = path.open('a+')
+        try:
+            # of the process, not of the file: children that outlive it do not hold it
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            locked = True
+        except (BlockingIOError, PermissionError):
+            file.close()
+            raise WorkFolderInUse(_message(path)) from None
+        except OSError:
+            locked = False  # a file system without locks: the content has to do
+        if not _is_at(file, path):
+            file.close()  # the holder before has just removed it
+            continue
+        file.seek(0)
+        if _is_held_elsewhere(_parse(file.read()), path, locked):
+            file.close()
+            raise WorkFolderInUse(_message(path))
+        pid = os.getpid()
+        holder = dict(pid=pid, start=start_time(pid), host=socket.gethostname(), since=time.time())
+        file.truncate(0)
+        file.write(json.dumps(holder))
+        file.flush()
+        return file
+
+
+def _unlock(file: Any, path: Path) -> None:
+    try:
+        if _is_at(file, path):
+            path.unlink()
+    except OSError:
+        pass  # the folder is gone, or no longer writable; the lock ends with the file all the same
+    file.close()
+
+
+def _is_at(file: Any, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _parse(content: str) -> dict:
+    try:
+        holder = json.loads(content)
+    except ValueError:
+        return {}
+    return holder if isinstance(holder, dict) else {}
+
+
+def _is_held_elsewhere(holder: dict, path: Path, locked: bool) -> bool:
+    """Tells of a holder that the system's lock does not know."""
+    if not holder:
+        return False
+    if holder.get('host') != socket.gethostname():
+        return _age(path) < SILENT
+    pid = holder.get('pid')
+    return (
+        not locked
+        and type(pid) is int
+        and pid != os.getpid()
+        and is_running(pid)
+        and start_time(pid) == holder.get('start')
+    )
+
+
+def _age(path: Path) -> float:
+    """Returns the seconds since a file was touched, by the clock of its own file system."""
+    probe = path.with_name(f'{NAME}.{os.getpid()}')
+    probe.touch()
+    try:
+        return probe.stat().st_mtime - path.stat().st_mtime
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def _refresh(path: Path, ended: threading.Event) -> None:
+    while not ended.wait(REFRESH):
+        try:
+            os.utime(path)
+        except OSError:
+            pass  # saving will tell
+
+
+def _message(path: Path) -> str:
+    holder = _parse(path.read_text(errors='replace') if path.exists() else '')
+    since = holder.get('since')
+    known = isinstance(since, (int, float)) and 0 < since < 2**33
+    when = f'{datetime.fromtimestamp(since):%Y-%m-%d %H:%M:%S}' if known else 'an unknown time'
+    return (
+        f'{path.parent} is written by process {holder.get("pid", "?")} on '
+        f'{holder.get("host", "an unknown machine")} since {when}. Two trainings in one folder '
+        "would destroy each other's files: stop that one, or give this one another --work-dir "
+        f'(if that machine is down, remove {path})'
+    )

@@ -1,0 +1,87 @@
+"""What keeps a training from being lost, in whatever config: loops, saving and checks of ours."""
+
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+
+from attnpool_backbones.engine.duration import seconds_of
+from attnpool_backbones.launching.errors import PreflightError
+
+__all__ = ['add_safeguards']
+
+HOOKS = ('ResumeCheckHook', 'InvalidLossHook', 'RandomStateHook')
+SCOPE = 'attnpool_backbones'
+
+
+def add_safeguards(cfg: Config, every: str | None = None, wait_for_space: bool = False) -> None:
+    """Puts this package's loops and hooks in the place of mmengine's, which lose more.
+
+    Types of others stay. Doing it again changes nothing more.
+
+    Args:
+        cfg: The whole config of a training, changed in place.
+        every: Time after which the state is saved, as ``'10m'``. Default: None, what the config
+            says.
+        wait_for_space: Whether to wait while the disk is full. Default: False, what the config
+            says.
+
+    Raises:
+        PreflightError: If ``every`` is no duration, or the config's checkpoint hook cannot do it.
+    """
+    replace_loop(cfg)
+    saving = replace_saving(cfg)
+    if every is not None:
+        try:
+            seconds_of(every)
+        except ValueError as error:
+            raise PreflightError(f'--checkpoint-every {error}') from error
+    wishes = {'every': every, 'wait_for_space': wait_for_space or None}
+    wishes = {name: value for name, value in wishes.items() if value is not None}
+    if wishes and saving is None:
+        option = '--checkpoint-every' if 'every' in wishes else '--wait-for-space'
+        raise PreflightError(
+            f'{option} needs default_hooks.checkpoint of type CheckpointHook or '
+            f'{SCOPE}.SafeCheckpointHook in {cfg.filename}'
+        )
+    if saving is not None:
+        saving.update(wishes)
+    hooks = list(cfg.get('custom_hooks') or [])
+    present = {name_of(hook.get('type')) for hook in hooks if isinstance(hook, dict)}
+    cfg.custom_hooks = hooks + [
+        ConfigDict(type=f'{SCOPE}.{name}') for name in HOOKS if name not in present
+    ]
+
+
+def replace_loop(cfg: Config) -> None:
+    """Makes mmengine's loops resumable at any iteration."""
+    loop = cfg.get('train_cfg')
+    if not isinstance(loop, dict):
+        return
+    kind = name_of(loop.get('type'))
+    if kind is None and 'by_epoch' in loop:
+        kind = 'EpochBasedTrainLoop' if loop.pop('by_epoch') else 'IterBasedTrainLoop'
+    if kind == 'EpochBasedTrainLoop':
+        loop.type = f'{SCOPE}.ResumableEpochBasedTrainLoop'
+    elif kind == 'IterBasedTrainLoop':
+        loader = cfg.get('train_dataloader') or {}
+        sampler = name_of((loader.get('sampler') or {}).get('type'))
+        plain = sampler == 'InfiniteSampler' and loader.get('batch_sampler') is None
+        loop.type = f'{SCOPE}.ResumableIterBasedTrainLoop' if plain else 'IterBasedTrainLoop'
+
+
+def replace_saving(cfg: Config) -> ConfigDict | None:
+    """Makes mmengine's checkpoint hook safe; returns it, or None if it is of somebody else."""
+    hooks = cfg.setdefault('default_hooks', ConfigDict())
+    # mmengine registers its own one where a config has none
+    hook = hooks.setdefault('checkpoint', ConfigDict(type='CheckpointHook'))
+    kind = name_of(hook.get('type')) if isinstance(hook, dict) else None
+    if kind == 'CheckpointHook':
+        hook.type = f'{SCOPE}.SafeCheckpointHook'
+    return hook if kind in ('CheckpointHook', 'SafeCheckpointHook') else None
+
+
+def name_of(kind: Any) -> str | None:
+    """Returns the bare name of a type that is given as text, as scoped text or as class."""
+    if kind is None:
+        return None
+    return kind.rpartition('.')[2] if isinstance(kind, str) else kind.__name__

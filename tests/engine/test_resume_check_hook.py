@@ -1,0 +1,184 @@
+"""A checkpoint with a part of another training is named before anything of it is used."""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from attnpool_backbones.checkpoints.safe_globals import register_safe_globals
+from attnpool_backbones.engine.resume_check_hook import WrongPart
+from attnpool_backbones.launching.latest_checkpoint import UnusableCheckpoints
+from attnpool_backbones.launching.latest_checkpoint import find_resumable_checkpoint as find
+from tests.engine.tiny_run import ITERS, make_config, make_runner
+
+HOOK = dict(type='attnpool_backbones.ResumeCheckHook')
+EMA = dict(type='EMAHook')
+
+
+@pytest.fixture(scope='module')
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
+    """Checkpoints of the second epoch, without and with a moving average."""
+    register_safe_globals()
+    found = {}
+    for name, hooks in (('plain', (HOOK,)), ('ema', (HOOK, EMA))):
+        folder = tmp_path_factory.mktemp(name)
+        make_runner('parts', config(folder, hooks)).train()
+        found[name] = torch.load(folder / 'epoch_2.pth', weights_only=True)
+    return found
+
+
+def config(folder: Path, hooks: tuple = (HOOK,), **optimizer: Any):
+    cfg = make_config(folder, hooks=hooks)
+    cfg.param_scheduler = [
+        dict(type='LinearLR', start_factor=0.1, by_epoch=False, end=ITERS),
+        dict(type='MultiStepLR', milestones=[3], by_epoch=True),
+    ]
+    cfg.optim_wrapper.optimizer.update(optimizer)
+    return cfg
+
+
+def put(*keys: Any, value: Any) -> Callable[[dict], None]:
+    def change(checkpoint: dict) -> None:
+        for key in keys[:-1]:
+            checkpoint = checkpoint[key]
+        checkpoint[keys[-1]] = value
+
+    return change
+
+
+def drop(*keys: Any) -> Callable[[dict], None]:
+    def change(checkpoint: dict) -> None:
+        for key in keys[:-1]:
+            checkpoint = checkpoint[key]
+        del checkpoint[keys[-1]]
+
+    return change
+
+
+def rename(old: str, new: str) -> Callable[[dict], None]:
+    def change(checkpoint: dict) -> None:
+        checkpoint['state_dict'][new] = checkpoint['state_dict'].pop(old)
+
+    return change
+
+
+GROUP = ('optimizer', 'param_groups', 0)
+
+# what is changed in a sound checkpoint -> what the message says
+FAULTS = {
+    'no_meta': (drop('meta'), 'it has no meta'),
+    'meta_is_a_list': (put('meta', value=[]), 'its meta is of type list'),
+    'no_epoch': (drop('meta', 'epoch'), 'meta.epoch is None'),
+    'negative_iter': (put('meta', 'iter', value=-1), 'meta.iter is -1'),
+    'iter_is_a_text': (put('meta', 'iter', value='12'), "meta.iter is '12'"),
+    'epoch_beyond_the_end': (put('meta', 'epoch', value=9), 'meta.epoch is 9, beyond the end at 4'),
+    'seed_is_a_list': (put('meta', 'seed', value=[[]]), r'meta.seed is \[\[\]\]'),
+    'seed_is_too_large': (put('meta', 'seed', value=2**40), 'meta.seed is 1099511627776'),
+    'no_state_dict': (drop('state_dict'), 'it has no state_dict'),
+    'empty_state_dict': (put('state_dict', value={}), 'state_dict has no weights'),
+    'text_among_weights': (put('state_dict', 'a', value='b'), 'state_dict has a'),
+    'missing_weight': (drop('state_dict', 'layer.bias'), 'lacks layer.bias'),
+    'other_weight': (rename('layer.bias', 'head.bias'), 'lacks layer.bias; it has besides head'),
+    'additional_weight': (put('state_dict', 'x', value=torch.ones(1)), 'has besides x'),
+    'weight_of_other_shape': (
+        put('state_dict', 'layer.weight', value=torch.ones(1, 3)),
+        r'in other shapes layer.weight \(1x3, here 1x2\)',
+    ),
+    'no_message_hub': (drop('message_hub'), 'it has no message_hub'),
+    'message_hub_is_none': (put('message_hub', value=None), 'message_hub is missing'),
+    'no_log_scalars': (drop('message_hub', 'log_scalars'), 'message_hub.log_scalars is missing'),
+    'no_runtime_info': (drop('message_hub', 'runtime_info'), 'runtime_info is missing'),
+    'no_resumed_keys': (drop('message_hub', 'resumed_keys'), 'resumed_keys is missing'),
+    'scalar_without_history': (
+        put('message_hub', 'log_scalars', 'train/loss', value=3.0),
+        'no histories of train/loss',
+    ),
+    'no_optimizer': (drop('optimizer'), r'it has no optimizer \(only weights\?\)'),
+    'optimizer_without_groups': (drop('optimizer', 'param_groups'), 'no state and param_groups'),
+    'optimizer_without_state': (put('optimizer', 'state', value={}), 'optimizer.state is empty'),
+    'two_groups': (
+        lambda c: c['optimizer']['param_groups'].append(c['optimizer']['param_groups'][0]),
+        'has 2 groups of parameters, here are 1',
+    ),
+    'fewer_parameters': (put(*GROUP, 'params', value=[0]), 'has 1 parameters, here are 2'),
+    'sgd': (drop(*GROUP, 'betas'), 'no betas: it is of another optimizer than this AdamW'),
+    'rate_is_nan': (put(*GROUP, 'lr', value=float('nan')), r'param_groups\[0\].lr is nan'),
+    'state_of_other_shape': (
+        put('optimizer', 'state', 0, 'exp_avg', value=torch.ones(5)),
+        r'state\[0\].exp_avg has shape 5, its parameter 1x2',
+    ),
+    'no_param_schedulers': (drop('param_schedulers'), 'are missing, but the config has 2'),
+    'empty_param_schedulers': (put('param_schedulers', value=[]), 'are 0, but the config has 2'),
+    'one_param_scheduler': (drop('param_schedulers', 0), 'are 1, but the config has 2'),
+    'param_schedulers_swapped': (
+        lambda c: c['param_schedulers'].reverse(),
+        r'param_schedulers\[0\] has no .*: it is of another schedule than this LinearLR',
+    ),
+    'schedule_of_another_step': (
+        put('param_schedulers', 0, '_global_step', value=4),
+        'has made 4 steps, but meta tells of 12 iterations',
+    ),
+    'schedule_is_a_number': (put('param_schedulers', 1, value=3), r'\[1\] is of type int'),
+    'average_without_a_hook': (put('ema_state_dict', value={}), 'config has no EMAHook'),
+}  # fmt: skip
+
+
+def resume(checkpoint: Any, folder: Path, hooks: tuple = (HOOK,)) -> None:
+    torch.save(checkpoint, folder / 'epoch_2.pth')
+    cfg = config(folder / 'resumed', hooks)
+    cfg.resume, cfg.load_from = True, str(folder / 'epoch_2.pth')
+    make_runner('parts', cfg).train()
+
+
+@pytest.mark.parametrize('name', FAULTS)
+def test_wrong_part(name: str, checkpoints: dict, tmp_path: Path) -> None:
+    change, message = FAULTS[name]
+    checkpoint = copy.deepcopy(checkpoints['plain'])
+    change(checkpoint)
+    with pytest.raises(WrongPart, match=f'cannot resume from .*epoch_2.pth: .*{message}'):
+        resume(checkpoint, tmp_path)
+    assert not list((tmp_path / 'resumed').glob('*.pth'))
+
+
+AVERAGES = {
+    'none': (drop('ema_state_dict'), 'has no ema_state_dict, but the config has an EMAHook'),
+    'list': (put('ema_state_dict', value=[]), 'ema_state_dict is of type list'),
+    'empty': (put('ema_state_dict', value={}), 'ema_state_dict does not have'),
+}
+
+
+@pytest.mark.parametrize('name', AVERAGES)
+def test_wrong_average(name: str, checkpoints: dict, tmp_path: Path) -> None:
+    change, message = AVERAGES[name]
+    checkpoint = copy.deepcopy(checkpoints['ema'])
+    change(checkpoint)
+    with pytest.raises(WrongPart, match=message):
+        resume(checkpoint, tmp_path, (HOOK, EMA))
+
+
+@pytest.mark.parametrize(('name', 'hooks'), [('plain', (HOOK,)), ('ema', (HOOK, EMA))])
+def test_own_checkpoint(name: str, hooks: tuple, checkpoints: dict, tmp_path: Path) -> None:
+    resume(copy.deepcopy(checkpoints[name]), tmp_path, hooks)
+    assert (tmp_path / 'resumed' / 'epoch_4.pth').exists()
+
+
+def test_weights_alone_may_be_loaded(checkpoints: dict, tmp_path: Path) -> None:
+    torch.save(dict(state_dict=checkpoints['plain']['state_dict']), tmp_path / 'weights.pth')
+    cfg = config(tmp_path)
+    cfg.load_from = str(tmp_path / 'weights.pth')
+    make_runner('parts', cfg).train()
+
+
+@pytest.mark.parametrize('name', ['no_meta', 'no_message_hub', 'iter_is_a_text', 'seed_is_a_list'])
+def test_auto_names_it_too(name: str, checkpoints: dict, tmp_path: Path) -> None:
+    change, message = FAULTS[name]
+    checkpoint = copy.deepcopy(checkpoints['plain'])
+    change(checkpoint)
+    torch.save(checkpoint, tmp_path / 'epoch_2.pth')
+    with pytest.raises(UnusableCheckpoints, match=f'epoch_2.pth cannot be resumed: .*{message}'):
+        find(str(tmp_path))
+    torch.save(checkpoints['plain'], tmp_path / 'epoch_1.pth')
+    assert find(str(tmp_path)) == str(tmp_path / 'epoch_1.pth')

@@ -1,0 +1,209 @@
+"""``--resume auto`` takes the newest sound checkpoint, and never starts over beside others."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from attnpool_backbones.checkpoints.safe_globals import register_safe_globals
+from attnpool_backbones.launching import latest_checkpoint
+from attnpool_backbones.launching.latest_checkpoint import UnusableCheckpoints
+from attnpool_backbones.launching.latest_checkpoint import find_resumable_checkpoint as find
+from tests.engine.tiny_run import make_config, make_runner
+
+EPOCHS = [f'epoch_{epoch}.pth' for epoch in (1, 2, 3, 4)]
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run."""
+    register_safe_globals()
+    folder = tmp_path_factory.mktemp('whole')
+    make_runner('latest', make_config(folder)).train()
+    return folder
+
+
+@pytest.fixture
+def run(whole: Path, tmp_path: Path) -> Path:
+    """A copy of it, in which ``last_checkpoint`` names the original."""
+    for name in [*EPOCHS, 'last_checkpoint']:
+        shutil.copy2(whole / name, tmp_path)
+    return tmp_path
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, path.stat().st_size - 100)
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 8] = bytes(255 - byte for byte in content[middle : middle + 8])
+    path.write_bytes(content)
+
+
+def change(*keys: str, value: object) -> Callable[[Path], None]:
+    def damage(path: Path) -> None:
+        content = torch.load(path, weights_only=True)
+        inner = content
+        for key in keys[:-1]:
+            inner = inner[key]
+        inner[keys[-1]] = value
+        torch.save(content, path)
+
+    return damage
+
+
+NAN = torch.tensor([torch.nan])
+
+# what happens to a checkpoint -> what the message says of it
+FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
+    'empty': (lambda path: path.write_bytes(b''), 'is damaged'),
+    'one_byte': (lambda path: path.write_bytes(b'x'), 'is damaged'),
+    'cut_off': (cut, 'is damaged'),
+    'rotten': (flip, 'is damaged'),
+    'text': (lambda path: path.write_text('Not Found'), 'is damaged'),
+    'nan_weight': (change('state_dict', 'layer.bias', value=NAN), 'not finite: layer.bias'),
+    'infinite': (change('state_dict', 'layer.bias', value=NAN * 0 + torch.inf), 'finite'),
+    'no_counters': (change('meta', value={}), 'cannot be resumed: its meta.epoch is None'),
+    'folder': (lambda path: (path.unlink(), path.mkdir()), 'cannot be read|is damaged'),
+}
+
+
+@pytest.mark.parametrize('name', FAULTS)
+def test_newest_sound_one(name: str, run: Path, capsys: pytest.CaptureFixture) -> None:
+    fault, message = FAULTS[name]
+    fault(run / 'epoch_4.pth')
+    if name == 'folder':
+        with pytest.raises(UnusableCheckpoints, match='epoch_4.pth'):
+            find(str(run))
+        return
+    assert find(str(run)) == str(run / 'epoch_3.pth')
+    # it is not written over, and not stumbled upon again
+    assert sorted(path.name for path in run.glob('*.pth*')) == [
+        *EPOCHS[:3],
+        'epoch_4.pth.damaged',
+    ]
+    assert find(str(run)) == str(run / 'epoch_3.pth')
+
+
+def listing(folder: Path) -> dict[str, tuple]:
+    return {p.name: (p.lstat().st_ino, p.lstat().st_mtime_ns) for p in folder.iterdir()}
+
+
+@pytest.mark.parametrize('name', FAULTS)
+def test_never_starts_over(name: str, run: Path) -> None:
+    fault, message = FAULTS[name]
+    for epoch in EPOCHS:
+        fault(run / epoch)
+    before = listing(run)
+    with pytest.raises(UnusableCheckpoints, match=f'epoch_1.pth ({message}|.*{message})') as error:
+        find(str(run))
+    for part in (*EPOCHS, '--resume FILE', '--work-dir', str(run / 'last_checkpoint')):
+        assert part in str(error.value)
+    assert listing(run) == before
+
+
+def test_damaged_files_keep_apart(run: Path) -> None:
+    for number in range(2):
+        shutil.copy2(run / 'epoch_1.pth', run / 'epoch_4.pth')
+        (run / 'epoch_4.pth').write_text(f'damage {number}')
+        assert find(str(run)) == str(run / 'epoch_3.pth')
+    assert (run / 'epoch_4.pth.damaged').read_text() == 'damage 0'
+    assert (run / 'epoch_4.pth.damaged1').read_text() == 'damage 1'
+
+
+def test_most_iterations_win_over_note_and_time(run: Path) -> None:
+    (run / 'last_checkpoint').write_text(str(run / 'epoch_2.pth'))
+    os.utime(run / 'epoch_1.pth')
+    assert find(str(run)) == str(run / 'epoch_4.pth')
+
+
+def refuse(path: Path, errno: int) -> Callable:
+    opened = Path.open
+
+    def open_or_refuse(self: Path, *args: object, **kwargs: object) -> object:
+        if self == path:
+            raise OSError(errno, os.strerror(errno))
+        return opened(self, *args, **kwargs)
+
+    return open_or_refuse
+
+
+@pytest.mark.parametrize('errno', [13, 5, 116])  # rights, a bad disk, a server that forgot
+def test_unreadable(errno: int, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, 'open', refuse(run / 'epoch_4.pth', errno))
+    reason = os.strerror(errno)
+    with pytest.raises(UnusableCheckpoints, match=rf'epoch_4.pth cannot be read \({reason}\)'):
+        find(str(run))
+    assert (run / 'epoch_4.pth').exists()
+    monkeypatch.undo()
+    monkeypatch.setattr(Path, 'open', refuse(run / 'epoch_1.pth', errno))
+    assert find(str(run)) == str(run / 'epoch_4.pth')  # an older one does not matter
+
+
+def test_unreadable_folder(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def deny(_: object) -> None:
+        raise PermissionError(13, 'Permission denied')
+
+    monkeypatch.setattr(latest_checkpoint.os, 'listdir', deny)
+    with pytest.raises(UnusableCheckpoints, match='cannot be looked into'):
+        find(str(run))
+
+
+def test_missing_mounts(tmp_path: Path) -> None:
+    (tmp_path / 'link').symlink_to(tmp_path / 'mount' / 'run')
+    with pytest.raises(UnusableCheckpoints, match='mount/run, which is not there'):
+        find(str(tmp_path / 'link'))
+    (tmp_path / 'last_checkpoint').write_text('/mnt/disk/run/epoch_7.pth')
+    with pytest.raises(UnusableCheckpoints, match='/mnt/disk/run/epoch_7.pth, .* mounted'):
+        find(str(tmp_path))
+    (tmp_path / 'epoch_8.pth').symlink_to('/mnt/disk/run/epoch_8.pth')
+    with pytest.raises(UnusableCheckpoints, match='epoch_8.pth is not there'):
+        find(str(tmp_path))
+
+
+def test_checkpoints_elsewhere(run: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    work_dir = tmp_path_factory.mktemp('logs')
+    assert find(str(work_dir), out_dir=str(run)) == str(run / 'epoch_4.pth')
+
+
+def test_other_models(run: Path) -> None:
+    content = torch.load(run / 'epoch_4.pth', weights_only=True)
+    content['state_dict']['head.weight'] = torch.ones(3)
+    content['meta']['iter'] = 1000
+    torch.save(content, run / 'epoch_9.pth')
+    own = {'layer.weight', 'layer.bias'}
+    assert find(str(run), lambda shapes: set(shapes) == own) == str(run / 'epoch_4.pth')
+    assert (run / 'epoch_9.pth.damaged').exists()
+
+
+def test_weights_are_no_obstacle(run: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    content = torch.load(run / 'epoch_4.pth', weights_only=True)
+    best = {key: content[key] for key in ('meta', 'state_dict', 'message_hub')}
+    torch.save(best, run / 'best_score_epoch_4.pth')
+    torch.save(dict(state_dict=content['state_dict']), run / 'pretrained.pth')
+    os.utime(run / 'epoch_4.pth', (1, 1))
+    assert find(str(run)) == str(run / 'epoch_4.pth')
+    assert (run / 'best_score_epoch_4.pth').exists() and (run / 'pretrained.pth').exists()
+    fresh = tmp_path_factory.mktemp('fresh')
+    shutil.copy(run / 'pretrained.pth', fresh)
+    assert find(str(fresh)) is None
+
+
+def test_checkpoints_without_optimizer(run: Path) -> None:
+    """``save_optimizer=False``: nothing to go on from, and nothing to write over."""
+    for name in EPOCHS:
+        content = torch.load(run / name, weights_only=True)
+        del content['optimizer']
+        torch.save(content, run / name)
+    with pytest.raises(UnusableCheckpoints, match='epoch_4.pth cannot be resumed: it has no opt'):
+        find(str(run))
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    assert find(str(tmp_path)) is None
+    assert find(str(tmp_path / 'missing')) is None
