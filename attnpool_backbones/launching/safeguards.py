@@ -1,9 +1,8 @@
 """What keeps a training from being lost, in whatever config: loops, saving and checks of ours."""
 
-from typing import Any
-
 from mmengine.config import Config, ConfigDict
 
+from attnpool_backbones.config_types import type_name
 from attnpool_backbones.engine.duration import seconds_of
 from attnpool_backbones.launching.errors import PreflightError
 
@@ -46,7 +45,7 @@ def add_safeguards(cfg: Config, every: str | None = None, wait_for_space: bool =
     if saving is not None:
         saving.update(wishes)
     hooks = list(cfg.get('custom_hooks') or [])
-    present = {name_of(hook.get('type')) for hook in hooks if isinstance(hook, dict)}
+    present = {type_name(hook) for hook in hooks if isinstance(hook, dict)}
     cfg.custom_hooks = hooks + [
         ConfigDict(type=f'{SCOPE}.{name}') for name in HOOKS if name not in present
     ]
@@ -57,14 +56,14 @@ def replace_loop(cfg: Config) -> None:
     loop = cfg.get('train_cfg')
     if not isinstance(loop, dict):
         return
-    kind = name_of(loop.get('type'))
-    if kind is None and 'by_epoch' in loop:
+    kind = type_name(loop)
+    if not kind and 'by_epoch' in loop:
         kind = 'EpochBasedTrainLoop' if loop.pop('by_epoch') else 'IterBasedTrainLoop'
     if kind == 'EpochBasedTrainLoop':
         loop.type = f'{SCOPE}.ResumableEpochBasedTrainLoop'
     elif kind == 'IterBasedTrainLoop':
         loader = cfg.get('train_dataloader') or {}
-        sampler = name_of((loader.get('sampler') or {}).get('type'))
+        sampler = type_name(loader.get('sampler'))
         plain = sampler == 'InfiniteSampler' and loader.get('batch_sampler') is None
         loop.type = f'{SCOPE}.ResumableIterBasedTrainLoop' if plain else 'IterBasedTrainLoop'
 
@@ -74,14 +73,7 @@ def replace_saving(cfg: Config) -> ConfigDict | None:
     hooks = cfg.setdefault('default_hooks', ConfigDict())
     # mmengine registers its own one where a config has none
     hook = hooks.setdefault('checkpoint', ConfigDict(type='CheckpointHook'))
-    kind = name_of(hook.get('type')) if isinstance(hook, dict) else None
+    kind = type_name(hook) if isinstance(hook, dict) else None
     if kind == 'CheckpointHook':
         hook.type = f'{SCOPE}.SafeCheckpointHook'
     return hook if kind in ('CheckpointHook', 'SafeCheckpointHook') else None
-
-
-def name_of(kind: Any) -> str | None:
-    """Returns the bare name of a type that is given as text, as scoped text or as class."""
-    if kind is None:
-        return None
-    return kind.rpartition('.')[2] if isinstance(kind, str) else kind.__name__

@@ -17,6 +17,7 @@ default_hooks = dict(
 )
 custom_hooks = [
     dict(type='attnpool_backbones.InvalidLossHook'),
+    dict(type='attnpool_backbones.ResumeCheckHook'),
     # A resumed run draws the same random numbers as one that was never interrupted.
     dict(type='attnpool_backbones.RandomStateHook'),
 ]

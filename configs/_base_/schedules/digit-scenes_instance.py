@@ -2,7 +2,11 @@
 _base_ = '../default_runtime_det.py'
 
 max_epochs = 3
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=max_epochs)
+train_cfg = dict(
+    type='attnpool_backbones.ResumableEpochBasedTrainLoop',
+    max_epochs=max_epochs,
+    val_interval=max_epochs,
+)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(

@@ -1,7 +1,9 @@
 # Detection recipe of PoolFormer (arXiv 2111.11418, after PVT, arXiv 2102.12122): AdamW, 12 epochs,
 # batch 16 (8 GPUs x 2), weight decay on everything. RetinaNet takes half of this learning rate.
 max_epochs = 12
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=1)
+train_cfg = dict(
+    type='attnpool_backbones.ResumableEpochBasedTrainLoop', max_epochs=max_epochs, val_interval=1
+)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 

@@ -1,6 +1,8 @@
 # Detection recipe of SGE (arXiv 1905.09646): SGD, 24 epochs, batch 16 (8 GPUs x 2).
 max_epochs = 24
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=1)
+train_cfg = dict(
+    type='attnpool_backbones.ResumableEpochBasedTrainLoop', max_epochs=max_epochs, val_interval=1
+)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 

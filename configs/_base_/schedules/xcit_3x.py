@@ -1,7 +1,9 @@
 # Detection recipe of XCiT (arXiv 2106.09681): AdamW, 36 epochs, batch 16 (8 GPUs x 2),
 # mixed precision.
 max_epochs = 36
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=1)
+train_cfg = dict(
+    type='attnpool_backbones.ResumableEpochBasedTrainLoop', max_epochs=max_epochs, val_interval=1
+)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 

@@ -1,0 +1,73 @@
+"""Configs of others get the loops and hooks with which nothing is lost."""
+
+import pytest
+from mmengine.config import Config
+from mmengine.hooks import CheckpointHook
+from mmengine.runner import EpochBasedTrainLoop
+
+from attnpool_backbones.launching.errors import PreflightError
+from attnpool_backbones.launching.safeguards import add_safeguards
+
+INFINITE = dict(sampler=dict(type='InfiniteSampler'))
+
+# train_cfg and train_dataloader of a config -> the loop's type
+LOOPS = {
+    'by text': (dict(type='EpochBasedTrainLoop', max_epochs=2), {}, 'ResumableEpochBased'),
+    'by scoped text': (dict(type='mmengine.EpochBasedTrainLoop'), {}, 'ResumableEpochBased'),
+    'by class': (dict(type=EpochBasedTrainLoop), {}, 'ResumableEpochBased'),
+    'by_epoch': (dict(by_epoch=True, max_epochs=2), {}, 'ResumableEpochBased'),
+    'by iterations': (dict(type='IterBasedTrainLoop'), INFINITE, 'ResumableIterBased'),
+    'not by_epoch': (dict(by_epoch=False), INFINITE, 'ResumableIterBased'),
+    'other sampler': (dict(type='IterBasedTrainLoop'), {}, 'IterBased'),
+    'batch sampler': (
+        dict(type='IterBasedTrainLoop'),
+        dict(INFINITE, batch_sampler=dict(type='AspectRatioBatchSampler')),
+        'IterBased',
+    ),
+    'of somebody else': (dict(type='GANLoop'), {}, 'GANLoop'),
+}
+
+
+@pytest.mark.parametrize('name', LOOPS)
+def test_loops(name: str) -> None:
+    loop, loader, expected = LOOPS[name]
+    cfg = Config(dict(train_cfg=loop, train_dataloader=loader))
+    for _ in range(2):  # the second time changes nothing
+        add_safeguards(cfg)
+        found = cfg.train_cfg.type.removeprefix('attnpool_backbones.')
+        assert found.removesuffix('TrainLoop') == expected
+        assert 'by_epoch' not in cfg.train_cfg
+        assert [hook.type.rpartition('.')[2] for hook in cfg.custom_hooks] == [
+            'ResumeCheckHook',
+            'InvalidLossHook',
+            'RandomStateHook',
+        ]
+
+
+@pytest.mark.parametrize('kind', [None, 'CheckpointHook', CheckpointHook])
+def test_saving(kind: object) -> None:
+    hooks = {} if kind is None else dict(checkpoint=dict(type=kind, interval=3))
+    cfg = Config(dict(default_hooks=hooks, custom_hooks=[dict(type='x.InvalidLossHook')]))
+    add_safeguards(cfg, every='10m', wait_for_space=True)
+    hook = cfg.default_hooks.checkpoint
+    assert hook.type == 'attnpool_backbones.SafeCheckpointHook'
+    assert (hook.every, hook.wait_for_space) == ('10m', True)
+    assert hook.get('interval') == (None if kind is None else 3)
+    assert [hook.type for hook in cfg.custom_hooks].count('x.InvalidLossHook') == 1
+    assert len(cfg.custom_hooks) == 3
+
+
+def test_wishes_of_other_hooks() -> None:
+    cfg = Config(dict(default_hooks=dict(checkpoint=dict(type='OtherHook'))))
+    add_safeguards(cfg)
+    assert cfg.default_hooks.checkpoint == dict(type='OtherHook')
+    with pytest.raises(PreflightError, match='--checkpoint-every needs default_hooks.checkpoint'):
+        add_safeguards(cfg, every='10m')
+    with pytest.raises(PreflightError, match='--wait-for-space needs'):
+        add_safeguards(cfg, wait_for_space=True)
+
+
+@pytest.mark.parametrize('every', ['', '0', '-1m', '10 minutes', 'often', '1e3', '5x'])
+def test_wrong_durations(every: str) -> None:
+    with pytest.raises(PreflightError, match='--checkpoint-every .* is no duration'):
+        add_safeguards(Config(dict()), every=every)
