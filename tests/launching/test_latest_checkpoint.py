@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from attnpool_backbones.checkpoints.safe_globals import register_safe_globals
+from attnpool_backbones.checkpoints.reading import read_content
 from attnpool_backbones.launching import latest_checkpoint
 from attnpool_backbones.launching.latest_checkpoint import UnusableCheckpoints
 from attnpool_backbones.launching.latest_checkpoint import find_resumable_checkpoint as find
@@ -20,7 +20,6 @@ EPOCHS = [f'epoch_{epoch}.pth' for epoch in (1, 2, 3, 4)]
 @pytest.fixture(scope='module')
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run."""
-    register_safe_globals()
     folder = tmp_path_factory.mktemp('whole')
     make_runner('latest', make_config(folder)).train()
     return folder
@@ -47,7 +46,7 @@ def flip(path: Path) -> None:
 
 def change(*keys: str, value: object) -> Callable[[Path], None]:
     def damage(path: Path) -> None:
-        content = torch.load(path, weights_only=True)
+        content = read_content(str(path))
         inner = content
         for key in keys[:-1]:
             inner = inner[key]
@@ -61,15 +60,18 @@ NAN = torch.tensor([torch.nan])
 
 # what happens to a checkpoint -> what the message says of it
 FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
-    'empty': (lambda path: path.write_bytes(b''), 'is damaged'),
-    'one_byte': (lambda path: path.write_bytes(b'x'), 'is damaged'),
-    'cut_off': (cut, 'is damaged'),
-    'rotten': (flip, 'is damaged'),
-    'text': (lambda path: path.write_text('Not Found'), 'is damaged'),
-    'nan_weight': (change('state_dict', 'layer.bias', value=NAN), 'not finite: layer.bias'),
-    'infinite': (change('state_dict', 'layer.bias', value=NAN * 0 + torch.inf), 'finite'),
+    'empty': (lambda path: path.write_bytes(b''), 'could not be read as'),
+    'one_byte': (lambda path: path.write_bytes(b'x'), 'could not be read as'),
+    'cut_off': (cut, 'could not be read as'),
+    'rotten': (flip, 'could not be read as'),
+    'text': (lambda path: path.write_text('Not Found'), 'could not be read as'),
+    'nan_weight': (change('state_dict', 'layer.bias', value=NAN), 'NaN in layer.bias'),
+    'infinite': (
+        change('state_dict', 'layer.bias', value=torch.ones(1) / 0),
+        'infinite numbers in',
+    ),
     'no_counters': (change('meta', value={}), 'cannot be resumed: its meta.epoch is None'),
-    'folder': (lambda path: (path.unlink(), path.mkdir()), 'cannot be read|is damaged'),
+    'folder': (lambda path: (path.unlink(), path.mkdir()), '(cannot|could not) be read|no file'),
 }
 
 
@@ -100,7 +102,7 @@ def test_never_starts_over(name: str, run: Path) -> None:
     for epoch in EPOCHS:
         fault(run / epoch)
     before = listing(run)
-    with pytest.raises(UnusableCheckpoints, match=f'epoch_1.pth ({message}|.*{message})') as error:
+    with pytest.raises(UnusableCheckpoints, match=f'epoch_1.pth .*({message})') as error:
         find(str(run))
     for part in (*EPOCHS, '--resume FILE', '--work-dir', str(run / 'last_checkpoint')):
         assert part in str(error.value)
@@ -172,7 +174,7 @@ def test_checkpoints_elsewhere(run: Path, tmp_path_factory: pytest.TempPathFacto
 
 
 def test_other_models(run: Path) -> None:
-    content = torch.load(run / 'epoch_4.pth', weights_only=True)
+    content = read_content(str(run / 'epoch_4.pth'))
     content['state_dict']['head.weight'] = torch.ones(3)
     content['meta']['iter'] = 1000
     torch.save(content, run / 'epoch_9.pth')
@@ -182,7 +184,7 @@ def test_other_models(run: Path) -> None:
 
 
 def test_weights_are_no_obstacle(run: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    content = torch.load(run / 'epoch_4.pth', weights_only=True)
+    content = read_content(str(run / 'epoch_4.pth'))
     best = {key: content[key] for key in ('meta', 'state_dict', 'message_hub')}
     torch.save(best, run / 'best_score_epoch_4.pth')
     torch.save(dict(state_dict=content['state_dict']), run / 'pretrained.pth')
@@ -197,7 +199,7 @@ def test_weights_are_no_obstacle(run: Path, tmp_path_factory: pytest.TempPathFac
 def test_checkpoints_without_optimizer(run: Path) -> None:
     """``save_optimizer=False``: nothing to go on from, and nothing to write over."""
     for name in EPOCHS:
-        content = torch.load(run / name, weights_only=True)
+        content = read_content(str(run / name))
         del content['optimizer']
         torch.save(content, run / name)
     with pytest.raises(UnusableCheckpoints, match='epoch_4.pth cannot be resumed: it has no opt'):
