@@ -28,19 +28,19 @@ class AttnResNet(PooledBackbone):
 
     The convolutional skeleton and the names of its parameters are torchvision's and mmdet's (style
     ``pytorch``: a bottleneck's stride lies on its 3x3 convolution). Strides are 4, 8, 16, 32. With
-    BAM an output is the map behind the unit.
+    BAM an output is the map after the unit.
 
     Args:
         arch: ``'resnet18'``, ``'resnet34'``, ``'resnet50'``, ``'resnet101'`` and ``'resnet_nano'``
-            (for CPU work, ours), plain or behind ``'sge_'``, ``'se_'``, ``'cbam_'``, ``'gc_'``,
-            ``'sk_'`` (bottlenecks only), ``'bam_'``, e.g. ``'sge_resnet50'``; ``'nano'`` is
-            ``'sge_resnet_nano'``; or a mapping with the fields of :class:`AttnResNetArch`.
+            (for CPU work, ours), plain or after the name of a unit of :data:`ATTENTIONS`, e.g.
+            ``'sge_resnet50'`` (``'sk'``: bottlenecks only); ``'nano'`` is ``'sge_resnet_nano'``; or
+            a mapping with the fields of :class:`AttnResNetArch`.
         out_indices: Stages whose maps are returned, 0-based.
         drop_path_rate: Stochastic depth of the last block, arXiv 1603.09382; 0 in the first and
             linear between them.
         norm_cfg: Of all norms but that of CBAM, which is always BatchNorm. Default: BatchNorm.
         pooling: Whether to build the attention-pooling layer of arXiv 2112.13692 and the norm
-            behind it, for :meth:`forward_pooled`. The maps do not depend on them, so keep it off in
+            after it, for :meth:`forward_pooled`. The maps do not depend on them, so keep it off in
             dense training.
         frozen_stages: See :class:`DenseBackbone`. A stage contains the units in its blocks; a BAM
             belongs to the stage that follows it, as in the official code.
@@ -154,5 +154,5 @@ class AttnResNet(PooledBackbone):
 
     @torch.no_grad()
     def fold(self) -> None:
-        """Folds every BatchNorm behind a convolution into it, for inference."""
+        """Folds every BatchNorm after a convolution into it, for inference."""
         fuse_conv_bn(self)

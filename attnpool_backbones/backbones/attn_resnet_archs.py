@@ -14,9 +14,9 @@ class AttnResNetArch:
     widths: tuple[int, ...] = (64, 128, 256, 512)
     """Channels of the 3x3 convolutions of each stage; the stem has those of the first."""
     bottleneck: bool = True
-    """Whether blocks are 1x1, 3x3, 1x1 with four times the width behind, or 3x3, 3x3."""
+    """Whether blocks are 1x1, 3x3, 1x1 with four times the width at the end, or 3x3, 3x3."""
     attention: str | None = None
-    """``'sge'``, ``'se'``, ``'cbam'``, ``'gc'`` (on the branch of each block, behind the last
+    """A name of :data:`BLOCK_UNITS`, e.g. ``'sge'`` (on the branch of each block, after the last
     norm), ``'sk'`` (in place of a bottleneck's 3x3 convolution), ``'bam'`` (after a stage)."""
     attention_stages: tuple[int, ...] | None = None
     """Stages, 0-based, that have the unit. Default: all; with ``'bam'`` all but the last."""

@@ -42,14 +42,15 @@ class CoAtNetArch:
     """Width of the bias's MLP."""
     stride_in: str = '1x1'
     """What has the stride in a convolution block: ``'1x1'`` (paper, eq. 5), the depthwise
-    convolution ``'dw'``, or a pooling in front of both, ``'pool'``."""
+    convolution ``'dw'``, or a pooling before both, ``'pool'``."""
     pool: str = 'max2'
-    """Pooling of shortcuts and in front of attention: ``'max2'``, ``'max3'``, ``'avg2'`` (the
+    """Pooling of shortcuts and before attention: ``'max2'``, ``'max3'``, ``'avg2'`` (the
     number is the kernel's size)."""
     conv: str = 'mbconv'
     """Convolution block: ``'mbconv'`` or ``'convnext'``."""
     expand_from: str = 'out'
-    """Whether MBConv widens to 4 times its ``'out'`` or ``'in'`` put."""
+    """What MBConv widens to four times: its output channels ``'out'`` or its input channels
+    ``'in'``."""
     conv_act: str = 'gelu'
     """Activation of stem and MBConv: ``'gelu'`` or ``'silu'``."""
     act_before: bool = False
@@ -57,12 +58,12 @@ class CoAtNetArch:
     se_act: str = 'silu'
     """Activation of the squeeze-and-excitation: ``'silu'`` or ``'relu'``."""
     se_early: bool = False
-    """Whether squeeze-and-excitation stands in front of the depthwise convolution's norm."""
+    """Whether squeeze-and-excitation comes before the depthwise convolution's norm."""
     conv_bias: bool = True
     """Whether MBConv's shortcut and last convolution have a bias."""
     attention_width: str = 'out'
-    """Width of the attention where the width changes: that of the block's ``'out'`` or ``'in'``
-    put."""
+    """Width of the attention where the width changes: the block's output channels ``'out'`` or its
+    input channels ``'in'``."""
     shortcut_bias: bool = True
     """Whether the transformer block's shortcut convolution has a bias."""
     norm: str = 'LN'
@@ -102,7 +103,7 @@ class CoAtNetArch:
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """Stride of the map behind each stage."""
+        """Stride of the map after each stage."""
         if self.patch_size is not None:
             return (self.patch_size,) * len(self.layout)
         return tuple(4 << stage for stage in range(len(self.layout)))

@@ -75,11 +75,10 @@ class DeepViT(DenseBackbone):
     ``ScalePyramid`` turns taps into strides 4, 8, 16 and 32.
 
     Args:
-        arch: ``'16b'``, ``'24b'``, ``'32b'`` (re-attention in every block), ``'s'``, ``'l'``,
-            ``'l_384'`` (convolutional patch embedding, re-attention in the last third), ``'nano'``
-            (for CPU work, ours), the plain ViT ``'vit_12b'``, ``'vit_16b'``, ``'vit_24b'``,
-            ``'vit_32b'``, ``'vit_12b_256'``, ``'vit_12b_512'``, ``'vit_12b_768'`` (of another
-            width), or a mapping with the fields of :class:`DeepViTArch`.
+        arch: A name of ``DeepViT.archs``: those of the paper, e.g. ``'16b'`` (16 blocks, all with
+            re-attention) and the plain ``'vit_16b'`` beside it; the released ``'s'``, ``'l'``,
+            ``'l_384'`` (convolutional patch embedding, re-attention in the last third); ``'nano'``
+            (for CPU work, ours); or a mapping with the fields of :class:`DeepViTArch`.
         out_indices: Blocks whose outputs are returned. Default: 1/3, 1/2, 2/3 and 1 of the depth.
         drop_path_rate: Stochastic depth (arXiv 1603.09382) of the last block; linear from 0.
         map_norm: Norm after the mixing: ``'BN'`` as released, ``'LN'`` over the heads, or None.

@@ -19,13 +19,13 @@ class MetaFormerArch:
     pool_size: int = 3
     """Window of ``'pool'``, odd."""
     pos_embed_stages: tuple[int, ...] = ()
-    """Stages (0-based) in front of whose blocks a position embedding is added."""
+    """Stages (0-based) before whose blocks a position embedding is added."""
     mlp_ratio: float | tuple[float, ...] = 4.0
     """Hidden width of a block's MLP over that of the block; of all stages, or of each."""
     act: str = 'gelu'
-    """Activation of the perceptron: ``'gelu'``, ``'relu'``, ``'silu'`` or ``'star_relu'``."""
+    """Activation of the MLP: ``'gelu'``, ``'relu'``, ``'silu'`` or ``'star_relu'``."""
     bias: bool = True
-    """Whether the perceptron and the output projection of attention have biases."""
+    """Whether the MLP and the output projection of attention have biases."""
     norm: str = 'global'
     """Norm of the blocks: ``'global'``, ``'layer'``, ``'batch'`` or ``'none'``."""
     norm_eps: float = 1e-5
@@ -36,12 +36,12 @@ class MetaFormerArch:
     res_scale_stages: tuple[int, ...] = ()
     """Stages (0-based) with a learned scale on the residual path (arXiv 2110.09456)."""
     patch_norm: bool = False
-    """Whether there is a layer norm without shift behind the stem's convolution and in front of
+    """Whether there is a layer norm without shift after the stem's convolution and before
     the others that change the resolution; their initialisation is truncated normal then."""
     residual: bool = True
     """Whether blocks have residual connections."""
     mlp: bool = True
-    """Whether blocks have a perceptron."""
+    """Whether blocks have an MLP."""
     out_norm: str | None = None
     """Norm of the outputs if the constructor is not told: see its ``out_norm``."""
 

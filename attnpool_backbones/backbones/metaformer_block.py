@@ -17,7 +17,7 @@ from attnpool_backbones.layers.token_mixers import (
 
 
 class MetaFormerBlock(nn.Module):
-    """Token mixer and perceptron, each behind a norm and in a residual branch of its own.
+    """Token mixer and MLP, each after a norm and in a residual branch of its own.
 
     Args:
         arch: The numbers of the variant.
@@ -85,7 +85,7 @@ class MetaFormerBlock(nn.Module):
 
     @torch.no_grad()
     def fold(self) -> None:
-        """Folds layer scales and the affine part of the perceptron's norm, for inference."""
+        """Folds layer scales and the affine part of the MLP's norm, for inference."""
         if self.mlp is not None:
             if self.layer_scale2 is not None:
                 fold_scale_after(self.mlp.fc2, self.layer_scale2)

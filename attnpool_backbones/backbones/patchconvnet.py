@@ -108,7 +108,7 @@ class PatchConvNet(PooledBackbone):
     ``channels_last`` memory.
 
     Args:
-        arch: ``'s60'``, ``'s120'``, ``'b60'``, ``'b120'``, ``'l60'``, ``'l120'``, ``'s60_multi'``
+        arch: A name of ``PatchConvNet.archs``, e.g. ``'s60'`` (small, 60 blocks), ``'s60_multi'``
             (one class token per class), ``'nano'`` (for CPU work, ours), or a mapping with the
             fields of :class:`PatchConvNetArch`.
         out_indices: Blocks whose outputs are returned. Default: 1/3, 1/2, 2/3 and 1 of the depth.

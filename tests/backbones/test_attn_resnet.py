@@ -181,7 +181,7 @@ def test_attention_pooling_needs_its_layer_and_the_last_stage(options):
 @pytest.mark.parametrize(
     ('arch', 'message'),
     [
-        (dict(TINY, attention='xyz'), "no attention='xyz'; choose one of sge, se, cbam, gc, sk"),
+        (dict(TINY, attention='xyz'), f"'xyz'; choose one of {', '.join(ATTENTIONS)} or"),
         (dict(TINY, attention='sk', bottleneck=False), 'needs bottleneck=True'),
         (dict(TINY, depths=(1, 1)), r'as many depths as widths, not depths=\(1, 1\)'),
         (dict(TINY, attention='se', attention_stages=(4,)), r'attention_stages=\(4,\).*0\.\.3'),

@@ -2,11 +2,12 @@
 
 import torch
 
+from attnpool_backbones.layers.attention_units import ATTENTIONS
 from attnpool_backbones.zoo.complexity import count_macs
 from attnpool_backbones.zoo.pytorch_insight_flops import count_insight_flops
 from tests.backbones.cases import Golden, Size, Variant
 
-UNITS = ('sge', 'se', 'cbam', 'gc', 'sk', 'bam')
+PUBLISHED = ('sge', 'se', 'cbam', 'gc', 'sk', 'bam')  # sizes of these are in model_sizes.csv
 TINY = dict(depths=(1, 2, 1, 1), widths=(8, 16, 24, 32), reduction=4)
 
 
@@ -21,10 +22,10 @@ def _tiny(name, arch=(), **options):
 VARIANTS = [
     Variant(name='attn_resnet-nano', config=_config('nano'), compiled=True),
     _tiny('plain'),
-    *(_tiny(unit, dict(attention=unit, groups=8)) for unit in UNITS),
+    *(_tiny(unit, dict(attention=unit, groups=8)) for unit in ATTENTIONS),
     *(
         _tiny(f'basic-{unit}', dict(attention=unit, groups=8, bottleneck=False))
-        for unit in UNITS
+        for unit in ATTENTIONS
         if unit != 'sk'
     ),
     _tiny('sge-late', dict(attention='sge', groups=8, attention_stages=(2, 3))),
@@ -33,7 +34,7 @@ VARIANTS = [
     *(
         Variant(name=f'attn_resnet-{prefix}resnet{depth}', config=_config(f'{prefix}resnet{depth}'),
                 slow=True)
-        for prefix in ('', *(f'{unit}_' for unit in UNITS))
+        for prefix in ('', *(f'{unit}_' for unit in ATTENTIONS))
         for depth in (18, 34, 50, 101)
         if prefix != 'sk_' or depth >= 50
     ),
@@ -58,7 +59,11 @@ GOLDEN = [
     Golden(file=file, config=_config(arch), atol=1e-4, compare=compare)
     for file, arch, compare in (
         ('resnet50', 'resnet50', _compare),
-        *((f'{unit}_resnet50', f'{unit}_resnet50', _compare) for unit in UNITS if unit != 'bam'),
+        *(
+            (f'{unit}_resnet50', f'{unit}_resnet50', _compare)
+            for unit in ATTENTIONS
+            if unit != 'bam'
+        ),
         ('bam_resnet50_64', 'bam_resnet50', _compare_bam),
     )
 ]
@@ -93,7 +98,7 @@ def _size(unit, depth):
 SIZES = [
     *(
         _size(unit, depth)
-        for unit in ('', *UNITS)
+        for unit in ('', *PUBLISHED)
         for depth in (18, 34, 50, 101)
         if unit != 'gc' or depth >= 50
     ),

@@ -134,7 +134,7 @@ def _size_of_second_paper(name, size):
     width = MetaFormer.archs[arch].widths[-1]
     params = macs = 1000 * width
     params += 1000
-    if name in ('ConvFormer', 'CAFormer'):  # a perceptron with a norm inside as the classifier
+    if name in ('ConvFormer', 'CAFormer'):  # an MLP with a norm inside as the classifier
         macs = 4 * width * (width + 1000)
         params = macs + 4 * width + 1000 + 2 * 4 * width
 

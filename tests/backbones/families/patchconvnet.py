@@ -1,5 +1,6 @@
 """PatchConvNet's variants, fixtures and sizes."""
 
+from attnpool_backbones.backbones import PatchConvNet
 from tests.backbones.cases import Golden, Size, Variant
 
 SMALL = dict(width=64, depth=4, layer_scale_init=1e-4)
@@ -17,7 +18,8 @@ VARIANTS = [
     Variant(name='patchconvnet-small-early', config=_config(SMALL, out_indices=(0, 2))),
     *(
         Variant(name=f'patchconvnet-{arch}', config=_config(arch), slow=True)
-        for arch in ('s60', 's120', 'b60', 'b120', 'l60', 'l120', 's60_multi')
+        for arch in PatchConvNet.archs
+        if arch != 'nano'
     ),
 ]
 
