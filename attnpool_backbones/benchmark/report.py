@@ -298,7 +298,7 @@ def write_report(
 def publish(
     folder: Path, results: Sequence[Row], machine: Mapping[str, Any], command: str, root: Path
 ) -> None:
-    """Puts the table of targets into the README and the whole report into ``docs/speed``.
+    """Puts the table of targets and the whole report into ``docs/speed``.
 
     A report on a process that kept its memory goes to ``docs/speed/kept_memory``, alone.
 
@@ -311,7 +311,7 @@ def publish(
 
     Raises:
         UserError: None of the targets was measured.
-        ValueError: The README has no place for the table.
+        ValueError: ``docs/speed/README.md`` has no place for the table.
     """
     table = _target_table(results, machine)
     if not table:
@@ -324,6 +324,6 @@ def publish(
         text = f'{table}\n\n{_machine_text(machine, times)}\nMeasured by `{command}`.\n'
         if times:
             text += f'Times are medians of {_rounds_text(times)} rounds.\n'
-        replace_section(root / 'README.md', 'speed', text)
+        replace_section(place / 'README.md', 'speed', text)
     for file in write_report(folder, results, machine, command):
         write_atomically(file.read_bytes(), place / file.name)

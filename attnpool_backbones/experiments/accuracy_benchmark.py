@@ -235,23 +235,24 @@ def picture(rows: Sequence[dict[str, Any]]) -> bytes:
 
 
 def publish(work_dir: Path, root: Path) -> None:
-    """Puts the table and the picture into the README and ``docs/benchmark``, the results into the
-    metafiles, and these into the tables of the model zoo.
+    """Puts the table and the picture into ``docs/benchmark``, the results into the metafiles, and
+    these into the tables of the model zoo.
 
     Args:
         work_dir: Of :func:`run`.
         root: Of the clone.
 
     Raises:
-        ValueError: The README has no place for the table.
+        ValueError: That page has no place for the table.
         UserError: A metafile that cannot be completed.
     """
     for row in read_rows(work_dir):
         _record(row, root)
-    replace_section(root / 'README.md', 'benchmark', (work_dir / 'results.md').read_text())
+    page = root / 'docs' / 'benchmark' / 'README.md'
+    replace_section(page, 'benchmark', (work_dir / 'results.md').read_text())
     for kind in ('png', 'csv'):
         content = (work_dir / f'results.{kind}').read_bytes()
-        write_atomically(content, root / 'docs' / 'benchmark' / f'results.{kind}')
+        write_atomically(content, page.parent / f'results.{kind}')
     for output in make_outputs(root):
         if not output.is_current():
             output.write()

@@ -3,9 +3,10 @@
 ``configs/<family>/metafile.yml`` has the form that OpenMMLab's ``mim`` reads. By hand one keeps its
 ``Collections`` and, of each of its ``Models``,
 
-- ``Published``: numbers of others, each entry with its ``Source``, a ``Status`` (``published``, or
-  ``unverified`` where nobody has checked the source) and ``Metrics`` in percent, named as the
-  evaluators name them;
+- ``Published``: numbers of others, each entry with its ``Source`` (see
+  :mod:`attnpool_backbones.zoo.sources`), a ``Status`` (``published``, or ``unverified`` where
+  nobody has found the source: such numbers are never shown) and ``Metrics`` in percent, named as
+  the evaluators name them;
 - the ``Metrics`` in ``Results``: what *we* measured, empty until then. This is what ``mim`` shows;
 - ``Measurement``: ``Command`` and ``Machine`` of what we measured, and maybe ``Images per second``
   and ``Memory (MiB)``.
@@ -28,7 +29,6 @@ from attnpool_backbones.zoo.config_names import ConfigName, list_configs
 from attnpool_backbones.zoo.config_sizes import Size
 
 FILE_NAME = 'metafile.yml'
-STATUSES = ('published', 'unverified')
 
 _HEADER = """\
 # By hand: Collections, and of each model Published (numbers of others), the Metrics in Results

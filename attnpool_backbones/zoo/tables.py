@@ -1,6 +1,7 @@
-"""Tables of all configs, rendered from the metafiles into the READMEs."""
+"""Tables of all configs, rendered from the metafiles into Markdown pages."""
 
 import re
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,20 +19,29 @@ from attnpool_backbones.zoo.metafiles import (
     dump_metafile,
     read_metafile,
 )
+from attnpool_backbones.zoo.sources import Source, read_sources, shown_entries
 
-#: Name of the section in each README.
+#: Names of sections: all configs, and one config trained by several.
 SECTION = 'configs'
+TRAININGS = 'trainings'
+#: Where the table of all families is.
+PAGE = 'docs/results.md'
 #: Metric -> its name in a table. Those of other sizes or scales stand beside them.
 HEADLINES = {'bbox_mAP': 'box', 'segm_mAP': 'mask', 'mIoU': 'mIoU'}
 BESIDE = {'mIoU_ms': 'multi-scale'}
 #: Shown where no headline is published.
 DETAILS = {'bbox_mAP_s': 'small', 'bbox_mAP_m': 'medium', 'bbox_mAP_l': 'large'}
 LEGEND = (
-    'AP and mIoU in percent. *Published*: numbers of others, with their source; *(unverified)*: '
-    'the source has not been checked. *Measured*: ours, `-` until there is a measurement. '
-    'Parameters are those of the whole model; MACs those of testing one image without auxiliary '
-    'heads, with as many boxes and masks in the second stage as the test settings allow: 1000 '
-    'boxes (2x and 20e: 2000) and 100 masks on COCO.\n'
+    'AP and mIoU in percent. *Published*: numbers of others, with the place and the date of their '
+    'source; ours are *measured* and have columns of their own once there are any. Parameters are '
+    'those of the whole model; MACs those of testing one image without auxiliary heads, with as '
+    'many boxes and masks in the second stage as the test settings allow: 1000 boxes (2x and 20e: '
+    '2000) and 100 masks on COCO.\n'
+)
+#: Under the table of the nano sizes.
+ONE_SEED = (
+    '*Measured* with one seed and one recipe, which is unfit for PoolFormer and Swin: no '
+    'comparison of families ([more](../../docs/benchmark/README.md)).\n'
 )
 CHOICE = (
     'Of each family and head: the best published config, or a small one where nothing is '
@@ -48,6 +58,8 @@ class Row:
 
     config: ConfigName
     model: dict[str, Any]
+    published: list[tuple[Source, dict[str, float]]]
+    """What may be shown of the numbers of others."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +113,7 @@ def make_outputs(
     """
 
     configs = root / 'configs'
+    sources = read_sources(configs)
 
     def measure(config: ConfigName) -> Size:
         tell(f'counting configs/{config.path}')
@@ -111,11 +124,16 @@ def make_outputs(
         folder = configs / family
         known = read_metafile(folder / FILE_NAME)
         content = complete_metafile(configs, family, known, measure, again)
-        own = [Row(config_name(model['Config']), model) for model in content['Models']]
+        own = [
+            Row(config_name(model['Config']), model, shown_entries(model, sources))
+            for model in content['Models']
+        ]
         files.append(Output(folder / FILE_NAME, dump_metafile(content)))
         tables.append(Output(folder / 'README.md', family_tables(own), SECTION))
+        if several := trainings_table(own):
+            tables.append(Output(folder / 'README.md', several, TRAININGS))
         rows += own
-    return [*files, *tables, Output(root / 'README.md', main_table(rows), SECTION)]
+    return [*files, *tables, Output(root / PAGE, main_table(rows), SECTION)]
 
 
 def family_tables(rows: Sequence[Row]) -> str:
@@ -127,9 +145,26 @@ def family_tables(rows: Sequence[Row]) -> str:
         lines = [_cells(row, link=Path(row.config.path).name) for row in chosen]
         parts.append(
             f'### {data_set.title}\n\nMACs of one {" or ".join(sorted(sizes))} image.\n\n'
-            + markdown_table(_COLUMNS, lines, _NUMBERS)
+            + _table(_COLUMNS, lines)
         )
-    return '\n'.join(parts)
+    return '\n'.join([*parts, ONE_SEED])
+
+
+def trainings_table(rows: Sequence[Row]) -> str:
+    """Returns the configs that several have trained or tested, with all of their mIoU, in Markdown.
+
+    Several trainings of one source are their mean, with the lowest and the highest.
+    """
+    rows = sorted(rows, key=lambda row: _metadata(row)['Parameters'])
+    found = {row.config: _by_source(row) for row in rows}
+    sources = dict.fromkeys(source for values in found.values() for source in values)
+    lines = [
+        [title(row), *(_spread(found[row.config].get(source, [])) for source in sources)]
+        for row in rows
+        if len(found[row.config]) > 1
+    ]
+    columns = [f'[{source.about}]({source.place}), {source.date}' for source in sources]
+    return _table(('mIoU of', *columns), lines) if lines else ''
 
 
 def main_table(rows: Sequence[Row]) -> str:
@@ -137,6 +172,7 @@ def main_table(rows: Sequence[Row]) -> str:
 
     Where nothing is published it is the first one of the metafile, a small one.
     """
+    configs = '../configs'  # as seen from the page
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         if row.config.data_set != DIGIT_SCENES:
@@ -144,9 +180,9 @@ def main_table(rows: Sequence[Row]) -> str:
     lines = []
     for (family, _), members in groups.items():
         best = max(members, key=_rank)  # the first of equals
-        cells = _cells(best, link=f'configs/{best.config.path}')
-        lines.append([f'[{family}](configs/{family}/README.md)', *cells])
-    return '\n'.join([markdown_table(('family', *_COLUMNS), lines, _NUMBERS), LEGEND, CHOICE])
+        cells = _cells(best, link=f'{configs}/{best.config.path}')
+        lines.append([f'[{family}]({configs}/{family}/README.md)', *cells])
+    return '\n'.join([_table(('family', *_COLUMNS), lines), LEGEND, CHOICE])
 
 
 def title(row: Row) -> str:
@@ -163,25 +199,22 @@ def _metadata(row: Row) -> dict[str, Any]:
     return row.model['Metadata']
 
 
-def _rank(row: Row) -> tuple[bool, float]:
-    """Orders configs by their first published headline; verified ones come before others."""
+def _rank(row: Row) -> float:
+    """Orders configs by their first published headline."""
     for metric in HEADLINES:
-        entry = _first_entry(row.model, metric)
-        if entry:
-            return entry['Status'] == 'published', entry['Metrics'][metric]
-    return False, 0.0
+        if entry := _first(row, metric):
+            return entry[1][metric]
+    return 0.0
 
 
 def _cells(row: Row, link: str) -> list[str]:
     metadata, measurement = _metadata(row), row.model.get('Measurement', {})
-    published, sources = _published(row.model)
     speed, memory = (measurement.get(key) for key in ('Images per second', 'Memory (MiB)'))
     return [
         f'[{title(row)}]({link})',
         f'{metadata["Parameters"] / 1e6:.1f} M',
         f'{metadata["MACs"] / 1e9:.{0 if metadata["MACs"] > 1e10 else 2}f} G',
-        published,
-        sources,
+        *_published(row),
         _measured(row.model),
         '-' if speed is None else f'{speed:.1f}',
         '-' if memory is None else f'{memory:.0f} MiB',
@@ -189,27 +222,40 @@ def _cells(row: Row, link: str) -> list[str]:
     ]
 
 
-def _first_entry(model: dict[str, Any], metric: str) -> dict[str, Any] | None:
-    """Returns the first published entry with a metric, or else the first unverified one."""
-    entries = [entry for entry in model.get('Published', []) if metric in entry['Metrics']]
-    return min(entries, key=lambda entry: entry['Status'] != 'published', default=None)
+def _first(row: Row, metric: str) -> tuple[Source, dict[str, float]] | None:
+    """Returns the first published entry with a metric."""
+    return next((entry for entry in row.published if metric in entry[1]), None)
 
 
-def _published(model: dict[str, Any]) -> tuple[str, str]:
+def _published(row: Row) -> tuple[str, str]:
     """Returns the cells of the published numbers and of their sources."""
-    shown = HEADLINES if any(_first_entry(model, m) for m in HEADLINES) else DETAILS
+    shown = HEADLINES if any(_first(row, metric) for metric in HEADLINES) else DETAILS
     texts, sources = [], []
     for metric, name in shown.items():
-        entry = _first_entry(model, metric)
+        entry = _first(row, metric)
         if entry is None:
             continue
-        doubt = '' if entry['Status'] == 'published' else ' (unverified)'
-        values = entry['Metrics']
-        texts.append(f'{name} {values[metric]}{doubt}')
+        source, values = entry
+        texts.append(f'{name} {values[metric]}')
         if metric == 'mIoU':
-            texts += [f'{n} {values[m]}{doubt}' for m, n in BESIDE.items() if m in values]
-        sources.append(entry['Source'].removeprefix('unverified: '))
+            texts += [f'{n} {values[m]}' for m, n in BESIDE.items() if m in values]
+        sources.append(source.link)
     return ', '.join(texts) or '-', '; '.join(dict.fromkeys(sources)) or '-'
+
+
+def _by_source(row: Row) -> dict[Source, list[float]]:
+    values: dict[Source, list[float]] = {}
+    for source, metrics in row.published:
+        if source.about and 'mIoU' in metrics:
+            values.setdefault(source, []).append(metrics['mIoU'])
+    return values
+
+
+def _spread(values: Sequence[float]) -> str:
+    if len(values) < 2:
+        return f'{values[0]}' if values else '-'
+    mean = statistics.mean(values)
+    return f'{mean:.2f} ({min(values)} to {max(values)}, {len(values)} runs)'
 
 
 def _measured(model: dict[str, Any]) -> str:
@@ -218,3 +264,10 @@ def _measured(model: dict[str, Any]) -> str:
         metrics |= result['Metrics']
     names = {**HEADLINES, **BESIDE}
     return ', '.join(f'{n} {metrics[m]}' for m, n in names.items() if m in metrics) or '-'
+
+
+def _table(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """Returns a table in Markdown, without the columns that are empty in every line."""
+    used = [k for k in range(len(columns)) if any(cells[k] != '-' for cells in lines)]
+    columns, *lines = ([cells[k] for k in used] for cells in (columns, *lines))
+    return markdown_table(columns, lines, _NUMBERS)

@@ -20,7 +20,8 @@ RESULTS = [
 
 
 def test_publish(tmp_path):
-    readme = tmp_path / 'README.md'
+    readme = tmp_path / 'docs' / 'speed' / 'README.md'
+    readme.parent.mkdir(parents=True)
     readme.write_text('a\n<!-- speed -->\nold\n<!-- /speed -->\nb\n')
     publish(tmp_path / 'work', RESULTS, MACHINE, 'the command', tmp_path)
     text = readme.read_text()
@@ -29,7 +30,7 @@ def test_publish(tmp_path):
     assert 'a processor' in text and 'Measured by `the command`.' in text and 'old' not in text
     assert 'Times are medians of 3 rounds.' in text
     published = {file.name for file in (tmp_path / 'docs/speed').iterdir()}
-    assert published == {'report.md', 'results.csv', 'speed.png'}
+    assert published == {'README.md', 'report.md', 'results.csv', 'speed.png'}
 
 
 def test_publish_what_a_process_that_kept_its_memory_measured(tmp_path):

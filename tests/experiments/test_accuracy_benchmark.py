@@ -109,13 +109,13 @@ def test_publish(tmp_path, repo_root):
     (work_dir / 'results.csv').write_text(comma_separated([row]))
     (work_dir / 'results.png').write_bytes(picture([row]))
     shutil.copytree(repo_root / 'configs', clone / 'configs')
-    for name in ('README.md', 'model-index.yml'):
-        shutil.copy(repo_root / name, clone)
+    shutil.copytree(repo_root / 'docs', clone / 'docs')
+    shutil.copy(repo_root / 'model-index.yml', clone)
 
     publish(work_dir, clone)
 
-    readme = (clone / 'README.md').read_text()
-    assert f'<!-- benchmark -->\n{markdown([row])}<!-- /benchmark -->\n' in readme
+    page = (clone / 'docs/benchmark/README.md').read_text()
+    assert f'<!-- benchmark -->\n{markdown([row])}<!-- /benchmark -->\n' in page
     assert (clone / 'docs/benchmark/results.csv').read_text() == comma_separated([row])
     models = {m['Name']: m for m in read_metafile(clone / 'configs/coatnet/metafile.yml')['Models']}
     detector = models['mask-rcnn_coatnet-nano_slim-fpn_digit-scenes']

@@ -47,4 +47,5 @@ def test_publish_replaces_only_the_table(tmp_path):
 def test_the_readme_has_the_place(repo_root):
     text = (repo_root / 'README.md').read_text()
     assert text.index('<!-- quickstart -->') < text.index('<!-- /quickstart -->')
-    assert all(f'docs/quickstart/{name}' in text for name in PICTURES)
+    page = (repo_root / 'docs' / 'quickstart' / 'README.md').read_text()
+    assert all(f']({name})' in page for name in PICTURES)

@@ -12,13 +12,13 @@ from attnpool_backbones.zoo.config_names import families, list_configs
 from attnpool_backbones.zoo.config_sizes import Size
 from attnpool_backbones.zoo.metafiles import (
     FILE_NAME,
-    STATUSES,
     collection_of,
     complete_metafile,
     dump_metafile,
     read_metafile,
     record_measurement,
 )
+from attnpool_backbones.zoo.sources import STATUSES
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = list_configs(ROOT / 'configs')

@@ -13,12 +13,24 @@ from attnpool_backbones.zoo import tables as zoo_tables
 from attnpool_backbones.zoo.config_names import ConfigName, config_name, families, list_configs
 from attnpool_backbones.zoo.config_sizes import measure_size
 from attnpool_backbones.zoo.metafiles import FILE_NAME, read_metafile
-from attnpool_backbones.zoo.tables import Output, Row, family_tables, main_table, title
+from attnpool_backbones.zoo.sources import read_sources, shown_entries
+from attnpool_backbones.zoo.tables import (
+    Output,
+    Row,
+    family_tables,
+    main_table,
+    title,
+    trainings_table,
+)
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = list_configs(ROOT / 'configs')
+SOURCES = read_sources(ROOT / 'configs')
 PAGES = [
     ROOT / 'README.md',
+    ROOT / 'CONTRIBUTING.md',
+    ROOT / 'configs' / '_base_' / 'backbones' / 'README.md',
+    *sorted((ROOT / 'docs').rglob('*.md')),
     *(ROOT / 'configs' / family / 'README.md' for family in families(ROOT / 'configs')),
 ]
 LINK = re.compile(r'\]\(([^)#\s]+)(?:#[^)\s]*)?\)')
@@ -37,7 +49,11 @@ def stored(config: ConfigName) -> dict:
 
 def row_of(path: str, **facts) -> Row:
     config = config_name(path)
-    return Row(config, {**stored(config), **facts})
+    return make_row(config, {**stored(config), **facts})
+
+
+def make_row(config: ConfigName, model: dict) -> Row:
+    return Row(config, model, shown_entries(model, SOURCES))
 
 
 def test_nothing_is_stale(monkeypatch):
@@ -94,14 +110,46 @@ def test_published_and_measured_never_share_a_cell():
     row = row_of(config, Results=results, Measurement=measurement)
     line = next(x for x in family_tables([row]).splitlines() if config.split('/')[1] in x)
     cells = [cell.strip() for cell in line.strip('|').split('|')]
-    assert cells[3:] == [
-        'box 46.4, mask 41.3 (unverified)', 'leaderboard; from memory', 'box 45.5', '20.0', '-',
-        '8 x GPU',
-    ]  # fmt: skip
+    # no memory was measured, so there is no such column
+    assert cells[3:] == ['box 46.4', SOURCES['leaderboard'].link, 'box 45.5', '20.0', '8 x GPU']
+
+
+def test_columns_that_are_empty_everywhere_are_left_out():
+    text = family_tables([make_row(c, stored(c)) for c in CONFIGS if c.family == 'deepvit'])
+    headers = [line for line in text.splitlines() if line.startswith('| config')]
+    nothing, measured = (
+        '| config | parameters | MACs |',
+        ' measured | images/s | memory | machine |',
+    )
+    assert headers == [nothing, nothing, nothing + measured]
+
+
+def test_one_config_trained_by_several():
+    rows = [make_row(c, stored(c)) for c in CONFIGS if c.family == 'poolformer']
+    header, _, *lines = (
+        [cell.strip() for cell in line.split('|')[1:-1]]
+        for line in trainings_table(rows).splitlines()
+    )
+    columns = [re.sub(r'\[(.*)\]\(.*\), .*', r'\1', cell) for cell in header]
+    table = [dict(zip(columns, line, strict=True)) for line in lines]
+    rounded = "mmseg's training, sides that are multiples of 32"
+    first, corrected = 'as first printed, corrected in 2022-10', 'the same, sides as they are'
+    assert [
+        (row['mIoU of'], *(float(row[c]) for c in ('the paper', first, rounded))) for row in table
+    ] == [
+        ('PoolFormer-S12 Semantic FPN 40k', 37.2, 36.0, 37.07),
+        ('PoolFormer-S24 Semantic FPN 40k', 40.3, 39.35, 40.36),
+        ('PoolFormer-S36 Semantic FPN 40k', 42.0, 40.64, 41.81),
+        ('PoolFormer-M36 Semantic FPN 40k', 42.4, 40.91, 42.35),
+        ('PoolFormer-M48 Semantic FPN 40k', 42.7, 41.82, 42.76),
+    ]
+    assert table[0][corrected] == '36.68'
+    assert table[0]['mmseg 1.x, multiples of 32'] == '36.45 (36.06 to 36.95, 5 runs)'
+    assert trainings_table(rows[:3]) == ''
 
 
 def test_main_table_has_the_best_published_config_of_each_head():
-    rows = [Row(c, stored(c)) for c in CONFIGS if c.family in ('poolformer', 'coatnet')]
+    rows = [make_row(c, stored(c)) for c in CONFIGS if c.family in ('poolformer', 'coatnet')]
     lines = [line for line in main_table(rows).splitlines() if line.startswith('| [')]
     pairs = {(r.config.family, r.config.head) for r in rows}
     assert len(lines) == len(pairs)
@@ -110,11 +158,16 @@ def test_main_table_has_the_best_published_config_of_each_head():
     assert 'PoolFormer-S12 UperNet' in text and 'digit-scenes' not in text
 
 
-@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.parent.name)
+def test_the_readme_is_short():
+    text = (ROOT / 'README.md').read_text()
+    assert len(text.splitlines()) <= 120
+    measured = text.split('<!-- quickstart -->')[1].split('<!-- /quickstart -->')[0]
+    assert 1 <= len(measured.strip().splitlines()) - 2 <= 10
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_resolve(page):
-    targets = LINK.findall(page.read_text())
-    assert targets
-    for target in targets:
+    for target in LINK.findall(page.read_text()):
         if not target.startswith(('http://', 'https://')):
             assert (page.parent / target).exists(), target
 
@@ -135,8 +188,9 @@ def test_output_knows_whether_it_is_current(tmp_path):
 
 def test_check_names_the_stale_file(tmp_path):
     shutil.copytree(ROOT / 'configs', tmp_path / 'configs')
-    for name in ('README.md', 'model-index.yml'):
-        shutil.copy(ROOT / name, tmp_path)
+    shutil.copy(ROOT / 'model-index.yml', tmp_path)
+    (tmp_path / 'docs').mkdir()
+    shutil.copy(ROOT / 'docs' / 'results.md', tmp_path / 'docs')
     page = tmp_path / 'configs' / 'poolformer' / 'README.md'
     before = page.read_text()
     page.write_text(before.replace('box 38.9', 'box 99.9'))

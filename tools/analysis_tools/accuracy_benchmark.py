@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument(
         '--publish',
         action='store_true',
-        help='put the table and the picture into README.md and docs/benchmark, the results into '
+        help='put the table and the picture into docs/benchmark, the results into '
         'the metafiles and the tables of the model zoo',
     )
     args = parser.parse_args()

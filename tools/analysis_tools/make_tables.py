@@ -14,7 +14,7 @@ from attnpool_backbones.command_line import UserError, run_command
 def main() -> None:
     parser = argparse.ArgumentParser(
         description='Completes configs/*/metafile.yml and renders them into configs/*/README.md '
-        'and README.md, between the comments <!-- configs --> and <!-- /configs -->. What is '
+        'and docs/results.md, between the comments <!-- configs --> and <!-- /configs -->. What is '
         'published and what was measured is kept in the metafiles by hand; parameters and MACs are '
         'counted for configs that have none there yet (seconds each, without weights or data).'
     )
