@@ -105,7 +105,8 @@ def unknown_base(file: Path) -> str:
         return ''
     return (
         f' (it asks for {", ".join(bases)}: PACKAGE::PATH is a config that is installed with a '
-        'package of OpenMMLab, mmdet or mmseg; others are named by their path)'
+        'package of OpenMMLab, mmdet or mmseg; others are named by their path; those of '
+        f'attnpool_backbones are in {config_root()})'
     )
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from attnpool_backbones.command_line import run_command
+from attnpool_backbones.config_files import config_root
 
 for library in ('mmdet', 'mmseg'):
     pytest.importorskip(library)
@@ -244,7 +245,12 @@ CASES = {
     'base_of_this_package': (
         'train',
         ['own_package.py'],
-        ['own_package.py cannot be read', 'attnpool_backbones::a.py', 'PACKAGE::PATH'],
+        [
+            'own_package.py cannot be read',
+            'attnpool_backbones::a.py',
+            'PACKAGE::PATH',
+            f'those of attnpool_backbones are in {config_root()}',
+        ],
     ),
     'custom_import': (
         'train',
