@@ -11,6 +11,8 @@ from attnpool_backbones.checkpoints.format import CheckpointFormat
 _RENAMED = (
     (r'\.se\.fc\.0\.', r'.se.reduce.'),
     (r'\.se\.fc\.2\.', r'.se.expand.'),
+    (r'\.se\.fc1\.', r'.se.reduce.'),  # timm's seresnet
+    (r'\.se\.fc2\.', r'.se.expand.'),
     (r'\.se_layer\.conv1\.conv\.', r'.se.reduce.'),  # mmpretrain's SEResNet
     (r'\.se_layer\.conv2\.conv\.', r'.se.expand.'),
     (r'\.cbam\.ChannelGate\.mlp\.1\.', r'.cbam.channel.reduce.'),

@@ -179,8 +179,8 @@ def _read_zip(source: Source, shapes_only: bool) -> tuple[Any, bool]:
         stored = [_part(file, memory, member, source.size) for memory, member in parts.values()
                   if member.compress_type == zipfile.ZIP_STORED]  # fmt: skip
     if not shapes_only:
-        _fill(source, _with_checksums(stored))
-    return content, True
+        _fill(source, stored)
+    return content, all(part.crc is not None for part in stored)
 
 
 def _checked_members(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
@@ -188,6 +188,10 @@ def _checked_members(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.Z
     members = {member.filename: member for member in archive.infolist()}
     if len(members) != len(archive.infolist()):
         raise UnsafeCheckpoint('its directory lists a member twice')
+    if not any(member.CRC for member in members.values()):
+        # torch was told not to compute checksums; None tells zipfile not to compare them
+        for member in members.values():
+            member.CRC = None
     total = 0
     for member in members.values():
         if member.flag_bits & 1:
@@ -259,14 +263,6 @@ def _part(file: BinaryIO, memory: Tensor, member: zipfile.ZipInfo, size: int) ->
     if offset + member.file_size > size:
         raise DamagedCheckpoint(f'{printable(member.filename)} is cut off')
     return _Part(memory, offset, member.CRC, member.filename)
-
-
-def _with_checksums(parts: Sequence[_Part]) -> Sequence[_Part]:
-    """Returns the parts, without checksums if torch was told not to compute any."""
-    large = [part for part in parts if part.memory.numel()]
-    if len(large) > 1 and all(part.crc == 0 for part in large):
-        return [_Part(part.memory, part.offset, None, part.name) for part in parts]
-    return parts
 
 
 # ---------------------------------------------------------------------- torch's older streams

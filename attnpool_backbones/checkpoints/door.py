@@ -16,7 +16,7 @@ from mmengine.runner import CheckpointLoader
 from torch import Tensor
 
 from attnpool_backbones.checkpoints.finite_weights import require_finite_weights
-from attnpool_backbones.checkpoints.reading import explained, read_content
+from attnpool_backbones.checkpoints.reading import explained, find_state_dict, read_content
 from attnpool_backbones.checkpoints.wrapped_names import below, without_wrappers
 
 __all__ = ['load_from_checked_file', 'open_door']
@@ -59,6 +59,11 @@ def load_from_checked_file(filename: str, map_location: Any = None) -> Any:
     content = read_content(filename, 'cpu' if map_location is None else map_location)
     if not isinstance(content, dict):
         return content
+    if not any(isinstance(value, Tensor) for value in content.values()):
+        # under a usual key, but not the one under which mmengine looks
+        elsewhere = find_state_dict(content)
+        if elsewhere:
+            content.setdefault(_WEIGHTS, elsewhere)
     weights = content.get(_WEIGHTS, content)
     with explained(filename):
         if isinstance(weights, dict):

@@ -9,10 +9,12 @@ from mmengine.logging import MMLogger, print_log
 from torch import Tensor, nn
 
 from attnpool_backbones.checkpoints.errors import CheckpointMismatch
+from attnpool_backbones.checkpoints.finite_weights import require_finite_weights
 from attnpool_backbones.checkpoints.format import CheckpointFormat
 from attnpool_backbones.checkpoints.formats import FORMATS, recognise
 from attnpool_backbones.checkpoints.listing import list_names, shape_text
-from attnpool_backbones.checkpoints.reading import read_checkpoint
+from attnpool_backbones.checkpoints.matching import require_no_lookalikes, shapes_of
+from attnpool_backbones.checkpoints.reading import explained, read_checkpoint
 from attnpool_backbones.checkpoints.report import LoadReport
 
 MIN_SHARE = 0.9
@@ -29,6 +31,7 @@ def load_pretrained(
     map_location: str | torch.device = 'cpu',
     *,
     ema: bool = False,
+    partly: bool = False,
     logger: MMLogger | str | None = 'current',
 ) -> LoadReport:
     """Loads an official or own checkpoint into a backbone and logs one short report.
@@ -43,13 +46,16 @@ def load_pretrained(
         prefix: What stands in front of the backbone's names in the file. Default: found.
         map_location: Device on which the file is read.
         ema: Whether to take the moving average of the weights.
+        partly: Whether layers may stay random although the file has weights of their shapes, by
+            names that are not known.
         logger: Where mmengine's ``print_log`` puts the report; a warning if something is missing
             or unexpected.
 
     Raises:
         CheckpointMismatch: Less than 90 % of the model's parameters, counted in elements and
-            without those that no published file has, are in the file, or only one of file and model
-            is deployed. The model is unchanged then.
+            without those that no published file has, are in the file, or whole layers would stay
+            random while the file has as many unknown tensors of their shapes, or only one of file
+            and model is deployed. The model is unchanged then.
         FileNotFoundError: No such file.
         ValueError: The file is no checkpoint or not a safe one; see :func:`read_checkpoint`.
     """
@@ -93,9 +99,26 @@ def load_pretrained(
             (report.leftovers if leftover else report.unexpected).append(name)
 
     _require_share(model, report, fitting, known, source)
+    with explained(str(checkpoint)):
+        require_finite_weights(fitting, lambda name: targets[name].is_floating_point())
+    if not partly:
+        _require_no_lookalikes(model, report, source)
     model.load_state_dict(fitting, strict=False)
     print_log(str(report), logger, logging.INFO if report.clean else logging.WARNING)
     return report
+
+
+def _require_no_lookalikes(
+    model: nn.Module, report: LoadReport, source: Mapping[str, Tensor]
+) -> None:
+    needed = shapes_of({n: p for n, p in model.named_parameters() if n not in report.fresh})
+    stored = shapes_of({n: value for n, value in source.items() if n not in report.leftovers})
+    require_no_lookalikes(
+        needed,
+        stored,
+        report.checkpoint,
+        'Rename them in a copy of the file; init_cfg=dict(partly=True) loads the rest.',
+    )
 
 
 def require_same_form(model: nn.Module, state_dict: Mapping[str, Tensor], prefix: str = '') -> None:

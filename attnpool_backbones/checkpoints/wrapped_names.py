@@ -1,8 +1,7 @@
 """What wrappers and whole models put into the names of a backbone's weights."""
 
-import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor
@@ -11,7 +10,15 @@ from attnpool_backbones.checkpoints.errors import CheckpointError
 from attnpool_backbones.checkpoints.formats import recognise
 from attnpool_backbones.checkpoints.listing import list_names
 
-__all__ = ['below', 'find_prefix', 'without_wrappers']
+__all__ = [
+    'MODULE',
+    'WRAPPERS',
+    'below',
+    'find_prefix',
+    'renamed',
+    'short_name',
+    'without_wrappers',
+]
 
 MODULE = 'module'
 """What DistributedDataParallel and averages put into names; rarely, a layer's own name."""
@@ -19,6 +26,12 @@ WRAPPERS = ('_orig_mod', '_fsdp_wrapped_module', '_checkpoint_wrapped_module')
 """What torch.compile, sharding and activation checkpointing put into names."""
 _DEEPEST_PREFIX = 3  # parts
 _TRIED_PREFIXES = 50  # those of most names
+
+
+def short_name(name: str, wrappers: Collection[str]) -> str:
+    """Returns a name without the parts of wrappers, the last part excepted."""
+    *parts, last = name.split('.')
+    return '.'.join([*(part for part in parts if part not in wrappers), last])
 
 
 def without_wrappers(state_dict: Mapping[str, Tensor], *, module: bool = True) -> dict[str, Tensor]:
@@ -31,19 +44,31 @@ def without_wrappers(state_dict: Mapping[str, Tensor], *, module: bool = True) -
     Raises:
         CheckpointError: Two names become one, and their numbers differ.
     """
-    parts = (*WRAPPERS, MODULE) if module else WRAPPERS
-    pattern = re.compile(rf'(^|\.)(?:(?:{"|".join(parts)})\.)+')
-    unwrapped: dict[str, Tensor] = {}
+    wrappers = (*WRAPPERS, MODULE) if module else WRAPPERS
+    return renamed(state_dict, {name: short_name(name, wrappers) for name in state_dict})
+
+
+def renamed(state_dict: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
+    """Returns weights by other names.
+
+    Args:
+        state_dict: The weights.
+        names: The new name of every one.
+
+    Raises:
+        CheckpointError: Two names become one, and their numbers differ.
+    """
+    values: dict[str, Tensor] = {}
     origin: dict[str, str] = {}
-    for name, value in state_dict.items():
-        short = pattern.sub(r'\1', name)
-        if short in unwrapped and not _equal(unwrapped[short], value):
+    for old, value in state_dict.items():
+        new = names[old]
+        if new in values and not _equal(values[new], value):
             raise CheckpointError(
-                f'it has {list_names([origin[short], name])} with different numbers, which are the '
-                f'same parameter behind wrappers; keep one of them'
+                f'it has {list_names([origin[new], old])} with different numbers, which are the '
+                'same parameter behind wrappers; keep one of them'
             )
-        unwrapped[short], origin[short] = value, name
-    return unwrapped
+        values[new], origin[new] = value, old
+    return values
 
 
 def _equal(first: Tensor, second: Tensor) -> bool:

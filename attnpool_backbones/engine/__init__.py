@@ -8,6 +8,7 @@ from attnpool_backbones.engine.epoch_loop import ResumableEpochBasedTrainLoop
 from attnpool_backbones.engine.invalid_loss_hook import InvalidLossHook
 from attnpool_backbones.engine.iter_loop import ResumableIterBasedTrainLoop
 from attnpool_backbones.engine.layer_decay import LayerDecayOptimWrapperConstructor
+from attnpool_backbones.engine.load_guard_hook import LoadGuardHook
 from attnpool_backbones.engine.progress_hook import ProgressHook
 from attnpool_backbones.engine.random_state_hook import RandomStateHook
 from attnpool_backbones.engine.resume_check_hook import ResumeCheckHook
@@ -22,6 +23,7 @@ __all__ = [
     'CompileBackboneHook',
     'InvalidLossHook',
     'LayerDecayOptimWrapperConstructor',
+    'LoadGuardHook',
     'ProgressHook',
     'RandomStateHook',
     'ResumableEpochBasedTrainLoop',

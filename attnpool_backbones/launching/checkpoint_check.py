@@ -7,18 +7,21 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-from mmengine.model import BaseTTAModel, is_model_wrapper
-from torch import Tensor, nn
+from torch import nn
 
-from attnpool_backbones.checkpoints.errors import CheckpointError, CheckpointMismatch
-from attnpool_backbones.checkpoints.listing import list_content, list_names, shape_text
-from attnpool_backbones.checkpoints.reading import read_content
+from attnpool_backbones.checkpoints.door import load_from_checked_file
+from attnpool_backbones.checkpoints.errors import CheckpointError
+from attnpool_backbones.checkpoints.listing import list_content
+from attnpool_backbones.checkpoints.matching import (
+    Shapes,
+    names_in_model,
+    require_whole_model,
+    shapes_of,
+)
+from attnpool_backbones.engine.load_guard_hook import bare_model
 from attnpool_backbones.launching.errors import PreflightError
 
 __all__ = ['Shapes', 'require_checkpoint', 'require_own_weights', 'stored_shapes']
-
-Shapes = dict[str, torch.Size]
 
 
 def require_checkpoint(path: str, option: str = '') -> None:
@@ -59,7 +62,7 @@ def missing_checkpoint(path: str) -> str:
 
 
 def stored_shapes(path: str) -> Shapes:
-    """Reads a whole checkpoint of a detector or a segmentor.
+    """Looks at a whole checkpoint of a detector or a segmentor, without its numbers.
 
     Args:
         path: Its file or address.
@@ -70,54 +73,29 @@ def stored_shapes(path: str) -> Shapes:
     Raises:
         CheckpointError: If it is damaged, unsafe or something else than a checkpoint of mmengine's.
     """
-    content = read_content(path, 'meta')  # the run reads the numbers, this only their shapes
+    content = load_from_checked_file(path, 'meta')  # the run reads the numbers
     weights = content.get('state_dict', content) if isinstance(content, Mapping) else {}
-    if isinstance(weights, Mapping):
-        shapes = {
-            str(name).removeprefix('module.'): value.shape
-            for name, value in weights.items()
-            if isinstance(value, Tensor)
-        }
-        if shapes:
-            return shapes
-    raise CheckpointError(
-        f'no state dict in {path}, which holds {list_content(content)}; '
-        'it has to be a checkpoint that training wrote'
-    )
+    shapes = shapes_of(weights) if isinstance(weights, Mapping) else {}
+    if not shapes:
+        raise CheckpointError(
+            f'no state dict in {path}, which holds {list_content(content)}; '
+            'it has to be a checkpoint that training wrote'
+        )
+    return shapes
 
 
-def require_own_weights(model: nn.Module, stored: Shapes | None, path: str) -> None:
-    """Checks that a checkpoint has at least half of a model's parameters, and of its backbone's.
-
-    The backbone counts by itself, because detectors of all backbones have the same heads.
+def require_own_weights(model: nn.Module, stored: Shapes, path: str) -> None:
+    """Checks that a checkpoint has every parameter of a model.
 
     Args:
-        model (Module): As the runner built it.
-        stored (dict | None): What :func:`stored_shapes` returned.
-        path (str): The file, for the message.
+        model: As the runner built it.
+        stored: What :func:`stored_shapes` returned.
+        path: The file, for the message.
 
     Raises:
-        CheckpointMismatch: If it has fewer, by name and shape.
+        CheckpointMismatch: If it has not, by name and shape.
     """
-    if stored is None:
-        return
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
-    here = {name: parameter.shape for name, parameter in model.named_parameters()}
-    for prefix in ('', 'backbone.'):
-        wanted = [name for name in here if name.startswith(prefix)]
-        lacking = [name for name in wanted if stored.get(name) != here[name]]
-        if 2 * len(lacking) <= len(wanted):
-            continue
-        part = model.backbone if prefix else model
-        foreign = [name for name, shape in stored.items() if here.get(name) != shape]
-        shared = [f'{name} ({shape_text(stored[name])} there, {shape_text(here[name])} here)'
-                  for name in lacking if name in stored]  # fmt: skip
-        raise CheckpointMismatch(
-            f'{path} has only {len(wanted) - len(lacking)} of the {len(wanted)} parameters of this '
-            f'{type(part).__name__}, at least half are needed. It is of another model than the '
-            f'config.\n'
-            f'  only in the file: {list_names(n for n in foreign if n not in here) or "nothing"}\n'
-            f'  not in the file: {list_names(n for n in lacking if n not in stored) or "nothing"}'
-            + (f'\n  of other shapes: {list_names(shared)}' if shared else '')
-        )
+    model = bare_model(model)
+    if model is not None:
+        names = names_in_model(stored, model.state_dict())
+        require_whole_model(model, {names[n]: shape for n, shape in stored.items()}, path)

@@ -14,6 +14,8 @@ from mmengine.runner import FlexibleRunner, Runner
 from torch import nn
 
 from attnpool_backbones.checkpoints.door import open_door
+from attnpool_backbones.config_types import type_name
+from attnpool_backbones.engine.load_guard_hook import LoadGuardHook
 from attnpool_backbones.engine.work_folder_lock import claimed
 from attnpool_backbones.launching.checkpoint_check import require_own_weights
 from attnpool_backbones.launching.config import load_config
@@ -102,6 +104,10 @@ def read_config(args: argparse.Namespace, split: str) -> Config:
     open_door()
     cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
     require_loader(cfg, split)
+    hooks = cfg.get('custom_hooks') or []
+    if LoadGuardHook.__name__ not in map(type_name, hooks):
+        # also for configs that have none of this package's runtime settings
+        cfg.custom_hooks = [dict(type=f'attnpool_backbones.{LoadGuardHook.__name__}'), *hooks]
     return cfg
 
 

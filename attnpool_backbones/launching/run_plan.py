@@ -34,7 +34,7 @@ class RunPlan:
 
     @cached_property
     def stored_shapes(self) -> Shapes | None:
-        """Names and shapes in ``cfg.load_from``, read once; None without one and for an address.
+        """Names and shapes in ``cfg.load_from``, read once; None without one.
 
         Raises:
             CheckpointError: If the file is damaged, unsafe or something else.

@@ -16,6 +16,7 @@ default_hooks = dict(
     visualization=dict(type='SegVisualizationHook'),
 )
 custom_hooks = [
+    dict(type='attnpool_backbones.LoadGuardHook'),
     dict(type='attnpool_backbones.InvalidLossHook'),
     dict(type='attnpool_backbones.ResumeCheckHook'),
     # A resumed run draws the same random numbers as one that was never interrupted.

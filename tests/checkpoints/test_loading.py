@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from attnpool_backbones.backbones import AttnResNet, PatchConvNet
-from attnpool_backbones.checkpoints import CheckpointMismatch, load_pretrained
+from attnpool_backbones.checkpoints import CheckpointError, CheckpointMismatch, load_pretrained
 from attnpool_backbones.registry import MODELS
 from tests.golden import load_golden, official_state_dict
 
@@ -304,3 +304,87 @@ def test_an_unknown_architecture_raises_with_names_of_both_sides(tmp_path):
         load_pretrained(PatchConvNet(ARCH), tmp_path / 'x.pth')
     assert 'in the file: features.0.weight' in str(info.value)
     assert 'in the model: stem.0.weight' in str(info.value)
+
+
+@pytest.mark.parametrize(
+    'wrapper', ['module', '_orig_mod', '_fsdp_wrapped_module', '_checkpoint_wrapped_module']
+)
+def test_wrappers_inside_of_names_are_dropped(wrapper, official, tmp_path):
+    weights = {k.replace('blocks.1.', f'blocks.1.{wrapper}.'): v for k, v in official.items()}
+    torch.save({f'{wrapper}.{wrapper}.{k}': v for k, v in weights.items()}, tmp_path / 'x.pth')
+    model = PatchConvNet(ARCH)
+    assert load_pretrained(model, tmp_path / 'x.pth').clean
+    assert_loaded(model, official)
+
+
+def test_the_same_name_behind_a_wrapper_has_to_hold_the_same(official, tmp_path):
+    name = 'blocks.0.gamma_1'
+    torch.save({**official, f'module.{name}': official[name]}, tmp_path / 'x.pth')
+    load_pretrained(PatchConvNet(ARCH), tmp_path / 'x.pth')
+    torch.save({**official, f'module.{name}': official[name] + 1}, tmp_path / 'x.pth')
+    with pytest.raises(CheckpointError, match=rf'x\.pth.*{name}, module\.{name}.*different'):
+        load_pretrained(PatchConvNet(ARCH), tmp_path / 'x.pth')
+
+
+@pytest.mark.parametrize('prefix', ['model.', 'net.encoder.', 'model.backbone.', 'model.module.'])
+def test_a_common_prefix_is_found(prefix, official, tmp_path):
+    weights = {f'{prefix}{k}': v for k, v in official.items()}
+    torch.save({'state_dict': {**weights, 'loss.weight': torch.ones(2)}}, tmp_path / 'x.ckpt')
+    model = PatchConvNet(ARCH)
+    load_pretrained(model, tmp_path / 'x.ckpt')
+    assert_loaded(model, official)
+
+
+def test_of_two_backbones_one_has_to_be_chosen(official, tmp_path):
+    weights = {f'{who}.{k}': v for who in ('teacher', 'student') for k, v in official.items()}
+    torch.save(weights, tmp_path / 'x.pth')
+    with pytest.raises(CheckpointError) as info:
+        load_pretrained(PatchConvNet(ARCH), tmp_path / 'x.pth')
+    for prefix in ('teacher.', 'student.'):
+        assert f"init_cfg=dict(prefix='{prefix}')" in str(info.value)
+
+
+SE = dict(depths=(1, 1, 1, 1), widths=(16, 16, 16, 16), attention='se')
+
+
+def se_weights(reduce, expand):
+    weights = AttnResNet(SE).state_dict()
+    return {k.replace('se.reduce', reduce).replace('se.expand', expand): v + 1
+            for k, v in weights.items()}  # fmt: skip
+
+
+@pytest.mark.parametrize('names', [('se.fc1', 'se.fc2'), ('se.fc.0', 'se.fc.2')])
+def test_gates_of_other_origin_load(names, tmp_path):
+    """timm's and PytorchInsight's SE-ResNets."""
+    weights = se_weights(*names)
+    torch.save(weights, tmp_path / 'x.pth')
+    model = AttnResNet(SE)
+    assert load_pretrained(model, tmp_path / 'x.pth').clean
+    assert torch.equal(model.layer2[0].se.reduce.weight, weights[f'layer2.0.{names[0]}.weight'])
+
+
+def test_layers_do_not_stay_random_beside_their_weights(tmp_path):
+    """Gates are so small that nine tenths of the parameters fit without them."""
+    torch.save(se_weights('gate.squeeze', 'gate.excite'), tmp_path / 'x.pth')
+    model = AttnResNet(SE)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(CheckpointMismatch) as info:
+        load_pretrained(model, tmp_path / 'x.pth')
+    for part in ('16 parameters', 'layer1.0.se.reduce.weight', 'layer1.0.gate.squeeze.weight',
+                 'partly=True'):  # fmt: skip
+        assert part in str(info.value)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    report = load_pretrained(model, tmp_path / 'x.pth', partly=True)
+    assert len(report.missing) == len(report.unexpected) == 16
+
+
+@pytest.mark.parametrize(
+    ('value', 'fault'),
+    [(torch.nan, 'NaN'), (torch.inf, 'infinite'), (1, 'integers'), (True, 'bool'), (1j, 'complex')],
+)
+def test_parameters_have_to_be_finite_numbers(value, fault, official, tmp_path):
+    name = 'blocks.2.gamma_1'
+    bad = official[name].to(torch.tensor(value).dtype).fill_(value)
+    torch.save({**official, name: bad}, tmp_path / 'x.pth')
+    with pytest.raises(CheckpointError, match=rf'x\.pth.*{fault}.*blocks\.2\.gamma'):
+        load_pretrained(PatchConvNet(ARCH), tmp_path / 'x.pth')

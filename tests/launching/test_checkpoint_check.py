@@ -14,10 +14,10 @@ from attnpool_backbones.launching.checkpoint_check import require_own_weights, s
 
 
 def detector(width: int = 4, trunk: str = 'blocks') -> nn.Module:
-    """A backbone of four parameters and a head of eight."""
+    """A backbone of four parameters, a head of eight and a norm of two, with statistics."""
     blocks = nn.ModuleDict({trunk: nn.ModuleList(nn.Linear(3, width) for _ in range(2))})
     head = nn.ModuleList(nn.Linear(2, 2) for _ in range(4))
-    return nn.ModuleDict(dict(backbone=blocks, head=head))
+    return nn.ModuleDict(dict(backbone=blocks, head=head, norm=nn.BatchNorm1d(2)))
 
 
 class Augmented(BaseTTAModel):
@@ -31,15 +31,22 @@ class Augmented(BaseTTAModel):
 
 # what the file holds, what the message says
 FOREIGN = {
-    'one_key': (dict(weight=torch.zeros(2)), ['only 0 of the 12', 'weight', 'backbone.blocks.0']),
-    # two thirds of the parameters are those of the head
+    'one_key': (dict(weight=torch.zeros(2)), ['only 0 of the 16', 'weight', 'backbone.blocks.0']),
     'other_backbone': (
         detector(trunk='stages').state_dict(),
-        ['only 0 of the 4', 'backbone.stages.0.weight', 'backbone.blocks.0.weight'],
+        ['only 12 of the 16', 'backbone.stages.0.weight', 'backbone.blocks.0.weight'],
     ),
     'other_width': (
         detector(5).state_dict(),
-        ['only 0 of the 4', 'backbone.blocks.0.weight (5x3 there, 4x3 here)'],
+        ['only 12 of the 16', 'backbone.blocks.0.weight (5x3 there, 4x3 here)'],
+    ),
+    'other_classes': (
+        {**detector().state_dict(), 'head.0.bias': torch.zeros(7)},
+        ['only 15 of the 16', 'numbers of classes differ', 'head.0.bias (7 there, 2 here)'],
+    ),
+    'no_statistics': (
+        {n: v for n, v in detector().state_dict().items() if 'running_var' not in n},
+        ['only 15 of the 16', 'norm.running_var'],
     ),
 }
 
@@ -54,12 +61,11 @@ def test_refuses_weights_of_another_model(name: str, tmp_path: Path) -> None:
     assert all(part in str(caught.value) for part in [file, *parts])
 
 
-@pytest.mark.parametrize('prefix', ['', 'module.'])
+@pytest.mark.parametrize('prefix', ['', 'module.', '_orig_mod.', 'model.'])
 @pytest.mark.parametrize('whole', [True, False])
 def test_takes_own_weights(prefix: str, whole: bool, tmp_path: Path) -> None:
     weights = {prefix + name: value for name, value in detector().state_dict().items()}
-    # another number of classes
-    weights[f'{prefix}head.0.bias'] = torch.zeros(7)
+    weights = {name: v for name, v in weights.items() if 'num_batches' not in name}
     file = str(tmp_path / 'own.pth')
     torch.save(dict(state_dict=weights) if whole else weights, file)
     model = detector()

@@ -1,0 +1,142 @@
+"""What a loaded checkpoint may do to a run: set its weights, and no more."""
+
+import os.path as osp
+from pathlib import Path
+from typing import Any
+
+from mmengine.hooks import CheckpointHook, Hook
+from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.runner import BaseLoop, Runner
+from torch import nn
+
+from attnpool_backbones.checkpoints.errors import CheckpointMismatch
+from attnpool_backbones.checkpoints.finite_weights import require_finite_weights
+from attnpool_backbones.checkpoints.matching import (
+    model_shapes,
+    names_in_model,
+    require_no_lookalikes,
+    require_whole_model,
+    shapes_of,
+)
+from attnpool_backbones.checkpoints.reading import explained
+from attnpool_backbones.checkpoints.wrapped_names import renamed
+from attnpool_backbones.registry import HOOKS
+
+__all__ = ['LoadGuardHook', 'bare_model']
+
+PARTLY = 'load_partly'
+"""Setting of a config that lets layers stay random although a file may have their weights."""
+
+
+@HOOKS.register_module()
+class LoadGuardHook(Hook):
+    """Checks what a Runner is about to load from ``load_from`` or a checkpoint to resume.
+
+    - Names are freed of what wrappers put into them, and of a common prefix.
+    - Resuming and testing need every parameter of the model, and all statistics of its norms.
+    - A training that starts from other weights is refused if none of them fits, or if whole layers
+      would stay random while the file has unknown weights of the same shapes. The setting
+      ``load_partly=True`` allows the latter.
+    - Of the files that a resumed run knows (its best checkpoint, those it keeps), only those in
+      the own folder count: the hooks that save delete them when better ones come.
+
+    Raises ``CheckpointError`` with the names of what does not fit.
+    """
+
+    # before any hook that uses the content, such as EMAHook
+    priority = 'VERY_HIGH'
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Checks a checkpoint, and corrects names and paths in it.
+
+        Args:
+            runner: The run.
+            checkpoint: Its content; changed in place.
+        """
+        keep_to_own_files(runner, checkpoint)
+        model = bare_model(runner.model)
+        if model is None:  # a sharded run builds its model later
+            return
+        path = str(runner._load_from or 'the checkpoint')
+        weights = checkpoint.get('state_dict', checkpoint)
+        with explained(path):
+            fit_names(weights, model)
+            kinds = {name: value.is_floating_point() for name, value in model.state_dict().items()}
+            tensors = {n: v for n, v in weights.items() if n in kinds}
+            require_finite_weights(tensors, kinds.__getitem__)
+        stored, targets = shapes_of(weights), model_shapes(model)
+        is_start = isinstance(runner._train_loop, BaseLoop) and not runner._resume
+        if not is_start:
+            require_whole_model(model, stored, path)
+            return
+        if not any(stored.get(name) == shape for name, shape in targets.items()):
+            raise CheckpointMismatch(
+                f'{path} has none of the {len(targets)} parameters of this {type(model).__name__}; '
+                'it is of another model'
+            )
+        if not runner.cfg.get(PARTLY):
+            require_no_lookalikes(
+                targets,
+                stored,
+                path,
+                f'Rename them in a copy of the file; with --cfg-options {PARTLY}=True the rest is '
+                'loaded.',
+            )
+
+
+def bare_model(model: Any) -> nn.Module | None:
+    """Returns the model inside of wrappers and of test-time augmentation; None if it is no model
+    yet."""
+    while isinstance(model, nn.Module) and (
+        is_model_wrapper(model) or isinstance(model, BaseTTAModel)
+    ):
+        model = model.module
+    return model if isinstance(model, nn.Module) else None
+
+
+def fit_names(weights: dict[str, Any], model: nn.Module) -> None:
+    """Gives weights the names that a model has for them.
+
+    Args:
+        weights: Changed in place.
+        model: The model.
+
+    Raises:
+        CheckpointError: Two names become one, and their numbers differ.
+    """
+    tensors = shapes_of(weights)
+    new_names = names_in_model(tensors, model.state_dict())
+    if all(name == new for name, new in new_names.items()):
+        return
+    values = renamed({name: weights[name] for name in tensors}, new_names)
+    for name in tensors:
+        del weights[name]
+    weights.update(values)
+
+
+def keep_to_own_files(runner: Runner, checkpoint: dict) -> None:
+    """Leaves a resumed run only files of the own folder to take care of.
+
+    Args:
+        runner: The run.
+        checkpoint: Its content; changed in place.
+    """
+    hub = checkpoint.get('message_hub')
+    info = hub.get('runtime_info') if isinstance(hub, dict) else None
+    if not isinstance(info, dict):
+        return
+    folder = Path(runner.work_dir)
+    for hook in runner.hooks:
+        if isinstance(hook, CheckpointHook) and hook.out_dir not in (None, runner.work_dir):
+            # as mmengine's hook puts it together when training starts
+            folder = Path(hook.out_dir) / osp.basename(runner.work_dir.rstrip(osp.sep))
+    for key in [k for k in info if str(k).startswith('best_ckpt') or k == 'last_ckpt']:
+        file = folder / osp.basename(str(info[key]))
+        is_best = file.name.startswith('best_') or key == 'last_ckpt'
+        if is_best and file.suffix == '.pth' and file.is_file() and not file.is_symlink():
+            info[key] = str(file)
+        else:
+            del info[key]
+    if 'keep_ckpt_ids' in info:
+        numbers = info['keep_ckpt_ids'] if isinstance(info['keep_ckpt_ids'], list) else []
+        info['keep_ckpt_ids'] = [number for number in numbers if type(number) is int]

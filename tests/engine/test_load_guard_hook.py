@@ -1,0 +1,157 @@
+"""A checkpoint sets weights of the run that loads it, and touches nothing else."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from attnpool_backbones.checkpoints import CheckpointError, CheckpointMismatch
+from attnpool_backbones.checkpoints.reading import read_content
+from tests.engine.tiny_run import make_config, make_runner
+
+GUARD = dict(type='attnpool_backbones.LoadGuardHook')
+MMENGINES = dict(type='CheckpointHook')
+WEIGHTS = {'layer.weight': torch.full((1, 2), 0.5), 'layer.bias': torch.full((1,), 0.25)}
+
+
+def config(folder: Path, **checkpoint: Any) -> Config:
+    return make_config(folder, hooks=(GUARD,), checkpoint={**MMENGINES, **checkpoint})
+
+
+def start(folder: Path, weights: dict, resume: bool = False, **settings: Any) -> Runner:
+    """Loads a file as a training does, and trains no further."""
+    file = folder / 'start.pth'
+    if not resume:
+        torch.save({'state_dict': weights}, file)
+    cfg = config(folder / 'run')
+    cfg.load_from, cfg.resume = str(file), resume
+    cfg.update(settings)
+    cfg.train_cfg.max_epochs = 0 if not resume else 4
+    runner = make_runner('guard', cfg)
+    runner.train()
+    return runner
+
+
+@pytest.mark.parametrize(
+    'form', ['{}', 'module.{}', '_orig_mod.{}', 'model.{}', 'layer.module.{}', 'layer._orig_mod.{}']
+)
+@pytest.mark.parametrize('container', ['state_dict', 'model', None])
+def test_names_are_those_of_the_model(form: str, container: str | None, tmp_path: Path) -> None:
+    names = {n: n.removeprefix('layer.') if form.startswith('layer') else n for n in WEIGHTS}
+    weights = {form.format(names[name]): value for name, value in WEIGHTS.items()}
+    torch.save({container: weights} if container else weights, tmp_path / 'x.pth')
+    cfg = config(tmp_path / 'run')
+    runner = make_runner('guard', cfg)
+    runner.load_checkpoint(str(tmp_path / 'x.pth'), strict=True)
+    assert torch.equal(runner.model.layer.weight, WEIGHTS['layer.weight'])
+
+
+def test_contradicting_names_are_refused(tmp_path: Path) -> None:
+    twice = {**WEIGHTS, 'module.layer.bias': torch.ones(1)}
+    with pytest.raises(CheckpointError, match=r'layer\.bias, module\.layer\.bias with different'):
+        start(tmp_path, twice)
+    same = {**WEIGHTS, 'module.layer.bias': WEIGHTS['layer.bias']}
+    assert start(tmp_path, same).model.layer.bias == 0.25
+
+
+@pytest.mark.parametrize('value', [torch.nan, torch.inf, 1, True, 1j])
+def test_parameters_have_to_be_finite_numbers(value: Any, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r'start\.pth.* in layer\.bias'):
+        start(tmp_path, {**WEIGHTS, 'layer.bias': torch.tensor([value])})
+
+
+def test_a_start_needs_some_weights(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointMismatch, match='none of the 2 parameters of this Regression'):
+        start(tmp_path, {'stem.weight': torch.ones(3)})
+    partly = start(tmp_path, {'layer.bias': WEIGHTS['layer.bias']})
+    assert partly.model.layer.bias == 0.25
+
+
+def test_layers_do_not_stay_random_beside_their_weights(tmp_path: Path) -> None:
+    renamed = {'linear.weight': WEIGHTS['layer.weight'], 'linear.bias': WEIGHTS['layer.bias']}
+    with pytest.raises(CheckpointMismatch, match=r'none of the 2|by other names'):
+        start(tmp_path, renamed)
+
+
+def test_resuming_and_testing_need_everything(tmp_path: Path) -> None:
+    make_runner('guard', config(tmp_path)).train()
+    shutil.copy(tmp_path / 'epoch_4.pth', tmp_path / 'start.pth')
+    start(tmp_path, {}, resume=True)
+    content = read_content(str(tmp_path / 'epoch_4.pth'))
+    del content['state_dict']['layer.bias']
+    torch.save(content, tmp_path / 'start.pth')
+    with pytest.raises(CheckpointMismatch, match=r'not in the file: layer\.bias'):
+        start(tmp_path, {}, resume=True)
+    runner = make_runner('guard', config(tmp_path / 'test'))
+    with pytest.raises(CheckpointMismatch, match=r'only 1 of the 2 parameters'):
+        runner.load_checkpoint(str(tmp_path / 'start.pth'))
+
+
+# ------------------------------------------------------------------ files of other runs
+
+
+def best_of(folder: Path) -> Path:
+    return folder / 'best_score_epoch_2.pth'
+
+
+@pytest.mark.parametrize('indicators', ['score', ['score', 'other']])
+@pytest.mark.parametrize('hook', ['CheckpointHook', 'attnpool_backbones.SafeCheckpointHook'])
+def test_a_copied_run_leaves_the_original_alone(hook: str, indicators: Any, tmp_path: Path) -> None:
+    saving = dict(type=hook, save_best=indicators, rule='greater', max_keep_ckpts=1)
+    first, copy = tmp_path / 'first', tmp_path / 'copy'
+
+    def run(folder: Path, epochs: int, resume: bool, score: float) -> None:
+        cfg = config(folder, **saving)
+        cfg.train_cfg.max_epochs, cfg.resume = epochs, resume
+        runner = make_runner('guard', cfg)
+        saver = next(h for h in runner.hooks if type(h).__name__ == hook.rpartition('.')[2])
+        runner.train()
+        saver.after_val_epoch(runner, dict(score=score, other=score))
+        runner.train_loop._epoch += 1
+        saver._save_checkpoint(runner)
+
+    run(first, 2, False, 0.1)
+    original = sorted(file.name for file in first.glob('*.pth'))
+    assert best_of(first).exists()
+    shutil.copytree(first, copy)
+    run(copy, 4, True, 0.9)
+    assert sorted(file.name for file in first.glob('*.pth')) == original
+    assert not best_of(copy).exists() and (copy / 'best_score_epoch_4.pth').exists()
+
+
+VICTIMS = ['precious.pth', 'best_folder.pth', '../best_outside.pth', 'best_link.pth']
+
+
+@pytest.mark.parametrize('victim', VICTIMS)
+@pytest.mark.parametrize('hook', ['CheckpointHook', 'attnpool_backbones.SafeCheckpointHook'])
+def test_a_resumed_file_deletes_nothing(hook: str, victim: str, tmp_path: Path) -> None:
+    folder = tmp_path / 'run'
+    saving = dict(type=hook, save_best='score', rule='greater', max_keep_ckpts=1)
+    make_runner('guard', config(folder, **saving)).train()
+    path = folder / victim
+    if 'folder' in victim:
+        path.mkdir()
+        (path / 'content').touch()
+    elif 'link' in victim:
+        (tmp_path / 'target').touch()
+        path.symlink_to(tmp_path / 'target')
+    else:
+        path.touch()
+    content = read_content(str(folder / 'epoch_4.pth'))
+    info = content['message_hub']['runtime_info']
+    info.update(best_ckpt=str(path), last_ckpt=str(path), best_score=0.0)
+    info['keep_ckpt_ids'] = [f'x/../../{path.name}', '../precious']
+    for key in ('best_ckpt', 'last_ckpt', 'best_score', 'keep_ckpt_ids'):
+        content['message_hub']['resumed_keys'][key] = True
+    torch.save(content, folder / 'epoch_4.pth')
+    cfg = config(folder, **saving)
+    cfg.resume, cfg.load_from = True, str(folder / 'epoch_4.pth')
+    runner = make_runner('guard', cfg)
+    saver = next(h for h in runner.hooks if type(h).__name__ == hook.rpartition('.')[2])
+    runner.train()
+    saver.after_val_epoch(runner, dict(score=1.0))
+    assert path.exists() and (not path.is_dir() or (path / 'content').exists())
