@@ -44,7 +44,13 @@ setup(
     packages=find_packages(include=['attnpool_backbones', 'attnpool_backbones.*']),
     cmdclass={'build_py': BuildWithConfigs},
     python_requires='>=3.10',
-    install_requires=['torch>=2.6', 'numpy', 'safetensors'],
+    # isal: checksums at the speed of reading; zlib's serve where it has no wheel.
+    install_requires=[
+        'torch>=2.6',
+        'numpy',
+        'safetensors',
+        'isal; platform_machine in "x86_64 AMD64 aarch64 arm64"',
+    ],
     extras_require={
         'det': DET,
         'seg': SEG,

@@ -15,6 +15,16 @@ class UserError(Exception):
 INTERRUPTED = 130  # what shells give a command that Ctrl-C ended
 
 
+def message_of(error: Exception) -> str:
+    """Returns what an error says, without the traceback that torch puts around an error of a
+    process that loads data."""
+    text = str(error)
+    if 'Original Traceback' not in text:
+        return text
+    last = text.rstrip().rpartition('\n')[2]
+    return last.partition(': ')[2] or last
+
+
 def run_command(command: Callable[[], object], after_interrupt: str = '') -> int:
     """Runs a command in an environment that can run it.
 
@@ -30,7 +40,7 @@ def run_command(command: Callable[[], object], after_interrupt: str = '') -> int
         check_environment('core')
         command()
     except (UserError, IncompatibleEnvironment) as error:
-        print(f'error: {error}', file=sys.stderr)
+        print(f'error: {message_of(error)}', file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         # the terminal has shown ^C in an unfinished line

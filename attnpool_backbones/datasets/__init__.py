@@ -1,3 +1,4 @@
 from .digit_rendering import CLASSES, PALETTE
+from .limits import InputLimits
 
-__all__ = ['CLASSES', 'PALETTE']
+__all__ = ['CLASSES', 'PALETTE', 'InputLimits']

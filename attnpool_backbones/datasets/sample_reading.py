@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from attnpool_backbones.datasets.findings import Problem
+from attnpool_backbones.datasets.limits import InputTooLarge, require_image_size
 
 __all__ = ['IGNORED', 'Labels', 'Sample', 'read_sample']
 
@@ -105,6 +106,11 @@ def _is_whole(reading: Reading, name: str, path: str) -> bool:
     """Reads a file by Pillow, since OpenCV fills what was cut off with grey and says nothing."""
     if not os.path.isfile(path):
         reading.found(f'missing {name}', path, 'no such file')
+        return False
+    try:
+        require_image_size(path)
+    except InputTooLarge as error:
+        reading.found(f'{name} too large', path, str(error))
         return False
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # the loaders have their own
     try:

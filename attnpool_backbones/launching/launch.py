@@ -29,6 +29,7 @@ from attnpool_backbones.launching.devices import (
 )
 from attnpool_backbones.launching.errors import PreflightError
 from attnpool_backbones.launching.input_files import require_loader
+from attnpool_backbones.launching.input_limits import limit_inputs
 from attnpool_backbones.launching.outputs import (
     dump_predictions,
     enable_pictures,
@@ -136,6 +137,7 @@ def plan_training(args: argparse.Namespace) -> RunPlan:
         enable_auto_scale_lr(cfg)
     add_safeguards(cfg, args.checkpoint_every, args.wait_for_space)
     choose_checkpoint_to_resume(cfg, args.resume)
+    limit_inputs(cfg)
     fit_to_devices(cfg)
     return RunPlan(
         cfg,
@@ -181,6 +183,7 @@ def plan_test(args: argparse.Namespace) -> RunPlan:
         if show_dir:
             plan.folders['--show-dir'] = show_dir
     plan.folders['--work-dir'] = cfg.work_dir
+    limit_inputs(cfg)
     fit_to_devices(cfg)
     return plan
 
