@@ -6,6 +6,7 @@ from attnpool_backbones.checkpoints.errors import (
     CheckpointMismatch,
     DamagedCheckpoint,
     MissingCheckpoint,
+    NoCheckpoint,
     UnreachableCheckpoint,
     UnsafeCheckpoint,
 )
@@ -24,6 +25,7 @@ __all__ = [
     'DamagedCheckpoint',
     'LoadReport',
     'MissingCheckpoint',
+    'NoCheckpoint',
     'UnreachableCheckpoint',
     'UnsafeCheckpoint',
     'convert_file',

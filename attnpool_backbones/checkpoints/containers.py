@@ -29,6 +29,7 @@ from torch import Tensor
 from attnpool_backbones.checkpoints.errors import (
     CheckpointError,
     DamagedCheckpoint,
+    NoCheckpoint,
     UnsafeCheckpoint,
 )
 from attnpool_backbones.checkpoints.listing import printable
@@ -126,11 +127,11 @@ def read_container(source: Source, *, shapes_only: bool = False) -> tuple[Any, b
         return _read_safetensors(source, shapes_only)
     for beginning, what in _HEADERS_OF_OTHERS.items():
         if start.lstrip().startswith(beginning):
-            raise DamagedCheckpoint(what)
+            raise NoCheckpoint(what)
     if start[257:262] == b'ustar':
         raise CheckpointError('it is of the tar format that torch wrote before 2017')
     if start[:1] not in _STARTS_OF_PICKLES:
-        raise DamagedCheckpoint('it is no file that torch.save wrote')
+        raise NoCheckpoint('torch.save did not write it')
     return _read_stream(source, shapes_only), False
 
 
@@ -219,7 +220,7 @@ def _root_of(members: dict[str, zipfile.ZipInfo]) -> str:
     """Returns the folder of a checkpoint inside of its zip file, with the slash."""
     roots = [m.group() for m in (re.match(r'[^/]+/(?=data\.pkl$)', name) for name in members) if m]
     if len(roots) != 1:
-        raise DamagedCheckpoint('it is a zip file, but none that torch.save wrote')
+        raise NoCheckpoint('it is a zip file, but none that torch.save wrote')
     if roots[0] + 'constants.pkl' in members:
         raise UnsafeCheckpoint('it is a TorchScript program, not a checkpoint')
     if members[roots[0] + 'data.pkl'].file_size > MAX_PICKLE:
@@ -302,7 +303,7 @@ def _read_stream(source: Source, shapes_only: bool) -> Any:
     with source.open() as file:
         values = [PickleReader(file, refuse_storage, source.size).read()]
         if values != [_MAGIC]:
-            raise DamagedCheckpoint('it is no file that torch.save wrote')
+            raise NoCheckpoint('it is a pickle, but none that torch.save wrote')
         values += [PickleReader(file, refuse_storage, source.size).read() for _ in range(2)]
         if values[1] != _PROTOCOL:
             raise DamagedCheckpoint(f'it is of version {printable(str(values[1]))}')

@@ -7,6 +7,7 @@ __all__ = [
     'CheckpointMismatch',
     'DamagedCheckpoint',
     'MissingCheckpoint',
+    'NoCheckpoint',
     'UnreachableCheckpoint',
     'UnsafeCheckpoint',
 ]
@@ -18,6 +19,10 @@ class CheckpointError(UserError, ValueError):
 
 class DamagedCheckpoint(CheckpointError):
     """The bytes of a checkpoint are not those that were written, or not all of them."""
+
+
+class NoCheckpoint(CheckpointError):
+    """A file is something else than a checkpoint."""
 
 
 class UnsafeCheckpoint(CheckpointError):

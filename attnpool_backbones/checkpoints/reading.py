@@ -14,6 +14,7 @@ from attnpool_backbones.checkpoints.containers import Source, read_container
 from attnpool_backbones.checkpoints.errors import (
     CheckpointError,
     DamagedCheckpoint,
+    NoCheckpoint,
     UnsafeCheckpoint,
 )
 from attnpool_backbones.checkpoints.fetching import fetch, published_hash
@@ -165,6 +166,8 @@ def explained(path: str) -> Iterator[None]:
             f'{path} was not loaded: {error}. If you trust its origin, save its state dict alone '
             'with the program that made it.'
         ) from None
+    except NoCheckpoint as error:
+        raise NoCheckpoint(f'{path} is no checkpoint: {error}') from None
     except DamagedCheckpoint as error:
         raise DamagedCheckpoint(f'{path} could not be read as a checkpoint: {error}') from None
     except CheckpointError as error:

@@ -52,7 +52,7 @@ def test_all_that_is_wrong_is_named_at_once(tmp_path: Path) -> None:
 
 def test_one_thing_keeps_its_kind(tmp_path: Path) -> None:
     (tmp_path / 'start.pth').write_text('Not Found')
-    with pytest.raises(CheckpointError, match='start.pth could not be read as a checkpoint'):
+    with pytest.raises(CheckpointError, match='start.pth is no checkpoint'):
         check_everything(plan(tmp_path, tmp_path / 'start.pth'))
 
 
