@@ -60,11 +60,11 @@ NAN = torch.tensor([torch.nan])
 
 # what happens to a checkpoint -> what the message says of it
 FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
-    'empty': (lambda path: path.write_bytes(b''), 'could not be read as'),
-    'one_byte': (lambda path: path.write_bytes(b'x'), 'could not be read as'),
-    'cut_off': (cut, 'could not be read as'),
-    'rotten': (flip, 'could not be read as'),
-    'text': (lambda path: path.write_text('Not Found'), 'could not be read as'),
+    'empty': (lambda path: path.write_bytes(b''), 'could not be read as|is no checkpoint'),
+    'one_byte': (lambda path: path.write_bytes(b'x'), 'could not be read as|is no checkpoint'),
+    'cut_off': (cut, 'could not be read as|is no checkpoint'),
+    'rotten': (flip, 'could not be read as|is no checkpoint'),
+    'text': (lambda path: path.write_text('Not Found'), 'could not be read as|is no checkpoint'),
     'nan_weight': (change('state_dict', 'layer.bias', value=NAN), 'NaN in layer.bias'),
     'infinite': (
         change('state_dict', 'layer.bias', value=torch.ones(1) / 0),
