@@ -115,15 +115,15 @@ def _(
         raise ValueError(f'unknown pool_mode {pool_mode!r}, choose from {POOL_MODES}')
     pooling = (output_size, spatial_scale, sampling_ratio, aligned)
     if pool_mode == 'avg':
-        return _mean(x, rois, *pooling)
-    return _maximum(x, rois, *pooling)[0]
+        return mean(x, rois, *pooling)
+    return maximum(x, rois, *pooling)[0]
 
 
 # ------------------------------------------------------------------ as operators of torch
 
 
 @torch.library.custom_op('attnpool_backbones::roi_align_mean', mutates_args=())
-def _mean(
+def mean(
     x: Tensor,
     rois: Tensor,
     output_size: Sequence[int],
@@ -132,12 +132,12 @@ def _mean(
     aligned: bool,
 ) -> Tensor:
     output = _room(x, rois, output_size)
-    average(x, rois, output, Pooling(output_size, spatial_scale, sampling_ratio, aligned))
+    write_mean(x, rois, output, Pooling(output_size, spatial_scale, sampling_ratio, aligned))
     return output
 
 
 @torch.library.custom_op('attnpool_backbones::roi_align_mean_backward', mutates_args=())
-def _mean_backward(
+def mean_backward(
     grad: Tensor,
     rois: Tensor,
     shape: Sequence[int],
@@ -148,12 +148,12 @@ def _mean_backward(
 ) -> Tensor:
     grad_x = grad.new_zeros(shape)
     pooling = Pooling(output_size, spatial_scale, sampling_ratio, aligned)
-    average_backward(grad, rois, grad_x, pooling)
+    add_mean_gradient(grad, rois, grad_x, pooling)
     return grad_x
 
 
 @torch.library.custom_op('attnpool_backbones::roi_align_maximum', mutates_args=())
-def _maximum(
+def maximum(
     x: Tensor,
     rois: Tensor,
     output_size: Sequence[int],
@@ -162,16 +162,16 @@ def _maximum(
     aligned: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     results = _maximum_room(x, rois, output_size)
-    maximum(x, rois, *results, Pooling(output_size, spatial_scale, sampling_ratio, aligned))
+    write_maximum(x, rois, *results, Pooling(output_size, spatial_scale, sampling_ratio, aligned))
     return results
 
 
 @torch.library.custom_op('attnpool_backbones::roi_align_maximum_backward', mutates_args=())
-def _maximum_backward(
+def maximum_backward(
     grad: Tensor, rois: Tensor, where_y: Tensor, where_x: Tensor, shape: Sequence[int]
 ) -> Tensor:
     grad_x = grad.new_zeros(shape)
-    maximum_backward(grad, rois, where_y, where_x, grad_x)
+    add_maximum_gradient(grad, rois, where_y, where_x, grad_x)
     return grad_x
 
 
@@ -187,10 +187,10 @@ def _maximum_room(
     return output, torch.empty_like(output, dtype=wide), torch.empty_like(output, dtype=wide)
 
 
-_mean.register_fake(_room)
-_maximum.register_fake(_maximum_room)
-_mean_backward.register_fake(lambda grad, rois, shape, *_: grad.new_empty(shape))
-_maximum_backward.register_fake(lambda grad, rois, y, x, shape: grad.new_empty(shape))
+mean.register_fake(_room)
+maximum.register_fake(_maximum_room)
+mean_backward.register_fake(lambda grad, rois, shape, *_: grad.new_empty(shape))
+maximum_backward.register_fake(lambda grad, rois, y, x, shape: grad.new_empty(shape))
 
 
 def _keep_for_mean(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -206,21 +206,21 @@ def _keep_for_maximum(ctx: Any, inputs: tuple, output: tuple) -> None:
 
 
 def _mean_gradients(ctx: Any, grad: Tensor) -> tuple:
-    return _mean_backward(grad, *ctx.saved_tensors, ctx.shape, *ctx.pooling), *[None] * 5
+    return mean_backward(grad, *ctx.saved_tensors, ctx.shape, *ctx.pooling), *[None] * 5
 
 
 def _maximum_gradients(ctx: Any, grad: Tensor, *_: Any) -> tuple:
-    return _maximum_backward(grad, *ctx.saved_tensors, ctx.shape), *[None] * 5
+    return maximum_backward(grad, *ctx.saved_tensors, ctx.shape), *[None] * 5
 
 
-_mean.register_autograd(_mean_gradients, setup_context=_keep_for_mean)
-_maximum.register_autograd(_maximum_gradients, setup_context=_keep_for_maximum)
+mean.register_autograd(_mean_gradients, setup_context=_keep_for_mean)
+maximum.register_autograd(_maximum_gradients, setup_context=_keep_for_maximum)
 
 
 # ------------------------------------------------------------------ the mean
 
 
-def average(x: Tensor, rois: Tensor, output: Tensor, pooling: Pooling) -> None:
+def write_mean(x: Tensor, rois: Tensor, output: Tensor, pooling: Pooling) -> None:
     """Writes the means of :func:`roi_align` into ``output``, R, C, bins, bins."""
     channels, wide, current = x.shape[1], wide_dtype(x.dtype), None
     with full_precision(x.device):
@@ -235,8 +235,8 @@ def average(x: Tensor, rois: Tensor, output: Tensor, pooling: Pooling) -> None:
             output[chunk] = means.permute(0, 3, 1, 2).to(output.dtype)
 
 
-def average_backward(grad: Tensor, rois: Tensor, grad_x: Tensor, pooling: Pooling) -> None:
-    """Adds the gradient of :func:`average` for ``grad``, R, C, bins, bins, to ``grad_x``."""
+def add_mean_gradient(grad: Tensor, rois: Tensor, grad_x: Tensor, pooling: Pooling) -> None:
+    """Adds the gradient of :func:`write_mean` for ``grad``, R, C, bins, bins, to ``grad_x``."""
     (channels, height, width), wide = grad_x.shape[1:], wide_dtype(grad_x.dtype)
     current, lines = None, grad.new_zeros(height, width * channels, dtype=wide)
 
@@ -323,7 +323,7 @@ def _windows(
 # ------------------------------------------------------------------ the maximum
 
 
-def maximum(
+def write_maximum(
     x: Tensor, rois: Tensor, output: Tensor, where_y: Tensor, where_x: Tensor, pooling: Pooling
 ) -> None:
     """Writes the maxima of :func:`roi_align`, and the coordinates at which they were found.
@@ -361,10 +361,10 @@ def maximum(
                 target[roi, :, rows] = result.permute(2, 0, 1).to(target.dtype)
 
 
-def maximum_backward(
+def add_maximum_gradient(
     grad: Tensor, rois: Tensor, where_y: Tensor, where_x: Tensor, grad_x: Tensor
 ) -> None:
-    """Adds the gradient of :func:`maximum` to ``grad_x``; arguments as there."""
+    """Adds the gradient of :func:`write_maximum` to ``grad_x``; arguments as there."""
     _, channels, height, width = grad_x.shape
     sums = torch.zeros_like(grad_x, dtype=wide_dtype(grad_x.dtype)).view(-1)
     planes = rois[:, 0].long().unsqueeze(1) * channels + torch.arange(channels, device=grad.device)
@@ -439,7 +439,7 @@ def _sample_axis(begin: Tensor, length: Tensor, bins: int, size: int, ratio: int
     most = int(count.max()) if len(count) else 0
     looked_at = max(1, most if ratio > 0 else min(most, 2 * size + 8))
     first = ((-1 - begin.unsqueeze(2)) * count / bin_length - 1.5).floor()
-    first = first.nan_to_num(0).clamp(min=0).minimum(count) * (looked_at < most)
+    first = first.nan_to_num(0).minimum(count - looked_at).clamp(min=0)
     index = first + torch.arange(looked_at, device=begin.device)  # R, B, S
 
     position = begin.unsqueeze(2) + (index + 0.5) * bin_length / count.clamp(min=1)

@@ -1,0 +1,177 @@
+"""Soft-NMS (arXiv 1704.04503, eq. 2 and 3) as mmcv defines it."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attnpool_backbones.layers.full_precision import wide_dtype
+from attnpool_backbones.ops.formula import operator
+from attnpool_backbones.ops.nms import box_table, overlapping_pairs, overlaps
+
+METHODS = ('naive', 'linear', 'gaussian')
+"""By mmcv's numbers 0, 1 and 2."""
+
+
+@operator
+def soft_nms(
+    boxes: Tensor,
+    scores: Tensor,
+    iou_threshold: float = 0.3,
+    sigma: float = 0.5,
+    min_score: float = 1e-3,
+    method: str = 'linear',
+    offset: int = 0,
+) -> tuple[Tensor, Tensor]:
+    """Takes the best box again and again, and lowers the scores of those that overlap it.
+
+    One box after the other, on the CPU whatever the device. The fast form computes the overlaps
+    once, of boxes that overlap at all; it holds about 100 bytes for each such pair. Boxes of
+    equal scores come in mmcv's order. Two boxes without an area leave each other's score as it is;
+    mmcv's ``'gaussian'`` makes it NaN.
+
+    Args:
+        boxes: N, 4: x1, y1, x2, y2.
+        scores: N.
+        iou_threshold: Intersection over union from which on scores are lowered, but not by
+            ``'gaussian'``, which lowers all that overlap. Default: 0.3.
+        sigma: Of ``'gaussian'``. Default: 0.5.
+        min_score: Boxes whose score falls below it are left out. Default: 1e-3.
+        method: ``'linear'``: by the factor 1 - IoU; ``'gaussian'``: exp(-IoU^2 / sigma);
+            ``'naive'``: to zero. Default: ``'linear'``.
+        offset: 0, or 1 where x2 and y2 are the last pixels inside. Default: 0.
+
+    Returns:
+        M, 5: the boxes and their new scores, best first; M: their indices.
+    """
+    table = box_table(boxes, offset)
+    shared = overlaps(table, table, offset)  # N, N
+    factors = _factors(shared, iou_threshold, sigma, method).cpu().numpy()
+    everyone = np.arange(len(boxes))
+    return _take(boxes, scores, min_score, lambda box: (everyone, factors[box]))
+
+
+@soft_nms.fast
+def _(
+    boxes: Tensor,
+    scores: Tensor,
+    iou_threshold: float = 0.3,
+    sigma: float = 0.5,
+    min_score: float = 1e-3,
+    method: str = 'linear',
+    offset: int = 0,
+) -> tuple[Tensor, Tensor]:
+    return soften(boxes, scores, iou_threshold, sigma, min_score, method, offset)
+
+
+@torch.library.custom_op('attnpool_backbones::soft_nms', mutates_args=())
+def soften(
+    boxes: Tensor,
+    scores: Tensor,
+    iou_threshold: float,
+    sigma: float,
+    min_score: float,
+    method: str,
+    offset: int,
+) -> tuple[Tensor, Tensor]:
+    """Computes the fast form of :func:`soft_nms`."""
+    if method == 'naive' and iou_threshold <= 0:  # distant boxes count too
+        return soft_nms.formula(boxes, scores, iou_threshold, sigma, min_score, method, offset)
+    table = box_table(boxes, offset)
+    first, second = overlapping_pairs(table, 0.0, offset)
+    shared = overlaps(table[:, first], table[:, second], offset, aligned=True)
+    factors = _factors(shared, iou_threshold, sigma, method)
+    lowered = factors != 1
+    first, second, factors = (t[lowered].cpu() for t in (first, second, factors))
+    box, order = torch.cat([first, second]).sort()
+    others = torch.cat([second, first])[order].numpy()
+    factors = torch.cat([factors, factors])[order].numpy()
+    begins = torch.searchsorted(box, torch.arange(len(boxes) + 1)).tolist()
+
+    def neighbours(index: int) -> tuple[np.ndarray, np.ndarray]:
+        part = slice(begins[index], begins[index + 1])
+        return others[part], factors[part]
+
+    return _take(boxes, scores, min_score, neighbours)
+
+
+@soften.register_fake
+def _(boxes: Tensor, scores: Tensor, *_) -> tuple[Tensor, Tensor]:
+    kept = torch.library.get_ctx().new_dynamic_size()
+    return boxes.new_empty(kept, 5), scores.new_empty(kept, dtype=torch.int64)
+
+
+def _factors(shared: Tensor, iou_threshold: float, sigma: float, method: str) -> Tensor:
+    """Returns the factors of scores for intersections over unions; NaN lowers nothing."""
+    if method not in METHODS:
+        raise ValueError(f'unknown method {method!r}, choose from {METHODS}')
+    if method == 'gaussian':
+        return torch.where(shared.isnan(), 1, torch.exp(-(shared * shared) / sigma))
+    lowered = 1 - shared if method == 'linear' else torch.zeros_like(shared)
+    threshold = torch.tensor(iou_threshold, dtype=shared.dtype, device=shared.device)
+    return torch.where(shared >= threshold, lowered, 1)
+
+
+def _take(boxes: Tensor, scores: Tensor, min_score: float, neighbours) -> tuple[Tensor, Tensor]:
+    """Takes boxes one after the other.
+
+    The boxes not yet taken lie as in mmcv: one that is taken changes places with the first of
+    them, and in the place of one that is left out comes the last. Equal scores follow from it.
+
+    Args:
+        boxes: N, 4.
+        scores: N.
+        min_score: See :func:`soft_nms`.
+        neighbours: Of a box, to the boxes whose scores it lowers and the factors.
+    """
+    values = scores.detach().to('cpu', wide_dtype(scores.dtype)).numpy().copy()  # by place
+    least = values.dtype.type(min_score)
+    total = end = len(values)
+    box_at, place_of = np.arange(total), np.arange(total)
+    begin = 0
+    while begin < end:
+        best = begin + _first_best(values[begin:end])
+        box, other = int(box_at[best]), box_at[begin]
+        values[best], values[begin] = values[begin], values[best]
+        box_at[best], box_at[begin] = other, box
+        place_of[other], place_of[box] = best, begin
+        lowered, factors = neighbours(box)
+        places = place_of[lowered]
+        waiting = (places > begin) & (places < end)
+        places = places[waiting]
+        with np.errstate(invalid='ignore'):  # infinite scores to zero
+            values[places] *= factors[waiting]
+        if begin == 0:
+            places = np.arange(1, end)
+        low = np.sort(places[values[places] < least]).tolist()
+        end = _leave_out(low, end, values, box_at, place_of)
+        begin += 1
+    indices = torch.from_numpy(box_at[:end].copy()).to(boxes.device)
+    taken = torch.from_numpy(values[:end].copy()).to(boxes.device, boxes.dtype)
+    return torch.cat([boxes[indices], taken.unsqueeze(1)], 1), indices
+
+
+def _first_best(values: np.ndarray) -> int:
+    """Returns the first highest value; a NaN only counts in the first place, as in mmcv."""
+    best = int(values.argmax())
+    if np.isnan(values[best]):
+        return 0 if np.isnan(values[0]) else int(np.nanargmax(values))
+    return best
+
+
+def _leave_out(
+    low: list[int], end: int, values: np.ndarray, box_at: np.ndarray, place_of: np.ndarray
+) -> int:
+    """Fills places, ascending, with the last boxes that may stay; returns the new end."""
+    leaving = set(low)
+    for place in low:
+        if place >= end:
+            break
+        place_of[box_at[place]] = len(values)
+        end -= 1
+        while end > place and end in leaving:
+            place_of[box_at[end]] = len(values)
+            end -= 1
+        if end > place:
+            values[place], box_at[place] = values[end], box_at[end]
+            place_of[box_at[place]] = place
+    return end

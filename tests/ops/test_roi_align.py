@@ -1,0 +1,35 @@
+import pytest
+import torch
+
+from attnpool_backbones.ops.roi_align import roi_align
+
+
+@pytest.mark.parametrize(
+    'roi, message',
+    [
+        ([0, 3, 0, 1, 5], r'RoI 0 is no box of at least zero size: \[3.0, 0.0, 1.0, 5.0\]'),
+        ([0, 0, 0, float('nan'), 5], 'RoI 0 is no box'),
+        ([2, 0, 0, 1, 1], 'RoIs are of the images 2 to 2, the batch has the images 0 to 1'),
+    ],
+)
+@pytest.mark.parametrize('mode', ['avg', 'max'])
+def test_impossible_rois_are_named(roi, message, mode):
+    with pytest.raises(ValueError, match=message):
+        roi_align(
+            torch.zeros(2, 1, 4, 4), torch.tensor([roi], dtype=torch.float32), (2, 2), 1.0, 0, mode
+        )
+
+
+def test_unknown_mode_lists_the_known_ones():
+    with pytest.raises(ValueError, match=r"'sum'.*'max', 'avg'"):
+        roi_align(torch.zeros(1, 1, 4, 4), torch.zeros(1, 5), (2, 2), pool_mode='sum')
+
+
+@pytest.mark.parametrize('mode', ['avg', 'max'])
+def test_huge_rois_cost_no_more_than_the_map(mode):
+    x = torch.rand(1, 2, 5, 6)
+    rois = torch.tensor([[0, -1e6, -2, 1e6, 8]])
+    computed = roi_align(x, rois, (2, 3), 1.0, 0, mode)
+    assert computed.isfinite().all()
+    # the map lies in the middle third
+    assert computed[..., 1].abs().sum() > 0 and not computed[..., [0, 2]].any()
