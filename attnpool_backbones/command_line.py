@@ -1,11 +1,16 @@
 """How command lines end: with one message for what the user can put right, without a traceback."""
 
+import errno
+import os
+import re
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from attnpool_backbones.compatibility import IncompatibleEnvironment, check_environment
+from attnpool_backbones.processes import end_now
 
-__all__ = ['UserError', 'run_command']
+__all__ = ['UserError', 'exit_command', 'run_command']
 
 
 class UserError(Exception):
@@ -13,6 +18,10 @@ class UserError(Exception):
 
 
 INTERRUPTED = 130  # what shells give a command that Ctrl-C ended
+ANOTHER_ENDED = 3  # of a process whose partners are gone
+
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE)
+"""What a disk does to whoever writes, whatever and wherever."""
 
 
 def message_of(error: Exception) -> str:
@@ -34,7 +43,8 @@ def run_command(command: Callable[[], object], after_interrupt: str = '') -> int
         after_interrupt (str): What to tell who stopped it with Ctrl-C. Defaults to nothing.
 
     Returns:
-        int: Exit code: 0, or after a message on stderr 2, or 130 if it was stopped with Ctrl-C.
+        int: Exit code: 0, or after a message on stderr 2, or 130 if it was stopped with Ctrl-C, or
+        3 if another process of a distributed run was lost.
     """
     try:
         check_environment('core')
@@ -42,8 +52,44 @@ def run_command(command: Callable[[], object], after_interrupt: str = '') -> int
     except (UserError, IncompatibleEnvironment) as error:
         print(f'error: {message_of(error)}', file=sys.stderr)
         return 2
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        place = f' ({error.filename})' if error.filename else ''
+        print(f'error: the disk does not take more: {error.strerror}{place}', file=sys.stderr)
+        return 2
+    except RuntimeError as error:
+        # torch has no other name for it
+        if 'RANK' not in os.environ or not re.search(
+            r'gloo|NCCL|ncclRemoteError|[Cc]onnection (closed|reset|refused)', str(error)
+        ):
+            raise
+        reason = str(error).strip().partition('\n')[0]
+        print(f'error: another process of this run was lost: {reason}', file=sys.stderr)
+        return ANOTHER_ENDED
     except KeyboardInterrupt:
         # the terminal has shown ^C in an unfinished line
         print(f'\nstopped{after_interrupt and ": "}{after_interrupt}', file=sys.stderr)
         return INTERRUPTED
     return 0
+
+
+def exit_command(command: Callable[[], object], after_interrupt: str = '') -> NoReturn:
+    """Runs a command as :func:`run_command` does, and ends the process.
+
+    A process of several ends at once when its work is done: what torch's threads do while Python
+    goes down must not become the result of a training that went well.
+
+    Args:
+        command: Takes no arguments.
+        after_interrupt: What to tell who stopped it with Ctrl-C. Default: nothing.
+    """
+    try:
+        code = run_command(command, after_interrupt)
+    except SystemExit as stop:
+        if not isinstance(stop.code, int):
+            raise
+        code = stop.code
+    if 'RANK' in os.environ:
+        end_now(code)
+    sys.exit(code)

@@ -1,9 +1,17 @@
-"""Questions about other processes of this machine."""
+"""Beginning and end of processes of this machine."""
 
+import atexit
+import ctypes
 import os
+import signal
+import sys
+import threading
 from pathlib import Path
+from typing import NoReturn
 
-__all__ = ['is_running', 'start_time']
+__all__ = ['end_now', 'end_with_parent', 'is_running', 'start_time']
+
+PR_SET_PDEATHSIG = 1  # of Linux
 
 
 def is_running(pid: int) -> bool:
@@ -32,3 +40,39 @@ def _fields(pid: int) -> list[str]:
         return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()
     except OSError:
         return []
+
+
+def end_with_parent() -> None:
+    """Makes the system send SIGTERM to this process when the one that started it ends.
+
+    Only Linux can; the resumable loops ask at every iteration besides.
+    """
+    parent = os.getppid()
+    try:
+        libc = ctypes.CDLL(None, use_errno=True)
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    except (OSError, AttributeError):
+        return
+    if os.getppid() != parent:  # it ended in between
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def end_now(code: int) -> NoReturn:
+    """Ends this process without taking Python and the libraries apart first.
+
+    Threads of torch's process groups that still want Python at that moment end the process by an
+    abort, after everything has been done. What was registered to be done at the end is done.
+
+    Args:
+        code: Exit code.
+    """
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join()
+    atexit._run_exitfuncs()
+    for file in (sys.stdout, sys.stderr):
+        try:
+            file.flush()
+        except (OSError, ValueError):
+            pass  # a closed pipe
+    os._exit(code)

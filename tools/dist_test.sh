@@ -10,7 +10,7 @@ if [[ ! ${3-} =~ ^[1-9][0-9]*$ ]]; then
     exit 2
 fi
 
-exec "${PYTHON:-python}" -m torch.distributed.run \
+exec "${PYTHON:-python}" -m attnpool_backbones.launching.processes \
     --nnodes="${NNODES:-1}" \
     --node-rank="${NODE_RANK:-0}" \
     --master-addr="${MASTER_ADDR:-127.0.0.1}" \

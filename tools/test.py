@@ -4,9 +4,8 @@ python tools/test.py CONFIG work_dirs/CONFIG_NAME/epoch_36.pth --show-dir predic
 """
 
 import argparse
-import sys
 
-from attnpool_backbones.command_line import run_command
+from attnpool_backbones.command_line import exit_command
 
 
 def main() -> None:
@@ -37,4 +36,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    sys.exit(run_command(main))
+    exit_command(main)

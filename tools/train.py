@@ -4,9 +4,8 @@ python tools/train.py configs/patchconvnet/mask-rcnn_patchconvnet-s60_fpn_ms-3x_
 """
 
 import argparse
-import sys
 
-from attnpool_backbones.command_line import run_command
+from attnpool_backbones.command_line import exit_command
 
 
 def main() -> None:
@@ -48,6 +47,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    sys.exit(
-        run_command(main, 'the same command with --resume auto goes on from the last checkpoint')
-    )
+    exit_command(main, 'the same command with --resume auto goes on from the last checkpoint')

@@ -8,9 +8,9 @@ sampler, and what is random in them from their number (:class:`RandomStateHook`)
 import copy
 import itertools
 import logging
-import re
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
 from typing import Any
@@ -24,6 +24,10 @@ __all__ = ['BatchSource', 'LoadingError']
 
 MAX_REPLACEMENTS = 3
 """How often in a row the loading processes are replaced without a batch from them."""
+
+
+FETCH_ERRORS = (EOFError, ConnectionError, FileNotFoundError)
+"""What fetching from a process that has just died may raise before its end is known."""
 
 
 class LoadingError(UserError):
@@ -136,11 +140,15 @@ class BatchSource:
             if self._worker_died:
                 self._require_workers()
             return next(self._iterator)
-        except RuntimeError as error:
-            # torch looks after its processes when a batch is late
-            if re.search(r'DataLoader worker \(pid', str(error)) is None:
-                raise
-            raise LostWorker(str(error)) from error
+        except (StopIteration, LostWorker):
+            raise
+        except Exception as error:
+            # What a process has made is fetched from it: when it has died, this fails in many ways.
+            # Errors of the data come from processes that live.
+            if isinstance(error, FETCH_ERRORS):
+                self._await_end_of_worker()
+            self._require_workers()
+            raise
         finally:
             self._waiting = False
 
@@ -165,9 +173,18 @@ class BatchSource:
         if self._waiting:
             self._require_workers()
 
-    def _require_workers(self) -> None:
+    def _await_end_of_worker(self) -> None:
+        """Gives the system time to tell that a process has ended which no longer answers."""
+        deadline = time.monotonic() + 1.0
+        while not self._dead_workers() and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    def _dead_workers(self) -> list:
         workers = getattr(self._iterator, '_workers', ())
-        dead = [worker for worker in workers if worker.exitcode not in (None, 0)]
+        return [worker for worker in workers if worker.exitcode not in (None, 0)]
+
+    def _require_workers(self) -> None:
+        dead = self._dead_workers()
         if dead:
             ends = ', '.join(f'{worker.pid} (exit code {worker.exitcode})' for worker in dead)
             raise LostWorker(f'process {ends}')
@@ -189,6 +206,10 @@ class BatchSource:
 
     def close(self) -> None:
         """Ends the loading processes."""
-        self._iterator = None
+        iterator, self._iterator = self._iterator, None
+        if hasattr(iterator, '_shutdown_workers'):
+            # not when the last reference goes: errors hold some, and torch would tell of processes
+            # that died wherever the program is then
+            iterator._shutdown_workers()
         if self.loader.persistent_workers:
             self.loader._iterator = None

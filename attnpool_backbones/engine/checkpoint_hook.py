@@ -30,8 +30,8 @@ from attnpool_backbones.engine.atomic_files import (
 )
 from attnpool_backbones.engine.duration import seconds_of
 from attnpool_backbones.engine.resumable_loop import BATCHES_DONE, VALIDATED, ValidationStopped
-from attnpool_backbones.engine.stop_signals import Stopped, signal_name
 from attnpool_backbones.registry import HOOKS
+from attnpool_backbones.stop_signals import Stopped, signal_name
 
 __all__ = ['INTERIM', 'NonFiniteWeights', 'SafeCheckpointHook', 'SavingError']
 

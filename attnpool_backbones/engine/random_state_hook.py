@@ -16,7 +16,7 @@ from attnpool_backbones.engine.resumable_loop import ResumableLoop
 from attnpool_backbones.registry import HOOKS
 
 # first word of a seed, so that data and model never draw the same numbers
-MODEL, DATA = 0, 1
+MODEL, DATA, VALIDATION = 0, 1, 2
 
 
 def seed_generators(*words: int) -> None:
@@ -129,3 +129,11 @@ class RandomStateHook(Hook):
             data_batch (Any): The batch.
         """
         seed_generators(MODEL, runner.seed, runner.rank, runner.iter)
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Seeds the process for a validation, which may be made up for after a kill.
+
+        Args:
+            runner (Runner): The running training.
+        """
+        seed_generators(VALIDATION, runner.seed, runner.rank, runner.iter)

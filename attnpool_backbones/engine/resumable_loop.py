@@ -8,8 +8,8 @@ from mmengine.hooks import EMAHook
 from torch import nn
 
 from attnpool_backbones.engine.batch_source import BatchSource
-from attnpool_backbones.engine.stop_signals import StopSignals
 from attnpool_backbones.engine.work_folder_lock import claimed
+from attnpool_backbones.stop_signals import StopSignals
 
 __all__ = ['ResumableLoop', 'ValidationStopped']
 

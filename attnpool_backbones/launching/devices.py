@@ -1,5 +1,6 @@
 """Fits a config to the machine: without CUDA, in one or in more processes, in mixed precision."""
 
+import gc
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -9,6 +10,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_distributed
 
 from attnpool_backbones.launching.errors import PreflightError
+from attnpool_backbones.processes import end_with_parent
 
 __all__ = [
     'enable_amp',
@@ -100,6 +102,7 @@ def join_group(cfg: Config, local_rank: int = 0) -> None:
     if cfg.launcher == 'none':
         return
     require_launcher(cfg)
+    end_with_parent()
     os.environ.setdefault('LOCAL_RANK', str(local_rank))
     if not torch.cuda.is_available() and not is_distributed():
         torch.distributed.init_process_group('gloo')
@@ -133,9 +136,16 @@ def require_same_start(cfg: Config) -> None:
 
 
 def leave_group() -> None:
-    """Ends the process group, if there is one, as torch asks for before a process exits."""
+    """Ends the process group, if there is one, and its threads.
+
+    A thread of gloo may hold the last reference to a tensor that Python made. When it lets go of it
+    while Python is going down, the process is aborted ("terminate called without an active
+    exception"), after all its work was done. The threads end with the last reference to their
+    group, which models wrapped for several processes keep in cycles.
+    """
     if is_distributed():
         torch.distributed.destroy_process_group()
+        gc.collect()
 
 
 def without_sync_norm(model: Any) -> Any:

@@ -42,7 +42,7 @@ from attnpool_backbones.launching.run_plan import RunPlan
 from attnpool_backbones.launching.safeguards import add_safeguards
 from attnpool_backbones.launching.tta import enable_tta
 
-__all__ = ['build_runner', 'plan_test', 'plan_training', 'test', 'train']
+__all__ = ['build_runner', 'plan_test', 'plan_training', 'run_training', 'test', 'train']
 
 MAX_SEED = 2**32 - 1  # of numpy
 
@@ -58,13 +58,29 @@ def train(args: argparse.Namespace) -> None:
     """
     plan = plan_training(args)
     check_everything(plan)
+    run_training(plan, args.local_rank)
+
+
+def run_training(plan: RunPlan, local_rank: int = 0) -> None:
+    """Trains as the only writer of the work folder.
+
+    Args:
+        plan: The checked run.
+        local_rank: As :func:`build_runner` takes it. Default: 0.
+
+    Raises:
+        UserError: If the checkpoint is not the model's, or something goes wrong on the way that the
+            user can put right.
+        Stopped: After a signal, when the state is saved.
+    """
     # a log file on a full disk must not fill the screen
     logging.raiseExceptions = False
     with claimed(plan.cfg.work_dir) if is_first_process() else nullcontext():
-        runner = build_runner(plan.cfg, args.local_rank)
+        runner = build_runner(plan.cfg, local_rank)
         require_same_start(plan.cfg)
         check_model(plan, runner)
         runner.train()
+    del runner
     leave_group()
 
 
@@ -85,6 +101,7 @@ def test(args: argparse.Namespace) -> dict[str, float]:
     runner = build_runner(plan.cfg, args.local_rank)
     check_model(plan, runner)
     metrics = runner.test()
+    del runner
     leave_group()
     return metrics
 

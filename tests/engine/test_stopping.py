@@ -1,0 +1,211 @@
+"""Signals stop a training where it can go on exactly; validations that were left are made up."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.evaluator import BaseMetric
+from mmengine.hooks import Hook
+from mmengine.registry import METRICS
+
+from attnpool_backbones.launching.latest_checkpoint import find_resumable_checkpoint, stored_seed
+from attnpool_backbones.stop_signals import STOP_SIGNALS, Stopped
+from tests.engine.tiny_run import BATCH, SAMPLES, make_config, make_runner
+
+HOOK = dict(type='attnpool_backbones.RandomStateHook')
+EPOCH = SAMPLES // BATCH
+
+
+class Send(Hook):
+    """Sends signals to its own process.
+
+    Args:
+        iteration (int): After how many iterations.
+        number (int): The signal.
+        validating (bool): In the validation after that iteration. Defaults to False.
+    """
+
+    def __init__(self, iteration: int, number: int, validating: bool = False) -> None:
+        self.iteration = iteration
+        self.number = number
+        self.validating = validating
+
+    def after_train_iter(self, runner: object, batch_idx: int, **_: object) -> None:
+        if not self.validating and runner.iter + 1 == self.iteration:
+            os.kill(os.getpid(), self.number)
+
+    def before_val_epoch(self, runner: object) -> None:
+        if self.validating and runner.iter == self.iteration:
+            os.kill(os.getpid(), self.number)
+
+
+class Validations(Hook):
+    """Records after which iterations there was a whole validation."""
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+
+    def after_val_epoch(self, runner: object, metrics: dict | None = None) -> None:
+        if metrics is not None:
+            self.seen.append(runner.iter)
+
+
+class TinyError(BaseMetric):
+    """Mean absolute error."""
+
+    default_prefix = 'tiny'
+
+    def process(self, data_batch: object, data_samples: list) -> None:
+        self.results += [float(value.abs().mean()) for value in data_samples]
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        return dict(error=sum(results) / len(results))
+
+
+METRICS.register_module(module=TinyError, force=True)
+
+
+def runner_of(folder: Path, resume: bool = False, validate: bool = False, accumulate: int = 1,
+              **settings: object):  # fmt: skip
+    cfg = make_config(folder, hooks=(HOOK, *settings.pop('more', ())), **settings)
+    cfg.optim_wrapper.accumulative_counts = accumulate
+    if validate:
+        by_epoch = settings.get('by_epoch', True)
+        cfg.val_dataloader = dict(cfg.train_dataloader, sampler=dict(type='DefaultSampler'))
+        cfg.val_cfg, cfg.val_evaluator = dict(), dict(type='TinyError')
+        cfg.train_cfg.val_interval = 1 if by_epoch else EPOCH
+        cfg.default_hooks.checkpoint.update(save_best='tiny/error', rule='less')
+    if resume:
+        cfg.resume, cfg.load_from = True, find_resumable_checkpoint(str(folder))
+        cfg.randomness.seed = stored_seed(cfg.load_from)
+    return make_runner('stopping', cfg)
+
+
+def state(runner: object) -> dict:
+    losses = runner.message_hub.get_scalar('train/loss').data[0]
+    rates = runner.message_hub.get_scalar('train/lr').data[0]
+    weights = {name: value.clone() for name, value in runner.model.state_dict().items()}
+    return dict(weights, losses=torch.tensor(losses), rates=torch.tensor(rates))
+
+
+def assert_same(one: dict, two: dict) -> None:
+    assert one.keys() == two.keys()
+    assert not [name for name in one if not torch.equal(one[name], two[name])]
+
+
+EMA = dict(type='EMAHook')
+SETTINGS = {
+    'epochs': (9, 9, dict()),
+    'end of an epoch': (12, 12, dict()),
+    'iterations': (9, 9, dict(by_epoch=False)),
+    'average': (9, 9, dict(more=(EMA,))),
+    'accumulated': (9, 10, dict(accumulate=5)),
+    'validated': (9, 9, dict(validate=True)),
+}
+
+
+@pytest.mark.parametrize('number', STOP_SIGNALS)
+@pytest.mark.parametrize('name', SETTINGS)
+def test_stopped_and_resumed_equals_uninterrupted(
+    name: str, number: int, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    if number != signal.SIGTERM and name not in ('epochs', 'iterations'):
+        pytest.skip('one signal is enough')
+    sent, stopped, settings = SETTINGS[name]
+    handlers = [signal.getsignal(s) for s in STOP_SIGNALS]
+    runner = runner_of(tmp_path, **settings)
+    runner.register_hook(Send(sent, number))
+    with pytest.raises(Stopped) as stop:
+        runner.train()
+    assert stop.value.code == 128 + number
+    assert [signal.getsignal(s) for s in STOP_SIGNALS] == handlers
+    saved = tmp_path / f'interim_iter_{stopped}.pth'
+    told = capsys.readouterr().err.strip().splitlines()[-1]
+    assert str(saved) in told and signal.Signals(number).name in told and '--resume auto' in told
+    assert find_resumable_checkpoint(str(tmp_path)) == str(saved)
+    resumed = runner_of(tmp_path, resume=True, **settings)
+    resumed.train()
+    whole = runner_of(tmp_path / 'whole', **settings)
+    whole.train()
+    assert_same(state(resumed), state(whole))
+    assert not list(tmp_path.glob('interim*'))
+
+
+@pytest.mark.parametrize('by_epoch', [True, False])
+@pytest.mark.parametrize('average', [(), (EMA,)])
+def test_validation_that_was_left_is_made_up(
+    by_epoch: bool, average: tuple, tmp_path: Path
+) -> None:
+    settings = dict(by_epoch=by_epoch, validate=True, more=average)
+    runner = runner_of(tmp_path, **settings)
+    runner.register_hook(Send(12, signal.SIGTERM, validating=True))
+    with pytest.raises(Stopped):
+        runner.train()
+    resumed, whole = runner_of(tmp_path, resume=True, **settings), None
+    seen = Validations()
+    resumed.register_hook(seen)
+    resumed.train()
+    assert seen.seen == [12, 18, 24]
+    whole = runner_of(tmp_path / 'whole', **settings)
+    whole.train()
+    assert_same(state(resumed), state(whole))
+    for folder in (tmp_path, tmp_path / 'whole'):
+        assert len(list(folder.glob('best_*'))) == 1
+    best = [run.message_hub.get_info('best_score') for run in (resumed, whole)]
+    assert best[0] == best[1]
+
+
+class Killed(Exception):
+    """What a kill leaves behind: nothing after it is run."""
+
+
+class KillInValidation(Hook):
+    def __init__(self, iteration: int) -> None:
+        self.iteration = iteration
+
+    def after_val_iter(self, runner: object, batch_idx: int, **_: object) -> None:
+        if runner.iter == self.iteration:
+            raise Killed
+
+
+@pytest.mark.parametrize('by_epoch', [True, False])
+@pytest.mark.parametrize('iteration', [12, 24])
+def test_validation_that_a_kill_cut_off_is_made_up(
+    iteration: int, by_epoch: bool, tmp_path: Path
+) -> None:
+    settings = dict(by_epoch=by_epoch, validate=True)
+    runner = runner_of(tmp_path, **settings)
+    runner.register_hook(KillInValidation(iteration))
+    with pytest.raises(Killed):
+        runner.train()
+    seen = Validations()
+    for _ in range(2):  # the second time, everything has been done
+        resumed = runner_of(tmp_path, resume=True, **settings)
+        resumed.register_hook(seen)
+        resumed.train()
+    assert seen.seen == [n for n in (12, 18, 24) if n >= iteration]
+    whole = runner_of(tmp_path / 'whole', **settings)
+    whole.train()
+    assert_same_files(tmp_path, tmp_path / 'whole')
+
+
+def assert_same_files(one: Path, two: Path) -> None:
+    names = [sorted(path.name for path in folder.glob('*.pth')) for folder in (one, two)]
+    assert names[0] == names[1]
+
+
+def test_saves_by_time(tmp_path: Path) -> None:
+    present = []
+
+    class Look(Hook):
+        def before_train_iter(self, runner: object, batch_idx: int, **_: object) -> None:
+            present.append([path.name for path in tmp_path.glob('interim*')])
+
+    runner = runner_of(tmp_path, checkpoint=dict(every='0.0001s', interval=2))
+    runner.register_hook(Look())
+    runner.train()
+    assert present[:4] == [[], *([f'interim_iter_{n}.pth'] for n in (1, 2, 3))]
+    assert present[13] == [f'interim_iter_{13}.pth']
+    assert not list(tmp_path.glob('interim*'))

@@ -1,0 +1,98 @@
+"""The tiny training as a command: what ``tools/train.py`` does behind reading its config.
+
+    python -m tests.faults.tiny_train FOLDER '{"workers": 2, "resume": true}'
+
+Prints ``iteration N`` after every one, and in the end a digest of weights and losses.
+"""
+
+import hashlib
+import json
+import sys
+import time
+from typing import Any
+
+from mmengine.evaluator import BaseMetric
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS, METRICS
+
+from attnpool_backbones.command_line import exit_command
+from attnpool_backbones.launching.launch import run_training
+from attnpool_backbones.launching.resuming import choose_checkpoint_to_resume
+from attnpool_backbones.launching.run_plan import RunPlan
+from attnpool_backbones.launching.safeguards import add_safeguards
+from tests.engine.tiny_run import make_config
+
+
+class Tell(Hook):
+    """Prints iterations and validations, and takes its time.
+
+    Args:
+        pause: Seconds that an iteration lasts longer.
+        slow_saving: Seconds that a checkpoint lasts longer.
+    """
+
+    priority = 'LOWEST'
+
+    def __init__(self, pause: float, slow_saving: float) -> None:
+        self.pause = pause
+        self.slow_saving = slow_saving
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        print('iteration', runner.iter + 1, flush=True)
+        time.sleep(self.pause)
+
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
+        print('saving', flush=True)
+        time.sleep(self.slow_saving)
+
+    def before_val_epoch(self, runner: Any) -> None:
+        print('validation after', runner.iter, flush=True)
+        time.sleep(self.pause)
+
+    def after_train(self, runner: Any) -> None:
+        weights = [value.numpy().tobytes() for value in runner.model.state_dict().values()]
+        losses = runner.message_hub.get_scalar('train/loss').data[0].tobytes()
+        rates = runner.message_hub.get_scalar('train/lr').data[0].tobytes()
+        digest = hashlib.sha256(b''.join([*weights, losses, rates])).hexdigest()[:16]
+        print(f'digest {digest} scores {runner.message_hub.get_info("best_score")}', flush=True)
+
+
+class MeanError(BaseMetric):
+    """Mean absolute error."""
+
+    def process(self, data_batch: Any, data_samples: Any) -> None:
+        self.results += [float(value.abs().mean()) for value in data_samples]
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        return dict(error=sum(results) / len(results))
+
+
+METRICS.register_module(module=MeanError, force=True)
+HOOKS.register_module(module=Tell, force=True)
+
+
+def main() -> None:
+    folder, settings = sys.argv[1], json.loads(sys.argv[2])
+    resume = settings.pop('resume', True)
+    pause = settings.pop('pause', 0.0)
+    slow_saving = settings.pop('slow_saving', 0.0)
+    every, wait = settings.pop('every', None), settings.pop('wait_for_space', False)
+    launcher = settings.pop('launcher', 'none')
+    validate = settings.pop('validate', False)
+    cfg = make_config(folder, **settings)
+    cfg.launcher = launcher
+    cfg.experiment_name = 'tiny'
+    if validate:
+        cfg.val_dataloader = dict(cfg.train_dataloader, sampler=dict(type='DefaultSampler'))
+        cfg.val_cfg = dict()
+        cfg.val_evaluator = dict(type='MeanError')
+        cfg.train_cfg.val_interval = 1 if settings.get('by_epoch', True) else 6
+        cfg.default_hooks.checkpoint.update(save_best='error', rule='less')
+    add_safeguards(cfg, every, wait)
+    choose_checkpoint_to_resume(cfg, 'auto' if resume else None)
+    cfg.custom_hooks += [dict(type='Tell', pause=pause, slow_saving=slow_saving)]
+    run_training(RunPlan(cfg, ('train',), True, 'load_from', bool(cfg.get('resume'))))
+
+
+if __name__ == '__main__':
+    exit_command(main)
