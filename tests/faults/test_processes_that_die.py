@@ -1,0 +1,277 @@
+"""Real processes, killed, stopped and starved: what they had saved goes on exactly.
+
+Each setting is compared with a training that nobody disturbed. The long form is slow; a short one
+of each kind runs with the fast tests.
+"""
+
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from attnpool_backbones.launching.latest_checkpoint import find_resumable_checkpoint
+from attnpool_backbones.processes import is_running
+from tests.faults.training import Training, children_of, train
+
+SETTINGS = {
+    'epochs': dict(workers=2, validate=True, checkpoint=dict(max_keep_ckpts=2)),
+    'iterations': dict(workers=2, by_epoch=False, checkpoint=dict(max_keep_ckpts=1)),
+}
+
+
+@pytest.fixture(scope='module')
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
+    """Returns the end of a training with the given settings that nobody disturbs."""
+    found: dict[str, tuple[str, list[str]]] = {}
+
+    def reference(name: str, processes: int = 0) -> tuple[str, list[str]]:
+        key = f'{name} {processes}'
+        if key not in found:
+            folder = tmp_path_factory.mktemp('undisturbed') / 'run'
+            done = train(folder, processes=processes, **SETTINGS[name])
+            found[key] = done.digest, checkpoints(folder)
+        return found[key]
+
+    yield reference
+
+
+def checkpoints(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.suffix not in ('.py', ''))
+
+
+def assert_clean(folder: Path) -> None:
+    assert not [path.name for path in folder.iterdir() if path.name.startswith('.')]
+
+
+def kill_and_resume(folder: Path, name: str, kills: list[float], reference: tuple) -> None:
+    """Kills a chain of trainings, each some seconds after it began to train or to save."""
+    for kill in kills:
+        training = Training(folder, pause=0.03, slow_saving=0.15, **SETTINGS[name])
+        try:
+            training.wait_for('saving' if kill < 0.5 else 'iteration')
+        except AssertionError:
+            break  # it had come to its end
+        time.sleep(kill)
+        training.kill()
+        assert find_resumable_checkpoint(str(folder)) or kill == kills[0]
+    done = train(folder, **SETTINGS[name])
+    if 'iteration' in done.output:
+        assert done.digest == reference[0]
+    assert checkpoints(folder) == reference[1]
+    assert_clean(folder)
+
+
+def test_killed_once(tmp_path: Path, undisturbed) -> None:
+    kill_and_resume(tmp_path / 'run', 'epochs', [0.2], undisturbed('epochs'))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', SETTINGS)
+def test_killed_at_random_moments(name: str, tmp_path: Path, undisturbed) -> None:
+    """25 kills in the two settings, most of them while a checkpoint is written."""
+    moments = random.Random(name)
+    count = 13 if name == 'epochs' else 12
+    for chain in range(5):
+        share = count // 5 + (chain < count % 5)
+        # below half a second: behind the beginning of saving
+        kills = [
+            moments.uniform(0, 0.45) if moments.random() < 0.7 else moments.uniform(0.5, 1.2)
+            for _ in range(share)
+        ]
+        kill_and_resume(tmp_path / f'run{chain}', name, kills, undisturbed(name))
+
+
+def stop_and_resume(
+    folder: Path, name: str, number: int, reference: tuple, processes: int = 0
+) -> None:
+    settings = dict(SETTINGS[name], processes=processes)
+    training = Training(folder, pause=0.1, **settings)
+    training.wait_for('iteration 9')
+    training.process.send_signal(number)
+    assert training.end() == 128 + number
+    saved = re.search(r'interim_iter_\d+\.pth', training.lines[-1])
+    assert saved and signal.Signals(number).name in training.lines[-1]
+    assert '--resume auto' in training.lines[-1]
+    assert (folder / saved.group()).exists()
+    done = train(folder, **settings)
+    assert done.digest == reference[0]
+    assert checkpoints(folder) == reference[1]
+    assert_clean(folder)
+
+
+def test_stopped(tmp_path: Path, undisturbed) -> None:
+    stop_and_resume(tmp_path / 'run', 'epochs', signal.SIGTERM, undisturbed('epochs'))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('processes', [0, 2])
+@pytest.mark.parametrize('name', ['SIGTERM', 'SIGUSR1', 'SIGHUP', 'SIGINT'])
+def test_stopped_by_each_signal(name: str, processes: int, tmp_path: Path, undisturbed) -> None:
+    number = getattr(signal, name)
+    for setting in SETTINGS:
+        reference = undisturbed(setting, processes)
+        stop_and_resume(tmp_path / setting, setting, number, reference, processes)
+
+
+@pytest.mark.slow
+def test_second_signal_ends_at_once(tmp_path: Path) -> None:
+    training = Training(tmp_path / 'run', slow_saving=30)
+    training.wait_for('saving')
+    training.process.send_signal(signal.SIGTERM)
+    time.sleep(1.3)
+    training.process.send_signal(signal.SIGTERM)
+    begun = time.monotonic()
+    assert training.end() == 128 + signal.SIGTERM
+    assert time.monotonic() - begun < 5
+    assert training.lines[-1].startswith('ended at once by SIGTERM')
+
+
+@pytest.mark.slow
+def test_two_trainings_in_one_folder(tmp_path: Path) -> None:
+    first = Training(tmp_path / 'run', pause=0.5)
+    first.wait_for('iteration')
+    second = Training(tmp_path / 'run')
+    assert second.end() == 2
+    assert f'written by process {first.process.pid} on' in second.lines[-1]
+    first.kill()
+    assert train(tmp_path / 'run').digest
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', SETTINGS)
+def test_killed_loading_processes(name: str, tmp_path: Path, undisturbed) -> None:
+    training = Training(tmp_path / 'run', pause=0.15, **SETTINGS[name])
+    killed = []
+    for iteration in (2, 9, 10, 17):
+        training.wait_for(f'iteration {iteration}')
+        workers = [pid for pid in training.children() if is_running(pid)]
+        killed.append(workers[iteration % len(workers)])
+        os.kill(killed[-1], signal.SIGKILL)
+    assert training.end() == 0, training.output
+    assert training.digest == undisturbed(name)[0]
+    assert training.output.count('is replaced') >= 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('victim', [0, 1])
+def test_killed_rank(victim: int, tmp_path: Path, undisturbed) -> None:
+    reference = undisturbed('epochs', 2)
+    settings = dict(SETTINGS['epochs'], processes=2)
+    training = Training(tmp_path / 'run', pause=0.2, **settings)
+    training.wait_for('iteration 7')
+    ranks = training.children()
+    everybody = ranks + [child for rank in ranks for child in children_of(rank)]
+    os.kill(ranks[victim], signal.SIGKILL)
+    assert training.end() == 128 + signal.SIGKILL
+    assert f'process {victim} (pid {ranks[victim]}) was killed by SIGKILL' in training.lines[-1]
+    assert not list(filter(is_running, everybody))
+    assert train(tmp_path / 'run', **settings).digest == reference[0]
+
+
+@pytest.mark.slow
+def test_killed_launcher(tmp_path: Path, undisturbed) -> None:
+    settings = dict(SETTINGS['epochs'], processes=2)
+    training = Training(tmp_path / 'run', pause=0.2, **settings)
+    training.wait_for('iteration 8')
+    ranks = training.children()
+    training.process.send_signal(signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    while any(map(is_running, ranks)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    # they had time to save
+    assert list((tmp_path / 'run').glob('interim_iter_*.pth'))
+    assert train(tmp_path / 'run', **settings).digest == undisturbed('epochs', 2)[0]
+
+
+def test_file_size_limit(tmp_path: Path) -> None:
+    """The limit is below a checkpoint of a later epoch, whose log is longer."""
+    folder = tmp_path / 'run'
+    train(folder)
+    sizes = [(folder / f'epoch_{epoch}.pth').stat().st_size for epoch in (1, 4)]
+    shutil.rmtree(folder)
+    limit = sizes[0] + 100
+    assert limit < sizes[1]
+    training = Training(folder, limits=(f'--fsize={limit}',))
+    assert training.end() == 2
+    assert training.lines[-1].startswith('error: the state of the training could not be saved in')
+    assert 'File too large' in training.lines[-1] and 'epoch_1.pth' in training.lines[-1]
+    assert 'Traceback' not in training.output
+    assert find_resumable_checkpoint(str(folder)) == str(folder / 'epoch_1.pth')
+    assert_clean(folder)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 300 kB."""
+    folder = tmp_path / 'disk'
+    folder.mkdir()
+    mount = ['mount', '-t', 'tmpfs', '-o', 'size=300k', 'none', str(folder)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip('only root can make a small file system')
+    yield folder
+    subprocess.run(['umount', '-l', str(folder)], check=True)
+
+
+def fill(disk: Path, leave: int) -> Path:
+    stuffing = disk / 'stuffing'
+    free = shutil.disk_usage(disk).free
+    stuffing.write_bytes(bytes(max(0, free - leave)))
+    return stuffing
+
+
+@pytest.mark.slow
+def test_full_disk(small_disk: Path, undisturbed) -> None:
+    folder = small_disk / 'run'
+    training = Training(folder, pause=0.1, **SETTINGS['iterations'])
+    training.wait_for('iteration 8')
+    stuffing = fill(small_disk, leave=0)
+    assert training.end() == 2
+    assert training.lines[-1].startswith('error: ') and 'Traceback' not in training.output
+    assert 'No space left on device' in training.lines[-1]
+    assert find_resumable_checkpoint(str(folder)) == str(folder / 'iter_6.pth')
+    stuffing.unlink()
+    assert train(folder, **SETTINGS['iterations']).digest == undisturbed('iterations')[0]
+    assert_clean(folder)
+
+
+@pytest.mark.slow
+def test_waits_for_space(small_disk: Path, undisturbed) -> None:
+    folder = small_disk / 'run'
+    training = Training(folder, pause=0.1, wait_for_space=True, **SETTINGS['iterations'])
+    training.wait_for('iteration 8')
+    stuffing = fill(small_disk, leave=0)
+    training.wait_for('waiting: ')
+    time.sleep(2)
+    assert training.process.poll() is None
+    stuffing.unlink()
+    assert training.end() == 0, training.output
+    assert training.digest == undisturbed('iterations')[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('wait_for_space', [False, True])
+def test_work_folder_that_vanishes(wait_for_space: bool, tmp_path: Path, undisturbed) -> None:
+    folder, away = tmp_path / 'run', tmp_path / 'away'
+    settings = dict(SETTINGS['iterations'], wait_for_space=wait_for_space)
+    training = Training(folder, pause=0.1, **settings)
+    training.wait_for('iteration 8')
+    folder.rename(away)
+    if wait_for_space:
+        training.wait_for('waiting: ')
+        away.rename(folder)
+        assert training.end() == 0, training.output
+        assert training.digest == undisturbed('iterations')[0]
+        return
+    assert training.end() == 2
+    assert 'the folder is gone' in training.lines[-1] and 'Traceback' not in training.output
+    assert not folder.exists()
+    away.rename(folder)
+    assert train(folder, **settings).digest == undisturbed('iterations')[0]

@@ -1,0 +1,100 @@
+"""Runs the tiny training as a process, or several, that a test may hurt."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+REPO = Path(__file__).resolve().parents[2]
+
+
+class Training:
+    """A running training.
+
+    Args:
+        folder: Its work folder.
+        processes: How many there are; 0 is one without a launcher.
+        limits: Run by ``prlimit`` before, for instance ``['--fsize=100000']``.
+        **settings: Of :mod:`tests.faults.tiny_train`.
+    """
+
+    def __init__(
+        self, folder: Path, processes: int = 0, limits: tuple = (), **settings: Any
+    ) -> None:
+        module = str(REPO / 'tests' / 'faults' / 'tiny_train.py')
+        command = [sys.executable, module]
+        if processes:
+            launcher = 'attnpool_backbones.launching.processes'
+            command = [sys.executable, '-m', launcher, f'--nproc-per-node={processes}', module]
+            settings['launcher'] = 'pytorch'
+        if limits:
+            command = ['prlimit', *limits, *command]
+        self.lines: list[str] = []
+        self.process = subprocess.Popen(
+            [*command, str(folder), json.dumps(settings)],
+            env=dict(os.environ, PYTHONPATH=str(REPO), OMP_NUM_THREADS='1'),
+            cwd=folder.parent,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self.reader = threading.Thread(target=self._read, daemon=True)
+        self.reader.start()
+
+    def _read(self) -> None:
+        for line in self.process.stdout:
+            if line.strip():
+                self.lines.append(line.rstrip())
+
+    def wait_for(self, text: str, count: int = 1, timeout: float = 120) -> None:
+        """Waits until a line of that text was printed some times."""
+        deadline = time.monotonic() + timeout
+        while sum(line.startswith(text) for line in list(self.lines)) < count:
+            assert self.process.poll() is None, self.output
+            assert time.monotonic() < deadline, self.output
+            time.sleep(0.005)
+
+    def end(self, timeout: float = 180) -> int:
+        """Waits for the end and returns the exit code."""
+        self.process.wait(timeout)
+        self.reader.join(10)
+        return self.process.returncode
+
+    def kill(self) -> None:
+        """Kills the process, or the launcher, alone."""
+        self.process.send_signal(signal.SIGKILL)
+        self.end()
+
+    @property
+    def output(self) -> str:
+        """All that was printed."""
+        return '\n'.join(self.lines)
+
+    @property
+    def digest(self) -> str:
+        """Digest of weights, losses and learning rates, and the best score."""
+        return re.search(r'digest .*', self.output).group()
+
+    def children(self) -> list[int]:
+        """Numbers of the processes that the process has started."""
+        return children_of(self.process.pid)
+
+
+def children_of(pid: int) -> list[int]:
+    """Returns the numbers of a process's children."""
+    tasks = Path(f'/proc/{pid}/task').glob('*/children')
+    return [int(number) for task in tasks for number in task.read_text().split()]
+
+
+def train(folder: Path, **settings: Any) -> Training:
+    """Trains to the end."""
+    training = Training(folder, **settings)
+    assert training.end() == 0, training.output
+    return training

@@ -1,0 +1,162 @@
+"""The launcher: signals reach every process once, and nobody is left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from attnpool_backbones.launching.processes import main
+from attnpool_backbones.processes import is_running
+from attnpool_backbones.stop_signals import STOP_SIGNALS
+
+# no torch: these processes start in a moment
+WORKER = """
+import os, signal, sys, time
+rank, folder, what = int(os.environ['RANK']), sys.argv[1], sys.argv[2]
+open(f'{folder}/{rank}', 'w').write(
+    ' '.join([str(os.getpid()), os.environ['WORLD_SIZE'], os.environ['LOCAL_RANK'],
+              os.environ['MASTER_ADDR'], os.environ['MASTER_PORT']]))
+received = []
+def stop(number, frame):
+    received.append(number)
+    time.sleep(0.3)  # saves
+    open(f'{folder}/{rank}.stopped', 'a').write(f'{number} ')
+    os._exit(128 + number)
+if what == 'stops':
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, stop)
+if what == 'ignores':
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if what == 'parent':
+    from attnpool_backbones.processes import end_with_parent
+    end_with_parent()
+if what == 'fails' and rank == 1:
+    print('a message', file=sys.stderr)
+    sys.exit(2)
+if what == 'works':
+    sys.exit(0)
+open(f'{folder}/{rank}.ready', 'w').close()
+time.sleep(60)
+"""
+
+
+class Launched:
+    """A launcher with two processes.
+
+    Args:
+        folder: Theirs.
+        what: What they do.
+    """
+
+    def __init__(self, folder: Path, what: str, repo_root: Path) -> None:
+        self.folder = folder
+        (folder / 'worker.py').write_text(WORKER)
+        options = ['--nproc-per-node', '2', str(folder / 'worker.py'), str(folder), what]
+        self.process = subprocess.Popen(
+            [sys.executable, '-m', 'attnpool_backbones.launching.processes', *options],
+            env=dict(os.environ, PYTHONPATH=str(repo_root)),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def ready(self) -> list[int]:
+        """Waits for both processes and returns their numbers."""
+        deadline = time.monotonic() + 60
+        while not all((self.folder / f'{rank}.ready').exists() for rank in (0, 1)):
+            assert time.monotonic() < deadline and self.process.poll() is None
+            time.sleep(0.02)
+        return [int((self.folder / str(rank)).read_text().split()[0]) for rank in (0, 1)]
+
+    def end(self) -> tuple[int, str]:
+        """Waits for the launcher; returns its exit code and what it printed."""
+        _, printed = self.process.communicate(timeout=60)
+        return self.process.returncode, printed
+
+
+def assert_gone(numbers: list[int]) -> None:
+    deadline = time.monotonic() + 20
+    while any(map(is_running, numbers)):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize('name', ['SIGTERM', 'SIGINT', 'SIGHUP', 'SIGUSR1'])
+def test_signals(name: str, tmp_path: Path, repo_root: Path) -> None:
+    number = getattr(signal, name)
+    launched = Launched(tmp_path, 'stops', repo_root)
+    workers = launched.ready()
+    for _ in range(2):  # a terminal and a scheduler
+        launched.process.send_signal(number)
+    assert launched.end() == (128 + number, '')
+    assert_gone(workers)
+    for rank in (0, 1):
+        assert (tmp_path / f'{rank}.stopped').read_text() == f'{int(number)} '
+
+
+def test_second_signal_ends_at_once(tmp_path: Path, repo_root: Path) -> None:
+    launched = Launched(tmp_path, 'ignores', repo_root)
+    workers = launched.ready()
+    launched.process.send_signal(signal.SIGTERM)
+    time.sleep(1.5)
+    assert launched.process.poll() is None
+    launched.process.send_signal(signal.SIGTERM)
+    assert launched.end()[0] == 128 + signal.SIGTERM
+    assert_gone(workers)
+
+
+def test_killed_process_ends_all_with_one_line(tmp_path: Path, repo_root: Path) -> None:
+    launched = Launched(tmp_path, 'sleeps', repo_root)
+    workers = launched.ready()
+    os.kill(workers[1], signal.SIGKILL)
+    code, printed = launched.end()
+    assert code == 128 + signal.SIGKILL
+    (line,) = printed.splitlines()
+    assert f'process 1 (pid {workers[1]}) was killed by SIGKILL (out of memory?)' in line
+    assert '--resume auto' in line
+    assert_gone(workers)
+
+
+def test_failed_process_ends_all(tmp_path: Path, repo_root: Path) -> None:
+    launched = Launched(tmp_path, 'fails', repo_root)
+    code, printed = launched.end()
+    assert code == 2
+    assert printed.splitlines()[0] == 'a message'
+    assert 'process 1' in printed.splitlines()[1] and 'exit code 2' in printed.splitlines()[1]
+    assert_gone([int((tmp_path / '0').read_text().split()[0])])
+
+
+def test_killed_launcher_takes_all_with_it(tmp_path: Path, repo_root: Path) -> None:
+    launched = Launched(tmp_path, 'parent', repo_root)
+    workers = launched.ready()
+    launched.process.kill()
+    launched.process.communicate()
+    assert_gone(workers)
+
+
+def test_what_processes_are_told(tmp_path: Path) -> None:
+    (tmp_path / 'worker.py').write_text(WORKER)
+    options = '--nproc-per-node=2 --nnodes=2 --node-rank=1 --master-addr=host --master-port=123'
+    program = [str(tmp_path / 'worker.py'), str(tmp_path), 'works']
+    handlers = [signal.getsignal(number) for number in STOP_SIGNALS]
+    try:
+        assert main([*options.split(), *program]) == 0
+    finally:
+        for number, handler in zip(STOP_SIGNALS, handlers, strict=True):
+            signal.signal(number, handler)
+    told = [(tmp_path / rank).read_text().split()[1:] for rank in '23']
+    assert told == [['4', '0', 'host', '123'], ['4', '1', 'host', '123']]
+
+
+@pytest.mark.parametrize(
+    'options',
+    ['--nproc-per-node 0', '--nproc-per-node 2 --nnodes 2 --node-rank 2',
+     '--nproc-per-node 2 --nnodes 2', ''],
+)  # fmt: skip
+def test_wrong_options(options: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([*options.split(), 'a.py'])
+    assert stop.value.code == 2 and 'error:' in capsys.readouterr().err
