@@ -19,6 +19,7 @@ from attnpool_backbones.backbones.pooled import PooledBackbone
 from attnpool_backbones.layers.bam import BAM
 from attnpool_backbones.layers.norm import build_map_norm
 from attnpool_backbones.layers.residual_block import BasicBlock, Bottleneck, resnet_conv
+from attnpool_backbones.ops.layout import contiguous_on_cpu, max_pooled
 from attnpool_backbones.registry import MODELS
 
 
@@ -117,13 +118,10 @@ class AttnResNet(PooledBackbone):
 
     def stem(self, x: Tensor) -> Tensor:
         """Computes what the first stage takes: B, 64, ceil(H / 4), ceil(W / 4)."""
-        if self.arch.attention == 'sge' and x.device.type == 'cpu':
-            x = x.contiguous()  # the layout that SGE is fast with
+        if self.arch.attention == 'sge':
+            x = contiguous_on_cpu(x)  # the layout that SGE is fast with
         x = self.relu(self.bn1(self.conv1(x)))  # B, C, H/2, W/2
-        if x.device.type == 'cpu' and x.is_contiguous():
-            # torch vectorises this pooling only over channels that lie next to each other.
-            return self.maxpool(x.contiguous(memory_format=torch.channels_last)).contiguous()
-        return self.maxpool(x)
+        return max_pooled(x, self.maxpool)  # B, C, H/4, W/4
 
     def stage_modules(self) -> list[tuple[None, list[nn.Module]]]:
         """Returns the blocks of each stage, and the BAM after them."""

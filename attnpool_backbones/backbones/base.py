@@ -13,7 +13,8 @@ from attnpool_backbones.backbones.choices import resolve_arch, resolve_out_indic
 from attnpool_backbones.checkpoints import load_pretrained
 from attnpool_backbones.checkpoints.door import open_door
 from attnpool_backbones.checkpoints.loading import DEPLOYED, require_same_form
-from attnpool_backbones.layers.checkpointing import checkpoint_block
+from attnpool_backbones.layers.activation_checkpointing import checkpoint_block
+from attnpool_backbones.ops.layout import in_format
 
 # Also under mmdet's and mmseg's own tools every checkpoint is read by the one safe reader.
 open_door()
@@ -165,7 +166,7 @@ class DenseBackbone(BaseModule):
         self.check_input(x)
         image_size = x.shape[-2:]
         if self.memory_format is not None:
-            x = x.contiguous(memory_format=self.memory_format)
+            x = in_format(x, self.memory_format)
         x = self.stem(x)
         outputs = []
         for index, (downsample, blocks) in enumerate(self.stage_modules()):

@@ -10,20 +10,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from attnpool_backbones.backbones.base import DenseBackbone, Stage
 from attnpool_backbones.backbones.choices import drop_path_rates
 from attnpool_backbones.backbones.coatnet_archs import ARCHS, CoAtNetArch
 from attnpool_backbones.layers.activations import ACTIVATIONS
-from attnpool_backbones.layers.conv_norm import conv_norm, fold_norms
 from attnpool_backbones.layers.convnext_block import ConvNeXtBlock
+from attnpool_backbones.layers.folding import fold_norm_after
 from attnpool_backbones.layers.grid_attention import GridAttention
-from attnpool_backbones.layers.halving import halving_pool
 from attnpool_backbones.layers.mbconv import MBConv
 from attnpool_backbones.layers.norm import LayerNorm2d
 from attnpool_backbones.layers.relative_bias import RelativeBiasMlp, RelativeBiasTable
+from attnpool_backbones.layers.stride2_pool import stride2_pool
 from attnpool_backbones.layers.transformer_block import TransformerBlock
+from attnpool_backbones.ops.conv_norm import conv_norm
+from attnpool_backbones.ops.layout import in_format
 from attnpool_backbones.registry import MODELS
 
 EPS = 1e-6
@@ -51,15 +52,13 @@ class ConvStem(nn.Module):
         self.conv2 = nn.Conv2d(*widths, 3, padding=1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.contiguous(memory_format=torch.channels_last)
-        return self.conv2(self.act(conv_norm(x, self.conv1, self.norm)))  # B, C, H/2, W/2
+        y = conv_norm(in_format(x, torch.channels_last), self.conv1, self.norm)
+        return self.conv2(self.act(y))  # B, C, H/2, W/2
 
     @torch.no_grad()
     def fold(self) -> None:
         """Folds the norm, if it is a BatchNorm, into the first convolution for inference."""
-        if isinstance(self.norm, _BatchNorm):
-            fold_norms(self.conv1, self.norm)
-            self.norm = nn.Identity()
+        self.norm = fold_norm_after(self.conv1, self.norm)
 
 
 class PatchStem(nn.Module):
@@ -72,12 +71,13 @@ class PatchStem(nn.Module):
 
     def __init__(self, width: int, patch_size: int):
         super().__init__()
+        self.patch_size = patch_size
         self.conv = nn.Conv2d(3, width, patch_size, stride=patch_size)
 
     def forward(self, x: Tensor) -> Tensor:
-        side = self.conv.stride[0]
+        side = self.patch_size
         x = F.pad(x, (0, -x.shape[-1] % side, 0, -x.shape[-2] % side))
-        return self.conv(x.contiguous(memory_format=torch.channels_last))  # B, C, H/p, W/p
+        return self.conv(in_format(x, torch.channels_last))  # B, C, H/p, W/p
 
 
 @MODELS.register_module()
@@ -200,7 +200,7 @@ class CoAtNet(DenseBackbone):
             out_channels,
             stride,
             stride_in=arch.stride_in,
-            pool=halving_pool(arch.pool) if downsamples else None,
+            pool=stride2_pool(arch.pool) if downsamples else None,
             expand_from=arch.expand_from,
             act=ACTIVATIONS[arch.conv_act],
             act_before=arch.act_before,
@@ -235,7 +235,7 @@ class CoAtNet(DenseBackbone):
             _norm(arch.norm, out_channels),
             in_channels,
             out_channels,
-            pool=halving_pool(arch.pool) if downsamples else None,
+            pool=stride2_pool(arch.pool) if downsamples else None,
             shortcut_bias=arch.shortcut_bias,
             layer_scale_init=arch.layer_scale_init,
             drop_path=drop_path,

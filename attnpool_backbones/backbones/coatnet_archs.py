@@ -3,12 +3,12 @@
 from dataclasses import dataclass, replace
 
 from attnpool_backbones.layers.activations import ACTIVATIONS
-from attnpool_backbones.layers.halving import HALVING_POOLS
+from attnpool_backbones.layers.stride2_pool import STRIDE2_POOLS
 
 _CHOICES = {
     'bias': ('table', 'mlp', 'none'),
     'stride_in': ('1x1', 'dw', 'pool'),
-    'pool': HALVING_POOLS,
+    'pool': STRIDE2_POOLS,
     'conv': ('mbconv', 'convnext'),
     'expand_from': ('out', 'in'),
     'conv_act': tuple(ACTIVATIONS),

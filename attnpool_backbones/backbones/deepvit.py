@@ -15,8 +15,9 @@ from attnpool_backbones.backbones.choices import drop_path_rates, taps_of_depth
 from attnpool_backbones.backbones.deepvit_archs import ARCHS, DeepViTArch
 from attnpool_backbones.layers.mlp import MLP
 from attnpool_backbones.layers.norm import LayerNorm2d
-from attnpool_backbones.layers.re_attention import HeadMixing, LazyMaps, ReAttention
+from attnpool_backbones.layers.re_attention import HeadMixing, ReAttention
 from attnpool_backbones.layers.token_stem import TokenStem, resize_positions
+from attnpool_backbones.ops.re_attention import LazyMaps
 from attnpool_backbones.registry import MODELS
 
 EPS = 1e-6

@@ -5,18 +5,20 @@ from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 
 from attnpool_backbones.backbones.metaformer_archs import MetaFormerArch
-from attnpool_backbones.layers.channel_mlp import ChannelMlp
 from attnpool_backbones.layers.folding import fold_norm_before, fold_scale_after
+from attnpool_backbones.layers.free_norms import FreeNorms
 from attnpool_backbones.layers.global_norm import GlobalNorm
+from attnpool_backbones.layers.mlp import ChannelMlp
 from attnpool_backbones.layers.named_norms import NORMS
 from attnpool_backbones.layers.token_mixers import (
     CHANNELWISE_MIXERS,
     build_token_mixer,
     last_layer,
 )
+from attnpool_backbones.ops.residual import residual
 
 
-class MetaFormerBlock(nn.Module):
+class MetaFormerBlock(FreeNorms):
     """Token mixer and MLP, each after a norm and in a residual branch of its own.
 
     Args:
@@ -70,32 +72,24 @@ class MetaFormerBlock(nn.Module):
     def _join(
         self, x: Tensor, y: Tensor, layer_scale: Tensor | None, res_scale: Tensor | None
     ) -> Tensor:
-        """Returns res_scale * x + drop_path(layer_scale * y) in as few passes as possible."""
-        gain = None if layer_scale is None else layer_scale.view(1, -1, 1, 1)
-        if self.training and self.drop_path.drop_prob > 0:
-            # Dropped as factors of the samples, B, 1 or C, 1, 1, not as a map.
-            gain = y.new_ones(1, 1, 1, 1) if gain is None else gain
-            gain = self.drop_path(gain.expand(len(y), -1, -1, -1))
-        if not self.residual:
-            return y if gain is None else y * gain
-        if res_scale is not None:
-            y = y if gain is None else y * gain
-            return torch.addcmul(y, x, res_scale.view(-1, 1, 1))
-        return x + y if gain is None else torch.addcmul(x, y, gain)
+        shortcut = x if self.residual else None
+        return residual(shortcut, y, self.drop_path, layer_scale, res_scale)
+
+    def free_norms(self) -> tuple[str, ...]:
+        """Returns the names of both norms."""
+        return 'norm1', 'norm2'
 
     @torch.no_grad()
     def fold(self) -> None:
         """Folds layer scales and the affine part of the MLP's norm, for inference."""
         if self.mlp is not None:
             if self.layer_scale2 is not None:
-                fold_scale_after(self.mlp.fc2, self.layer_scale2)
-                self.layer_scale2 = None
+                self.layer_scale2 = fold_scale_after(self.mlp.fc2, self.layer_scale2)
             self.norm2 = fold_norm_before(self.norm2, self.mlp.fc1)
         if self.layer_scale1 is not None:
             scaled = last_layer(self.mixer) or self.norm1
             if getattr(scaled, 'weight', None) is not None:
-                fold_scale_after(scaled, self.layer_scale1)
-                self.layer_scale1 = None
+                self.layer_scale1 = fold_scale_after(scaled, self.layer_scale1)
 
 
 def _scale(init: float | None, width: int) -> nn.Parameter | None:

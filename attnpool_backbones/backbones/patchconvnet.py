@@ -10,14 +10,15 @@ from typing import Any
 import torch
 from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from attnpool_backbones.backbones.choices import drop_path_rates, taps_of_depth
 from attnpool_backbones.backbones.pooled import PooledBackbone
-from attnpool_backbones.layers.activations import GELU, gelu
+from attnpool_backbones.layers.activations import GELU
 from attnpool_backbones.layers.folding import fold_norm_before, fold_scale_after
 from attnpool_backbones.layers.norm import build_map_norm
 from attnpool_backbones.layers.squeeze_excite import SqueezeExcite
+from attnpool_backbones.ops.activations import gelu
+from attnpool_backbones.ops.conv_norm import scaled_conv
 from attnpool_backbones.registry import MODELS
 
 SE_RATIO = 4
@@ -81,21 +82,13 @@ class PatchConvBlock(nn.Module):
         y = self.conv1(self.norm(x))  # B, C, H, W throughout
         y = self.dwconv(gelu(y))
         y = self.se(gelu(y), inplace=True)
-        return x + self.drop_path(self._scaled_conv2(y))
-
-    def _scaled_conv2(self, y: Tensor) -> Tensor:
-        if self.gamma is None:
-            return self.conv2(y)
-        # Scaling the weight instead of the map saves a pass over the map and its copy for backward.
-        weight = self.conv2.weight * self.gamma.view(-1, 1, 1, 1)
-        return F.conv2d(y, weight, self.conv2.bias * self.gamma)
+        return x + self.drop_path(scaled_conv(y, self.conv2, self.gamma))
 
     def fold(self) -> None:
         """Folds the layer scale and the norm's affine part (BatchNorm: all of it) for inference."""
         if self.gamma is None:
             return
-        fold_scale_after(self.conv2, self.gamma)
-        self.gamma = None
+        self.gamma = fold_scale_after(self.conv2, self.gamma)
         self.norm = fold_norm_before(self.norm, self.conv1)
 
 

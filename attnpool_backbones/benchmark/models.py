@@ -7,8 +7,8 @@ import torch
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
+from attnpool_backbones import ops
 from attnpool_backbones.benchmark.cases import Case
-from attnpool_backbones.benchmark.plain_forms import plain_form
 from attnpool_backbones.benchmark.random_batches import random_batch
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.launching.config import load_config
@@ -86,7 +86,8 @@ class Workload:
             if case.layout == 'channels_last':
                 self.images = self.images.contiguous(memory_format=torch.channels_last)
         if case.form == 'plain':
-            self.model = plain_form(self.model)
+            # In torch's default layout: that of the images decides that of the maps.
+            self.model.to(memory_format=torch.contiguous_format)
         self.model.to(device).train(case.task == 'train')
         self.function = self.model
         if case.compiled and self.batch is None:
@@ -102,7 +103,7 @@ class Workload:
         """Runs one forward pass or one training step, and waits for its end."""
         train = self.case.task == 'train'
         with torch.enable_grad() if train else torch.no_grad():
-            with self._precision():
+            with self._precision(), ops.formulas(self.case.form == 'plain'):
                 outputs = self._forward()
             if train:
                 self._backward(outputs)
@@ -111,7 +112,7 @@ class Workload:
 
     def forward(self) -> None:
         """Runs the forward pass alone, without gradients."""
-        with torch.no_grad(), self._precision():
+        with torch.no_grad(), self._precision(), ops.formulas(self.case.form == 'plain'):
             self._forward()
 
     def _precision(self) -> Any:

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from attnpool_backbones.layers.re_attention import LazyMaps
+from attnpool_backbones.ops.re_attention import LazyMaps
 from attnpool_backbones.registry import MODELS
 
 

@@ -4,9 +4,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from attnpool_backbones.layers.activations import GELU
+from attnpool_backbones.ops.attention import attention, attention_maps
+from attnpool_backbones.ops.linear import linear
 
 
 class PooledTokens(NamedTuple):
@@ -89,17 +90,17 @@ class AttentionPooling(nn.Module):
         memory = self.norm1(x.flatten(2).transpose(1, 2))  # B, H*W, C
         if self.num_tokens == 1:
             memory = torch.cat([queries, memory], dim=1)  # B, 1 + H*W, C
-        q, k, v = self.q(queries), self.k(memory), self.v(memory)
+        q = linear(queries, self.q)[:, None]  # B, 1, K, C: one head
+        k, v = linear(memory, self.k)[:, None], linear(memory, self.v)[:, None]
 
         maps = None
         if return_maps:
-            attention = (q @ k.transpose(1, 2) * q.shape[-1] ** -0.5).softmax(dim=-1)
-            pooled = attention @ v  # B, K, C
-            maps = attention[..., -height * width :].unflatten(-1, (height, width))
+            weights = attention_maps(q, k)[:, 0]  # B, K, H*W or 1 + H*W
+            pooled = weights @ v[:, 0]  # B, K, C
+            maps = weights[..., -height * width :].unflatten(-1, (height, width))
         else:
-            # Four dimensions: the fused kernels want a head axis.
-            pooled = F.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None])[:, 0]
+            pooled = attention(q, k, v)[:, 0]  # B, K, C
 
-        tokens = tokens + self.gamma_1 * self.proj(pooled)
+        tokens = tokens + self.gamma_1 * linear(pooled, self.proj)
         tokens = tokens + self.gamma_2 * self.mlp(self.norm2(tokens))
         return PooledTokens(tokens, maps)

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attnpool_backbones.layers.bottleneck import bottleneck_width, norm_of_vectors
+from attnpool_backbones.layers.channel_attention import norm_of_vectors, squeezed_width
 from attnpool_backbones.layers.norm import build_map_norm
 
 
@@ -70,7 +70,7 @@ class BAM(nn.Module):
     def __init__(self, in_channels: int, reduction: int = 16, norm_cfg: dict | None = None):
         super().__init__()
         norm_cfg = norm_cfg or dict(type='BN')
-        squeezed = bottleneck_width(in_channels, reduction)
+        squeezed = squeezed_width(in_channels, reduction)
         self.channel = BamChannelGate(in_channels, squeezed, norm_cfg)
         self.spatial = BamSpatialGate(in_channels, squeezed, norm_cfg)
         self.init_weights()

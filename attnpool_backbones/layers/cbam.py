@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attnpool_backbones.layers.bottleneck import bottleneck_width
+from attnpool_backbones.layers.channel_attention import squeezed_width
 from attnpool_backbones.registry import MODELS
 
 
@@ -63,7 +63,7 @@ class CBAM(nn.Module):
 
     def __init__(self, in_channels: int, reduction: int = 16):
         super().__init__()
-        self.channel = ChannelGate(in_channels, bottleneck_width(in_channels, reduction))
+        self.channel = ChannelGate(in_channels, squeezed_width(in_channels, reduction))
         self.spatial = SpatialGate()
         self.init_weights()
 

@@ -4,10 +4,10 @@ import torch
 from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 
-from attnpool_backbones.layers.channel_mlp import ChannelMlp
 from attnpool_backbones.layers.folding import fold_norm_before, fold_scale_after
-from attnpool_backbones.layers.halving import halving_pool
+from attnpool_backbones.layers.mlp import ChannelMlp
 from attnpool_backbones.layers.norm import LayerNorm2d
+from attnpool_backbones.layers.stride2_pool import stride2_pool
 
 MLP_RATIO = 4
 
@@ -37,7 +37,7 @@ class ConvNeXtBlock(nn.Module):
         drop_path: float = 0.0,
     ):
         super().__init__()
-        self.pool = halving_pool('avg2') if stride > 1 else nn.Identity()
+        self.pool = stride2_pool('avg2') if stride > 1 else nn.Identity()
         self.shortcut = nn.Identity()
         if in_channels != out_channels:
             self.shortcut = nn.Conv2d(in_channels, out_channels, 1)
@@ -61,5 +61,4 @@ class ConvNeXtBlock(nn.Module):
         """Folds layer scale and the norm's affine part into the perceptron for inference."""
         self.norm = fold_norm_before(self.norm, self.mlp.fc1)
         if self.gamma is not None:
-            fold_scale_after(self.mlp.fc2, self.gamma)
-            self.gamma = None
+            self.gamma = fold_scale_after(self.mlp.fc2, self.gamma)

@@ -1,15 +1,21 @@
-"""Folding of per-channel affine transforms into a neighbouring layer, for inference."""
+"""Folding of per-channel affine transforms into a neighbouring layer, for inference.
+
+Only plain layers are folded (see :mod:`attnpool_backbones.ops.fusing`): what an adapter adds to a
+layer would not be scaled. Everything else stays as it is and computes the same.
+"""
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from attnpool_backbones.layers.conv_norm import absorb_affine, fixed_affine
+from attnpool_backbones.ops.conv_norm import absorb_affine, fixed_affine, is_fixed
+from attnpool_backbones.ops.fusing import is_plain
+from attnpool_backbones.ops.linear import scaled
 
 
 @torch.no_grad()
 def fold_norm_before(norm: nn.Module, layer: nn.Conv2d | nn.Linear) -> nn.Module:
-    """Moves a norm's affine part (BatchNorm: all of it) into the layer behind it.
+    """Moves a norm's affine part (BatchNorm: all of it) into the layer after it.
 
     Args:
         norm: BatchNorm, a norm of each sample with ``weight`` and ``bias``, or one without.
@@ -18,7 +24,11 @@ def fold_norm_before(norm: nn.Module, layer: nn.Conv2d | nn.Linear) -> nn.Module
     Returns:
         What is left of the norm.
     """
+    if not is_plain(norm, layer):
+        return norm
     if isinstance(norm, _BatchNorm):
+        if not is_fixed(norm):
+            return norm
         _fold_affine_before(layer, *fixed_affine(norm))
         return nn.Identity()
     if getattr(norm, 'weight', None) is not None:
@@ -28,20 +38,48 @@ def fold_norm_before(norm: nn.Module, layer: nn.Conv2d | nn.Linear) -> nn.Module
 
 
 def _fold_affine_before(layer: nn.Module, scale: Tensor, shift: Tensor | None) -> None:
-    weight, bias = absorb_affine(layer.weight, layer.bias, scale, shift)
-    layer.weight.copy_(weight)
-    if bias is not None:
-        layer.bias = nn.Parameter(bias)
+    _set(layer, *absorb_affine(layer.weight, layer.bias, scale, shift))
 
 
 @torch.no_grad()
-def fold_scale_after(layer: nn.Module, scale: Tensor) -> None:
+def fold_norm_after(layer: nn.Conv2d, norm: nn.Module) -> nn.Module:
+    """Moves a BatchNorm into the convolution before it.
+
+    Args:
+        layer: A convolution.
+        norm: BatchNorm in eval mode; any other stays.
+
+    Returns:
+        What is left of the norm.
+    """
+    if not isinstance(norm, _BatchNorm) or not is_fixed(norm) or not is_plain(norm, layer):
+        return norm
+    scale, shift = fixed_affine(norm)
+    weight, bias = scaled(layer.weight, layer.bias, scale)
+    _set(layer, weight, shift if bias is None else bias + shift)
+    return nn.Identity()
+
+
+@torch.no_grad()
+def fold_scale_after(layer: nn.Module, scale: Tensor) -> Tensor | None:
     """Makes ``layer(x)`` compute what ``scale * layer(x)`` did, ``scale`` per output channel.
 
     Args:
         layer: A convolution, a linear layer or the affine part of a norm.
         scale: Scale of each output channel.
+
+    Returns:
+        What is left of the scale: nothing, unless the layer is not plain.
     """
-    layer.weight *= scale.view(-1, *(1,) * (layer.weight.dim() - 1))
+    if not is_plain(layer):
+        return scale
+    _set(layer, *scaled(layer.weight, layer.bias, scale))
+    return None
+
+
+def _set(layer: nn.Module, weight: Tensor, bias: Tensor | None) -> None:
+    layer.weight.copy_(weight)
     if layer.bias is not None:
-        layer.bias *= scale
+        layer.bias.copy_(bias)
+    elif bias is not None:
+        layer.bias = nn.Parameter(bias, requires_grad=layer.weight.requires_grad)

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from attnpool_backbones.layers.bottleneck import bottleneck_width
+from attnpool_backbones.layers.channel_attention import squeezed_width
 from attnpool_backbones.registry import MODELS
 
 
@@ -28,7 +28,7 @@ class GC(nn.Module):
 
     def __init__(self, in_channels: int, reduction: int = 16):
         super().__init__()
-        squeezed = bottleneck_width(in_channels, reduction)
+        squeezed = squeezed_width(in_channels, reduction)
         self.conv_mask = nn.Conv2d(in_channels, 1, 1)
         self.channel_add_conv = nn.Sequential(
             nn.Conv2d(in_channels, squeezed, 1),

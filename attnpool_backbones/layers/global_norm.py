@@ -1,9 +1,12 @@
 """Normalisation of a map over all its channels and positions."""
 
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from attnpool_backbones.ops.fusing import plain
+from attnpool_backbones.ops.global_norm import global_norm
 
 
+@plain
 class GlobalNorm(nn.GroupNorm):
     """Group normalisation (arXiv 1803.08494) with a single group.
 
@@ -32,8 +35,4 @@ class GlobalNorm(nn.GroupNorm):
         Returns:
             Map B, C, H, W.
         """
-        weight, bias = self.weight, self.bias
-        if scale is not None:
-            weight = weight * scale
-            bias = None if bias is None else bias * scale
-        return F.group_norm(x, 1, weight, bias, self.eps)
+        return global_norm(x, self.weight, self.bias, self.eps, scale)

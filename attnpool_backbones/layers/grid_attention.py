@@ -4,9 +4,10 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from attnpool_backbones.layers.relative_attention import relative_attention
+from attnpool_backbones.ops.attention import attention
+from attnpool_backbones.ops.linear import linear
+from attnpool_backbones.ops.relative_attention import relative_attention
 
 
 class GridAttention(nn.Module):
@@ -54,13 +55,10 @@ class GridAttention(nn.Module):
         Returns:
             Map B, C', H, W.
         """
-        qkv = self.qkv(x.permute(0, 2, 3, 1))
+        qkv = linear(x.permute(0, 2, 3, 1), self.qkv)
         qkv = qkv.unflatten(-1, (self.heads, 3, self.head_dim))  # B, H, W, h, 3, d
         y = self._attend(qkv) if self.window is None else self._attend_in_windows(qkv)
-        weight, bias = self.proj.weight, self.proj.bias
-        if scale is not None:  # Scaling the weights saves a pass over the map and its copy.
-            weight, bias = weight * scale[:, None], bias * scale
-        return F.linear(y, weight, bias).permute(0, 3, 1, 2)
+        return linear(y, self.proj, scale).permute(0, 3, 1, 2)
 
     def _attend(self, qkv: Tensor, table: Tensor | None = None) -> Tensor:
         """Maps B, H, W, h, 3, d to B, H, W, h*d; the table is made for H, W unless given."""
@@ -69,10 +67,7 @@ class GridAttention(nn.Module):
             table = self.bias(*size)
         # Cut apart where they lie: their gradients are joined without another copy.
         q, k, v = (t.transpose(1, 2) for t in qkv.flatten(1, 2).unbind(3))  # B, h, H*W, d
-        if table is None:
-            y = F.scaled_dot_product_attention(q, k, v)
-        else:
-            y = relative_attention(q, k, v, table)
+        y = attention(q, k, v) if table is None else relative_attention(q, k, v, table)
         return y.transpose(1, 2).flatten(2).unflatten(1, size)
 
     def _attend_in_windows(self, qkv: Tensor) -> Tensor:

@@ -5,15 +5,17 @@ from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 
 from attnpool_backbones.layers.activations import GELU, SiLU
-from attnpool_backbones.layers.conv_norm import conv_norm, fold_norms, is_fixed
+from attnpool_backbones.layers.folding import fold_norm_after, fold_norm_before
+from attnpool_backbones.layers.free_norms import FreeNorms
 from attnpool_backbones.layers.squeeze_excite import SqueezeExcite
+from attnpool_backbones.ops.conv_norm import conv_norm
 
 EXPANSION = 4
 """Width of the bottleneck's middle over that of the block's output (or input)."""
 SE_RATIO = 0.25
 
 
-class MBConv(nn.Module):
+class MBConv(FreeNorms):
     """BN, 1x1, BN, act, depthwise 3x3, BN, act, squeeze-and-excitation, 1x1; plus a shortcut.
 
     No norm follows the last convolution. At a change of resolution the shortcut is pooled, at a
@@ -90,23 +92,20 @@ class MBConv(nn.Module):
         return shortcut + self.drop_path(self.project(y))
 
     def _expanded(self, x: Tensor) -> Tensor:
-        if self._norm_folds():
-            # A fixed norm may change places with the average and act on the weights.
-            return conv_norm(self.pool(x), self.expand, self.expand_norm, self.norm)
-        y = self.pool(self.act_before(self.norm(x)))
-        return conv_norm(y, self.expand, self.expand_norm)
+        if isinstance(self.act_before, nn.Identity):
+            return conv_norm(x, self.expand, self.expand_norm, self.norm, self.pool)
+        y = self.act_before(self.norm(x))
+        return conv_norm(y, self.expand, self.expand_norm, pool=self.pool)
 
-    def _norm_folds(self) -> bool:
-        return is_fixed(self.norm) and isinstance(self.act_before, nn.Identity)
+    def free_norms(self) -> tuple[str, ...]:
+        """Returns the first norm's name, and the last one's if a gate stands before it."""
+        return ('norm', 'dwconv_norm') if self.se_early else ('norm',)
 
     @torch.no_grad()
     def fold(self) -> None:
         """Folds the norms into the convolutions for inference."""
-        before = self.norm if self._norm_folds() else None
-        fold_norms(self.expand, self.expand_norm, before)
-        if before is not None:
-            self.norm = nn.Identity()
-        self.expand_norm = nn.Identity()
+        if isinstance(self.act_before, nn.Identity):
+            self.norm = fold_norm_before(self.norm, self.expand)
+        self.expand_norm = fold_norm_after(self.expand, self.expand_norm)
         if not self.se_early:
-            fold_norms(self.dwconv, self.dwconv_norm)
-            self.dwconv_norm = nn.Identity()
+            self.dwconv_norm = fold_norm_after(self.dwconv, self.dwconv_norm)

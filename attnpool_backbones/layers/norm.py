@@ -1,14 +1,16 @@
 """Normalisation of B, C, H, W maps over their channels."""
 
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from attnpool_backbones.ops.fusing import plain
+from attnpool_backbones.ops.layer_norm import layer_norm2d
 
 
+@plain
 class LayerNorm2d(nn.LayerNorm):
     """Layer normalisation over the channels of each position (arXiv 1607.06450) of a map.
 
-    The statistics are taken with the channels last. A ``channels_last`` map is normalised where
-    it lies; any other map is copied once, and the result is ``channels_last``.
+    The result is ``channels_last``.
 
     Args:
         num_channels: Channels C of the map.
@@ -20,9 +22,7 @@ class LayerNorm2d(nn.LayerNorm):
         super().__init__(num_channels, eps=eps, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.permute(0, 2, 3, 1)  # B, H, W, C
-        x = F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
-        return x.permute(0, 3, 1, 2)  # B, C, H, W
+        return layer_norm2d(x, self.weight, self.bias, self.eps)
 
 
 def build_map_norm(norm_cfg: dict, num_channels: int) -> nn.Module:

@@ -6,10 +6,7 @@ from torch.nn import functional as F
 
 from attnpool_backbones.layers.norm import LayerNorm2d
 from attnpool_backbones.layers.position_embedding import resize_position_embedding
-
-SMALL_MAP = 400
-"""Positions up to which a CPU convolves as fast, and trains faster, with contiguous maps; these
-also round as the official code does."""
+from attnpool_backbones.ops.layout import convolved
 
 
 class PatchEmbedding(nn.Module):
@@ -43,6 +40,7 @@ class PatchEmbedding(nn.Module):
     ):
         super().__init__()
         self.norm_first = norm == 'before'
+        self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
         self.proj = nn.Conv2d(in_channels, channels, kernel_size, stride, padding)
         if in_channels < 4:
             # With so few channels a weight in another layout than the image's is 5 times slower.
@@ -61,24 +59,16 @@ class PatchEmbedding(nn.Module):
         if self.norm is not None and self.norm_first:
             x = self.norm(x)
         missing = self._missing(x)
-        x = self._convolve(F.pad(x, missing) if any(missing) else x)
+        x = convolved(F.pad(x, missing) if any(missing) else x, self.proj)
         if self.norm is not None and not self.norm_first:
             x = self.norm(x)
         if self.pos_embed is not None:
             x = x + resize_position_embedding(self.pos_embed, x.shape[-2:])
         return x
 
-    def _convolve(self, x: Tensor) -> Tensor:
-        if x.device.type == 'cpu' and x.shape[-2] * x.shape[-1] <= SMALL_MAP:
-            y = self.proj(x.contiguous())
-            return y.contiguous(memory_format=torch.channels_last)
-        return self.proj(x)
-
     def _missing(self, x: Tensor) -> tuple[int, int, int, int]:
         """Returns how many zeros the input lacks left, right, at the top and at the bottom."""
-        (kernel, _), (stride, _), (padding, _) = (
-            self.proj.kernel_size, self.proj.stride, self.proj.padding
-        )  # fmt: skip
+        kernel, stride, padding = self.kernel_size, self.stride, self.padding
         bottom, right = (
             max(0, ((n - 1) // stride) * stride + kernel - 2 * padding - n) for n in x.shape[-2:]
         )

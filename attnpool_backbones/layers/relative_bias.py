@@ -86,7 +86,8 @@ class RelativeBiasMlp(nn.Module):
 
     def forward(self, height: int, width: int) -> Tensor:
         """Returns the bias of each offset in a grid, h, 2*height-1, 2*width-1."""
-        options = dict(dtype=self.fc1.weight.dtype, device=self.fc1.weight.device)
+        like = next(self.parameters(), torch.empty(0))  # quantised layers have no parameters
+        options = dict(dtype=like.dtype, device=like.device)
         offsets = torch.meshgrid(
             torch.arange(1 - height, height, **options),
             torch.arange(1 - width, width, **options),

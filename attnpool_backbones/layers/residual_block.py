@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from attnpool_backbones.layers.attention_units import BLOCK_UNITS
 from attnpool_backbones.layers.norm import build_map_norm
 from attnpool_backbones.layers.selective_kernel import SelectiveKernel
+from attnpool_backbones.ops.fusing import may_fuse
 
 
 def resnet_conv(w_in: int, w_out: int, kernel: int, stride: int = 1) -> nn.Conv2d:
@@ -78,7 +79,8 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)  # B, C, H/s, W/s
         y, norm = self.branch(x)  # B, C, H/s, W/s
-        if self.attention == 'sge' and not (self.training and self.drop_path.drop_prob):
+        drops = self.training and self.drop_path.drop_prob
+        if self.attention == 'sge' and not drops and may_fuse(self.drop_path):
             return self.sge(y, shortcut, norm=norm)
         y = norm(y)
         if self.attention:

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attnpool_backbones.layers.bottleneck import bottleneck_width, norm_of_vectors
+from attnpool_backbones.layers.channel_attention import norm_of_vectors, squeezed_width
 from attnpool_backbones.layers.norm import build_map_norm
 
 
@@ -32,7 +32,7 @@ class SelectiveKernel(nn.Module):
                 f'SelectiveKernel needs a number of groups that divides its channels, '
                 f'not channels={channels}, groups={groups}'
             )
-        squeezed = bottleneck_width(channels, reduction)
+        squeezed = squeezed_width(channels, reduction)
         # Each norm stands behind its convolution, as the folding of norms expects.
         self.conv = nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False)
         self.bn = build_map_norm(norm_cfg, channels)

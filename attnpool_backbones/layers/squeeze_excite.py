@@ -3,8 +3,9 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attnpool_backbones.layers.activations import ReLU, is_spare
-from attnpool_backbones.layers.bottleneck import bottleneck_width
+from attnpool_backbones.layers.activations import ReLU
+from attnpool_backbones.layers.channel_attention import squeezed_width
+from attnpool_backbones.ops.gate import gated
 from attnpool_backbones.registry import MODELS
 
 
@@ -35,7 +36,7 @@ class SqueezeExcite(nn.Module):
         """
         gate = F.adaptive_avg_pool2d(x, 1)  # B, C, 1, 1
         gate = self.expand(self.act(self.reduce(gate))).sigmoid()
-        return x.mul_(gate) if inplace and is_spare(x, gate) else x * gate
+        return gated(x, gate, inplace)
 
 
 @MODELS.register_module()
@@ -56,7 +57,7 @@ class SE(SqueezeExcite):
     _abbr_ = 'se'
 
     def __init__(self, in_channels: int, reduction: int = 16):
-        super().__init__(in_channels, bottleneck_width(in_channels, reduction))
+        super().__init__(in_channels, squeezed_width(in_channels, reduction))
 
     def init_weights(self) -> None:
         """Draws weights as torch does for linear layers."""

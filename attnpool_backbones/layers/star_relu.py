@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from attnpool_backbones.ops.fusing import plain
 from attnpool_backbones.ops.star_relu import squared_relu, star_relu
 
 
@@ -13,6 +14,7 @@ class SquaredReLU(nn.Module):
         return squared_relu(x)
 
 
+@plain
 class StarReLU(nn.Module):
     """scale * max(x, 0)^2 + bias with a learned scalar scale and bias (arXiv 2210.13452)."""
 
@@ -23,17 +25,3 @@ class StarReLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return star_relu(x, self.scale.to(x.dtype), self.bias.to(x.dtype))
-
-    def fold_into(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Returns weight and bias of a linear layer that does scale and shift as well.
-
-        Args:
-            weight: Of the linear layer after this activation, out x in.
-            bias: Likewise, or None.
-
-        Returns:
-            The weight and bias with which that layer, on :func:`squared_relu`, equals the original
-            on this activation.
-        """
-        shift = self.bias * weight.sum(1)
-        return weight * self.scale, shift if bias is None else bias + shift

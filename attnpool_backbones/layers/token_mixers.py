@@ -3,33 +3,15 @@
 Each takes a map B, C, H, W and returns one of the same shape, ``channels_last`` throughout.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attnpool_backbones.layers.depthwise_conv import DepthwiseConv2d
-from attnpool_backbones.layers.linear2d import Linear2d
 from attnpool_backbones.layers.star_relu import StarReLU
-
-
-class _PoolMinusIdentity(torch.autograd.Function):
-    # Linear in x, so nothing has to be kept for the backward pass.
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, size: int) -> Tensor:
-        ctx.size = size
-        pooled = F.avg_pool2d(x, size, stride=1, padding=size // 2, count_include_pad=False)
-        return pooled.sub_(x)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        size, pad = [ctx.size] * 2, [ctx.size // 2] * 2
-        # The second argument stands for x, of which only shape and layout matter.
-        spread = torch.ops.aten.avg_pool2d_backward(
-            grad, grad, size, [1, 1], pad, False, False, None
-        )
-        return spread - grad, None
+from attnpool_backbones.ops.attention import attention
+from attnpool_backbones.ops.linear import linear
+from attnpool_backbones.ops.pooling import pool_minus_identity
 
 
 class Pooling(nn.Module):
@@ -51,7 +33,7 @@ class Pooling(nn.Module):
         self.size = size
 
     def forward(self, x: Tensor) -> Tensor:
-        return _PoolMinusIdentity.apply(x, self.size)
+        return pool_minus_identity(x, self.size)
 
 
 class SpatialFC(nn.Module):
@@ -128,20 +110,19 @@ class SeparableConv(nn.Module):
     def __init__(self, channels: int, expansion: int = 2, kernel_size: int = 7):
         super().__init__()
         hidden = channels * expansion
-        self.pwconv1 = Linear2d(channels, hidden, bias=False)
+        self.pwconv1 = nn.Linear(channels, hidden, bias=False)
         self.act1 = StarReLU()
         self.dwconv = DepthwiseConv2d(hidden, kernel_size, bias=False)
-        self.pwconv2 = Linear2d(hidden, channels, bias=False)
+        self.pwconv2 = nn.Linear(hidden, channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.act1(self.pwconv1(x))  # B, 2C, H, W
-        return self.pwconv2(self.dwconv(x))
+        x = self.act1(linear(x.permute(0, 2, 3, 1), self.pwconv1))  # B, H, W, 2C
+        x = self.dwconv(x.permute(0, 3, 1, 2))  # B, 2C, H, W
+        return linear(x.permute(0, 2, 3, 1), self.pwconv2).permute(0, 3, 1, 2)
 
 
 class SelfAttention2d(nn.Module):
     """Multi-head self-attention (arXiv 1706.03762) between all positions of a map.
-
-    Exact, through the fused kernels of torch: no positions x positions map is kept.
 
     Args:
         channels: Channels C; there are max(1, C // ``head_dim``) heads.
@@ -155,17 +136,16 @@ class SelfAttention2d(nn.Module):
         self.num_heads = max(1, channels // head_dim)
         inner = self.num_heads * head_dim
         self.qkv = nn.Linear(channels, 3 * inner, bias=False)
-        self.proj = Linear2d(inner, channels, bias=proj_bias)
+        self.proj = nn.Linear(inner, channels, bias=proj_bias)
 
     def forward(self, x: Tensor) -> Tensor:
         size = x.shape[-2:]
-        qkv = self.qkv(x.permute(0, 2, 3, 1).flatten(1, 2))  # B, H*W, 3 * inner
+        qkv = linear(x.permute(0, 2, 3, 1).flatten(1, 2), self.qkv)  # B, H*W, 3 * inner
         qkv = qkv.unflatten(-1, (3, self.num_heads, self.head_dim))
         # Cut apart where they lie: their gradients are joined without another copy.
         q, k, v = (t.transpose(1, 2) for t in qkv.unbind(2))  # B, heads, H*W, head_dim each
-        x = F.scaled_dot_product_attention(q, k, v)
-        x = x.transpose(1, 2).flatten(2).unflatten(1, size)  # B, H, W, inner
-        return self.proj(x.permute(0, 3, 1, 2))
+        x = attention(q, k, v).transpose(1, 2).flatten(2).unflatten(1, size)  # B, H, W, inner
+        return linear(x, self.proj).permute(0, 3, 1, 2)
 
 
 CHANNELWISE_MIXERS = (Pooling, SpatialFC, nn.Identity)

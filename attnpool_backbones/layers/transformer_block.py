@@ -4,14 +4,15 @@ import torch
 from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 
-from attnpool_backbones.layers.channel_mlp import ChannelMlp
 from attnpool_backbones.layers.folding import fold_norm_before, fold_scale_after
+from attnpool_backbones.layers.free_norms import FreeNorms
 from attnpool_backbones.layers.grid_attention import GridAttention
+from attnpool_backbones.layers.mlp import ChannelMlp
 
 MLP_RATIO = 4
 
 
-class TransformerBlock(nn.Module):
+class TransformerBlock(FreeNorms):
     """Attention and perceptron, each behind a norm and with a shortcut.
 
     At a change of resolution the normalised map and the shortcut are pooled (arXiv 2106.04803,
@@ -63,6 +64,10 @@ class TransformerBlock(nn.Module):
         x = self.shortcut(self.pool(x)) + self.drop_path(y)
         return x + self.drop_path(self.mlp(self.norm2(x), self.gamma2))
 
+    def free_norms(self) -> tuple[str, ...]:
+        """Returns the names of both norms."""
+        return 'norm1', 'norm2'
+
     @torch.no_grad()
     def fold(self) -> None:
         """Folds layer scales and the norms' affine part (BatchNorm: all of it) for inference."""
@@ -70,6 +75,5 @@ class TransformerBlock(nn.Module):
             self.norm1 = fold_norm_before(self.norm1, self.attn.qkv)
         self.norm2 = fold_norm_before(self.norm2, self.mlp.fc1)
         if self.gamma1 is not None:
-            fold_scale_after(self.attn.proj, self.gamma1)
-            fold_scale_after(self.mlp.fc2, self.gamma2)
-            self.gamma1 = self.gamma2 = None
+            self.gamma1 = fold_scale_after(self.attn.proj, self.gamma1)
+            self.gamma2 = fold_scale_after(self.mlp.fc2, self.gamma2)

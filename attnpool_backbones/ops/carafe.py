@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from attnpool_backbones.layers.full_precision import full_precision, wide_dtype
 from attnpool_backbones.ops.bilinear import weighted_sums, weighted_sums_backward
 from attnpool_backbones.ops.formula import operator
+from attnpool_backbones.ops.precision import full_precision, wide_dtype
 
 CELLS = 1 << 19  # weights of pixels that are held at a time
 

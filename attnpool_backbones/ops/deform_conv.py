@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from attnpool_backbones.layers.full_precision import full_precision, wide_dtype
 from attnpool_backbones.ops.bilinear import Corners, corners, weighted_sums, weighted_sums_backward
 from attnpool_backbones.ops.formula import operator
+from attnpool_backbones.ops.precision import full_precision, wide_dtype
 
 CELLS = 1 << 22  # sampled values that are held at a time, at least
 PARTS = 4  # of an image, into which larger ones are cut

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attnpool_backbones.layers.full_precision import wide_dtype
 from attnpool_backbones.ops.formula import operator
+from attnpool_backbones.ops.precision import wide_dtype
 
 LEAST = torch.finfo(torch.float32).tiny  # of less no logarithm is taken
 

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attnpool_backbones.layers.full_precision import wide_dtype
 from attnpool_backbones.ops.formula import operator
+from attnpool_backbones.ops.precision import wide_dtype
 
 LEADERS = 128  # boxes whose order is settled at a time; their overlaps are one small matrix
 CELLS = 1 << 17  # overlaps computed at a time: three matrices of them fit in a core's cache

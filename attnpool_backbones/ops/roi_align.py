@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from attnpool_backbones.layers.full_precision import full_precision, wide_dtype
 from attnpool_backbones.ops.formula import operator
+from attnpool_backbones.ops.precision import full_precision, wide_dtype
 
 POOL_MODES = ('max', 'avg')
 EMPTY_MAXIMUM = -10000.0  # mmcv's maximum starts there, and stays there in a bin without samples

@@ -4,9 +4,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attnpool_backbones.layers.full_precision import wide_dtype
 from attnpool_backbones.ops.formula import operator
 from attnpool_backbones.ops.nms import box_table, overlapping_pairs, overlaps
+from attnpool_backbones.ops.precision import wide_dtype
 
 METHODS = ('naive', 'linear', 'gaussian')
 """By mmcv's numbers 0, 1 and 2."""

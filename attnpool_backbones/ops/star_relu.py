@@ -53,3 +53,22 @@ def _(x: Tensor) -> Tensor:
 @star_relu.fast(compiled=False)
 def _(x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
     return torch.addcmul(bias, squared_relu(x), scale)
+
+
+def absorb_star_relu(
+    weight: Tensor, bias: Tensor | None, scale: Tensor, shift: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Moves scale and shift of a StarReLU into the linear layer after it.
+
+    Args:
+        weight: Of the linear layer, out x in.
+        bias: Likewise, or None.
+        scale: Of the StarReLU.
+        shift: Of the StarReLU, its ``bias``.
+
+    Returns:
+        The weight and bias with which the linear layer, on :func:`squared_relu`, equals the
+        original on :func:`star_relu`.
+    """
+    shift = shift * weight.sum(1)
+    return weight * scale, shift if bias is None else bias + shift

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from attnpool_backbones.layers.re_attention import HeadMix, LazyMaps
+from attnpool_backbones.ops.re_attention import HeadMix, LazyMaps
 from attnpool_backbones.registry import MODELS
 
 

@@ -4,7 +4,7 @@ import torch
 from torch.nn import functional as F
 
 from attnpool_backbones.layers.star_relu import SquaredReLU, StarReLU
-from attnpool_backbones.ops.star_relu import squared_relu
+from attnpool_backbones.ops.star_relu import absorb_star_relu, squared_relu
 
 
 def star_relu(scale, bias):
@@ -26,5 +26,6 @@ def test_folds_into_the_next_linear_layer():
     act, x = star_relu(0.8, -0.4), torch.randn(6, 5, dtype=torch.float64)
     weight, bias = torch.randn(3, 5, dtype=torch.float64), torch.randn(3, dtype=torch.float64)
     for b in (bias, None):
-        folded = F.linear(squared_relu(x.clone()), *act.fold_into(weight, b))
+        absorbed = absorb_star_relu(weight, b, act.scale, act.bias)
+        folded = F.linear(squared_relu(x.clone()), *absorbed)
         torch.testing.assert_close(folded, F.linear(act(x.clone()), weight, b))

@@ -1,26 +1,19 @@
-"""Token mixers equal their formulas, in outputs and gradients."""
+"""Token mixers; the operators that they are made of keep the operator contract."""
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from torch.nn import functional as F
 
-from attnpool_backbones.benchmark.plain_layers import PlainSelfAttention2d
 from attnpool_backbones.layers.token_mixers import (
     CHANNELWISE_MIXERS,
     TOKEN_MIXERS,
     Pooling,
     SelfAttention2d,
-    SeparableConv,
     SpatialFC,
     build_token_mixer,
     last_layer,
     resize_spatial_matrix,
 )
 from tests.golden import load_golden
-
-SMALL = settings(max_examples=20, deadline=None)
 
 
 def random_map(*shape, channels_last=True):
@@ -35,25 +28,6 @@ def test_pooling_equals_the_official_unit(size):
     torch.testing.assert_close(y, torch.from_numpy(fixture[f'pool{size}']), rtol=0, atol=2e-6)
 
 
-@SMALL
-@given(
-    size=st.sampled_from([1, 3, 5, 7, 9]),
-    height=st.integers(1, 9),
-    width=st.integers(1, 9),
-    channels_last=st.booleans(),
-)
-def test_pooling_equals_the_plain_formula(size, height, width, channels_last):
-    x = random_map(2, 3, height, width, channels_last=channels_last).requires_grad_()
-    plain = F.avg_pool2d(x, size, 1, size // 2, count_include_pad=False) - x
-    y = Pooling(size)(x)
-    weight = torch.randn_like(x)
-    torch.testing.assert_close(y, plain)
-    torch.testing.assert_close(
-        torch.autograd.grad((y * weight).sum(), x)[0],
-        torch.autograd.grad((plain * weight).sum(), x)[0],
-    )
-
-
 def test_pooling_of_a_constant_map_is_zero():
     y = Pooling(3)(torch.full((1, 2, 5, 4), 3.0))
     torch.testing.assert_close(y, torch.zeros_like(y), rtol=0, atol=1e-6)
@@ -65,36 +39,9 @@ def test_pooling_needs_an_odd_window(size):
         Pooling(size)
 
 
-@SMALL
-@given(channels=st.sampled_from([8, 32, 64]), height=st.integers(1, 6), width=st.integers(1, 6))
-def test_attention_equals_the_plain_formula(channels, height, width):
-    mixer = SelfAttention2d(channels).double()
-    x = random_map(2, channels, height, width).requires_grad_()
-    y, plain = mixer(x), PlainSelfAttention2d.forward(mixer, x)
-    torch.testing.assert_close(y, plain)
-    weight = torch.randn_like(x)
-    inputs = (x, *mixer.parameters())
-    torch.testing.assert_close(
-        torch.autograd.grad((y * weight).sum(), inputs),
-        torch.autograd.grad((plain * weight).sum(), inputs),
-    )
-
-
 def test_attention_has_at_least_one_head():
     assert SelfAttention2d(16).qkv.weight.shape == (96, 16)
     assert SelfAttention2d(96, proj_bias=False).proj.bias is None
-
-
-def test_separable_conv_equals_the_plain_formula():
-    mixer = SeparableConv(4).double()
-    torch.nn.init.constant_(mixer.act1.scale, 0.8)
-    torch.nn.init.constant_(mixer.act1.bias, -0.4)
-    x = random_map(2, 4, 9, 10)
-    y = torch.einsum('oc,bchw->bohw', mixer.pwconv1.weight, x)
-    y = 0.8 * y.relu() ** 2 - 0.4
-    y = F.conv2d(y, mixer.dwconv.weight, padding=3, groups=8)
-    y = torch.einsum('oc,bchw->bohw', mixer.pwconv2.weight, y)
-    torch.testing.assert_close(mixer(x), y)
 
 
 def test_spatial_fc_multiplies_positions():

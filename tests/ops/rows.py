@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class Draw:
@@ -39,6 +39,14 @@ class Draw:
         x = torch.rand(shape, dtype=torch.float64, generator=self.generator) + 0.5
         return x.requires_grad_(grad)
 
+    def module(self, module: nn.Module) -> nn.Module:
+        """Returns the module in float64 with drawn parameters and running statistics."""
+        with torch.no_grad():
+            for name, t in module.double().state_dict().items():
+                if t.is_floating_point():
+                    t.copy_((self.positive if name == 'running_var' else self.tensor)(*t.shape))
+        return module
+
     def map(self, channels: int, side: int = 9) -> Tensor:
         """Returns a map B, C, H, W with sides up to ``side``."""
         return self.tensor(self.size(1, 3), channels, self.size(1, side), self.size(1, side))
@@ -51,6 +59,8 @@ class Row:
     operator: Callable
     example: Callable[[Draw], tuple]
     """Draws arguments: float64 tensors, modules in float64, numbers."""
+    results: Callable[[Any], Any] = lambda outputs: outputs
+    """What of the outputs is compared."""
     name: str = ''
     """Shown as the test's id. Default: the operator's."""
     overwrites: tuple[int, ...] = ()

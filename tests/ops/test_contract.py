@@ -9,12 +9,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
 
 from attnpool_backbones import ops
 from tests.ops.rows import Draw
 from tests.ops.table import ROWS
 
-SEEDS = range(12)
+SEEDS = range(8)
+"""Each draws other sizes and values."""
 each_row = pytest.mark.parametrize('row', ROWS, ids=[row.id for row in ROWS])
 each_differentiable_row = pytest.mark.parametrize(
     'row', [row for row in ROWS if row.differentiable], ids=lambda row: row.id
@@ -23,31 +25,32 @@ each_differentiable_row = pytest.mark.parametrize(
 
 def tensors_of(value) -> Iterator[Tensor]:
     """Yields the tensors in arguments or results, parameters of modules included."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, nn.Module):
-        yield from value.parameters()
-    elif isinstance(value, (tuple, list)):
-        for entry in value:
-            yield from tensors_of(entry)
+    for leaf in tree_leaves(value):
+        if isinstance(leaf, nn.Module):
+            yield from leaf.parameters()
+        elif isinstance(leaf, Tensor):
+            yield leaf
+
+
+def modules_of(args: tuple) -> list[nn.Module]:
+    return [leaf for leaf in tree_leaves(args) if isinstance(leaf, nn.Module)]
 
 
 def copied(args: tuple) -> tuple:
     """Copies arguments; each copy is a leaf that wants gradients as the original does."""
-    return tuple(
-        a.detach().clone().requires_grad_(a.requires_grad) if isinstance(a, Tensor)
-        else copy.deepcopy(a)
-        for a in args
-    )  # fmt: skip
+    return changed(args, lambda a: a.detach().clone().requires_grad_(a.requires_grad)
+                   if isinstance(a, Tensor) else copy.deepcopy(a))  # fmt: skip
 
 
 def changed(args: tuple, change) -> tuple:
     """Applies a change to every floating-point tensor and module."""
-    return tuple(
-        change(a)
-        if isinstance(a, nn.Module) or (isinstance(a, Tensor) and a.is_floating_point())
-        else a
-        for a in args
+    return tree_map(
+        lambda a: (
+            change(a)
+            if isinstance(a, nn.Module) or (isinstance(a, Tensor) and a.is_floating_point())
+            else a
+        ),
+        args,
     )
 
 
@@ -63,13 +66,18 @@ def gradients(outputs, args: tuple) -> list[Tensor | None]:
     return list(torch.autograd.grad(total, wanted, allow_unused=True))
 
 
-def run(function, args: tuple, differentiable: bool) -> tuple:
+def run(row, function, args: tuple) -> tuple:
     """Returns results, gradients and the buffers of modules after a call."""
-    outputs = function(*args)
-    grads = gradients(outputs, args) if differentiable else []
-    grads = [g if g is None else g.contiguous() for g in grads]
-    buffers = [b for a in args if isinstance(a, nn.Module) for b in a.buffers()]
-    return [y.detach() for y in tensors_of(outputs)], grads, buffers
+    outputs = call(row, function, args)
+    grads = gradients(outputs, args) if row.differentiable else []
+    buffers = [buffer for module in modules_of(args) for buffer in module.buffers()]
+    return [y.detach() for y in outputs], grads, buffers
+
+
+def call(row, function, args: tuple) -> list[Tensor]:
+    """Returns the tensors among the results; operators that draw, draw the same every time."""
+    torch.manual_seed(3)
+    return list(tensors_of(row.results(function(*args))))
 
 
 def assert_same(computed, expected, **tolerance):
@@ -92,27 +100,27 @@ def test_every_operator_has_a_row():
 
 
 @each_row
-@pytest.mark.parametrize('seed', SEEDS)
-def test_equals_its_formula(row, seed):
-    args = row.example(Draw(seed))
-    given = copied(args)
-    expected = run(row.operator.formula, copied(args), row.differentiable)
-    assert_same(run(row.operator, args, row.differentiable), expected)
-    if row.differentiable:
-        assert_same([tensors_of(args)], [tensors_of(given)], rtol=0, atol=0)
+def test_equals_its_formula(row):
+    for seed in SEEDS:
+        args = row.example(Draw(seed))
+        given = copied(args)
+        expected = run(row, row.operator.formula, copied(args))
+        assert_same(run(row, row.operator, args), expected)
+        if row.differentiable:
+            assert_same([tensors_of(args)], [tensors_of(given)], rtol=0, atol=0)
 
 
 @each_row
-@pytest.mark.parametrize('seed', SEEDS)
-def test_without_gradients_too(row, seed):
-    args = row.example(Draw(seed))
-    given = copied(args)
-    with torch.no_grad():
-        assert_same([tensors_of(row.operator(*args))], [tensors_of(row.operator.formula(*given))])
-        given = copied(row.example(Draw(seed)))
-    for position, (a, b) in enumerate(zip(args, given, strict=True)):
-        if position not in row.overwrites:
-            assert_same([tensors_of(a)], [tensors_of(b)], rtol=0, atol=0)
+def test_without_gradients_too(row):
+    for seed in SEEDS:
+        args = row.example(Draw(seed))
+        given = copied(args)
+        with torch.no_grad():
+            assert_same([call(row, row.operator, args)], [call(row, row.operator.formula, given)])
+        given = row.example(Draw(seed))
+        for position, (a, b) in enumerate(zip(args, given, strict=True)):
+            if position not in row.overwrites:
+                assert_same([tensors_of(a)], [tensors_of(b)], rtol=0, atol=0)
 
 
 @each_differentiable_row
@@ -122,9 +130,9 @@ def test_derivatives_are_those_of_the_values(row):
 
     def function(*_):
         # A module's parameters are changed where they lie.
-        return tuple(y for y in tensors_of(row.operator(*args)) if y.requires_grad)
+        return tuple(y for y in call(row, row.operator, args) if y.requires_grad)
 
-    assert torch.autograd.gradcheck(function, wanted)
+    assert torch.autograd.gradcheck(function, wanted, fast_mode=True)
 
 
 def _channels_last(x: Tensor) -> Tensor:
@@ -146,14 +154,14 @@ def _with_gaps(x: Tensor) -> Tensor:
 @pytest.mark.parametrize('row', [row for row in ROWS if row.layouts], ids=lambda row: row.id)
 def test_layouts_change_nothing(row, layout):
     args = row.example(Draw(3))
-    expected = run(row.operator.formula, copied(args), row.differentiable)
+    expected = run(row, row.operator.formula, copied(args))
 
     def laid_out(a):
         if isinstance(a, nn.Module):
             return a
         return layout(a.detach()).requires_grad_(a.requires_grad)
 
-    assert_same(run(row.operator, changed(args, laid_out), row.differentiable), expected)
+    assert_same(run(row, row.operator, changed(args, laid_out)), expected)
 
 
 @pytest.mark.parametrize('autocast', [False, True], ids=['', 'autocast'])
@@ -165,15 +173,16 @@ def test_bfloat16_is_as_close_as_the_formula(row, autocast):
     args = changed(args, lambda a: copy.deepcopy(a.detach() if isinstance(a, Tensor) else a)
                    .to(torch.bfloat16).double())  # fmt: skip
     with torch.no_grad():
-        exact = list(tensors_of(row.operator.formula(*copied(args))))
+        exact = call(row, row.operator.formula, copied(args))
         narrow = changed(copied(args), lambda a: a.to(dtype))
         with torch.autocast('cpu', torch.bfloat16, enabled=autocast):
-            by_formula = list(tensors_of(row.operator.formula(*copied(narrow))))
-            computed = list(tensors_of(row.operator(*narrow)))
+            by_formula = call(row, row.operator.formula, copied(narrow))
+            computed = call(row, row.operator, narrow)
     for y, formula, right in zip(computed, by_formula, exact, strict=True):
         if not right.is_floating_point():
             continue
-        assert y.dtype == formula.dtype
+        # The operators' own autocast differs: some of torch's run in bfloat16, some do not.
+        assert autocast or y.dtype == formula.dtype
         scale = right.abs().max().clamp_min(1e-3)
         error, allowed = ((t.double() - right).abs().max() / scale for t in (y, formula))
         assert error <= max(2 * allowed, 0.02), f'{error:.1e}, formula {allowed:.1e}'
@@ -196,7 +205,7 @@ class _Recorder(TorchDispatchMode):
 def test_its_torch_operators_are_sound(row):
     args = row.example(Draw(1))
     with _Recorder() as recorder:
-        run(row.operator, args, row.differentiable)
+        run(row, row.operator, args)
     for function, given, options in recorder.calls:
         given = [a.detach().clone() if isinstance(a, Tensor) else a for a in given]
         torch.library.opcheck(function, given, options)
@@ -209,9 +218,9 @@ def test_compiled_is_the_same(row):
     compiled = torch.compile(lambda *args: row.operator(*args), fullgraph=True, backend='aot_eager')
     for seed in (1, 2):  # the second time with dynamic sizes
         args = row.example(Draw(seed))
-        expected = run(row.operator.formula, copied(args), row.differentiable)
-        assert_same(run(compiled, copied(args), row.differentiable), expected)
+        expected = run(row, row.operator.formula, copied(args))
+        assert_same(run(row, compiled, copied(args)), expected)
     args = row.example(Draw(1))
-    expected = row.operator.formula(*copied(args))
+    expected = call(row, row.operator.formula, copied(args))
     with torch.no_grad():
-        assert_same([tensors_of(compiled(*copied(args)))], [tensors_of(expected)])
+        assert_same([call(row, compiled, copied(args))], [expected])

@@ -13,7 +13,87 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from attnpool_backbones.layers.full_precision import full_precision, wide_dtype
+from attnpool_backbones.ops.attention import attention_maps
+from attnpool_backbones.ops.formula import operator
+from attnpool_backbones.ops.precision import full_precision, wide_dtype
+
+
+@operator
+def mixed_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    matrix: Tensor,
+    offset: Tensor | None = None,
+    eps: float | None = None,
+    chunk_rows: int = 0,
+) -> Tensor:
+    """Returns norm(matrix @ softmax(q k^T / sqrt(d)) + offset) v, ``matrix`` acting on heads.
+
+    Forward and backward pass hold the maps of a few query rows at a time and q, k, v besides.
+    Maps are float32 (float64 for float64 inputs), also under autocast.
+
+    Args:
+        q: Queries B, H, T, d.
+        k: Keys B, H, N, d.
+        v: Values B, H, N, d, of the queries' type, as the keys.
+        matrix: H, H, float32 or float64: row g tells how the maps of all heads make map g.
+        offset: H, added to the mixed maps. Default: nothing.
+        eps: If given, each entry's H mixed values are divided by sqrt(mean of squares + eps).
+            Default: they are not.
+        chunk_rows: Query rows held at a time. Default: as many as suit the device.
+
+    Returns:
+        B, H, T, d, with the heads next to the channels in memory.
+    """
+    maps = attention_maps(q, k).to(matrix.dtype)  # B, H, T, N
+    mixed = torch.einsum('gh,bhtn->bgtn', matrix, maps)  # B, H, T, N
+    if offset is not None:
+        mixed = mixed + offset.view(-1, 1, 1)
+    if eps is not None:
+        mixed = mixed / (mixed.square().mean(1, keepdim=True) + eps).sqrt()
+    return mixed.to(v.dtype) @ v  # B, H, T, d
+
+
+@operator
+def map_covariance(q: Tensor, k: Tensor, chunk_rows: int = 0) -> Tensor:
+    """Returns the covariance between heads of the entries of softmax(q k^T / sqrt(d)).
+
+    Every row of a map sums to 1, so the mean of its entries is 1 / N. Mean and variance of any
+    combination theta of the heads follow: theta sum / N and theta cov theta^T.
+
+    Args:
+        q: Queries B, H, T, d.
+        k: Keys B, H, N, d.
+        chunk_rows: Query rows held at a time. Default: as many as suit the device.
+
+    Returns:
+        H, H, over all images, queries and keys, float32 (float64 for float64 inputs).
+    """
+    maps = attention_maps(q, k).to(wide_dtype(q.dtype)).transpose(0, 1).flatten(1)  # H, B*T*N
+    deviation = maps - 1 / k.shape[2]
+    return deviation @ deviation.mT / maps.shape[1]  # H, H
+
+
+@mixed_attention.fast
+def _(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    matrix: Tensor,
+    offset: Tensor | None = None,
+    eps: float | None = None,
+    chunk_rows: int = 0,
+) -> Tensor:
+    wide = wide_dtype(q.dtype)
+    offset = None if offset is None else offset.to(wide)
+    return _mixed_attention(q, k, v, matrix.to(wide), offset, eps, chunk_rows)
+
+
+@map_covariance.fast
+def _(q: Tensor, k: Tensor, chunk_rows: int = 0) -> Tensor:
+    return _map_covariance(q, k, chunk_rows)
+
 
 CHUNK_ELEMENTS = {'cpu': 2**20, 'cuda': 2**26}
 """Map values of a chunk on each device type: on a CPU as many as stay in its caches."""
@@ -211,38 +291,6 @@ _mixed_attention.register_autograd(
 )
 
 
-def mixed_attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    matrix: Tensor,
-    offset: Tensor | None = None,
-    eps: float | None = None,
-    chunk_rows: int = 0,
-) -> Tensor:
-    """Computes ``norm(matrix @ softmax(q k^T / sqrt(d)) + offset) v``, ``matrix`` acting on heads.
-
-    Forward and backward pass hold the maps of a few query rows at a time and q, k, v besides.
-    Maps are float32 (float64 for float64 inputs), also under autocast.
-
-    Args:
-        q: Queries B, H, T, d.
-        k: Keys B, H, N, d.
-        v: Values B, H, N, d, of the queries' type, as the keys.
-        matrix: H, H, float32 or float64: row g tells how the maps of all heads make map g.
-        offset: H, added to the mixed maps. Default: nothing.
-        eps: If given, each entry's H mixed values are divided by sqrt(mean of squares + eps).
-            Default: they are not.
-        chunk_rows: Query rows held at a time. Default: as many as suit the device.
-
-    Returns:
-        B, H, T, d, with the heads next to the channels in memory.
-    """
-    wide = wide_dtype(q.dtype)
-    offset = None if offset is None else offset.to(wide)
-    return _mixed_attention(q, k, v, matrix.to(wide), offset, eps, chunk_rows)
-
-
 @torch.library.custom_op('attnpool_backbones::map_covariance', mutates_args=())
 def _map_covariance(q: Tensor, k: Tensor, chunk_rows: int) -> Tensor:
     q, k = q.contiguous(), k.contiguous()
@@ -296,23 +344,6 @@ def _differentiate_map_covariance(ctx, grad):
 
 
 _map_covariance.register_autograd(_differentiate_map_covariance, setup_context=_save_map_covariance)
-
-
-def map_covariance(q: Tensor, k: Tensor, chunk_rows: int = 0) -> Tensor:
-    """Computes the covariance between heads of the entries of softmax(q k^T / sqrt(d)).
-
-    Every row of a map sums to 1, so the mean of its entries is 1 / N. Mean and variance of any
-    combination theta of the heads follow: theta sum / N and theta cov theta^T.
-
-    Args:
-        q: Queries B, H, T, d.
-        k: Keys B, H, N, d.
-        chunk_rows: Query rows held at a time. Default: as many as suit the device.
-
-    Returns:
-        H, H, over all images, queries and keys, float32 (float64 for float64 inputs).
-    """
-    return _map_covariance(q, k, chunk_rows)
 
 
 @register_flop_formula(torch.ops.attnpool_backbones.mixed_attention)

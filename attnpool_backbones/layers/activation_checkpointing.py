@@ -7,9 +7,11 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from attnpool_backbones.ops.formula import formulas, formulas_wanted
+
 
 @contextmanager
-def _kept_running_statistics(module: nn.Module) -> Iterator[None]:
+def _as_the_first_time(module: nn.Module, by_formulas: bool) -> Iterator[None]:
     # The second forward pass of a checkpointed block must not update the running statistics a
     # second time, but has to save the same tensors as the first: a momentum of 0 does both.
     norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.training]
@@ -17,7 +19,8 @@ def _kept_running_statistics(module: nn.Module) -> Iterator[None]:
     for norm in norms:
         norm.momentum, norm.num_batches_tracked = 0.0, None
     try:
-        yield
+        with formulas(by_formulas):
+            yield
     finally:
         for norm, (momentum, num_batches) in zip(norms, before, strict=True):
             norm.momentum, norm.num_batches_tracked = momentum, num_batches
@@ -36,7 +39,9 @@ def checkpoint_block(block: nn.Module, *inputs):
         What ``block(*inputs)`` returns.
     """
 
+    by_formulas = formulas_wanted()
+
     def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
-        return nullcontext(), _kept_running_statistics(block)
+        return nullcontext(), _as_the_first_time(block, by_formulas)
 
     return checkpoint(block, *inputs, use_reentrant=False, context_fn=contexts)

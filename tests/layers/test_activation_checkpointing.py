@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from attnpool_backbones.layers.checkpointing import checkpoint_block
+from attnpool_backbones import ops
+from attnpool_backbones.layers.activation_checkpointing import checkpoint_block
 
 
 @pytest.mark.parametrize('momentum', [0.1, None])
@@ -42,3 +43,26 @@ class _FailsTheSecondTime(nn.Module):
     def forward(self, x):
         self.calls += 1
         return x * x if self.calls == 1 else 1 / 0
+
+
+def test_the_second_pass_runs_the_forms_of_the_first():
+    forms = []
+
+    @ops.operator
+    def squared(x):
+        forms.append('formula')
+        return x * x
+
+    @squared.fast
+    def _(x):
+        forms.append('fast')
+        return x * x
+
+    class Block(nn.Module):
+        def forward(self, x):
+            return squared(x)
+
+    with ops.formulas():
+        y = checkpoint_block(Block(), torch.ones(3, requires_grad=True))
+    y.sum().backward()
+    assert forms == ['formula', 'formula']

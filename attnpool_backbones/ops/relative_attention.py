@@ -13,7 +13,65 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import register_flop_formula
 
-from attnpool_backbones.layers.full_precision import full_precision, wide_dtype
+from attnpool_backbones.ops.attention import attention_maps
+from attnpool_backbones.ops.formula import operator
+from attnpool_backbones.ops.precision import full_precision, wide_dtype
+
+
+@operator
+def relative_attention(
+    q: Tensor, k: Tensor, v: Tensor, table: Tensor, chunk_rows: int = 0
+) -> Tensor:
+    """Returns softmax(q k^T / sqrt(d) + bias) v over a grid (arXiv 2106.04803, section 3.1).
+
+    The bias of query (p, q) and key (r, s) is ``table[:, p - r + H - 1, q - s + W - 1]``.
+    Forward and backward pass hold the maps of a few grid rows of queries at a time. Softmax and
+    sums of the backward pass are float32 (float64 for float64 inputs), also under autocast.
+
+    Args:
+        q: Queries B, h, H*W, d; tokens run along the rows of the grid.
+        k: Keys, as the queries.
+        v: Values, as the queries.
+        table: Bias of each head and offset, h, 2H-1, 2W-1. It tells the grid.
+        chunk_rows: Grid rows of queries held at a time. Default: as many as suit the device.
+
+    Returns:
+        B, h, H*W, d, with the heads next to the channels in memory.
+
+    Raises:
+        ValueError: The table is not of as many heads or of such a grid.
+    """
+    _check(q, table)
+    height, width = _grid(table)
+    rows = torch.arange(height, device=table.device).repeat_interleave(width)  # H*W
+    columns = torch.arange(width, device=table.device).repeat(height)  # H*W
+    bias = table[
+        :,
+        rows[:, None] - rows + height - 1,
+        columns[:, None] - columns + width - 1,
+    ]  # h, H*W, H*W
+    return attention_maps(q, k, bias.to(q.dtype)) @ v  # B, h, H*W, d
+
+
+def _grid(table: Tensor) -> tuple[int, int]:
+    return (table.shape[1] + 1) // 2, (table.shape[2] + 1) // 2
+
+
+def _check(q: Tensor, table: Tensor) -> None:
+    height, width = _grid(table)
+    expected = (q.shape[1], 2 * height - 1, 2 * width - 1)
+    if table.shape != expected or q.shape[2] != height * width:
+        raise ValueError(
+            f'the table of relative attention must be heads, 2H-1, 2W-1 with H * W tokens; it is '
+            f'{tuple(table.shape)} for {q.shape[1]} heads and {q.shape[2]} tokens'
+        )
+
+
+@relative_attention.fast
+def _(q: Tensor, k: Tensor, v: Tensor, table: Tensor, chunk_rows: int = 0) -> Tensor:
+    _check(q, table)
+    return _relative_attention(q, k, v, table, chunk_rows)
+
 
 CHUNK_ELEMENTS = {'cpu': 2**21, 'cuda': 2**26}
 """Map values of a chunk on each device type, if one grid row of queries has no more."""
@@ -31,10 +89,6 @@ def _chunks(batch: int, table: Tensor, chunk_rows: int) -> Iterator[tuple[slice,
             slice(row, min(row + rows, height)),
             [slice(image, image + images) for image in range(0, batch, images)],
         )
-
-
-def _grid(table: Tensor) -> tuple[int, int]:
-    return (table.shape[1] + 1) // 2, (table.shape[2] + 1) // 2
 
 
 def _bias(table: Tensor, rows: slice) -> Tensor:
@@ -148,38 +202,6 @@ def _differentiate(ctx, grad):
 
 
 _relative_attention.register_autograd(_differentiate, setup_context=_save)
-
-
-def relative_attention(
-    q: Tensor, k: Tensor, v: Tensor, table: Tensor, chunk_rows: int = 0
-) -> Tensor:
-    """Computes ``softmax(q k^T / sqrt(d) + bias) v`` over a grid (arXiv 2106.04803, section 3.1).
-
-    The bias of query (p, q) and key (r, s) is ``table[:, p - r + H - 1, q - s + W - 1]``.
-    Forward and backward pass hold the maps of a few grid rows of queries at a time. Softmax and
-    sums of the backward pass are float32 (float64 for float64 inputs), also under autocast.
-
-    Args:
-        q: Queries B, h, H*W, d; tokens run along the rows of the grid.
-        k: Keys, as the queries.
-        v: Values, as the queries.
-        table: Bias of each head and offset, h, 2H-1, 2W-1. It tells the grid.
-        chunk_rows: Grid rows of queries held at a time. Default: as many as suit the device.
-
-    Returns:
-        B, h, H*W, d, with the heads next to the channels in memory.
-
-    Raises:
-        ValueError: The table is not of as many heads or of such a grid.
-    """
-    height, width = _grid(table)
-    expected = (q.shape[1], 2 * height - 1, 2 * width - 1)
-    if table.shape != expected or q.shape[2] != height * width:
-        raise ValueError(
-            f'the table of relative attention must be heads, 2H-1, 2W-1 with H * W tokens; it is '
-            f'{tuple(table.shape)} for {q.shape[1]} heads and {q.shape[2]} tokens'
-        )
-    return _relative_attention(q, k, v, table, chunk_rows)
 
 
 @register_flop_formula(torch.ops.attnpool_backbones.relative_attention)

@@ -1,11 +1,11 @@
-"""The bottleneck of vectors that stand for whole maps, as channel attention has it."""
+"""What channel attention units share: vectors that stand for whole maps, squeezed."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
-def bottleneck_width(channels: int, reduction: int) -> int:
+def squeezed_width(channels: int, reduction: int) -> int:
     """Returns ``channels // reduction``.
 
     Raises:

@@ -9,14 +9,14 @@ _POOLINGS = {
     'avg2': lambda: nn.AvgPool2d(2, ceil_mode=True, count_include_pad=False),
 }
 
-HALVING_POOLS = tuple(_POOLINGS)
-"""The names that :func:`halving_pool` knows: kind and side of the kernel."""
+STRIDE2_POOLS = tuple(_POOLINGS)
+"""The names that :func:`stride2_pool` knows: kind and side of the kernel."""
 
 
-def halving_pool(name: str) -> nn.Module:
+def stride2_pool(name: str) -> nn.Module:
     """Builds a pooling of stride 2 that gives ceil(H / 2), ceil(W / 2).
 
     Args:
-        name: One of :data:`HALVING_POOLS`.
+        name: One of :data:`STRIDE2_POOLS`.
     """
     return _POOLINGS[name]()

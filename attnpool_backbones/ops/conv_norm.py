@@ -1,0 +1,142 @@
+"""Convolutions and what stands around them: norms and scales, folded in where that is exact."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from attnpool_backbones.ops.formula import operator
+from attnpool_backbones.ops.fusing import may_fuse
+from attnpool_backbones.ops.linear import scaled
+
+
+@operator
+def conv_norm(
+    x: Tensor,
+    conv: nn.Conv2d,
+    norm: nn.Module,
+    norm_before: nn.Module | None = None,
+    pool: nn.Module | None = None,
+) -> Tensor:
+    """Returns norm(conv(pool(norm_before(x)))).
+
+    BatchNorms with fixed statistics (inference, ``norm_eval``, frozen stages) act on the weights
+    instead of the map, which saves a pass over it and, in training, its copy. Their own parameters
+    still get their gradients.
+
+    Args:
+        x: Map B, C, H, W.
+        conv: The convolution; of size 1x1 if there is a norm before it.
+        norm: Norm after it, or identity.
+        norm_before: Norm before it. Default: none.
+        pool: Average pooling between ``norm_before`` and ``conv``. Default: none.
+
+    Returns:
+        The map B, C', H', W'.
+    """
+    if norm_before is not None:
+        x = norm_before(x)  # B, C, H, W
+    if pool is not None:
+        x = pool(x)
+    return norm(conv(x))  # B, C', H', W'
+
+
+@operator
+def scaled_conv(x: Tensor, conv: nn.Conv2d, scale: Tensor | None) -> Tensor:
+    """Returns scale * conv(x).
+
+    Args:
+        x: Map B, C, H, W.
+        conv: The convolution.
+        scale: One factor per output channel, C'. None: 1.
+
+    Returns:
+        The map B, C', H', W'.
+    """
+    y = conv(x)  # B, C', H', W'
+    return y if scale is None else y * scale.view(-1, 1, 1)
+
+
+@conv_norm.fast
+def _(
+    x: Tensor,
+    conv: nn.Conv2d,
+    norm: nn.Module,
+    norm_before: nn.Module | None = None,
+    pool: nn.Module | None = None,
+) -> Tensor:
+    if not may_fuse(conv):
+        return conv_norm.formula(x, conv, norm, norm_before, pool)
+    weight, bias = conv.weight, conv.bias
+    if norm_before is not None and is_fixed(norm_before) and may_fuse(norm_before):
+        # A constant affine map may change places with an average.
+        weight, bias = _after_norm(weight, bias, norm_before)
+    elif norm_before is not None:
+        x = norm_before(x)
+    if pool is not None:
+        x = pool(x)
+    if is_fixed(norm) and may_fuse(norm):
+        return _convolve(x, conv, *_before_norm(weight, bias, norm))
+    return norm(_convolve(x, conv, weight, bias))
+
+
+@scaled_conv.fast
+def _(x: Tensor, conv: nn.Conv2d, scale: Tensor | None) -> Tensor:
+    if scale is None or not may_fuse(conv):
+        return scaled_conv.formula(x, conv, scale)
+    return _convolve(x, conv, *scaled(conv.weight, conv.bias, scale))
+
+
+def _convolve(x: Tensor, conv: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> Tensor:
+    if weight is conv.weight and bias is conv.bias:
+        return conv(x)
+    return F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+
+
+def is_fixed(norm: nn.Module) -> bool:
+    """Tells whether a norm is a constant affine map now: BatchNorm in eval mode, or none."""
+    if isinstance(norm, _BatchNorm):
+        return not norm.training and norm.running_var is not None
+    return isinstance(norm, nn.Identity)
+
+
+def fixed_affine(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
+    """Returns scale and shift of each channel, C and C, of a BatchNorm in eval mode."""
+    scale = torch.rsqrt(norm.running_var + norm.eps)
+    if not norm.affine:
+        return scale, -norm.running_mean * scale
+    scale = norm.weight * scale
+    return scale, norm.bias - norm.running_mean * scale
+
+
+def absorb_affine(
+    weight: Tensor, bias: Tensor | None, scale: Tensor, shift: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """Moves an affine map into the layer after it, linear or a 1x1 convolution.
+
+    Args:
+        weight: Of the layer, out x in (x 1 x 1).
+        bias: Of the layer, or None.
+        scale: Scale of each input channel.
+        shift: Shift of each input channel, or None.
+
+    Returns:
+        The weight and bias with which the layer computes ``layer(scale * x + shift)`` from x.
+    """
+    if shift is not None:
+        shift = weight.flatten(1) @ shift
+        bias = shift if bias is None else bias + shift
+    return weight * scale.view(1, -1, *(1,) * (weight.dim() - 2)), bias
+
+
+def _after_norm(weight: Tensor, bias: Tensor | None, norm: nn.Module) -> tuple:
+    if isinstance(norm, nn.Identity):
+        return weight, bias
+    return absorb_affine(weight, bias, *fixed_affine(norm))
+
+
+def _before_norm(weight: Tensor, bias: Tensor | None, norm: nn.Module) -> tuple:
+    if isinstance(norm, nn.Identity):
+        return weight, bias
+    scale, shift = fixed_affine(norm)
+    return weight * scale.view(-1, 1, 1, 1), shift if bias is None else bias * scale + shift

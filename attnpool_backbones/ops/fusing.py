@@ -1,0 +1,44 @@
+"""Which layers an operator may compute from their weights without calling them."""
+
+from mmcv.cnn.bricks import DropPath
+from mmengine.model import revert_sync_batchnorm
+from torch import nn
+from torch.nn.modules import module as torch_module
+
+_PLAIN: set[type[nn.Module]] = {
+    nn.Linear, nn.Conv2d, nn.LayerNorm, nn.BatchNorm2d, nn.SyncBatchNorm, nn.Identity,
+    DropPath, type(revert_sync_batchnorm(nn.SyncBatchNorm(1))),
+}  # fmt: skip
+
+
+def plain(layer: type[nn.Module]) -> type[nn.Module]:
+    """Declares, as a class decorator, that a layer's weights tell all that it computes."""
+    _PLAIN.add(layer)
+    return layer
+
+
+def is_plain(*layers: nn.Module | None) -> bool:
+    """Tells whether layers compute what their weights say: their types are known exactly.
+
+    Adapters (LoRA), parametrised, quantised and sharded layers are of other types.
+    """
+    return all(
+        layer is None or type(layer) in _PLAIN and 'forward' not in layer.__dict__
+        for layer in layers
+    )
+
+
+def may_fuse(*layers: nn.Module | None) -> bool:
+    """Tells whether nobody can notice that layers are not called: plain ones without hooks."""
+    if torch_module._has_any_global_hook():
+        return False
+    return is_plain(*layers) and not any(
+        layer is not None
+        and (
+            layer._forward_hooks
+            or layer._forward_pre_hooks
+            or layer._backward_hooks
+            or layer._backward_pre_hooks
+        )
+        for layer in layers
+    )

@@ -1,0 +1,43 @@
+"""The two-layer MLP of a block."""
+
+from torch import Tensor, nn
+
+from attnpool_backbones.ops.formula import operator
+from attnpool_backbones.ops.fusing import may_fuse
+from attnpool_backbones.ops.linear import linear, product, scaled
+from attnpool_backbones.ops.star_relu import absorb_star_relu, squared_relu
+
+
+@operator
+def mlp(
+    x: Tensor, fc1: nn.Linear, act: nn.Module, fc2: nn.Linear, scale: Tensor | None = None
+) -> Tensor:
+    """Returns scale * fc2(act(fc1(x))).
+
+    Args:
+        x: Tokens ..., C.
+        fc1: First layer, C to D.
+        act: Activation; may overwrite its input.
+        fc2: Second layer, D to C'.
+        scale: One factor per output channel, C'. Default: 1.
+
+    Returns:
+        ..., C'.
+    """
+    y = fc2(act(fc1(x)))  # ..., C'
+    return y if scale is None else y * scale
+
+
+@mlp.fast
+def _(
+    x: Tensor, fc1: nn.Linear, act: nn.Module, fc2: nn.Linear, scale: Tensor | None = None
+) -> Tensor:
+    y = linear(x, fc1)  # ..., D
+    if not (hasattr(act, 'scale') and may_fuse(act, fc2)):  # anything but a StarReLU
+        return linear(act(y), fc2, scale)
+    # Scale and shift of a StarReLU go into the weights: a pass over D channels costs more, and a
+    # map less is kept for the backward pass.
+    weight, bias = absorb_star_relu(fc2.weight, fc2.bias, act.scale, act.bias)
+    if scale is not None:
+        weight, bias = scaled(weight, bias, scale)
+    return product(squared_relu(y), weight, bias)

@@ -1,0 +1,162 @@
+"""What others do to a backbone's layers acts on every one: hooks, adapters, quantisation, fusing.
+
+Operators compute some layers from their weights without calling them, but plain ones only.
+"""
+
+import copy
+
+import pytest
+import torch
+from mmcv.cnn.utils import fuse_conv_bn
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils import parametrize
+
+from attnpool_backbones.registry import MODELS
+from tests.backbones.families import VARIANTS
+
+SMALL = [variant for variant in VARIANTS if not variant.slow]
+#: One of every family, and those with layers that it does not have.
+DIFFERENT = [
+    variant for variant in SMALL
+    if variant.compiled or variant.name in (
+        'coatnet-small-next', 'coatnet-small-rmlp', 'metaformer-caformer_nano', 'attn_resnet-sk',
+    )
+]  # fmt: skip
+every_small_variant = pytest.mark.parametrize('variant', SMALL, ids=lambda v: v.name)
+different_variants = pytest.mark.parametrize('variant', DIFFERENT, ids=lambda v: v.name)
+LAYERS = (nn.Linear, nn.Conv2d)
+NO_LAYERS = (nn.Identity, nn.ModuleList, nn.ModuleDict)
+
+
+def build(variant):
+    """Builds a variant in float64 in which norms are no identities and scales are not small."""
+    torch.manual_seed(0)
+    model = MODELS.build(dict(variant.config)).double()
+    for parameter in model.parameters():
+        if parameter.dim() < 2:
+            nn.init.uniform_(parameter, 0.3, 0.7)
+    for module in model.modules():
+        if isinstance(module, _BatchNorm):
+            nn.init.uniform_(module.running_mean, -0.5, 0.5)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+    return model
+
+
+def images():
+    return torch.randn(2, 3, 40, 33, dtype=torch.float64)
+
+
+def seeded(model, x):
+    torch.manual_seed(1)
+    return model(x)
+
+
+@every_small_variant
+@torch.no_grad()
+def test_fuse_conv_bn_changes_nothing(variant):
+    model, x = build(variant).eval(), images()
+    expected = model(x)
+    fuse_conv_bn(model)
+    torch.testing.assert_close(model(x), expected)
+    if variant.config['type'] == 'AttnResNet':  # where every BatchNorm follows a convolution
+        assert not any(isinstance(m, _BatchNorm) for m in model.modules())
+
+
+@pytest.mark.parametrize(
+    ('variant', 'training'), [*((v, False) for v in SMALL), *((v, True) for v in DIFFERENT)]
+)
+def test_forward_hooks_see_every_layer(variant, training):
+    model, x = build(variant).train(training), images()
+    plain = copy.deepcopy(model)
+    seen = set()
+    leaves = {
+        name: module
+        for name, module in model.named_modules()
+        if not any(module.children()) and not isinstance(module, NO_LAYERS)
+    }
+    for name, module in leaves.items():
+        module.register_forward_hook(lambda *_, name=name: seen.add(name))
+    torch.testing.assert_close(seeded(model, x), seeded(plain, x))
+    assert set(leaves) == seen
+
+
+class Adapter(nn.Module):
+    """A low-rank adapter as the usual libraries put it around a layer."""
+
+    def __init__(self, base):
+        super().__init__()
+        self.base = base
+        self.added = copy.deepcopy(base)
+        with torch.no_grad():
+            self.added.weight.normal_(std=0.05)
+            if base.bias is not None:
+                self.added.bias.zero_()
+
+    @property
+    def weight(self):
+        return self.base.weight
+
+    @property
+    def bias(self):
+        return self.base.bias
+
+    def forward(self, x):
+        return self.base(x) + self.added(x)
+
+
+@different_variants
+@pytest.mark.parametrize('training', [False, True], ids=['eval', 'train'])
+def test_adapters_act_on_every_layer(variant, training):
+    model, x = build(variant).train(training), images()
+    merged = copy.deepcopy(model)
+    adapted = [name for name, m in model.named_modules() if isinstance(m, LAYERS)]
+    for name in adapted:
+        adapter = Adapter(model.get_submodule(name)).train(training)
+        parent, _, child = name.rpartition('.')
+        setattr(model.get_submodule(parent), child, adapter)
+        with torch.no_grad():
+            merged.get_submodule(name).weight += adapter.added.weight
+    outputs, expected = seeded(model, x), seeded(merged, x)
+    torch.testing.assert_close(outputs, expected)
+    sum(y.square().mean() for y in outputs).backward()
+    sum(y.square().mean() for y in expected).backward()
+    for name in adapted:
+        gradient = merged.get_submodule(name).weight.grad
+        torch.testing.assert_close(model.get_submodule(name).added.weight.grad, gradient)
+    if not training:
+        with torch.no_grad():
+            model.switch_to_deploy()
+            torch.testing.assert_close(list(model(x)), [y.detach() for y in expected])
+
+
+class Doubled(nn.Module):
+    def forward(self, weight):
+        return 2 * weight
+
+
+@different_variants
+@torch.no_grad()
+def test_parametrisations_act_on_every_layer(variant):
+    model, x = build(variant).eval(), images()
+    doubled = copy.deepcopy(model)
+    for name, module in list(model.named_modules()):
+        if isinstance(module, LAYERS):
+            parametrize.register_parametrization(module, 'weight', Doubled())
+            doubled.get_submodule(name).weight *= 2
+    torch.testing.assert_close(model(x), doubled(x))
+
+
+@pytest.mark.filterwarnings('ignore:.*torch.ao.quantization.*:DeprecationWarning')
+@different_variants
+@torch.no_grad()
+def test_dynamic_quantisation_acts_on_every_linear_layer(variant):
+    model, x = build(variant).float().eval(), images().float()
+    linear = [name for name, m in model.named_modules() if isinstance(m, nn.Linear)]
+    quantised = torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, torch.qint8)
+    for name in linear:
+        assert isinstance(quantised.get_submodule(name), nn.quantized.dynamic.Linear)
+    outputs, expected = quantised(x), model(x)
+    for y, right in zip(outputs, expected, strict=True):
+        assert (y - right).norm() <= 0.15 * right.norm()
+    assert not linear or not torch.equal(outputs[-1], expected[-1])
