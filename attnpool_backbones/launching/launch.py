@@ -40,6 +40,7 @@ from attnpool_backbones.launching.preflight import check_everything
 from attnpool_backbones.launching.resuming import choose_checkpoint_to_resume
 from attnpool_backbones.launching.run_plan import RunPlan
 from attnpool_backbones.launching.safeguards import add_safeguards
+from attnpool_backbones.launching.training_options import apply_training_options
 from attnpool_backbones.launching.tta import enable_tta
 
 __all__ = ['build_runner', 'plan_test', 'plan_training', 'run_training', 'test', 'train']
@@ -146,6 +147,7 @@ def plan_training(args: argparse.Namespace) -> RunPlan:
         if not 0 <= args.seed <= MAX_SEED:
             raise PreflightError(f'--seed {args.seed}: has to be in 0..{MAX_SEED}')
         cfg.randomness = dict(cfg.get('randomness') or {}, seed=args.seed)
+    apply_training_options(cfg, args)
     if args.amp:
         enable_amp(cfg)
     if args.compile:

@@ -6,7 +6,7 @@ from typing import Any
 
 from mmengine.config import DictAction
 
-__all__ = ['CfgOptions', 'add_common_arguments']
+__all__ = ['CfgOptions', 'add_common_arguments', 'add_test_arguments']
 
 
 class CfgOptions(DictAction):
@@ -90,3 +90,27 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--local_rank', '--local-rank', type=int, default=0, help='set by older launchers'
     )
+
+
+def add_test_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of ``tools/test.py`` and ``attnpool test``, besides the common ones.
+
+    Args:
+        parser: Extended in place.
+    """
+    parser.add_argument(
+        '--out',
+        metavar='PATH',
+        help='write the predictions to a .pkl file; segmentation maps also to a '
+        'folder, as PNG files',
+    )
+    parser.add_argument('--show', action='store_true', help='show predictions in windows')
+    parser.add_argument('--show-dir', metavar='FOLDER', help='write pictures of the predictions')
+    parser.add_argument(
+        '--wait-time',
+        type=float,
+        default=2,
+        metavar='SECONDS',
+        help='how long a window of --show stays (default: 2)',
+    )
+    parser.add_argument('--tta', action='store_true', help='test-time augmentation')

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from mmengine.config import Config
 from torch import Tensor, nn
 
 from attnpool_backbones.launching.config import load_config
@@ -42,8 +43,18 @@ def measure_size(config: Path) -> Size:
     Raises:
         UserError: A name that does not.
     """
-    height, width = config_name(config).data_set.input_size
-    model = build_config_model(load_config(str(config)), 'meta').eval()
+    return measure_model(load_config(str(config)), *config_name(config).data_set.input_size)
+
+
+def measure_model(cfg: Config, height: int, width: int) -> Size:
+    """Counts the parameters and MACs of a model.
+
+    Args:
+        cfg: The whole config.
+        height: Of the image in pixels.
+        width: Of the image in pixels.
+    """
+    model = build_config_model(cfg, 'meta').eval()
     image = torch.empty(1, 3, height, width, device='meta')  # 1, 3, H, W
     macs = count_macs(lambda: _test(model, image))
     return Size(count_parameters(model), macs, height, width)

@@ -1,0 +1,5 @@
+import sys
+
+from attnpool_backbones.cli import main
+
+sys.exit(main())

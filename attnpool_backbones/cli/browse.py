@@ -1,0 +1,67 @@
+"""Draws samples with their labels, before and after augmentation.
+
+    attnpool browse work_dirs/photos_mask-rcnn_caformer-s18.py
+    attnpool browse photos --count 24
+    attnpool browse photos --backbone caformer_s18 --head mask-rcnn --size 512
+
+The folder gets contact_sheet.png with all samples, and index.html with them in their own size.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from attnpool_backbones.cli.own_data_arguments import (
+    add_own_data_arguments,
+    add_plan_arguments,
+    choose_any_model,
+    is_config,
+    request_of,
+)
+
+__all__ = ['add_arguments', 'run']
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of ``attnpool browse``."""
+    from attnpool_backbones.launching.options import CfgOptions
+    from attnpool_backbones.launching.training_options import positive
+
+    add = parser.add_argument
+    add('source', metavar='CONFIG|FOLDER', help='a config file, or own data')
+    add('--split', choices=['train', 'val', 'test'], default='train', help='default: %(default)s')
+    add('--count', type=positive(int), default=12, metavar='N', help='default: %(default)s')
+    add('--out', default='browse', metavar='FOLDER', help='default: %(default)s')
+    add('--seed', type=int, default=0, help='of choice and augmentation (default: %(default)s)')
+    add('--columns', type=positive(int), default=2, help='of the contact sheet (default: 2)')
+    add('--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE',
+        help='override settings of the config')  # fmt: skip
+    add_own_data_arguments(parser)
+    add_plan_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Carries out ``attnpool browse``."""
+    import cv2
+
+    from attnpool_backbones.launching.config import load_config
+    from attnpool_backbones.launching.input_files import require_data
+    from attnpool_backbones.launching.targets import require_target_folder
+    from attnpool_backbones.own_data.browsing import contact_sheet, draw_samples, write_page
+    from attnpool_backbones.own_data.preparing import prepare
+
+    with tempfile.TemporaryDirectory() as folder:
+        if is_config(args.source):
+            cfg = load_config(args.source, args.cfg_options)
+        else:
+            choose_any_model(args)
+            cfg = prepare(request_of(args, work_dir=f'{folder}/run', weights='none')).cfg
+            cfg.merge_from_dict(args.cfg_options or {})
+        require_data(cfg, (args.split,))
+        samples = draw_samples(cfg, args.split, args.count, args.seed)
+    require_target_folder('--out', args.out)
+    out = Path(args.out)
+    sheet = out / 'contact_sheet.png'
+    cv2.imwrite(str(sheet), contact_sheet(samples, args.columns))
+    page = write_page(samples, out, f'{args.source}, {args.split}')
+    print(f'{len(samples)} samples: {sheet}, {page}')

@@ -1,0 +1,43 @@
+"""Writes the config for a folder of images and labels, without training.
+
+    attnpool config photos --backbone caformer_s18 --head mask-rcnn
+
+The labels are recognised, checked and split as `attnpool train` does it.
+"""
+
+import argparse
+from pathlib import Path
+
+from attnpool_backbones.cli.own_data_arguments import (
+    add_own_data_arguments,
+    add_plan_arguments,
+    request_of,
+)
+
+__all__ = ['add_arguments', 'run']
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of ``attnpool config``."""
+    from attnpool_backbones.launching.training_options import positive
+
+    parser.add_argument('source', metavar='FOLDER', help='with images and labels')
+    parser.add_argument('--out', metavar='FILE', help='config to write (default: WORK_DIR.py)')
+    parser.add_argument(
+        '--work-dir', help='of the training (default: work_dirs/FOLDER_HEAD_BACKBONE)'
+    )
+    parser.add_argument('--epochs', type=positive(int), help='passes over the data')
+    parser.add_argument('--batch', type=positive(int), help='images of a step')
+    parser.add_argument('--lr', type=positive(float), help='learning rate')
+    parser.add_argument('--freeze', type=int, metavar='STAGES', help='stages that are not trained')
+    add_own_data_arguments(parser)
+    add_plan_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Carries out ``attnpool config``."""
+    from attnpool_backbones.own_data.preparing import prepare
+
+    prepared = prepare(request_of(args), Path(args.out) if args.out else None)
+    print(f'written: {prepared.config}')
+    print(f'train it with: attnpool train {prepared.config} --work-dir {prepared.cfg.work_dir}')

@@ -1,0 +1,166 @@
+"""The flags of subcommands that read a folder of one's own."""
+
+import argparse
+from typing import Any
+
+from attnpool_backbones.command_line import UserError
+
+__all__ = [
+    'add_own_data_arguments',
+    'add_plan_arguments',
+    'choose_any_model',
+    'is_config',
+    'request_of',
+    'share',
+]
+
+FORMATS = ('coco', 'yolo', 'voc', 'labelme', 'cvat', 'masks')
+
+
+def add_own_data_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags that say what is in a folder.
+
+    Args:
+        parser: Extended in place.
+    """
+    group = parser.add_argument_group('own data')
+    add = group.add_argument
+    add('--backbone', help='such as caformer_s18 or patchconvnet-nano; attnpool models lists all')
+    add('--head', help='such as mask-rcnn, retinanet or upernet; attnpool models lists all')
+    add('--format', choices=FORMATS, help='of the labels, where a folder has several')
+    add(
+        '--classes',
+        nargs='+',
+        metavar='NAME',
+        help='names of the classes in this order, or a file with them; others are left out',
+    )
+    add(
+        '--ignore-label',
+        nargs='+',
+        type=int,
+        default=[],
+        metavar='N',
+        help='values of mask pixels that belong to no class, beside 255',
+    )
+    add(
+        '--val-share',
+        type=share,
+        default=0.2,
+        metavar='SHARE',
+        help='of the images for validation where the folder has no splits (default: %(default)s)',
+    )
+    add(
+        '--group',
+        metavar='REGEX',
+        help="images whose names agree in it stay in one split, e.g. '(patient\\d+)'",
+    )
+    add(
+        '--split-seed',
+        type=int,
+        default=0,
+        metavar='N',
+        help='another number makes other splits (default: %(default)s)',
+    )
+
+
+def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds flags for what a config of own data says besides.
+
+    Args:
+        parser: Extended in place.
+    """
+    group = parser.add_argument_group('own data')
+    group.add_argument(
+        '--size',
+        type=_size,
+        metavar='PIXELS',
+        help='of the longer side of resized images (default: that of most images, at most 1333)',
+    )
+    group.add_argument(
+        '--weights',
+        metavar='FILE',
+        help='pretrained weights of the backbone, or none (default: its own, if they are in '
+        "checkpoints/ or in torch's cache)",
+    )
+
+
+def share(text: str) -> float:
+    """Parses a number between 0 and 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f'{text!r} is no share between 0 and 1')
+    return value
+
+
+def _size(text: str) -> int:
+    if not text.isdigit() or not 64 <= int(text) <= 4096:
+        raise argparse.ArgumentTypeError(f'{text!r} is no number of pixels from 64 to 4096')
+    return int(text)
+
+
+def is_config(source: str) -> bool:
+    """Tells a config from a folder."""
+    return source.endswith('.py')
+
+
+def request_of(args: argparse.Namespace, **more: Any) -> Any:
+    """Makes a request of parsed flags.
+
+    Args:
+        args: Parsed flags.
+        **more: Fields that have no flag here, or another value.
+
+    Raises:
+        UserError: If the backbone or the head is not said.
+    """
+    from attnpool_backbones.own_data.preparing import Request
+
+    lacking = [f'--{name}' for name in ('backbone', 'head') if getattr(args, name) is None]
+    if lacking:
+        raise UserError(
+            f'{args.source} is a folder: say {" and ".join(lacking)}, for instance '
+            '--backbone caformer_s18 --head faster-rcnn (attnpool models lists all)'
+        )
+    said = {
+        name: getattr(args, name, None)
+        for name in ('work_dir', 'weights', 'epochs', 'batch', 'lr', 'size', 'freeze')
+    }
+    if getattr(args, 'workers', None):
+        said['workers'] = args.workers
+    return Request(
+        folder=args.source,
+        backbone=args.backbone,
+        head=args.head,
+        format=args.format,
+        classes=args.classes,
+        ignored=tuple(args.ignore_label),
+        val_share=args.val_share,
+        group=args.group,
+        split_seed=args.split_seed,
+        **{**said, **more},
+    )
+
+
+def choose_any_model(args: argparse.Namespace, for_masks: bool = False) -> None:
+    """Completes the flags of a subcommand that only looks at labels.
+
+    Args:
+        args: Parsed flags, changed in place.
+        for_masks: Whether masks of images are to be looked at where there are objects too.
+    """
+    args.backbone = args.backbone or 'resnet50'
+    args.head = args.head or ('upernet' if for_masks or has_masks_only(args) else 'retinanet')
+
+
+def has_masks_only(args: argparse.Namespace) -> bool:
+    """Tells a folder of images with masks from one with labels of objects."""
+    from attnpool_backbones.own_data.recognition import FORMATS, open_folder
+
+    if args.format is not None:
+        return args.format == 'masks'
+    folder = open_folder(args.source)
+    found = {name for name, form in FORMATS.items() if form.find(folder)}
+    return found == {'masks'}

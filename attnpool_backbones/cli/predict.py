@@ -1,0 +1,162 @@
+"""Runs a trained model on images, a video, a camera or a stream.
+
+    attnpool predict work_dirs/photos_mask-rcnn_caformer-s18 photos/new --out predictions
+    attnpool predict CONFIG 'photos/*.jpg' --checkpoint epoch_12.pth --save pictures coco
+    attnpool predict RUN video.mp4
+    attnpool predict RUN camera:0
+    cat photo.jpg | attnpool predict RUN - --out -
+
+The folder gets pictures (or a video) with the predictions drawn, and predictions.jsonl with a line
+for each image. With `--out -` these lines go to standard output and nothing else does.
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+from attnpool_backbones.cli.own_data_arguments import share
+from attnpool_backbones.command_line import UserError
+
+__all__ = ['add_arguments', 'run']
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of ``attnpool predict``."""
+    from attnpool_backbones.inference.writing import KINDS
+    from attnpool_backbones.launching.options import CfgOptions
+    from attnpool_backbones.launching.training_options import positive
+
+    add = parser.add_argument
+    add('model', metavar='MODEL', help='folder of a run, or a config')
+    add(
+        'source',
+        metavar='SOURCE',
+        help="an image, a folder, a pattern in quotes ('photos/*.jpg'), a video, camera:0, the "
+        'address of a stream, or - for an image or for paths on standard input',
+    )
+    add('--checkpoint', help='of the config (default: the best of the run, else the last)')
+    add('--out', default='predictions', metavar='FOLDER|-', help='default: %(default)s')
+    add(
+        '--save',
+        nargs='+',
+        choices=KINDS,
+        default=['pictures', 'json'],
+        help='what is written: pictures or a video, lines of JSON, results for the evaluation of '
+        'COCO, label maps (default: pictures json)',
+    )
+    add('--score', type=share, default=0.3, help='smallest of an object (default: %(default)s)')
+    add('--classes', nargs='+', metavar='NAME', help='only these')
+    add('--batch', type=positive(int), default=1, metavar='N', help='images the model sees at once')
+    add(
+        '--slice',
+        type=positive(int),
+        metavar='PIXELS',
+        help='cut large images into overlapping squares of this side (needs sahi)',
+    )
+    add(
+        '--overlap',
+        type=share,
+        default=0.2,
+        metavar='SHARE',
+        help='of the side that neighbouring slices have in common (default: %(default)s)',
+    )
+    add(
+        '--annotations',
+        metavar='FILE',
+        help='COCO file that numbers images and categories for --save coco',
+    )
+    add('--device', help='cpu, cuda, cuda:1 (default: cuda where there is one)')
+    add(
+        '--threads',
+        type=int,
+        default=2,
+        metavar='N',
+        help='that read images (default: %(default)s)',
+    )
+    add('--limit', type=positive(int), metavar='N', help='stop after so many images')
+    add('--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE',
+        help='override settings of the config')  # fmt: skip
+
+
+def run(args: argparse.Namespace) -> int:
+    """Carries out ``attnpool predict``; the exit code is 1 if an image could not be read."""
+    from attnpool_backbones.inference.loading import load
+    from attnpool_backbones.inference.predictor import Options, Speed
+    from attnpool_backbones.inference.sources import open_source
+    from attnpool_backbones.launching.targets import require_target_folder
+
+    to_stdout = args.out == '-'
+    # a source that is not there is told before the model is loaded and a folder is made
+    source = open_source(args.source)
+    if not to_stdout:
+        require_target_folder('--out', args.out)
+    model = load(args.model, args.checkpoint, args.device, args.cfg_options)
+    options = Options(args.score, args.classes, args.batch, args.threads, args.slice, args.overlap)
+    speed = Speed()
+    started = time.perf_counter()
+    predictions = model.run(source, options, speed)
+    if args.limit:
+        predictions = _first(predictions, args.limit)
+    if to_stdout:
+        for _, prediction in predictions:
+            print(json.dumps(prediction.to_dict(), ensure_ascii=False), flush=True)
+        written = []
+    else:
+        written = _write(args, model, source, predictions)
+    _tell(speed, time.perf_counter() - started, written)
+    return 1 if speed.unreadable else 0
+
+
+def _first(items, count: int):
+    for index, item in enumerate(items, 1):
+        yield item
+        if index == count:
+            return
+
+
+def _write(args: argparse.Namespace, model, source, predictions) -> list[Path]:
+    """Writes all predictions while the model goes on, with progress on the screen."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    from attnpool_backbones.inference.overlap import Writer
+    from attnpool_backbones.inference.writing import Outputs
+
+    outputs = Outputs(
+        Path(args.out), args.save, model.is_detector, model.classes, source.rate, args.annotations
+    )
+    columns = (TextColumn('images'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar, Writer() as writer:
+        task = bar.add_task('', total=source.count)
+        try:
+            for image, prediction in predictions:
+                writer.submit(outputs.write, image, prediction)
+                bar.advance(task)
+        except KeyboardInterrupt:
+            if source.count is not None:
+                raise
+            # how a camera is stopped
+    return outputs.close()
+
+
+def _tell(speed, seconds: float, written: list[Path]) -> None:
+    """Says what was done and how fast, on standard error, where no output goes."""
+    if not speed.images and not speed.unreadable:
+        raise UserError('no images came from the source')
+    lines = [f'unreadable, left out: {name}' for name in speed.unreadable]
+    if speed.images:
+        rate, alone = speed.images / seconds, speed.images / max(speed.forward, 1e-9)
+        lines.append(
+            f'{speed.images} images in {seconds:.1f} s: {rate:.2f} images/s, the model alone '
+            f'{alone:.2f} images/s'
+        )
+    lines += [f'written: {path}' for path in written]
+    print('\n'.join(lines), file=sys.stderr)

@@ -1,0 +1,245 @@
+"""Trains a detector or a segmentor on a folder of your own, or as a config says.
+
+    attnpool train photos --backbone caformer_s18 --head mask-rcnn
+    attnpool train work_dirs/photos_mask-rcnn_caformer-s18.py --resume
+
+A folder's labels (COCO, YOLO, Pascal VOC, labelme, CVAT, masks) are recognised, checked and split,
+a short config is written for them, what the training will take is measured and told, and then it
+starts. Everything that is wrong with images and labels is listed before.
+"""
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from attnpool_backbones.cli.own_data_arguments import (
+    add_own_data_arguments,
+    add_plan_arguments,
+    is_config,
+    request_of,
+)
+from attnpool_backbones.command_line import UserError
+
+__all__ = ['AFTER_INTERRUPT', 'add_arguments', 'run']
+
+AFTER_INTERRUPT = 'the same command with --resume goes on from the last checkpoint'
+FOLDER_ONLY = ('backbone', 'head', 'format', 'classes', 'group', 'size', 'weights')
+UNITS = dict(s=1, m=60, h=3600, d=86400)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of ``attnpool train``."""
+    from attnpool_backbones.launching.options import add_common_arguments
+    from attnpool_backbones.launching.training_options import add_training_arguments
+
+    parser.add_argument('source', metavar='FOLDER|CONFIG', help='own data, or a config file')
+    add_common_arguments(parser)
+    add_training_arguments(parser, with_auto=True)
+    parser.add_argument(
+        '--time',
+        type=duration,
+        metavar='TIME',
+        help='as many epochs as fit into e.g. 30m, 1h, 1h30m, 2d',
+    )
+    parser.add_argument(
+        '--devices',
+        metavar='N|cpu|0,1',
+        help='how many devices (processes without CUDA), or which ones; batch is over all of them',
+    )
+    parser.add_argument(
+        '--no-forecast',
+        action='store_true',
+        help='start at once, without measuring what the training will take',
+    )
+    add_own_data_arguments(parser)
+    add_plan_arguments(parser)
+
+
+def duration(text: str) -> float:
+    """Parses a time such as ``1h30m`` into seconds; a number alone is minutes."""
+    if re.fullmatch(r'\d+(\.\d+)?', text):
+        seconds = float(text) * 60
+    else:
+        if not re.fullmatch(r'(\d+(\.\d+)?[smhd])+', text):
+            raise argparse.ArgumentTypeError(f'{text!r} is no time; write 30m, 1h, 1h30m, 2d')
+        parts = re.findall(r'([\d.]+)([smhd])', text)
+        seconds = sum(float(number) * UNITS[unit] for number, unit in parts)
+    if seconds <= 0:
+        raise argparse.ArgumentTypeError(f'{text!r} is no time above 0')
+    return seconds
+
+
+def run(args: argparse.Namespace) -> int | None:
+    """Carries out ``attnpool train``."""
+    processes = choose_devices(args.devices)
+    args.config = args.source
+    if is_config(args.source):
+        said = [f'--{name}' for name in FOLDER_ONLY if getattr(args, name) is not None]
+        if said:
+            raise UserError(
+                f'{", ".join(said)}: for a folder; {args.source} is a config, which says it itself'
+            )
+        prepare_config(args)
+    else:
+        prepare_folder(args)
+    if processes > 1:
+        return train_in_processes(args, processes)
+    from attnpool_backbones.launching.forecast import GIB, memory_used
+    from attnpool_backbones.launching.launch import train
+
+    started = time.monotonic()
+    train(args)
+    if os.environ.get('RANK', '0') != '0':
+        return None
+    took = words_of(time.monotonic() - started)
+    print(f'took {took}, at most {memory_used() / GIB:.1f} GiB')
+    tell_result(Path(args.work_dir or Path('work_dirs', Path(args.config).stem)))
+    return None
+
+
+def choose_devices(said: str | None) -> int:
+    """Hides the devices that are not to be used, before torch looks for them.
+
+    Returns:
+        Number of processes.
+    """
+    if said is None:
+        return 1
+    if said == 'cpu':
+        os.environ['CUDA_VISIBLE_DEVICES'] = ''
+        return 1
+    if re.fullmatch(r'\d+(,\d+)+', said):
+        os.environ['CUDA_VISIBLE_DEVICES'] = said
+        return len(said.split(','))
+    if not said.isdigit() or int(said) < 1:
+        raise UserError(f'--devices {said}: a number of devices, cpu, or which ones, as in 0,1')
+    import torch
+
+    there = torch.cuda.device_count()
+    if there and int(said) > there:
+        raise UserError(f'--devices {said}: this machine has {there}')
+    return int(said)
+
+
+def prepare_config(args: argparse.Namespace) -> None:
+    """Resolves what has to be measured on a config."""
+    if args.batch != 'auto' and args.time is None:
+        return
+    from attnpool_backbones.launching import forecast
+    from attnpool_backbones.launching.launch import plan_training
+
+    if args.batch == 'auto':
+        args.batch = None
+        plan = plan_training(args)
+        args.batch = forecast.largest_batch(plan.cfg, count_images(plan.cfg), print)
+        print(f'batch: {args.batch}')
+    if args.time is not None:
+        cost = forecast.forecast(plan_training(args).cfg)
+        args.epochs = forecast.epochs_within(args.time, cost)
+        print(f'epochs: {args.epochs} in {words_of(args.time)}')
+
+
+def count_images(cfg) -> int:
+    """Counts the images that a config trains on."""
+    from mmengine.registry import DATASETS, DefaultScope
+
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        return len(DATASETS.build(cfg.train_dataloader.dataset))
+
+
+def prepare_folder(args: argparse.Namespace) -> None:
+    """Makes a config for a folder, and tells what the training will take."""
+    from attnpool_backbones.launching import forecast
+    from attnpool_backbones.launching.launch import plan_training
+    from attnpool_backbones.own_data.preparing import prepare
+
+    is_auto = args.batch == 'auto'
+    prepared = prepare(request_of(args, batch=None if is_auto else args.batch))
+    args.config, args.work_dir = str(prepared.config), prepared.cfg.work_dir
+    args.batch = None
+    quiet = lambda line: None  # noqa: E731  the notes have been told
+    if is_auto:
+        batch = forecast.largest_batch(plan_training(args).cfg, prepared.images, print)
+        prepared = prepare(request_of(args, batch=batch), tell=quiet)
+    cost = None
+    if not args.no_forecast or args.time is not None:
+        cost = forecast.forecast(plan_training(args).cfg)
+    if args.time is not None:
+        args.epochs = forecast.epochs_within(args.time, cost)
+        chosen = request_of(args, batch=prepared.plan.batch)
+        prepared = prepare(chosen, tell=quiet)
+        cost = forecast.Forecast(
+            cost.step, cost.steps, args.epochs, cost.validation,
+            -(-args.epochs // prepared.plan.val_interval), cost.memory,
+        )  # fmt: skip
+    tell_plan(prepared, cost)
+
+
+def tell_plan(prepared, cost) -> None:
+    """Says what was chosen, and what it will take."""
+    from attnpool_backbones.launching.forecast import GIB
+    from attnpool_backbones.zoo.config_sizes import measure_model
+
+    plan = prepared.plan
+    height, width = plan.crop or (plan.size, plan.size)
+    size = measure_model(prepared.cfg, height, width)
+    frozen = 'nothing' if plan.frozen < 0 else f'the backbone up to stage {plan.frozen}'
+    lines = [
+        f'config: {prepared.config}',
+        f'model: {prepared.bases.head} on {prepared.bases.backbone}, '
+        f'{size.parameters / 1e6:.1f} M parameters, {size.macs / 1e9:.1f} G multiply-adds at '
+        f'{width}x{height}',
+        f'training: {plan.epochs} epochs of {prepared.images} images, batch {plan.batch}, '
+        f'learning rate {plan.lr:g}, images fitted into {plan.size} pixels, frozen: {frozen}, '
+        f'weights: {plan.weights or "none"}',
+    ]
+    if cost is not None:
+        lines.append(
+            f'it will take about {words_of(cost.seconds)} ({cost.step:.2f} s a step, '
+            f'{cost.steps} steps an epoch, {cost.validations} validations of '
+            f'{words_of(cost.validation)}) and {cost.memory / GIB:.1f} GiB'
+        )
+    print('\n'.join(lines), flush=True)
+
+
+def words_of(seconds: float) -> str:
+    """Words a time: ``'1 h 5 min'``."""
+    if seconds < 90:
+        return f'{seconds:.0f} s'
+    minutes = round(seconds / 60)
+    return f'{minutes} min' if minutes < 90 else f'{minutes // 60} h {minutes % 60} min'
+
+
+def train_in_processes(args: argparse.Namespace, processes: int) -> int:
+    """Starts the training in several processes, with torch's launcher."""
+    from attnpool_backbones.launching.config import load_config
+
+    batch = args.batch or load_config(args.config).train_dataloader.batch_size
+    if batch % processes:
+        raise UserError(f'--devices: a batch of {batch} cannot be shared by {processes} devices')
+    words = ['--batch', str(batch // processes), '--launcher', 'pytorch']
+    for name in ('work_dir', 'epochs', 'lr', 'freeze', 'patience', 'save_best', 'seed', 'workers',
+                 'resume'):  # fmt: skip
+        value = getattr(args, name)
+        if value is not None:
+            words += [f'--{name.replace("_", "-")}', str(value)]
+    for name in ('amp', 'compile', 'ema', 'auto_scale_lr', 'tensorboard', 'wandb', 'mlflow'):
+        if getattr(args, name):
+            words.append(f'--{name.replace("_", "-")}')
+    if args.cfg_options:
+        words += ['--cfg-options', *(f'{key}={value}' for key, value in args.cfg_options.items())]
+    launcher = ['torch.distributed.run', '--standalone', '--nproc-per-node', str(processes)]
+    command = [sys.executable, '-m', *launcher, '-m', 'attnpool_backbones', 'train', args.config]
+    return subprocess.run([*command, *words]).returncode
+
+
+def tell_result(run_folder: Path) -> None:
+    """Says where the model is and what can be done with it."""
+    best = sorted(run_folder.glob('best_*.pth'), key=lambda file: file.stat().st_mtime)
+    if best:
+        print(f'best checkpoint: {best[-1]}')
+    print(f'use it with: attnpool predict {run_folder} IMAGES')

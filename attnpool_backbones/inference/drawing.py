@@ -1,0 +1,112 @@
+"""Predictions drawn over images.
+
+With OpenCV: mmdet's and mmseg's visualizers draw with matplotlib, which takes longer for a picture
+than a small model for its prediction.
+"""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from attnpool_backbones.inference.prediction import Detections, Segmentation
+from attnpool_backbones.own_data.masks import distinct_colours
+
+__all__ = ['draw', 'draw_boxes']
+
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+_DARK, _LIGHT = (0, 0, 0), (255, 255, 255)
+
+
+def draw(image: np.ndarray, prediction: Detections | Segmentation) -> np.ndarray:
+    """Draws a prediction.
+
+    Args:
+        image: H, W, 3 uint8 in blue, green, red; left as it is.
+        prediction: Of that image.
+
+    Returns:
+        The drawing, of the same shape.
+    """
+    if isinstance(prediction, Segmentation):
+        return draw_label_map(image, prediction.label_map, prediction.palette, prediction.hidden)
+    texts = [
+        f'{prediction.classes[label]} {score:.2f}'
+        for label, score in zip(prediction.labels.tolist(), prediction.scores.tolist(), strict=True)
+    ]
+    return draw_boxes(
+        image, prediction.boxes, prediction.labels, texts, len(prediction.classes), prediction.masks
+    )
+
+
+def draw_boxes(
+    image: np.ndarray,
+    boxes: np.ndarray,
+    labels: np.ndarray,
+    texts: Sequence[str],
+    classes: int,
+    masks: np.ndarray | None = None,
+) -> np.ndarray:
+    """Draws objects.
+
+    Args:
+        image: H, W, 3 uint8 in blue, green, red; left as it is.
+        boxes: N, 4: left, top, right and bottom in pixels.
+        labels: N; a class has one colour everywhere.
+        texts: Of each box.
+        classes: How many there are.
+        masks: N, H, W bool.
+
+    Returns:
+        The drawing, of the same shape.
+    """
+    drawn = image.copy()
+    colours = [colour[::-1] for colour in distinct_colours(classes)]
+    if masks is not None:
+        for mask, label in zip(masks, labels, strict=True):
+            drawn[mask] = (drawn[mask] * 0.5 + np.array(colours[int(label)]) * 0.5).astype(np.uint8)
+    side = max(image.shape[:2])
+    width = max(1, round(side / 400))
+    for box, label, text in reversed(list(zip(boxes.tolist(), labels, texts, strict=True))):
+        left, top, right, bottom = (round(edge) for edge in box)
+        colour = colours[int(label)]
+        cv2.rectangle(drawn, (left, top), (right, bottom), colour, width)
+        _write(drawn, text, (left, top), colour, max(0.35, side / 1600))
+    return drawn
+
+
+def _write(image: np.ndarray, text: str, corner: tuple[int, int], colour, size: float) -> None:
+    """Writes a text on a bar above a corner, or below it at the upper edge."""
+    (width, height), below = cv2.getTextSize(text, _FONT, size, 1)
+    left = min(max(corner[0], 0), max(image.shape[1] - width, 0))
+    base = corner[1] - below if corner[1] >= height + 2 * below else corner[1] + height + below
+    upper_left, lower_right = (left, base - height - below), (left + width, base + below)
+    cv2.rectangle(image, upper_left, lower_right, colour, cv2.FILLED)
+    is_bright = 0.114 * colour[0] + 0.587 * colour[1] + 0.299 * colour[2] > 128
+    cv2.putText(image, text, (left, base), _FONT, size, _DARK if is_bright else _LIGHT, 1,
+                cv2.LINE_AA)  # fmt: skip
+
+
+def draw_label_map(
+    image: np.ndarray, label_map: np.ndarray, palette: np.ndarray, hidden: Sequence[int] = ()
+) -> np.ndarray:
+    """Draws labels of pixels.
+
+    Args:
+        image: H, W, 3 uint8 in blue, green, red; left as it is.
+        label_map: H, W; labels beyond the palette leave the image as it is.
+        palette: K, 3 in red, green, blue.
+        hidden: Labels that leave the image as it is.
+
+    Returns:
+        The drawing, of the same shape.
+    """
+    colours = np.zeros((256, 3), np.uint8)
+    colours[: len(palette)] = np.asarray(palette, np.uint8)[:, ::-1]
+    drawn = cv2.addWeighted(image, 0.45, colours[label_map], 0.55, 0)
+    keep = np.ones(256, bool)
+    keep[: len(palette)] = False
+    keep[list(hidden)] = True
+    kept = keep[label_map]
+    drawn[kept] = image[kept]
+    return drawn

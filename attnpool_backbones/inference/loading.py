@@ -1,0 +1,141 @@
+"""A trained model from what a user has: a run's folder, or a config and a checkpoint."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from torch import nn
+
+from attnpool_backbones.checkpoints.reading import read_content
+from attnpool_backbones.checkpoints.safe_globals import register_safe_globals
+from attnpool_backbones.command_line import UserError
+from attnpool_backbones.inference.predictor import Predictor
+from attnpool_backbones.launching.checkpoint_check import require_own_weights, stored_shapes
+from attnpool_backbones.launching.config import load_config
+from attnpool_backbones.zoo.config_models import build_config_model
+
+__all__ = ['find_model_files', 'load']
+
+_NUMBER = re.compile(r'(\d+)')
+
+
+def load(
+    model: str | Path,
+    checkpoint: str | Path | None = None,
+    device: str | None = None,
+    cfg_options: dict[str, Any] | None = None,
+) -> Predictor:
+    """Loads a trained detector or segmentor.
+
+    Args:
+        model: The folder of a run, or a config file.
+        checkpoint: Of the config. Default: the best one beside it, else the last.
+        device: Default: ``'cuda'`` where there is one, else ``'cpu'``.
+        cfg_options: Settings of the config to override, by dotted key.
+
+    Returns:
+        Called with a source it yields predictions.
+
+    Raises:
+        UserError: If something is not there, or does not belong together.
+    """
+    config, weights = find_model_files(model, checkpoint)
+    register_safe_globals()
+    cfg = load_config(str(config), cfg_options)
+    stored = stored_shapes(str(weights))
+    built = build_config_model(cfg)
+    require_own_weights(built, stored, str(weights))
+    content = read_content(str(weights))
+    built.load_state_dict(content.get('state_dict', content), strict=False)
+    device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
+    try:
+        built.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f'--device {device}: {str(error).splitlines()[0]}') from error
+    return Predictor(built.eval(), cfg, _classes(cfg, content, built), device)
+
+
+def find_model_files(model: str | Path, checkpoint: str | Path | None = None) -> tuple[Path, Path]:
+    """Finds config and checkpoint.
+
+    Args:
+        model: The folder of a run, or a config file.
+        checkpoint: Its checkpoint. Default: the best one of the run, else the last.
+
+    Returns:
+        Both files.
+
+    Raises:
+        UserError: If one of them is not there.
+    """
+    path = Path(model)
+    if path.suffix == '.pth':
+        raise UserError(
+            f'{path}: a checkpoint alone does not say which model it is of; name the folder of the '
+            'run, or the config and then the checkpoint'
+        )
+    if not path.exists():
+        runs = sorted(str(p.parent) for p in Path('work_dirs').glob('*/last_checkpoint'))
+        there = f'; runs here: {", ".join(runs)}' if runs else ''
+        raise UserError(f'model not found: {path.absolute()}{there}')
+    if path.is_dir():
+        config = _config_of_run(path)
+        return config, Path(checkpoint) if checkpoint else _checkpoint_of_run(path)
+    if path.suffix != '.py':
+        raise UserError(
+            f'{path}: a model is the folder of a run or a config (.py) with a checkpoint (.pth)'
+        )
+    if checkpoint is None:
+        run = path.parent / path.stem
+        for folder in (run, path.parent, Path('work_dirs', path.stem)):
+            if list(folder.glob('*.pth')):
+                return path, _checkpoint_of_run(folder)
+        raise UserError(f'{path}: name the checkpoint too; none is in {run} or beside the config')
+    if not Path(checkpoint).is_file() and '://' not in str(checkpoint):
+        raise UserError(f'checkpoint not found: {Path(checkpoint).absolute()}')
+    return path, Path(checkpoint)
+
+
+def _config_of_run(folder: Path) -> Path:
+    # mmengine leaves the whole config there when a run starts
+    configs = sorted(folder.glob('*.py'), key=lambda file: file.stat().st_mtime)
+    if not configs:
+        raise UserError(f'{folder}: no config (.py) in it; is it the folder of a run?')
+    return configs[-1]
+
+
+def _checkpoint_of_run(folder: Path) -> Path:
+    files = list(folder.glob('*.pth'))
+    if not files:
+        raise UserError(f'{folder}: no checkpoint (.pth) in it; has the training saved one?')
+    best = [file for file in files if file.name.startswith('best_')]
+    return max(best or files, key=_age)
+
+
+def _age(file: Path) -> tuple[int, float]:
+    numbers = _NUMBER.findall(file.stem)
+    return int(numbers[-1]) if numbers else -1, file.stat().st_mtime
+
+
+def _classes(cfg: Config, content: Any, model: nn.Module) -> Sequence[str]:
+    """Names of the classes: the checkpoint knows what it was trained on, else the config."""
+    meta = (content.get('meta') or {}).get('dataset_meta') or {}
+    told = meta.get('classes') or meta.get('CLASSES')
+    if not told:
+        dataset = cfg.test_dataloader.dataset if cfg.get('test_dataloader') else {}
+        told = (dataset.get('metainfo') or {}).get('classes')
+    if not told:
+        count = _count_classes(model)
+        told = tuple(f'class_{label}' for label in range(count))
+    return tuple(told)
+
+
+def _count_classes(model: nn.Module) -> int:
+    for head in ('bbox_head', 'decode_head'):
+        if hasattr(model, head):
+            return int(getattr(model, head).num_classes)
+    head = model.roi_head.bbox_head
+    return int((head[0] if isinstance(head, nn.ModuleList) else head).num_classes)

@@ -1,0 +1,96 @@
+"""Reading ahead and writing behind, so that a model never waits for a disk."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from queue import Full, Queue
+from threading import Event, Thread
+from typing import Any, TypeVar
+
+__all__ = ['Writer', 'read_ahead']
+
+T = TypeVar('T')
+R = TypeVar('R')
+
+
+def read_ahead(
+    items: Iterable[T], prepare: Callable[[T], R], threads: int, ahead: int
+) -> Iterator[R]:
+    """Yields ``prepare(item)`` in order while threads work on the next ones.
+
+    Args:
+        items: May have no end; taken by a thread of their own, since the next frame of a video is
+            decoded when it is taken.
+        prepare: Called in threads; libraries that decode and resize let others run meanwhile.
+        threads: How many; 0: everything in this one.
+        ahead: Results that are kept ready.
+    """
+    if threads == 0:
+        yield from map(prepare, items)
+        return
+    ready: Queue[Future | None] = Queue(maxsize=max(ahead, 1))
+    stop = Event()
+
+    def offer(future: Future | None) -> None:
+        while not stop.is_set():
+            try:
+                return ready.put(future, timeout=0.1)
+            except Full:
+                continue
+
+    def feed() -> None:
+        for item in items:
+            offer(pool.submit(prepare, item))
+            if stop.is_set():
+                return
+
+    with ThreadPoolExecutor(threads, thread_name_prefix='read') as pool:
+        feeder = Thread(target=_fed, args=(feed, offer), daemon=True)
+        feeder.start()
+        try:
+            while (future := ready.get()) is not None:
+                yield future.result()
+        finally:
+            stop.set()
+            feeder.join()
+
+
+def _fed(feed: Callable[[], None], offer: Callable[[Future | None], None]) -> None:
+    """Feeds to the end, and hands on what went wrong."""
+    try:
+        feed()
+    except BaseException as error:  # raised where the results are taken
+        failed: Future = Future()
+        failed.set_exception(error)
+        offer(failed)
+    else:
+        offer(None)
+
+
+class Writer:
+    """Calls functions in one thread, in order, and keeps few of them waiting.
+
+    Args:
+        waiting: Calls that may wait; more make :meth:`submit` wait for the thread.
+    """
+
+    def __init__(self, waiting: int = 8) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix='write')
+        self._waiting: deque[Future] = deque()
+        self._limit = waiting
+
+    def submit(self, function: Callable[..., Any], *args: Any) -> None:
+        """Calls a function later; an error of an earlier call is raised here."""
+        while len(self._waiting) >= self._limit or (self._waiting and self._waiting[0].done()):
+            self._waiting.popleft().result()
+        self._waiting.append(self._pool.submit(function, *args))
+
+    def __enter__(self) -> 'Writer':
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
+        try:
+            while self._waiting and kind is None:
+                self._waiting.popleft().result()
+        finally:
+            self._pool.shutdown(wait=True, cancel_futures=kind is not None)

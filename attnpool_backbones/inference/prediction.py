@@ -1,0 +1,137 @@
+"""What a model says about one image."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+__all__ = ['Detections', 'Segmentation']
+
+
+@dataclass(frozen=True)
+class Detections:
+    """Objects of one image, the surest first.
+
+    Args:
+        name: Of the image: its path below the source, or the number of a frame.
+        height: Of the image in pixels.
+        width: Of the image in pixels.
+        classes: Names, by label.
+        boxes: N, 4 float32: left, top, right and bottom in pixels of the image.
+        scores: N float32, 0 to 1.
+        labels: N int64.
+        masks: N, height, width bool; None if the model gives none.
+    """
+
+    name: str
+    height: int
+    width: int
+    classes: Sequence[str]
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+    masks: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def select(self, keep: np.ndarray) -> 'Detections':
+        """Returns some of the objects.
+
+        Args:
+            keep: N bool, or numbers of the objects.
+        """
+        masks = None if self.masks is None else self.masks[keep]
+        return Detections(
+            self.name, self.height, self.width, self.classes, self.boxes[keep], self.scores[keep],
+            self.labels[keep], masks,
+        )  # fmt: skip
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns what JSON can hold; masks in COCO's compressed form."""
+        objects = []
+        coded = self.run_lengths()
+        for index, (box, score, label) in enumerate(
+            zip(self.boxes.tolist(), self.scores.tolist(), self.labels.tolist(), strict=True)
+        ):
+            entry = dict(
+                **{'class': self.classes[label]},
+                label=label,
+                score=round(score, 5),
+                box=[round(edge, 2) for edge in box],
+            )
+            if coded is not None:
+                entry['mask'] = coded[index]
+            objects.append(entry)
+        return dict(image=self.name, width=self.width, height=self.height, objects=objects)
+
+    def to_coco(self, image_id: int | str, category_ids: Sequence[int]) -> list[dict[str, Any]]:
+        """Returns results as COCO's evaluation reads them.
+
+        Args:
+            image_id: Of the image in the annotation file.
+            category_ids: By label.
+        """
+        coded = self.run_lengths()
+        results = []
+        for index, (left, top, right, bottom) in enumerate(self.boxes.tolist()):
+            result = dict(
+                image_id=image_id,
+                category_id=category_ids[int(self.labels[index])],
+                bbox=[left, top, right - left, bottom - top],
+                score=float(self.scores[index]),
+            )
+            if coded is not None:
+                result['segmentation'] = coded[index]
+            results.append(result)
+        return results
+
+    def run_lengths(self) -> list[Mapping[str, Any]] | None:
+        """Returns the masks in COCO's compressed form, None if there are none."""
+        if self.masks is None:
+            return None
+        from pycocotools import mask as coco_mask
+
+        if not len(self.masks):
+            return []
+        coded = coco_mask.encode(np.asfortranarray(self.masks.transpose(1, 2, 0), dtype=np.uint8))
+        return [dict(size=list(m['size']), counts=m['counts'].decode('ascii')) for m in coded]
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """Labels of all pixels of one image.
+
+    Args:
+        name: Of the image: its path below the source, or the number of a frame.
+        height: Of the image in pixels.
+        width: Of the image in pixels.
+        classes: Names, by label.
+        palette: K, 3 uint8: red, green and blue of each class.
+        label_map: height, width uint8.
+        hidden: Labels that are not to be drawn or told.
+    """
+
+    name: str
+    height: int
+    width: int
+    classes: Sequence[str]
+    palette: np.ndarray
+    label_map: np.ndarray
+    hidden: tuple[int, ...] = ()
+
+    def shares(self) -> dict[str, float]:
+        """Returns the share of the pixels by class, the largest first."""
+        counts = np.bincount(self.label_map.reshape(-1), minlength=len(self.classes))
+        order = np.argsort(-counts, kind='stable')
+        return {
+            self.classes[label]: float(counts[label] / self.label_map.size)
+            for label in order.tolist()
+            if counts[label] and label not in self.hidden
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns what JSON can hold: the share of each class."""
+        shares = {name: round(share, 5) for name, share in self.shares().items()}
+        return dict(image=self.name, width=self.width, height=self.height, shares=shares)

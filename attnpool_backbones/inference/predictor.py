@@ -1,0 +1,275 @@
+"""Runs a detector or a segmentor on images."""
+
+import difflib
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.registry import DefaultScope
+from torch import nn
+
+from attnpool_backbones.command_line import UserError
+from attnpool_backbones.inference.overlap import read_ahead
+from attnpool_backbones.inference.prediction import Detections, Segmentation
+from attnpool_backbones.inference.slicing import merge, slices
+from attnpool_backbones.inference.sources import Frame, Source, open_source
+from attnpool_backbones.launching.config import recognise_task
+from attnpool_backbones.own_data.masks import distinct_colours
+
+__all__ = ['Options', 'Predictor', 'Speed']
+
+_LOADERS = ('LoadImageFromFile',)
+_TRUTH = ('LoadAnnotations', 'LoadPanopticAnnotations')
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to predict.
+
+    Args:
+        score: Smallest score of an object.
+        classes: Names of the classes that are wanted, None for all.
+        batch: Images that the model sees at once; images of other sizes start another batch.
+        threads: That read and resize images ahead.
+        side: Of overlapping slices that a large image is cut into, in pixels; None: not cut.
+        overlap: Of neighbouring slices, as a share of the side.
+    """
+
+    score: float = 0.3
+    classes: Sequence[str] | None = None
+    batch: int = 1
+    threads: int = 2
+    side: int | None = None
+    overlap: float = 0.2
+
+
+@dataclass
+class Speed:
+    """What a run took.
+
+    Args:
+        images: That were predicted on.
+        forward: Seconds in the model.
+        unreadable: Names of images that could not be read.
+    """
+
+    images: int = 0
+    forward: float = 0.0
+    unreadable: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """An image, or a slice of one, ready for the model."""
+
+    name: str
+    image: np.ndarray | None
+    inputs: list[dict[str, Any]] = field(default_factory=list)
+    corners: list[tuple[int, int]] = field(default_factory=list)
+
+
+class Predictor:
+    """A trained model.
+
+    Args:
+        model: In eval mode, on its device.
+        cfg: Its config; the test pipeline tells how images are prepared.
+        classes: Names, by label.
+        device: Where it is.
+    """
+
+    def __init__(self, model: nn.Module, cfg: Config, classes: Sequence[str], device: str) -> None:
+        self.model, self.cfg, self.classes, self.device = model, cfg, tuple(classes), device
+        self.is_detector = recognise_task(cfg) == 'mmdet'
+        self.palette = self._palette()
+        self.pipeline = self._pipeline()
+
+    def __call__(self, source: Any, **options: Any) -> Iterator[Detections | Segmentation]:
+        """Predicts on all images of a source.
+
+        Args:
+            source: As :func:`~attnpool_backbones.inference.sources.open_source` takes it.
+            **options: Of :class:`Options`.
+
+        Yields:
+            A prediction for each image that can be read, in order.
+
+        Raises:
+            UserError: If the source or an option is wrong.
+        """
+        for _, prediction in self.run(open_source(source), Options(**options)):
+            yield prediction
+
+    def run(
+        self, source: Source, options: Options, speed: Speed | None = None
+    ) -> Iterator[tuple[np.ndarray, Detections | Segmentation]]:
+        """Predicts on all images of a source while threads read the next ones.
+
+        Args:
+            source: Opened.
+            options: How to predict.
+            speed: Filled in place.
+
+        Yields:
+            Image H, W, 3 in blue, green, red and its prediction.
+        """
+        wanted = self._wanted(options.classes)
+        speed = Speed() if speed is None else speed
+
+        def prepare(frame: Frame) -> _Sample:
+            return self._prepare(frame, options)
+
+        ahead = options.batch + options.threads + 1
+        samples = read_ahead(source.frames, prepare, options.threads, ahead)
+        for batch in self._batches(samples, options.batch, speed):
+            started = time.perf_counter()
+            outputs = self._forward(
+                [inputs for sample in batch for inputs in sample.inputs], options
+            )
+            speed.forward += time.perf_counter() - started
+            speed.images += len(batch)
+            for sample in batch:
+                own, outputs = outputs[: len(sample.inputs)], outputs[len(sample.inputs) :]
+                yield sample.image, self._prediction(sample, own, options, wanted)
+
+    def _batches(
+        self, samples: Iterator[_Sample], size: int, speed: Speed
+    ) -> Iterator[list[_Sample]]:
+        """Groups images of one size, so that a prediction does not depend on its neighbours."""
+        batch: list[_Sample] = []
+        for sample in samples:
+            if sample.image is None:
+                speed.unreadable.append(sample.name)
+                continue
+            if batch and (len(batch) == size or batch[0].image.shape != sample.image.shape):
+                yield batch
+                batch = []
+            batch.append(sample)
+        if batch:
+            yield batch
+
+    def _prepare(self, frame: Frame, options: Options) -> _Sample:
+        image = frame.read()
+        if image is None:
+            return _Sample(frame.name, None)
+        height, width = image.shape[:2]
+        boxes = [(0, 0, width, height)]
+        if options.side is not None:
+            boxes = slices(height, width, options.side, options.overlap)
+        inputs = [
+            self.pipeline(dict(img=image[top:bottom, left:right], img_id=0))
+            for left, top, right, bottom in boxes
+        ]
+        return _Sample(frame.name, image, inputs, [(left, top) for left, top, *_ in boxes])
+
+    @torch.inference_mode()
+    def _forward(self, inputs: list[dict[str, Any]], options: Options) -> list[Any]:
+        outputs = []
+        # the slices of an image are a batch of their own size
+        step = options.batch if options.side is not None else len(inputs)
+        for start in range(0, len(inputs), max(step, 1)):
+            outputs += self.model.test_step(pseudo_collate(inputs[start : start + step]))
+        if self.device.startswith('cuda'):
+            torch.cuda.synchronize()
+        return outputs
+
+    def _prediction(
+        self, sample: _Sample, outputs: list[Any], options: Options, wanted: frozenset[int] | None
+    ) -> Detections | Segmentation:
+        height, width = sample.image.shape[:2]
+        if not self.is_detector:
+            return self._segmentation(sample, outputs, wanted)
+        parts = [self._detections(output, sample.name, options.score, wanted) for output in outputs]
+        if len(parts) > 1:
+            return merge(parts, sample.corners, sample.name, height, width)
+        return parts[0]
+
+    def _detections(
+        self, output: Any, name: str, score: float, wanted: frozenset[int] | None
+    ) -> Detections:
+        found = output.pred_instances
+        keep = found.scores >= score
+        if wanted is not None:
+            keep &= torch.isin(
+                found.labels, torch.tensor(sorted(wanted), device=found.labels.device)
+            )
+        found = found[keep]
+        masks = found.masks if 'masks' in found else None
+        if isinstance(masks, torch.Tensor):
+            masks = masks.cpu().numpy()
+        height, width = output.ori_shape
+        order = np.argsort(-found.scores.cpu().numpy(), kind='stable')
+        return Detections(
+            name, height, width, self.classes, found.bboxes.float().cpu().numpy(),
+            found.scores.float().cpu().numpy(), found.labels.cpu().numpy(), masks,
+        ).select(order)  # fmt: skip
+
+    def _segmentation(
+        self, sample: _Sample, outputs: list[Any], wanted: frozenset[int] | None
+    ) -> Segmentation:
+        height, width = sample.image.shape[:2]
+        if len(outputs) == 1:
+            label_map = outputs[0].pred_sem_seg.data[0].cpu().numpy()
+        else:
+            logits = [output.seg_logits.data.float().cpu() for output in outputs]
+            total = torch.zeros(logits[0].shape[0], height, width)
+            seen = torch.zeros(height, width)
+            for part, (left, top) in zip(logits, sample.corners, strict=True):
+                rows, columns = slice(top, top + part.shape[1]), slice(left, left + part.shape[2])
+                total[:, rows, columns] += part
+                seen[rows, columns] += 1
+            mean = total / seen
+            # two classes may share one channel, which mmseg compares with a threshold
+            label_map = mean.argmax(0) if len(mean) > 1 else mean[0].sigmoid() > 0.5
+            label_map = label_map.numpy()
+        hidden = () if wanted is None else tuple(sorted(set(range(len(self.classes))) - wanted))
+        return Segmentation(
+            sample.name, height, width, self.classes, self.palette, label_map.astype(np.uint8),
+            hidden,
+        )  # fmt: skip
+
+    def _wanted(self, names: Sequence[str] | None) -> frozenset[int] | None:
+        if names is None:
+            return None
+        for name in names:
+            if name not in self.classes:
+                close = difflib.get_close_matches(name, self.classes, n=1, cutoff=0.5)
+                hint = f'did you mean {close[0]}? ' if close else ''
+                raise UserError(
+                    f'--classes: the model has no class {name!r}; {hint}It has '
+                    f'{", ".join(self.classes)}'
+                )
+        return frozenset(self.classes.index(name) for name in names)
+
+    def _dataset(self) -> dict[str, Any]:
+        loader = self.cfg.get('test_dataloader') or self.cfg.get('val_dataloader')
+        if loader is None:
+            raise UserError(
+                f'{self.cfg.filename} has no test_dataloader, which tells how images are prepared'
+            )
+        dataset = loader.dataset
+        while dataset.get('dataset') is not None or dataset.get('datasets'):
+            dataset = dataset.get('dataset') or dataset.datasets[0]
+        return dataset
+
+    def _palette(self) -> np.ndarray:
+        told = (self._dataset().get('metainfo') or {}).get('palette')
+        if not told or len(told) != len(self.classes):
+            told = distinct_colours(len(self.classes))
+        return np.array(told, np.uint8).reshape(-1, 3)
+
+    def _pipeline(self) -> Compose:
+        """Makes the test pipeline start from an array, and without a ground truth."""
+        steps = []
+        for step in self._dataset().pipeline:
+            if step['type'].rpartition('.')[2] in _LOADERS:
+                steps.append(dict(type='LoadImageFromNDArray'))
+            elif step['type'].rpartition('.')[2] not in _TRUTH:
+                steps.append(step)
+        with DefaultScope.overwrite_default_scope(self.cfg.default_scope):
+            return Compose(steps)

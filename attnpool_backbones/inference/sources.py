@@ -1,0 +1,229 @@
+"""Where images come from: files, folders, patterns, videos, cameras, streams, standard input."""
+
+import glob
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import cv2
+import numpy as np
+
+from attnpool_backbones.command_line import UserError
+from attnpool_backbones.own_data.folder import IMAGE_SUFFIXES
+
+__all__ = ['VIDEO_SUFFIXES', 'Frame', 'Source', 'open_source']
+
+VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg')
+_STREAMS = ('rtsp', 'rtmp', 'http', 'https')
+
+
+@dataclass(frozen=True)
+class Frame:
+    """An image to predict on.
+
+    Args:
+        name: Its path below the source, or the number of a frame.
+        read: Returns H, W, 3 uint8 in blue, green, red; None if it is no image.
+    """
+
+    name: str
+    read: Callable[[], np.ndarray | None]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Images one after the other.
+
+    Args:
+        frames: May have no end.
+        count: How many there are, None if nobody knows.
+        rate: Frames of a second of a video, None for single images.
+    """
+
+    frames: Iterator[Frame]
+    count: int | None
+    rate: float | None = None
+
+
+def open_source(source: Any, stdin: BinaryIO | None = None) -> Source:
+    """Opens what a user names.
+
+    Args:
+        source: An image or video file, a folder, a pattern (``'photos/*.jpg'``), ``'camera:0'`` or
+            ``0``, the address of a stream, ``'-'`` for standard input (one image, or paths line by
+            line), an array H, W, 3 in blue, green, red, or a list of any of these images.
+        stdin: What ``'-'`` reads. Default: standard input.
+
+    Raises:
+        UserError: If there is nothing there, or it cannot be opened.
+    """
+    if isinstance(source, np.ndarray):
+        return Source(iter([_array_frame('image', source)]), 1)
+    if isinstance(source, (list, tuple)):
+        frames = [
+            _array_frame(f'{index:06d}', image)
+            if isinstance(image, np.ndarray)
+            else _file_frame(_existing(str(image)), Path(str(image)).name)
+            for index, image in enumerate(source)
+        ]
+        return Source(iter(frames), len(frames))
+    text = str(source)
+    if text == '-':
+        return _standard_input(stdin or sys.stdin.buffer)
+    if isinstance(source, int) or text.isdigit() and not os.path.exists(text):
+        return _camera(int(text))
+    if text.startswith('camera:'):
+        number = text.removeprefix('camera:')
+        if not number.isdigit():
+            raise UserError(f'{text}: a camera is camera:0, camera:1, ...')
+        return _camera(int(number))
+    if '://' in text:
+        return _stream(text)
+    path = Path(text)
+    if path.is_dir():
+        return _folder(path)
+    if path.is_file():
+        return _file(path)
+    if glob.has_magic(text):
+        return _pattern(text)
+    raise UserError(_nothing_there(path))
+
+
+def _nothing_there(path: Path) -> str:
+    lines = [f'source not found: {path.absolute()}']
+    folder = path.absolute().parent
+    if folder.is_dir():
+        there = sorted(child.name for child in folder.iterdir() if _is_readable(child))
+        lines.append(f'that folder has: {", ".join(there[:10]) or "no images and no videos"}')
+    lines.append(
+        'A source is an image, a folder, a pattern in quotes, a video, camera:0, the address of a '
+        'stream, or - for standard input'
+    )
+    return '\n'.join(lines)
+
+
+def _is_readable(path: Path) -> bool:
+    return path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES + VIDEO_SUFFIXES
+
+
+def _existing(text: str) -> Path:
+    path = Path(text)
+    if not path.is_file():
+        raise UserError(_nothing_there(path))
+    return path
+
+
+def _array_frame(name: str, image: np.ndarray) -> Frame:
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise UserError(
+            f'an array of shape {image.shape} and type {image.dtype}; an image is H, W, 3 of '
+            'uint8, blue, green and red'
+        )
+    return Frame(name, lambda: image)
+
+
+def _file_frame(path: Path, name: str) -> Frame:
+    # mmcv's pipelines read so too: three channels, turned as the EXIF entry says
+    return Frame(name, lambda: cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR))
+
+
+def _folder(path: Path) -> Source:
+    files = sorted(p for p in path.rglob('*') if p.suffix.lower() in IMAGE_SUFFIXES)
+    files = [file for file in files if not file.name.startswith('.')]
+    if not files:
+        raise UserError(
+            f'{path}: no images in this folder ({", ".join(IMAGE_SUFFIXES)}); videos are named one '
+            'by one'
+        )
+    frames = (_file_frame(file, file.relative_to(path).as_posix()) for file in files)
+    return Source(frames, len(files))
+
+
+def _pattern(text: str) -> Source:
+    files = [Path(p) for p in sorted(glob.glob(text, recursive=True)) if os.path.isfile(p)]
+    images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
+    if not images:
+        raise UserError(f'{text}: {len(files)} files, none of them an image')
+    root = os.path.commonpath([file.absolute().parent for file in images])
+    frames = (_file_frame(f, f.absolute().relative_to(root).as_posix()) for f in images)
+    return Source(frames, len(images))
+
+
+def _file(path: Path) -> Source:
+    if path.suffix.lower() in VIDEO_SUFFIXES:
+        return _video(str(path), f'{path}: cannot be read as a video')
+    frame = _file_frame(path, path.name)
+    if path.suffix.lower() not in IMAGE_SUFFIXES and frame.read() is None:
+        raise UserError(
+            f'{path}: neither an image ({", ".join(IMAGE_SUFFIXES)}) nor a video '
+            f'({", ".join(VIDEO_SUFFIXES)})'
+        )
+    return Source(iter([frame]), 1)
+
+
+def _video(address: str | int, failure: str, live: bool = False) -> Source:
+    capture = cv2.VideoCapture(address)
+    found, first = capture.read() if capture.isOpened() else (False, None)
+    if not found:
+        capture.release()
+        raise UserError(failure)
+    count = 0 if live else int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    rate = capture.get(cv2.CAP_PROP_FPS) or 25.0
+    return Source(_video_frames(capture, first), count if count > 0 else None, rate)
+
+
+def _video_frames(capture: cv2.VideoCapture, first: np.ndarray) -> Iterator[Frame]:
+    image, index = first, 0
+    try:
+        while image is not None:
+            yield Frame(f'{index:06d}', lambda image=image: image)
+            found, image = capture.read()
+            image, index = (image if found else None), index + 1
+    finally:
+        capture.release()
+
+
+def _camera(number: int) -> Source:
+    devices = sorted(Path('/dev').glob('video*'))
+    there = ', '.join(device.name.replace('video', 'camera:') for device in devices)
+    # OpenCV writes its own warnings about a camera that is not there
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        return _video(
+            number,
+            f'camera:{number} is not there or cannot be opened; this machine has '
+            f'{there or "no cameras"}',
+            live=True,
+        )
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+
+
+def _stream(address: str) -> Source:
+    scheme = address.partition('://')[0]
+    if scheme not in _STREAMS:
+        raise UserError(f'{address}: streams are {", ".join(_STREAMS)}')
+    return _video(address, f'{address}: no video can be read from there', live=True)
+
+
+def _standard_input(stdin: BinaryIO) -> Source:
+    content = stdin.read()
+    if not content:
+        raise UserError('-: nothing came on standard input, neither an image nor paths')
+    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    if image is not None:
+        return Source(iter([Frame('stdin', lambda: image)]), 1)
+    try:
+        lines = [line.strip() for line in content.decode().splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise UserError(
+            '-: what came on standard input is no image and no list of paths'
+        ) from error
+    files = [_existing(line) for line in lines]
+    root = os.path.commonpath([file.absolute().parent for file in files]) if files else ''
+    frames = (_file_frame(f, f.absolute().relative_to(root).as_posix()) for f in files)
+    return Source(frames, len(files))

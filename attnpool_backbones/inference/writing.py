@@ -1,0 +1,145 @@
+"""Where predictions go: pictures, a video, JSON, COCO results, label maps."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, TextIO
+
+import cv2
+import numpy as np
+
+from attnpool_backbones.command_line import UserError
+from attnpool_backbones.engine.atomic_files import write_atomically
+from attnpool_backbones.inference.drawing import draw
+from attnpool_backbones.inference.prediction import Detections, Segmentation
+
+__all__ = ['KINDS', 'Outputs']
+
+KINDS = ('pictures', 'json', 'coco', 'maps')
+"""What can be written."""
+_VIDEO = 'mp4v'
+
+
+class Outputs:
+    """Writes the predictions of a run into a folder.
+
+    ``pictures/`` has a JPEG for each image, or ``video.mp4`` for a video; ``predictions.jsonl`` a
+    line of JSON for each image; ``coco_results.json`` what COCO's evaluation reads, ``label_maps/``
+    a PNG with the label of each pixel.
+
+    Args:
+        folder: Made if it is missing.
+        kinds: Some of :data:`KINDS`.
+        is_detector: Whether there are objects or label maps.
+        classes: Names, by label.
+        rate: Frames of a second of a video, None for single images.
+        annotations: COCO file that tells the numbers of images and categories for ``coco``;
+            without one categories count from 1, and images are named by the number that their file
+            name is, or by the name.
+
+    Raises:
+        UserError: If the model gives no such output, or the annotations cannot be read.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        kinds: Sequence[str],
+        is_detector: bool,
+        classes: Sequence[str],
+        rate: float | None = None,
+        annotations: str | None = None,
+    ) -> None:
+        if 'maps' in kinds and is_detector:
+            raise UserError('--save maps: label maps are of segmentors, this is a detector')
+        if 'coco' in kinds and not is_detector:
+            raise UserError('--save coco: results of COCO are of detectors, this is a segmentor')
+        self.folder, self.kinds, self.rate = folder, tuple(kinds), rate
+        self._coco: list[dict[str, Any]] = []
+        self._images, self._categories = _numbers(annotations, classes)
+        self._lines: TextIO | None = None
+        self._video: cv2.VideoWriter | None = None
+        self._written: set[str] = set()
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def write(self, image: np.ndarray, prediction: Detections | Segmentation) -> None:
+        """Writes one prediction.
+
+        Args:
+            image: H, W, 3 in blue, green, red.
+            prediction: Of that image.
+        """
+        if 'pictures' in self.kinds:
+            self._write_picture(draw(image, prediction), prediction.name)
+        if 'json' in self.kinds:
+            if self._lines is None:
+                path = self.folder / 'predictions.jsonl'
+                self._lines = open(path, 'w', encoding='utf-8')  # noqa: SIM115  closed at the end
+            self._lines.write(json.dumps(prediction.to_dict(), ensure_ascii=False) + '\n')
+        if 'coco' in self.kinds:
+            name = prediction.name
+            number = self._images.get(name, self._images.get(PurePosixPath(name).name))
+            if number is None:
+                stem = PurePosixPath(name).stem
+                number = int(stem) if stem.isdigit() else name
+            self._coco += prediction.to_coco(number, self._categories)
+        if 'maps' in self.kinds:
+            path = self._path('label_maps', prediction.name, '.png')
+            cv2.imwrite(str(path), prediction.label_map)
+
+    def _write_picture(self, drawn: np.ndarray, name: str) -> None:
+        if self.rate is None:
+            cv2.imwrite(str(self._path('pictures', name, '.jpg')), drawn)
+            return
+        if self._video is None:
+            size = drawn.shape[1::-1]
+            code = cv2.VideoWriter_fourcc(*_VIDEO)
+            path = str(self.folder / 'video.mp4')
+            self._video = cv2.VideoWriter(path, code, self.rate, size)
+        self._video.write(drawn)
+
+    def _path(self, kind: str, name: str, suffix: str) -> Path:
+        """Returns the file for an image; a.jpg and a.png do not overwrite each other."""
+        relative = PurePosixPath(name)
+        path = self.folder / kind / relative.with_suffix(suffix)
+        if str(path) in self._written:
+            path = path.with_name(relative.name + suffix)
+        self._written.add(str(path))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def close(self) -> list[Path]:
+        """Ends all files.
+
+        Returns:
+            What was written.
+        """
+        if self._lines is not None:
+            self._lines.close()
+        if self._video is not None:
+            self._video.release()
+        if 'coco' in self.kinds:
+            write_atomically(json.dumps(self._coco).encode(), self.folder / 'coco_results.json')
+        names = ('pictures', 'video.mp4', 'predictions.jsonl', 'coco_results.json', 'label_maps')
+        return [self.folder / name for name in names if (self.folder / name).exists()]
+
+
+def _numbers(
+    annotations: str | None, classes: Sequence[str]
+) -> tuple[dict[str, Any], Sequence[int]]:
+    if annotations is None:
+        return {}, range(1, len(classes) + 1)
+    try:
+        content = json.loads(Path(annotations).read_bytes())
+        images = {image['file_name']: image['id'] for image in content['images']}
+        numbers = {category['name']: category['id'] for category in content['categories']}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f'--annotations {annotations}: {error}') from error
+    lacking = [name for name in classes if name not in numbers]
+    if lacking:
+        raise UserError(
+            f'--annotations {annotations}: no category {", ".join(lacking)}; it has '
+            f'{", ".join(numbers)}'
+        )
+    images.update({PurePosixPath(name).name: number for name, number in list(images.items())})
+    return images, [numbers[name] for name in classes]

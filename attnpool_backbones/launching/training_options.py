@@ -1,0 +1,222 @@
+"""The flags of a training that most people ask for, on top of a config."""
+
+import argparse
+import math
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+
+from attnpool_backbones.launching.config import recognise_task
+from attnpool_backbones.launching.errors import PreflightError
+
+__all__ = ['add_training_arguments', 'apply_training_options', 'best_metric']
+
+METRICS = {'mmdet': 'coco/bbox_mAP', 'mmseg': 'mIoU'}
+"""By which the best checkpoint is chosen, and the training stopped."""
+BACKENDS = dict(
+    tensorboard=('TensorboardVisBackend', 'tensorboard'),
+    wandb=('WandbVisBackend', 'wandb'),
+    mlflow=('MLflowVisBackend', 'mlflow'),
+)
+"""Flag -> type of mmengine's backend, and the module it needs."""
+
+
+def positive(kind: type) -> Any:
+    """Returns a parser of numbers above 0 for argparse."""
+
+    def parse(text: str) -> float | int:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = 0
+        if not (value > 0 and math.isfinite(value)):
+            word = 'whole number' if kind is int else 'number'
+            raise argparse.ArgumentTypeError(f'{text!r} is no {word} above 0')
+        return value
+
+    return parse
+
+
+def add_training_arguments(parser: argparse.ArgumentParser, with_auto: bool = False) -> None:
+    """Adds the flags of ``tools/train.py`` and ``attnpool train``, besides the common ones.
+
+    Args:
+        parser: Extended in place.
+        with_auto: Whether ``--batch auto`` can be said; who parses it puts a number in its place.
+    """
+    add = parser.add_argument
+    number = positive(int)
+    add('--amp', action='store_true', help='mixed precision: float16 on CUDA, bfloat16 on the CPU')
+    add(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='auto|PATH',
+        help='go on from a checkpoint; auto (the default without a value) takes the latest whole '
+        'one in the work folder, or starts if there is none',
+    )
+    add(
+        '--checkpoint-every',
+        metavar='TIME',
+        help='save the state by time too, as 10m or 2h, also in the middle of an epoch; only the '
+        'last of these checkpoints is kept',
+    )
+    add(
+        '--wait-for-space',
+        action='store_true',
+        help='wait while the disk is full or the work folder is gone, instead of ending',
+    )
+    add('--seed', type=int, help='seed of all randomness (default: a random one)')
+    add(
+        '--auto-scale-lr',
+        action='store_true',
+        help='scale the learning rate by the batch size over that of the recipe',
+    )
+    add('--epochs', type=positive(int), help='passes over the data; milestones move along')
+    add(
+        '--batch',
+        type=(lambda text: text if text == 'auto' else number(text)) if with_auto else number,
+        metavar='N|auto' if with_auto else 'N',
+        help='images of a step of each process'
+        + ('; auto: as many as fit and are worth it' if with_auto else ''),
+    )
+    add('--lr', type=positive(float), help='learning rate of the optimizer')
+    add(
+        '--freeze',
+        type=int,
+        metavar='STAGES',
+        help='stages of the backbone that are not trained: -1 none, 0 the stem, 1 the first, ...',
+    )
+    add('--ema', action='store_true', help='evaluate and save a moving average of the weights')
+    add(
+        '--patience',
+        type=positive(int),
+        metavar='N',
+        help='stop when N validations in a row have not been better',
+    )
+    add(
+        '--save-best',
+        nargs='?',
+        const='auto',
+        metavar='METRIC',
+        help='keep the best checkpoint too, by bbox mAP, mIoU or METRIC',
+    )
+    add('--workers', type=int, metavar='N', help='processes that load images, 0: none')
+    for flag in BACKENDS:
+        add(f'--{flag}', action='store_true', help=f'write curves and pictures for {flag} too')
+
+
+def best_metric(cfg: Config, said: str | None = None) -> str:
+    """Names the metric that tells which checkpoint is best, as the evaluator reports it."""
+    if said not in (None, 'auto'):
+        return said
+    return METRICS[recognise_task(cfg)]
+
+
+def apply_training_options(cfg: Config, args: argparse.Namespace) -> None:
+    """Changes a config as flags say.
+
+    Args:
+        cfg: The whole config, changed in place.
+        args: Parsed flags; those of :func:`add_training_arguments` may be absent.
+
+    Raises:
+        PreflightError: If a flag does not fit the config.
+    """
+    if _said(args, 'epochs'):
+        set_epochs(cfg, args.epochs)
+    if _said(args, 'batch'):
+        cfg.train_dataloader.batch_size = args.batch
+    if _said(args, 'lr'):
+        cfg.optim_wrapper.optimizer.lr = args.lr
+    if _said(args, 'freeze'):
+        if args.freeze < -1:
+            raise PreflightError(f'--freeze {args.freeze}: -1 for none, 0 for the stem, 1, 2, ...')
+        cfg.model.backbone.frozen_stages = args.freeze
+    if _said(args, 'workers'):
+        set_workers(cfg, args.workers)
+    hooks = cfg.custom_hooks = list(cfg.get('custom_hooks') or [])
+    if _said(args, 'ema'):
+        # the average follows quickly at first, so that short trainings have one too
+        hooks.append(dict(type='EMAHook', ema_type='MomentumAnnealingEMA', momentum=0.001))
+    if _said(args, 'save_best') or _said(args, 'patience'):
+        metric = best_metric(cfg, getattr(args, 'save_best', None))
+        cfg.default_hooks.checkpoint.save_best = metric
+        cfg.default_hooks.checkpoint.rule = 'greater'
+        if _said(args, 'patience'):
+            stopping = dict(monitor=metric, rule='greater', patience=args.patience)
+            hooks.append(dict(type='EarlyStoppingHook', **stopping))
+    for flag, (backend, module) in BACKENDS.items():
+        if _said(args, flag):
+            if find_spec(module) is None:
+                raise PreflightError(f'--{flag}: {module} is not installed (pip install {module})')
+            add_backend(cfg, backend)
+
+
+def _said(args: argparse.Namespace, name: str) -> bool:
+    return getattr(args, name, None) not in (None, False)
+
+
+def set_epochs(cfg: Config, epochs: int) -> None:
+    """Makes a training longer or shorter; its schedule keeps its shape.
+
+    Args:
+        cfg: The whole config, changed in place.
+        epochs: How many.
+
+    Raises:
+        PreflightError: If the config counts iterations.
+    """
+    before = cfg.train_cfg.get('max_epochs')
+    if before is None:
+        iterations = cfg.train_cfg.get('max_iters')
+        raise PreflightError(
+            f'--epochs {epochs}: {cfg.filename} counts iterations ({iterations}); use '
+            f'--cfg-options train_cfg.max_iters=N'
+        )
+    factor = epochs / before
+    cfg.train_cfg.max_epochs = epochs
+    cfg.train_cfg.val_interval = min(cfg.train_cfg.get('val_interval', 1), epochs)
+    schedulers = cfg.get('param_scheduler') or []
+    for scheduler in [schedulers] if isinstance(schedulers, Mapping) else schedulers:
+        if not scheduler.get('by_epoch', True):
+            continue
+        for key in ('begin', 'end', 'T_max'):
+            if scheduler.get(key) is not None:
+                scheduler[key] = round(scheduler[key] * factor)
+        if 'milestones' in scheduler:
+            scheduler.milestones = [max(1, round(m * factor)) for m in scheduler.milestones]
+
+
+def set_workers(cfg: Config, workers: int) -> None:
+    """Sets the processes that load images for every split.
+
+    Args:
+        cfg: The whole config, changed in place.
+        workers: How many; 0: the process that trains.
+
+    Raises:
+        PreflightError: If the number is negative.
+    """
+    if workers < 0:
+        raise PreflightError(f'--workers {workers}: has to be 0 or more')
+    for split in ('train', 'val', 'test'):
+        loader = cfg.get(f'{split}_dataloader')
+        if loader is not None:
+            loader.num_workers = workers
+            loader.persistent_workers = workers > 0 and bool(loader.get('persistent_workers'))
+
+
+def add_backend(cfg: Config, backend: str) -> None:
+    """Adds a place that curves and pictures go to.
+
+    Args:
+        cfg: The whole config, changed in place.
+        backend: Type of a backend of mmengine's visualizer.
+    """
+    visualizer = cfg.setdefault('visualizer', ConfigDict(type='Visualizer'))
+    backends = list(visualizer.get('vis_backends') or [])
+    if not any(entry['type'] == backend for entry in backends):
+        visualizer.vis_backends = [*backends, dict(type=backend)]

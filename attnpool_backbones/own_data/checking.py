@@ -1,0 +1,126 @@
+"""What is wrong with objects, whichever format they came from."""
+
+import difflib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from attnpool_backbones.command_line import UserError
+from attnpool_backbones.datasets.verification import Problem
+from attnpool_backbones.own_data.labels import Instance, LabelledImage, LabelledImages, problem
+
+__all__ = ['check', 'choose_classes', 'misspelt']
+
+OVERHANG = 1.0
+"""Pixels by which a box may leave its image; tools round."""
+RARE = 0.02
+"""Share of the objects of a similar class up to which a class may be a slip of the pen."""
+ALIKE = 0.8
+
+
+def check(labels: LabelledImages, asked_classes: Sequence[str] | None) -> LabelledImages:
+    """Checks boxes, names of classes and repetitions.
+
+    Boxes of no size and objects that are there twice are left out, everything else that is wrong is
+    a problem.
+
+    Args:
+        labels: As they were read.
+        asked_classes: The classes that the user named, None for all.
+
+    Returns:
+        The labels without the objects that cannot be trained on, problems and notes added.
+
+    Raises:
+        UserError: If a class is asked for that no object has.
+    """
+    problems, left_out = list(labels.problems), []
+    images = []
+    for image in labels.images:
+        kept = []
+        seen = set()
+        for instance in image.instances:
+            fault = _box_fault(instance, image)
+            identity = instance.name, instance.box, instance.polygons
+            if fault is not None:
+                (left_out if fault.kind == 'box of no area' else problems).append(fault)
+            elif not instance.name:
+                problems.append(problem('object without a class', instance.where, '', image.split))
+            elif identity in seen:
+                left_out.append(problem('object labelled twice', instance.where, instance.name))
+            else:
+                kept.append(instance)
+                seen.add(identity)
+        images.append(replace(image, instances=tuple(kept)))
+    checked = replace(labels, images=images, problems=problems)
+    checked = choose_classes(checked, asked_classes)
+    if asked_classes is None:
+        problems += misspelt(checked)
+    for kind, count in Counter(fault.kind for fault in left_out).items():
+        cases = [f'{f.item} ({f.detail})' for f in left_out if f.kind == kind]
+        more = ', ...' if count > 5 else ''
+        checked.notes.append(f'{kind}, left out: {", ".join(cases[:5])}{more}')
+    return checked
+
+
+def _box_fault(instance: Instance, image: LabelledImage) -> Problem | None:
+    left, top, width, height = instance.box
+    edges = f'x {left:g} to {left + width:g}, y {top:g} to {top + height:g}'
+    if width < 0 or height < 0:
+        return problem('box with swapped edges', instance.where, edges, image.split)
+    if width == 0 or height == 0:
+        return problem('box of no area', instance.where, edges, image.split)
+    beyond = max(-left, -top, left + width - image.width, top + height - image.height)
+    if beyond > OVERHANG:
+        words = f'{edges} in {image.file} of {image.width}x{image.height}'
+        return problem('box outside the image', instance.where, words, image.split)
+    return None
+
+
+def choose_classes(labels: LabelledImages, asked: Sequence[str] | None) -> LabelledImages:
+    """Leaves out the objects of classes that were not asked for, and puts classes into that order.
+
+    Raises:
+        UserError: If a class is asked for that no object has.
+    """
+    counts = labels.counts()
+    if asked is None:
+        return labels
+    for name in asked:
+        if name not in counts and name not in labels.classes:
+            close = difflib.get_close_matches(name, counts, n=1, cutoff=0.5)
+            hint = f'; did you mean {close[0]}?' if close else ''
+            raise UserError(
+                f'--classes: no object is of class {name!r}{hint} The labels have '
+                f'{", ".join(f"{known} ({count})" for known, count in counts.most_common())}'
+            )
+    dropped = {name: count for name, count in counts.items() if name not in asked}
+    images = [
+        replace(image, instances=tuple(i for i in image.instances if i.name in asked))
+        for image in labels.images
+    ]
+    chosen = replace(labels, images=images, classes=tuple(asked), notes=list(labels.notes))
+    if dropped or tuple(asked) != labels.classes:
+        chosen.coco_files = None
+    if dropped:
+        words = ', '.join(f'{count} of {name}' for name, count in dropped.items())
+        chosen.notes.append(f'objects of other classes, left out: {words}')
+    return chosen
+
+
+def misspelt(labels: LabelledImages) -> Iterator[Problem]:
+    """Yields rare classes whose names are nearly those of common ones."""
+    counts = labels.counts()
+    for name, count in counts.items():
+        common = [other for other in counts if count <= RARE * counts[other]]
+        plain = {other.lower().strip(): other for other in common}
+        close = difflib.get_close_matches(name.lower().strip(), plain, n=1, cutoff=ALIKE)
+        if close:
+            meant = plain[close[0]]
+            place = next(i.where for i in labels.instances() if i.name == name)
+            yield problem(
+                'class that may be misspelt',
+                place,
+                f'{name!r} ({count} objects), meant {meant!r} ({counts[meant]} objects)? '
+                'If not, name all classes with --classes',
+            )

@@ -1,0 +1,88 @@
+"""Lists of classes as they lie beside labels: names, and for masks often colours."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from attnpool_backbones.command_line import UserError
+from attnpool_backbones.own_data.folder import Folder
+
+__all__ = ['ClassList', 'find_class_list', 'parse_class_list', 'read_class_list']
+
+FILES = (
+    'classes.txt', 'class_names.txt', 'obj.names', 'names.txt', 'labels.txt', 'labelmap.txt',
+    'label_map.txt', 'label_colors.txt', 'codes.txt', 'class_dict.csv', '_classes.csv',
+    'classes.csv',
+)  # fmt: skip
+IGNORED_NAMES = ('void', 'ignore', 'ignored', 'unlabelled', 'unlabeled', '_ignore_', '__ignore__')
+"""Of classes that are none: their pixels are neither learnt nor scored."""
+_NUMBER = re.compile(r'\d+$')
+
+
+@dataclass(frozen=True)
+class ClassList:
+    """Names by label, and colours where the list has them."""
+
+    names: tuple[str, ...]
+    colours: tuple[tuple[int, int, int], ...] | None = None
+    values: tuple[int, ...] | None = None
+    """Of the pixels, where the list has them; else they count from 0."""
+
+
+def find_class_list(folder: Folder) -> ClassList | None:
+    """Finds the list that lies in a folder, None if there is none."""
+    for name in FILES:
+        for file in folder.files:
+            if PurePosixPath(file).name.lower() == name:
+                return parse_class_list(folder.text(file))
+    return None
+
+
+def read_class_list(words: list[str]) -> ClassList:
+    """Reads the classes that a command line names: a file, or the names themselves.
+
+    Args:
+        words: A file's path, or names, also with commas between them.
+
+    Raises:
+        UserError: An empty list, or a name that comes twice.
+    """
+    if len(words) == 1 and Path(words[0]).is_file():
+        classes = parse_class_list(Path(words[0]).read_text(encoding='utf-8-sig'))
+    else:
+        names = [name.strip() for word in words for name in word.split(',')]
+        classes = ClassList(tuple(name for name in names if name))
+    twice = sorted({name for name in classes.names if classes.names.count(name) > 1})
+    if not classes.names or twice:
+        raise UserError(f'--classes: {", ".join(twice) + " comes twice" if twice else "no names"}')
+    return classes
+
+
+def parse_class_list(text: str) -> ClassList:
+    """Parses a list, one class a line.
+
+    Understood are names alone; names with red, green and blue before or behind them (CamVid's
+    ``label_colors.txt``, CVAT's ``labelmap.txt``, tables of comma-separated values); and values of
+    pixels with names (Roboflow's ``_classes.csv``).
+    """
+    rows = []
+    for line in text.splitlines():
+        line = line.strip()
+        if not line or line.startswith('#'):
+            continue
+        words = [word for word in re.split(r'[,:;\t]|\s(?=\d)|(?<=\d)\s', line) if word.strip()]
+        words = [word.strip() for word in words]
+        numbers = [int(word) for word in words if _NUMBER.match(word)]
+        names = [word for word in words if not _NUMBER.match(word)]
+        rows.append((names, numbers, line))
+    if rows and not rows[0][1] and any(numbers for _, numbers, _ in rows[1:]):
+        rows = rows[1:]  # the heading of a table
+    if rows and all(names and len(numbers) == 3 for names, numbers, _ in rows):
+        return ClassList(
+            tuple(names[0] for names, *_ in rows), tuple(tuple(colour) for _, colour, _ in rows)
+        )
+    if rows and all(names and len(numbers) == 1 for names, numbers, _ in rows):
+        return ClassList(
+            tuple(names[0] for names, *_ in rows), values=tuple(n[0] for _, n, _ in rows)
+        )
+    return ClassList(tuple(line for *_, line in rows))

@@ -1,0 +1,232 @@
+"""COCO: one JSON file for all images, or one for each split."""
+
+import json
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+from attnpool_backbones.datasets.coco_entries import (
+    CATEGORY,
+    IMAGE,
+    Uses,
+    annotation_problems,
+    entry_fault,
+    is_id,
+)
+from attnpool_backbones.own_data.folder import Folder, is_in_mask_folder, split_of_path
+from attnpool_backbones.own_data.labels import Instance, LabelledImage, LabelledImages, problem
+
+__all__ = ['NAME', 'find', 'read']
+
+NAME = 'COCO'
+_PART = 65536  # bytes at both ends in which the names of the lists are looked for
+_LISTS = ('images', 'annotations', 'categories')
+# a box kind is told once, for all formats alike, when boxes are checked
+_TOLD_LATER = ('box of no area', 'box outside the image', 'annotation of no area')
+
+
+def find(folder: Folder) -> list[str]:
+    """Lists the label files of this format, whether or not they are whole."""
+    return [file for file in folder.with_suffix('.json') if _has_lists(folder, file)]
+
+
+def _has_lists(folder: Folder, file: str) -> bool:
+    with open(folder.path(file), 'rb') as opened:
+        text = opened.read(_PART)
+        size = opened.seek(0, 2)
+        opened.seek(max(size - _PART, 0))
+        text += opened.read()
+    # of a file that was cut off the last list may be lost
+    return sum(re.search(rb'"%s"\s*:' % name.encode(), text) is not None for name in _LISTS) >= 2
+
+
+def read(folder: Folder, files: list[str]) -> LabelledImages:
+    """Reads one file or several; without the mark ``area`` an annotation has that of its mask."""
+    labels = LabelledImages(folder.root, NAME, [])
+    coco_files: dict[str, tuple[str, str]] = {}
+    is_usable = True
+    names: dict[str, None] = {}
+    for file in files:
+        split = split_of_path(file, with_name=True)
+        content = _content(folder, file, labels)
+        if content is None:
+            continue
+        before = len(labels.problems)
+        prefix = _read_file(folder, file, content, split, labels, names)
+        fits = prefix is not None and len(labels.problems) == before
+        is_usable &= fits and split is not None and split not in coco_files
+        if fits and split is not None:
+            coco_files[split] = file, prefix
+    labels.classes = tuple(names)
+    _check_repeated(labels)
+    if is_usable and {'train', 'val'} <= set(coco_files):
+        labels.coco_files = coco_files
+    return labels
+
+
+def _content(folder: Folder, file: str, labels: LabelledImages) -> dict[str, list[Any]] | None:
+    try:
+        content = json.loads(folder.path(file).read_bytes())
+        lists = {name: content[name] for name in _LISTS}
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        words = f'without {error}' if isinstance(error, KeyError) else error
+        labels.problems.append(problem('damaged label file', file, words))
+        return None
+    wrong = [name for name, entries in lists.items() if not isinstance(entries, list)]
+    if wrong:
+        labels.problems.append(
+            problem('damaged label file', file, f'{", ".join(wrong)} is no list')
+        )
+        return None
+    return lists
+
+
+def _read_file(
+    folder: Folder,
+    file: str,
+    content: Mapping[str, list[Any]],
+    split: str | None,
+    labels: LabelledImages,
+    names: dict[str, None],
+) -> str | None:
+    """Adds the images of a file.
+
+    Returns:
+        The folder that its file names start from; None if there is no single one, or if the file
+        lacks what mmdet asks for.
+    """
+    categories, entries = {}, {}
+    for kind, fields, found in (
+        ('categories', CATEGORY, categories),
+        ('images', IMAGE, entries),
+    ):
+        for index, entry in enumerate(content[kind]):
+            fault = entry_fault(entry, fields)
+            if fault:
+                labels.problems.append(
+                    problem('malformed entry', f'{file}, {kind}[{index}]', fault, split)
+                )
+            elif entry['id'] in found:
+                labels.problems.append(
+                    problem(
+                        'id used more than once', f'{file}, {kind}[{index}]', entry['id'], split
+                    )
+                )
+            else:
+                found[entry['id']] = entry
+    names_by_id = {number: entry['name'] for number, entry in categories.items()}
+    used = {a.get('category_id') for a in content['annotations'] if isinstance(a, dict)}
+    # categories without an annotation are often supercategories that a tool wrote
+    names.update((name, None) for number, name in names_by_id.items() if number in used)
+    sizes = {number: (entry['width'], entry['height']) for number, entry in entries.items()}
+    instances, is_whole = _instances(
+        file, content['annotations'], sizes, names_by_id, labels, split
+    )
+    prefixes = set()
+    common = _prefix(folder, [entry['file_name'] for entry in entries.values()], split)
+    for number, entry in entries.items():
+        image = common + entry['file_name']
+        if image not in folder.image_set:
+            image = folder.find_image(entry['file_name'], file)
+        if image is None:
+            labels.problems.append(
+                problem('missing image', entry['file_name'], f'named in {file}', split)
+            )
+            continue
+        name = PurePosixPath(entry['file_name']).as_posix()
+        prefixes.add(image.removesuffix(name) if f'/{image}'.endswith(f'/{name}') else None)
+        size = int(entry['width']), int(entry['height'])
+        own = split or split_of_path(image)
+        labels.images.append(LabelledImage(image, *size, tuple(instances[number]), own))
+    return prefixes.pop() if len(prefixes) == 1 and is_whole else None
+
+
+def _prefix(folder: Folder, names: Sequence[str], split: str | None) -> str:
+    """Finds the folder that most file names start from.
+
+    Where several have files of these names, as photos and masks do, it is one of photos and of the
+    split.
+    """
+    by_name = defaultdict(list)
+    for name in names:
+        by_name[PurePosixPath(name).name].append(name)
+    starts: Counter[str] = Counter()
+    for image in folder.images:
+        for name in by_name.get(PurePosixPath(image).name, ()):
+            if f'/{image}'.endswith(f'/{name}'):
+                starts[image.removesuffix(name)] += 1
+
+    def fitness(start: str) -> tuple[int, bool, bool]:
+        inside = f'{start}image'
+        return starts[start], not is_in_mask_folder(inside), split_of_path(inside) == split
+
+    return max(starts, key=fitness, default='')
+
+
+def _instances(
+    file: str,
+    annotations: list[Any],
+    sizes: Mapping[Any, tuple[float, float]],
+    names: Mapping[Any, str],
+    labels: LabelledImages,
+    split: str | None,
+) -> tuple[Mapping[Any, list[Instance]], bool]:
+    """Collects the objects by image, and tells whether all have what mmdet asks for."""
+    instances: Mapping[Any, list[Instance]] = defaultdict(list)
+    is_whole = True
+    for index, annotation in enumerate(annotations):
+        where = f'{file}, annotations[{index}]'
+        if isinstance(annotation, dict):
+            if is_id(annotation.get('id')):
+                where = (
+                    f'{file}, annotation {annotation["id"]} of image {annotation.get("image_id")}'
+                )
+            if annotation.get('ignore'):
+                continue
+            is_whole &= {'id', 'area', 'iscrowd'} <= set(annotation)
+        found = list(annotation_problems(_completed(annotation, index), sizes, names, Uses()))
+        labels.problems += [
+            problem(kind, where, detail, split) for kind, detail in found if kind not in _TOLD_LATER
+        ]
+        if all(kind in _TOLD_LATER for kind, _ in found):
+            instance = _instance(annotation, names, where)
+            instances[annotation['image_id']].append(instance)
+    return instances, is_whole
+
+
+def _completed(annotation: Any, index: int) -> Any:
+    """Adds what is known without the file saying it."""
+    if not isinstance(annotation, dict):
+        return annotation
+    return {'id': index, 'area': 1, 'iscrowd': 0, **annotation}
+
+
+def _instance(annotation: Mapping[str, Any], names: Mapping[Any, str], where: str) -> Instance:
+    mask = annotation.get('segmentation')
+    outlines = tuple(tuple(map(float, p)) for p in mask) if isinstance(mask, list) else ()
+    runs = mask if isinstance(mask, dict) and mask else None
+    if runs is not None and isinstance(runs.get('counts'), list):
+        from pycocotools import mask as coco_mask
+
+        coded = coco_mask.frPyObjects(runs, *runs['size'])
+        runs = dict(size=list(coded['size']), counts=coded['counts'].decode('ascii'))
+    return Instance(
+        names[annotation['category_id']],
+        tuple(float(value) for value in annotation['bbox']),
+        where,
+        polygons=outlines,
+        run_lengths=runs,
+        is_crowd=bool(annotation.get('iscrowd')),
+        area=annotation.get('area'),
+    )
+
+
+def _check_repeated(labels: LabelledImages) -> None:
+    """Finds images that are listed twice, in one file or in two that should not share any."""
+    for name, count in Counter(image.file for image in labels.images).items():
+        if count > 1:
+            splits = sorted({image.split or '?' for image in labels.images if image.file == name})
+            kind = 'image in several splits' if len(splits) > 1 else 'image listed more than once'
+            labels.problems.append(problem(kind, name, f'{count} times, in {", ".join(splits)}'))

@@ -1,0 +1,150 @@
+"""What lies in a folder: images by their names, sizes, and splits that paths tell."""
+
+import re
+from collections import defaultdict
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+from PIL import Image
+
+__all__ = [
+    'IMAGE_SUFFIXES',
+    'MASK_FOLDER',
+    'Folder',
+    'displayed_size',
+    'is_in_mask_folder',
+    'split_of_path',
+]
+
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.gif')
+_SPLIT_WORDS = dict(
+    train='train', training='train', trn='train', val='val', valid='val', validation='val',
+    dev='val', eval='val', test='test', testing='test',
+)  # fmt: skip
+_WORD = re.compile(r'[a-z]+')
+MASK_FOLDER = re.compile(
+    r'(?P<split>train|training|val|valid|validation|test|testing)?[_-]?'
+    r'(masks?|labels?|label_?maps?|annots?|annotations?|gts?|ground_?truths?|segmentations?|'
+    r'segmentation(class|object)\w*|segmaps?|seg_?labels?|semantic)$',
+    re.IGNORECASE,
+)
+"""Names of folders that have masks rather than photos."""
+_ORIENTATION = 0x0112
+
+
+class Folder:
+    """The files below a folder, without hidden ones.
+
+    Args:
+        root: The folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @cached_property
+    def files(self) -> list[str]:
+        """All files, relative and with ``/``, in the order of their names."""
+        found = (path.relative_to(self.root) for path in self.root.rglob('*') if path.is_file())
+        return sorted(
+            path.as_posix() for path in found if not any(p.startswith('.') for p in path.parts)
+        )
+
+    def with_suffix(self, *suffixes: str) -> list[str]:
+        """Returns the files that end with one of these, whatever the case."""
+        return [file for file in self.files if file.lower().endswith(suffixes)]
+
+    @cached_property
+    def images(self) -> list[str]:
+        """The files that are named as images."""
+        return self.with_suffix(*IMAGE_SUFFIXES)
+
+    @cached_property
+    def photos(self) -> list[str]:
+        """The images that are no masks, as far as their folders tell."""
+        return [file for file in self.images if not is_in_mask_folder(file)] or self.images
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[str]]:
+        names = defaultdict(list)
+        for file in self.images:
+            names[PurePosixPath(file).name].append(file)
+            names[PurePosixPath(file).stem].append(file)
+        return names
+
+    def find_image(self, name: str, near: str = '') -> str | None:
+        """Finds the image that a label means.
+
+        Args:
+            name: Path or file name as the label says it, with or without its ending.
+            near: The label file; of images with the same name the one whose path shares the most
+                parts with it is taken.
+
+        Returns:
+            The image, relative to the folder; None if there is none.
+        """
+        wanted = PurePosixPath(name.replace('\\', '/'))
+        path = wanted.as_posix()
+        if path in self.image_set:
+            return path
+        candidates = self._by_name.get(wanted.name) or self._by_name.get(wanted.stem) or []
+        ending = [file for file in candidates if file.endswith('/' + path)]
+        candidates = ending or candidates
+        return max(candidates, key=lambda file: _fitness(file, near), default=None)
+
+    @cached_property
+    def image_set(self) -> frozenset[str]:
+        """The same as a set."""
+        return frozenset(self.images)
+
+    def path(self, file: str) -> Path:
+        """Returns the path of a file that is named relative to the folder."""
+        return self.root / file
+
+    def text(self, file: str) -> str:
+        """Returns the text of a file; what is not UTF-8 is replaced."""
+        return self.path(file).read_text(encoding='utf-8-sig', errors='replace')
+
+
+def _fitness(file: str, near: str) -> tuple[bool, int, int]:
+    here, there = set(PurePosixPath(file).parts[:-1]), set(PurePosixPath(near).parts[:-1])
+    return not is_in_mask_folder(file), len(here & there), -len(here)
+
+
+def is_in_mask_folder(file: str) -> bool:
+    """Whether the name of a folder above a file says that it has masks."""
+    return any(MASK_FOLDER.match(part) for part in PurePosixPath(file).parts[:-1])
+
+
+def split_of_path(path: str, with_name: bool = False) -> str | None:
+    """Tells the split that the folders of a path say; the innermost that says one counts.
+
+    Args:
+        path: Such as ``train2017/1.jpg`` or ``annotations/instances_val.json``.
+        with_name: Whether the file name is asked too, after the folders. Names of images are not:
+            ``train_7.jpg`` may show a train.
+    """
+    parts = PurePosixPath(path).parts
+    for part in [*reversed(parts[:-1]), *([PurePosixPath(path).stem] if with_name else [])]:
+        found = {_SPLIT_WORDS[word] for word in _WORD.findall(part.lower()) if word in _SPLIT_WORDS}
+        if len(found) == 1:
+            return found.pop()
+    return None
+
+
+def displayed_size(path: Path) -> tuple[int, int]:
+    """Reads width and height of an image as it is shown, turned as its EXIF entry says.
+
+    Args:
+        path: The file, of which only the head is read.
+
+    Raises:
+        OSError: If it is no image.
+    """
+    with Image.open(path) as image:
+        width, height = image.size
+        try:
+            orientation = image.getexif().get(_ORIENTATION, 1)
+        except (OSError, SyntaxError, ValueError):
+            orientation = 1
+        return (height, width) if orientation in (5, 6, 7, 8) else (width, height)

@@ -1,0 +1,144 @@
+"""Masks as mmseg reads them: one channel of labels, and lists of the images of a split."""
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image
+
+from attnpool_backbones.engine.atomic_files import write_atomically
+from attnpool_backbones.own_data.labels import LabelMapPair, LabelMaps
+from attnpool_backbones.own_data.masks import IGNORED, pixel_values
+
+__all__ = ['MapLayout', 'lay_out']
+
+
+@dataclass(frozen=True)
+class MapLayout:
+    """How mmseg's ``BaseSegDataset`` finds the images and label maps of a split.
+
+    Args:
+        images: Folder of the images, relative to the data's.
+        label_maps: Folder of the label maps; absolute where they were written.
+        image_suffix: Ending of an image, what its label map does not share.
+        map_suffix: Ending of a label map.
+        listing: File that lists the images, None if they are all of the folder.
+    """
+
+    images: str
+    label_maps: str
+    image_suffix: str
+    map_suffix: str
+    listing: Path | None = None
+
+
+def lay_out(
+    labels: LabelMaps, folder: Path, progress: Callable[[int, int], None] | None = None
+) -> dict[str, list[MapLayout]]:
+    """Describes each split; label maps are written only where the masks cannot be read as they are.
+
+    Args:
+        labels: Checked, with splits.
+        folder: For lists and label maps.
+        progress: Called with the number of label maps written and of all.
+
+    Returns:
+        By split one layout for each ending that its images have.
+    """
+    converted = _write_maps(labels, folder / 'label_maps', progress)
+    layouts: dict[str, list[MapLayout]] = {}
+    for split in ('train', 'val', 'test'):
+        pairs = [pair for pair in labels.pairs if pair.split == split]
+        for suffix in sorted({PurePosixPath(pair.image).suffix for pair in pairs}):
+            same = [pair for pair in pairs if PurePosixPath(pair.image).suffix == suffix]
+            name = f'{split}.txt' if len({p.image[-4:] for p in pairs}) == 1 else (
+                f'{split}_{suffix[1:]}.txt'
+            )  # fmt: skip
+            layout = _layout(same, suffix, converted, labels.root, folder / 'splits' / name)
+            layouts.setdefault(split, []).append(layout)
+    return layouts
+
+
+def _write_maps(
+    labels: LabelMaps, folder: Path, progress: Callable[[int, int], None] | None
+) -> Path | None:
+    """Writes a label map for each image, unless all masks can be read as they are."""
+    if labels.values is None and _is_regular(labels.pairs):
+        return None
+    to = labels.values
+    for done, pair in enumerate(labels.pairs, 1):
+        _, values = pixel_values(labels.root / pair.label_map)
+        mapped = np.full(values.shape, IGNORED, dtype=np.uint8)
+        for value in np.unique(values).tolist():
+            mapped[values == value] = to.get(value, IGNORED) if to is not None else value
+        file = folder / PurePosixPath(pair.image).with_suffix('.png')
+        content = io.BytesIO()
+        Image.fromarray(mapped).save(content, 'PNG')
+        write_atomically(content.getvalue(), file)
+        if progress is not None:
+            progress(done, len(labels.pairs))
+    return folder.absolute()
+
+
+def _is_regular(pairs: Sequence[LabelMapPair]) -> bool:
+    """Whether of each split the paths of images and masks differ in a beginning and an ending."""
+    for split in {pair.split for pair in pairs}:
+        for suffix in {PurePosixPath(p.image).suffix for p in pairs if p.split == split}:
+            same = [p for p in pairs if p.split == split and p.image.endswith(suffix)]
+            if _common_form(same, suffix) is None:
+                return False
+    return True
+
+
+def _common_form(pairs: Sequence[LabelMapPair], suffix: str) -> tuple[str, str, str] | None:
+    """Finds folders of images and masks, and the ending of the masks, that fit all pairs."""
+    images = _common_folder([pair.image for pair in pairs])
+    maps = _common_folder([pair.label_map for pair in pairs])
+    stem = _under(pairs[0].image, images).removesuffix(suffix)
+    rest = _under(pairs[0].label_map, maps)
+    if not rest.startswith(stem):
+        return None
+    ending = rest.removeprefix(stem)
+    for pair in pairs:
+        if _under(pair.label_map, maps) != (
+            _under(pair.image, images).removesuffix(suffix) + ending
+        ):
+            return None
+    return images, maps, ending
+
+
+def _common_folder(files: Sequence[str]) -> str:
+    parts = [PurePosixPath(file).parts[:-1] for file in files]
+    common = []
+    for level in zip(*parts, strict=False):
+        if len(set(level)) > 1:
+            break
+        common.append(level[0])
+    return '/'.join(common)
+
+
+def _under(file: str, folder: str) -> str:
+    return file[len(folder) + 1 :] if folder else file
+
+
+def _layout(
+    pairs: Sequence[LabelMapPair], suffix: str, converted: Path | None, root: Path, listing: Path
+) -> MapLayout:
+    if converted is None:
+        images, maps, ending = _common_form(pairs, suffix)
+    else:
+        images, ending = _common_folder([pair.image for pair in pairs]), '.png'
+        maps = (converted / images).as_posix()
+    names = [_under(pair.image, images).removesuffix(suffix) for pair in pairs]
+    there = root / images
+    whole = {
+        path.relative_to(there).as_posix().removesuffix(suffix)
+        for path in there.rglob(f'*{suffix}')
+        if path.is_file()
+    }
+    if whole == set(names):
+        return MapLayout(images, maps, suffix, ending)
+    write_atomically(('\n'.join(names) + '\n').encode(), listing)
+    return MapLayout(images, maps, suffix, ending, listing.absolute())

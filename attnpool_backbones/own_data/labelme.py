@@ -1,0 +1,132 @@
+"""labelme: a JSON file for each image, with shapes of points in pixels."""
+
+import base64
+import binascii
+import io
+import json
+import math
+import re
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from attnpool_backbones.own_data.folder import Folder, displayed_size, split_of_path
+from attnpool_backbones.own_data.labels import Instance, LabelledImage, LabelledImages, problem
+from attnpool_backbones.own_data.masks_of_objects import box_of, encode, joined
+
+__all__ = ['NAME', 'find', 'read']
+
+NAME = 'labelme'
+_HEAD = 65536  # characters
+_SHAPES = re.compile(r'"shapes"\s*:')
+_CORNERS = 32  # of the polygon in place of a circle
+
+
+def find(folder: Folder) -> list[str]:
+    """Lists the label files of this format, whether or not they are whole."""
+    return [file for file in folder.with_suffix('.json') if _has_shapes(folder, file)]
+
+
+def _has_shapes(folder: Folder, file: str) -> bool:
+    with open(folder.path(file), encoding='utf-8-sig', errors='replace') as opened:
+        return _SHAPES.search(opened.read(_HEAD)) is not None
+
+
+def read(folder: Folder, files: list[str]) -> LabelledImages:
+    """Reads rectangles, polygons, circles and masks; shapes of one group are one object."""
+    labels = LabelledImages(folder.root, NAME, [])
+    for file in files:
+        try:
+            content = json.loads(folder.text(file))
+            shapes = content['shapes']
+            if not isinstance(shapes, list):
+                raise TypeError(f'shapes is {type(shapes).__name__}, not a list')
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            labels.problems.append(problem('damaged label file', file, error))
+            continue
+        stem = PurePosixPath(file).stem
+        named = str(content.get('imagePath') or stem)
+        image = folder.find_image(stem, file) or folder.find_image(named, file)
+        if image is None:
+            labels.problems.append(
+                problem('label without an image', file, f'no image {named} in the folder')
+            )
+            continue
+        try:
+            size = displayed_size(folder.path(image))
+        except OSError as error:
+            labels.problems.append(problem('unreadable image', image, error))
+            continue
+        told = content.get('imageWidth'), content.get('imageHeight')
+        if all(isinstance(side, int) and side > 0 for side in told) and told != size:
+            labels.problems.append(
+                problem(
+                    'image of another size than annotated',
+                    image,
+                    f'{size[0]}x{size[1]}, annotated {told[0]}x{told[1]} in {file}',
+                )
+            )
+            continue
+        instances = tuple(_objects(shapes, file, size, labels))
+        labels.images.append(LabelledImage(image, *size, instances, split_of_path(image)))
+    labels.classes = tuple(sorted(labels.counts()))
+    return labels
+
+
+def _objects(
+    shapes: list[Any], file: str, size: tuple[int, int], labels: LabelledImages
+) -> Iterator[Instance]:
+    groups: dict[Any, list[Instance]] = {}
+    for index, shape in enumerate(shapes, 1):
+        where = f'{file}, shape {index}'
+        try:
+            instance = _instance(shape, where, size)
+        except (KeyError, TypeError, ValueError, OSError, binascii.Error) as error:
+            words = f'without {error}' if isinstance(error, KeyError) else error
+            labels.problems.append(problem('malformed label', where, words))
+            continue
+        group = shape.get('group_id')
+        groups.setdefault((instance.name, index if group is None else ('group', group)), []).append(
+            instance
+        )
+    for instances in groups.values():
+        yield joined(instances, size)
+
+
+def _instance(shape: dict[str, Any], where: str, size: tuple[int, int]) -> Instance:
+    name, kind = str(shape['label']).strip(), shape.get('shape_type') or 'polygon'
+    points = [(float(x), float(y)) for x, y in shape['points']]
+    if not all(math.isfinite(value) for point in points for value in point):
+        raise ValueError('a coordinate is no finite number')
+    flat = tuple(value for point in points for value in point)
+    if kind in ('rectangle', 'circle', 'mask') and len(points) != 2:
+        raise ValueError(f'{kind} of {len(points)} points, not 2')
+    if kind == 'rectangle':
+        return Instance(name, box_of(flat), where)
+    if kind == 'circle':
+        (x, y), (edge_x, edge_y) = points
+        radius = math.hypot(edge_x - x, edge_y - y)
+        angles = [2 * math.pi * corner / _CORNERS for corner in range(_CORNERS)]
+        outline = tuple(
+            v for a in angles for v in (x + radius * math.cos(a), y + radius * math.sin(a))
+        )
+        return Instance(name, box_of(outline), where, polygons=(outline,))
+    if kind == 'polygon':
+        if len(points) < 3:
+            raise ValueError(f'polygon of {len(points)} points, at least 3 are needed')
+        return Instance(name, box_of(flat), where, polygons=(flat,))
+    if kind == 'mask':
+        with Image.open(io.BytesIO(base64.b64decode(shape['mask']))) as picture:
+            part = np.asarray(picture.convert('L')) > 0
+        left, top = (round(value) for value in points[0])
+        mask = np.zeros(size[::-1], dtype=bool)
+        if left < 0 or top < 0 or top + part.shape[0] > size[1] or left + part.shape[1] > size[0]:
+            raise ValueError(f'mask of {part.shape[1]}x{part.shape[0]} at {points[0]} sticks out')
+        mask[top : top + part.shape[0], left : left + part.shape[1]] = part
+        return encode(name, mask, where)
+    raise ValueError(
+        f'shape {kind!r}; rectangle, polygon, circle and mask can be trained on, others not'
+    )

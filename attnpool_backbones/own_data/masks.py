@@ -1,0 +1,285 @@
+"""Folders of masks: for each image a picture whose pixels are class ids or colours."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image
+
+from attnpool_backbones.own_data.class_lists import IGNORED_NAMES, ClassList, find_class_list
+from attnpool_backbones.own_data.folder import (
+    MASK_FOLDER,
+    Folder,
+    displayed_size,
+    is_in_mask_folder,
+    split_of_path,
+)
+from attnpool_backbones.own_data.labels import LabelMapPair, LabelMaps, problem
+
+__all__ = ['IGNORED', 'NAME', 'distinct_colours', 'find', 'pixel_values', 'read']
+
+NAME = 'masks'
+IGNORED = 255
+"""Label of pixels that are neither learnt nor scored."""
+MOST_COLOURS = 256
+"""More are no classes but the mixed colours of a file that was scaled or saved as JPEG."""
+SUFFIXES = ('.png', '.bmp', '.tif', '.tiff', '.gif', '.jpg', '.jpeg')
+_IMAGE_FOLDER = re.compile(r'(images?|imgs?|jpegimages|photos?|pictures?|rgb)$', re.IGNORECASE)
+_MASK_STEM = re.compile(r'(.+?)[_-](masks?|labels?|gt|seg|segmentation|L|annotation)$')
+
+
+def find(folder: Folder) -> list[tuple[str, str]]:
+    """Pairs images with masks: by a folder for masks, or by a word behind their names.
+
+    Returns:
+        Image and mask of each pair; a mask without an image has ``''``.
+    """
+    masks, images = {}, {}
+    for file in folder.images:
+        path = PurePosixPath(file)
+        in_folder = is_in_mask_folder(file)
+        by_stem = _MASK_STEM.match(path.stem)
+        if (in_folder or by_stem) and file.lower().endswith(SUFFIXES):
+            stem = by_stem[1] if by_stem else path.stem
+            masks[_key(path.parts[:-1], stem)] = file
+            # a word behind the name may be part of it where the folder tells
+            if in_folder and by_stem:
+                masks[_key(path.parts[:-1], path.stem)] = file
+        else:
+            images[_key(path.parts[:-1], path.stem)] = file
+    pairs = [(image, masks[key]) for key, image in images.items() if key in masks]
+    if not pairs:
+        return []
+    paired = {mask for _, mask in pairs}
+    return sorted(pairs) + [('', mask) for mask in sorted(set(masks.values()) - paired)]
+
+
+def _key(folders: Sequence[str], stem: str) -> tuple[str, ...]:
+    """What an image and its mask have in common."""
+    kept = []
+    for part in folders:
+        word = MASK_FOLDER.match(part)
+        if word:
+            kept += [word['split'].lower()] if word['split'] else []
+        elif not _IMAGE_FOLDER.match(part):
+            kept.append(part.lower())
+    return *kept, stem
+
+
+def read(
+    folder: Folder,
+    pairs: Iterable[tuple[str, str]],
+    classes: ClassList | None = None,
+    ignored: Sequence[int] = (),
+) -> LabelMaps:
+    """Reads all masks once to learn which values they have.
+
+    Args:
+        folder: The folder.
+        pairs: Image and mask of each pair.
+        classes: Names of the classes, None for those that the folder has a list of.
+        ignored: Values of pixels that belong to no class, beside 255.
+    """
+    labels = LabelMaps(folder.root, NAME, [])
+    values: dict[str, np.ndarray] = {}
+    kinds: Counter[str] = Counter()
+    for image, mask in pairs:
+        if not image:
+            labels.problems.append(problem('mask without an image', mask, 'not used'))
+            continue
+        found = _values_of(folder, image, mask, labels)
+        if found is None:
+            continue
+        kind, values[mask] = found
+        kinds[kind] += 1
+        labels.pairs.append(LabelMapPair(image, mask, split_of_path(image)))
+    without = len(folder.images) - len({*values}) - len(labels.pairs) - len(labels.problems)
+    if without > 0:
+        labels.notes.append(f'{without} images without a mask are left out')
+    listed = classes or find_class_list(folder)
+    is_grey = all(_is_grey(value) for found in values.values() for value in found.tolist())
+    if len(kinds) > 1 and not is_grey:
+        words = f'{kinds["ids"]} of ids, {kinds["colours"]} of colours'
+        labels.problems.append(problem('masks of two kinds', folder.root, words))
+    elif kinds['colours'] and not is_grey:
+        _name_colours(labels, values, listed)
+    elif kinds:
+        ids = {mask: np.unique(found & 255) if kinds['colours'] else found
+               for mask, found in values.items()}  # fmt: skip
+        _name_ids(labels, ids, listed, ignored)
+        if kinds['colours'] and labels.classes:
+            # mmseg wants one channel
+            mapping = labels.values or {label: label for label in range(len(labels.classes))}
+            mapping[IGNORED] = mapping.get(IGNORED, IGNORED)
+            labels.values = {**mapping, **{value * 0x010101: to for value, to in mapping.items()}}
+    return labels
+
+
+def _is_grey(value: int) -> bool:
+    return value < 256 or value == (value & 255) * 0x010101
+
+
+def _values_of(
+    folder: Folder, image: str, mask: str, labels: LabelMaps
+) -> tuple[str, np.ndarray] | None:
+    """Returns the kind of a mask and which values it has, or notes what is wrong with it."""
+    try:
+        kind, pixels = pixel_values(folder.path(mask))
+        size = displayed_size(folder.path(image))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        labels.problems.append(problem('unreadable image or mask', mask, error))
+        return None
+    if pixels.shape != size[::-1]:
+        words = f'{pixels.shape[1]}x{pixels.shape[0]}, image {size[0]}x{size[1]}'
+        labels.problems.append(problem('mask of another size than its image', mask, words))
+        return None
+    found = np.unique(pixels)
+    if len(found) > MOST_COLOURS:
+        words = f'{len(found)} colours: scaled smoothly, or saved as JPEG?'
+        labels.problems.append(problem('mask with mixed colours', mask, words))
+        return None
+    return kind, found
+
+
+def pixel_values(path: Path) -> tuple[str, np.ndarray]:
+    """Reads a mask.
+
+    Returns:
+        ``'ids'`` or ``'colours'``, and H, W numbers: the ids, or colours as 0xRRGGBB.
+
+    Raises:
+        OSError: If it is no whole picture.
+    """
+    with Image.open(path) as picture:
+        if picture.mode == '1':
+            return 'ids', np.asarray(picture, dtype=np.int64)
+        pixels = np.asarray(picture if picture.mode != 'CMYK' else picture.convert('RGB'))
+    if pixels.ndim == 2:
+        return 'ids', pixels.astype(np.int64)
+    if pixels.shape[2] < 3:  # grey with opacity
+        return 'ids', pixels[..., 0].astype(np.int64)
+    red, green, blue = (pixels[..., channel].astype(np.int64) for channel in range(3))
+    return 'colours', (red << 16) | (green << 8) | blue
+
+
+def _name_ids(
+    labels: LabelMaps,
+    values: Mapping[str, np.ndarray],
+    listed: ClassList | None,
+    ignored: Sequence[int],
+) -> None:
+    present = sorted({int(value) for found in values.values() for value in found})
+    if listed is None and not ignored and present == [0, 255]:
+        # 255 would be ignored, and nothing be left to learn
+        labels.classes, labels.values = ('background', 'foreground'), {0: 0, 255: 1}
+        labels.palette = distinct_colours(2)
+        return
+    away = {IGNORED, *ignored}
+    if listed is None:
+        kept = [value for value in present if value not in away]
+        names = [f'class_{value}' for value in kept]
+        if kept:
+            labels.notes.append(
+                f'no list of classes found: the values {_ranges(kept)} are classes, '
+                'named after them'
+            )
+    else:
+        kept = list(listed.values or range(len(listed.names)))
+        names = list(listed.names)
+    kept, names = _without_ignored(kept, names, away)
+    mapping = {value: label for label, value in enumerate(kept)}
+    mapping.update((value, IGNORED) for value in present if value in away)
+    _tell_foreign(labels, values, mapping, 'mask with labels of no class', str, kept, names)
+    labels.classes = tuple(names)
+    labels.palette = (listed and listed.colours) or distinct_colours(len(names))
+    if any(value != label for value, label in mapping.items()):
+        labels.values = mapping
+
+
+def _without_ignored(
+    kept: list[int], names: list[str], away: set[int]
+) -> tuple[list[int], list[str]]:
+    """Leaves out classes that are none; their values become ignored ones."""
+    away.update(v for v, n in zip(kept, names, strict=True) if n.lower() in IGNORED_NAMES)
+    whole = [(v, n) for v, n in zip(kept, names, strict=True) if v not in away]
+    return [value for value, _ in whole], [name for _, name in whole]
+
+
+def _name_colours(
+    labels: LabelMaps, values: Mapping[str, np.ndarray], listed: ClassList | None
+) -> None:
+    present = sorted({int(value) for found in values.values() for value in found})
+    if len(present) > MOST_COLOURS:
+        labels.problems.append(
+            problem('masks with mixed colours', labels.root, f'{len(present)} colours in all')
+        )
+        return
+    if listed is not None and listed.colours is not None:
+        kept = [(red << 16) | (green << 8) | blue for red, green, blue in listed.colours]
+        names = list(listed.names)
+    else:
+        kept = present
+        names = [f'colour_{value:06x}' for value in present]
+        if listed is not None and len(listed.names) != len(present):
+            labels.problems.append(
+                problem(
+                    'classes do not fit',
+                    labels.root,
+                    f'{len(listed.names)} classes without colours, {len(present)} colours: '
+                    f'{", ".join(names)}; write "name,red,green,blue" lines into classes.txt',
+                )
+            )
+        elif listed is not None:
+            names = list(listed.names)
+        else:
+            labels.notes.append(
+                f'no list of classes found: the {len(present)} colours are classes, named after '
+                'them'
+            )
+    away: set[int] = set()
+    kept, names = _without_ignored(kept, names, away)
+    mapping = {value: label for label, value in enumerate(kept)}
+    mapping.update((value, IGNORED) for value in away)
+    _tell_foreign(
+        labels, values, mapping, 'mask with colours of no class', '#{:06x}'.format, kept, names
+    )
+    labels.classes = tuple(names)
+    labels.palette = tuple((v >> 16, (v >> 8) & 255, v & 255) for v in kept)
+    labels.values = mapping
+
+
+def _tell_foreign(labels, values, mapping, kind, word, kept, names) -> None:
+    """Notes the masks that have values of no class."""
+    foreign: Mapping[str, list[int]] = defaultdict(list)
+    for mask, found in values.items():
+        foreign[mask] = [int(value) for value in found if int(value) not in mapping]
+    known = ', '.join(f'{word(value)} {name}' for value, name in zip(kept, names, strict=True))
+    for mask, wrong in foreign.items():
+        if wrong:
+            words = ', '.join(map(word, wrong[:10]))
+            labels.problems.append(problem(kind, mask, f'{words}; the classes are {known}'))
+
+
+def _ranges(values: Sequence[int]) -> str:
+    if list(values) == list(range(values[0], values[-1] + 1)) and len(values) > 2:
+        return f'{values[0]} to {values[-1]}'
+    return ', '.join(map(str, values))
+
+
+def distinct_colours(count: int) -> tuple[tuple[int, int, int], ...]:
+    """Returns colours that are told apart well: hues in steps of the golden ratio.
+
+    Args:
+        count: How many.
+    """
+    import colorsys
+
+    shades = [(0.55, 0.95), (0.8, 0.75), (0.9, 0.95)]
+    colours = []
+    for index in range(count):
+        saturation, value = shades[index % len(shades)]
+        rgb = colorsys.hsv_to_rgb((index * 0.61803399) % 1, saturation, value)
+        colours.append(tuple(round(255 * part) for part in rgb))
+    return tuple(colours)

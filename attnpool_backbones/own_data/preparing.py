@@ -1,0 +1,310 @@
+"""From a folder to a config that can be trained."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from mmengine.config import Config
+
+from attnpool_backbones.command_line import UserError
+from attnpool_backbones.datasets.verification import Problem, verify
+from attnpool_backbones.engine.atomic_files import write_atomically
+from attnpool_backbones.launching.config import load_config
+from attnpool_backbones.own_data import masks
+from attnpool_backbones.own_data.anchors import Anchors, choose_anchors, octaves
+from attnpool_backbones.own_data.bases import Bases, choose_bases, weights_at_hand
+from attnpool_backbones.own_data.checking import check
+from attnpool_backbones.own_data.class_lists import read_class_list
+from attnpool_backbones.own_data.coco_files import write_coco_files
+from attnpool_backbones.own_data.config_writing import Data, detection_config, segmentation_config
+from attnpool_backbones.own_data.folder import Folder, displayed_size
+from attnpool_backbones.own_data.label_map_files import lay_out
+from attnpool_backbones.own_data.labels import LabelledImages, LabelMaps
+from attnpool_backbones.own_data.planning import Plan, make_plan
+from attnpool_backbones.own_data.recognition import FORMATS, open_folder, recognise
+from attnpool_backbones.own_data.splitting import choose_splits
+
+__all__ = ['BrokenLabels', 'Prepared', 'Request', 'list_problems', 'prepare', 'read_labels']
+
+SHOWN = 20
+"""Cases of one kind that a message lists."""
+
+
+class BrokenLabels(UserError):
+    """Labels that cannot be trained on; the message lists everything."""
+
+    def __init__(self, root: Path, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__(list_problems(root, problems))
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user says about own data; None: chosen here.
+
+    Args:
+        folder: With images and labels.
+        backbone: Name of a backbone.
+        head: Name of a detector or segmentor.
+        format: Name of the labels' format.
+        classes: Names, or a file with them.
+        ignored: Values of mask pixels that belong to no class.
+        val_share: Of the images that go to validation where the folder has no splits.
+        group: Pattern of file names; images of one group stay in one split.
+        split_seed: Another number gives other splits.
+        work_dir: Folder of the run.
+        weights: Pretrained weights, ``'none'`` for a start from scratch.
+        epochs: Passes over the training images.
+        batch: Images of a step.
+        lr: Learning rate.
+        size: Pixels of the longer side of resized images.
+        freeze: Stages of the backbone that are not trained.
+        workers: Processes that read images.
+    """
+
+    folder: str
+    backbone: str
+    head: str
+    format: str | None = None
+    classes: Sequence[str] | None = None
+    ignored: Sequence[int] = ()
+    val_share: float = 0.2
+    group: str | None = None
+    split_seed: int = 0
+    work_dir: str | None = None
+    weights: str | None = None
+    epochs: int | None = None
+    batch: int | None = None
+    lr: float | None = None
+    size: int | None = None
+    freeze: int | None = None
+    workers: int = 2
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A config, and what was found and chosen on the way.
+
+    Args:
+        config: The file.
+        cfg: Its content.
+        bases: Backbone and head.
+        plan: The numbers.
+        images: To train on.
+        notes: In words, for the user.
+    """
+
+    config: Path
+    cfg: Config
+    bases: Bases
+    plan: Plan
+    images: int
+    notes: Sequence[str]
+
+
+def prepare(
+    request: Request, target: Path | None = None, tell: Callable[[str], None] = print
+) -> Prepared:
+    """Reads, checks and splits labels, and writes a config for them.
+
+    Args:
+        request: What the user says.
+        target: File of the config. Default: the run's folder with ``.py``.
+        tell: Called with lines of progress.
+
+    Raises:
+        BrokenLabels: With all that is wrong, in the labels, the images and the masks.
+        UserError: If the folder, the format or a choice is wrong.
+    """
+    bases = choose_bases(request.backbone, request.head)
+    folder = open_folder(request.folder)
+    name = f'{folder.root.resolve().name}_{bases.head}_{bases.backbone}'
+    run = Path(request.work_dir or Path('work_dirs', name))
+    target = target or run.parent / f'{run.name}.py'
+    labels, notes = read_labels(request, folder, bases.kind.segments)
+    if isinstance(labels, LabelMaps):
+        prepared = _prepare_maps(request, bases, labels, run, target)
+    else:
+        prepared = _prepare_objects(request, bases, labels, run, target)
+    notes = [*notes, *labels.notes, *prepared.notes]
+    problems = list(labels.problems)
+    report = verify(prepared.cfg, workers=request.workers)
+    known = {item.item for item in problems}
+    problems += [
+        found
+        for found in report.problems
+        # each ending of images is a data set of its own, which does not know the others' masks
+        if found.kind != 'mask without an image' and not _is_known(found, known)
+    ]
+    if problems:
+        raise BrokenLabels(folder.root, problems)
+    for note in notes:
+        tell(note)
+    return replace(prepared, notes=notes)
+
+
+def read_labels(
+    request: Request, folder: Folder, for_masks: bool
+) -> tuple[LabelledImages | LabelMaps, list[str]]:
+    """Reads and checks the labels of a folder, and chooses splits.
+
+    Args:
+        request: What the user says.
+        folder: Opened.
+        for_masks: Whether label maps are wanted, or objects.
+
+    Returns:
+        Labels with splits, and notes.
+
+    Raises:
+        UserError: If there are none, or what the user says does not fit.
+    """
+    found = recognise(folder, request.format, for_masks)
+    classes = read_class_list(list(request.classes)) if request.classes else None
+    if for_masks:
+        labels = masks.read(folder, found.files, classes, request.ignored)
+        files, given = [p.image for p in labels.pairs], [p.split for p in labels.pairs]
+    else:
+        labels = FORMATS[found.format].read(folder, found.files)
+        labels = check(labels, classes.names if classes else None)
+        files, given = [i.file for i in labels.images], [i.split for i in labels.images]
+        is_empty = not any(image.instances for image in labels.images)
+        if is_empty and not labels.problems:
+            raise UserError(f'{folder.root}: no labels in {found.example}: not one object')
+    if not files or (labels.problems and len(files) < 2):
+        raise BrokenLabels(folder.root, labels.problems)
+    splits, words = choose_splits(
+        files, given, request.val_share, request.group, request.split_seed
+    )
+    if splits != given and isinstance(labels, LabelledImages):
+        labels.coco_files = None
+    return labels.with_splits(splits), [found.example, f'{len(files)} images: {words}']
+
+
+def _prepare_objects(
+    request: Request, bases: Bases, labels: LabelledImages, run: Path, target: Path
+) -> Prepared:
+    if bases.kind.masks and not labels.has_masks:
+        able = 'faster-rcnn, cascade-rcnn or retinanet'
+        first = next(i for i in labels.instances() if not i.has_mask)
+        raise UserError(
+            f'--head {bases.head} learns masks, but there are boxes without ({first.where}); '
+            f'take --head {able}'
+        )
+    sizes = [(image.width, image.height) for image in labels.images]
+    if labels.coco_files is None:
+        written = write_coco_files(labels, run / 'annotations')
+        files = {split: (str(file.absolute()), '') for split, file in written.items()}
+    else:
+        files = dict(labels.coco_files)
+    counts = labels.counts()
+    data = Data(
+        labels.root,
+        labels.classes,
+        f'{labels.root.resolve().name} ({labels.format}): {len(labels.images)} images, '
+        + ', '.join(f'{counts[name]} {name}' for name in labels.classes),
+        files=files,
+    )
+    train = [image for image in labels.images if image.split == 'train']
+    plan, notes = _plan(request, bases, sizes, len(train))
+    cfg = _write(detection_config(bases, plan, data, target), target, run)
+    anchors = _anchors(cfg, bases, plan, labels)
+    if anchors is not None:
+        plan = replace(plan, anchors=anchors)
+        cfg = _write(detection_config(bases, plan, data, target), target, run)
+        count = len(anchors.scales) * len(anchors.ratios)
+        notes.append(
+            f'anchors chosen for the boxes: {count} a position, '
+            f'sides of {", ".join(f"{side:.3g}" for side in anchors.scales)} strides, heights of '
+            f'{", ".join(f"{ratio:g}" for ratio in anchors.ratios)} widths'
+        )
+    return Prepared(target, cfg, bases, plan, len(train), notes)
+
+
+def _prepare_maps(
+    request: Request, bases: Bases, labels: LabelMaps, run: Path, target: Path
+) -> Prepared:
+    if not labels.classes:
+        raise BrokenLabels(labels.root, labels.problems)
+    # also of broken labels, so that one list tells what is wrong with the images too
+    layouts = lay_out(labels, run)
+    sizes = [displayed_size(labels.root / pair.image) for pair in labels.pairs]
+    data = Data(
+        labels.root,
+        labels.classes,
+        f'{labels.root.resolve().name} (masks): {len(labels.pairs)} images, '
+        f'{len(labels.classes)} classes',
+        layouts=layouts,
+        palette=labels.palette,
+    )
+    images = sum(pair.split == 'train' for pair in labels.pairs)
+    plan, notes = _plan(request, bases, sizes, images)
+    cfg = _write(segmentation_config(bases, plan, data, target), target, run)
+    return Prepared(target, cfg, bases, plan, images, notes)
+
+
+def _plan(
+    request: Request, bases: Bases, sizes: Sequence[tuple[int, int]], images: int
+) -> tuple[Plan, list[str]]:
+    weights, notes = request.weights, []
+    if weights is None:
+        weights, source = weights_at_hand(bases)
+        if weights is None and source is not None:
+            notes.append(
+                f'no pretrained weights at hand, so the training starts from scratch; better: put '
+                f'{PurePosixPath(source).name} ({source}) into checkpoints/'
+            )
+    elif weights == 'none':
+        weights = None
+    elif not Path(weights).is_file():
+        raise UserError(f'--weights: no file {Path(weights).absolute()}')
+    plan = make_plan(
+        bases, sizes, images, weights, request.epochs, request.batch, request.lr, request.size,
+        request.freeze,
+    )  # fmt: skip
+    return plan, notes
+
+
+def _write(text: str, target: Path, run: Path) -> Config:
+    write_atomically(text.encode(), target)
+    return load_config(str(target), work_dir=str(run))
+
+
+def _anchors(cfg: Config, bases: Bases, plan: Plan, labels: LabelledImages) -> Anchors | None:
+    """Chooses anchors for the boxes as they are after resizing."""
+    head = cfg.model.bbox_head if bases.head == 'retinanet' else cfg.model.rpn_head
+    generator = head.anchor_generator
+    per_octave = generator.get('scales_per_octave')
+    scales = generator.get('scales')
+    if per_octave:
+        scales = octaves(generator.octave_base_scale, per_octave)
+    boxes = [
+        np.array(instance.box[2:]) * plan.size / max(image.width, image.height)
+        for image in labels.images
+        if image.split == 'train'
+        for instance in image.instances
+    ]
+    usual = Anchors(tuple(scales), tuple(generator.ratios))
+    table = np.array(boxes, dtype=np.float64).reshape(-1, 2)
+    return choose_anchors(table, usual, generator.strides, per_octave)
+
+
+def _is_known(found: Problem, known: set[str]) -> bool:
+    """Whether the labels told of a file already that verification stumbles over again."""
+    return any(f'/{found.item}'.endswith(f'/{item}') for item in known)
+
+
+def list_problems(root: Path | str, problems: Sequence[Problem]) -> str:
+    """Words all that is wrong, kind by kind, with the place of each case."""
+    lines = [f'{root}: {len(problems)} things are wrong with images and labels:']
+    kinds: dict[str, list[Problem]] = {}
+    for found in problems:
+        kinds.setdefault(found.kind, []).append(found)
+    for kind, cases in kinds.items():
+        lines.append(f'{kind} ({len(cases)}):')
+        for case in cases[:SHOWN]:
+            lines.append(f'  {case.item}' + (f': {case.detail}' if case.detail else ''))
+        if len(cases) > SHOWN:
+            lines.append(f'  ... and {len(cases) - SHOWN} more')
+    return '\n'.join(lines)

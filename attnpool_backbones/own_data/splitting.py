@@ -1,0 +1,90 @@
+"""Which images are trained on and which are for validation."""
+
+import hashlib
+import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+from attnpool_backbones.command_line import UserError
+
+__all__ = ['choose_splits']
+
+
+def choose_splits(
+    files: Sequence[str],
+    given: Sequence[str | None],
+    share: float = 0.2,
+    group: str | None = None,
+    seed: int = 0,
+) -> tuple[list[str | None], str]:
+    """Keeps the splits that the labels say, or makes the ones that are lacking.
+
+    The same files, share, pattern and seed give the same splits, on every machine and in any order
+    of the files. Images of one group are never apart.
+
+    Args:
+        files: Images, relative to their folder.
+        given: ``'train'``, ``'val'``, ``'test'`` or None for each.
+        share: Of the images that go to validation where it has to be made.
+        group: Regular expression; what its first group (or all of it) matches in a file name is
+            the name of the image's group, for instance ``'(patient\\d+)_'``.
+        seed: Another number gives other splits.
+
+    Returns:
+        The splits, None for an image that is in none; and in words where they come from.
+
+    Raises:
+        UserError: If there are too few images or groups, or the pattern fits no file.
+    """
+    counts = Counter(split for split in given if split is not None)
+    if counts['train'] and counts['val'] and group is None:
+        return list(given), _told(counts, 'as the folder says')
+    if counts['val'] and not counts['train'] and counts['val'] + counts['test'] == len(files):
+        raise UserError(
+            f'no image is in a split for training, {_words(counts)}: name a folder or a list train'
+        )
+    # a split for testing stays; the rest is divided
+    free = [index for index, split in enumerate(given) if split != 'test' or not counts['train']]
+    if counts['train']:
+        free = [index for index in free if given[index] in ('train', 'val')]
+    groups = defaultdict(list)
+    for index in free:
+        groups[_group(files[index], group)].append(index)
+    if len(groups) < 2:
+        kind = 'group' if group else 'image'
+        raise UserError(f'{len(groups)} {kind}, at least 2 are needed to train and to validate')
+    order = sorted(groups, key=lambda name: hashlib.sha1(f'{seed}:{name}'.encode()).hexdigest())
+    wanted = min(max(round(share * len(free)), 1), len(free) - 1)
+    splits = [split if split == 'test' and counts['train'] else None for split in given]
+    taken = 0
+    for position, name in enumerate(order):
+        members = groups[name]
+        is_last = position == len(order) - 1
+        to_val = taken < wanted and not (is_last and taken + len(members) == len(free))
+        taken += len(members) if to_val else 0
+        for index in members:
+            splits[index] = 'val' if to_val else 'train'
+    made = f'made here: {share:.0%} for validation' + (f', grouped by {group}' if group else '')
+    return splits, _told(Counter(filter(None, splits)), made)
+
+
+def _group(file: str, pattern: str | None) -> str:
+    if pattern is None:
+        return file
+    try:
+        found = re.search(pattern, file)
+    except re.error as error:
+        raise UserError(f'--group {pattern}: no regular expression ({error})') from error
+    if found is None:
+        raise UserError(f'--group {pattern}: does not match {file}')
+    return found[1] if found.re.groups else found[0]
+
+
+def _words(counts: Counter[str]) -> str:
+    return ', '.join(
+        f'{counts[name]} in {name}' for name in ('train', 'val', 'test') if counts[name]
+    )
+
+
+def _told(counts: Counter[str], origin: str) -> str:
+    return f'{_words(counts)} ({origin})'

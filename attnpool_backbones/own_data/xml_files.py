@@ -1,0 +1,40 @@
+"""What the two formats of XML files have in common."""
+
+import math
+import re
+
+from attnpool_backbones.datasets.verification import Problem
+from attnpool_backbones.own_data.folder import Folder
+from attnpool_backbones.own_data.labels import problem
+
+__all__ = ['malformed', 'number', 'root_tag']
+
+_TAG = re.compile(rb'<([A-Za-z_][\w.-]*)')
+_HEAD = 4096  # bytes
+
+
+def root_tag(folder: Folder, file: str) -> str:
+    """Reads the name of the outermost element, whether or not the rest is well-formed."""
+    with open(folder.path(file), 'rb') as opened:
+        head = re.sub(rb'<!--.*?-->|<\?.*?\?>', b'', opened.read(_HEAD), flags=re.DOTALL)
+    tag = _TAG.search(head)
+    return tag[1].decode() if tag else ''
+
+
+def number(text: str | None) -> float:
+    """Turns the text of an element or attribute into a finite number.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    if text is None:
+        raise ValueError('a coordinate is missing')
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f'{text.strip()!r} is no finite number')
+    return value
+
+
+def malformed(where: str, error: ValueError) -> Problem:
+    """Words that an object cannot be understood."""
+    return problem('malformed label', where, error)

@@ -1,0 +1,201 @@
+"""YOLO: a text file for each image, a line for each object, coordinates as shares of the image."""
+
+import math
+import re
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+
+import yaml
+
+from attnpool_backbones.own_data.class_lists import find_class_list
+from attnpool_backbones.own_data.folder import Folder, displayed_size, split_of_path
+from attnpool_backbones.own_data.labels import Instance, LabelledImage, LabelledImages, problem
+from attnpool_backbones.own_data.masks_of_objects import box_of
+
+__all__ = ['NAME', 'find', 'read']
+
+NAME = 'YOLO'
+DIGITS = 2
+"""Of a pixel: shares are written with six digits, so more of them would be noise."""
+_ROW = re.compile(r'\s*\d+(\s+[-+]?[\d.]+(e[-+]?\d+)?){4,}\s*$', re.IGNORECASE)
+_LISTS = ('train', 'val', 'valid', 'test')
+_PEEK = 50  # label files that are looked at to recognise the format
+
+
+def find(folder: Folder) -> list[str]:
+    """Lists the label files of this format: numbers, beside images or in a ``labels`` folder."""
+    texts = [file for file in folder.with_suffix('.txt') if _is_beside_image(folder, file)]
+    filled = [file for file in texts if folder.path(file).stat().st_size]
+    # of many broken files one whole one is enough
+    if any(_ROW.match(line) for file in filled[:_PEEK] for line in folder.text(file).splitlines()):
+        return texts
+    return []
+
+
+def _is_beside_image(folder: Folder, file: str) -> bool:
+    path = PurePosixPath(file)
+    return 'labels' in path.parts[:-1] or folder.find_image(path.stem, file) is not None
+
+
+def read(folder: Folder, files: list[str]) -> LabelledImages:
+    """Reads boxes and polygons; an image without a label file, or with an empty one, has none.
+
+    Names of classes come from the ``names`` of a YAML file, or from a list of classes.
+    """
+    labels = LabelledImages(folder.root, NAME, [])
+    names, description = _names(folder, labels)
+    splits = _listed_splits(folder, description)
+    by_image: dict[str, str] = {}
+    for file in files:
+        image = folder.find_image(PurePosixPath(file).stem, _image_path(file))
+        if image is not None:
+            by_image[image] = file
+        elif folder.path(file).stat().st_size:
+            labels.problems.append(
+                problem('label without an image', file, f'no image {PurePosixPath(file).stem}.*')
+            )
+    without = 0
+    used: set[int] = set()
+    for image in folder.photos:
+        try:
+            width, height = displayed_size(folder.path(image))
+        except OSError as error:
+            labels.problems.append(problem('unreadable image', image, error))
+            continue
+        rows = [] if image not in by_image else list(_rows(folder, by_image[image], labels))
+        without += image not in by_image
+        used.update(label for label, *_ in rows)
+        instances = [_instance(names, width, height, *row) for row in rows]
+        labels.images.append(
+            LabelledImage(
+                image,
+                width,
+                height,
+                tuple(i for i in instances if i is not None),
+                splits.get(image) if splits else split_of_path(image),
+            )
+        )
+        if names is not None:
+            labels.problems += [
+                problem('wrong class id', where, f'{label}, not in 0..{len(names) - 1}')
+                for label, _, where in rows
+                if label >= len(names)
+            ]
+    if without:
+        labels.notes.append(f'{without} images without a label file are taken as background')
+    if names is None:
+        labels.classes = tuple(f'class_{label}' for label in range(max(used, default=-1) + 1))
+        labels.notes.append('no names of classes found (data.yaml, classes.txt)')
+    else:
+        labels.classes = tuple(names)
+    return labels
+
+
+def _image_path(file: str) -> str:
+    """Where an image lies whose labels are in the sister folder ``labels``."""
+    return '/'.join('images' if part == 'labels' else part for part in file.split('/'))
+
+
+def _rows(
+    folder: Folder, file: str, labels: LabelledImages
+) -> Iterator[tuple[int, list[float], str]]:
+    """Yields class, coordinates and place of each line that is well-formed."""
+    for index, line in enumerate(folder.text(file).splitlines(), 1):
+        words, where = line.split(), f'{file}, line {index}'
+        if not words:
+            continue
+        try:
+            label, values = int(words[0]), [float(word) for word in words[1:]]
+        except ValueError as error:
+            labels.problems.append(problem('malformed label', where, error))
+            continue
+        wrong = [value for value in values if not math.isfinite(value)]
+        if label < 0:
+            labels.problems.append(problem('wrong class id', where, label))
+        elif wrong:
+            labels.problems.append(
+                problem('malformed label', where, f'{wrong[0]} is no finite number')
+            )
+        elif len(values) != 4 and (len(values) < 6 or len(values) % 2):
+            labels.problems.append(
+                problem(
+                    'malformed label',
+                    where,
+                    f'{len(values)} numbers behind the class, not 4 of a box or x, y of at least '
+                    '3 corners',
+                )
+            )
+        elif max(values) > 2:
+            labels.problems.append(
+                problem('malformed label', where, f'{max(values):g}: pixels, not shares of 0 to 1?')
+            )
+        else:
+            yield label, values, where
+
+
+def _instance(
+    names: list[str] | None, width: int, height: int, label: int, values: list[float], where: str
+) -> Instance | None:
+    if names is not None and label >= len(names):
+        return None
+    name = f'class_{label}' if names is None else names[label]
+    if len(values) == 4:
+        x, y, w, h = values
+        edges = ((x - w / 2) * width, (y - h / 2) * height, w * width, h * height)
+        return Instance(name, tuple(round(edge, DIGITS) for edge in edges), where)
+    polygon = tuple(
+        round(value * side, DIGITS)
+        for value, side in zip(values, (width, height) * (len(values) // 2), strict=True)
+    )
+    return Instance(name, box_of(polygon), where, polygons=(polygon,))
+
+
+def _names(folder: Folder, labels: LabelledImages) -> tuple[list[str] | None, dict]:
+    """Finds the names of the classes, and the YAML file that describes the folder."""
+    for file in folder.with_suffix('.yaml', '.yml'):
+        try:
+            content = yaml.safe_load(folder.text(file))
+        except yaml.YAMLError as error:
+            labels.problems.append(problem('damaged file', file, ' '.join(str(error).split())))
+            continue
+        names = content.get('names') if isinstance(content, dict) else None
+        if isinstance(names, dict):
+            names = [names[key] for key in sorted(names)]
+        if isinstance(names, list) and names:
+            count = content.get('nc', len(names))
+            if count != len(names):
+                labels.problems.append(
+                    problem('classes do not fit', file, f'nc {count}, but {len(names)} names')
+                )
+            return [str(name) for name in names], content
+    listed = find_class_list(folder)
+    return (None if listed is None else list(listed.names)), {}
+
+
+def _listed_splits(folder: Folder, description: dict) -> dict[str, str]:
+    """Reads split by image, from what a YAML file or lists ``train.txt`` say."""
+    splits = {}
+    for key in _LISTS:
+        entries = description.get(key) or f'{key}.txt'
+        for entry in [entries] if isinstance(entries, str) else entries:
+            split = 'val' if key == 'valid' else key
+            for image in _images_of(folder, description, str(entry)):
+                # an image that is said to be of two splits is trained on
+                splits.setdefault(image, split)
+    return splits
+
+
+def _images_of(folder: Folder, description: dict, entry: str) -> Iterator[str]:
+    base = str(description.get('path') or '')
+    tail = PurePosixPath(entry).as_posix().lstrip('./')
+    lists = [
+        file for file in folder.with_suffix('.txt') if file == tail or file == f'{base}/{tail}'
+    ]
+    for file in lists:
+        for line in folder.text(file).splitlines():
+            image = folder.find_image(line.strip(), line.strip()) if line.strip() else None
+            if image is not None:
+                yield image
+    if not lists and tail and not tail.endswith('.txt'):
+        wanted = f'/{tail.rstrip("/")}/'
+        yield from (image for image in folder.photos if wanted in f'/{image}')

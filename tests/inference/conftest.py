@@ -1,0 +1,43 @@
+"""Untrained models of nano size in the folders of runs, as a training leaves them."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from attnpool_backbones.datasets.digit_scenes import generate
+
+
+@pytest.fixture(scope='session')
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp('inference') / 'digit_scenes'
+    generate(root, train=4, val=4, size=(96, 64))
+    return root
+
+
+def save_run(scenes: Path, folder: Path, head: str) -> Path:
+    from attnpool_backbones.own_data.preparing import Request, prepare
+    from attnpool_backbones.zoo.config_models import build_config_model
+
+    request = Request(str(scenes), 'caformer-nano', head, size=96, work_dir=str(folder))
+    cfg = prepare(request, tell=lambda line: None).cfg
+    folder.mkdir(parents=True, exist_ok=True)
+    cfg.dump(folder / 'config.py')
+    state = build_config_model(cfg).state_dict()
+    meta = dict(dataset_meta=dict(classes=tuple(cfg.train_dataloader.dataset.metainfo.classes)))
+    torch.save(dict(state_dict=state, meta=meta), folder / 'epoch_1.pth')
+    return folder
+
+
+@pytest.fixture(scope='session')
+def detector(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of a Mask R-CNN."""
+    pytest.importorskip('mmdet')
+    return save_run(scenes, tmp_path_factory.mktemp('runs') / 'detector', 'mask-rcnn')
+
+
+@pytest.fixture(scope='session')
+def segmentor(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of an UperNet."""
+    pytest.importorskip('mmseg')
+    return save_run(scenes, tmp_path_factory.mktemp('runs') / 'segmentor', 'upernet')

@@ -1,0 +1,67 @@
+import threading
+import time
+
+import pytest
+
+from attnpool_backbones.inference.overlap import Writer, read_ahead
+
+
+@pytest.mark.parametrize('threads', [0, 1, 3])
+def test_results_come_in_order(threads: int):
+    def prepare(number: int) -> int:
+        time.sleep(0.002 * (number % 3))
+        return number * number
+
+    assert list(read_ahead(range(20), prepare, threads, 4)) == [n * n for n in range(20)]
+
+
+def test_only_so_many_are_read_ahead():
+    taken = []
+
+    def items():
+        for number in range(1000):
+            taken.append(number)
+            yield number
+
+    results = read_ahead(items(), lambda n: n, 2, 3)
+    assert next(results) == 0
+    time.sleep(0.2)
+    assert len(taken) < 12
+    results.close()
+    assert threading.active_count() < 10
+
+
+@pytest.mark.parametrize('threads', [0, 2])
+def test_errors_of_reading_are_raised_where_results_are_taken(threads: int):
+    def prepare(number: int) -> int:
+        if number == 3:
+            raise ValueError('three')
+        return number
+
+    results = read_ahead(range(9), prepare, threads, 2)
+    assert [next(results) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(ValueError, match='three'):
+        list(results)
+
+
+def test_errors_of_the_source_are_raised():
+    def items():
+        yield 1
+        raise OSError('unplugged')
+
+    with pytest.raises(OSError, match='unplugged'):
+        list(read_ahead(items(), lambda n: n, 2, 2))
+
+
+def test_writer_calls_in_order_and_raises_errors():
+    done = []
+    with Writer(waiting=2) as writer:
+        for number in range(10):
+            writer.submit(done.append, number)
+    assert done == list(range(10))
+
+    def fail() -> None:
+        raise OSError('disk is full')
+
+    with pytest.raises(OSError, match='disk is full'), Writer() as writer:
+        writer.submit(fail)

@@ -1,0 +1,234 @@
+"""Predictions are those of the model's own test, whatever way images come and go."""
+
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip('mmdet')
+pytest.importorskip('mmseg')
+
+from attnpool_backbones.command_line import UserError
+from attnpool_backbones.inference import load
+from attnpool_backbones.inference.drawing import draw
+from attnpool_backbones.inference.loading import find_model_files
+from attnpool_backbones.inference.writing import Outputs
+
+IMAGES = 'images/validation'
+
+
+def predict(run: Path, source, **options):
+    return list(load(run, device='cpu')(source, **options))
+
+
+def test_detections_are_those_of_the_inferencer(detector: Path, scenes: Path):
+    from mmdet.apis import inference_detector
+
+    model = load(detector, device='cpu')
+    files = sorted((scenes / IMAGES).glob('*.png'))
+    found = list(model(scenes / IMAGES, score=0.0))
+    assert [p.name for p in found] == [file.name for file in files]
+    model.model.cfg = model.cfg
+    for prediction, file in zip(found, files, strict=True):
+        expected = inference_detector(model.model, str(file)).pred_instances
+        assert len(prediction) == len(expected) > 0
+        order = np.argsort(-expected.scores.numpy(), kind='stable')
+        assert np.allclose(prediction.boxes, expected.bboxes.numpy()[order], atol=1e-3)
+        assert np.array_equal(prediction.labels, expected.labels.numpy()[order])
+        assert np.array_equal(prediction.masks, expected.masks.numpy()[order])
+        assert prediction.masks.shape[1:] == (64, 96)
+
+
+def test_label_maps_are_those_of_the_inferencer(segmentor: Path, scenes: Path):
+    from mmseg.apis import inference_model
+
+    model = load(segmentor, device='cpu')
+    model.model.cfg = model.cfg
+    for prediction in model(scenes / IMAGES):
+        expected = inference_model(model.model, str(scenes / IMAGES / prediction.name))
+        assert np.array_equal(prediction.label_map, expected.pred_sem_seg.data[0].numpy())
+        assert prediction.label_map.shape == (64, 96)
+        assert sum(prediction.shares().values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize('run', ['detector', 'segmentor'])
+@pytest.mark.parametrize('options', [dict(batch=3), dict(threads=0), dict(batch=2, threads=4)])
+def test_batches_and_threads_change_nothing(run: str, options, scenes: Path, request):
+    folder = request.getfixturevalue(run)
+    one, other = (predict(folder, scenes / IMAGES, **o) for o in ({}, options))
+    for before, after in zip(one, other, strict=True):
+        assert before.name == after.name
+        for name in ('boxes', 'scores', 'label_map'):
+            if hasattr(before, name):
+                assert np.allclose(getattr(before, name), getattr(after, name), atol=1e-3)
+
+
+def test_score_and_classes_select(detector: Path, scenes: Path):
+    everything = predict(detector, scenes / IMAGES, score=0.0)
+    scores = np.concatenate([p.scores for p in everything])
+    half = float(np.median(scores))
+    kept = predict(detector, scenes / IMAGES, score=half)
+    assert sum(map(len, kept)) == int((scores >= half).sum())
+    name = everything[0].classes[everything[0].labels[0]]
+    only = predict(detector, scenes / IMAGES, score=0.0, classes=[name])
+    assert {p.classes[label] for p in only for label in p.labels} == {name}
+    with pytest.raises(UserError, match="no class 'tree'.*zero, one"):
+        predict(detector, scenes / IMAGES, classes=['tree'])
+
+
+def test_unreadable_images_are_left_out_and_told(detector: Path, scenes: Path, tmp_path: Path):
+    from attnpool_backbones.inference.predictor import Options, Speed
+    from attnpool_backbones.inference.sources import open_source
+
+    shutil.copytree(scenes / IMAGES, tmp_path / 'photos')
+    (tmp_path / 'photos/000002.png').write_text('no image')
+    speed = Speed()
+    run = load(detector, device='cpu').run(open_source(tmp_path / 'photos'), Options(), speed)
+    assert [p.name for _, p in run] == ['000001.png', '000003.png', '000004.png']
+    assert speed.images == 3 and speed.unreadable == ['000002.png'] and speed.forward > 0
+
+
+@pytest.mark.parametrize('run', ['detector', 'segmentor'])
+def test_slices_of_the_whole_image_change_nothing(run: str, scenes: Path, request):
+    pytest.importorskip('sahi')
+    folder = request.getfixturevalue(run)
+    source = scenes / IMAGES / '000001.png'
+    (whole,), (cut,) = (predict(folder, source, side=side) for side in (None, 200))
+    for name in ('boxes', 'label_map'):
+        if hasattr(whole, name):
+            assert np.array_equal(getattr(whole, name), getattr(cut, name))
+
+
+@pytest.mark.parametrize('run', ['detector', 'segmentor'])
+def test_slices_cover_the_image(run: str, scenes: Path, tmp_path: Path, request):
+    pytest.importorskip('sahi')
+    image = cv2.imread(str(scenes / IMAGES / '000001.png'))
+    large = np.tile(image, (3, 3, 1))
+    (found,) = predict(request.getfixturevalue(run), large, side=96, score=0.0, batch=2)
+    assert (found.height, found.width) == (192, 288)
+    if run == 'segmentor':
+        assert found.label_map.shape == (192, 288)
+        return
+    assert found.masks.shape == (len(found), 192, 288)
+    assert found.boxes[:, 2].max() > 200 and found.boxes[:, 3].max() > 130
+    assert np.all(np.diff(found.scores) <= 0)
+
+
+def test_parts_of_one_object_become_one():
+    pytest.importorskip('sahi')
+    from attnpool_backbones.inference.prediction import Detections
+    from attnpool_backbones.inference.slicing import merge
+
+    def part(box, score, side=10):
+        mask = np.zeros((1, side, side), bool)
+        mask[0, box[1] : box[3], box[0] : box[2]] = True
+        return Detections('', side, side, ['a'], np.array([box], np.float32),
+                          np.array([score], np.float32), np.array([0]), mask)  # fmt: skip
+
+    left, right = part((4, 2, 10, 6), 0.8), part((0, 2, 5, 6), 0.9)
+    merged = merge([left, right], [(0, 0), (5, 0)], 'x', 10, 15)
+    assert merged.boxes.tolist() == [[4, 2, 10, 6]]
+    assert merged.scores.tolist() == pytest.approx([0.9])
+    assert merged.masks.shape == (1, 10, 15) and merged.masks.sum() == 6 * 4
+
+
+def test_everything_is_written(detector: Path, segmentor: Path, scenes: Path, tmp_path: Path):
+    from pycocotools.coco import COCO
+
+    annotations = scenes / 'annotations/instances_val.json'
+    model = load(detector, device='cpu')
+    outputs = Outputs(tmp_path / 'a', ['pictures', 'json', 'coco'], True, model.classes,
+                      annotations=str(annotations))  # fmt: skip
+    images = {}
+    for prediction in model(scenes / IMAGES, score=0.0):
+        images[prediction.name] = cv2.imread(str(scenes / IMAGES / prediction.name))
+        outputs.write(images[prediction.name], prediction)
+    assert {path.name for path in outputs.close()} == {
+        'pictures', 'predictions.jsonl', 'coco_results.json'
+    }  # fmt: skip
+    assert len(list((tmp_path / 'a/pictures').iterdir())) == 4
+    lines = [json.loads(line) for line in (tmp_path / 'a/predictions.jsonl').open()]
+    assert [line['image'] for line in lines] == sorted(images)
+    assert set(lines[0]['objects'][0]) == {'class', 'label', 'score', 'box', 'mask'}
+    truth = COCO(str(annotations))
+    results = truth.loadRes(str(tmp_path / 'a/coco_results.json'))
+    assert len(results.anns) == sum(len(line['objects']) for line in lines)
+
+    model = load(segmentor, device='cpu')
+    outputs = Outputs(tmp_path / 'b', ['maps', 'pictures'], False, model.classes)
+    (prediction,) = model(scenes / IMAGES / '000001.png')
+    outputs.write(images['000001.png'], prediction)
+    outputs.close()
+    written = cv2.imread(str(tmp_path / 'b/label_maps/000001.png'), cv2.IMREAD_UNCHANGED)
+    assert np.array_equal(written, prediction.label_map)
+
+
+def test_outputs_that_a_model_does_not_have(tmp_path: Path):
+    with pytest.raises(UserError, match='label maps are of segmentors'):
+        Outputs(tmp_path, ['maps'], True, ['a'])
+    with pytest.raises(UserError, match='of detectors'):
+        Outputs(tmp_path, ['coco'], False, ['a'])
+    (tmp_path / 'a.json').write_text('{"images": [], "categories": [{"name": "b", "id": 1}]}')
+    with pytest.raises(UserError, match='no category a; it has b'):
+        Outputs(tmp_path, ['coco'], True, ['a'], annotations=str(tmp_path / 'a.json'))
+
+
+def test_images_of_the_same_name_are_all_written(segmentor: Path, scenes: Path, tmp_path: Path):
+    model = load(segmentor, device='cpu')
+    image = cv2.imread(str(scenes / IMAGES / '000001.png'))
+    for name in ('a.png', 'a.jpg', 'b/a.png'):
+        (tmp_path / 'photos/b').mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(tmp_path / 'photos' / name), image)
+    outputs = Outputs(tmp_path / 'out', ['maps'], False, model.classes)
+    for prediction in model(tmp_path / 'photos'):
+        outputs.write(image, prediction)
+    assert len(list((tmp_path / 'out').rglob('*.png'))) == 3
+
+
+def test_drawing_leaves_the_image_alone(detector: Path, segmentor: Path, scenes: Path):
+    image = cv2.imread(str(scenes / IMAGES / '000001.png'))
+    kept = image.copy()
+    for run in (detector, segmentor):
+        (prediction,) = load(run, device='cpu')(image, score=0.0)
+        drawn = draw(image, prediction)
+        assert drawn.shape == image.shape and not np.array_equal(drawn, image)
+        assert np.array_equal(image, kept)
+
+
+def test_best_checkpoint_is_taken_before_the_last(tmp_path: Path):
+    (tmp_path / 'run').mkdir()
+    for name in ('config.py', 'epoch_9.pth', 'epoch_10.pth', 'best_mIoU_epoch_4.pth'):
+        (tmp_path / 'run' / name).touch()
+    assert find_model_files(tmp_path / 'run')[1].name == 'best_mIoU_epoch_4.pth'
+    (tmp_path / 'run/best_mIoU_epoch_4.pth').unlink()
+    assert find_model_files(tmp_path / 'run')[1].name == 'epoch_10.pth'
+
+
+@pytest.mark.parametrize(
+    'model, checkpoint, words',
+    [
+        ('nowhere', None, 'model not found'),
+        ('weights.pth', None, 'a checkpoint alone does not say'),
+        ('empty', None, 'no config'),
+        ('unsaved', None, 'no checkpoint'),
+        ('config.py', None, 'name the checkpoint too'),
+        ('config.py', 'nowhere.pth', 'checkpoint not found'),
+        ('model.tflite', None, 'a model is the folder of a run or a config'),
+    ],
+)
+def test_model_that_is_none(tmp_path: Path, monkeypatch, model, checkpoint, words):
+    monkeypatch.chdir(tmp_path)
+    Path('empty').mkdir()
+    Path('unsaved').mkdir()
+    for name in ('weights.pth', 'unsaved/config.py', 'config.py', 'model.tflite'):
+        Path(name).touch()
+    with pytest.raises(UserError, match=words):
+        find_model_files(model, checkpoint)
+
+
+def test_checkpoint_of_another_model(detector: Path, segmentor: Path):
+    with pytest.raises(UserError, match='another model'):
+        load(detector / 'config.py', segmentor / 'epoch_1.pth')

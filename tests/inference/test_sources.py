@@ -1,0 +1,117 @@
+import io
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from attnpool_backbones.command_line import UserError
+from attnpool_backbones.inference.sources import open_source
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / 'photos'
+    (folder / 'more').mkdir(parents=True)
+    for value, name in enumerate(['b.png', 'a.JPG', 'more/c.png']):
+        cv2.imwrite(str(folder / name), np.full((8, 10, 3), value * 40, np.uint8))
+    (folder / 'notes.txt').write_text('x')
+    return folder
+
+
+@pytest.fixture
+def video(tmp_path: Path) -> Path:
+    path = tmp_path / 'film.mp4'
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), 10, (32, 24))
+    for value in range(6):
+        writer.write(np.full((24, 32, 3), value * 40, np.uint8))
+    writer.release()
+    return path
+
+
+def names(source) -> list[str]:
+    return [frame.name for frame in source.frames]
+
+
+def test_folder_pattern_and_file(photos: Path):
+    source = open_source(photos)
+    assert source.count == 3 and source.rate is None
+    assert names(source) == ['a.JPG', 'b.png', 'more/c.png']
+    assert names(open_source(str(photos / '*.png'))) == ['b.png']
+    assert names(open_source(str(photos / '**/*.png'))) == ['b.png', 'more/c.png']
+    (frame,) = open_source(photos / 'b.png').frames
+    assert frame.read().shape == (8, 10, 3)
+
+
+def test_arrays_and_lists(photos: Path):
+    array = np.zeros((4, 5, 3), np.uint8)
+    (frame,) = open_source(array).frames
+    assert frame.read() is array
+    assert names(open_source([array, photos / 'b.png'])) == ['000000', 'b.png']
+    with pytest.raises(UserError, match=r'shape \(4, 5\)'):
+        open_source(array[..., 0])
+
+
+def test_video_tells_frames_and_rate(video: Path):
+    source = open_source(video)
+    assert (source.count, source.rate) == (6, 10)
+    frames = list(source.frames)
+    assert [frame.name for frame in frames] == [f'{i:06d}' for i in range(6)]
+    # each keeps its own picture
+    assert np.all(np.diff([frame.read().mean() for frame in frames]) > 20)
+
+
+def test_standard_input_has_an_image_or_paths(photos: Path):
+    content = (photos / 'b.png').read_bytes()
+    (frame,) = open_source('-', io.BytesIO(content)).frames
+    assert frame.read().shape == (8, 10, 3)
+    paths = f'{photos / "b.png"}\n{photos / "more/c.png"}\n'.encode()
+    assert names(open_source('-', io.BytesIO(paths))) == ['b.png', 'more/c.png']
+
+
+def test_pictures_are_turned_as_their_exif_entry_says(tmp_path: Path):
+    from PIL import Image
+
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new('RGB', (20, 10)).save(tmp_path / 'a.jpg', exif=exif)
+    (frame,) = open_source(tmp_path / 'a.jpg').frames
+    assert frame.read().shape == (20, 10, 3)
+
+
+@pytest.mark.parametrize(
+    'source, words',
+    [
+        ('photos/d.png', ['source not found', 'that folder has: a.JPG, b.png', 'camera:0']),
+        ('nowhere', ['source not found', 'that folder has: film.mp4, photos']),
+        ('photos/notes.txt', ['neither an image', 'nor a video']),
+        ('photos/*.txt', ['1 files, none of them an image']),
+        ('photos/*.xyz', ['0 files']),
+        ('camera:77', ['camera:77 is not there', 'this machine has']),
+        ('77', ['camera:77 is not there']),
+        ('camera:front', ['a camera is camera:0']),
+        ('gopher://x', ['streams are rtsp']),
+        ('rtsp://127.0.0.1:9/none', ['no video can be read from there']),
+        ('empty', ['no images in this folder']),
+        ('broken.mp4', ['cannot be read as a video']),
+    ],
+)
+def test_source_that_is_none(photos: Path, video: Path, source: str, words, monkeypatch):
+    monkeypatch.chdir(photos.parent)
+    Path('empty').mkdir()
+    Path('broken.mp4').write_text('no video')
+    if source == 'nowhere':
+        Path('empty').rmdir(), Path('broken.mp4').unlink()
+    with pytest.raises(UserError) as caught:
+        open_source(source)
+    for word in words:
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    'content, words',
+    [(b'', 'nothing came'), (b'\xff\xfe\x00', 'no image and no list'), (b'/no/file\n', 'not found')],
+)
+def test_standard_input_that_is_none(content: bytes, words: str):
+    with pytest.raises(UserError, match=words):
+        open_source('-', io.BytesIO(content))

@@ -1,0 +1,109 @@
+"""The config that is written for a folder is short, whole, and of the model that was asked for."""
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip('mmdet')
+pytest.importorskip('mmseg')
+
+from attnpool_backbones.own_data.bases import HEADS, choose_bases
+from attnpool_backbones.own_data.model_costs import CLASSES, count_model
+from attnpool_backbones.own_data.preparing import Request, prepare
+from attnpool_backbones.zoo.config_models import build_config_model
+from tests.own_data import scenes as written
+
+FAMILIES = ['caformer-s18', 'patchconvnet-s60', 'sge-resnet50', 'coatnet-0-rw', 'deepvit-s']
+
+
+@pytest.mark.parametrize('head', HEADS)
+@pytest.mark.parametrize('backbone', FAMILIES)
+def test_every_head_is_built_on_every_family(backbone: str, head: str):
+    size = count_model(choose_bases(backbone, head), 256)
+    assert 10e6 < size.parameters < 110e6 and size.macs > 5e9
+
+
+def classes_of(model) -> set[int]:
+    return {m.num_classes for m in model.modules() if hasattr(m, 'num_classes')}
+
+
+@pytest.mark.parametrize(
+    'backbone, head',
+    [
+        ('patchconvnet-nano', 'mask-rcnn'),
+        ('caformer-nano', 'faster-rcnn'),
+        ('resnet18', 'retinanet'),
+        ('resnet18', 'cascade-mask-rcnn'),
+        ('deepvit-nano', 'upernet'),
+        ('resnet18', 'semantic-fpn'),
+    ],
+)
+def test_config_is_of_the_data(digits: Path, tmp_path: Path, backbone: str, head: str, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    prepared = prepare(Request(str(digits), backbone, head, size=96), tell=lambda line: None)
+    text = prepared.config.read_text()
+    assert prepared.config == Path(f'work_dirs/digit_scenes_{head}_{backbone}.py')
+    assert len(text.splitlines()) <= 75
+    assert max(map(len, text.splitlines())) <= 100 + len(str(tmp_path))
+    cfg = prepared.cfg
+    model = build_config_model(cfg, 'meta')
+    expected = 11 if HEADS[head].segments else 10
+    # RPN knows one class, the object
+    assert classes_of(model) - {1} == {expected}
+    assert CLASSES not in classes_of(model)
+    assert len(cfg.train_dataloader.dataset.metainfo.classes) == expected
+    assert cfg.train_cfg.max_epochs == 100
+    assert 'data' not in cfg and 'under' not in cfg
+
+
+def test_nothing_is_copied_and_originals_are_used(digits: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    request = Request(str(digits), 'caformer-nano', 'mask-rcnn', work_dir='run')
+    prepared = prepare(request, tell=lambda line: None)
+    assert sorted(p.name for p in tmp_path.rglob('*')) == ['run.py']
+    assert prepared.cfg.val_evaluator.ann_file == str(digits / 'annotations/instances_val.json')
+
+
+def test_converted_labels_lie_beside_the_run(digits: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    written.cvat(written.load_scenes(digits), tmp_path / 'data', True)
+    request = Request('data', 'caformer-nano', 'mask-rcnn', work_dir='run')
+    prepared = prepare(request, tell=lambda line: None)
+    files = sorted(str(p.relative_to(tmp_path)) for p in Path(tmp_path, 'run').rglob('*.json'))
+    assert files == ['run/annotations/train.json', 'run/annotations/val.json']
+    assert prepared.cfg.train_dataloader.dataset.ann_file == str(tmp_path / files[0])
+
+
+def test_images_of_several_endings_are_all_used(digits: Path, tmp_path: Path, monkeypatch):
+    from mmengine.registry import DATASETS, DefaultScope
+    from PIL import Image
+
+    monkeypatch.chdir(tmp_path)
+    written.masks(digits, tmp_path / 'data', 'ids')
+    png = tmp_path / 'data/training/images/000001.png'
+    Image.open(png).save(png.with_suffix('.jpg'))
+    png.unlink()
+    prepared = prepare(Request('data', 'caformer-nano', 'upernet', size=96), tell=lambda line: None)
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        data = DATASETS.build(prepared.cfg.train_dataloader.dataset)
+    assert len(data) == 8
+    assert {Path(data.get_data_info(i)['img_path']).suffix for i in range(8)} == {'.png', '.jpg'}
+    assert data[0]['inputs'].shape[0] == 3
+
+
+def test_binary_masks_of_255_are_two_classes(digits: Path, tmp_path: Path, monkeypatch):
+    import numpy as np
+    from PIL import Image
+
+    monkeypatch.chdir(tmp_path)
+    written.masks(digits, tmp_path / 'data', 'beside')
+    (tmp_path / 'data/classes.txt').unlink()
+    for file in (tmp_path / 'data').rglob('*_mask.png'):
+        labels = np.asarray(Image.open(file))
+        Image.fromarray(np.where(labels > 0, 255, 0).astype(np.uint8)).save(file)
+    request = Request('data', 'caformer-nano', 'upernet', size=96, work_dir='run')
+    prepared = prepare(request, tell=lambda line: None)
+    assert prepared.cfg.train_dataloader.dataset.metainfo.classes == ('background', 'foreground')
+    maps = sorted((tmp_path / 'run/label_maps').rglob('*.png'))
+    assert len(maps) == 13
+    assert set(np.unique(np.asarray(Image.open(maps[0])))) == {0, 1}

@@ -1,0 +1,179 @@
+"""The digit scenes, written in six formats, are the same annotations and score the same."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from attnpool_backbones.datasets.digit_scenes import CLASSES
+from attnpool_backbones.own_data.coco_files import write_coco_files
+from attnpool_backbones.own_data.label_map_files import lay_out
+from attnpool_backbones.own_data.preparing import Request, read_labels
+from attnpool_backbones.own_data.recognition import open_folder
+from tests.own_data import scenes as written
+
+BOXES = list(written.WRITERS)
+OUTLINES = ['coco', 'yolo', 'labelme', 'cvat']
+
+
+def convert(root: Path, out: Path) -> dict[str, Path]:
+    request = Request(str(root), '', '', classes=list(CLASSES))
+    labels, _ = read_labels(request, open_folder(str(root)), for_masks=False)
+    assert labels.problems == []
+    return write_coco_files(labels, out)
+
+
+def entries(file: Path) -> list[tuple]:
+    """All that a file says, without the numbers that it chose."""
+    content = json.loads(file.read_text())
+    images = {image['id']: image for image in content['images']}
+    names = {category['id']: category['name'] for category in content['categories']}
+    rows = []
+    for image in images.values():
+        rows.append((Path(image['file_name']).stem, image['width'], image['height']))
+    for annotation in content['annotations']:
+        rows.append((
+            Path(images[annotation['image_id']]['file_name']).stem,
+            names[annotation['category_id']],
+            json.dumps(annotation['bbox']),
+            annotation['area'],
+            annotation['iscrowd'],
+            json.dumps(annotation.get('segmentation')),
+        ))  # fmt: skip
+    return sorted(rows, key=str)
+
+
+def scores(file: Path, kind: str) -> list[float]:
+    """Scores predictions that are the truth of the scenes, moved a little, against a file."""
+    truth = COCO(str(file))
+    numbers = {Path(image['file_name']).stem: image['id'] for image in truth.imgs.values()}
+    categories = {category['name']: category['id'] for category in truth.cats.values()}
+    randomness = np.random.default_rng(0)
+    results = []
+    for stem, name, box, _, _, outlines in (row for row in entries(file) if len(row) == 6):
+        moved = (np.array(json.loads(box)) + randomness.uniform(0, 1.5, 4)).tolist()
+        result = dict(image_id=numbers[stem], category_id=categories[name], bbox=moved,
+                      score=randomness.uniform())  # fmt: skip
+        if kind == 'segm':
+            shifted = np.array(json.loads(outlines)[0]) + randomness.uniform(0, 2)
+            result['segmentation'] = [shifted.tolist()]
+            image = truth.imgs[numbers[stem]]
+            mask = written.coco_mask.frPyObjects(
+                result['segmentation'], image['height'], image['width']
+            )
+            result['segmentation'] = written.coco_mask.merge(mask)
+        results.append(result)
+    evaluation = COCOeval(truth, truth.loadRes(results), kind)
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    return evaluation.stats.tolist()
+
+
+@pytest.mark.parametrize('outlines', [False, True], ids=['boxes', 'outlines'])
+def test_objects_of_all_formats_are_the_same(
+    digits: Path, tmp_path: Path, outlines: bool, capsys: pytest.CaptureFixture
+):
+    content = written.load_scenes(digits)
+    found = {}
+    for name in OUTLINES if outlines else BOXES:
+        written.WRITERS[name](content, tmp_path / name, outlines)
+        files = convert(tmp_path / name, tmp_path / f'{name}_out')
+        kind = 'segm' if outlines else 'bbox'
+        found[name] = {split: (entries(f), scores(f, kind)) for split, f in files.items()}
+    assert set(found['coco']) == {'train', 'val'}
+    for split, (rows, metrics) in found['coco'].items():
+        expected = sum(len(s.objects) + 1 for s in content if s.split == split)
+        assert len(rows) == expected
+        assert 0.1 < metrics[0] < 1
+    for name, splits in found.items():
+        for split, (rows, metrics) in splits.items():
+            assert rows == found['coco'][split][0], (name, split)
+            assert metrics == found['coco'][split][1], (name, split)
+
+
+@pytest.mark.parametrize('kind', ['ids', 'colours', 'bare colours', 'beside', 'grey'])
+def test_masks_of_all_kinds_are_the_same(digits: Path, tmp_path: Path, kind: str):
+    root = tmp_path / 'data'
+    written.masks(digits, root, kind)
+    labels, _ = read_labels(Request(str(root), '', ''), open_folder(str(root)), for_masks=True)
+    assert labels.problems == []
+    layouts = lay_out(labels, tmp_path / 'run')
+    order = None
+    if kind == 'bare colours':
+        assert sorted(labels.palette) == sorted(written.COLOURS)
+        order = [labels.palette.index(colour) for colour in written.COLOURS]
+    else:
+        assert labels.classes == ('other', *CLASSES)
+    if kind == 'ids':
+        assert not (tmp_path / 'run').exists()
+    for split, folder in written.SPLITS.items():
+        (layout,) = layouts[split]
+        expected = sorted((digits / 'annotations' / folder).glob('*.png'))
+        for file in expected:
+            truth = np.asarray(Image.open(file))
+            path = root / layout.label_maps / f'{file.stem}{layout.map_suffix}'
+            image = root / layout.images / f'{file.stem}{layout.image_suffix}'
+            assert image.is_file()
+            result = np.asarray(Image.open(path))
+            assert np.array_equal(result, truth if order is None else np.array(order)[truth])
+
+
+def test_mmseg_scores_all_kinds_of_masks_the_same(digits: Path, tmp_path: Path):
+    pytest.importorskip('mmseg')
+    from mmengine.registry import DefaultScope
+    from mmseg.datasets import BaseSegDataset
+    from mmseg.evaluation import IoUMetric
+
+    metrics = {}
+    for kind in ('ids', 'colours', 'beside', 'grey'):
+        root = tmp_path / kind
+        written.masks(digits, root, kind)
+        labels, _ = read_labels(Request(str(root), '', ''), open_folder(str(root)), True)
+        (layout,) = lay_out(labels, tmp_path / f'{kind}_run')['val']
+        with DefaultScope.overwrite_default_scope('mmseg'):
+            data = BaseSegDataset(
+                ann_file=str(layout.listing or ''), data_root=str(root), pipeline=[],
+                metainfo=dict(classes=labels.classes, palette=[list(c) for c in labels.palette]),
+                data_prefix=dict(img_path=layout.images, seg_map_path=layout.label_maps),
+                img_suffix=layout.image_suffix, seg_map_suffix=layout.map_suffix,
+            )  # fmt: skip
+        metric = IoUMetric()
+        metric.dataset_meta = data.metainfo
+        randomness = np.random.default_rng(0)
+        for index in range(len(data)):
+            truth = np.asarray(Image.open(data.get_data_info(index)['seg_map_path']))
+            guess = np.where(randomness.uniform(size=truth.shape) < 0.2, 0, truth)
+            import torch
+
+            areas = metric.intersect_and_union(
+                torch.from_numpy(guess), torch.from_numpy(truth.astype(np.int64)), 11, 255
+            )
+            metric.results.append(areas)
+        metrics[kind] = metric.compute_metrics(metric.results)
+    assert all(values == metrics['ids'] for values in metrics.values())
+    assert 50 < metrics['ids']['mIoU'] < 100
+
+
+def test_hotcoco_reads_boxes_as_we_do(digits: Path, tmp_path: Path):
+    """The formats that a library reads too, as far as it does: boxes, and outlines of CVAT."""
+    hotcoco = pytest.importorskip('hotcoco')
+    content = written.load_scenes(digits)
+    for name in ('voc', 'cvat'):
+        written.WRITERS[name](content, tmp_path / name, name == 'cvat')
+        files = convert(tmp_path / name, tmp_path / f'{name}_out')
+        ours = {(row[0], row[1], tuple(json.loads(row[2]))) for file in files.values()
+                for row in entries(file) if len(row) == 6}  # fmt: skip
+        if name == 'voc':
+            theirs = hotcoco.COCO.from_voc(str(tmp_path / name)).dataset
+        else:
+            theirs = hotcoco.COCO.from_cvat(str(tmp_path / name / 'annotations.xml')).dataset
+        images = {image['id']: Path(image['file_name']).stem for image in theirs['images']}
+        names = {category['id']: category['name'] for category in theirs['categories']}
+        rows = {(images[a['image_id']], names[a['category_id']], tuple(a['bbox']))
+                for a in theirs['annotations']}  # fmt: skip
+        assert ours == rows

@@ -1,0 +1,147 @@
+"""What a folder is recognised as, and the one message when it is nothing or two things at once."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from attnpool_backbones.command_line import UserError
+from attnpool_backbones.own_data.checking import check
+from attnpool_backbones.own_data.preparing import Request, read_labels
+from attnpool_backbones.own_data.recognition import FORMATS, open_folder, recognise
+from tests.own_data import scenes as written
+
+
+def labels_of(root: Path, **said):
+    return read_labels(Request(str(root), '', '', **said), open_folder(str(root)), False)[0]
+
+
+@pytest.mark.parametrize('form', written.WRITERS)
+def test_formats_are_recognised(digits: Path, tmp_path: Path, form: str):
+    written.WRITERS[form](written.load_scenes(digits), tmp_path, False)
+    assert recognise(open_folder(str(tmp_path))).format == form
+
+
+def test_masks_and_objects_of_one_folder_are_told_apart_by_what_is_wanted(digits: Path):
+    folder = open_folder(str(digits))
+    assert recognise(folder).format == 'coco'
+    assert recognise(folder, for_masks=True).format == 'masks'
+
+
+def test_two_formats_at_once(digits: Path, tmp_path: Path):
+    content = written.load_scenes(digits)
+    written.voc(content, tmp_path, False)
+    written.labelme(content, tmp_path, False)
+    with pytest.raises(UserError) as caught:
+        recognise(open_folder(str(tmp_path)))
+    for words in ('2 formats', 'Pascal VOC: Annotations/', 'labelme: train/', '--format voc or'):
+        assert words in str(caught.value)
+    assert recognise(open_folder(str(tmp_path)), 'voc').format == 'voc'
+
+
+def copy_images(digits: Path, root: Path) -> None:
+    shutil.copytree(digits / 'images', root / 'images')
+
+
+@pytest.mark.parametrize(
+    'make, words',
+    [
+        (lambda root: shutil.rmtree(root / 'images'), ['no images in it', 'no files at all']),
+        (lambda root: None, ['13 images, but no known labels', '13 .png', 'yolo', 'cvat']),
+        (lambda root: (root / 'labels.csv').write_text('a,b'), ['1 .csv', 'no known labels']),
+        (lambda root: (root / 'a.json').write_text('{}'), ['1 .json', 'no known labels']),
+    ],
+    ids=['no images', 'no labels', 'unknown format', 'other json'],
+)
+def test_nothing_to_train_on(digits: Path, tmp_path: Path, make, words):
+    copy_images(digits, tmp_path)
+    make(tmp_path)
+    with pytest.raises(UserError) as caught:
+        recognise(open_folder(str(tmp_path)))
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_folder_that_is_not_there_names_its_neighbours(tmp_path: Path):
+    (tmp_path / 'photos').mkdir()
+    with pytest.raises(UserError, match='no such folder; .* has: photos'):
+        open_folder(str(tmp_path / 'photo'))
+
+
+def test_masks_for_a_detector_name_the_heads_that_fit(digits: Path, tmp_path: Path):
+    written.masks(digits, tmp_path, 'ids')
+    with pytest.raises(UserError, match='labels for segmentation .*--head upernet'):
+        recognise(open_folder(str(tmp_path)))
+    written_boxes = tmp_path / 'boxes'
+    written.voc(written.load_scenes(digits), written_boxes, False)
+    with pytest.raises(UserError, match='labels for detection .*--head retinanet'):
+        recognise(open_folder(str(written_boxes)), for_masks=True)
+
+
+def test_labels_without_an_object(digits: Path, tmp_path: Path):
+    written.yolo(written.load_scenes(digits), tmp_path, False)
+    for file in (tmp_path / 'labels').rglob('*.txt'):
+        file.write_text('')
+    with pytest.raises(UserError, match='no YOLO labels|not one object'):
+        labels_of(tmp_path, format='yolo')
+
+
+@pytest.mark.parametrize('slip', ['seveen', 'Seven', 'seven '])
+def test_class_that_is_misspelt_once(digits: Path, tmp_path: Path, slip: str):
+    content = written.load_scenes(digits)
+    for scene in content:
+        for item in scene.objects:
+            item.name = 'seven'
+    content[0].objects[0].name = slip
+    content = content * 1
+    written.labelme(content, tmp_path, False)
+    labels = FORMATS['labelme'].read(open_folder(str(tmp_path)), FORMATS['labelme'].find(
+        open_folder(str(tmp_path))))  # fmt: skip
+    # a hundred objects of the class, so that one is rare
+    labels.images *= 1 + 100 // sum(labels.counts().values())
+    problems = [p for p in check(labels, None).problems if p.kind == 'class that may be misspelt']
+    if slip == 'seven ':
+        assert not problems  # spaces around a name are nobody's intention
+        return
+    (problem,) = problems
+    assert problem.item == 'train/train_000001.json, shape 1'
+    assert f'{slip!r}' in problem.detail and "meant 'seven'" in problem.detail
+    assert check(labels, ['seven', slip]).problems == []
+
+
+def test_class_that_is_asked_for_and_not_there(digits: Path, tmp_path: Path):
+    written.voc(written.load_scenes(digits), tmp_path, False)
+    with pytest.raises(UserError, match=r"no object is of class 'sevn'; did you mean seven\?"):
+        labels_of(tmp_path, classes=['one', 'sevn'])
+
+
+def test_classes_that_are_not_asked_for_are_left_out(digits: Path, tmp_path: Path):
+    written.voc(written.load_scenes(digits), tmp_path, False)
+    counts = labels_of(tmp_path).counts()
+    (first, kept), (second, _) = counts.most_common(2)
+    labels = labels_of(tmp_path, classes=[second, first])
+    assert labels.classes == (second, first)
+    assert labels.counts() == {name: counts[name] for name in (first, second)}
+    assert any('left out' in note for note in labels.notes)
+    assert kept == labels.counts()[first]
+
+
+def test_boxes_of_no_size_and_repeated_ones_are_left_out(digits: Path, tmp_path: Path):
+    content = written.load_scenes(digits)
+    objects = content[0].objects
+    objects.append(objects[0])
+    objects.append(written.Object('one', [5, 5, 0, 9], []))
+    written.coco(content, tmp_path, False)
+    labels = labels_of(tmp_path)
+    assert labels.problems == []
+    assert sum('left out' in note for note in labels.notes) == 2
+    assert len(labels.images[0].instances) == len(objects) - 2
+
+
+def test_coco_files_of_both_splits_are_taken_as_they_are(digits: Path):
+    labels = labels_of(digits, format='coco')
+    assert labels.coco_files == {
+        'train': ('annotations/instances_train.json', 'images/training/'),
+        'val': ('annotations/instances_val.json', 'images/validation/'),
+    }
+    assert labels_of(digits, format='coco', classes=['one']).coco_files is None
