@@ -9,11 +9,11 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from attnpool_backbones.checkpoints.reading import read_content
-from attnpool_backbones.checkpoints.safe_globals import register_safe_globals
+from attnpool_backbones.checkpoints.door import load_from_checked_file
+from attnpool_backbones.checkpoints.listing import list_names
+from attnpool_backbones.checkpoints.loading import CheckpointMismatch
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.inference.predictor import Predictor
-from attnpool_backbones.launching.checkpoint_check import require_own_weights, stored_shapes
 from attnpool_backbones.launching.config import load_config
 from attnpool_backbones.zoo.config_models import build_config_model
 
@@ -43,13 +43,10 @@ def load(
         UserError: If something is not there, or does not belong together.
     """
     config, weights = find_model_files(model, checkpoint)
-    register_safe_globals()
     cfg = load_config(str(config), cfg_options)
-    stored = stored_shapes(str(weights))
+    content = load_from_checked_file(str(weights))
     built = build_config_model(cfg)
-    require_own_weights(built, stored, str(weights))
-    content = read_content(str(weights))
-    built.load_state_dict(content.get('state_dict', content), strict=False)
+    _load_weights(built, content, weights)
     device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
     try:
         built.to(device)
@@ -90,7 +87,8 @@ def find_model_files(model: str | Path, checkpoint: str | Path | None = None) ->
         )
     if checkpoint is None:
         run = path.parent / path.stem
-        for folder in (run, path.parent, Path('work_dirs', path.stem)):
+        own = [path.parent] if (path.parent / 'last_checkpoint').is_file() else []
+        for folder in (run, *own, Path('work_dirs', path.stem)):
             if list(folder.glob('*.pth')):
                 return path, _checkpoint_of_run(folder)
         raise UserError(f'{path}: name the checkpoint too; none is in {run} or beside the config')
@@ -118,6 +116,28 @@ def _checkpoint_of_run(folder: Path) -> Path:
 def _age(file: Path) -> tuple[int, float]:
     numbers = _NUMBER.findall(file.stem)
     return int(numbers[-1]) if numbers else -1, file.stat().st_mtime
+
+
+def _load_weights(model: nn.Module, content: Any, file: Path) -> None:
+    """Loads all weights of a model; a head without its own would predict noise.
+
+    Raises:
+        CheckpointMismatch: If one is not in the file, or has another shape.
+    """
+    stored = content.get('state_dict', content)
+    stored = {name.removeprefix('module.'): value for name, value in stored.items()}
+    wanted = model.state_dict()
+    lacking = [
+        name
+        for name, value in wanted.items()
+        if name not in stored or getattr(stored[name], 'shape', None) != value.shape
+    ]
+    if lacking:
+        raise CheckpointMismatch(
+            f'{file} is of another model than the config: it lacks {len(lacking)} of '
+            f'{len(wanted)} weights, or has them in other shapes: {list_names(lacking)}'
+        )
+    model.load_state_dict({name: stored[name] for name in wanted})
 
 
 def _classes(cfg: Config, content: Any, model: nn.Module) -> Sequence[str]:

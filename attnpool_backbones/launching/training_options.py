@@ -137,7 +137,7 @@ def apply_training_options(cfg: Config, args: argparse.Namespace) -> None:
         cfg.model.backbone.frozen_stages = args.freeze
     if _said(args, 'workers'):
         set_workers(cfg, args.workers)
-    hooks = cfg.custom_hooks = list(cfg.get('custom_hooks') or [])
+    hooks = list(cfg.get('custom_hooks') or [])
     if _said(args, 'ema'):
         # the average follows quickly at first, so that short trainings have one too
         hooks.append(dict(type='EMAHook', ema_type='MomentumAnnealingEMA', momentum=0.001))
@@ -148,6 +148,7 @@ def apply_training_options(cfg: Config, args: argparse.Namespace) -> None:
         if _said(args, 'patience'):
             stopping = dict(monitor=metric, rule='greater', patience=args.patience)
             hooks.append(dict(type='EarlyStoppingHook', **stopping))
+    cfg.custom_hooks = hooks
     for flag, (backend, module) in BACKENDS.items():
         if _said(args, flag):
             if find_spec(module) is None:
@@ -156,7 +157,8 @@ def apply_training_options(cfg: Config, args: argparse.Namespace) -> None:
 
 
 def _said(args: argparse.Namespace, name: str) -> bool:
-    return getattr(args, name, None) not in (None, False)
+    value = getattr(args, name, None)
+    return value is not None and value is not False
 
 
 def set_epochs(cfg: Config, epochs: int) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from attnpool_backbones.command_line import UserError
-from attnpool_backbones.datasets.verification import Problem
+from attnpool_backbones.datasets.findings import Problem
 from attnpool_backbones.own_data.labels import Instance, LabelledImage, LabelledImages, problem
 
 __all__ = ['check', 'choose_classes', 'misspelt']

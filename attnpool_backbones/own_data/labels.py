@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from attnpool_backbones.datasets.verification import Problem
+from attnpool_backbones.datasets.findings import Problem
 
 __all__ = ['Instance', 'LabelMapPair', 'LabelMaps', 'LabelledImage', 'LabelledImages', 'problem']
 

@@ -3,7 +3,7 @@
 import math
 import re
 
-from attnpool_backbones.datasets.verification import Problem
+from attnpool_backbones.datasets.findings import Problem
 from attnpool_backbones.own_data.folder import Folder
 from attnpool_backbones.own_data.labels import problem
 

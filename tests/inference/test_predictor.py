@@ -11,6 +11,8 @@ import pytest
 pytest.importorskip('mmdet')
 pytest.importorskip('mmseg')
 
+from mmengine.registry import DefaultScope
+
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.inference import load
 from attnpool_backbones.inference.drawing import draw
@@ -33,7 +35,8 @@ def test_detections_are_those_of_the_inferencer(detector: Path, scenes: Path):
     assert [p.name for p in found] == [file.name for file in files]
     model.model.cfg = model.cfg
     for prediction, file in zip(found, files, strict=True):
-        expected = inference_detector(model.model, str(file)).pred_instances
+        with DefaultScope.overwrite_default_scope('mmdet'):
+            expected = inference_detector(model.model, str(file)).pred_instances
         assert len(prediction) == len(expected) > 0
         order = np.argsort(-expected.scores.numpy(), kind='stable')
         assert np.allclose(prediction.boxes, expected.bboxes.numpy()[order], atol=1e-3)
@@ -48,7 +51,8 @@ def test_label_maps_are_those_of_the_inferencer(segmentor: Path, scenes: Path):
     model = load(segmentor, device='cpu')
     model.model.cfg = model.cfg
     for prediction in model(scenes / IMAGES):
-        expected = inference_model(model.model, str(scenes / IMAGES / prediction.name))
+        with DefaultScope.overwrite_default_scope('mmseg'):
+            expected = inference_model(model.model, str(scenes / IMAGES / prediction.name))
         assert np.array_equal(prediction.label_map, expected.pred_sem_seg.data[0].numpy())
         assert prediction.label_map.shape == (64, 96)
         assert sum(prediction.shares().values()) == pytest.approx(1)

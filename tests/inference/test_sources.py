@@ -110,7 +110,11 @@ def test_source_that_is_none(photos: Path, video: Path, source: str, words, monk
 
 @pytest.mark.parametrize(
     'content, words',
-    [(b'', 'nothing came'), (b'\xff\xfe\x00', 'no image and no list'), (b'/no/file\n', 'not found')],
+    [
+        (b'', 'nothing came'),
+        (b'\xff\xfe\x00', 'no image and no list'),
+        (b'/no/file\n', 'not found'),
+    ],
 )
 def test_standard_input_that_is_none(content: bytes, words: str):
     with pytest.raises(UserError, match=words):

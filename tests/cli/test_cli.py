@@ -1,0 +1,101 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from attnpool_backbones.cli import COMMANDS, main
+from attnpool_backbones.version import __version__
+
+pytest.importorskip('mmdet')
+
+
+@pytest.mark.parametrize('name', COMMANDS)
+def test_help_of_every_command(name: str, capsys: pytest.CaptureFixture):
+    with pytest.raises(SystemExit) as end:
+        main([name, '--help'])
+    text = capsys.readouterr().out
+    assert end.value.code == 0
+    assert f'usage: attnpool {name}' in text and f'attnpool {name}' in text.partition('options:')[0]
+    # every flag says what it does
+    assert 'None' not in text
+
+
+def test_help_lists_all_commands(capsys: pytest.CaptureFixture):
+    assert main([]) == 0
+    text = capsys.readouterr().out
+    assert all(f'  {name} ' in text for name in COMMANDS)
+
+
+def test_wrong_command_names_the_right_ones(capsys: pytest.CaptureFixture):
+    with pytest.raises(SystemExit) as end:
+        main(['trian'])
+    assert end.value.code == 2
+    assert 'train' in capsys.readouterr().err
+
+
+def test_module_and_version():
+    command = [sys.executable, '-m', 'attnpool_backbones', '--version']
+    assert __version__ in subprocess.run(command, capture_output=True, text=True).stdout
+
+
+def test_command_imports_neither_torch_nor_openmmlab_for_its_help():
+    code = (
+        'import sys; from attnpool_backbones.cli import main; main([]); '
+        "print([m for m in sys.modules if m in ('torch', 'mmengine', 'mmdet', 'mmseg', 'cv2')])"
+    )
+    result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert result.stdout.splitlines()[-1] == '[]', result.stderr
+
+
+@pytest.mark.parametrize(
+    'words, message',
+    [
+        (['train', 'nowhere', '--backbone', 'caformer_s18', '--head', 'upernet'], 'no such folder'),
+        (['train', 'photos'], 'say --backbone and --head'),
+        (['train', 'photos', '--backbone', 'x', '--head', 'upernet'], '--backbone x: not known'),
+        (['train', 'a.py', '--head', 'upernet'], '--head: for a folder'),
+        (['train', 'a.py', '--devices', 'two'], 'a number of devices'),
+        (['train', 'a.py', '--batch', 'auto'], 'config not found'),
+        (['verify', 'photos'], 'no images in it'),
+        (['browse', 'photos'], 'no images in it'),
+        (['predict', 'nowhere', 'photos'], 'no images in this folder'),
+        (['predict', 'nowhere', 'a.jpg'], 'source not found'),
+        (['test', 'nowhere'], 'model not found'),
+    ],
+)
+def test_one_message_and_exit_code_2(words, message, tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path('photos').mkdir()
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.startswith('error: ')
+    assert 'Traceback' not in error
+
+
+@pytest.mark.parametrize(
+    'flag, value, message',
+    [
+        ('--time', 'soon', "'soon' is no time"),
+        ('--epochs', '0', 'no whole number above 0'),
+        ('--lr', 'nan', 'no number above 0'),
+        ('--batch', 'many', 'no whole number above 0'),
+        ('--val-share', '1.5', 'no share between 0 and 1'),
+        ('--size', '9', 'no number of pixels'),
+        ('--format', 'tfrecord', 'coco'),
+    ],
+)
+def test_values_of_flags_are_checked(flag: str, value: str, message: str, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(['train', 'photos', flag, value])
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    'text, seconds', [('90s', 90), ('1h30m', 5400), ('45', 2700), ('2d', 172800)]
+)
+def test_times(text: str, seconds: float):
+    from attnpool_backbones.cli.train import duration
+
+    assert duration(text) == seconds

@@ -1,0 +1,97 @@
+"""Every command and every program in the docs on own data and inference runs."""
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip('mmdet')
+pytest.importorskip('mmseg')
+
+from attnpool_backbones.cli import COMMANDS, main
+from attnpool_backbones.datasets.digit_scenes import generate
+
+ROOT = Path(__file__).resolve().parents[2]
+# what makes a training take seconds; the last word on a flag counts
+FAST = ['--epochs', '1', '--workers', '0', '--seed', '0']
+NANO = ['--backbone', 'caformer-nano', '--size', '64', '--batch', '4']
+NAMES = {'caformer-s18': 'caformer-nano', 'caformer_s18': 'caformer-nano'}
+
+
+def blocks(page: str, language: str) -> list[str]:
+    text = (ROOT / 'docs' / page).read_text()
+    return re.findall(rf'^```{language}\n(.*?)^```', text, re.MULTILINE | re.DOTALL)
+
+
+def commands(page: str) -> list[str]:
+    lines = [line for block in blocks(page, 'bash') for line in block.splitlines()]
+    assert lines and all(line.startswith('attnpool ') for line in lines)
+    return lines
+
+
+def quick(line: str) -> list[str]:
+    """Turns a command of the docs into one of seconds, with nothing else changed."""
+    for name, nano in NAMES.items():
+        line = line.replace(name, nano)
+    words = shlex.split(line)[1:]
+    is_folder = len(words) > 1 and not words[1].endswith('.py')
+    if words[0] == 'train':
+        words = [w for w in words if w not in ('--time', '1h')] + FAST
+        words += [*NANO, '--no-forecast'] if is_folder else []
+    if words[0] == 'config':
+        words += [*NANO, '--epochs', '1']
+    return words
+
+
+@pytest.fixture(scope='module')
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with everything that the docs name."""
+    root = tmp_path_factory.mktemp('docs')
+    generate(root / 'scenes', train=10, val=4, size=(64, 64))
+    from tests.own_data import scenes as written
+
+    content = written.load_scenes(root / 'scenes')
+    for number, scene in enumerate(content):
+        scene.stem = f'scene{number // 2}_{scene.stem}'
+    written.coco(content, root / 'photos', outlines=True)
+    written.masks(root / 'scenes', root / 'streets', 'ids')
+    shutil.copytree(root / 'scenes/images/validation', root / 'new_photos')
+    image = cv2.imread(str(root / 'new_photos/000001.png'))
+    cv2.imwrite(str(root / 'new_photos/a.png'), image)
+    cv2.imwrite(str(root / 'large.png'), np.tile(image, (2, 3, 1)))
+    video = cv2.VideoWriter(str(root / 'film.mp4'), cv2.VideoWriter_fourcc(*'mp4v'), 5, (64, 64))
+    for _ in range(3):
+        video.write(image)
+    video.release()
+    shutil.copy(root / 'photos/val_labels.json', root / 'labels.json')
+    return root
+
+
+@pytest.mark.slow
+def test_commands_of_both_pages(place: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    monkeypatch.chdir(place)
+    for page in ('own_data.md', 'inference.md'):
+        for line in commands(page):
+            if '--slice' in line:
+                pytest.importorskip('sahi')
+            assert main(quick(line)) == 0, (line, capsys.readouterr())
+    for path in (
+        'work_dirs/photos_mask-rcnn_caformer-nano.py',
+        'browse/contact_sheet.png',
+        'browse/index.html',
+        'predictions/coco_results.json',
+        'predictions/label_maps/000001.png',
+        'film_predictions/video.mp4',
+    ):
+        assert (place / path).is_file(), path
+    for block in blocks('inference.md', 'python'):
+        exec(compile(block, 'inference.md', 'exec'), {})
+
+
+def test_every_command_is_documented():
+    text = (ROOT / 'docs/own_data.md').read_text() + (ROOT / 'docs/inference.md').read_text()
+    assert all(f'attnpool {name} ' in text or f'attnpool {name}\n' in text for name in COMMANDS)
