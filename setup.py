@@ -15,7 +15,8 @@ OPENMMLAB = ['mmengine>=0.10', 'mmcv-lite>=2.0,<2.2', 'setuptools<81']
 DET = [*OPENMMLAB, 'mmdet>=3.0', 'pycocotools']
 SEG = [*OPENMMLAB, 'mmsegmentation>=1.0', 'ftfy', 'regex']
 TOOLS = ['matplotlib', 'rich', 'scikit-learn']
-DEV = ['hypothesis', 'pre-commit', 'pytest', 'ruff']
+SLICES = ['sahi']  # large images in overlapping parts
+DEV = ['hotcoco', 'hypothesis', 'pre-commit', 'pytest', 'ruff']
 
 
 class BuildWithConfigs(build_py):
@@ -42,6 +43,7 @@ setup(
     description='OpenMMLab backbones that rethink how tokens are pooled and attended',
     license='Apache-2.0',
     packages=find_packages(include=['attnpool_backbones', 'attnpool_backbones.*']),
+    entry_points={'console_scripts': ['attnpool = attnpool_backbones.cli:main']},
     cmdclass={'build_py': BuildWithConfigs},
     python_requires='>=3.10',
     # isal: checksums at the speed of reading; zlib's serve where it has no wheel.
@@ -54,7 +56,8 @@ setup(
     extras_require={
         'det': DET,
         'seg': SEG,
-        'all': sorted({*DET, *SEG, *TOOLS}),
+        'slices': SLICES,
+        'all': sorted({*DET, *SEG, *TOOLS, *SLICES}),
         'dev': DEV,
     },
 )

@@ -28,7 +28,6 @@ __all__ = ['AFTER_INTERRUPT', 'add_arguments', 'run']
 
 AFTER_INTERRUPT = 'the same command with --resume goes on from the last checkpoint'
 FOLDER_ONLY = ('backbone', 'head', 'format', 'classes', 'group', 'size', 'weights')
-UNITS = dict(s=1, m=60, h=3600, d=86400)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--time',
         type=duration,
         metavar='TIME',
-        help='as many epochs as fit into e.g. 30m, 1h, 1h30m, 2d',
+        help='as many epochs as fit into e.g. 90s, 30m, 1.5h, 2d',
     )
     parser.add_argument(
         '--devices',
@@ -60,17 +59,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def duration(text: str) -> float:
-    """Parses a time such as ``1h30m`` into seconds; a number alone is minutes."""
-    if re.fullmatch(r'\d+(\.\d+)?', text):
-        seconds = float(text) * 60
-    else:
-        if not re.fullmatch(r'(\d+(\.\d+)?[smhd])+', text):
-            raise argparse.ArgumentTypeError(f'{text!r} is no time; write 30m, 1h, 1h30m, 2d')
-        parts = re.findall(r'([\d.]+)([smhd])', text)
-        seconds = sum(float(number) * UNITS[unit] for number, unit in parts)
-    if seconds <= 0:
-        raise argparse.ArgumentTypeError(f'{text!r} is no time above 0')
-    return seconds
+    """Parses a time for argparse."""
+    from attnpool_backbones.engine.duration import seconds_of
+
+    try:
+        return seconds_of(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(error) from error
 
 
 def run(args: argparse.Namespace) -> int | None:
@@ -223,11 +218,12 @@ def train_in_processes(args: argparse.Namespace, processes: int) -> int:
         raise UserError(f'--devices: a batch of {batch} cannot be shared by {processes} devices')
     words = ['--batch', str(batch // processes), '--launcher', 'pytorch']
     for name in ('work_dir', 'epochs', 'lr', 'freeze', 'patience', 'save_best', 'seed', 'workers',
-                 'resume'):  # fmt: skip
+                 'resume', 'checkpoint_every'):  # fmt: skip
         value = getattr(args, name)
         if value is not None:
             words += [f'--{name.replace("_", "-")}', str(value)]
-    for name in ('amp', 'compile', 'ema', 'auto_scale_lr', 'tensorboard', 'wandb', 'mlflow'):
+    for name in ('amp', 'compile', 'ema', 'auto_scale_lr', 'wait_for_space', 'tensorboard', 'wandb',
+                 'mlflow'):  # fmt: skip
         if getattr(args, name):
             words.append(f'--{name.replace("_", "-")}')
     if args.cfg_options:

@@ -76,7 +76,7 @@ def test_one_message_and_exit_code_2(words, message, tmp_path: Path, monkeypatch
 @pytest.mark.parametrize(
     'flag, value, message',
     [
-        ('--time', 'soon', "'soon' is no time"),
+        ('--time', 'soon', "'soon' is no duration"),
         ('--epochs', '0', 'no whole number above 0'),
         ('--lr', 'nan', 'no number above 0'),
         ('--batch', 'many', 'no whole number above 0'),
@@ -90,12 +90,3 @@ def test_values_of_flags_are_checked(flag: str, value: str, message: str, capsys
         main(['train', 'photos', flag, value])
     assert end.value.code == 2
     assert message in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    'text, seconds', [('90s', 90), ('1h30m', 5400), ('45', 2700), ('2d', 172800)]
-)
-def test_times(text: str, seconds: float):
-    from attnpool_backbones.cli.train import duration
-
-    assert duration(text) == seconds
