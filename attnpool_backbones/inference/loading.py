@@ -10,10 +10,11 @@ from mmengine.config import Config
 from torch import nn
 
 from attnpool_backbones.checkpoints.door import load_from_checked_file
-from attnpool_backbones.checkpoints.listing import list_names
-from attnpool_backbones.checkpoints.loading import CheckpointMismatch
+from attnpool_backbones.checkpoints.errors import CheckpointError
+from attnpool_backbones.checkpoints.matching import names_in_model, shapes_of
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.inference.predictor import Predictor
+from attnpool_backbones.launching.checkpoint_check import require_own_weights
 from attnpool_backbones.launching.config import load_config
 from attnpool_backbones.zoo.config_models import build_config_model
 
@@ -122,22 +123,16 @@ def _load_weights(model: nn.Module, content: Any, file: Path) -> None:
     """Loads all weights of a model; a head without its own would predict noise.
 
     Raises:
+        CheckpointError: If it has none.
         CheckpointMismatch: If one is not in the file, or has another shape.
     """
-    stored = content.get('state_dict', content)
-    stored = {name.removeprefix('module.'): value for name, value in stored.items()}
-    wanted = model.state_dict()
-    lacking = [
-        name
-        for name, value in wanted.items()
-        if name not in stored or getattr(stored[name], 'shape', None) != value.shape
-    ]
-    if lacking:
-        raise CheckpointMismatch(
-            f'{file} is of another model than the config: it lacks {len(lacking)} of '
-            f'{len(wanted)} weights, or has them in other shapes: {list_names(lacking)}'
-        )
-    model.load_state_dict({name: stored[name] for name in wanted})
+    weights = content.get('state_dict', content)
+    stored = shapes_of(weights)
+    if not stored:
+        raise CheckpointError(f'no weights in {file}; it has to be a checkpoint of a training')
+    require_own_weights(model, stored, str(file))
+    names = names_in_model(stored, model.state_dict())
+    model.load_state_dict({names[name]: weights[name] for name in stored}, strict=False)
 
 
 def _classes(cfg: Config, content: Any, model: nn.Module) -> Sequence[str]:
