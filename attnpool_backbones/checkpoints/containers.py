@@ -63,7 +63,10 @@ _CHUNK = 2**19  # bytes read at once: they stay in the processor's cache for the
 _MAGIC = 0x1950A86A20F9469CFC6C  # first value of torch's old format
 _PROTOCOL = 1001
 _STARTS_OF_PICKLES = (b'\x80', b'c', b'(')  # of torch's, and of those that call at once
-_LOCAL_HEADER = struct.Struct('<4s22xHH')
+_LOCAL_HEADER = struct.Struct('<4s2xHH4xIIIHH')
+_PADDING = struct.Struct('<H')
+_SIZES_FOLLOW = 8  # flag: sizes and checksum are told behind the bytes
+_SMALL = 2**12  # bytes of members about the format
 _HEADERS_OF_OTHERS = {
     b'<': 'it is a web page',
     b'version https://git-lfs': 'it is a pointer of Git LFS, not the file itself',
@@ -168,20 +171,27 @@ def _read_zip(source: Source, shapes_only: bool) -> tuple[Any, bool]:
                 ):
                     raise CheckpointError('it was written on a machine of another byte order')
                 content, parts = _read_members(pickled, members, root, source.size, shapes_only)
-                for memory, member in parts.values():
-                    if member.compress_type != zipfile.ZIP_STORED and not shapes_only:
+                if shapes_only:
+                    return content, False
+                stored = []
+                memories = {member.filename: memory for memory, member in parts.values()}
+                for name, member in members.items():
+                    start = _start_of(file, member, source.size)
+                    memory = memories.get(name)
+                    if memory is not None and member.compress_type == zipfile.ZIP_STORED:
+                        stored.append(_Part(memory, start, member.CRC, name))
+                    elif memory is not None:
                         _copy(_inflated(archive, member), memory)
+                    elif member.file_size <= _SMALL:
+                        _inflated(archive, member)  # to compare its checksum
         except (zipfile.BadZipFile, zlib.error, EOFError, struct.error) as error:
             raise DamagedCheckpoint(printable(str(error))) from None
         except (NotImplementedError, UnicodeDecodeError, ValueError) as error:
             if isinstance(error, CheckpointError):
                 raise
             raise DamagedCheckpoint(printable(str(error))) from None
-        stored = [_part(file, memory, member, source.size) for memory, member in parts.values()
-                  if member.compress_type == zipfile.ZIP_STORED]  # fmt: skip
-    if not shapes_only:
-        _fill(source, stored)
-    return content, all(part.crc is not None for part in stored)
+    _fill(source, stored)
+    return content, all(member.CRC is not None for member in members.values())
 
 
 def _checked_members(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
@@ -251,19 +261,44 @@ def _read_members(
     return PickleReader(BytesIO(pickled), find_storage, size).read(), parts
 
 
-def _part(file: BinaryIO, memory: Tensor, member: zipfile.ZipInfo, size: int) -> _Part:
-    """Returns where the bytes of a member that is not packed lie."""
+def _start_of(file: BinaryIO, member: zipfile.ZipInfo, size: int) -> int:
+    """Returns where the bytes of a member begin, after a look at what stands around them.
+
+    torch leaves no byte of a file to chance, so damage shows even where it would do no harm.
+    """
+    name = printable(member.filename)
+    damaged = DamagedCheckpoint(f'{name} is not where the directory tells, or what stands there')
     file.seek(member.header_offset)
     header = file.read(_LOCAL_HEADER.size)
     if len(header) < _LOCAL_HEADER.size:
-        raise DamagedCheckpoint(f'{printable(member.filename)} lies beyond its end')
-    mark, name_length, extra_length = _LOCAL_HEADER.unpack(header)
-    offset = member.header_offset + _LOCAL_HEADER.size + name_length + extra_length
-    if mark != b'PK\x03\x04' or file.read(name_length) != member.orig_filename.encode():
-        raise DamagedCheckpoint(f'{printable(member.filename)} is not where the directory tells')
-    if offset + member.file_size > size:
-        raise DamagedCheckpoint(f'{printable(member.filename)} is cut off')
-    return _Part(memory, offset, member.CRC, member.filename)
+        raise damaged
+    mark, flags, method, crc, packed, unpacked, name_length, extra = _LOCAL_HEADER.unpack(header)
+    start = member.header_offset + _LOCAL_HEADER.size + name_length + extra
+    told = b'PK\x03\x04', member.flag_bits, member.compress_type, member.orig_filename.encode()
+    if (mark, flags, method, file.read(name_length)) != told:
+        raise damaged
+    sizes = member.compress_size, member.file_size
+    # 0 where they follow behind the bytes, all ones where they do not fit
+    if crc not in (0, member.CRC) or any(
+        n not in (0, size, 2**32 - 1) for n, size in zip((packed, unpacked), sizes, strict=True)
+    ):
+        raise damaged
+    padding = file.read(extra)
+    if padding[:2] == b'FB' and padding[2:] != _PADDING.pack(extra - 4).ljust(extra - 2, b'Z'):
+        raise damaged
+    if start + member.compress_size > size:
+        raise DamagedCheckpoint(f'{name} is cut off')
+    if flags & _SIZES_FOLLOW and member.CRC is not None:
+        file.seek(start + member.compress_size)
+        behind = file.read(24)
+        values = member.CRC, *sizes
+        if not any(
+            behind.startswith(struct.pack(form, b'PK\x07\x08', *values))
+            for form in ('<4sIQQ', '<4sIII')
+            if form == '<4sIQQ' or max(sizes) < 2**32
+        ):
+            raise damaged
+    return start
 
 
 # ---------------------------------------------------------------------- torch's older streams

@@ -21,6 +21,7 @@ from attnpool_backbones.checkpoints.fetching import fetch, published_hash
 from attnpool_backbones.checkpoints.finite_weights import require_finite_weights
 from attnpool_backbones.checkpoints.formats import recognise
 from attnpool_backbones.checkpoints.listing import list_content, list_names
+from attnpool_backbones.checkpoints.plain_history import restore_histories
 from attnpool_backbones.checkpoints.wrapped_names import below, find_prefix, without_wrappers
 
 __all__ = ['explained', 'find_state_dict', 'read_checkpoint', 'read_content', 'strip_prefixes']
@@ -149,10 +150,14 @@ def read_content(path: str, map_location: Any = 'cpu') -> Any:
     device = torch.device(map_location if is_device else 'cpu')
     source = fetch(path)
     with explained(path):
-        content, compared = read_container(source, shapes_only=device.type == 'meta')
+        try:
+            content, compared = read_container(source, shapes_only=device.type == 'meta')
+        except OSError as error:  # of the disk, or of a place that a damaged file points to
+            raise DamagedCheckpoint(error.strerror or str(error)) from None
         expected = published_hash(path)
         if expected is not None and not compared and device.type != 'meta':
             _compare_hash(source, expected)
+    restore_histories(content)
     return content if device.type in ('cpu', 'meta') else _moved(content, device)
 
 

@@ -22,6 +22,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 
 from attnpool_backbones.checkpoints.errors import CheckpointError
 from attnpool_backbones.checkpoints.finite_weights import require_finite_weights
+from attnpool_backbones.checkpoints.plain_history import as_plain_data
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.engine.atomic_files import (
     ATOMIC_BACKEND,
@@ -281,7 +282,7 @@ class SafeCheckpointHook(CheckpointHook):
         self._note(runner, osp.join(runner.work_dir, name), iteration)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Refuses to save where nothing was expected, and what is of no use.
+        """Refuses to save where nothing was expected, and what is of no use; saves plain data.
 
         Args:
             runner (Runner): The running training.
@@ -301,6 +302,8 @@ class SafeCheckpointHook(CheckpointHook):
                     f'after iteration {checkpoint["meta"]["iter"]} nothing was saved, because in '
                     f'the {key} of the training {error}{good}'
                 ) from None
+        if 'message_hub' in checkpoint:
+            checkpoint['message_hub'] = as_plain_data(checkpoint['message_hub'])
         if self._folder is None:
             return
         waiting = False

@@ -9,8 +9,9 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
-from attnpool_backbones.checkpoints.errors import CheckpointMismatch
+from attnpool_backbones.checkpoints.errors import CheckpointError, CheckpointMismatch
 from attnpool_backbones.checkpoints.finite_weights import require_finite_weights
+from attnpool_backbones.checkpoints.listing import list_content
 from attnpool_backbones.checkpoints.matching import (
     model_shapes,
     names_in_model,
@@ -43,8 +44,8 @@ class LoadGuardHook(Hook):
     Raises ``CheckpointError`` with the names of what does not fit.
     """
 
-    # before any hook that uses the content, such as EMAHook
-    priority = 'VERY_HIGH'
+    # before any hook that uses the content, such as ResumeCheckHook and EMAHook
+    priority = 'HIGHEST'
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Checks a checkpoint, and corrects names and paths in it.
@@ -53,12 +54,16 @@ class LoadGuardHook(Hook):
             runner: The run.
             checkpoint: Its content; changed in place.
         """
+        path = str(runner._load_from or 'the checkpoint')
+        weights = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else None
+        if not isinstance(weights, dict):
+            raise CheckpointError(
+                f'no state dict in {path}, which holds {list_content(checkpoint)}'
+            )
         keep_to_own_files(runner, checkpoint)
         model = bare_model(runner.model)
         if model is None:  # a sharded run builds its model later
             return
-        path = str(runner._load_from or 'the checkpoint')
-        weights = checkpoint.get('state_dict', checkpoint)
         with explained(path):
             fit_names(weights, model)
             kinds = {name: value.is_floating_point() for name, value in model.state_dict().items()}

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
@@ -165,3 +166,21 @@ def test_wrappers_are_taken_out_of_names(wrapper: str, place: str, tmp_path: Pat
     head = Head()
     load_checkpoint(head, str(tmp_path / 'x.pth'), strict=True)
     assert torch.equal(head.conv.bias, weights['conv.bias'])
+
+
+def test_our_checkpoints_are_plain_data(tmp_path: Path) -> None:
+    """Inferencers read weights before anything of ours could tell torch what is harmless."""
+    runner = make_runner('plain', make_config(tmp_path))
+    runner.message_hub.update_info('best_score', np.float64(0.5))
+    runner.train()
+    file = tmp_path / 'epoch_4.pth'
+    content = torch.load(file, weights_only=True)
+    assert type(content['message_hub']['runtime_info']['best_score']) is float
+    loaded = load_from_checked_file(str(file))['message_hub']['log_scalars']
+    logged = runner.message_hub.log_scalars
+    assert loaded.keys() == logged.keys()
+    for name, history in logged.items():
+        for mine, theirs in zip(loaded[name].data, history.data, strict=True):
+            assert np.array_equal(mine, theirs)
+        assert loaded[name].mean(3) == history.mean(3)
+        loaded[name].update(1.0)
