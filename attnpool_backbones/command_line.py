@@ -38,12 +38,12 @@ def run_command(command: Callable[[], object], after_interrupt: str = '') -> int
     """Runs a command in an environment that can run it.
 
     Args:
-        command (Callable): Takes no arguments. It should import what it needs itself, so that a
+        command: Takes no arguments. It should import what it needs itself, so that a
             missing package ends with a message too.
-        after_interrupt (str): What to tell who stopped it with Ctrl-C. Defaults to nothing.
+        after_interrupt: What to tell who stopped it with Ctrl-C. Default: nothing.
 
     Returns:
-        int: Exit code: 0, or after a message on stderr 2, or 130 if it was stopped with Ctrl-C, or
+        Exit code: 0, or after a message on stderr 2, or 130 if it was stopped with Ctrl-C, or
         3 if another process of a distributed run was lost.
     """
     try:

@@ -192,7 +192,6 @@ _TIMM = {
     'next_nano_rw': replace(_RW_NANO, conv='convnext', conv_act='gelu'),
 }
 
-#: The table of named variants.
 ARCHS = {
     # For CPU work; ours.
     'nano': CoAtNetArch(depths=(1, 2, 3, 1), widths=(32, 64, 128, 192), stem_widths=(16, 32)),
@@ -209,3 +208,4 @@ ARCHS = {
     ),
     **_TIMM,
 }
+"""The table of named variants."""

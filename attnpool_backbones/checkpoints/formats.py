@@ -15,7 +15,6 @@ from attnpool_backbones.checkpoints import (
 )
 from attnpool_backbones.checkpoints.format import CheckpointFormat
 
-#: All known formats; no file may have the signature of two of them.
 FORMATS: tuple[CheckpointFormat, ...] = (
     *attn_resnet.FORMATS,
     *coatnet.FORMATS,
@@ -23,6 +22,7 @@ FORMATS: tuple[CheckpointFormat, ...] = (
     *metaformer.FORMATS,
     *patchconvnet.FORMATS,
 )
+"""All known formats; no file may have the signature of two of them."""
 
 
 def recognise(names: Iterable[str]) -> CheckpointFormat | None:

@@ -70,5 +70,5 @@ DIGIT_SCENES = DataSet(
     how_to_get='The digit scenes are made by `python tools/dataset_converters/'
     'make_digit_scenes.py` (or `make quickstart`).',
 )
-#: Ending of a config's name -> its data set.
 DATA_SETS: Mapping[str, DataSet] = {each.suffix: each for each in (COCO, ADE20K, DIGIT_SCENES)}
+"""Ending of a config's name -> its data set."""

@@ -54,7 +54,7 @@ class CPUAmpOptimWrapper(OptimWrapper):
         """Wraps the forward pass of one training step.
 
         Args:
-            model (nn.Module): The model being trained.
+            model: The model being trained.
         """
         hooks = (
             register_module_forward_pre_hook(feed_float32),

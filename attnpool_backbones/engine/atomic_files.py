@@ -79,8 +79,8 @@ def write_atomically(content: bytes, path: str | Path) -> None:
     file's name.
 
     Args:
-        content (bytes): All of the file.
-        path (str | Path): The file; missing folders are made.
+        content: All of the file.
+        path: The file; missing folders are made.
     """
     with unfinished_file(path) as part:
         part.write_bytes(content)
@@ -92,11 +92,11 @@ def remove_stale_files(folder: str | Path, name: str | None = None) -> list[Path
     Files of others, of running processes, and fresh ones of other machines stay.
 
     Args:
-        folder (str | Path): Searched without its subfolders; may be missing.
-        name (str | None): Only what was to become this file. Defaults to all.
+        folder: Searched without its subfolders; may be missing.
+        name: Only what was to become this file. Default: all.
 
     Returns:
-        list[Path]: The removed files.
+        The removed files.
     """
     removed = []
     for file in sorted(Path(folder).glob('.*.attnpool-part')):

@@ -29,7 +29,7 @@ class CompileBackboneHook(Hook):
         """Marks the backbone for compilation at its first call.
 
         Args:
-            runner (Runner): About to train, validate or test.
+            runner: About to train, validate or test.
         """
         model = runner.model
         while not hasattr(model, 'backbone'):  # wrapped for several processes or augmentation

@@ -45,11 +45,11 @@ class InvalidLossHook(Hook):
     no fault; 50 in a row are.
 
     Args:
-        interval (int): Check the loss every that many iterations. On a GPU every check waits for
-            the device. Gradients are always checked. Defaults to 1.
-        max_skips (int): How many updates of a run may be left out because of such a gradient, with
+        interval: Check the loss every that many iterations. On a GPU every check waits for
+            the device. Gradients are always checked. Default: 1.
+        max_skips: How many updates of a run may be left out because of such a gradient, with
             a warning, before the training stops. Running statistics of the iteration are taken
-            back, too. Defaults to 0.
+            back, too. Default: 0.
     """
 
     # before the logger writes the broken values and before a checkpoint is saved
@@ -68,7 +68,7 @@ class InvalidLossHook(Hook):
         """Puts the check between every optimizer and its gradients.
 
         Args:
-            runner (Runner): The starting training.
+            runner: The starting training.
         """
         self._batches: list[tuple[int, Any]] = []  # since the last update
         self._buffers: list[tuple[Tensor, Tensor]] = []
@@ -87,7 +87,7 @@ class InvalidLossHook(Hook):
         """Takes the check away.
 
         Args:
-            runner (Runner): The ended training.
+            runner: The ended training.
         """
         for handle in self._handles:
             handle.remove()
@@ -96,9 +96,9 @@ class InvalidLossHook(Hook):
         """Keeps what is needed to look for a cause.
 
         Args:
-            runner (Runner): The running training.
-            batch_idx (int): Index of the batch in its epoch.
-            data_batch (Any): The batch.
+            runner: The running training.
+            batch_idx: Index of the batch in its epoch.
+            data_batch: The batch.
         """
         if self.max_skips and not self._batches:
             self._keep_buffers(runner)
@@ -114,10 +114,10 @@ class InvalidLossHook(Hook):
         """Checks the losses of one iteration.
 
         Args:
-            runner (Runner): The running training.
-            batch_idx (int): Index of the batch in its epoch.
-            data_batch (Any): The batch.
-            outputs (dict): The losses by name, and their sum as ``loss``.
+            runner: The running training.
+            batch_idx: Index of the batch in its epoch.
+            data_batch: The batch.
+            outputs: The losses by name, and their sum as ``loss``.
 
         Raises:
             InvalidLossError: Naming the iteration and every loss.

@@ -31,14 +31,14 @@ class ResumableIterBasedTrainLoop(ResumableLoop, IterBasedTrainLoop):
     :class:`~attnpool_backbones.engine.resumable_loop.ResumableLoop`.
 
     Args:
-        runner (Runner): The runner.
-        dataloader (DataLoader | dict): With mmengine's ``InfiniteSampler`` and without a batch
+        runner: The runner.
+        dataloader: With mmengine's ``InfiniteSampler`` and without a batch
             sampler of its own.
-        max_iters (int): Iterations of the whole training.
-        val_begin (int): First iteration that may be followed by a validation. Defaults to 1.
-        val_interval (int): Iterations between validations. Defaults to 1000.
-        dynamic_intervals (list[tuple[int, int]] | None): Pairs of an iteration and the validation
-            interval from there on. Defaults to None.
+        max_iters: Iterations of the whole training.
+        val_begin: First iteration that may be followed by a validation. Default: 1.
+        val_interval: Iterations between validations. Default: 1000.
+        dynamic_intervals: Pairs of an iteration and the validation
+            interval from there on. Default: None.
 
     Raises:
         ValueError: If the dataloader's sampler is another one.

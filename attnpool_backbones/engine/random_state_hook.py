@@ -23,7 +23,7 @@ def seed_generators(*words: int) -> None:
     """Seeds Python, numpy and torch from a tuple of numbers.
 
     Args:
-        words (int): Not negative. Every tuple gives an unrelated state.
+        words: Not negative. Every tuple gives an unrelated state.
     """
     states = np.random.SeedSequence(words).generate_state(3)
     random.seed(int(states[0]))
@@ -38,10 +38,10 @@ class SeededBatches:
     it. Workers take turns, so a worker knows the number of each of its batches.
 
     Args:
-        dataset (Dataset): Source of the samples.
-        seed (int): Seed of the run.
-        rank (int): Rank of the process in a distributed run.
-        first (int): Number, in the whole run, of the first batch that will be loaded.
+        dataset: Source of the samples.
+        seed: Seed of the run.
+        rank: Rank of the process in a distributed run.
+        first: Number, in the whole run, of the first batch that will be loaded.
     """
 
     def __init__(self, dataset: Dataset, seed: int, rank: int, first: int) -> None:
@@ -83,7 +83,7 @@ class RandomStateHook(Hook):
         """Warns of a loop that starts loading before it knows where it resumes.
 
         Args:
-            runner (Runner): The starting training.
+            runner: The starting training.
         """
         loop = runner.train_loop
         self.seeds_data = isinstance(loop, ResumableLoop) or not isinstance(
@@ -101,7 +101,7 @@ class RandomStateHook(Hook):
         """Numbers the batches of the epoch, unless the loop tells where its loading starts.
 
         Args:
-            runner (Runner): The running training.
+            runner: The running training.
         """
         if self.seeds_data and not isinstance(runner.train_loop, ResumableLoop):
             self.before_loading(runner, runner.iter)
@@ -110,8 +110,8 @@ class RandomStateHook(Hook):
         """Numbers the batches that will be loaded.
 
         Args:
-            runner (Runner): The running training.
-            number (int): Number of the first of them, in the whole run.
+            runner: The running training.
+            number: Number of the first of them, in the whole run.
         """
         loader = runner.train_loop.dataloader
         if loader.persistent_workers:
@@ -124,9 +124,9 @@ class RandomStateHook(Hook):
         """Seeds the training process for one iteration.
 
         Args:
-            runner (Runner): The running training.
-            batch_idx (int): Index of the batch in its epoch.
-            data_batch (Any): The batch.
+            runner: The running training.
+            batch_idx: Index of the batch in its epoch.
+            data_batch: The batch.
         """
         seed_generators(MODEL, runner.seed, runner.rank, runner.iter)
 
@@ -134,6 +134,6 @@ class RandomStateHook(Hook):
         """Seeds the process for a validation, which may be made up for after a kill.
 
         Args:
-            runner (Runner): The running training.
+            runner: The running training.
         """
         seed_generators(VALIDATION, runner.seed, runner.rank, runner.iter)

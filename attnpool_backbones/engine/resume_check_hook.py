@@ -44,8 +44,8 @@ class ResumeCheckHook(Hook):
         """Checks a checkpoint before anything of it is used.
 
         Args:
-            runner (Runner): About to resume.
-            checkpoint (dict): What was read.
+            runner: About to resume.
+            checkpoint: What was read.
 
         Raises:
             WrongPart: Naming what does not fit.

@@ -36,10 +36,10 @@ def backbone_layers(model: nn.Module) -> list[nn.Module]:
     """Lists the modules that are gathered and freed one by one.
 
     Args:
-        model (nn.Module): With a backbone of this package.
+        model: With a backbone of this package.
 
     Returns:
-        list[nn.Module]: Stem and blocks of the backbone, those with parameters. Heads are not among
+        Stem and blocks of the backbone, those with parameters. Heads are not among
         them: detectors call other methods of a head than ``forward``, the only one that gathers.
 
     Raises:
@@ -74,15 +74,15 @@ class ShardedStrategy(FSDPStrategy):
     - it runs on CPUs too, with gloo.
 
     Args:
-        model_wrapper (dict | None): Further arguments of
+        model_wrapper: Further arguments of
             :class:`mmengine.model.MMFullyShardedDataParallel`, e.g.
-            ``dict(sharding_strategy='SHARD_GRAD_OP')``. Defaults to None.
-        sync_bn (str | None): Kind of synchronised batch norm to convert to. Defaults to None.
-        work_dir (str): Folder for logs and checkpoints. Defaults to ``'work_dirs'``.
-        experiment_name (str | None): Name of the run. Defaults to None.
-        env_kwargs (dict | None): Settings of the processes. Defaults to None.
-        log_kwargs (dict | None): Settings of the logger. Defaults to None.
-        auto_scale_lr (dict | None): Batch size of the recipe, and whether to scale by it. Defaults
+            ``dict(sharding_strategy='SHARD_GRAD_OP')``. Default: None.
+        sync_bn: Kind of synchronised batch norm to convert to. Default: None.
+        work_dir: Folder for logs and checkpoints. Default: ``'work_dirs'``.
+        experiment_name: Name of the run. Default: None.
+        env_kwargs: Settings of the processes. Default: None.
+        log_kwargs: Settings of the logger. Default: None.
+        auto_scale_lr: Batch size of the recipe, and whether to scale by it. Defaults
             to None.
     """
 
@@ -154,12 +154,12 @@ class ShardedStrategy(FSDPStrategy):
         """Lets an optimizer of the whole model work on the shards.
 
         Args:
-            optim_wrapper (BaseOptimWrapper): Made from the model before it was sharded, without
+            optim_wrapper: Made from the model before it was sharded, without
                 state.
-            model (nn.Module): The sharded model.
+            model: The sharded model.
 
         Returns:
-            BaseOptimWrapper: The same one.
+            The same one.
         """
         shards = {name.replace(WRAPPED, ''): shard for name, shard in model.named_parameters()}
         for group in optim_wrapper.optimizer.param_groups:
@@ -172,7 +172,7 @@ class ShardedStrategy(FSDPStrategy):
         """Gathers the state of the optimizer.
 
         Returns:
-            dict: By parameter name, with what the wrapper adds (the loss scale). Without the
+            By parameter name, with what the wrapper adds (the loss scale). Without the
             optimizer's state in all but the first process.
         """
         wrapper = self.optim_wrapper.state_dict()
@@ -185,7 +185,7 @@ class ShardedStrategy(FSDPStrategy):
         """Takes each process's share of a gathered state.
 
         Args:
-            state_dict (dict): From :meth:`optim_state_dict`.
+            state_dict: From :meth:`optim_state_dict`.
         """
         wrapper = {k: v for k, v in state_dict.items() if k not in ('state', 'param_groups')}
         state = FullyShardedDataParallel.optim_state_dict_to_load(
@@ -207,11 +207,11 @@ class ShardedStrategy(FSDPStrategy):
         """Gathers a checkpoint and lets the first process write it.
 
         Args:
-            filename (str): Where to.
-            save_optimizer (bool): Whether the optimizer's state is in it. Defaults to True.
-            save_param_scheduler (bool): Whether the schedules are in it. Defaults to True.
-            extra_ckpt (dict | None): What else is in it. Defaults to None.
-            callback (Callable | None): Called with the checkpoint before it is written. Defaults
+            filename: Where to.
+            save_optimizer: Whether the optimizer's state is in it. Default: True.
+            save_param_scheduler: Whether the schedules are in it. Default: True.
+            extra_ckpt: What else is in it. Default: None.
+            callback: Called with the checkpoint before it is written. Defaults
                 to None.
         """
         checkpoint = dict(state_dict=self.model_state_dict())

@@ -41,8 +41,8 @@ from attnpool_backbones.zoo.config_names import list_configs
 from attnpool_backbones.zoo.metafiles import record_measurement
 from attnpool_backbones.zoo.tables import make_outputs
 
-#: Backbone -> its detector's and its segmentor's config.
 ENTRIES: dict[str, dict[str, str]] = {}
+"""Backbone -> its detector's and its segmentor's config."""
 for _config in list_configs(config_root()):
     if _config.data_set == DIGIT_SCENES:
         ENTRIES.setdefault(_config.backbone, {})[_config.head] = _config.path
@@ -54,7 +54,6 @@ DETECTION = {
     'coco/segm_mAP': 'segm mAP',
 }
 SEGMENTATION = {'mIoU': 'mIoU'}
-#: Column of the table -> key of a row and format.
 COLUMNS = {
     'backbone': ('backbone', '{}'),
     'bbox mAP': ('bbox mAP', '{:.1f}'),
@@ -68,6 +67,7 @@ COLUMNS = {
     'memory (MiB)': ('memory', '{:.0f}'),
     'minutes': ('minutes', '{:.1f}'),
 }
+"""Column of the table -> key of a row and format."""
 TIMED_RUNS = 15
 WARM_UP = 3
 COMMAND = 'python tools/analysis_tools/accuracy_benchmark.py'

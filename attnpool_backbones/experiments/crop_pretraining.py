@@ -20,14 +20,14 @@ from torch.nn import functional as F
 
 from attnpool_backbones.engine.atomic_files import write_atomically
 
-#: Side of a crop in pixels.
 SIDE = 48
-#: Crop over the longer side of the box: an object fills the crop, or half of it.
+"""Side of a crop in pixels."""
 CONTEXT = (1.0, 2.0)
-#: Greatest offset of the object from the centre, in crops.
+"""Crop over the longer side of the box: an object fills the crop, or half of it."""
 SHIFT = 0.1
-#: Of RGB, as in the detectors' and segmentors' preprocessors.
+"""Greatest offset of the object from the centre, in crops."""
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+"""Of RGB, as in the detectors' and segmentors' preprocessors."""
 
 
 @dataclass(frozen=True)

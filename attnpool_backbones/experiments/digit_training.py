@@ -28,8 +28,8 @@ from attnpool_backbones.machine import peak_memory
 from attnpool_backbones.zoo.complexity import count_macs, count_parameters
 
 DATA_ROOT = Path('data/digit_scenes')
-#: Evaluators' keys whose values are shares of 1; everything else is in percent.
 FRACTIONS = ('coco/',)
+"""Evaluators' keys whose values are shares of 1; everything else is in percent."""
 SECONDS_BETWEEN_LINES = 10
 
 

@@ -10,8 +10,8 @@ import numpy as np
 from matplotlib import pyplot as plt
 from PIL import Image
 
-#: Pixels of the enlarged images into which detections are drawn, so that labels stay small.
 DRAWN_SIZE = 576
+"""Pixels of the enlarged images into which detections are drawn, so that labels stay small."""
 
 
 def detection_picture(detector, images: Sequence[Path], path: Path, score_thr: float = 0.5) -> None:

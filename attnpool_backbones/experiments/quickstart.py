@@ -35,11 +35,11 @@ from attnpool_backbones.zoo.complexity import count_macs, count_parameters
 
 DETECTOR = 'patchconvnet/mask-rcnn_patchconvnet-nano_slim-fpn_digit-scenes.py'
 SEGMENTOR = 'patchconvnet/upernet_patchconvnet-nano_slim_digit-scenes.py'
-#: Key of the evaluator -> label of the table.
 DETECTION_METRICS = {'coco/bbox_mAP': 'bbox mAP', 'coco/segm_mAP': 'segm mAP'}
+"""Key of the evaluator -> label of the table."""
 SEGMENTATION_METRICS = {'mIoU': 'mIoU'}
-#: Validation scenes in the pictures.
 SHOWN = range(1, 7)
+"""Validation scenes in the pictures."""
 COLUMNS = ('task', 'model', 'result (%)', 'parameters', 'MACs', 'minutes')
 PICTURES = ('detection.png', 'segmentation.png', 'attention.png')
 

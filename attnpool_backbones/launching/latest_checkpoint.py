@@ -67,10 +67,10 @@ def is_resumable(path: Path) -> bool:
     """Tells whether a file is a whole training checkpoint, with its optimizer.
 
     Args:
-        path (Path): Any file.
+        path: Any file.
 
     Returns:
-        bool: False for a missing, damaged or foreign file and for one without optimizer state.
+        False for a missing, damaged or foreign file and for one without optimizer state.
     """
     return not examine(path).fault
 
@@ -137,13 +137,13 @@ def find_resumable_checkpoint(
     Damaged files that are newer are moved aside, so that the training does not write over them.
 
     Args:
-        work_dir (str): Work folder of the stopped run.
-        fits (Callable | None): Tells whether weights are those of the model; only asked if the
-            files of a folder differ. Defaults to None: all are.
-        out_dir (str | None): Folder of the checkpoints, if it is another one. Defaults to None.
+        work_dir: Work folder of the stopped run.
+        fits: Tells whether weights are those of the model; only asked if the
+            files of a folder differ. Default: None: all are.
+        out_dir: Folder of the checkpoints, if it is another one. Default: None.
 
     Returns:
-        str | None: Path of the checkpoint, None if there is nothing to resume from.
+        Path of the checkpoint, None if there is nothing to resume from.
 
     Raises:
         UnusableCheckpoints: If there are checkpoints, but none to go on from, or newer ones that

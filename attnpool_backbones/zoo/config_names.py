@@ -16,7 +16,6 @@ from attnpool_backbones.datasets.records import DATA_SETS, DataSet
 
 __all__ = ['HEADS', 'ConfigName', 'config_name', 'families', 'list_configs']
 
-#: Head, as in a config's name -> what people call it.
 HEADS = {
     'retinanet': 'RetinaNet',
     'faster-rcnn': 'Faster R-CNN',
@@ -26,6 +25,7 @@ HEADS = {
     'upernet': 'UperNet',
     'semantic-fpn': 'Semantic FPN',
 }
+"""Head, as in a config's name -> what people call it."""
 _SEGMENTORS = ('upernet', 'semantic-fpn')
 _NAME = re.compile(
     rf'(?P<head>{"|".join(HEADS)})_(?P<backbone>[a-z0-9-]+)_'

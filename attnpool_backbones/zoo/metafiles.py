@@ -36,12 +36,12 @@ _HEADER = """\
 # written by python tools/analysis_tools/make_tables.py
 """
 _KEPT = ('Published', 'Measurement')
-#: Beginning of a metric's name -> the task that it belongs to.
 _TASKS = {
     'bbox_': 'Object Detection',
     'segm_': 'Instance Segmentation',
     'mIoU': 'Semantic Segmentation',
 }
+"""Beginning of a metric's name -> the task that it belongs to."""
 
 
 def read_metafile(path: Path) -> dict[str, Any]:

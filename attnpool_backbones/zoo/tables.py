@@ -21,16 +21,16 @@ from attnpool_backbones.zoo.metafiles import (
 )
 from attnpool_backbones.zoo.sources import Source, read_sources, shown_entries
 
-#: Names of sections: all configs, and one config trained by several.
 SECTION = 'configs'
+"""Names of sections: all configs, and one config trained by several."""
 TRAININGS = 'trainings'
-#: Where the table of all families is.
 PAGE = 'docs/results.md'
-#: Metric -> its name in a table. Those of other sizes or scales stand beside them.
+"""Where the table of all families is."""
 HEADLINES = {'bbox_mAP': 'box', 'segm_mAP': 'mask', 'mIoU': 'mIoU'}
+"""Metric -> its name in a table. Those of other sizes or scales stand beside them."""
 BESIDE = {'mIoU_ms': 'multi-scale'}
-#: Shown where no headline is published.
 DETAILS = {'bbox_mAP_s': 'small', 'bbox_mAP_m': 'medium', 'bbox_mAP_l': 'large'}
+"""Shown where no headline is published."""
 LEGEND = (
     'AP and mIoU in percent. *Published*: numbers of others, with the place and the date of their '
     'source; ours are *measured* and have columns of their own once there are any. Parameters are '
@@ -38,11 +38,11 @@ LEGEND = (
     'many boxes and masks in the second stage as the test settings allow: 1000 boxes (2x and 20e: '
     '2000) and 100 masks on COCO.\n'
 )
-#: Under the table of the nano sizes.
 ONE_SEED = (
     '*Measured* with one seed and one recipe, which is unfit for PoolFormer and Swin: no '
     'comparison of families ([more](../../docs/benchmark/README.md)).\n'
 )
+"""Under the table of the nano sizes."""
 CHOICE = (
     'Of each family and head: the best published config, or a small one where nothing is '
     'published. MACs at 800x1280 (COCO) or 512x2048 (ADE20K).\n'

@@ -16,13 +16,13 @@ from attnpool_backbones.registry import MODELS
 from tests.backbones.families import VARIANTS
 
 SMALL = [variant for variant in VARIANTS if not variant.slow]
-#: One of every family, and those with layers that it does not have.
 DIFFERENT = [
     variant for variant in SMALL
     if variant.compiled or variant.name in (
         'coatnet-small-next', 'coatnet-small-rmlp', 'metaformer-caformer_nano', 'attn_resnet-sk',
     )
 ]  # fmt: skip
+"""One of every family, and those with layers that it does not have."""
 every_small_variant = pytest.mark.parametrize('variant', SMALL, ids=lambda v: v.name)
 different_variants = pytest.mark.parametrize('variant', DIFFERENT, ids=lambda v: v.name)
 LAYERS = (nn.Linear, nn.Conv2d)

@@ -7,7 +7,6 @@ from attnpool_backbones.checkpoints import FORMATS, recognise
 from attnpool_backbones.checkpoints.format import CheckpointFormat
 from tests.golden import DATA, load_golden
 
-#: Registered type of each family of fixtures, by the start of the fixture's name.
 FAMILIES = {
     'bam_': 'AttnResNet',
     'cbam_': 'AttnResNet',
@@ -22,6 +21,7 @@ FAMILIES = {
     'sge_resnet': 'AttnResNet',
     'sk_': 'AttnResNet',
 }
+"""Registered type of each family of fixtures, by the start of the fixture's name."""
 FIXTURES = sorted(p.stem for p in DATA.glob('*.npz') if not p.stem.endswith(('_unit', '_units')))
 BACKBONES = [name for name in backbones.__all__ if name != 'DenseBackbone']
 

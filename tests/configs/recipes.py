@@ -23,8 +23,8 @@ from pathlib import Path
 
 from attnpool_backbones.zoo.config_names import ConfigName, config_name
 
-#: Kinds of parameters that no part of a name tells; vectors have at most one dimension.
 KINDS = ('norm layers', 'biases', 'vectors')
+"""Kinds of parameters that no part of a name tells; vectors have at most one dimension."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,13 +18,13 @@ from attnpool_backbones.zoo.config_names import list_configs
 ROOT = config_root()
 FILES = sorted((ROOT / '_base_' / 'backbones').glob('*.py'))
 CONFIGS = [ROOT / config.path for config in list_configs(ROOT)]
-#: Head -> a model that has it, of the full sizes and of the nano ones.
 FULL = {
     'rcnn': 'mask-rcnn_fpn',
     'retinanet': 'retinanet_fpn',
     'semantic_fpn': 'semantic-fpn',
     'upernet': 'upernet',
 }
+"""Head -> a model that has it, of the full sizes and of the nano ones."""
 NANO = {'rcnn': 'mask-rcnn_slim-fpn', 'upernet': 'upernet_slim'}
 
 

@@ -7,8 +7,9 @@ from attnpool_backbones.zoo.config_names import ConfigName
 from tests.configs.test_configs import CONFIGS, ROOT
 
 SGE_RECIPES = [config for config in CONFIGS if config.schedule in ('2x', '20e')]
-#: Deviations of centre and size that a stage divides its targets by, and its overlap with objects.
 STAGES = [((0.1, 0.2), 0.5), ((0.05, 0.1), 0.6), ((0.033, 0.067), 0.7)]
+"""Deviations of centre and size that a stage divides its targets by, and its overlap with
+objects."""
 FPN_INPUTS = {True: [512, 1024, 2048], False: [256, 512, 1024, 2048]}
 THRESHOLDS = ('pos_iou_thr', 'neg_iou_thr', 'min_pos_iou', 'match_low_quality')
 SAMPLING = ('num', 'pos_fraction', 'neg_pos_ub', 'add_gt_as_proposals')

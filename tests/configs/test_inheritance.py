@@ -9,13 +9,13 @@ from mmengine.config import Config
 from attnpool_backbones.config_files import config_root
 from attnpool_backbones.zoo.config_models import build_config_model
 
-#: Of each kind of backbone and head one.
 NAMES = (
     'poolformer/retinanet_poolformer-s24_fpn_1x_coco.py',
     'deepvit/mask-rcnn_deepvit-l_fpn_ms-3x_coco.py',
     'patchconvnet/upernet_patchconvnet-b60_8xb2-160k_ade20k-512x512.py',
     'baselines/cascade-rcnn_resnet101_fpn_20e_coco.py',
 )
+"""Of each kind of backbone and head one."""
 NANO = 'mask-rcnn_deepvit-nano_slim-fpn_digit-scenes.py'
 
 

@@ -24,8 +24,8 @@ from tests.mean_iou import mean_iou
 
 SEGMENTORS = [config for config in CONFIGS if config.segments]
 SMALL = 'poolformer/semantic-fpn_poolformer-s12_8xb4-40k_ade20k-512x512.py'
-#: The data of a config with ``MULTIPLE``.
 BASES = {ADE20K.suffix: 'ade20k_512x512_multiple', DIGIT_SCENES.suffix: 'digit_scenes_semantic'}
+"""The data of a config with ``MULTIPLE``."""
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 # what docs/data.md tells to append to the command
 MULTIPLE = ['test_dataloader.dataset.pipeline.2.size_divisor=32',

@@ -33,7 +33,7 @@ class Deep(Regression):
     """Batch norm, a layer and a module that breaks at the iterations ``faults`` name.
 
     Args:
-        faults (dict): From the number of a step to ``'forward'`` or ``'backward'``.
+        faults: From the number of a step to ``'forward'`` or ``'backward'``.
     """
 
     def __init__(self, faults: dict, **kwargs: object) -> None:

@@ -21,7 +21,7 @@ class KillHook(Hook):
     """Stops before a given iteration.
 
     Args:
-        iteration (int): Number of finished iterations.
+        iteration: Number of finished iterations.
     """
 
     def __init__(self, iteration: int) -> None:

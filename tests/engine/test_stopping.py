@@ -22,9 +22,9 @@ class Send(Hook):
     """Sends signals to its own process.
 
     Args:
-        iteration (int): After how many iterations.
-        number (int): The signal.
-        validating (bool): In the validation after that iteration. Defaults to False.
+        iteration: After how many iterations.
+        number: The signal.
+        validating: In the validation after that iteration. Default: False.
     """
 
     def __init__(self, iteration: int, number: int, validating: bool = False) -> None:

@@ -72,17 +72,17 @@ def make_config(
     """Config of the tiny training.
 
     Args:
-        work_dir (str): Where checkpoints go.
-        by_epoch (bool): Epochs, or iterations with an infinite sampler. Defaults to True.
-        workers (int): Loading processes. Defaults to 0.
-        persistent (bool): Whether these live on between epochs. Defaults to False.
-        hooks (tuple): Custom hooks. Defaults to none.
-        checkpoint (dict | None): Arguments of the checkpoint hook. Defaults to None.
-        nan_at (int | None): First step with a broken loss. Defaults to None.
-        seed (int | None): Seed of the run. Defaults to 3.
+        work_dir: Where checkpoints go.
+        by_epoch: Epochs, or iterations with an infinite sampler. Default: True.
+        workers: Loading processes. Default: 0.
+        persistent: Whether these live on between epochs. Default: False.
+        hooks: Custom hooks. Default: none.
+        checkpoint: Arguments of the checkpoint hook. Default: None.
+        nan_at: First step with a broken loss. Default: None.
+        seed: Seed of the run. Default: 3.
 
     Returns:
-        Config: Ready for ``Runner.from_cfg``.
+        Ready for ``Runner.from_cfg``.
     """
     step = SAMPLES // BATCH
     train_cfg = (

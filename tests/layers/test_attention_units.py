@@ -23,7 +23,6 @@ def _sk_bottleneck():
     return Bottleneck(256, 64, 1, 'sk', arch.unit_options(), 0.0, dict(type='BN'))
 
 
-#: Unit of ``sge_units.npz``: what stands in front of its names in a network, and our layer.
 OFFICIAL = {
     'sge_g8': ('layer1.0.sge.', lambda: SGE(64, groups=8)),
     'sge_g64': ('layer1.0.sge.', lambda: SGE(64)),
@@ -35,6 +34,7 @@ OFFICIAL = {
     'gc_att_add': ('layer1.0.gc.', lambda: GC(64)),
     'sk_bottleneck': ('layer1.0.', _sk_bottleneck),
 }
+"""Unit of ``sge_units.npz``: what stands in front of its names in a network, and our layer."""
 NOT_COMPARED = {
     'sge_1x1_nan',  # NaN in the official code, not here
     'sge_init',  # compared by test_sge_starts_like_the_official_code

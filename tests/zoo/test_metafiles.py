@@ -24,8 +24,8 @@ ROOT = Path(__file__).parents[2]
 CONFIGS = list_configs(ROOT / 'configs')
 FAMILIES = families(ROOT / 'configs')
 PUBLISHED = ROOT / 'tests' / 'data' / 'published_dense.csv'
-#: Beginning of a published schedule -> that of a config; without one it is not stated.
 LABELS = {'1x': '1x', '3x': 'ms-3x', '24': '2x', '20': '20e', '40k': '40k', '160k': '160k'}
+"""Beginning of a published schedule -> that of a config; without one it is not stated."""
 BACKBONES = {'Swin-T': 'swin-tiny', **{f'ResNet-{d}': f'resnet{d}' for d in (18, 50, 101)}}
 NAMES = {config.backbone for config in CONFIGS}
 SIZE = Size(parameters=1, macs=2, height=3, width=4)

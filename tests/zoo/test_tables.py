@@ -34,12 +34,12 @@ PAGES = [
     *(ROOT / 'configs' / family / 'README.md' for family in families(ROOT / 'configs')),
 ]
 LINK = re.compile(r'\]\(([^)#\s]+)(?:#[^)\s]*)?\)')
-#: Counted in every run of the tests: a detector and a segmentor; the others take minutes.
 COUNTED = (
     'poolformer/retinanet_poolformer-s24_fpn_1x_coco.py',
     'attn_resnet/cascade-mask-rcnn_sge-resnet50_fpn_20e_coco.py',
     'coatnet/upernet_coatnet-nano_slim_digit-scenes.py',
 )
+"""Counted in every run of the tests: a detector and a segmentor; the others take minutes."""
 
 
 def stored(config: ConfigName) -> dict:
