@@ -1,10 +1,10 @@
 """Linear layers over channels: all those over tokens and maps come through here."""
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from attnpool_backbones.ops.formula import operator
 from attnpool_backbones.ops.fusing import may_fuse
+from attnpool_backbones.ops.product import product
 
 
 @operator
@@ -31,11 +31,6 @@ def _(x: Tensor, layer: nn.Linear, scale: Tensor | None = None) -> Tensor:
     if scale is not None:  # Scaling the weights saves a pass over the tokens and their copy.
         weight, bias = scaled(weight, bias, scale)
     return product(x, weight, bias)
-
-
-def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Returns ``x @ weight.T + bias`` of tokens ..., C by the library that is to do it."""
-    return F.linear(x, weight, bias)
 
 
 def scaled(weight: Tensor, bias: Tensor | None, scale: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -4,7 +4,8 @@ from torch import Tensor, nn
 
 from attnpool_backbones.ops.formula import operator
 from attnpool_backbones.ops.fusing import may_fuse
-from attnpool_backbones.ops.linear import linear, product, scaled
+from attnpool_backbones.ops.linear import linear, scaled
+from attnpool_backbones.ops.product import product
 from attnpool_backbones.ops.star_relu import absorb_star_relu, squared_relu
 
 

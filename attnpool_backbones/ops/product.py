@@ -1,0 +1,120 @@
+"""Products of tokens and weights, by the library that computes them faster on this processor.
+
+On a CPU PyTorch gives linear layers to MKL and convolutions to oneDNN. On some processors both
+reach the same rate; on others, AMD's among them, a 1x1 convolution over the same memory takes half
+the time of the product. Which of them serves is measured, once a process.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+
+import torch
+from mmengine.logging import MMLogger, print_log
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
+
+SMALLEST_PRODUCT = 1 << 20
+"""Multiply-accumulates below which a convolution's longer call outweighs its rate."""
+SMALLEST_INPUT = 20480
+"""Values of an image up to which PyTorch does not give its convolution to oneDNN."""
+CLEAR_LEAD = 1.4
+"""How much faster oneDNN has to be. Equal libraries lie far below, whatever the noise, so all
+processes of a machine choose alike, and a resumed run goes on to the same bits."""
+
+_convolves: bool | None = None
+
+
+def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Returns ``x @ weight.T + bias``.
+
+    Args:
+        x: Tokens ..., C.
+        weight: C', C.
+        bias: C'. Default: none.
+
+    Returns:
+        ..., C'.
+    """
+    if not _suits_convolution(x, weight) or not is_convolution_chosen():
+        return F.linear(x, weight, bias)
+    # Tokens as they lie are a channels_last map with one row of pixels.
+    pixels = x.reshape(1, 1, -1, x.shape[-1]).permute(0, 3, 1, 2)  # 1, C, 1, P
+    y = F.conv2d(pixels, weight[:, :, None, None], bias)  # 1, C', 1, P
+    return y.permute(0, 2, 3, 1).reshape(*x.shape[:-1], -1)  # ..., C'
+
+
+def _suits_convolution(x: Tensor, weight: Tensor) -> bool:
+    if x.device.type != 'cpu' or x.dtype != torch.float32 or x.numel() <= SMALLEST_INPUT:
+        return False
+    if x.numel() * len(weight) < SMALLEST_PRODUCT or torch.is_autocast_enabled('cpu'):
+        return False
+    # PyTorch gives 1x1 convolutions to oneDNN only where several threads compute them. Exported
+    # graphs have linear layers, which other runtimes know.
+    if torch.compiler.is_compiling():
+        return not torch.compiler.is_exporting()
+    return torch.get_num_threads() > 1 and not torch.jit.is_tracing()
+
+
+def is_convolution_chosen() -> bool:
+    """Tells whether large linear layers run as convolutions, which the first call measures."""
+    if _convolves is None:
+        if torch.compiler.is_compiling() or is_in_torch_dispatch_mode():
+            return False  # Nothing real is computed now, so nothing can be measured.
+        lead = onednn_lead()
+        choose_convolution(lead >= CLEAR_LEAD)
+        if MMLogger._instance_dict:  # a run has a log; without one a backbone prints nothing
+            kind = '1x1 convolutions' if _convolves else 'products'
+            message = (
+                f'linear layers on the CPU run as {kind}: oneDNN computes them at {lead:.2f} '
+                'times the rate of the BLAS library'
+            )
+            print_log(message, 'current', logging.INFO)
+    return _convolves
+
+
+def choose_convolution(convolves: bool | None) -> None:
+    """Sets what computes large float32 linear layers on the CPU, in place of the measurement.
+
+    Args:
+        convolves: True for oneDNN's convolution, False for the product of PyTorch's BLAS library,
+            None to measure at the next call.
+    """
+    global _convolves
+    _convolves = convolves
+
+
+@torch.no_grad()
+def onednn_lead(rounds: int = 9) -> float:
+    """Measures the rate of oneDNN over that of the BLAS library: 1: equal; 2: twice as fast.
+
+    One thread computes products of 512 x 256 x 256, a third of a millisecond each; the best of
+    interleaved rounds counts, so other work on the machine does not decide.
+
+    Args:
+        rounds: How often each library computes.
+    """
+    if not torch.backends.mkldnn.is_available():
+        return 0.0
+    threads = torch.get_num_threads()
+    x = torch.full((512, 256), 0.5, device='cpu', dtype=torch.float32)
+    weight = torch.full((256, 256), 0.5, device='cpu', dtype=torch.float32)
+    pixels, kernel = x.view(1, 1, 512, 256).permute(0, 3, 1, 2), weight[:, :, None, None]
+    candidates = (
+        lambda: F.linear(x, weight),
+        lambda: torch.mkldnn_convolution(pixels, kernel, None, (0, 0), (1, 1), (1, 1), 1),
+    )
+    try:
+        torch.set_num_threads(1)
+        times = [[_seconds(compute) for compute in candidates] for _ in range(rounds + 1)]
+    finally:
+        torch.set_num_threads(threads)
+    blas, onednn = (min(column) for column in zip(*times[1:], strict=True))
+    return blas / onednn
+
+
+def _seconds(compute: Callable[[], Tensor]) -> float:
+    begin = time.perf_counter()
+    compute()
+    return time.perf_counter() - begin

@@ -1,0 +1,147 @@
+"""Products of tokens and weights: both libraries give the same, and one of them is chosen."""
+
+import logging
+
+import pytest
+import torch
+from mmengine.logging import MMLogger
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from attnpool_backbones.ops import product as module
+from attnpool_backbones.ops.product import (
+    choose_convolution,
+    is_convolution_chosen,
+    onednn_lead,
+    product,
+)
+
+SHAPES = [(1200, 64), (2, 700, 64), (1, 33, 29, 96)]
+
+
+class Operations(TorchDispatchMode):
+    """Notes which operations run."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names.add(function.overloadpacket.__name__)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.fixture(params=[True, False], ids=['convolution', 'product'])
+def convolves(request, two_threads):
+    choose_convolution(request.param)
+    yield request.param
+    choose_convolution(None)
+
+
+@pytest.fixture
+def two_threads():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(threads)
+
+
+def inputs(shape, outputs=48, bias=True):
+    generator = torch.Generator().manual_seed(0)
+    sizes = [shape, (outputs, shape[-1]), *([(outputs,)] if bias else [])]
+    return [torch.randn(size, generator=generator, requires_grad=True) for size in sizes]
+
+
+@pytest.mark.parametrize('bias', [True, False])
+@pytest.mark.parametrize('shape', SHAPES, ids=str)
+def test_values_and_gradients_are_those_of_a_linear_layer(convolves, shape, bias):
+    args = inputs(shape, bias=bias)
+    y, expected = product(*args), F.linear(*args)
+    torch.testing.assert_close(y, expected)
+    weight = torch.linspace(-1, 1, y.numel()).view_as(y)
+    grads = torch.autograd.grad((y * weight).sum(), args)
+    torch.testing.assert_close(
+        grads, torch.autograd.grad((expected * weight).sum(), args), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_tokens_of_any_layout(convolves):
+    x, weight, bias = inputs((2, 700, 64))
+    for laid_out in (x.mT.contiguous().mT, torch.stack([x, x], -1)[..., 0], x.transpose(0, 1)):
+        torch.testing.assert_close(
+            product(laid_out, weight, bias), F.linear(laid_out, weight, bias)
+        )
+
+
+def test_the_chosen_library_computes(convolves):
+    with Operations() as operations, torch.no_grad():
+        product(*inputs(SHAPES[0]))
+    assert ('convolution' in operations.names) == convolves
+
+
+@pytest.mark.parametrize(
+    'shape, outputs, dtype, threads',
+    [
+        ((30, 64), 48, torch.float32, 2),
+        ((1200, 64), 8, torch.float32, 2),
+        ((1200, 64), 48, torch.float64, 2),
+        ((1200, 64), 48, torch.bfloat16, 2),
+        ((1200, 64), 48, torch.float32, 1),
+    ],
+    ids=['small input', 'small product', 'float64', 'bfloat16', 'one thread'],
+)
+def test_what_a_convolution_does_not_suit(convolves, shape, outputs, dtype, threads):
+    torch.set_num_threads(threads)
+    args = [t.to(dtype) for t in inputs(shape, outputs)]
+    with Operations() as operations, torch.no_grad():
+        torch.testing.assert_close(product(*args), F.linear(*args))
+    assert 'convolution' not in operations.names
+
+
+def test_autocast_stays_with_linear_layers(convolves):
+    args = inputs(SHAPES[0])
+    with torch.autocast('cpu', torch.bfloat16), Operations() as operations, torch.no_grad():
+        assert product(*args).dtype == torch.bfloat16
+    assert 'convolution' not in operations.names
+
+
+def test_exported_graphs_have_linear_layers(convolves):
+    class Layer(torch.nn.Module):
+        def forward(self, x, weight, bias):
+            return product(x, weight, bias)
+
+    graph = torch.export.export(Layer(), tuple(inputs(SHAPES[0]))).graph
+    assert not any('conv' in str(node.target) for node in graph.nodes)
+
+
+def test_compiles_whole(convolves):
+    args = inputs(SHAPES[1])
+    compiled = torch.compile(product, fullgraph=True, backend='aot_eager')
+    torch.testing.assert_close(compiled(*args), F.linear(*args))
+
+
+def test_one_measurement_decides_and_is_told_once(two_threads, monkeypatch, caplog, tmp_path):
+    measured = []
+    monkeypatch.setattr(module, 'onednn_lead', lambda: measured.append(1) or 2.0)
+    choose_convolution(None)
+    logger = MMLogger.get_instance('test_product', logger_name='test_product')
+    logger.addHandler(caplog.handler)
+    try:
+        with Operations():
+            assert not is_convolution_chosen()  # nothing can be measured there
+        assert not measured
+        with caplog.at_level(logging.INFO):
+            assert is_convolution_chosen() and is_convolution_chosen()
+    finally:
+        logger.removeHandler(caplog.handler)
+        choose_convolution(None)
+    assert len(measured) == 1
+    told = [record.message for record in caplog.records if 'convolutions' in record.message]
+    assert len(told) == 1 and '2.00 times' in told[0]
+
+
+def test_the_measurement_leaves_threads_and_random_numbers_alone(two_threads):
+    state = torch.get_rng_state()
+    assert onednn_lead(rounds=3) > 0
+    assert torch.get_num_threads() == 2
+    assert torch.equal(torch.get_rng_state(), state)
