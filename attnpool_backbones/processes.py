@@ -35,7 +35,7 @@ def start_time(pid: int) -> str:
 
 
 def _fields(pid: int) -> list[str]:
-    """Linux's table of a process behind its name, which may have spaces."""
+    """Linux's table of a process after its name, which may have spaces."""
     try:
         return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()
     except OSError:

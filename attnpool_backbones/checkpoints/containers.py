@@ -65,7 +65,7 @@ _PROTOCOL = 1001
 _STARTS_OF_PICKLES = (b'\x80', b'c', b'(')  # of torch's, and of those that call at once
 _LOCAL_HEADER = struct.Struct('<4s2xHH4xIIIHH')
 _PADDING = struct.Struct('<H')
-_SIZES_FOLLOW = 8  # flag: sizes and checksum are told behind the bytes
+_SIZES_FOLLOW = 8  # flag: sizes and checksum are told after the bytes
 _SMALL = 2**12  # bytes of members about the format
 _HEADERS_OF_OTHERS = {
     b'<': 'it is a web page',
@@ -278,7 +278,7 @@ def _start_of(file: BinaryIO, member: zipfile.ZipInfo, size: int) -> int:
     if (mark, flags, method, file.read(name_length)) != told:
         raise damaged
     sizes = member.compress_size, member.file_size
-    # 0 where they follow behind the bytes, all ones where they do not fit
+    # 0 where they follow after the bytes, all ones where they do not fit
     if crc not in (0, member.CRC) or any(
         n not in (0, size, 2**32 - 1) for n, size in zip((packed, unpacked), sizes, strict=True)
     ):
@@ -290,10 +290,10 @@ def _start_of(file: BinaryIO, member: zipfile.ZipInfo, size: int) -> int:
         raise DamagedCheckpoint(f'{name} is cut off')
     if flags & _SIZES_FOLLOW and member.CRC is not None:
         file.seek(start + member.compress_size)
-        behind = file.read(24)
+        after = file.read(24)
         values = member.CRC, *sizes
         if not any(
-            behind.startswith(struct.pack(form, b'PK\x07\x08', *values))
+            after.startswith(struct.pack(form, b'PK\x07\x08', *values))
             for form in ('<4sIQQ', '<4sIII')
             if form == '<4sIQQ' or max(sizes) < 2**32
         ):

@@ -43,7 +43,7 @@ def load_pretrained(
     Args:
         model: The backbone; changed in place.
         checkpoint: As :func:`read_checkpoint` takes it.
-        prefix: What stands in front of the backbone's names in the file. Default: found.
+        prefix: What comes before the backbone's names in the file. Default: found.
         map_location: Device on which the file is read.
         ema: Whether to take the moving average of the weights.
         partly: Whether layers may stay random although the file has weights of their shapes, by
@@ -127,7 +127,7 @@ def require_same_form(model: nn.Module, state_dict: Mapping[str, Tensor], prefix
     Args:
         model: The backbone.
         state_dict: Weights of it, or of a model that it is part of.
-        prefix: What stands in front of the backbone's names.
+        prefix: What comes before the backbone's names.
 
     Raises:
         CheckpointMismatch: Only one of them is; the names fit, but the numbers mean something else.

@@ -43,7 +43,7 @@ def names_in_model(stored: Iterable[str], targets: Iterable[str]) -> dict[str, s
 
     What wrappers put into names on either side does not count; nor does a prefix before all names
     of the file, such as Lightning's ``model.``, if more than half of the names are the model's
-    behind it.
+    after it.
 
     Args:
         stored: Names in the file.

@@ -45,13 +45,13 @@ def read_checkpoint(
     optimizers, counters and arguments. What wrappers (``module.``, ``_orig_mod.``, ...) put into
     names is dropped; if some names start with ``backbone.`` (a detector, a segmentor, a classifier
     of OpenMMLab), only those are returned, without it. Otherwise, if no name is known, a prefix
-    such as Lightning's ``model.`` is dropped if the names behind it are.
+    such as Lightning's ``model.`` is dropped if the names after it are.
 
     Args:
         path: File (``.pth``, ``.pt``, ``.pth.tar``, ``.safetensors``, ...), ``http(s)://`` address
             (downloaded once into torch's hub folder), ``torchvision://`` or ``open-mmlab://``
             name, or any address that mmengine's file clients know.
-        prefix: What stands in front of the backbone's names; other names are left out. Default:
+        prefix: What comes before the backbone's names; other names are left out. Default:
             found automatically as described.
         ema: Whether the moving average of the weights is wanted. It is taken in any case from a
             file that has nothing else.
@@ -109,8 +109,8 @@ def strip_prefixes(
 
     Args:
         state_dict: Weights of a whole model or of a backbone.
-        prefix: What stands in front of the backbone's names. Default: ``backbone.`` if any name
-            has it, else what stands in front of the names of a known backbone, else nothing.
+        prefix: What comes before the backbone's names. Default: ``backbone.`` if any name
+            has it, else what comes before the names of a known backbone, else nothing.
             Parts of wrappers (``module.``) need not be given.
 
     Raises:

@@ -113,7 +113,7 @@ class PickleReader:
     """Reads one pickle.
 
     Args:
-        file: Where it begins; behind it afterwards.
+        file: Where it begins; read to its end.
         find_storage: Called for each storage that tensors look at.
         size: Bytes of the whole checkpoint, which bound what it may grow to.
     """

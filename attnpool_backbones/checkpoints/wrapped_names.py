@@ -83,7 +83,7 @@ def below(state_dict: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def find_prefix(state_dict: Mapping[str, Tensor]) -> str:
-    """Returns the prefix behind which the names are those of a known backbone.
+    """Returns the prefix after which the names are those of a known backbone.
 
     Args:
         state_dict: Weights of which no name is known.

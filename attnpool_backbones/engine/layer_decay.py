@@ -24,7 +24,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """Groups parameters by layer and by whether they have weight decay.
 
     A parameter in layer k of the backbone's n layers learns with lr * decay_rate^(n - 1 - k); what
-    lies behind the backbone's blocks and outside of the backbone learns with lr. The backbone tells
+    lies after the backbone's blocks and outside of the backbone learns with lr. The backbone tells
     k and n by ``get_layer_depth(name, prefix)``, as all of this package and those of mmpretrain do.
 
     ``paramwise_cfg`` has these entries:
@@ -93,19 +93,19 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         for name, parameter in module.named_parameters():
             if not parameter.requires_grad:
                 continue
-            behind = 0  # layers between this one and the heads
+            remaining = 0  # layers between this one and the heads
             if name.startswith(PREFIX):
                 depth, layers = backbone.get_layer_depth(name, PREFIX)
-                behind = layers - 1 - depth
+                remaining = layers - 1 - depth
             decays = not (parameter.ndim <= 1 or id(parameter) in norms or name in undecayed)
-            if (behind, decays) not in groups:
-                groups[behind, decays] = dict(
+            if (remaining, decays) not in groups:
+                groups[remaining, decays] = dict(
                     params=[],
-                    lr=self.base_lr * self.decay_rate**behind,
+                    lr=self.base_lr * self.decay_rate**remaining,
                     weight_decay=(self.base_wd or 0.0) if decays else 0.0,
-                    group_name=f'{behind}_before_heads' + ('' if decays else '_no_decay'),
+                    group_name=f'{remaining}_before_heads' + ('' if decays else '_no_decay'),
                 )
-            groups[behind, decays]['params'].append(parameter)
+            groups[remaining, decays]['params'].append(parameter)
         params.extend(groups[key] for key in sorted(groups, reverse=True))
         for group in params:
             print_log(

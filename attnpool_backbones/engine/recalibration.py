@@ -14,7 +14,7 @@ def recalibrate_statistics(backbone: nn.Module, batches: Iterable[Tensor]) -> in
 
     Running statistics of maps with 197 tokens do not fit maps with 4200 (``stats_tokens='fixed'``),
     nor do those of other data. Each norm uses a batch's own statistics meanwhile, so deep blocks
-    see what calibrated blocks in front of them give. Weights and all other norms stay as they are.
+    see what calibrated blocks before them give. Weights and all other norms stay as they are.
 
     Args:
         backbone: A :class:`attnpool_backbones.backbones.DeepViT`, or a module that takes such

@@ -54,7 +54,7 @@ def collect_maps(model: nn.Module, batches: Iterable[dict], num_classes: int) ->
             box = instances.bboxes
             box = getattr(box, 'tensor', box)
             if sample.get('scale_factor') is not None and 'flip' not in sample:
-                # Test pipelines load boxes behind Resize, in pixels of the original image.
+                # Test pipelines load boxes after Resize, in pixels of the original image.
                 box = box * box.new_tensor(sample.scale_factor).repeat(2)
             boxes.append(box)
             classes.append(instances.labels)

@@ -10,7 +10,7 @@ __all__ = ['limit_inputs']
 
 
 def limit_inputs(cfg: Config) -> None:
-    """Puts :class:`InputLimits` in front of the pipelines of all data sets.
+    """Puts :class:`InputLimits` before the pipelines of all data sets.
 
     Args:
         cfg: The whole config, changed in place. Its setting ``max_pixels`` is the limit. Default:

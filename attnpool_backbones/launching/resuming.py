@@ -62,7 +62,7 @@ def find_latest(cfg: Config) -> str | None:
     """Returns the checkpoint that ``auto`` means, None if there is none yet."""
     work_dir = cfg.work_dir
     hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
-    # mmengine puts the last part of the work folder's name behind it
+    # mmengine puts the last part of the work folder's name after it
     out_dir = hook.get('out_dir') and os.path.join(
         hook['out_dir'], os.path.basename(work_dir.rstrip(os.sep))
     )

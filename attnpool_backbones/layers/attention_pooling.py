@@ -24,13 +24,13 @@ class AttentionPooling(nn.Module):
     """One attention layer whose only queries are learned class tokens (arXiv 2112.13692).
 
     With one token (the paper's default) the token is a key and a value too; with one token per
-    class only the map's positions are. Then follow a feed-forward layer and no norm: the residual
+    class only the map's positions are. Then follow an MLP and no norm: the residual
     stream of the tokens is returned as it is. One head; scale C^-0.5.
 
     Args:
         channels: Channels C of the map and of the tokens.
         num_tokens: Class tokens K: 1, or the number of classes.
-        mlp_ratio: Width of the feed-forward layer over C.
+        mlp_ratio: Width of the MLP over C.
         qkv_bias: Whether query, key and value projections have a bias.
         layer_scale_init: Initial value of both layer scales (arXiv 2103.17239).
         eps: Of the layer norms.

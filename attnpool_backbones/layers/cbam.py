@@ -30,7 +30,7 @@ class ChannelGate(nn.Module):
 class SpatialGate(nn.Module):
     """Scales each position by a gate from maximum and mean over channels (1807.06521, eq. 3).
 
-    The norm behind the convolution and the missing activation are those of the reference code.
+    The norm after the convolution and the missing activation are those of the reference code.
     """
 
     def __init__(self):

@@ -13,7 +13,7 @@ MLP_RATIO = 4
 
 
 class ConvNeXtBlock(nn.Module):
-    """Depthwise 7x7, LayerNorm, perceptron, layer scale; with a shortcut.
+    """Depthwise 7x7, LayerNorm, MLP, layer scale; with a shortcut.
 
     At a change of resolution the shortcut is pooled by 2x2 averages, at a change of width it gets
     a 1x1 convolution.
@@ -58,7 +58,7 @@ class ConvNeXtBlock(nn.Module):
 
     @torch.no_grad()
     def fold(self) -> None:
-        """Folds layer scale and the norm's affine part into the perceptron for inference."""
+        """Folds layer scale and the norm's affine part into the MLP for inference."""
         self.norm = fold_norm_before(self.norm, self.mlp.fc1)
         if self.gamma is not None:
             self.gamma = fold_scale_after(self.mlp.fc2, self.gamma)

@@ -26,14 +26,14 @@ class MBConv(FreeNorms):
         out_channels: Channels of the output.
         stride: 1 or 2.
         stride_in: What has the stride: ``'1x1'`` the first convolution (arXiv 2106.04803, eq. 5),
-            ``'dw'`` the depthwise one, ``'pool'`` 2x2 average pooling in front of the first.
+            ``'dw'`` the depthwise one, ``'pool'`` 2x2 average pooling before the first.
         pool: Pooling of the shortcut; needed for stride 2 only.
         expand_from: ``'out'`` widens to 4 times the output and squeezes to 1/4 of the output,
             ``'in'`` widens to 4 times the input and squeezes to 1/4 of that.
         act: Activation.
         act_before: Whether the activation follows the first norm too.
         se_act: Activation in the squeeze-and-excitation.
-        se_early: Puts the squeeze-and-excitation in front of the depthwise convolution's norm.
+        se_early: Puts the squeeze-and-excitation before the depthwise convolution's norm.
         bias: Whether the shortcut's and the last convolution have a bias.
         eps: Of the norms.
         drop_path: Probability of dropping the branch of a sample.

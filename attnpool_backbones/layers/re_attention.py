@@ -39,13 +39,13 @@ class HeadMixing(nn.Module):
     blocks before two mixing ones) copied 4, 16 and 64 times, relative error of the last map against
     the uncopied one: ``'rescale'`` 0.08, 0.10, 0.11 (the plain blocks alone: 0.07, 0.10, 0.10, the
     class token being outvoted); ``'live'``, and ``'fixed'`` with recalibrated statistics, 0.54,
-    2.4, 9.7; ``'fixed'`` 36, 179, 750; t without dividing by t behind the norm 0.59, 2.6, 10.5.
+    2.4, 9.7; ``'fixed'`` 36, 179, 750; t without dividing by t after the norm 0.59, 2.6, 10.5.
 
     Args:
         num_heads: Heads H.
         pretrain_tokens: Tokens N, class token included, of the pretraining.
         norm: ``'BN'``, ``'LN'`` or None, see ``MAP_NORMS``.
-        scale: Factor behind the norm.
+        scale: Factor after the norm.
         stats_tokens: ``'rescale'``, ``'fixed'`` or ``'live'``.
 
     Raises:
@@ -98,7 +98,7 @@ class HeadMixing(nn.Module):
         """Rewrites weights learned with another number of tokens as if it were this layer's.
 
         With ``'rescale'`` the factors t of both follow each other by a constant, which theta and
-        what stands behind the norm can take: the result computes exactly the same.
+        what comes after the norm can take: the result computes exactly the same.
 
         Args:
             weights: Of a layer like this one, by its names.

@@ -44,7 +44,7 @@ class RelativeBiasTable(nn.Module):
     def forward(self, height: int, width: int) -> Tensor:
         """Returns the bias of each offset in a grid, h, 2*height-1, 2*width-1.
 
-        Entry (a, b) belongs to a query a - height + 1 rows and b - width + 1 columns behind its
+        Entry (a, b) belongs to a query a - height + 1 rows and b - width + 1 columns after its
         key. For a grid other than that of pretraining it is interpolated.
         """
         table = self.relative_position_bias_table.t().unflatten(1, (2 * self.grid[0] - 1, -1))
@@ -75,7 +75,7 @@ class RelativeBiasMlp(nn.Module):
     Args:
         num_heads: Heads h.
         hidden: Width between the two layers.
-        dropout: Behind the activation, in training.
+        dropout: After the activation, in training.
     """
 
     def __init__(self, num_heads: int, hidden: int = 512, dropout: float = 0.125):

@@ -33,7 +33,7 @@ class SelectiveKernel(nn.Module):
                 f'not channels={channels}, groups={groups}'
             )
         squeezed = squeezed_width(channels, reduction)
-        # Each norm stands behind its convolution, as the folding of norms expects.
+        # Each norm comes after its convolution, as the folding of norms expects.
         self.conv = nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False)
         self.bn = build_map_norm(norm_cfg, channels)
         self.conv_grouped = nn.Conv2d(

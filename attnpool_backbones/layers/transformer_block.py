@@ -13,15 +13,15 @@ MLP_RATIO = 4
 
 
 class TransformerBlock(FreeNorms):
-    """Attention and perceptron, each behind a norm and with a shortcut.
+    """Attention and MLP, each after a norm and with a shortcut.
 
     At a change of resolution the normalised map and the shortcut are pooled (arXiv 2106.04803,
     eq. 4); at a change of width the shortcut gets a 1x1 convolution.
 
     Args:
-        norm1: Norm in front of the attention, ``in_channels``.
+        norm1: Norm before the attention, ``in_channels``.
         attn: The attention, ``in_channels`` -> ``out_channels``.
-        norm2: Norm in front of the perceptron, ``out_channels``.
+        norm2: Norm before the MLP, ``out_channels``.
         in_channels: Channels of the input.
         out_channels: Channels of the output.
         pool: Pooling of stride 2. Default: none.

@@ -23,6 +23,6 @@ class StandInFinder(MetaPathFinder):
 
 
 def add_finder() -> None:
-    """Puts the finder behind all others, where a compiled module has been found before; once."""
+    """Puts the finder after all others, where a compiled module has been found before; once."""
     if StandInFinder not in sys.meta_path:
         sys.meta_path.append(StandInFinder)

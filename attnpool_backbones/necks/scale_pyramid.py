@@ -1,4 +1,4 @@
-"""A feature pyramid from maps of one scale, as XCiT (arXiv 2106.09681) puts it behind a column."""
+"""A feature pyramid from maps of one scale, as XCiT (arXiv 2106.09681) puts it after a column."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

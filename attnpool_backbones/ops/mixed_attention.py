@@ -206,7 +206,7 @@ def _mixed_attention(
     chunk_rows: int,
 ) -> Tensor:
     out = torch.empty_like(q.transpose(1, 2), memory_format=torch.contiguous_format)
-    out = out.transpose(1, 2)  # heads behind tokens in memory: what follows is a projection
+    out = out.transpose(1, 2)  # tokens before heads in memory: what follows is a projection
     q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
     scratch = _Scratch(q)
     with full_precision(q.device):

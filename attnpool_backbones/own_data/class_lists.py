@@ -61,7 +61,7 @@ def read_class_list(words: list[str]) -> ClassList:
 def parse_class_list(text: str) -> ClassList:
     """Parses a list, one class a line.
 
-    Understood are names alone; names with red, green and blue before or behind them (CamVid's
+    Understood are names alone; names with red, green and blue before or after them (CamVid's
     ``label_colors.txt``, CVAT's ``labelmap.txt``, tables of comma-separated values); and values of
     pixels with names (Roboflow's ``_classes.csv``).
     """

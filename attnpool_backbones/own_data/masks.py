@@ -31,7 +31,7 @@ _MASK_STEM = re.compile(r'(.+?)[_-](masks?|labels?|gt|seg|segmentation|L|annotat
 
 
 def find(folder: Folder) -> list[tuple[str, str]]:
-    """Pairs images with masks: by a folder for masks, or by a word behind their names.
+    """Pairs images with masks: by a folder for masks, or by a word after their names.
 
     Returns:
         Image and mask of each pair; a mask without an image has ``''``.
@@ -44,7 +44,7 @@ def find(folder: Folder) -> list[tuple[str, str]]:
         if (in_folder or by_stem) and file.lower().endswith(SUFFIXES):
             stem = by_stem[1] if by_stem else path.stem
             masks[_key(path.parts[:-1], stem)] = file
-            # a word behind the name may be part of it where the folder tells
+            # a word after the name may be part of it where the folder tells
             if in_folder and by_stem:
                 masks[_key(path.parts[:-1], path.stem)] = file
         else:

@@ -121,7 +121,7 @@ def _rows(
                 problem(
                     'malformed label',
                     where,
-                    f'{len(values)} numbers behind the class, not 4 of a box or x, y of at least '
+                    f'{len(values)} numbers after the class, not 4 of a box or x, y of at least '
                     '3 corners',
                 )
             )

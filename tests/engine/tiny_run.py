@@ -32,7 +32,7 @@ class NoisyPoints(Dataset):
 
 
 class Regression(BaseModel):
-    """A linear map behind dropout; NaN from iteration ``nan_at`` on."""
+    """A linear map after dropout; NaN from iteration ``nan_at`` on."""
 
     def __init__(self, nan_at: int | None = None) -> None:
         super().__init__()

@@ -80,7 +80,7 @@ def test_killed_at_random_moments(name: str, tmp_path: Path, undisturbed) -> Non
     count = 13 if name == 'epochs' else 12
     for chain in range(5):
         share = count // 5 + (chain < count % 5)
-        # below half a second: behind the beginning of saving
+        # below half a second: after the beginning of saving
         kills = [
             moments.uniform(0, 0.45) if moments.random() < 0.7 else moments.uniform(0.5, 1.2)
             for _ in range(share)

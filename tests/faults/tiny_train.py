@@ -1,4 +1,4 @@
-"""The tiny training as a command: what ``tools/train.py`` does behind reading its config.
+"""The tiny training as a command: what ``tools/train.py`` does after reading its config.
 
     python -m tests.faults.tiny_train FOLDER '{"workers": 2, "resume": true}'
 

@@ -34,7 +34,7 @@ OFFICIAL = {
     'gc_att_add': ('layer1.0.gc.', lambda: GC(64)),
     'sk_bottleneck': ('layer1.0.', _sk_bottleneck),
 }
-"""Unit of ``sge_units.npz``: what stands in front of its names in a network, and our layer."""
+"""Unit of ``sge_units.npz``: what comes before its names in a network, and our layer."""
 NOT_COMPARED = {
     'sge_1x1_nan',  # NaN in the official code, not here
     'sge_init',  # compared by test_sge_starts_like_the_official_code

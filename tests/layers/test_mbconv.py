@@ -60,6 +60,6 @@ def test_fixed_norms_and_folding_change_nothing(options):
     torch.testing.assert_close(block(x), expected)
     block.fold()
     torch.testing.assert_close(block(x), expected)
-    # Only what stands after an activation or before a gate is left.
+    # Only what comes after an activation or before a gate is left.
     left = [m for m in block.modules() if isinstance(m, nn.BatchNorm2d)]
     assert len(left) == options['act_before'] + options['se_early']

@@ -1,4 +1,4 @@
-"""The pyramid behind columnar trunks."""
+"""The pyramid after columnar trunks."""
 
 import pytest
 import torch

@@ -8,7 +8,7 @@ from attnpool_backbones.ops.mixed_attention import map_covariance, mixed_attenti
 
 
 def inputs(batch, heads, queries, keys, width, dtype=torch.float32):
-    """Returns q, k, v, matrix and offset; heads behind tokens in memory, as a projection gives."""
+    """Returns q, k, v, matrix and offset; tokens before heads in memory, as a projection gives."""
 
     def tokens(number):
         return torch.randn(batch, number, heads, width, dtype=dtype).transpose(1, 2)

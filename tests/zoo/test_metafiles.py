@@ -122,7 +122,7 @@ def test_published_numbers_are_those_of_the_reference():
             facts = [(config, *about, *metric) for metric in entry['Metrics'].items()]
             assert not stated.intersection(facts)
             stated.update(facts)
-    # What a source says behind a semicolon is about parameters.
+    # What a source says after a semicolon is about parameters.
     expected = {
         (config, row['source'].partition(';')[0], row['status'], row['schedule'],
          row['pretrain'], row['metric'], float(row['value']))

@@ -1,6 +1,6 @@
 # CBAM-ResNet-50 (arXiv 1807.06521).
 # Detectors freeze the stem, the first stage and the statistics of BatchNorm, as SGE does.
-# The checkpoint of SGE's authors lies behind the links of PytorchInsight's README; put it into
+# The checkpoint of SGE's authors is linked in PytorchInsight's README; put it into
 # checkpoints/ under its own name.
 backbone = dict(
     type='attnpool_backbones.AttnResNet',

@@ -105,7 +105,7 @@ def _sizes_of_poolformer(size):
     return (
         Size(
             model=f'PoolFormer-{size.upper()}',
-            # The classifier has one norm behind the last stage instead of those of the outputs.
+            # The classifier has one norm after the last stage instead of those of the outputs.
             config=_config(f'poolformer_{size}', out_norm='none'),
             backbone_config=_config(f'poolformer_{size}'),
             head_params=2 * width + 1000 * (width + 1),
