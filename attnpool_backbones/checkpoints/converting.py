@@ -13,7 +13,7 @@ from attnpool_backbones.checkpoints.formats import FORMATS, recognise
 from attnpool_backbones.checkpoints.listing import list_names
 from attnpool_backbones.checkpoints.reading import read_checkpoint
 from attnpool_backbones.checkpoints.report import ConvertReport
-from attnpool_backbones.engine.atomic_files import write_atomically
+from attnpool_backbones.engine.atomic_files import remove_stale_files, write_atomically
 
 SUFFIXES = ('.safetensors', '.pth', '.pt')
 """Endings of the files that can be written."""
@@ -77,5 +77,6 @@ def _write(weights: dict[str, Tensor], backbone: str, destination: Path, publish
     if publish:
         digest = hashlib.sha256(content).hexdigest()
         destination = destination.with_stem(f'{destination.stem}-{digest[:8]}')
+    remove_stale_files(destination.parent, destination.name)  # of a conversion that was killed
     write_atomically(content, destination)
     return destination

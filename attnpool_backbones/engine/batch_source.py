@@ -72,6 +72,9 @@ class SkippingBatchSampler:
 class BatchSource:
     """Iterates over a dataloader from a given batch on, and replaces killed loading processes.
 
+    Stands in for the dataloader, whose attributes it has; iterated by itself it begins at the first
+    batch.
+
     Args:
         loader: Makes batches of more than one sample, in the order of a sampler.
         before_loading: Called whenever loading starts, with the number of the first batch in the
@@ -97,6 +100,7 @@ class BatchSource:
         # tell the truth; here it does
         vars(loader)['batch_sampler'] = self.sampler
         self._iterator: Any = None
+        self._previous: Any = None
         self._waiting = False
         self._worker_died = False
 
@@ -126,6 +130,17 @@ class BatchSource:
                 self._replace(lost, number, failures)
             finally:
                 self._stop_watching()
+
+    def __iter__(self) -> Iterator:
+        return self(0, 0)
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == 'loader':  # asked for by copy before it is set
+            raise AttributeError(name)
+        return getattr(self.loader, name)
 
     def _start(self, skip: int, number: int) -> None:
         self.sampler.skip = skip
@@ -158,13 +173,12 @@ class BatchSource:
         torch raises an error wherever the program is at that moment, perhaps in the middle of an
         optimizer step.
         """
-        self._previous: Any = None
         on_main_thread = threading.current_thread() is threading.main_thread()
         if self.loader.num_workers and hasattr(signal, 'SIGCHLD') and on_main_thread:
             self._previous = signal.signal(signal.SIGCHLD, self._on_child)
 
     def _stop_watching(self) -> None:
-        if getattr(self, '_previous', None) is not None:
+        if self._previous is not None:
             signal.signal(signal.SIGCHLD, self._previous)
             self._previous = None
 
@@ -194,7 +208,7 @@ class BatchSource:
             raise LoadingError(
                 f'the processes that load the data were killed {failures} times in a row before '
                 f'the batch of iteration {number + 1} was made ({lost}). Usual cause: not enough '
-                'memory; lower train_dataloader.num_workers or batch_size'
+                'memory; lower num_workers or batch_size of the dataloader'
             ) from lost
         print_log(
             f'A process that loads the data was killed: {lost}. It is replaced, and the batches '

@@ -6,6 +6,7 @@ from typing import Any
 from mmengine.dist import is_main_process
 from mmengine.hooks import EMAHook
 from torch import nn
+from torch.utils.data import DataLoader
 
 from attnpool_backbones.engine.batch_source import BatchSource
 from attnpool_backbones.engine.work_folder_lock import claimed
@@ -73,8 +74,12 @@ class ResumableLoop:
             self._validate()
 
     def _validate(self) -> None:
+        validation = self.runner.val_loop
+        if isinstance(validation.dataloader, DataLoader) and validation.dataloader.batch_sampler:
+            # loading processes that are killed are replaced here, too
+            validation.dataloader = BatchSource(validation.dataloader, lambda number: None)
         try:
-            self.runner.val_loop.run()
+            validation.run()
         except ValidationStopped:
             for hook in self.runner.hooks:
                 # it exchanges the weights before a validation, and back after it

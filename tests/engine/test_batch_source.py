@@ -10,7 +10,7 @@ from mmengine.hooks import Hook
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, get_worker_info
 
 from attnpool_backbones.engine.batch_source import BatchSource, LoadingError
-from tests.engine.test_stopping import assert_same, state
+from tests.engine.test_stopping import assert_same, runner_of, state
 from tests.engine.tiny_run import make_config, make_runner
 
 HOOK = dict(type='attnpool_backbones.RandomStateHook')
@@ -54,6 +54,31 @@ def test_training_is_the_same(name: str, tmp_path: Path) -> None:
         assert killing.killed == len(kills)
         states.append(state(runner))
     assert_same(*states)
+
+
+class KillInValidation(Hook):
+    """Kills a loading process of every validation."""
+
+    def __init__(self) -> None:
+        self.killed = 0
+
+    def after_val_iter(self, runner: object, batch_idx: int, **_: object) -> None:
+        if batch_idx == 1:
+            os.kill(runner.val_dataloader._iterator._workers[0].pid, signal.SIGKILL)
+            self.killed += 1
+
+
+def test_validation_is_the_same(tmp_path: Path) -> None:
+    scores = []
+    for kills in (False, True):
+        runner = runner_of(tmp_path / str(kills), validate=True, workers=2)
+        killing = KillInValidation()
+        if kills:
+            runner.register_hook(killing)
+        runner.train()
+        assert killing.killed == 4 * kills
+        scores.append(len(runner.message_hub.get_scalar('val/tiny/error').data[0]))
+    assert scores == [4, 4]
 
 
 class Numbers(Dataset):

@@ -11,6 +11,7 @@ import sys
 import time
 from typing import Any
 
+from mmengine.dist import is_main_process, master_only
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS, METRICS
@@ -38,7 +39,8 @@ class Tell(Hook):
         self.slow_saving = slow_saving
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
-        print('iteration', runner.iter + 1, flush=True)
+        if is_main_process():
+            print('iteration', runner.iter + 1, flush=True)
         time.sleep(self.pause)
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
@@ -49,6 +51,7 @@ class Tell(Hook):
         print('validation after', runner.iter, flush=True)
         time.sleep(self.pause)
 
+    @master_only  # the log is that of the first process
     def after_train(self, runner: Any) -> None:
         weights = [value.numpy().tobytes() for value in runner.model.state_dict().values()]
         losses = runner.message_hub.get_scalar('train/loss').data[0].tobytes()
