@@ -1,8 +1,6 @@
 """mmengine's checkpoint hook, made safe against kills, signals, full disks and broken weights."""
 
-import errno
 import hashlib
-import os
 import os.path as osp
 import pickle
 import re
@@ -31,6 +29,7 @@ from attnpool_backbones.engine.atomic_files import (
 )
 from attnpool_backbones.engine.duration import seconds_of
 from attnpool_backbones.engine.resumable_loop import BATCHES_DONE, VALIDATED, ValidationStopped
+from attnpool_backbones.engine.work_folder_hook import WatchedFolder
 from attnpool_backbones.registry import HOOKS
 from attnpool_backbones.stop_signals import Stopped, signal_name
 
@@ -138,7 +137,7 @@ class SafeCheckpointHook(CheckpointHook):
         self._saved_iter = self._saved_validation = -1
         self._saved_at = 0.0
         self._group: Any = None
-        self._folder: tuple[int, int] | None = None
+        self._folder: WatchedFolder | None = None
 
     @property
     def _local(self) -> dict:
@@ -164,7 +163,7 @@ class SafeCheckpointHook(CheckpointHook):
         if runner.world_size > 1 and torch.distributed.get_backend() != 'gloo':
             self._group = torch.distributed.new_group(backend='gloo')
         if is_main_process():
-            self._folder = self._identity(runner.work_dir)
+            self._folder = WatchedFolder(runner.work_dir, self.wait_for_space)
             for folder in {str(self.out_dir), runner.work_dir}:
                 for file in remove_stale_files(folder):
                     runner.logger.info(f'Removed the unfinished file {file} of a killed run.')
@@ -304,24 +303,8 @@ class SafeCheckpointHook(CheckpointHook):
                 ) from None
         if 'message_hub' in checkpoint:
             checkpoint['message_hub'] = as_plain_data(checkpoint['message_hub'])
-        if self._folder is None:
-            return
-        waiting = False
-        while self._identity(runner.work_dir) != self._folder:
-            if not self.wait_for_space:
-                raise OSError(errno.ENOENT, 'the folder is gone (removed, moved, or unmounted)')
-            if not waiting:
-                print(f'waiting: {runner.work_dir} is gone', flush=True)
-            waiting = True
-            time.sleep(1)
-
-    @staticmethod
-    def _identity(folder: str) -> tuple[int, int] | None:
-        try:
-            status = os.stat(folder)
-        except OSError:
-            return None
-        return status.st_dev, status.st_ino
+        if self._folder is not None:
+            self._folder.require()
 
     def after_train_iter(
         self,

@@ -8,7 +8,7 @@ from attnpool_backbones.launching.errors import PreflightError
 
 __all__ = ['add_safeguards']
 
-HOOKS = ('ResumeCheckHook', 'InvalidLossHook', 'RandomStateHook')
+HOOKS = ('ResumeCheckHook', 'WorkFolderHook', 'InvalidLossHook', 'RandomStateHook')
 SCOPE = 'attnpool_backbones'
 
 
@@ -49,6 +49,10 @@ def add_safeguards(cfg: Config, every: str | None = None, wait_for_space: bool =
     cfg.custom_hooks = hooks + [
         ConfigDict(type=f'{SCOPE}.{name}') for name in HOOKS if name not in present
     ]
+    if wait_for_space:
+        for hook in cfg.custom_hooks:
+            if type_name(hook) == 'WorkFolderHook':
+                hook.wait_for_space = True
 
 
 def replace_loop(cfg: Config) -> None:

@@ -14,6 +14,7 @@ custom_hooks = [
     dict(type='attnpool_backbones.LoadGuardHook'),
     dict(type='attnpool_backbones.InvalidLossHook'),
     dict(type='attnpool_backbones.ResumeCheckHook'),
+    dict(type='attnpool_backbones.WorkFolderHook'),
     # A resumed run draws the same random numbers as one that was never interrupted.
     dict(type='attnpool_backbones.RandomStateHook'),
 ]

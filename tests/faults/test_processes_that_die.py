@@ -191,6 +191,21 @@ def test_killed_launcher(tmp_path: Path, undisturbed) -> None:
     assert train(tmp_path / 'run', **settings).digest == undisturbed('epochs', 2)[0]
 
 
+@pytest.mark.slow
+def test_gradient_of_one_rank_is_not_finite(tmp_path: Path) -> None:
+    training = Training(tmp_path / 'run', processes=2, nan_rank=1)
+    assert training.end() == 2
+    for part in (
+        r'error: a gradient is not finite at \[rank 0\] iteration 5 \(epoch 2\): .*First not '
+        r'finite: nothing in a second pass',
+        r'\[rank 1\] iteration 5 .*loss_size nan.*First not finite: the output of',
+        r'error: process \d \(pid \d+\) ended with exit code 2',
+    ):
+        assert re.search(part, training.output), training.output
+    assert 'Traceback' not in training.output
+    assert (tmp_path / 'run' / 'epoch_1.pth').exists()
+
+
 def test_file_size_limit(tmp_path: Path) -> None:
     """The limit is below a checkpoint of a later epoch, whose log is longer."""
     folder = tmp_path / 'run'

@@ -7,6 +7,7 @@ Prints ``iteration N`` after every one, and in the end a digest of weights and l
 
 import hashlib
 import json
+import os
 import sys
 import time
 from typing import Any
@@ -82,6 +83,8 @@ def main() -> None:
     every, wait = settings.pop('every', None), settings.pop('wait_for_space', False)
     launcher = settings.pop('launcher', 'none')
     validate = settings.pop('validate', False)
+    if settings.pop('nan_rank', None) == int(os.environ.get('RANK', 0)):
+        settings['nan_at'] = 5
     cfg = make_config(folder, **settings)
     cfg.launcher = launcher
     cfg.experiment_name = 'tiny'

@@ -39,6 +39,7 @@ def test_loops(name: str) -> None:
         assert 'by_epoch' not in cfg.train_cfg
         assert [hook.type.rpartition('.')[2] for hook in cfg.custom_hooks] == [
             'ResumeCheckHook',
+            'WorkFolderHook',
             'InvalidLossHook',
             'RandomStateHook',
         ]
@@ -54,7 +55,8 @@ def test_saving(kind: object) -> None:
     assert (hook.every, hook.wait_for_space) == ('10m', True)
     assert hook.get('interval') == (None if kind is None else 3)
     assert [hook.type for hook in cfg.custom_hooks].count('x.InvalidLossHook') == 1
-    assert len(cfg.custom_hooks) == 3
+    assert len(cfg.custom_hooks) == 4
+    assert [hook.get('wait_for_space') for hook in cfg.custom_hooks].count(True) == 1
 
 
 def test_wishes_of_other_hooks() -> None:

@@ -1,0 +1,122 @@
+"""A work folder that vanishes, or has no space left, while a training writes into it."""
+
+import errno
+import os
+import shutil
+import time
+from typing import Any
+
+from mmengine.dist import master_only
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from attnpool_backbones.command_line import UserError
+from attnpool_backbones.registry import HOOKS
+
+__all__ = ['WatchedFolder', 'WorkFolderHook', 'WorkFolderLost']
+
+LITTLE = 2**20
+"""Bytes below which a disk is full: lines of the log still have to go somewhere."""
+
+
+class WorkFolderLost(UserError):
+    """The work folder of a running training is no longer there."""
+
+
+class WatchedFolder:
+    """A folder that has to stay the one it was.
+
+    Args:
+        path: The folder.
+        wait: Whether to wait for it, and for space, instead of raising an error.
+    """
+
+    def __init__(self, path: str, wait: bool) -> None:
+        self.path = path
+        self.wait = wait
+        self._identity = self._look()
+
+    def require(self) -> None:
+        """Checks the folder.
+
+        Raises:
+            OSError: It was removed, moved or unmounted.
+        """
+        said = ''
+        while reason := self._missing():
+            if not self.wait:
+                raise OSError(errno.ENOENT, reason)
+            if reason != said:
+                print(f'waiting: {self.path}: {reason}', flush=True)
+            said = reason
+            time.sleep(1)
+
+    def _missing(self) -> str:
+        if self._look() != self._identity:
+            return 'the folder is gone (removed, moved, or unmounted)'
+        if self.wait and shutil.disk_usage(self.path).free < min(LITTLE, self._total() // 50):
+            return 'no space left on its disk'
+        return ''
+
+    def _total(self) -> int:
+        return shutil.disk_usage(self.path).total
+
+    def _look(self) -> tuple[int, int] | None:
+        try:
+            status = os.stat(self.path)
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
+
+
+@HOOKS.register_module()
+class WorkFolderHook(Hook):
+    """Looks after the work folder before anything of an iteration is written into it.
+
+    Args:
+        wait_for_space (bool): Whether training waits while the disk is full or the folder is gone,
+            instead of ending. Defaults to False.
+    """
+
+    # before the log is written
+    priority = 'VERY_HIGH'
+
+    def __init__(self, wait_for_space: bool = False) -> None:
+        self.wait_for_space = wait_for_space
+
+    @master_only
+    def before_train(self, runner: Runner) -> None:
+        """Remembers the folder.
+
+        Args:
+            runner (Runner): The starting training.
+        """
+        self._folder = WatchedFolder(runner.work_dir, self.wait_for_space)
+
+    @master_only
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: dict | None = None,
+    ) -> None:
+        """Checks the folder.
+
+        Args:
+            runner (Runner): The running training.
+            batch_idx (int): Index of the batch in its epoch.
+            data_batch (Any): The batch.
+            outputs (dict | None): The losses.
+
+        Raises:
+            WorkFolderLost: It was removed, moved or unmounted.
+        """
+        try:
+            self._folder.require()
+        except OSError as error:
+            raise WorkFolderLost(
+                f'{runner.work_dir}: {error.strerror}. Bring it back; the same command with '
+                '--resume auto goes on from its last checkpoint (with --wait-for-space it waits '
+                'instead of ending)'
+            ) from error
