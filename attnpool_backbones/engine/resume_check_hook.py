@@ -16,6 +16,7 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import Tensor
 
 from attnpool_backbones.checkpoints.listing import list_names, shape_text
+from attnpool_backbones.checkpoints.matching import names_in_model, shapes_of
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.registry import HOOKS
 
@@ -80,11 +81,11 @@ class ResumeCheckHook(Hook):
     @staticmethod
     def _check_weights(runner: Runner, checkpoint: Mapping) -> None:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        here = {name: value.shape for name, value in model.state_dict().items()}
-        there = {
-            str(name).removeprefix('module.'): value.shape
-            for name, value in checkpoint['state_dict'].items()
-        }
+        here = shapes_of(model.state_dict())
+        stored = shapes_of(checkpoint['state_dict'])
+        # LoadGuardHook gives the weights the model's names
+        names = names_in_model(stored, model.state_dict())
+        there = {names[name]: shape for name, shape in stored.items()}
         parts = {
             'lacks': [name for name in here if name not in there],
             'has besides': [name for name in there if name not in here],

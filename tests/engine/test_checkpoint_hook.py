@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.hooks import Hook
 
 from attnpool_backbones.checkpoints.reading import read_content
 from attnpool_backbones.engine import atomic_files
 from attnpool_backbones.engine.atomic_files import remove_stale_files, write_atomically
+from attnpool_backbones.engine.checkpoint_hook import NonFiniteWeights
 from attnpool_backbones.launching.latest_checkpoint import find_resumable_checkpoint, is_resumable
 from tests.engine.tiny_run import make_config, make_runner
 
@@ -113,6 +115,19 @@ def test_write_atomically_keeps_the_old_file(
     with pytest.raises(OSError, match='disk full'):
         write_atomically(b'new', path)
     assert path.read_bytes() == b'old' and files(path.parent) == ['file']
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
+    class Spoil(Hook):
+        def after_train_iter(self, runner: object, batch_idx: int, **_: object) -> None:
+            if runner.iter == 8:
+                runner.model.layer.bias.data.fill_(torch.nan)
+
+    runner = make_runner('checkpoint', make_config(tmp_path))
+    runner.register_hook(Spoil())
+    with pytest.raises(NonFiniteWeights, match='NaN in layer.*good state is .*epoch_1.pth'):
+        runner.train()
+    assert files(tmp_path) == ['epoch_1.pth', 'last_checkpoint']
 
 
 def test_published_keys(tmp_path: Path) -> None:

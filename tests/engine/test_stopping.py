@@ -10,6 +10,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.registry import METRICS
 
+from attnpool_backbones.engine.atomic_files import AtomicLocalBackend
 from attnpool_backbones.launching.latest_checkpoint import find_resumable_checkpoint, stored_seed
 from attnpool_backbones.stop_signals import STOP_SIGNALS, Stopped
 from tests.engine.tiny_run import BATCH, SAMPLES, make_config, make_runner
@@ -194,6 +195,32 @@ def test_validation_that_a_kill_cut_off_is_made_up(
 def assert_same_files(one: Path, two: Path) -> None:
     names = [sorted(path.name for path in folder.glob('*.pth')) for folder in (one, two)]
     assert names[0] == names[1]
+
+
+@pytest.mark.parametrize('kill', range(1, 6))
+def test_what_a_kill_left_over_is_removed(
+    kill: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between a checkpoint and the removal of its predecessor, regular or best."""
+    settings = dict(validate=True, checkpoint=dict(max_keep_ckpts=1))
+    remove = AtomicLocalBackend.remove
+    removals = []
+
+    def kill_at_removal(backend: object, path: str) -> None:
+        removals.append(path)
+        if len(removals) == kill:
+            raise Killed
+        remove(backend, path)
+
+    monkeypatch.setattr(AtomicLocalBackend, 'remove', kill_at_removal)
+    with pytest.raises(Killed):
+        runner_of(tmp_path, **settings).train()
+    left = [path.name for path in tmp_path.glob('*.pth')]
+    monkeypatch.setattr(AtomicLocalBackend, 'remove', remove)
+    runner_of(tmp_path, resume=True, **settings).train()
+    runner_of(tmp_path / 'whole', **settings).train()
+    assert_same_files(tmp_path, tmp_path / 'whole')
+    assert len(left) >= 2
 
 
 def test_saves_by_time(tmp_path: Path) -> None:
