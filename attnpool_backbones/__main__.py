@@ -1,3 +1,5 @@
+"""``python -m attnpool_backbones``: the command of the package."""
+
 import sys
 
 from attnpool_backbones.cli import main

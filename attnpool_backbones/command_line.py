@@ -25,8 +25,7 @@ DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, 
 
 
 def message_of(error: Exception) -> str:
-    """Returns what an error says, without the traceback that torch puts around an error of a
-    process that loads data."""
+    """Returns what an error says, without the traceback of a process that loads data."""
     text = str(error)
     if 'Original Traceback' not in text:
         return text

@@ -254,6 +254,7 @@ def serving_operators(extension: ModuleType) -> str:
 
 
 def main() -> int:
+    """Tells what is missing; the command ``python -m attnpool_backbones.compatibility``."""
     parser = argparse.ArgumentParser(description='Says what this environment lacks, if anything.')
     parser.add_argument(
         'needs', nargs='*', help=f'what to check for: {", ".join(NEEDS)}; default: core'

@@ -1,3 +1,5 @@
+"""Where the configs of this package are, in a clone and in an installed wheel."""
+
 from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parent

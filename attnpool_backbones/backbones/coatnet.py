@@ -242,9 +242,12 @@ class CoAtNet(DenseBackbone):
         )
 
     def reset_parameters(self) -> None:
-        """Draws weights as timm does: MBConv from a normal of variance 2 / fan-out, transformer
-        blocks Xavier-uniform; with ConvNeXt blocks everything from a normal of 0.02. Biases are 0,
-        those of the transformer's MLPs almost."""
+        """Draws weights as timm does.
+
+        MBConv from a normal of variance 2 / fan-out, transformer blocks Xavier-uniform; with
+        ConvNeXt blocks everything from a normal of 0.02. Biases are 0, those of the transformer's
+        MLPs almost.
+        """
         for module in [self.stem, *(block for stage in self.stages for block in stage.blocks)]:
             xavier = isinstance(module, TransformerBlock) and self.arch.conv == 'mbconv'
             for name, layer in module.named_modules():

@@ -195,8 +195,10 @@ class DeepViT(DenseBackbone):
         return blocks
 
     def adapt_state_dict(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Fits head mixing that was learned with another number of tokens, see
-        :meth:`HeadMixing.adapt`; the checkpoint's position table tells how many there were."""
+        """Fits head mixing that was learned with another number of tokens.
+
+        The checkpoint's position table tells how many there were; see :meth:`HeadMixing.adapt`.
+        """
         table = state_dict.get('stem.pos_embed')
         if table is None or table.dim() != 3:
             return {}

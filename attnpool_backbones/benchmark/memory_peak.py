@@ -1,7 +1,7 @@
 """Peak memory of one case, in a process of its own.
 
-    python -m attnpool_backbones.benchmark.memory_peak CASES_AS_JSON DEVICE THREADS
-"""  # fmt: skip
+Run as ``python -m attnpool_backbones.benchmark.memory_peak CASES_AS_JSON DEVICE THREADS``.
+"""
 
 import gc
 from dataclasses import asdict

@@ -90,8 +90,7 @@ class LoadGuardHook(Hook):
 
 
 def bare_model(model: Any) -> nn.Module | None:
-    """Returns the model inside of wrappers and of test-time augmentation; None if it is no model
-    yet."""
+    """Returns the model inside of wrappers and test-time augmentation, if there is one yet."""
     while isinstance(model, nn.Module) and (
         is_model_wrapper(model) or isinstance(model, BaseTTAModel)
     ):

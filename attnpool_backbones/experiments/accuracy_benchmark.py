@@ -138,8 +138,7 @@ def train_one(name: str, work_dir: Path, tell: Callable[[str], None]) -> None:
 
 
 def measure_speeds(work_dir: Path, names: Sequence[str], tell: Callable[[str], None]) -> None:
-    """Writes the images a second of trained detectors, measured together, to ``speeds.json``,
-    unless it has just these."""
+    """Measures trained detectors together, unless ``speeds.json`` has just these."""
     stored = work_dir / 'speeds.json'
     if not stored.exists() or list(json.loads(stored.read_text())) != list(names):
         tell(f'measuring the speed of {len(names)} detectors')
@@ -235,8 +234,7 @@ def picture(rows: Sequence[dict[str, Any]]) -> bytes:
 
 
 def publish(work_dir: Path, root: Path) -> None:
-    """Puts the table and the picture into ``docs/benchmark``, the results into the metafiles, and
-    these into the tables of the model zoo.
+    """Puts table and picture into ``docs/benchmark``, results into metafiles and zoo tables.
 
     Args:
         work_dir: Of :func:`run`.

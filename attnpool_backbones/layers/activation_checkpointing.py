@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -26,7 +27,7 @@ def _as_the_first_time(module: nn.Module, by_formulas: bool) -> Iterator[None]:
             norm.momentum, norm.num_batches_tracked = momentum, num_batches
 
 
-def checkpoint_block(block: nn.Module, *inputs):
+def checkpoint_block(block: nn.Module, *inputs: Any) -> Any:
     """Runs ``block(*inputs)``, keeping only its inputs; the backward pass computes the rest again.
 
     Outputs, gradients, random numbers and BatchNorm running statistics equal those of a plain call.
@@ -38,7 +39,6 @@ def checkpoint_block(block: nn.Module, *inputs):
     Returns:
         What ``block(*inputs)`` returns.
     """
-
     by_formulas = formulas_wanted()
 
     def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:

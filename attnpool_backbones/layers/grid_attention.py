@@ -82,8 +82,7 @@ class GridAttention(nn.Module):
         return torch.cat(strips, dim=1)
 
     def _cuts(self, length: int) -> Iterator[tuple[slice, int]]:
-        """Yields the part of an axis that whole windows cover, then the rest, each with the length
-        of its windows."""
+        """Yields what whole windows cover of an axis, and the rest, with their windows' length."""
         covered = length - length % self.window
         if covered:
             yield slice(0, covered), self.window

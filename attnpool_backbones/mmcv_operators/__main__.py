@@ -13,6 +13,7 @@ anyway; this is for mmdet's and mmseg's own tools and for your scripts."""
 
 
 def main() -> int:
+    """Installs, removes or describes the stand-in for mmcv's operators."""
     parser = argparse.ArgumentParser(
         prog='python -m attnpool_backbones.mmcv_operators',
         description=DESCRIPTION,

@@ -132,7 +132,7 @@ class LazyMaps(NamedTuple):
     """Maps that multiply the values, where all of them were computed anyway."""
 
     def softmax(self, rows: slice = slice(None)) -> Tensor:
-        """Returns softmax(q k^T / sqrt(d)) of some query rows, B, H, R, N, at least float32."""
+        """Returns the maps before mixing of some query rows, B, H, R, N, at least float32."""
         q = self.q[:, :, rows]
         with full_precision(q.device):
             scores = (q @ self.k.mT) * q.shape[-1] ** -0.5

@@ -131,6 +131,7 @@ def mean(
     sampling_ratio: int,
     aligned: bool,
 ) -> Tensor:
+    """The mean of samples, as an operator of torch."""
     output = _room(x, rois, output_size)
     write_mean(x, rois, output, Pooling(output_size, spatial_scale, sampling_ratio, aligned))
     return output
@@ -146,6 +147,7 @@ def mean_backward(
     sampling_ratio: int,
     aligned: bool,
 ) -> Tensor:
+    """Gradient of :func:`mean`, as an operator of torch."""
     grad_x = grad.new_zeros(shape)
     pooling = Pooling(output_size, spatial_scale, sampling_ratio, aligned)
     add_mean_gradient(grad, rois, grad_x, pooling)
@@ -161,6 +163,7 @@ def maximum(
     sampling_ratio: int,
     aligned: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    """The maximum of samples, as an operator of torch."""
     results = _maximum_room(x, rois, output_size)
     write_maximum(x, rois, *results, Pooling(output_size, spatial_scale, sampling_ratio, aligned))
     return results
@@ -170,6 +173,7 @@ def maximum(
 def maximum_backward(
     grad: Tensor, rois: Tensor, where_y: Tensor, where_x: Tensor, shape: Sequence[int]
 ) -> Tensor:
+    """Gradient of :func:`maximum`, as an operator of torch."""
     grad_x = grad.new_zeros(shape)
     add_maximum_gradient(grad, rois, where_y, where_x, grad_x)
     return grad_x

@@ -210,8 +210,11 @@ class _Enhance(torch.autograd.Function):
 def _chunks(
     groups: int, maps: Sequence[Tensor | None], parameters: Sequence[Tensor]
 ) -> Iterator[tuple[Tensor | None, ...]]:
-    """Cuts maps B, C, H, W of one layout into views g, C/G, H*W, and parameters, one a group or one
-    a channel, into the g, 1, 1 or g, C/G, 1 that belong to them, in the statistics' dtype."""
+    """Cuts maps B, C, H, W of one layout into views g, C/G, H*W.
+
+    Parameters, one a group or one a channel, become the g, 1, 1 or g, C/G, 1 that belong to them,
+    in the statistics' dtype.
+    """
     x = maps[0]
     batch, dtype = len(x), wide_dtype(x.dtype)
     parameters = [p.to(dtype).view(groups, -1, 1) for p in parameters]

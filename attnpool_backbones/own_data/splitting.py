@@ -17,7 +17,7 @@ def choose_splits(
     group: str | None = None,
     seed: int = 0,
 ) -> tuple[list[str | None], str]:
-    """Keeps the splits that the labels say, or makes the ones that are lacking.
+    r"""Keeps the splits that the labels say, or makes the ones that are lacking.
 
     The same files, share, pattern and seed give the same splits, on every machine and in any order
     of the files. Images of one group are never apart.
@@ -27,7 +27,7 @@ def choose_splits(
         given: ``'train'``, ``'val'``, ``'test'`` or None for each.
         share: Of the images that go to validation where it has to be made.
         group: Regular expression; what its first group (or all of it) matches in a file name is
-            the name of the image's group, for instance ``'(patient\\d+)_'``.
+            the name of the image's group, for instance ``'(patient\d+)_'``.
         seed: Another number gives other splits.
 
     Returns:

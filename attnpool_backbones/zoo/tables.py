@@ -111,7 +111,6 @@ def make_outputs(
     Raises:
         UserError: A metafile that cannot be completed.
     """
-
     configs = root / 'configs'
     sources = read_sources(configs)
 

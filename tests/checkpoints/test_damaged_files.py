@@ -105,7 +105,7 @@ def test_every_cut_is_noticed(weights: dict, tmp_path: Path) -> None:
 
 
 def test_files_without_checksums_load(weights: dict, tmp_path: Path) -> None:
-    """torch can be told not to compute any."""
+    """Torch can be told not to compute any."""
     torch.serialization.set_crc32_options(False)
     try:
         torch.save(weights, tmp_path / 'x.pth')

@@ -355,7 +355,7 @@ def se_weights(reduce, expand):
 
 @pytest.mark.parametrize('names', [('se.fc1', 'se.fc2'), ('se.fc.0', 'se.fc.2')])
 def test_gates_of_other_origin_load(names, tmp_path):
-    """timm's and PytorchInsight's SE-ResNets."""
+    """Timm's and PytorchInsight's SE-ResNets."""
     weights = se_weights(*names)
     torch.save(weights, tmp_path / 'x.pth')
     model = AttnResNet(SE)

@@ -1,5 +1,7 @@
-"""Every segmentor can be tested at one scale, at several, whole, in windows, and at sides that are
-multiples of 32; those of ADE20K with flips, too."""
+"""Every segmentor can be tested at one scale, at several, whole and in windows.
+
+Also at sides that are multiples of 32; those of ADE20K with flips, too.
+"""
 
 import importlib.util
 import json

@@ -28,7 +28,6 @@ def tool(repo_root: Path):
 @pytest.fixture
 def run(tool, monkeypatch, capsys):
     """Runs the tool with arguments; returns its exit code and what it printed."""
-
     monkeypatch.setitem(machine_rates.SIDE, 'cpu', 64)
     monkeypatch.setitem(machine_rates.COPIED_BYTES, 'cpu', 1 << 16)
 
