@@ -95,7 +95,7 @@ def check_environment(*needs: str) -> dict[str, str]:
     """Checks that everything the given uses need is there and works together.
 
     Args:
-        needs: Names out of `NEEDS`: 'core', 'train', 'det', 'seg', 'scenes' or 'report'.
+        *needs: Names out of `NEEDS`: 'core', 'train', 'det', 'seg', 'scenes' or 'report'.
             Default: 'core'.
 
     Returns:

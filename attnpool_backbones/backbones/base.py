@@ -19,8 +19,8 @@ from attnpool_backbones.ops.layout import in_format
 # Also under mmdet's and mmseg's own tools every checkpoint is read by the one safe reader.
 open_door()
 
-#: Smallest height and width of an input, in pixels.
 MIN_INPUT_SIZE = 32
+"""Smallest height and width of an input, in pixels."""
 
 
 class Stage(nn.Module):
@@ -57,8 +57,6 @@ class DenseBackbone(BaseModule):
 
     Args:
         arch: Name of a variant or a mapping with the fields of ``Arch``.
-        out_indices: Stages (columnar: blocks) whose maps are returned, ascending, 0-based;
-            negative ones count from the end.
         frozen_stages: -1 freezes nothing, 0 the stem, n the stem and the first n stages
             (columnar: blocks). Frozen parts have no gradients and stay in eval mode.
         norm_eval: Keeps the running statistics of all BatchNorm layers fixed in training.
@@ -83,6 +81,7 @@ class DenseBackbone(BaseModule):
     depth: int
     """Stages (columnar: blocks) of the variant, built or not."""
     out_indices: tuple[int, ...]
+    """Stages (columnar: blocks) whose maps are returned, 0-based."""
     out_channels: tuple[int, ...]
     out_strides: tuple[int, ...]
 
@@ -112,7 +111,8 @@ class DenseBackbone(BaseModule):
         """Sets ``depth``, ``out_indices``, ``out_channels`` and ``out_strides``.
 
         Args:
-            out_indices: As the constructor takes them.
+            out_indices: Stages (columnar: blocks) whose maps are returned, ascending, 0-based;
+                negative ones count from the end.
             channels: Of each stage (columnar: block) of the variant.
             strides: Likewise.
 

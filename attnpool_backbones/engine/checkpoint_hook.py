@@ -54,7 +54,7 @@ class PostponedRemovals:
     """A file backend that only notes what it is asked to remove.
 
     Args:
-        backend (BaseStorageBackend): Does everything else, and the removals in the end.
+        backend: Does everything else, and the removals in the end.
     """
 
     def __init__(self, backend: Any) -> None:
@@ -147,7 +147,7 @@ class SafeCheckpointHook(CheckpointHook):
         """Chooses where and how files are written, and cleans up after a killed run.
 
         Args:
-            runner (Runner): The starting training.
+            runner: The starting training.
         """
         out_dir = str(self.out_dir or runner.work_dir)
         if '://' not in out_dir and self.backend_args is None and self.file_client_args is None:
@@ -284,8 +284,8 @@ class SafeCheckpointHook(CheckpointHook):
         """Refuses to save where nothing was expected, and what is of no use; saves plain data.
 
         Args:
-            runner (Runner): The running training.
-            checkpoint (dict): What will be written.
+            runner: The running training.
+            checkpoint: What will be written.
 
         Raises:
             OSError: The work folder is no longer the one in which training started.
@@ -316,10 +316,10 @@ class SafeCheckpointHook(CheckpointHook):
         """Saves if it is time to, and stops if a signal asked for it.
 
         Args:
-            runner (Runner): The running training.
-            batch_idx (int): Index of the batch in its epoch.
-            data_batch (Any): The batch.
-            outputs (dict | None): The losses.
+            runner: The running training.
+            batch_idx: Index of the batch in its epoch.
+            data_batch: The batch.
+            outputs: The losses.
 
         Raises:
             Stopped: After a signal.
@@ -367,10 +367,10 @@ class SafeCheckpointHook(CheckpointHook):
         """Leaves a validation within a training if a signal asked to stop.
 
         Args:
-            runner (Runner): The running training.
-            batch_idx (int): Index of the batch.
-            data_batch (Any): The batch.
-            outputs (Any): The predictions.
+            runner: The running training.
+            batch_idx: Index of the batch.
+            data_batch: The batch.
+            outputs: The predictions.
 
         Raises:
             ValidationStopped: To the resumable loops.
@@ -384,7 +384,7 @@ class SafeCheckpointHook(CheckpointHook):
         """Saves and stops; when the training goes on, it begins with the validation.
 
         Args:
-            runner (Runner): The running training.
+            runner: The running training.
 
         Raises:
             Stopped: Always.
@@ -397,8 +397,8 @@ class SafeCheckpointHook(CheckpointHook):
         """Notes that the validation is done, and saves the best checkpoint.
 
         Args:
-            runner (Runner): The running training.
-            metrics (dict): The scores.
+            runner: The running training.
+            metrics: The scores.
         """
         runner.message_hub.update_info(VALIDATED, runner.iter)
         super().after_val_epoch(runner, metrics)
@@ -407,7 +407,7 @@ class SafeCheckpointHook(CheckpointHook):
         """Tells the last checkpoint that its validation is done, and publishes.
 
         Args:
-            runner (Runner): The ended training.
+            runner: The ended training.
         """
         validated = runner.message_hub.get_info(VALIDATED)
         if (

@@ -23,7 +23,7 @@ def seed_generators(*words: int) -> None:
     """Seeds Python, numpy and torch from a tuple of numbers.
 
     Args:
-        words: Not negative. Every tuple gives an unrelated state.
+        *words: Not negative. Every tuple gives an unrelated state.
     """
     states = np.random.SeedSequence(words).generate_state(3)
     random.seed(int(states[0]))

@@ -20,7 +20,7 @@ class KillWorker(Hook):
     """Kills a loading process between two iterations, or lets one kill itself while waited for.
 
     Args:
-        iterations (tuple): After how many iterations.
+        iterations: After how many iterations.
     """
 
     def __init__(self, iterations: tuple) -> None:
