@@ -1,5 +1,6 @@
 """Checkpoints: reads, recognises, converts and loads weights of any known origin."""
 
+from attnpool_backbones.checkpoints.checkpoint_format import CheckpointFormat
 from attnpool_backbones.checkpoints.converting import convert_file
 from attnpool_backbones.checkpoints.errors import (
     CheckpointError,
@@ -10,8 +11,7 @@ from attnpool_backbones.checkpoints.errors import (
     UnreachableCheckpoint,
     UnsafeCheckpoint,
 )
-from attnpool_backbones.checkpoints.format import CheckpointFormat
-from attnpool_backbones.checkpoints.formats import FORMATS, recognise
+from attnpool_backbones.checkpoints.known_formats import FORMATS, recognise
 from attnpool_backbones.checkpoints.loading import load_pretrained
 from attnpool_backbones.checkpoints.reading import read_checkpoint
 from attnpool_backbones.checkpoints.report import ConvertReport, LoadReport

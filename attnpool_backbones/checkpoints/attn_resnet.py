@@ -5,9 +5,9 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from attnpool_backbones.checkpoints.format import CheckpointFormat
+from attnpool_backbones.checkpoints.checkpoint_format import CheckpointFormat
+from attnpool_backbones.checkpoints.renaming import rename_by_first
 
-# The first pattern found in a name is the only one that is replaced.
 _RENAMED = (
     (r'\.se\.fc\.0\.', r'.se.reduce.'),
     (r'\.se\.fc\.2\.', r'.se.expand.'),
@@ -50,8 +50,7 @@ def _convert(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     rules = (*_RENAMED, *_RENAMED_SK) if has_sk else _RENAMED
     converted = {}
     for name, value in state_dict.items():
-        renamed = (re.sub(pattern, new, name) for pattern, new in rules)
-        name = next((new_name for new_name in renamed if new_name != name), name)
+        name = rename_by_first(name, rules)
         if _LINEAR.match(name) and value.dim() == 2:
             value = value[:, :, None, None]
         converted[name] = value

@@ -5,13 +5,13 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from attnpool_backbones.checkpoints.format import CheckpointFormat
+from attnpool_backbones.checkpoints.checkpoint_format import CheckpointFormat
+from attnpool_backbones.checkpoints.renaming import rename_by_first
 
-_BLOCK = r'(stages\.\d+\.blocks\.\d+\.)'
+_BLOCK = r'^(stages\.\d+\.blocks\.\d+\.)'
 
-# Applied in this order to the start of a name; the first that matches is the only one.
 _RENAMED = (
-    (r'stem\.norm1\.', r'stem.norm.'),
+    (r'^stem\.norm1\.', r'stem.norm.'),
     (_BLOCK + r'shortcut\.expand\.', r'\1shortcut.'),
     (_BLOCK + r'norm1\.norm\.', r'\1norm1.'),
     (_BLOCK + r'attn\.rel_pos\.(mlp\.)?', r'\1attn.bias.'),
@@ -31,14 +31,10 @@ _RENAMED_MBCONV = (
 
 
 def _rename(name: str, mbconvs: set[str], last_stage: int) -> str:
-    name = re.sub(r'^norm\.', f'out_norms.{last_stage}.', name)
     block = re.match(_BLOCK, name)
     is_mbconv = block is not None and block[1] in mbconvs
-    for pattern, replacement in (*(_RENAMED_MBCONV if is_mbconv else ()), *_RENAMED):
-        renamed, count = re.subn(f'^{pattern}', replacement, name)
-        if count:
-            return renamed
-    return name
+    final_norm = (r'^norm\.', f'out_norms.{last_stage}.')
+    return rename_by_first(name, (final_norm, *(_RENAMED_MBCONV if is_mbconv else ()), *_RENAMED))
 
 
 def _convert(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:

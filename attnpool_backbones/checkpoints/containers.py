@@ -32,7 +32,7 @@ from attnpool_backbones.checkpoints.errors import (
     NoCheckpoint,
     UnsafeCheckpoint,
 )
-from attnpool_backbones.checkpoints.listing import printable
+from attnpool_backbones.checkpoints.message_texts import printable
 from attnpool_backbones.checkpoints.unpickling import PickleReader, Storage
 
 try:

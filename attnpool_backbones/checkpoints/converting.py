@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from attnpool_backbones.checkpoints.containers import safetensors_bytes
-from attnpool_backbones.checkpoints.formats import FORMATS, recognise
-from attnpool_backbones.checkpoints.listing import list_names
+from attnpool_backbones.checkpoints.known_formats import FORMATS, recognise
+from attnpool_backbones.checkpoints.message_texts import list_names
 from attnpool_backbones.checkpoints.reading import read_checkpoint
 from attnpool_backbones.checkpoints.report import ConvertReport
 from attnpool_backbones.engine.atomic_files import remove_stale_files, write_atomically

@@ -17,7 +17,7 @@ from attnpool_backbones.checkpoints.errors import (
     MissingCheckpoint,
     UnreachableCheckpoint,
 )
-from attnpool_backbones.checkpoints.listing import list_names, printable
+from attnpool_backbones.checkpoints.message_texts import list_names, printable
 
 __all__ = ['fetch', 'published_hash']
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from attnpool_backbones.checkpoints.errors import CheckpointError
-from attnpool_backbones.checkpoints.listing import list_names
+from attnpool_backbones.checkpoints.message_texts import list_names
 
 __all__ = ['require_finite_weights']
 

@@ -8,12 +8,12 @@ import torch
 from mmengine.logging import MMLogger, print_log
 from torch import Tensor, nn
 
+from attnpool_backbones.checkpoints.checkpoint_format import CheckpointFormat
 from attnpool_backbones.checkpoints.errors import CheckpointMismatch
 from attnpool_backbones.checkpoints.finite_weights import require_finite_weights
-from attnpool_backbones.checkpoints.format import CheckpointFormat
-from attnpool_backbones.checkpoints.formats import FORMATS, recognise
-from attnpool_backbones.checkpoints.listing import list_names, shape_text
+from attnpool_backbones.checkpoints.known_formats import FORMATS, recognise
 from attnpool_backbones.checkpoints.matching import require_no_lookalikes, shapes_of
+from attnpool_backbones.checkpoints.message_texts import list_names, shape_text
 from attnpool_backbones.checkpoints.reading import explained, read_checkpoint
 from attnpool_backbones.checkpoints.report import LoadReport
 

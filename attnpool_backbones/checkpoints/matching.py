@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from torch import Size, Tensor, nn
 
 from attnpool_backbones.checkpoints.errors import CheckpointMismatch
-from attnpool_backbones.checkpoints.listing import list_names, shape_text
+from attnpool_backbones.checkpoints.message_texts import list_names, shape_text
 from attnpool_backbones.checkpoints.wrapped_names import MODULE, WRAPPERS, short_name
 
 __all__ = [

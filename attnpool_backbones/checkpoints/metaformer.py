@@ -5,7 +5,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from attnpool_backbones.checkpoints.format import CheckpointFormat
+from attnpool_backbones.checkpoints.checkpoint_format import CheckpointFormat
+from attnpool_backbones.checkpoints.renaming import rename_by_all
 
 _OF_BLOCKS = (
     (r'\.token_mixer\.(random_matrix|fc\.weight)$', r'.mixer.weight'),
@@ -13,12 +14,6 @@ _OF_BLOCKS = (
     (r'\.(layer_scale|res_scale)_?([12])(\.scale)?$', r'.\1\2'),
 )
 _POINTWISE = re.compile(r'.*\.(mlp\.fc[12]|mixer\.(pwconv[12]|qkv|proj))\.weight$')
-
-
-def _rename(name: str, rules: tuple[tuple[str, str], ...]) -> str:
-    for pattern, replacement in rules:
-        name = re.sub(pattern, replacement, name)
-    return name
 
 
 def _as_linear(name: str, value: Tensor) -> Tensor:
@@ -34,7 +29,7 @@ def _convert_first(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name, value in state_dict.items():
         if match := re.match(r'network\.(\d+)\.(\d+)\.(.*)', name):
             stage = stages.index(int(match[1]))
-            name = _rename(f'stages.{stage}.blocks.{match[2]}.{match[3]}', _OF_BLOCKS)
+            name = rename_by_all(f'stages.{stage}.blocks.{match[2]}.{match[3]}', _OF_BLOCKS)
         elif match := re.match(r'network\.(\d+)\.(.*)', name):
             stage = sum(index < int(match[1]) for index in stages)
             place = f'stages.{stage}.downsample' if stage else 'stem'
@@ -57,12 +52,12 @@ def _convert_second(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         (r'^stages\.(\d+)\.(\d+)\.', r'stages.\1.blocks.\2.'),
         *_OF_BLOCKS,
     )
-    return {_rename(name, rules): value for name, value in state_dict.items()}
+    return {rename_by_all(name, rules): value for name, value in state_dict.items()}
 
 
 def _convert_timm(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     rules = ((r'^(stem|stages\.\d+\.downsample)\.conv\.', r'\1.proj.'), *_OF_BLOCKS)
-    renamed = {_rename(name, rules): value for name, value in state_dict.items()}
+    renamed = {rename_by_all(name, rules): value for name, value in state_dict.items()}
     return {name: _as_linear(name, value) for name, value in renamed.items()}
 
 

@@ -1,40 +1,31 @@
 """Published checkpoints of PatchConvNet."""
 
-import re
 from collections.abc import Mapping
 
 from torch import Tensor
 
-from attnpool_backbones.checkpoints.format import CheckpointFormat
+from attnpool_backbones.checkpoints.checkpoint_format import CheckpointFormat
+from attnpool_backbones.checkpoints.renaming import rename_by_first
 
-# Applied in this order to the start of a name; the first that matches is the only one.
 _RENAMED = (
-    (r'patch_embed\.proj\.(\d+)\.0\.', r'stem.\1.'),
-    (r'blocks\.(\d+)\.norm1\.', r'blocks.\1.norm.'),
-    (r'blocks\.(\d+)\.gamma_1$', r'blocks.\1.gamma'),
-    (r'blocks\.(\d+)\.attn\.qkv_pos\.0\.', r'blocks.\1.conv1.'),
-    (r'blocks\.(\d+)\.attn\.qkv_pos\.2\.', r'blocks.\1.dwconv.'),
-    (r'blocks\.(\d+)\.attn\.qkv_pos\.4\.conv_(reduce|expand)\.', r'blocks.\1.se.\2.'),
-    (r'blocks\.(\d+)\.attn\.qkv_pos\.5\.', r'blocks.\1.conv2.'),
-    (r'cls_token$', r'pool.cls_token'),
-    (r'blocks_token_only\.0\.mlp\.fc1\.', r'pool.mlp.0.'),
-    (r'blocks_token_only\.0\.mlp\.fc2\.', r'pool.mlp.2.'),
-    (r'blocks_token_only\.0\.attn\.', r'pool.'),
-    (r'blocks_token_only\.0\.', r'pool.'),
-    (r'norm\.', r'pool_norm.'),
+    (r'^patch_embed\.proj\.(\d+)\.0\.', r'stem.\1.'),
+    (r'^blocks\.(\d+)\.norm1\.', r'blocks.\1.norm.'),
+    (r'^blocks\.(\d+)\.gamma_1$', r'blocks.\1.gamma'),
+    (r'^blocks\.(\d+)\.attn\.qkv_pos\.0\.', r'blocks.\1.conv1.'),
+    (r'^blocks\.(\d+)\.attn\.qkv_pos\.2\.', r'blocks.\1.dwconv.'),
+    (r'^blocks\.(\d+)\.attn\.qkv_pos\.4\.conv_(reduce|expand)\.', r'blocks.\1.se.\2.'),
+    (r'^blocks\.(\d+)\.attn\.qkv_pos\.5\.', r'blocks.\1.conv2.'),
+    (r'^cls_token$', r'pool.cls_token'),
+    (r'^blocks_token_only\.0\.mlp\.fc1\.', r'pool.mlp.0.'),
+    (r'^blocks_token_only\.0\.mlp\.fc2\.', r'pool.mlp.2.'),
+    (r'^blocks_token_only\.0\.attn\.', r'pool.'),
+    (r'^blocks_token_only\.0\.', r'pool.'),
+    (r'^norm\.', r'pool_norm.'),
 )
 
 
-def _rename(name: str) -> str:
-    for pattern, replacement in _RENAMED:
-        renamed, count = re.subn(f'^{pattern}', replacement, name)
-        if count:
-            return renamed
-    return name
-
-
 def _convert(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {_rename(name): value for name, value in state_dict.items()}
+    return {rename_by_first(name, _RENAMED): value for name, value in state_dict.items()}
 
 
 _LEFTOVERS = (r'pool\.', r'pool_norm\.', r'head\.')

@@ -19,8 +19,8 @@ from attnpool_backbones.checkpoints.errors import (
 )
 from attnpool_backbones.checkpoints.fetching import fetch, published_hash
 from attnpool_backbones.checkpoints.finite_weights import require_finite_weights
-from attnpool_backbones.checkpoints.formats import recognise
-from attnpool_backbones.checkpoints.listing import list_content, list_names
+from attnpool_backbones.checkpoints.known_formats import recognise
+from attnpool_backbones.checkpoints.message_texts import list_content, list_names
 from attnpool_backbones.checkpoints.plain_history import restore_histories
 from attnpool_backbones.checkpoints.wrapped_names import below, find_prefix, without_wrappers
 

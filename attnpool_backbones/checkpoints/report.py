@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from attnpool_backbones.checkpoints.listing import list_names
+from attnpool_backbones.checkpoints.message_texts import list_names
 
 
 @dataclass

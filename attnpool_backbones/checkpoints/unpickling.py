@@ -26,7 +26,7 @@ from attnpool_backbones.checkpoints.errors import (
     DamagedCheckpoint,
     UnsafeCheckpoint,
 )
-from attnpool_backbones.checkpoints.listing import printable
+from attnpool_backbones.checkpoints.message_texts import printable
 
 __all__ = ['MAX_DEPTH', 'MAX_STEPS', 'PickleReader', 'Storage', 'StorageSource']
 

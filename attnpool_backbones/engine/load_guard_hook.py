@@ -11,7 +11,6 @@ from torch import nn
 
 from attnpool_backbones.checkpoints.errors import CheckpointError, CheckpointMismatch
 from attnpool_backbones.checkpoints.finite_weights import require_finite_weights
-from attnpool_backbones.checkpoints.listing import list_content
 from attnpool_backbones.checkpoints.matching import (
     model_shapes,
     names_in_model,
@@ -19,6 +18,7 @@ from attnpool_backbones.checkpoints.matching import (
     require_whole_model,
     shapes_of,
 )
+from attnpool_backbones.checkpoints.message_texts import list_content
 from attnpool_backbones.checkpoints.reading import explained
 from attnpool_backbones.checkpoints.wrapped_names import renamed
 from attnpool_backbones.registry import HOOKS

@@ -15,8 +15,8 @@ from mmengine.optim import OptimWrapperDict
 from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import Tensor
 
-from attnpool_backbones.checkpoints.listing import list_names, shape_text
 from attnpool_backbones.checkpoints.matching import names_in_model, shapes_of
+from attnpool_backbones.checkpoints.message_texts import list_names, shape_text
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.registry import HOOKS
 

@@ -11,13 +11,13 @@ from torch import nn
 
 from attnpool_backbones.checkpoints.door import load_from_checked_file
 from attnpool_backbones.checkpoints.errors import CheckpointError
-from attnpool_backbones.checkpoints.listing import list_content
 from attnpool_backbones.checkpoints.matching import (
     Shapes,
     names_in_model,
     require_whole_model,
     shapes_of,
 )
+from attnpool_backbones.checkpoints.message_texts import list_content
 from attnpool_backbones.engine.load_guard_hook import bare_model
 from attnpool_backbones.launching.errors import PreflightError
 

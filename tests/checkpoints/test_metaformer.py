@@ -5,7 +5,7 @@ import torch
 
 from attnpool_backbones.backbones import MetaFormer
 from attnpool_backbones.checkpoints import load_pretrained
-from attnpool_backbones.checkpoints.formats import recognise
+from attnpool_backbones.checkpoints.known_formats import recognise
 from attnpool_backbones.checkpoints.metaformer import FIRST_PAPER, OWN, SECOND_PAPER, TIMM
 from tests.backbones.families.metaformer import CAFORMER, PPPF, RANDFORMER
 from tests.golden import load_golden, official_state_dict

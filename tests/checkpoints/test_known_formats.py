@@ -4,7 +4,7 @@ import pytest
 
 from attnpool_backbones import backbones
 from attnpool_backbones.checkpoints import FORMATS, recognise
-from attnpool_backbones.checkpoints.format import CheckpointFormat
+from attnpool_backbones.checkpoints.checkpoint_format import CheckpointFormat
 from tests.golden import DATA, load_golden
 
 FAMILIES = {

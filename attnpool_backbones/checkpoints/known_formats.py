@@ -1,7 +1,8 @@
 """All known checkpoint formats.
 
-A family's module ``checkpoints/<family>.py`` imports ``CheckpointFormat`` from ``format.py`` and
-has a tuple ``FORMATS``: the published formats first, the names of this package last.
+A family's module ``checkpoints/<family>.py`` imports ``CheckpointFormat`` from
+``checkpoint_format.py`` and has a tuple ``FORMATS``: the published formats first, the names of this
+package last.
 """
 
 from collections.abc import Iterable
@@ -13,7 +14,7 @@ from attnpool_backbones.checkpoints import (
     metaformer,
     patchconvnet,
 )
-from attnpool_backbones.checkpoints.format import CheckpointFormat
+from attnpool_backbones.checkpoints.checkpoint_format import CheckpointFormat
 
 FORMATS: tuple[CheckpointFormat, ...] = (
     *attn_resnet.FORMATS,
