@@ -15,8 +15,8 @@ TEXTS += [ROOT / name for name in ('README.md', 'CONTRIBUTING.md')]
 TEXTS += [*(ROOT / 'docs').rglob('*.md'), *(ROOT / 'configs').rglob('*.md')]
 
 WORDS = {
-    r'\bin front of\b': 'before',
-    r'\bstands? behind\b': 'comes after',
+    r'\bbefore\b': 'before',
+    r'\bstands? after\b': 'comes after',
     r'\bperceptrons?\b': 'MLP',
     r'\bfeed-?forward\b': 'MLP',
     r'\bin place operation': 'in-place operation',
@@ -59,7 +59,7 @@ def parameters(node: ast.AST) -> set[str] | None:
 
 
 def arguments(docstring: str) -> list[tuple[str, bool]]:
-    """Returns the names of the section ``Args``, and whether a type stands behind each."""
+    """Returns the names of the section ``Args``, and whether a type comes after each."""
     lines = docstring.splitlines()
     if 'Args:' not in lines:
         return []

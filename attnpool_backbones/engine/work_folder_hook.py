@@ -74,8 +74,8 @@ class WorkFolderHook(Hook):
     """Looks after the work folder before anything of an iteration is written into it.
 
     Args:
-        wait_for_space (bool): Whether training waits while the disk is full or the folder is gone,
-            instead of ending. Defaults to False.
+        wait_for_space: Whether training waits while the disk is full or the folder is gone,
+            instead of ending. Default: False.
     """
 
     # before the log is written
@@ -89,7 +89,7 @@ class WorkFolderHook(Hook):
         """Remembers the folder.
 
         Args:
-            runner (Runner): The starting training.
+            runner: The starting training.
         """
         self._folder = WatchedFolder(runner.work_dir, self.wait_for_space)
 
@@ -104,10 +104,10 @@ class WorkFolderHook(Hook):
         """Checks the folder.
 
         Args:
-            runner (Runner): The running training.
-            batch_idx (int): Index of the batch in its epoch.
-            data_batch (Any): The batch.
-            outputs (dict | None): The losses.
+            runner: The running training.
+            batch_idx: Index of the batch in its epoch.
+            data_batch: The batch.
+            outputs: The losses.
 
         Raises:
             WorkFolderLost: It was removed, moved or unmounted.
