@@ -15,8 +15,8 @@ TEXTS += [ROOT / name for name in ('README.md', 'CONTRIBUTING.md')]
 TEXTS += [*(ROOT / 'docs').rglob('*.md'), *(ROOT / 'configs').rglob('*.md')]
 
 WORDS = {
-    r'\bbefore\b': 'before',
-    r'\bstands? after\b': 'comes after',
+    r'\bin front of\b': 'before',
+    r'\bstands? behind\b': 'comes after',
     r'\bperceptrons?\b': 'MLP',
     r'\bfeed-?forward\b': 'MLP',
     r'\bin place operation': 'in-place operation',
