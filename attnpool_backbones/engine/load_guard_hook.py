@@ -62,12 +62,12 @@ class LoadGuardHook(Hook):
             )
         keep_to_own_files(runner, checkpoint)
         model = bare_model(runner.model)
-        if model is None:  # a sharded run builds its model later
+        if model is None or not isinstance(runner, Runner):  # a strategy names weights in its way
             return
         with explained(path):
             fit_names(weights, model)
             kinds = {name: value.is_floating_point() for name, value in model.state_dict().items()}
-            tensors = {n: v for n, v in weights.items() if n in kinds}
+            tensors = {n: weights[n] for n in shapes_of(weights) if n in kinds}
             require_finite_weights(tensors, kinds.__getitem__)
         stored, targets = shapes_of(weights), model_shapes(model)
         is_start = isinstance(runner._train_loop, BaseLoop) and not runner._resume

@@ -1,21 +1,25 @@
 """No file of a stranger runs code, deletes files or exhausts the machine, whoever reads it."""
 
+import functools
 import json
 import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
-from mmengine.runner import CheckpointLoader
+from mmengine.model import BaseModule
+from mmengine.runner import CheckpointLoader, Runner
 
 from attnpool_backbones.backbones import AttnResNet
 from attnpool_backbones.checkpoints import CheckpointError, UnsafeCheckpoint, convert_file
 from attnpool_backbones.launching.checkpoint_check import stored_shapes
 from attnpool_backbones.launching.latest_checkpoint import is_resumable
 from tests.checkpoints.hostile_files import BOMBS, CODE, KINDS, MILLIONS
+from tests.engine.tiny_run import make_config, make_runner
 
 LIMIT = 2.5e9  # bytes
 
@@ -25,8 +29,20 @@ def init_backbone(path: str) -> None:
     AttnResNet(arch=arch, init_cfg=dict(type='Pretrained', checkpoint=path)).init_weights()
 
 
+def init_head(path: str) -> None:
+    BaseModule(init_cfg=dict(type='Pretrained', checkpoint=path)).init_weights()
+
+
+@functools.cache
+def runner() -> Runner:
+    return make_runner('hostile', make_config(tempfile.mkdtemp()))
+
+
 DOORS: dict[str, Callable[[str], object]] = {
     'backbone': init_backbone,
+    'head': init_head,
+    'load_from': lambda path: runner().load_checkpoint(path),
+    'resume': lambda path: runner().resume(path),
     'mmengine': lambda path: CheckpointLoader.load_checkpoint(path, map_location='cpu'),
     'convert': lambda path: convert_file(path, Path(path).with_suffix('.converted.pth')),
     'preflight': stored_shapes,
