@@ -1,8 +1,8 @@
 """mmengine's checkpoint hook, made safe against kills, signals, full disks and broken weights."""
 
 import hashlib
+import io
 import os.path as osp
-import pickle
 import re
 import sys
 import time
@@ -15,7 +15,7 @@ import torch
 from mmengine.dist import is_main_process, master_only
 from mmengine.hooks import CheckpointHook
 from mmengine.optim import OptimWrapperDict
-from mmengine.runner import EpochBasedTrainLoop, Runner, save_checkpoint
+from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from attnpool_backbones.checkpoints.errors import CheckpointError
@@ -425,9 +425,12 @@ class SafeCheckpointHook(CheckpointHook):
     def _publish_model(self, runner: Runner, ckpt_path: str) -> None:
         checkpoint = CheckpointLoader.load_checkpoint(ckpt_path, map_location='cpu')
         published = {key: checkpoint[key] for key in self.published_keys if key in checkpoint}
-        digest = hashlib.sha256(pickle.dumps(published)).hexdigest()[:8]
+        content = io.BytesIO()
+        torch.save(published, content)
+        # of the file, which is what downloads are compared with; mmengine's is of a pickle
+        digest = hashlib.sha256(content.getvalue()).hexdigest()[:8]
         path = f'{osp.splitext(ckpt_path)[0]}-{digest}.pth'
-        save_checkpoint(published, path, backend_args=self.backend_args)
+        self.file_backend.put(content.getvalue(), path)
         runner.logger.info(
             f'The checkpoint ({ckpt_path}) is published to {path} with the keys {list(published)}.'
         )

@@ -1,5 +1,6 @@
 """Checkpoints survive a kill at any moment, and keep what mmengine's hook offers."""
 
+import hashlib
 import os
 import shutil
 from pathlib import Path
@@ -133,6 +134,8 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
 def test_published_keys(tmp_path: Path) -> None:
     run(tmp_path, published_keys=['meta', 'state_dict'])
     (published,) = tmp_path.glob('epoch_4-*.pth')
+    digest = hashlib.sha256(published.read_bytes()).hexdigest()
+    assert published.stem == f'epoch_4-{digest[:8]}'
     assert set(read_content(str(published))) == {'meta', 'state_dict'}
 
 
