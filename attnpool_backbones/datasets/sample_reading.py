@@ -9,7 +9,11 @@ import numpy as np
 from PIL import Image
 
 from attnpool_backbones.datasets.findings import Problem
-from attnpool_backbones.datasets.limits import InputTooLarge, require_image_size
+from attnpool_backbones.datasets.limits import (
+    InputTooLarge,
+    require_image_size,
+    require_mask_size,
+)
 
 __all__ = ['IGNORED', 'Labels', 'Sample', 'read_sample']
 
@@ -144,6 +148,12 @@ def _run(reading: Reading, with_mask: bool) -> None:
     path = sample.info['img_path']
     if 'instances' in results:
         results['instances'] = [dict(instance) for instance in results['instances']]
+    try:
+        for instance in results.get('instances') or ():
+            require_mask_size(instance.get('mask'), f'a mask of {path}')
+    except InputTooLarge as error:
+        reading.found('mask too large', path, str(error))
+        return
     for transform in sample.transforms:
         name = type(transform).__name__
         if not with_mask and name == 'LoadAnnotations':

@@ -80,11 +80,20 @@ def test_inferencers_give_paths_and_arrays(tmp_path: Path) -> None:
     assert InputLimits()(array) is array
 
 
+def never_called(results: dict) -> dict:
+    raise AssertionError
+
+
 def test_the_data_check_reports_them(tmp_path: Path) -> None:
     path = png(tmp_path / 'x.png', 30000, 30000)
     problems, _ = read_sample(Sample('train', dict(img_path=path)))
     assert [(p.kind, p.item) for p in problems] == [('image too large', path)]
     assert '30000x30000' in problems[0].detail
+    Image.new('L', (64, 64)).save(path)
+    mask = dict(size=[60000, 60000], counts=[3600000000])
+    sample = Sample('train', dict(img_path=path, instances=[dict(mask=mask)]), (never_called,))
+    problems, _ = read_sample(sample)
+    assert [(p.kind, p.item) for p in problems] == [('mask too large', path)]
 
 
 def test_every_pipeline_of_a_run_begins_with_it() -> None:
