@@ -1,6 +1,5 @@
 import os
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ torch.set_num_threads(min(2, os.cpu_count() or 1))
 
 
 @pytest.fixture(autouse=True)
-def seeded() -> None:
+def seeded():
     """Every test starts from the same random state, whatever ran before it."""
     random.seed(0)
     np.random.seed(0)
@@ -21,7 +20,7 @@ def seeded() -> None:
 
 
 @pytest.fixture(autouse=True)
-def no_default_scope() -> Iterator[None]:
+def no_default_scope():
     """No test meets the default scope that a runner of an earlier test left in the process."""
     kept = DefaultScope._instance_dict.copy()
     yield
@@ -30,5 +29,5 @@ def no_default_scope() -> Iterator[None]:
 
 
 @pytest.fixture(scope='session')
-def repo_root() -> Path:
+def repo_root():
     return Path(__file__).resolve().parent.parent

@@ -46,7 +46,7 @@ def working_modules() -> dict:
 
 
 @pytest.fixture
-def modules(monkeypatch) -> dict:
+def modules(monkeypatch):
     """What importing gives inside the checks: a module, or the exception that it raises."""
     table = working_modules()
 

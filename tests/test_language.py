@@ -32,7 +32,7 @@ def name_of(file: Path) -> str:
 
 
 @pytest.mark.parametrize('word', WORDS)
-def test_words(word: str) -> None:
+def test_words(word):
     found = [
         f'{name_of(file)}:{number}'
         for file in TEXTS
@@ -73,7 +73,7 @@ def arguments(docstring: str) -> list[tuple[str, bool]]:
 
 
 @pytest.mark.parametrize('file', SOURCES, ids=name_of)
-def test_docstrings_name_the_parameters_without_types(file: Path) -> None:
+def test_docstrings_name_the_parameters_without_types(file):
     for node in ast.walk(ast.parse(file.read_text(encoding='utf-8'))):
         if not isinstance(node, (ast.FunctionDef, ast.ClassDef)):
             continue

@@ -23,18 +23,18 @@ print([name for name in ('mmdet', 'mmseg', 'torchvision', 'timm') if name in sys
 
 
 @pytest.fixture(scope='module')
-def registered() -> dict[str, list[str]]:
+def registered():
     """Names by registry."""
     for each in REGISTRIES.values():
         each.import_from_location()
     return {name: sorted(each.module_dict) for name, each in REGISTRIES.items()}
 
 
-def test_no_registry_is_empty(registered: dict[str, list[str]]) -> None:
+def test_no_registry_is_empty(registered):
     assert [name for name, keys in registered.items() if not keys] == []
 
 
-def test_everything_is_found_by_name_alone(registered: dict[str, list[str]]) -> None:
+def test_everything_is_found_by_name_alone(registered):
     assert 'InstanceTTAModel' in registered['MODELS']
     done = subprocess.run(
         [sys.executable, '-c', LIST, json.dumps(registered)], capture_output=True, text=True
@@ -43,13 +43,13 @@ def test_everything_is_found_by_name_alone(registered: dict[str, list[str]]) -> 
     assert done.stdout.strip() == '[]'
 
 
-def test_the_model_of_tta_is_built_by_name() -> None:
+def test_the_model_of_tta_is_built_by_name():
     pytest.importorskip('mmdet')
     from mmdet.models import DetTTAModel
     from torch import nn
 
     class Detector(nn.Module):
-        def test_step(self, data: dict) -> list:
+        def test_step(self, data):
             raise NotImplementedError
 
     tta_cfg = dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)

@@ -41,7 +41,7 @@ def load_pretrained(
     trailing ones only (linear and 1x1 convolution) fit as they are.
 
     Args:
-        model: The backbone; changed in place.
+        model: The backbone; changed in-place.
         checkpoint: As :func:`read_checkpoint` takes it.
         prefix: What comes before the backbone's names in the file. Default: found.
         map_location: Device on which the file is read.

@@ -38,7 +38,7 @@ def restore_histories(content: Any) -> None:
     """Puts mmengine's objects in place of plain data in the log of a checkpoint.
 
     Args:
-        content: The checkpoint, changed in place; entries of other kinds stay as they are.
+        content: The checkpoint, changed in-place; entries of other kinds stay as they are.
     """
     hub = content.get('message_hub') if isinstance(content, dict) else None
     scalars = hub.get('log_scalars') if isinstance(hub, dict) else None

@@ -193,7 +193,7 @@ def _compare_hash(source: Source, expected: str) -> None:
 
 
 def _moved(content: Any, device: torch.device) -> Any:
-    """Returns content whose tensors are on a device; containers are changed in place."""
+    """Returns content whose tensors are on a device; containers are changed in-place."""
     if isinstance(content, Tensor):
         return content.to(device)
     if isinstance(content, Namespace):

@@ -21,7 +21,7 @@ def add_own_data_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags that say what is in a folder.
 
     Args:
-        parser: Extended in place.
+        parser: Extended in-place.
     """
     group = parser.add_argument_group('own data')
     add = group.add_argument
@@ -67,7 +67,7 @@ def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds flags for what a config of own data says besides.
 
     Args:
-        parser: Extended in place.
+        parser: Extended in-place.
     """
     group = parser.add_argument_group('own data')
     group.add_argument(
@@ -148,7 +148,7 @@ def choose_any_model(args: argparse.Namespace, for_masks: bool = False) -> None:
     """Completes the flags of a subcommand that only looks at labels.
 
     Args:
-        args: Parsed flags, changed in place.
+        args: Parsed flags, changed in-place.
         for_masks: Whether masks of images are to be looked at where there are objects too.
     """
     args.backbone = args.backbone or 'resnet50'

@@ -69,7 +69,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         """Adds one group for each layer and kind of weight decay.
 
         Args:
-            params: Groups, extended in place: ``params``, ``lr``, ``weight_decay`` and, for the
+            params: Groups, extended in-place: ``params``, ``lr``, ``weight_decay`` and, for the
                 reader, ``group_name``, e.g. ``'3_before_heads_no_decay'``.
             module: The model.
             prefix: Not used: names are those of the model.

@@ -121,7 +121,7 @@ def pretrain(
     lr: float = 2e-3,
     progress: Callable[[int, int, float], None] = lambda step, steps, loss: None,
 ) -> CropClassifier:
-    """Trains a backbone, in place, to classify crops.
+    """Trains a backbone, in-place, to classify crops.
 
     Args:
         backbone: With its last stage among ``out_indices``.

@@ -113,7 +113,7 @@ class Predictor:
         Args:
             source: Opened.
             options: How to predict.
-            speed: Filled in place.
+            speed: Filled in-place.
 
         Yields:
             Image H, W, 3 in blue, green, red and its prediction.

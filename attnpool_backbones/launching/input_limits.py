@@ -13,7 +13,7 @@ def limit_inputs(cfg: Config) -> None:
     """Puts :class:`InputLimits` before the pipelines of all data sets.
 
     Args:
-        cfg: The whole config, changed in place. Its setting ``max_pixels`` is the limit. Default:
+        cfg: The whole config, changed in-place. Its setting ``max_pixels`` is the limit. Default:
             2**28.
     """
     name = InputLimits.__name__

@@ -30,7 +30,7 @@ def choose_checkpoint_to_resume(cfg: Config, resume: str | None) -> None:
     serves the first start and every restart.
 
     Args:
-        cfg: The whole config, changed in place.
+        cfg: The whole config, changed in-place.
         resume: ``'auto'``, a checkpoint's file or address, or None for what the config says.
 
     Raises:

@@ -18,7 +18,7 @@ def add_safeguards(cfg: Config, every: str | None = None, wait_for_space: bool =
     Types of others stay. Doing it again changes nothing more.
 
     Args:
-        cfg: The whole config of a training, changed in place.
+        cfg: The whole config of a training, changed in-place.
         every: Time after which the state is saved, as ``'10m'``. Default: None, what the config
             says.
         wait_for_space: Whether to wait while the disk is full. Default: False, what the config

@@ -43,7 +43,7 @@ def add_training_arguments(parser: argparse.ArgumentParser, with_auto: bool = Fa
     """Adds the flags of ``tools/train.py`` and ``attnpool train``, besides the common ones.
 
     Args:
-        parser: Extended in place.
+        parser: Extended in-place.
         with_auto: Whether ``--batch auto`` can be said; who parses it puts a number in its place.
     """
     add = parser.add_argument
@@ -119,7 +119,7 @@ def apply_training_options(cfg: Config, args: argparse.Namespace) -> None:
     """Changes a config as flags say.
 
     Args:
-        cfg: The whole config, changed in place.
+        cfg: The whole config, changed in-place.
         args: Parsed flags; those of :func:`add_training_arguments` may be absent.
 
     Raises:
@@ -165,7 +165,7 @@ def set_epochs(cfg: Config, epochs: int) -> None:
     """Makes a training longer or shorter; its schedule keeps its shape.
 
     Args:
-        cfg: The whole config, changed in place.
+        cfg: The whole config, changed in-place.
         epochs: How many.
 
     Raises:
@@ -196,7 +196,7 @@ def set_workers(cfg: Config, workers: int) -> None:
     """Sets the processes that load images for every split.
 
     Args:
-        cfg: The whole config, changed in place.
+        cfg: The whole config, changed in-place.
         workers: How many; 0: the process that trains.
 
     Raises:
@@ -215,7 +215,7 @@ def add_backend(cfg: Config, backend: str) -> None:
     """Adds a place that curves and pictures go to.
 
     Args:
-        cfg: The whole config, changed in place.
+        cfg: The whole config, changed in-place.
         backend: Type of a backend of mmengine's visualizer.
     """
     visualizer = cfg.setdefault('visualizer', ConfigDict(type='Visualizer'))

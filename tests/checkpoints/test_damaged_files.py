@@ -19,7 +19,7 @@ READERS = (read_checkpoint, lambda path: CheckpointLoader.load_checkpoint(str(pa
 
 
 @pytest.fixture(scope='module')
-def weights() -> dict[str, torch.Tensor]:
+def weights():
     return AttnResNet(ARCH).state_dict()
 
 
@@ -36,7 +36,7 @@ def refuse(path: Path) -> None:
     assert not is_resumable(path)
 
 
-def test_no_member_of_a_zip_file_may_change(weights: dict, tmp_path: Path) -> None:
+def test_no_member_of_a_zip_file_may_change(weights, tmp_path):
     path = tmp_path / 'x.pth'
     torch.save({'state_dict': weights}, path)
     with zipfile.ZipFile(path) as archive:
@@ -52,7 +52,7 @@ def test_no_member_of_a_zip_file_may_change(weights: dict, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize('suffix', ['.safetensors', '.pth'])
-def test_converted_files_have_checksums(suffix: str, weights: dict, tmp_path: Path) -> None:
+def test_converted_files_have_checksums(suffix, weights, tmp_path):
     torch.save(weights, tmp_path / 'source.pth')
     path = tmp_path / f'x{suffix}'
     convert_file(tmp_path / 'source.pth', path)
@@ -66,7 +66,7 @@ def test_converted_files_have_checksums(suffix: str, weights: dict, tmp_path: Pa
     read_checkpoint(path)
 
 
-def test_names_in_safetensors_are_covered(weights: dict, tmp_path: Path) -> None:
+def test_names_in_safetensors_are_covered(weights, tmp_path):
     torch.save(weights, tmp_path / 'source.pth')
     path = tmp_path / 'x.safetensors'
     convert_file(tmp_path / 'source.pth', path)
@@ -76,7 +76,7 @@ def test_names_in_safetensors_are_covered(weights: dict, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize('kind', ['old format', 'safetensors'])
-def test_a_name_with_a_hash_is_held_to_it(kind: str, weights: dict, tmp_path: Path) -> None:
+def test_a_name_with_a_hash_is_held_to_it(kind, weights, tmp_path):
     path = tmp_path / ('x.safetensors' if kind == 'safetensors' else 'x.pth')
     if kind == 'safetensors':
         save_file(weights, path)
@@ -91,7 +91,7 @@ def test_a_name_with_a_hash_is_held_to_it(kind: str, weights: dict, tmp_path: Pa
     read_checkpoint(named.rename(tmp_path / f'x-20201231{path.suffix}'))
 
 
-def test_every_cut_is_noticed(weights: dict, tmp_path: Path) -> None:
+def test_every_cut_is_noticed(weights, tmp_path):
     for name, options in (('zip', {}), ('old', dict(_use_new_zipfile_serialization=False))):
         path = tmp_path / f'{name}.pth'
         torch.save(weights, path, **options)
@@ -104,7 +104,7 @@ def test_every_cut_is_noticed(weights: dict, tmp_path: Path) -> None:
             refuse(path)
 
 
-def test_files_without_checksums_load(weights: dict, tmp_path: Path) -> None:
+def test_files_without_checksums_load(weights, tmp_path):
     """Torch can be told not to compute any."""
     torch.serialization.set_crc32_options(False)
     try:

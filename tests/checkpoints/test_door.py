@@ -3,8 +3,6 @@
 import functools
 import http.server
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,7 +26,7 @@ class QuietHandler(http.server.SimpleHTTPRequestHandler):
 
 
 @pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def server(tmp_path, monkeypatch):
     """The address at which the files of the test's folder are served."""
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'hub'))
     handler = functools.partial(QuietHandler, directory=tmp_path)
@@ -49,9 +47,7 @@ class Head(BaseModule):
 @pytest.mark.parametrize('forced', ['0', '1'])
 @pytest.mark.parametrize('form', ['', 'file://', 'http'])
 @pytest.mark.parametrize('name', ['os.system', 'rmtree', 'pickled model'])
-def test_no_address_is_trusted(
-    name: str, form: str, forced: str, tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_address_is_trusted(name, form, forced, tmp_path, server, monkeypatch):
     monkeypatch.setenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', forced)
     file = saved(CALLS[name](tmp_path), tmp_path)
     address = f'{server}/{file.name}' if form == 'http' else f'{form}{file}'
@@ -69,12 +65,12 @@ def test_no_address_is_trusted(
     assert file.exists() and not (tmp_path / 'executed').exists()
 
 
-def test_every_scheme_of_mmengine_is_taken() -> None:
+def test_every_scheme_of_mmengine_is_taken():
     assert {*CheckpointLoader._schemes.values()} == {load_from_checked_file}
 
 
 @pytest.mark.parametrize('task', ['det', 'seg'])
-def test_reading_a_config_opens_the_door(task: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reading_a_config_opens_the_door(task, monkeypatch):
     imported = []
     monkeypatch.setattr(
         'mmengine.config.config.import_modules_from_strings', lambda **kw: imported.append(kw)
@@ -83,7 +79,7 @@ def test_reading_a_config_opens_the_door(task: str, monkeypatch: pytest.MonkeyPa
     assert imported[0]['imports'] == ['attnpool_backbones.checkpoints.door']
 
 
-def test_honest_files_load_from_everywhere(tmp_path: Path, server: str) -> None:
+def test_honest_files_load_from_everywhere(tmp_path, server):
     weights = Head().state_dict()
     torch.save({'state_dict': weights, 'meta': {}}, tmp_path / 'w.pth')
     save_file(weights, tmp_path / 'w.safetensors')
@@ -100,7 +96,7 @@ def test_honest_files_load_from_everywhere(tmp_path: Path, server: str) -> None:
 
 
 @pytest.mark.parametrize('resume', ['auto', 'named'])
-def test_the_config_of_a_resumed_file_is_not_run(resume: str, tmp_path: Path) -> None:
+def test_the_config_of_a_resumed_file_is_not_run(resume, tmp_path):
     make_runner('door', make_config(tmp_path)).train()
     file = tmp_path / 'epoch_4.pth'
     content = load_from_checked_file(str(file))
@@ -130,9 +126,7 @@ def test_the_config_of_a_resumed_file_is_not_run(resume: str, tmp_path: Path) ->
         ('conv.weight', torch.tensor([torch.nan]).bfloat16(), 'NaN'),
     ],
 )
-def test_weights_have_to_be_finite_numbers(
-    name: str, value: torch.Tensor, fault: str, tmp_path: Path
-) -> None:
+def test_weights_have_to_be_finite_numbers(name, value, fault, tmp_path):
     content = {name: value, 'other.weight': torch.full((9,), 3e38)}
     for stored in (content, {'state_dict': content}):
         torch.save(stored, tmp_path / 'x.pth')
@@ -140,7 +134,7 @@ def test_weights_have_to_be_finite_numbers(
             load_checkpoint(Head(), str(tmp_path / 'x.pth'))
 
 
-def test_what_is_no_weight_may_be_anything(tmp_path: Path) -> None:
+def test_what_is_no_weight_may_be_anything(tmp_path):
     content = {
         'bn.num_batches_tracked': torch.tensor(3),
         'mask': torch.tensor([0, -torch.inf]),
@@ -156,7 +150,7 @@ def test_what_is_no_weight_may_be_anything(tmp_path: Path) -> None:
     'wrapper', ['_orig_mod', '_fsdp_wrapped_module', '_checkpoint_wrapped_module']
 )
 @pytest.mark.parametrize('place', ['{}.conv.{}', 'conv.{}.{}'])
-def test_wrappers_are_taken_out_of_names(wrapper: str, place: str, tmp_path: Path) -> None:
+def test_wrappers_are_taken_out_of_names(wrapper, place, tmp_path):
     weights = Head().state_dict()
     wrapped = {}
     for name, value in weights.items():
@@ -168,7 +162,7 @@ def test_wrappers_are_taken_out_of_names(wrapper: str, place: str, tmp_path: Pat
     assert torch.equal(head.conv.bias, weights['conv.bias'])
 
 
-def test_our_checkpoints_are_plain_data(tmp_path: Path) -> None:
+def test_our_checkpoints_are_plain_data(tmp_path):
     """Inferencers read weights before anything of ours could tell torch what is harmless."""
     runner = make_runner('plain', make_config(tmp_path))
     runner.message_hub.update_info('best_score', np.float64(0.5))

@@ -81,12 +81,12 @@ def given_seeds(count: int):
 
 @pytest.mark.parametrize('form', ['zip', 'old', 'safetensors'])
 @given_seeds(FAST)
-def test_mutated_files(form: str, tmp_path: Path, seed: int) -> None:
+def test_mutated_files(form, tmp_path, seed):
     check(form, seed, tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('form', ['zip', 'old', 'safetensors'])
 @given_seeds(SLOW)
-def test_more_mutated_files(form: str, tmp_path: Path, seed: int) -> None:
+def test_more_mutated_files(form, tmp_path, seed):
     check(form, seed + 2**32, tmp_path)

@@ -20,7 +20,7 @@ def save_and_load(content: object, folder: Path) -> object:
     return read_content(str(folder / 'file.pth'))
 
 
-def test_training_checkpoint_of_mmengine(tmp_path: Path) -> None:
+def test_training_checkpoint_of_mmengine(tmp_path):
     runner = make_runner('safe', make_config(tmp_path, checkpoint=dict(type='CheckpointHook')))
     runner.train()
     checkpoint = read_content(str(tmp_path / 'epoch_4.pth'))
@@ -50,7 +50,7 @@ ARRAYS = {
 
 
 @pytest.mark.parametrize('name', ARRAYS)
-def test_numpy_arrays(name: str, tmp_path: Path) -> None:
+def test_numpy_arrays(name, tmp_path):
     array = ARRAYS[name]
     first = save_and_load([array], tmp_path)[0]
     # a loaded array is stored as an ordinary one again
@@ -62,18 +62,18 @@ def test_numpy_arrays(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize('number', [np.float64(0.5), np.int64(-3), np.float32(2), np.bool_(True)])
-def test_numpy_scalars(number: np.generic, tmp_path: Path) -> None:
+def test_numpy_scalars(number, tmp_path):
     loaded = save_and_load({'best_score': number}, tmp_path)['best_score']
     assert type(loaded) is type(number) and loaded == number
 
 
-def test_namespace_of_official_checkpoints(tmp_path: Path) -> None:
+def test_namespace_of_official_checkpoints(tmp_path):
     args = argparse.Namespace(model='S60', lr=0.1, betas=[0.9, 0.999])
     loaded = save_and_load({'model': {'w': torch.ones(2)}, 'args': args}, tmp_path)
     assert loaded['args'] == args and loaded['model']['w'].sum() == 2
 
 
-def test_statistics_methods_are_not_taken_from_a_file(tmp_path: Path) -> None:
+def test_statistics_methods_are_not_taken_from_a_file(tmp_path):
     before = dict(HistoryBuffer._statistics_methods)
     loaded = save_and_load(HistoryBuffer([1.0, 3.0], [1, 1]), tmp_path)
     assert loaded.statistics('mean') == 2
@@ -81,7 +81,7 @@ def test_statistics_methods_are_not_taken_from_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize('zipped', [True, False])
-def test_tensors(zipped: bool, tmp_path: Path) -> None:
+def test_tensors(zipped, tmp_path):
     base = torch.arange(24.0)
     tensors = dict(
         view=base[3:15].view(3, 4).t(),
@@ -108,7 +108,7 @@ def test_tensors(zipped: bool, tmp_path: Path) -> None:
     assert read_content(str(tmp_path / 'file.pth'))['view'].stride() == (1, 4)
 
 
-def test_shared_memory_stays_shared(tmp_path: Path) -> None:
+def test_shared_memory_stays_shared(tmp_path):
     weight = torch.zeros(4)
     loaded = save_and_load({'a': weight, 'b': weight[1:]}, tmp_path)
     loaded['a'][2] = 1
@@ -116,7 +116,7 @@ def test_shared_memory_stays_shared(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize('protocol', [2, 3, 4, 5])
-def test_protocols(protocol: int, tmp_path: Path) -> None:
+def test_protocols(protocol, tmp_path):
     content = {
         'state_dict': OrderedDict(w=torch.ones(2)),
         'meta': [(1, 2.5, None, True, 'ä'), {'set': {1, 2}, 'frozen': frozenset([3])}, b'raw'],
@@ -129,7 +129,7 @@ def test_protocols(protocol: int, tmp_path: Path) -> None:
     assert str(read_content(str(tmp_path / 'file.pth'))) == str(content)
 
 
-def test_versions_of_modules_are_kept(tmp_path: Path) -> None:
+def test_versions_of_modules_are_kept(tmp_path):
     state_dict = torch.nn.BatchNorm2d(2).state_dict()
     assert save_and_load(state_dict, tmp_path)._metadata == state_dict._metadata
 
@@ -143,6 +143,6 @@ UNUSABLE = {
 
 @pytest.mark.parametrize('kind', UNUSABLE)
 @pytest.mark.filterwarnings('ignore')
-def test_other_kinds_of_tensors_are_named(kind: str, tmp_path: Path) -> None:
+def test_other_kinds_of_tensors_are_named(kind, tmp_path):
     with pytest.raises(CheckpointError, match=rf'file.pth.*layer.0.weight is a {kind}'):
         save_and_load({'layer.0.weight': UNUSABLE[kind]()}, tmp_path)

@@ -11,7 +11,7 @@ pytest.importorskip('mmdet')
 
 
 @pytest.mark.parametrize('name', COMMANDS)
-def test_help_of_every_command(name: str, capsys: pytest.CaptureFixture):
+def test_help_of_every_command(name, capsys):
     with pytest.raises(SystemExit) as end:
         main([name, '--help'])
     text = capsys.readouterr().out
@@ -21,13 +21,13 @@ def test_help_of_every_command(name: str, capsys: pytest.CaptureFixture):
     assert 'None' not in text
 
 
-def test_help_lists_all_commands(capsys: pytest.CaptureFixture):
+def test_help_lists_all_commands(capsys):
     assert main([]) == 0
     text = capsys.readouterr().out
     assert all(f'  {name} ' in text for name in COMMANDS)
 
 
-def test_wrong_command_names_the_right_ones(capsys: pytest.CaptureFixture):
+def test_wrong_command_names_the_right_ones(capsys):
     with pytest.raises(SystemExit) as end:
         main(['trian'])
     assert end.value.code == 2
@@ -64,7 +64,7 @@ def test_command_imports_neither_torch_nor_openmmlab_for_its_help():
         (['test', 'nowhere'], 'model not found'),
     ],
 )
-def test_one_message_and_exit_code_2(words, message, tmp_path: Path, monkeypatch, capsys):
+def test_one_message_and_exit_code_2(words, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path('photos').mkdir()
     assert main(words) == 2
@@ -85,7 +85,7 @@ def test_one_message_and_exit_code_2(words, message, tmp_path: Path, monkeypatch
         ('--format', 'tfrecord', 'coco'),
     ],
 )
-def test_values_of_flags_are_checked(flag: str, value: str, message: str, capsys):
+def test_values_of_flags_are_checked(flag, value, message, capsys):
     with pytest.raises(SystemExit) as end:
         main(['train', 'photos', flag, value])
     assert end.value.code == 2

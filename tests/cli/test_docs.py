@@ -48,7 +48,7 @@ def quick(line: str) -> list[str]:
 
 
 @pytest.fixture(scope='module')
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(tmp_path_factory):
     """A folder with everything that the docs name."""
     root = tmp_path_factory.mktemp('docs')
     generate(root / 'scenes', train=10, val=4, size=(64, 64))
@@ -72,7 +72,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_commands_of_both_pages(place: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+def test_commands_of_both_pages(place, monkeypatch, capsys):
     monkeypatch.chdir(place)
     for page in ('own_data.md', 'inference.md'):
         for line in commands(page):

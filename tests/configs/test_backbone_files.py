@@ -71,7 +71,7 @@ def stated_maps(model: dict, channels: tuple[int, ...], strides: tuple[int, ...]
 
 
 @pytest.mark.parametrize('file', FILES, ids=lambda file: file.stem)
-def test_channels_and_strides_are_those_of_the_backbone(file: Path) -> None:
+def test_channels_and_strides_are_those_of_the_backbone(file):
     content = Config.fromfile(file, lazy_import=False).to_dict()
     assert set(content) == {'under'} and set(content['under']) == set(heads_of(file))
     for head, model in content['under'].items():
@@ -83,7 +83,7 @@ def test_channels_and_strides_are_those_of_the_backbone(file: Path) -> None:
 
 
 @pytest.mark.parametrize('file', FILES, ids=lambda file: file.stem)
-def test_every_head_takes_it(file: Path, tmp_path: Path) -> None:
+def test_every_head_takes_it(file, tmp_path):
     """A user's config puts any backbone under any head by its bases and a line or two."""
     for head, model in heads_of(file).items():
         bases = [f'{ROOT}/_base_/backbones/{file.name}', f'{ROOT}/_base_/models/{model}.py']
@@ -99,7 +99,7 @@ def test_every_head_takes_it(file: Path, tmp_path: Path) -> None:
             assert neck.type == 'FPN' and neck.num_outs
 
 
-def test_a_wrong_statement_is_noticed() -> None:
+def test_a_wrong_statement_is_noticed():
     deepvit = Config.fromfile(ROOT / '_base_/backbones/deepvit-nano.py', lazy_import=False).under
     maps = maps_of(deepvit.rcnn.backbone, 'mmdet')
     stated_maps(deepvit.rcnn, *maps)
@@ -110,7 +110,7 @@ def test_a_wrong_statement_is_noticed() -> None:
             stated_maps(wrong, *maps)
 
 
-def test_configs_are_their_bases_and_a_few_lines() -> None:
+def test_configs_are_their_bases_and_a_few_lines():
     lengths = [len(path.read_text().splitlines()) for path in CONFIGS]
     assert statistics.median(lengths) <= 8 and max(lengths) <= 13
     for path in CONFIGS:

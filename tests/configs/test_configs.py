@@ -7,7 +7,7 @@ from mmengine.config import Config
 from attnpool_backbones.benchmark.random_batches import random_batch
 from attnpool_backbones.config_files import config_root
 from attnpool_backbones.zoo.config_models import build_config_model
-from attnpool_backbones.zoo.config_names import ConfigName, families, list_configs
+from attnpool_backbones.zoo.config_names import families, list_configs
 from tests.configs.recipes import RECIPES
 
 ROOT = config_root()
@@ -30,7 +30,7 @@ def cases() -> list:
 
 
 @pytest.mark.parametrize('config', cases())
-def test_trains_and_predicts(config: ConfigName) -> None:
+def test_trains_and_predicts(config):
     cfg = Config.fromfile(ROOT / config.path)
     model = build_config_model(cfg).train()
     if config.segments:
@@ -54,7 +54,7 @@ def test_trains_and_predicts(config: ConfigName) -> None:
         assert instances.masks.shape[1:] == (40, 64)
 
 
-def test_every_family_has_all_heads() -> None:
+def test_every_family_has_all_heads():
     heads = {'retinanet', 'mask-rcnn', 'cascade-mask-rcnn', 'upernet', 'semantic-fpn'}
     assert {config.family for config in CONFIGS} == set(families(ROOT))
     for family in families(ROOT):

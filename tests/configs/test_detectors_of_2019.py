@@ -3,7 +3,6 @@
 import pytest
 from mmengine.config import Config
 
-from attnpool_backbones.zoo.config_names import ConfigName
 from tests.configs.test_configs import CONFIGS, ROOT
 
 SGE_RECIPES = [config for config in CONFIGS if config.schedule in ('2x', '20e')]
@@ -94,7 +93,7 @@ def check_regions(model: Config, cascade: bool, masks: bool) -> None:
 
 
 @pytest.mark.parametrize('config', SGE_RECIPES, ids=lambda config: config.path[:-3])
-def test_settings(config: ConfigName) -> None:
+def test_settings(config):
     cfg = Config.fromfile(ROOT / config.path)
     model, head = cfg.model, config.head
     check_data(cfg, 'mask' in head)
@@ -110,7 +109,7 @@ def test_settings(config: ConfigName) -> None:
 
 
 @pytest.mark.parametrize('part', ['heads', 'stages'])
-def test_a_missing_stage_is_noticed(part: str) -> None:
+def test_a_missing_stage_is_noticed(part):
     config = next(config for config in SGE_RECIPES if config.head == 'cascade-rcnn')
     model = Config.fromfile(ROOT / config.path).model
     check_regions(model, cascade=True, masks=False)

@@ -20,7 +20,7 @@ NANO = 'mask-rcnn_deepvit-nano_slim-fpn_digit-scenes.py'
 
 
 @pytest.mark.parametrize('name', NAMES, ids=lambda name: Path(name).stem)
-def test_a_project_inherits_by_path_and_changes_what_it_likes(name: str, tmp_path: Path) -> None:
+def test_a_project_inherits_by_path_and_changes_what_it_likes(name, tmp_path):
     # where a wheel has them
     installed = tmp_path / 'site-packages' / 'attnpool_backbones' / 'configs'
     shutil.copytree(config_root(), installed)
@@ -42,7 +42,7 @@ def test_a_project_inherits_by_path_and_changes_what_it_likes(name: str, tmp_pat
     assert Config.fromfile(tmp_path / 'dumped.py').to_dict() == expected.to_dict()
 
 
-def test_a_config_that_was_dumped_before_still_makes_the_same_model(repo_root: Path) -> None:
+def test_a_config_that_was_dumped_before_still_makes_the_same_model(repo_root):
     """The file was dumped by the commit before backbones had files of their own."""
     kept = Config.fromfile(repo_root / 'tests' / 'data' / 'before' / NANO)
     today = Config.fromfile(config_root() / 'deepvit' / NANO)

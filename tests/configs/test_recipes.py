@@ -192,13 +192,13 @@ def test_config_is_as_stated(recipe):
     check_parameters(model, recipe)
 
 
-def test_every_config_has_a_row() -> None:
+def test_every_config_has_a_row():
     stated = [recipe.config for recipe in RECIPES]
     assert len(set(stated)) == len(stated)
     assert sorted(config.path for config in stated) == sorted(config.path for config in CONFIGS)
 
 
-def test_a_cell_that_says_nothing_is_refused() -> None:
+def test_a_cell_that_says_nothing_is_refused():
     row = dict.fromkeys(
         ('no_decay', 'warm_up', 'clip', 'layer_decay', 'drop_path', 'weights', 'params'), ''
     )
@@ -219,7 +219,7 @@ WRONG_BACKBONES = (
 )  # fmt: skip
 
 
-def test_a_wrong_statement_is_noticed() -> None:
+def test_a_wrong_statement_is_noticed():
     stated = next(recipe for recipe in RECIPES if recipe.params and recipe.mixed_precision)
     cfg = Config.fromfile(ROOT / stated.config.path)
     check_recipe(cfg, stated)

@@ -20,7 +20,6 @@ pytest.importorskip('mmseg')
 
 from attnpool_backbones.datasets.records import ADE20K, DIGIT_SCENES
 from attnpool_backbones.zoo.config_models import build_config_model
-from attnpool_backbones.zoo.config_names import ConfigName
 from tests.configs.test_configs import CONFIGS, ROOT
 from tests.mean_iou import mean_iou
 
@@ -37,7 +36,7 @@ SLIDE = ['model.test_cfg.mode=slide', 'model.test_cfg.crop_size=(512,512)',
 
 
 @pytest.fixture(scope='module')
-def ade(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def ade(tmp_path_factory):
     """A folder with ``data/ade`` in ADE20K's layout, one image a split."""
     root = tmp_path_factory.mktemp('ade')
     generator = np.random.default_rng(0)
@@ -68,13 +67,13 @@ def views(pipeline: list, image: Path) -> list[tuple[torch.Tensor, object]]:
     return list(zip(packed['inputs'], packed['data_samples'], strict=True))
 
 
-def test_there_are_configs() -> None:
+def test_there_are_configs():
     assert {config.data_set.suffix for config in SEGMENTORS} == set(BASES)
     assert len(SEGMENTORS) > 40
 
 
 @pytest.mark.parametrize('config', SEGMENTORS, ids=lambda config: config.path[:-3])
-def test_settings(config: ConfigName) -> None:
+def test_settings(config):
     cfg = Config.fromfile(ROOT / config.path)
     assert cfg.model.test_cfg.mode == 'whole' and cfg.tta_model.type == 'SegTTAModel'
     # zeros at the border would reach the norms and the pooled features of the whole image
@@ -99,7 +98,7 @@ def test_settings(config: ConfigName) -> None:
         ('digit_scenes_semantic', 1, 75, False),
     ],
 )
-def test_pipelines(file: str, divisor: int, side: int, flips: bool, ade: Path) -> None:
+def test_pipelines(file, divisor, side, flips, ade):
     cfg = Config.fromfile(ROOT / '_base_' / 'datasets' / f'{file}.py')
     image = ade / 'data/ade/ADEChallengeData2016/images/validation/a.jpg'
 
@@ -120,7 +119,7 @@ def test_pipelines(file: str, divisor: int, side: int, flips: bool, ade: Path) -
 
 
 @pytest.fixture(scope='module')
-def checkpoint(ade: Path) -> Path:
+def checkpoint(ade):
     model = build_config_model(Config.fromfile(ROOT / SMALL))
     save_checkpoint(dict(state_dict=model.state_dict(), meta={}), str(ade / 'random.pth'))
     return ade / 'random.pth'
@@ -128,13 +127,13 @@ def checkpoint(ade: Path) -> Path:
 
 @pytest.mark.parametrize('way', ['single', 'multiple', 'slide', 'tta'])
 def test_through_the_tool(
-    way: str,
-    ade: Path,
-    checkpoint: Path,
-    repo_root: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    way,
+    ade,
+    checkpoint,
+    repo_root,
+    tmp_path,
+    monkeypatch,
+):
     spec = importlib.util.spec_from_file_location('tools_test', repo_root / 'tools' / 'test.py')
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)

@@ -39,14 +39,14 @@ def _hashes(root: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope='module')
-def data(tmp_path_factory) -> Path:
+def data(tmp_path_factory):
     root = tmp_path_factory.mktemp('data') / 'digit_scenes'
     assert not _generate(root)['reused']
     return root
 
 
 @pytest.fixture
-def fresh(tmp_path) -> Path:
+def fresh(tmp_path):
     root = tmp_path / 'digit_scenes'
     _generate(root, train=1, val=1, size=64)
     return root
@@ -57,7 +57,7 @@ def _regenerate(root: Path, **changes) -> dict:
 
 
 @pytest.fixture(scope='module', params=list(FOLDERS))
-def scenes(request) -> tuple[str, list]:
+def scenes(request):
     return request.param, [render_scene(i, request.param, 96) for i in range(40)]
 
 

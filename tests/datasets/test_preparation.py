@@ -5,7 +5,6 @@ import json
 import shutil
 import stat
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +65,7 @@ def files(root: Path) -> list[str]:
     return sorted(str(path.relative_to(root)) for path in root.rglob('*') if path.is_file())
 
 
-def test_coco(tmp_path: Path) -> None:
+def test_coco(tmp_path):
     coco_archives(tmp_path / 'zips')
     seen = []
     root = tmp_path / 'coco'
@@ -85,14 +84,14 @@ def test_coco(tmp_path: Path) -> None:
     coco2017.prepare(tmp_path / 'nowhere', root, **COCO)
 
 
-def test_ade(tmp_path: Path) -> None:
+def test_ade(tmp_path):
     ade_archive(tmp_path / 'zips')
     ade20k.prepare(tmp_path / 'zips', tmp_path / 'ade', **ADE)
     assert len(files(tmp_path / 'ade' / 'ADEChallengeData2016')) == 11
     ade20k.prepare(tmp_path / 'nowhere', tmp_path / 'ade', **ADE)
 
 
-def test_official_numbers_are_the_default(tmp_path: Path) -> None:
+def test_official_numbers_are_the_default(tmp_path):
     coco_archives(tmp_path)
     ade_archive(tmp_path)
     with pytest.raises(UserError, match='118287') as caught:
@@ -103,7 +102,7 @@ def test_official_numbers_are_the_default(tmp_path: Path) -> None:
     assert '2000' in str(caught.value) and '4 classes, not 150' in str(caught.value)
 
 
-def test_all_bad_archives_are_named_at_once(tmp_path: Path) -> None:
+def test_all_bad_archives_are_named_at_once(tmp_path):
     coco_archives(tmp_path)
     whole = (tmp_path / 'val2017.zip').read_bytes()
     (tmp_path / 'val2017.zip').write_bytes(whole[: len(whole) // 2])
@@ -117,7 +116,7 @@ def test_all_bad_archives_are_named_at_once(tmp_path: Path) -> None:
     assert not (tmp_path / 'coco').exists()
 
 
-def test_all_that_is_missing_is_named_at_once(tmp_path: Path) -> None:
+def test_all_that_is_missing_is_named_at_once(tmp_path):
     coco_archives(tmp_path / 'zips')
     root = tmp_path / 'coco'
     coco2017.prepare(tmp_path / 'zips', root, **COCO)
@@ -143,7 +142,7 @@ def test_all_that_is_missing_is_named_at_once(tmp_path: Path) -> None:
     assert '1 images of training have no file in annotations: alone' in str(caught.value)
 
 
-def test_an_interrupted_call_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_call_is_continued(tmp_path, monkeypatch):
     ade_archive(tmp_path)
     root = tmp_path / 'ade'
     copy, copied = unpacking.shutil.copyfileobj, []
@@ -169,7 +168,7 @@ def test_an_interrupted_call_is_continued(tmp_path: Path, monkeypatch: pytest.Mo
     assert len(files(root)) == 11 and not list(root.rglob('*.part'))
 
 
-def test_files_that_an_existing_folder_lacks_are_added(tmp_path: Path) -> None:
+def test_files_that_an_existing_folder_lacks_are_added(tmp_path):
     coco_archives(tmp_path / 'zips')
     root = tmp_path / 'coco'
     coco2017.prepare(tmp_path / 'zips', root, **COCO)
@@ -219,9 +218,7 @@ DAMAGE = [
 @pytest.mark.parametrize(
     ('name', 'file', 'damage', 'archive'), DAMAGE, ids=lambda x: getattr(x, '__name__', str(x))
 )
-def test_damaged_files_are_named_and_repaired(
-    name: str, file: str, damage: Callable[[Path], None], archive: str, tmp_path: Path
-) -> None:
+def test_damaged_files_are_named_and_repaired(name, file, damage, archive, tmp_path):
     pack, prepare, expected, folder = {
         'coco': (coco_archives, coco2017.prepare, COCO, ''),
         'ade': (ade_archive, ade20k.prepare, ADE, 'ADEChallengeData2016'),
@@ -252,7 +249,7 @@ CONTENTS = [
 
 
 @pytest.mark.parametrize('content', CONTENTS)
-def test_an_archive_can_be_damaged_inside(content: str, tmp_path: Path) -> None:
+def test_an_archive_can_be_damaged_inside(content, tmp_path):
     coco_archives(tmp_path / 'zips')
     annotations = {f'annotations/instances_{s}2017.json': content.encode() for s in COCO['images']}
     write_zip(tmp_path / 'zips' / 'annotations_trainval2017.zip', annotations)
@@ -262,7 +259,7 @@ def test_an_archive_can_be_damaged_inside(content: str, tmp_path: Path) -> None:
         assert f'instances_{split}2017.json is damaged' in str(caught.value)
 
 
-def test_what_is_there_in_part_is_named_with_its_archive(tmp_path: Path) -> None:
+def test_what_is_there_in_part_is_named_with_its_archive(tmp_path):
     coco_archives(tmp_path / 'zips')
     root = tmp_path / 'coco'
     coco2017.prepare(tmp_path / 'zips', root, **COCO)
@@ -286,7 +283,7 @@ def test_what_is_there_in_part_is_named_with_its_archive(tmp_path: Path) -> None
         'elsewhere/outside.jpg',
     ],
 )
-def test_nothing_is_written_elsewhere(name: str, tmp_path: Path) -> None:
+def test_nothing_is_written_elsewhere(name, tmp_path):
     ade_archive(tmp_path)
     with zipfile.ZipFile(tmp_path / 'ADEChallengeData2016.zip', 'a') as archive:
         archive.writestr(zipfile.ZipInfo(name), b'')
@@ -296,7 +293,7 @@ def test_nothing_is_written_elsewhere(name: str, tmp_path: Path) -> None:
     assert not (tmp_path / 'ade').exists()
 
 
-def test_links_in_archives_are_refused(tmp_path: Path) -> None:
+def test_links_in_archives_are_refused(tmp_path):
     ade_archive(tmp_path)
     link = zipfile.ZipInfo('ADEChallengeData2016/link')
     link.external_attr = (stat.S_IFLNK | 0o777) << 16
@@ -306,7 +303,7 @@ def test_links_in_archives_are_refused(tmp_path: Path) -> None:
         ade20k.prepare(tmp_path, tmp_path / 'ade', **ADE)
 
 
-def test_a_damaged_member_is_named(tmp_path: Path) -> None:
+def test_a_damaged_member_is_named(tmp_path):
     ade_archive(tmp_path)
     file = tmp_path / 'ADEChallengeData2016.zip'
     content = file.read_bytes()
@@ -316,7 +313,7 @@ def test_a_damaged_member_is_named(tmp_path: Path) -> None:
     assert not list((tmp_path / 'ade').rglob('*.part'))
 
 
-def test_a_full_disk_is_told_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_told_before(tmp_path, monkeypatch):
     ade_archive(tmp_path)
     usage = unpacking.shutil.disk_usage(tmp_path)._replace(free=10)
     monkeypatch.setattr(unpacking.shutil, 'disk_usage', lambda path: usage)

@@ -4,13 +4,13 @@ import pytest
 from mmengine.config import Config
 
 from attnpool_backbones.config_files import config_root
-from attnpool_backbones.datasets.records import DATA_SETS, DIGIT_SCENES, DataSet
+from attnpool_backbones.datasets.records import DATA_SETS, DIGIT_SCENES
 from attnpool_backbones.zoo.config_names import list_configs
 
 
 @pytest.mark.parametrize('data_set', DATA_SETS.values(), ids=list(DATA_SETS))
 @pytest.mark.parametrize('segments', [False, True], ids=['detection', 'segmentation'])
-def test_models_have_its_classes(data_set: DataSet, segments: bool) -> None:
+def test_models_have_its_classes(data_set, segments):
     own = [c for c in list_configs(config_root()) if c.data_set == data_set]
     configs = [config for config in own if config.segments == segments]
     assert own
@@ -32,7 +32,7 @@ def class_counts(part) -> list[int]:
 
 
 @pytest.mark.parametrize('data_set', DATA_SETS.values(), ids=list(DATA_SETS))
-def test_the_documentation_says_the_same(data_set: DataSet, repo_root) -> None:
+def test_the_documentation_says_the_same(data_set, repo_root):
     page = (repo_root / 'docs' / 'data.md').read_text()
     images = ' / '.join(str(count) for count in data_set.images.values())
     assert f'| {images} | {data_set.classes} |' in page

@@ -1,7 +1,5 @@
 """Mixed precision on the CPU: bfloat16 inside, float32 where operators have nothing else."""
 
-from pathlib import Path
-
 import torch
 from torch import nn
 
@@ -23,7 +21,7 @@ def make_wrapper(model: nn.Module) -> CPUAmpOptimWrapper:
     return CPUAmpOptimWrapper(optimizer=torch.optim.SGD(model.parameters(), lr=0.1))
 
 
-def test_layers_run_in_bfloat16_and_operators_in_float32() -> None:
+def test_layers_run_in_bfloat16_and_operators_in_float32():
     model = nn.Sequential(nn.Linear(3, 4), Operator(), nn.Linear(4, 2))
     wrapper = make_wrapper(model)
     with wrapper.optim_context(model):
@@ -36,7 +34,7 @@ def test_layers_run_in_bfloat16_and_operators_in_float32() -> None:
     )
 
 
-def test_nothing_is_left_behind() -> None:
+def test_nothing_is_left_behind():
     model = nn.Linear(3, 4)
     with make_wrapper(model).optim_context(model):
         pass
@@ -45,7 +43,7 @@ def test_nothing_is_left_behind() -> None:
     assert model(torch.ones(1, 3)).dtype == torch.float32
 
 
-def test_training_by_config(tmp_path: Path) -> None:
+def test_training_by_config(tmp_path):
     cfg = make_config(tmp_path)
     cfg.optim_wrapper.type = 'attnpool_backbones.CPUAmpOptimWrapper'
     make_runner('amp', cfg).train()

@@ -43,7 +43,7 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize('name', SETTINGS)
-def test_training_is_the_same(name: str, tmp_path: Path) -> None:
+def test_training_is_the_same(name, tmp_path):
     states = []
     for kills in ((), (2, 9, 10)):
         cfg = make_config(tmp_path / str(len(kills)), hooks=(HOOK,), **SETTINGS[name])
@@ -68,7 +68,7 @@ class KillInValidation(Hook):
             self.killed += 1
 
 
-def test_validation_is_the_same(tmp_path: Path) -> None:
+def test_validation_is_the_same(tmp_path):
     scores = []
     for kills in (False, True):
         runner = runner_of(tmp_path / str(kills), validate=True, workers=2)
@@ -121,7 +121,7 @@ class Buckets(BatchSampler):
 
 
 @pytest.mark.parametrize('skip', [0, 2])
-def test_killed_while_waited_for(skip: int, tmp_path: Path) -> None:
+def test_killed_while_waited_for(skip, tmp_path):
     started = []
     expected = [batch.tolist() for batch in DataLoader(Numbers(tmp_path), batch_sampler=buckets())]
     loader = DataLoader(
@@ -138,14 +138,14 @@ def buckets() -> Buckets:
     return Buckets(range(20), 3)
 
 
-def test_killed_again_and_again(tmp_path: Path) -> None:
+def test_killed_again_and_again(tmp_path):
     loader = DataLoader(Numbers(tmp_path / 'm', fatal=3, always=True), 2, num_workers=1)
     source = BatchSource(loader, lambda number: None)
     with pytest.raises(LoadingError, match='killed 4 times .* iteration [12] was made .*memory'):
         list(source(0, 0))
 
 
-def test_errors_of_data_are_told_as_they_are(tmp_path: Path) -> None:
+def test_errors_of_data_are_told_as_they_are(tmp_path):
     class Broken(Numbers):
         def __getitem__(self, index: int) -> None:
             raise ValueError('no image')
@@ -155,6 +155,6 @@ def test_errors_of_data_are_told_as_they_are(tmp_path: Path) -> None:
         list(source(0, 0))
 
 
-def test_needs_batches(tmp_path: Path) -> None:
+def test_needs_batches(tmp_path):
     with pytest.raises(ValueError, match='batch_size'):
         BatchSource(DataLoader(Numbers(tmp_path), batch_size=None), lambda number: None)

@@ -24,7 +24,7 @@ SHARDED = dict(type='attnpool_backbones.ShardedStrategy')
 
 
 @pytest.fixture(scope='module')
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def scenes(tmp_path_factory):
     root = tmp_path_factory.mktemp('data') / 'digit_scenes'
     generate(root, train=8, val=1, size=SIZE)
     return root
@@ -76,17 +76,17 @@ def check_equal(several: list[list[float]], one: list[tuple[float, float]]) -> N
     assert abs(one[-1][0] - one[0][0]) > 1e-2
 
 
-def test_no_family_is_left_out() -> None:
+def test_no_family_is_left_out():
     assert set(FAMILIES) == set(families(config_root()))
 
 
-def test_patchconvnet(scenes: Path, tmp_path: Path) -> None:
+def test_patchconvnet(scenes, tmp_path):
     several = run_two_processes(['patchconvnet'], scenes, tmp_path / 'two')
     check_equal(several['patchconvnet'], run_one_process('patchconvnet', scenes, tmp_path / 'one'))
 
 
 @pytest.mark.slow
-def test_other_families(scenes: Path, tmp_path: Path) -> None:
+def test_other_families(scenes, tmp_path):
     others = [family for family in FAMILIES if family != 'patchconvnet']
     several = run_two_processes(others, scenes, tmp_path / 'two')
     for family in others:
@@ -94,7 +94,7 @@ def test_other_families(scenes: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_sharded(scenes: Path, tmp_path: Path) -> None:
+def test_sharded(scenes, tmp_path):
     """Sharded training equals one process, also when it is resumed from a sharded checkpoint."""
     one = run_one_process('coatnet', scenes, tmp_path / 'one', steps=2 * STEPS)
     first = run_two_processes(['coatnet'], scenes, tmp_path / 'two', SHARDED)['coatnet']

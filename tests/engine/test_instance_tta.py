@@ -17,7 +17,7 @@ HEIGHT, WIDTH = 20, 30
 class Detector(torch.nn.Module):
     """Any module with a test_step."""
 
-    def test_step(self, data: dict) -> list:
+    def test_step(self, data):
         raise NotImplementedError
 
 
@@ -63,7 +63,7 @@ def merge(*views: DetDataSample, limit: int = 10) -> InstanceData:
         ('diagonal', [20, 10, 28, 16]),
     ],
 )
-def test_flipped_instances_come_back(direction: str, flipped: list) -> None:
+def test_flipped_instances_come_back(direction, flipped):
     box = [2, 4, 10, 10]
     merged = merge(view([box], [0.6], [3]), view([flipped], [0.9], [3], direction))
     assert merged.bboxes.tolist() == [box] and merged.labels.tolist() == [3]
@@ -71,7 +71,7 @@ def test_flipped_instances_come_back(direction: str, flipped: list) -> None:
     assert torch.equal(merged.masks, filled(torch.tensor([box])))
 
 
-def test_each_box_keeps_its_mask() -> None:
+def test_each_box_keeps_its_mask():
     boxes = [[0, 0, 8, 8], [12, 10, 20, 18]]
     flipped = view([[22, 0, 30, 8]], [0.7], [0], 'horizontal')
     merged = merge(view(boxes, [0.5, 0.8], [1, 2]), flipped)
@@ -81,12 +81,12 @@ def test_each_box_keeps_its_mask() -> None:
     assert limited.labels.tolist() == [2] and len(limited.masks) == 1
 
 
-def test_nothing_found() -> None:
+def test_nothing_found():
     merged = merge(view([], [], []), view([], [], [], 'horizontal'))
     assert len(merged.bboxes) == 0 and merged.masks.shape == (0, HEIGHT, WIDTH)
 
 
-def test_without_masks() -> None:
+def test_without_masks():
     box = [2, 4, 10, 10]
     merged = merge(
         view([box], [0.6], [3], with_masks=False),

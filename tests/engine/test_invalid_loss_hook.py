@@ -90,7 +90,7 @@ PLACES = {
 
 @pytest.mark.parametrize('clip', [False, True])
 @pytest.mark.parametrize('fault', PLACES)
-def test_stops_before_the_weights_change(fault: str, clip: bool, tmp_path: Path) -> None:
+def test_stops_before_the_weights_change(fault, clip, tmp_path):
     runner, counter = deep_run(tmp_path, {9: fault}, clip)
     with pytest.raises(InvalidLossError, match=r'iteration 9 \(epoch 2\): .*' + PLACES[fault]):
         runner.train()
@@ -102,7 +102,7 @@ def test_stops_before_the_weights_change(fault: str, clip: bool, tmp_path: Path)
 
 @pytest.mark.parametrize('accumulative_counts', [1, 3])
 @pytest.mark.parametrize('fault', PLACES)
-def test_skips_up_to_a_limit(fault: str, accumulative_counts: int, tmp_path: Path) -> None:
+def test_skips_up_to_a_limit(fault, accumulative_counts, tmp_path):
     runner, counter = deep_run(
         tmp_path,
         {9: fault, 15: fault, 20: fault},
@@ -121,13 +121,13 @@ def test_skips_up_to_a_limit(fault: str, accumulative_counts: int, tmp_path: Pat
             assert all(torch.isfinite(value).all() for value in state.values())
 
 
-def test_training_goes_on_after_a_skip(tmp_path: Path) -> None:
+def test_training_goes_on_after_a_skip(tmp_path):
     runner, counter = deep_run(tmp_path, {9: 'forward'}, hook=dict(max_skips=1))
     runner.train()
     assert len(counter.states) == ITERS and (tmp_path / 'epoch_4.pth').exists()
 
 
-def test_watching_changes_nothing(tmp_path: Path) -> None:
+def test_watching_changes_nothing(tmp_path):
     plain, watched = (
         deep_run(tmp_path / str(skips), {}, hook=dict(max_skips=skips)) for skips in (0, 3)
     )
@@ -137,7 +137,7 @@ def test_watching_changes_nothing(tmp_path: Path) -> None:
         assert torch.equal(value, watched[1].states[-1][name])
 
 
-def test_names_iteration_and_losses(tmp_path: Path) -> None:
+def test_names_iteration_and_losses(tmp_path):
     runner = make_runner('invalid', make_config(tmp_path, hooks=(HOOK,), nan_at=12))
     message = r'iteration 12 \(epoch 2\): .*loss_square \d.*loss_size nan.*the output of the model'
     with pytest.raises(InvalidLossError, match=message):
@@ -158,7 +158,7 @@ if 'LogsNaN' not in MODELS.module_dict:
 
 
 @pytest.mark.parametrize(('interval', 'stop'), [(1, 12), (5, 15)])
-def test_interval(interval: int, stop: int, tmp_path: Path) -> None:
+def test_interval(interval, stop, tmp_path):
     hook = dict(HOOK, interval=interval)
     cfg = make_config(tmp_path, hooks=(hook,))
     cfg.model.type = 'LogsNaN'
@@ -167,14 +167,14 @@ def test_interval(interval: int, stop: int, tmp_path: Path) -> None:
         make_runner('invalid', cfg).train()
 
 
-def test_finite_training_ends(tmp_path: Path) -> None:
+def test_finite_training_ends(tmp_path):
     runner = make_runner('invalid', make_config(tmp_path, hooks=(HOOK,)))
     runner.train()
     assert (tmp_path / 'epoch_4.pth').exists()
     assert not runner.optim_wrapper.optimizer._optimizer_step_pre_hooks
 
 
-def test_norms_beyond_the_largest_number_are_no_fault(tmp_path: Path) -> None:
+def test_norms_beyond_the_largest_number_are_no_fault(tmp_path):
     runner, _ = deep_run(tmp_path, {})
 
     class Huge(Hook):
@@ -185,7 +185,7 @@ def test_norms_beyond_the_largest_number_are_no_fault(tmp_path: Path) -> None:
     runner.train()
 
 
-def test_loss_scales_that_never_fit(tmp_path: Path) -> None:
+def test_loss_scales_that_never_fit(tmp_path):
     """A GradScaler's endless skipping, which needs no GPU to be told."""
     runner, _ = deep_run(tmp_path, {})
 
@@ -218,11 +218,11 @@ class Sample:
         (None, []),
     ],
 )  # fmt: skip
-def test_names_of_images(batch: object, names: list[str]) -> None:
+def test_names_of_images(batch, names):
     assert image_names(batch) == names
 
 
 @pytest.mark.parametrize('name', ['interval', 'max_skips'])
-def test_wrong_settings(name: str) -> None:
+def test_wrong_settings(name):
     with pytest.raises(ValueError, match=name):
         InvalidLossHook(**{name: -1})

@@ -40,7 +40,7 @@ def start(folder: Path, weights: dict, resume: bool = False, **settings: Any) ->
     'form', ['{}', 'module.{}', '_orig_mod.{}', 'model.{}', 'layer.module.{}', 'layer._orig_mod.{}']
 )
 @pytest.mark.parametrize('container', ['state_dict', 'model', None])
-def test_names_are_those_of_the_model(form: str, container: str | None, tmp_path: Path) -> None:
+def test_names_are_those_of_the_model(form, container, tmp_path):
     names = {n: n.removeprefix('layer.') if form.startswith('layer') else n for n in WEIGHTS}
     weights = {form.format(names[name]): value for name, value in WEIGHTS.items()}
     torch.save({container: weights} if container else weights, tmp_path / 'x.pth')
@@ -50,7 +50,7 @@ def test_names_are_those_of_the_model(form: str, container: str | None, tmp_path
     assert torch.equal(runner.model.layer.weight, WEIGHTS['layer.weight'])
 
 
-def test_contradicting_names_are_refused(tmp_path: Path) -> None:
+def test_contradicting_names_are_refused(tmp_path):
     twice = {**WEIGHTS, 'module.layer.bias': torch.ones(1)}
     with pytest.raises(CheckpointError, match=r'layer\.bias, module\.layer\.bias with different'):
         start(tmp_path, twice)
@@ -59,25 +59,25 @@ def test_contradicting_names_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize('value', [torch.nan, torch.inf, 1, True, 1j])
-def test_parameters_have_to_be_finite_numbers(value: Any, tmp_path: Path) -> None:
+def test_parameters_have_to_be_finite_numbers(value, tmp_path):
     with pytest.raises(CheckpointError, match=r'start\.pth.* in layer\.bias'):
         start(tmp_path, {**WEIGHTS, 'layer.bias': torch.tensor([value])})
 
 
-def test_a_start_needs_some_weights(tmp_path: Path) -> None:
+def test_a_start_needs_some_weights(tmp_path):
     with pytest.raises(CheckpointMismatch, match='none of the 2 parameters of this Regression'):
         start(tmp_path, {'stem.weight': torch.ones(3)})
     partly = start(tmp_path, {'layer.bias': WEIGHTS['layer.bias']})
     assert partly.model.layer.bias == 0.25
 
 
-def test_layers_do_not_stay_random_beside_their_weights(tmp_path: Path) -> None:
+def test_layers_do_not_stay_random_beside_their_weights(tmp_path):
     renamed = {'linear.weight': WEIGHTS['layer.weight'], 'linear.bias': WEIGHTS['layer.bias']}
     with pytest.raises(CheckpointMismatch, match=r'none of the 2|by other names'):
         start(tmp_path, renamed)
 
 
-def test_resuming_and_testing_need_everything(tmp_path: Path) -> None:
+def test_resuming_and_testing_need_everything(tmp_path):
     make_runner('guard', config(tmp_path)).train()
     shutil.copy(tmp_path / 'epoch_4.pth', tmp_path / 'start.pth')
     start(tmp_path, {}, resume=True)
@@ -100,7 +100,7 @@ def best_of(folder: Path) -> Path:
 
 @pytest.mark.parametrize('indicators', ['score', ['score', 'other']])
 @pytest.mark.parametrize('hook', ['CheckpointHook', 'attnpool_backbones.SafeCheckpointHook'])
-def test_a_copied_run_leaves_the_original_alone(hook: str, indicators: Any, tmp_path: Path) -> None:
+def test_a_copied_run_leaves_the_original_alone(hook, indicators, tmp_path):
     saving = dict(type=hook, save_best=indicators, rule='greater', max_keep_ckpts=1)
     first, copy = tmp_path / 'first', tmp_path / 'copy'
 
@@ -128,7 +128,7 @@ VICTIMS = ['precious.pth', 'best_folder.pth', '../best_outside.pth', 'best_link.
 
 @pytest.mark.parametrize('victim', VICTIMS)
 @pytest.mark.parametrize('hook', ['CheckpointHook', 'attnpool_backbones.SafeCheckpointHook'])
-def test_a_resumed_file_deletes_nothing(hook: str, victim: str, tmp_path: Path) -> None:
+def test_a_resumed_file_deletes_nothing(hook, victim, tmp_path):
     folder = tmp_path / 'run'
     saving = dict(type=hook, save_best='score', rule='greater', max_keep_ckpts=1)
     make_runner('guard', config(folder, **saving)).train()

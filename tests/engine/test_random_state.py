@@ -64,7 +64,7 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize('name', SETTINGS)
-def test_resumed_equals_uninterrupted(name: str, tmp_path: Path) -> None:
+def test_resumed_equals_uninterrupted(name, tmp_path):
     settings = dict(hooks=(HOOK,), seed=None if name == 'epochs' else 3, **SETTINGS[name])
     killed = train(tmp_path, stop=ITERS // 2 + 2, **settings)
     interim = [f'interim_iter_{ITERS // 2 + 2}.pth'] if 'within' in name else []
@@ -79,7 +79,7 @@ def test_resumed_equals_uninterrupted(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize('by_epoch', [True, False])
-def test_number_of_workers_does_not_matter(by_epoch: bool, tmp_path: Path) -> None:
+def test_number_of_workers_does_not_matter(by_epoch, tmp_path):
     one, two = (
         train(tmp_path / str(workers), hooks=(HOOK,), by_epoch=by_epoch, workers=workers)
         for workers in (0, 2)
@@ -87,19 +87,19 @@ def test_number_of_workers_does_not_matter(by_epoch: bool, tmp_path: Path) -> No
     assert all(torch.equal(one[key], two[key]) for key in one)
 
 
-def test_seed_matters(tmp_path: Path) -> None:
+def test_seed_matters(tmp_path):
     one, two = (train(tmp_path / str(seed), hooks=(HOOK,), seed=seed) for seed in (1, 2))
     assert not torch.equal(one['layer.weight'], two['layer.weight'])
 
 
-def test_without_the_hook_resuming_differs(tmp_path: Path) -> None:
+def test_without_the_hook_resuming_differs(tmp_path):
     """The reason for the hook; if this fails, mmengine restores random states by itself."""
     train(tmp_path, stop=ITERS // 2 + 2)
     resumed = train(tmp_path, resume=True)
     assert not torch.equal(train(tmp_path / 'whole')['layer.weight'], resumed['layer.weight'])
 
 
-def test_mmengines_iteration_loop_is_warned_about(tmp_path: Path) -> None:
+def test_mmengines_iteration_loop_is_warned_about(tmp_path):
     cfg = make_config(tmp_path, by_epoch=False, hooks=(HOOK,))
     cfg.train_cfg.type = 'IterBasedTrainLoop'
     runner = make_runner('random_state', cfg)
@@ -110,7 +110,7 @@ def test_mmengines_iteration_loop_is_warned_about(tmp_path: Path) -> None:
     assert any('ResumableIterBasedTrainLoop' in str(message) for message in messages)
 
 
-def test_epochs_have_different_noise(tmp_path: Path) -> None:
+def test_epochs_have_different_noise(tmp_path):
     seen = []
 
     class Record(Hook):

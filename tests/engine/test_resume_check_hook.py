@@ -19,7 +19,7 @@ EMA = dict(type='EMAHook')
 
 
 @pytest.fixture(scope='module')
-def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
+def checkpoints(tmp_path_factory):
     """Checkpoints of the second epoch, without and with a moving average."""
     found = {}
     for name, hooks in (('plain', (HOOK,)), ('ema', (HOOK, EMA))):
@@ -133,7 +133,7 @@ def resume(checkpoint: Any, folder: Path, hooks: tuple = (HOOK,)) -> None:
 
 
 @pytest.mark.parametrize('name', FAULTS)
-def test_wrong_part(name: str, checkpoints: dict, tmp_path: Path) -> None:
+def test_wrong_part(name, checkpoints, tmp_path):
     change, message = FAULTS[name]
     checkpoint = copy.deepcopy(checkpoints['plain'])
     change(checkpoint)
@@ -150,7 +150,7 @@ AVERAGES = {
 
 
 @pytest.mark.parametrize('name', AVERAGES)
-def test_wrong_average(name: str, checkpoints: dict, tmp_path: Path) -> None:
+def test_wrong_average(name, checkpoints, tmp_path):
     change, message = AVERAGES[name]
     checkpoint = copy.deepcopy(checkpoints['ema'])
     change(checkpoint)
@@ -159,12 +159,12 @@ def test_wrong_average(name: str, checkpoints: dict, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(('name', 'hooks'), [('plain', (HOOK,)), ('ema', (HOOK, EMA))])
-def test_own_checkpoint(name: str, hooks: tuple, checkpoints: dict, tmp_path: Path) -> None:
+def test_own_checkpoint(name, hooks, checkpoints, tmp_path):
     resume(copy.deepcopy(checkpoints[name]), tmp_path, hooks)
     assert (tmp_path / 'resumed' / 'epoch_4.pth').exists()
 
 
-def test_weights_alone_may_be_loaded(checkpoints: dict, tmp_path: Path) -> None:
+def test_weights_alone_may_be_loaded(checkpoints, tmp_path):
     torch.save(dict(state_dict=checkpoints['plain']['state_dict']), tmp_path / 'weights.pth')
     cfg = config(tmp_path)
     cfg.load_from = str(tmp_path / 'weights.pth')
@@ -172,7 +172,7 @@ def test_weights_alone_may_be_loaded(checkpoints: dict, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize('name', ['no_meta', 'no_message_hub', 'iter_is_a_text', 'seed_is_a_list'])
-def test_auto_names_it_too(name: str, checkpoints: dict, tmp_path: Path) -> None:
+def test_auto_names_it_too(name, checkpoints, tmp_path):
     change, message = FAULTS[name]
     checkpoint = copy.deepcopy(checkpoints['plain'])
     change(checkpoint)

@@ -5,7 +5,6 @@ from torch import nn
 
 from attnpool_backbones.engine.sharded_strategy import backbone_layers
 from attnpool_backbones.registry import MODELS
-from tests.backbones.cases import Variant
 from tests.backbones.families import FAMILIES, VARIANTS
 
 NANO = [variant for variant in VARIANTS if variant.name.endswith('nano')]
@@ -21,7 +20,7 @@ class Detector(nn.Module):
 
 
 @pytest.mark.parametrize('variant', NANO, ids=lambda variant: variant.name)
-def test_layers_of_the_backbone_are_sharded(variant: Variant) -> None:
+def test_layers_of_the_backbone_are_sharded(variant):
     model = Detector(MODELS.build(dict(variant.config)))
     layers = backbone_layers(model)
     inside = [id(p) for layer in layers for p in layer.parameters()]
@@ -34,10 +33,10 @@ def test_layers_of_the_backbone_are_sharded(variant: Variant) -> None:
     assert largest < 0.5 * sum(sizes.values())
 
 
-def test_every_family_is_tried() -> None:
+def test_every_family_is_tried():
     assert {variant.config['type'] for variant in NANO} == set(FAMILIES)
 
 
-def test_other_backbones_are_refused() -> None:
+def test_other_backbones_are_refused():
     with pytest.raises(TypeError, match='layer_prefixes.*Linear'):
         backbone_layers(Detector(nn.Linear(2, 2)))

@@ -52,9 +52,7 @@ def holder(folder: Path, repo_root: Path) -> Iterator[tuple[subprocess.Popen, in
             pass
 
 
-def test_second_writer_is_refused_until_the_first_is_killed(
-    tmp_path: Path, repo_root: Path
-) -> None:
+def test_second_writer_is_refused_until_the_first_is_killed(tmp_path, repo_root):
     with holder(tmp_path / 'run', repo_root) as (process, child):
         message = f'process {process.pid} on {socket.gethostname()} since 20.*--work-dir'
         with pytest.raises(WorkFolderInUse, match=message):
@@ -68,7 +66,7 @@ def test_second_writer_is_refused_until_the_first_is_killed(
     assert not list((tmp_path / 'run').iterdir())
 
 
-def test_nothing_is_left_and_it_may_be_claimed_again(tmp_path: Path) -> None:
+def test_nothing_is_left_and_it_may_be_claimed_again(tmp_path):
     for _ in range(2):
         with claimed(tmp_path / 'run'), claimed(tmp_path / 'run'):
             assert (tmp_path / 'run' / '.writer').exists()
@@ -87,7 +85,7 @@ LEFT = {
 
 
 @pytest.mark.parametrize('name', LEFT)
-def test_what_is_left_of_others(name: str, tmp_path: Path) -> None:
+def test_what_is_left_of_others(name, tmp_path):
     content, refused = LEFT[name]
     if isinstance(content, dict):
         content = json.dumps(content).replace('HERE', socket.gethostname())
@@ -105,7 +103,7 @@ def test_what_is_left_of_others(name: str, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_file_systems_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_systems_without_locks(tmp_path, monkeypatch):
     def refuse(*_: object) -> None:
         raise OSError(38, 'Function not implemented')
 
@@ -127,7 +125,7 @@ def test_file_systems_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         pass
 
 
-def test_shows_that_it_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shows_that_it_lives(tmp_path, monkeypatch):
     monkeypatch.setattr(work_folder_lock, 'REFRESH', 0.01)
     with claimed(tmp_path):
         os.utime(tmp_path / '.writer', (1, 1))
@@ -138,6 +136,6 @@ def test_shows_that_it_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         assert (tmp_path / '.writer').stat().st_mtime > 1
 
 
-def test_a_folder_that_vanishes(tmp_path: Path) -> None:
+def test_a_folder_that_vanishes(tmp_path):
     with claimed(tmp_path / 'run'):
         (tmp_path / 'run').rename(tmp_path / 'moved')

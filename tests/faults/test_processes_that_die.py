@@ -11,7 +11,6 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,7 +26,7 @@ SETTINGS = {
 
 
 @pytest.fixture(scope='module')
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
+def undisturbed(tmp_path_factory):
     """Returns the end of a training with the given settings that nobody disturbs."""
     found: dict[str, tuple[str, list[str]]] = {}
 
@@ -68,13 +67,13 @@ def kill_and_resume(folder: Path, name: str, kills: list[float], reference: tupl
     assert_clean(folder)
 
 
-def test_killed_once(tmp_path: Path, undisturbed) -> None:
+def test_killed_once(tmp_path, undisturbed):
     kill_and_resume(tmp_path / 'run', 'epochs', [0.2], undisturbed('epochs'))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', SETTINGS)
-def test_killed_at_random_moments(name: str, tmp_path: Path, undisturbed) -> None:
+def test_killed_at_random_moments(name, tmp_path, undisturbed):
     """25 kills in the two settings, most of them while a checkpoint is written."""
     moments = random.Random(name)
     count = 13 if name == 'epochs' else 12
@@ -106,14 +105,14 @@ def stop_and_resume(
     assert_clean(folder)
 
 
-def test_stopped(tmp_path: Path, undisturbed) -> None:
+def test_stopped(tmp_path, undisturbed):
     stop_and_resume(tmp_path / 'run', 'epochs', signal.SIGTERM, undisturbed('epochs'))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('processes', [0, 2])
 @pytest.mark.parametrize('name', ['SIGTERM', 'SIGUSR1', 'SIGHUP', 'SIGINT'])
-def test_stopped_by_each_signal(name: str, processes: int, tmp_path: Path, undisturbed) -> None:
+def test_stopped_by_each_signal(name, processes, tmp_path, undisturbed):
     number = getattr(signal, name)
     for setting in SETTINGS:
         reference = undisturbed(setting, processes)
@@ -121,7 +120,7 @@ def test_stopped_by_each_signal(name: str, processes: int, tmp_path: Path, undis
 
 
 @pytest.mark.slow
-def test_second_signal_ends_at_once(tmp_path: Path) -> None:
+def test_second_signal_ends_at_once(tmp_path):
     training = Training(tmp_path / 'run', slow_saving=30)
     training.wait_for('saving')
     training.process.send_signal(signal.SIGTERM)
@@ -134,7 +133,7 @@ def test_second_signal_ends_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_trainings_in_one_folder(tmp_path: Path) -> None:
+def test_two_trainings_in_one_folder(tmp_path):
     first = Training(tmp_path / 'run', pause=0.5)
     first.wait_for('iteration')
     second = Training(tmp_path / 'run')
@@ -146,7 +145,7 @@ def test_two_trainings_in_one_folder(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', SETTINGS)
-def test_killed_loading_processes(name: str, tmp_path: Path, undisturbed) -> None:
+def test_killed_loading_processes(name, tmp_path, undisturbed):
     training = Training(tmp_path / 'run', pause=0.15, **SETTINGS[name])
     killed = []
     for iteration in (2, 9, 10, 17):
@@ -161,7 +160,7 @@ def test_killed_loading_processes(name: str, tmp_path: Path, undisturbed) -> Non
 
 @pytest.mark.slow
 @pytest.mark.parametrize('victim', [0, 1])
-def test_killed_rank(victim: int, tmp_path: Path, undisturbed) -> None:
+def test_killed_rank(victim, tmp_path, undisturbed):
     reference = undisturbed('epochs', 2)
     settings = dict(SETTINGS['epochs'], processes=2)
     training = Training(tmp_path / 'run', pause=0.2, **settings)
@@ -176,7 +175,7 @@ def test_killed_rank(victim: int, tmp_path: Path, undisturbed) -> None:
 
 
 @pytest.mark.slow
-def test_killed_launcher(tmp_path: Path, undisturbed) -> None:
+def test_killed_launcher(tmp_path, undisturbed):
     settings = dict(SETTINGS['epochs'], processes=2)
     training = Training(tmp_path / 'run', pause=0.2, **settings)
     training.wait_for('iteration 8')
@@ -192,7 +191,7 @@ def test_killed_launcher(tmp_path: Path, undisturbed) -> None:
 
 
 @pytest.mark.slow
-def test_gradient_of_one_rank_is_not_finite(tmp_path: Path) -> None:
+def test_gradient_of_one_rank_is_not_finite(tmp_path):
     training = Training(tmp_path / 'run', processes=2, nan_rank=1)
     assert training.end() == 2
     for part in (
@@ -206,7 +205,7 @@ def test_gradient_of_one_rank_is_not_finite(tmp_path: Path) -> None:
     assert (tmp_path / 'run' / 'epoch_1.pth').exists()
 
 
-def test_file_size_limit(tmp_path: Path) -> None:
+def test_file_size_limit(tmp_path):
     """The limit is below a checkpoint of a later epoch, whose log is longer."""
     folder = tmp_path / 'run'
     train(folder)
@@ -224,7 +223,7 @@ def test_file_size_limit(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+def small_disk(tmp_path):
     """A file system of 300 kB."""
     folder = tmp_path / 'disk'
     folder.mkdir()
@@ -243,7 +242,7 @@ def fill(disk: Path, leave: int) -> Path:
 
 
 @pytest.mark.slow
-def test_full_disk(small_disk: Path, undisturbed) -> None:
+def test_full_disk(small_disk, undisturbed):
     folder = small_disk / 'run'
     training = Training(folder, pause=0.1, **SETTINGS['iterations'])
     training.wait_for('iteration 8')
@@ -258,7 +257,7 @@ def test_full_disk(small_disk: Path, undisturbed) -> None:
 
 
 @pytest.mark.slow
-def test_waits_for_space(small_disk: Path, undisturbed) -> None:
+def test_waits_for_space(small_disk, undisturbed):
     folder = small_disk / 'run'
     training = Training(folder, pause=0.1, wait_for_space=True, **SETTINGS['iterations'])
     training.wait_for('iteration 8')
@@ -273,7 +272,7 @@ def test_waits_for_space(small_disk: Path, undisturbed) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize('wait_for_space', [False, True])
-def test_work_folder_that_vanishes(wait_for_space: bool, tmp_path: Path, undisturbed) -> None:
+def test_work_folder_that_vanishes(wait_for_space, tmp_path, undisturbed):
     folder, away = tmp_path / 'run', tmp_path / 'away'
     settings = dict(SETTINGS['iterations'], wait_for_space=wait_for_space)
     training = Training(folder, pause=0.1, **settings)

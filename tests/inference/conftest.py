@@ -9,7 +9,7 @@ from attnpool_backbones.datasets.digit_scenes import generate
 
 
 @pytest.fixture(scope='session')
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def scenes(tmp_path_factory):
     root = tmp_path_factory.mktemp('inference') / 'digit_scenes'
     generate(root, train=4, val=4, size=(96, 64))
     return root
@@ -30,14 +30,14 @@ def save_run(scenes: Path, folder: Path, head: str) -> Path:
 
 
 @pytest.fixture(scope='session')
-def detector(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def detector(scenes, tmp_path_factory):
     """The folder of a run of a Mask R-CNN."""
     pytest.importorskip('mmdet')
     return save_run(scenes, tmp_path_factory.mktemp('runs') / 'detector', 'mask-rcnn')
 
 
 @pytest.fixture(scope='session')
-def segmentor(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def segmentor(scenes, tmp_path_factory):
     """The folder of a run of an UperNet."""
     pytest.importorskip('mmseg')
     return save_run(scenes, tmp_path_factory.mktemp('runs') / 'segmentor', 'upernet')

@@ -7,7 +7,7 @@ from attnpool_backbones.inference.overlap import Writer, read_ahead
 
 
 @pytest.mark.parametrize('threads', [0, 1, 3])
-def test_results_come_in_order(threads: int):
+def test_results_come_in_order(threads):
     def prepare(number: int) -> int:
         time.sleep(0.002 * (number % 3))
         return number * number
@@ -32,7 +32,7 @@ def test_only_so_many_are_read_ahead():
 
 
 @pytest.mark.parametrize('threads', [0, 2])
-def test_errors_of_reading_are_raised_where_results_are_taken(threads: int):
+def test_errors_of_reading_are_raised_where_results_are_taken(threads):
     def prepare(number: int) -> int:
         if number == 3:
             raise ValueError('three')

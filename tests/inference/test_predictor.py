@@ -26,7 +26,7 @@ def predict(run: Path, source, **options):
     return list(load(run, device='cpu')(source, **options))
 
 
-def test_detections_are_those_of_the_inferencer(detector: Path, scenes: Path):
+def test_detections_are_those_of_the_inferencer(detector, scenes):
     from mmdet.apis import inference_detector
 
     model = load(detector, device='cpu')
@@ -45,7 +45,7 @@ def test_detections_are_those_of_the_inferencer(detector: Path, scenes: Path):
         assert prediction.masks.shape[1:] == (64, 96)
 
 
-def test_label_maps_are_those_of_the_inferencer(segmentor: Path, scenes: Path):
+def test_label_maps_are_those_of_the_inferencer(segmentor, scenes):
     from mmseg.apis import inference_model
 
     model = load(segmentor, device='cpu')
@@ -60,7 +60,7 @@ def test_label_maps_are_those_of_the_inferencer(segmentor: Path, scenes: Path):
 
 @pytest.mark.parametrize('run', ['detector', 'segmentor'])
 @pytest.mark.parametrize('options', [dict(batch=3), dict(threads=0), dict(batch=2, threads=4)])
-def test_batches_and_threads_change_nothing(run: str, options, scenes: Path, request):
+def test_batches_and_threads_change_nothing(run, options, scenes, request):
     folder = request.getfixturevalue(run)
     one, other = (predict(folder, scenes / IMAGES, **o) for o in ({}, options))
     for before, after in zip(one, other, strict=True):
@@ -70,7 +70,7 @@ def test_batches_and_threads_change_nothing(run: str, options, scenes: Path, req
                 assert np.allclose(getattr(before, name), getattr(after, name), atol=1e-3)
 
 
-def test_score_and_classes_select(detector: Path, scenes: Path):
+def test_score_and_classes_select(detector, scenes):
     everything = predict(detector, scenes / IMAGES, score=0.0)
     scores = np.concatenate([p.scores for p in everything])
     half = float(np.median(scores))
@@ -83,7 +83,7 @@ def test_score_and_classes_select(detector: Path, scenes: Path):
         predict(detector, scenes / IMAGES, classes=['tree'])
 
 
-def test_unreadable_images_are_left_out_and_told(detector: Path, scenes: Path, tmp_path: Path):
+def test_unreadable_images_are_left_out_and_told(detector, scenes, tmp_path):
     from attnpool_backbones.inference.predictor import Options, Speed
     from attnpool_backbones.inference.sources import open_source
 
@@ -96,7 +96,7 @@ def test_unreadable_images_are_left_out_and_told(detector: Path, scenes: Path, t
 
 
 @pytest.mark.parametrize('run', ['detector', 'segmentor'])
-def test_slices_of_the_whole_image_change_nothing(run: str, scenes: Path, request):
+def test_slices_of_the_whole_image_change_nothing(run, scenes, request):
     pytest.importorskip('sahi')
     folder = request.getfixturevalue(run)
     source = scenes / IMAGES / '000001.png'
@@ -107,7 +107,7 @@ def test_slices_of_the_whole_image_change_nothing(run: str, scenes: Path, reques
 
 
 @pytest.mark.parametrize('run', ['detector', 'segmentor'])
-def test_slices_cover_the_image(run: str, scenes: Path, tmp_path: Path, request):
+def test_slices_cover_the_image(run, scenes, tmp_path, request):
     pytest.importorskip('sahi')
     image = cv2.imread(str(scenes / IMAGES / '000001.png'))
     large = np.tile(image, (3, 3, 1))
@@ -139,7 +139,7 @@ def test_parts_of_one_object_become_one():
     assert merged.masks.shape == (1, 10, 15) and merged.masks.sum() == 6 * 4
 
 
-def test_everything_is_written(detector: Path, segmentor: Path, scenes: Path, tmp_path: Path):
+def test_everything_is_written(detector, segmentor, scenes, tmp_path):
     from pycocotools.coco import COCO
 
     annotations = scenes / 'annotations/instances_val.json'
@@ -170,7 +170,7 @@ def test_everything_is_written(detector: Path, segmentor: Path, scenes: Path, tm
     assert np.array_equal(written, prediction.label_map)
 
 
-def test_outputs_that_a_model_does_not_have(tmp_path: Path):
+def test_outputs_that_a_model_does_not_have(tmp_path):
     with pytest.raises(UserError, match='label maps are of segmentors'):
         Outputs(tmp_path, ['maps'], True, ['a'])
     with pytest.raises(UserError, match='of detectors'):
@@ -180,7 +180,7 @@ def test_outputs_that_a_model_does_not_have(tmp_path: Path):
         Outputs(tmp_path, ['coco'], True, ['a'], annotations=str(tmp_path / 'a.json'))
 
 
-def test_images_of_the_same_name_are_all_written(segmentor: Path, scenes: Path, tmp_path: Path):
+def test_images_of_the_same_name_are_all_written(segmentor, scenes, tmp_path):
     model = load(segmentor, device='cpu')
     image = cv2.imread(str(scenes / IMAGES / '000001.png'))
     for name in ('a.png', 'a.jpg', 'b/a.png'):
@@ -192,7 +192,7 @@ def test_images_of_the_same_name_are_all_written(segmentor: Path, scenes: Path, 
     assert len(list((tmp_path / 'out').rglob('*.png'))) == 3
 
 
-def test_drawing_leaves_the_image_alone(detector: Path, segmentor: Path, scenes: Path):
+def test_drawing_leaves_the_image_alone(detector, segmentor, scenes):
     image = cv2.imread(str(scenes / IMAGES / '000001.png'))
     kept = image.copy()
     for run in (detector, segmentor):
@@ -202,7 +202,7 @@ def test_drawing_leaves_the_image_alone(detector: Path, segmentor: Path, scenes:
         assert np.array_equal(image, kept)
 
 
-def test_best_checkpoint_is_taken_before_the_last(tmp_path: Path):
+def test_best_checkpoint_is_taken_before_the_last(tmp_path):
     (tmp_path / 'run').mkdir()
     for name in ('config.py', 'epoch_9.pth', 'epoch_10.pth', 'best_mIoU_epoch_4.pth'):
         (tmp_path / 'run' / name).touch()
@@ -223,7 +223,7 @@ def test_best_checkpoint_is_taken_before_the_last(tmp_path: Path):
         ('model.tflite', None, 'a model is the folder of a run or a config'),
     ],
 )
-def test_model_that_is_none(tmp_path: Path, monkeypatch, model, checkpoint, words):
+def test_model_that_is_none(tmp_path, monkeypatch, model, checkpoint, words):
     monkeypatch.chdir(tmp_path)
     Path('empty').mkdir()
     Path('unsaved').mkdir()
@@ -233,6 +233,6 @@ def test_model_that_is_none(tmp_path: Path, monkeypatch, model, checkpoint, word
         find_model_files(model, checkpoint)
 
 
-def test_checkpoint_of_another_model(detector: Path, segmentor: Path):
+def test_checkpoint_of_another_model(detector, segmentor):
     with pytest.raises(UserError, match='another model'):
         load(detector / 'config.py', segmentor / 'epoch_1.pth')

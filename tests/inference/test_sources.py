@@ -10,7 +10,7 @@ from attnpool_backbones.inference.sources import open_source
 
 
 @pytest.fixture
-def photos(tmp_path: Path) -> Path:
+def photos(tmp_path):
     folder = tmp_path / 'photos'
     (folder / 'more').mkdir(parents=True)
     for value, name in enumerate(['b.png', 'a.JPG', 'more/c.png']):
@@ -20,7 +20,7 @@ def photos(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def video(tmp_path: Path) -> Path:
+def video(tmp_path):
     path = tmp_path / 'film.mp4'
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), 10, (32, 24))
     for value in range(6):
@@ -33,7 +33,7 @@ def names(source) -> list[str]:
     return [frame.name for frame in source.frames]
 
 
-def test_folder_pattern_and_file(photos: Path):
+def test_folder_pattern_and_file(photos):
     source = open_source(photos)
     assert source.count == 3 and source.rate is None
     assert names(source) == ['a.JPG', 'b.png', 'more/c.png']
@@ -43,7 +43,7 @@ def test_folder_pattern_and_file(photos: Path):
     assert frame.read().shape == (8, 10, 3)
 
 
-def test_arrays_and_lists(photos: Path):
+def test_arrays_and_lists(photos):
     array = np.zeros((4, 5, 3), np.uint8)
     (frame,) = open_source(array).frames
     assert frame.read() is array
@@ -52,7 +52,7 @@ def test_arrays_and_lists(photos: Path):
         open_source(array[..., 0])
 
 
-def test_video_tells_frames_and_rate(video: Path):
+def test_video_tells_frames_and_rate(video):
     source = open_source(video)
     assert (source.count, source.rate) == (6, 10)
     frames = list(source.frames)
@@ -61,7 +61,7 @@ def test_video_tells_frames_and_rate(video: Path):
     assert np.all(np.diff([frame.read().mean() for frame in frames]) > 20)
 
 
-def test_standard_input_has_an_image_or_paths(photos: Path):
+def test_standard_input_has_an_image_or_paths(photos):
     content = (photos / 'b.png').read_bytes()
     (frame,) = open_source('-', io.BytesIO(content)).frames
     assert frame.read().shape == (8, 10, 3)
@@ -69,7 +69,7 @@ def test_standard_input_has_an_image_or_paths(photos: Path):
     assert names(open_source('-', io.BytesIO(paths))) == ['b.png', 'more/c.png']
 
 
-def test_pictures_are_turned_as_their_exif_entry_says(tmp_path: Path):
+def test_pictures_are_turned_as_their_exif_entry_says(tmp_path):
     from PIL import Image
 
     exif = Image.Exif()
@@ -96,7 +96,7 @@ def test_pictures_are_turned_as_their_exif_entry_says(tmp_path: Path):
         ('broken.mp4', ['cannot be read as a video']),
     ],
 )
-def test_source_that_is_none(photos: Path, video: Path, source: str, words, monkeypatch):
+def test_source_that_is_none(photos, video, source, words, monkeypatch):
     monkeypatch.chdir(photos.parent)
     Path('empty').mkdir()
     Path('broken.mp4').write_text('no video')
@@ -116,6 +116,6 @@ def test_source_that_is_none(photos: Path, video: Path, source: str, words, monk
         (b'/no/file\n', 'not found'),
     ],
 )
-def test_standard_input_that_is_none(content: bytes, words: str):
+def test_standard_input_that_is_none(content, words):
     with pytest.raises(UserError, match=words):
         open_source('-', io.BytesIO(content))

@@ -1,7 +1,5 @@
 """A run starts only with a checkpoint of its own model."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from mmengine.model import BaseTTAModel
@@ -52,7 +50,7 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize('name', FOREIGN)
-def test_refuses_weights_of_another_model(name: str, tmp_path: Path) -> None:
+def test_refuses_weights_of_another_model(name, tmp_path):
     weights, parts = FOREIGN[name]
     file = str(tmp_path / 'other.pth')
     torch.save(dict(state_dict=weights), file)
@@ -63,7 +61,7 @@ def test_refuses_weights_of_another_model(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize('prefix', ['', 'module.', '_orig_mod.', 'model.'])
 @pytest.mark.parametrize('whole', [True, False])
-def test_takes_own_weights(prefix: str, whole: bool, tmp_path: Path) -> None:
+def test_takes_own_weights(prefix, whole, tmp_path):
     weights = {prefix + name: value for name, value in detector().state_dict().items()}
     weights = {name: v for name, v in weights.items() if 'num_batches' not in name}
     file = str(tmp_path / 'own.pth')
@@ -73,7 +71,7 @@ def test_takes_own_weights(prefix: str, whole: bool, tmp_path: Path) -> None:
     require_own_weights(Augmented(model), stored_shapes(file), file)
 
 
-def test_addresses_and_safetensors(tmp_path: Path) -> None:
+def test_addresses_and_safetensors(tmp_path):
     save_file(detector().state_dict(), tmp_path / 'a.safetensors')
     model = detector()
     for path in (str(tmp_path / 'a.safetensors'), f'file://{tmp_path}/a.safetensors'):

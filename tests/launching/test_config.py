@@ -1,7 +1,5 @@
 """A config is found, read and recognised, or one message says why not."""
 
-from pathlib import Path
-
 import pytest
 from mmengine.config import Config
 
@@ -9,7 +7,7 @@ from attnpool_backbones.launching.config import find_config, load_config, recogn
 from attnpool_backbones.launching.errors import PreflightError
 
 
-def test_config_is_found_or_suggested(repo_root: Path) -> None:
+def test_config_is_found_or_suggested(repo_root):
     name = 'mask-rcnn_patchconvnet-s60_fpn_ms-3x_coco.py'
     path = repo_root / 'configs/patchconvnet' / name
     assert find_config(str(path)) == path
@@ -20,13 +18,13 @@ def test_config_is_found_or_suggested(repo_root: Path) -> None:
 
 
 @pytest.mark.parametrize('scope', [None, 'mmpretrain'])
-def test_unknown_task(scope: str | None) -> None:
+def test_unknown_task(scope):
     with pytest.raises(PreflightError, match="'mmdet' .*'mmseg'"):
         recognise_task(Config(dict(default_scope=scope)))
     assert recognise_task(Config(dict(default_scope='mmseg'))) == 'mmseg'
 
 
-def test_bad_options_and_bases(tmp_path: Path) -> None:
+def test_bad_options_and_bases(tmp_path):
     file = tmp_path / 'config.py'
     file.write_text("default_scope = 'mmdet'\nvalues = [1, 2]\n")
     with pytest.raises(PreflightError, match='do not fit'):

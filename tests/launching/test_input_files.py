@@ -1,7 +1,5 @@
 """What is missing on disk is named before anything is built, all at once."""
 
-from pathlib import Path
-
 import pytest
 from mmengine.config import Config
 
@@ -51,9 +49,7 @@ def config(dataset: dict, split: str = 'train', **settings: object) -> Config:
         (DIGITS, 'make_digit_scenes.py', ['data/digit_scenes/annotations/a.json']),
     ],
 )
-def test_missing_data_is_named_with_its_source(
-    dataset: dict, hint: str, paths: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_data_is_named_with_its_source(dataset, hint, paths, tmp_path, monkeypatch):
     # the folder's name must not decide about the hint
     folder = tmp_path / 'coco_digit_ADE20K'
     folder.mkdir()
@@ -66,13 +62,13 @@ def test_missing_data_is_named_with_its_source(
     assert hint in message
 
 
-def test_own_data_is_not_called_coco() -> None:
+def test_own_data_is_not_called_coco():
     with pytest.raises(PreflightError, match='instances_mine.json') as caught:
         require_data(config(OWN), ('train',))
     assert 'COCO 2017' not in str(caught.value)
 
 
-def test_wrappers_lists_and_evaluators() -> None:
+def test_wrappers_lists_and_evaluators():
     wrapped = dict(type='RepeatDataset', dataset=dict(type='ConcatDataset', datasets=[COCO, ADE]))
     assert len(list(dataset_paths(wrapped))) == 4
     remote = dict(type='CocoDataset', data_root='s3://bucket/', ann_file='a.json')
@@ -88,14 +84,12 @@ def test_wrappers_lists_and_evaluators() -> None:
         require_data(cfg, ('val',))
 
 
-def test_only_the_splits_that_are_read_matter(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_the_splits_that_are_read_matter(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     require_data(config(COCO, 'train'), ('test',))
 
 
-def test_empty_folder(tmp_path: Path) -> None:
+def test_empty_folder(tmp_path):
     (tmp_path / 'images').mkdir()
     dataset = dict(type='CocoDataset', data_root=str(tmp_path), data_prefix=dict(img='images'))
     with pytest.raises(PreflightError, match='empty folder'):
@@ -104,7 +98,7 @@ def test_empty_folder(tmp_path: Path) -> None:
     require_data(config(dataset), ('train',))
 
 
-def test_pretrained_files(tmp_path: Path) -> None:
+def test_pretrained_files(tmp_path):
     model = dict(
         backbone=dict(init_cfg=dict(type='Pretrained', checkpoint='missing.pth')),
         heads=[

@@ -18,7 +18,7 @@ EPOCHS = [f'epoch_{epoch}.pth' for epoch in (1, 2, 3, 4)]
 
 
 @pytest.fixture(scope='module')
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(tmp_path_factory):
     """The folder of a finished run."""
     folder = tmp_path_factory.mktemp('whole')
     make_runner('latest', make_config(folder)).train()
@@ -26,7 +26,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(whole: Path, tmp_path: Path) -> Path:
+def run(whole, tmp_path):
     """A copy of it, in which ``last_checkpoint`` names the original."""
     for name in [*EPOCHS, 'last_checkpoint']:
         shutil.copy2(whole / name, tmp_path)
@@ -76,7 +76,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize('name', FAULTS)
-def test_newest_sound_one(name: str, run: Path, capsys: pytest.CaptureFixture) -> None:
+def test_newest_sound_one(name, run, capsys):
     fault, message = FAULTS[name]
     fault(run / 'epoch_4.pth')
     if name == 'folder':
@@ -97,7 +97,7 @@ def listing(folder: Path) -> dict[str, tuple]:
 
 
 @pytest.mark.parametrize('name', FAULTS)
-def test_never_starts_over(name: str, run: Path) -> None:
+def test_never_starts_over(name, run):
     fault, message = FAULTS[name]
     for epoch in EPOCHS:
         fault(run / epoch)
@@ -109,7 +109,7 @@ def test_never_starts_over(name: str, run: Path) -> None:
     assert listing(run) == before
 
 
-def test_damaged_files_keep_apart(run: Path) -> None:
+def test_damaged_files_keep_apart(run):
     for number in range(2):
         shutil.copy2(run / 'epoch_1.pth', run / 'epoch_4.pth')
         (run / 'epoch_4.pth').write_text(f'damage {number}')
@@ -118,7 +118,7 @@ def test_damaged_files_keep_apart(run: Path) -> None:
     assert (run / 'epoch_4.pth.damaged1').read_text() == 'damage 1'
 
 
-def test_most_iterations_win_over_note_and_time(run: Path) -> None:
+def test_most_iterations_win_over_note_and_time(run):
     (run / 'last_checkpoint').write_text(str(run / 'epoch_2.pth'))
     os.utime(run / 'epoch_1.pth')
     assert find(str(run)) == str(run / 'epoch_4.pth')
@@ -136,7 +136,7 @@ def refuse(path: Path, errno: int) -> Callable:
 
 
 @pytest.mark.parametrize('errno', [13, 5, 116])  # rights, a bad disk, a server that forgot
-def test_unreadable(errno: int, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable(errno, run, monkeypatch):
     monkeypatch.setattr(Path, 'open', refuse(run / 'epoch_4.pth', errno))
     reason = os.strerror(errno)
     with pytest.raises(UnusableCheckpoints, match=rf'epoch_4.pth cannot be read \({reason}\)'):
@@ -147,7 +147,7 @@ def test_unreadable(errno: int, run: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert find(str(run)) == str(run / 'epoch_4.pth')  # an older one does not matter
 
 
-def test_unreadable_folder(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_folder(run, monkeypatch):
     def deny(_: object) -> None:
         raise PermissionError(13, 'Permission denied')
 
@@ -156,7 +156,7 @@ def test_unreadable_folder(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         find(str(run))
 
 
-def test_missing_mounts(tmp_path: Path) -> None:
+def test_missing_mounts(tmp_path):
     (tmp_path / 'link').symlink_to(tmp_path / 'mount' / 'run')
     with pytest.raises(UnusableCheckpoints, match='mount/run, which is not there'):
         find(str(tmp_path / 'link'))
@@ -168,12 +168,12 @@ def test_missing_mounts(tmp_path: Path) -> None:
         find(str(tmp_path))
 
 
-def test_checkpoints_elsewhere(run: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_checkpoints_elsewhere(run, tmp_path_factory):
     work_dir = tmp_path_factory.mktemp('logs')
     assert find(str(work_dir), out_dir=str(run)) == str(run / 'epoch_4.pth')
 
 
-def test_other_models(run: Path) -> None:
+def test_other_models(run):
     content = read_content(str(run / 'epoch_4.pth'))
     content['state_dict']['head.weight'] = torch.ones(3)
     content['meta']['iter'] = 1000
@@ -183,7 +183,7 @@ def test_other_models(run: Path) -> None:
     assert (run / 'epoch_9.pth.damaged').exists()
 
 
-def test_weights_are_no_obstacle(run: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_weights_are_no_obstacle(run, tmp_path_factory):
     content = read_content(str(run / 'epoch_4.pth'))
     best = {key: content[key] for key in ('meta', 'state_dict', 'message_hub')}
     torch.save(best, run / 'best_score_epoch_4.pth')
@@ -196,7 +196,7 @@ def test_weights_are_no_obstacle(run: Path, tmp_path_factory: pytest.TempPathFac
     assert find(str(fresh)) is None
 
 
-def test_checkpoints_without_optimizer(run: Path) -> None:
+def test_checkpoints_without_optimizer(run):
     """``save_optimizer=False``: nothing to go on from, and nothing to write over."""
     for name in EPOCHS:
         content = read_content(str(run / name))
@@ -206,6 +206,6 @@ def test_checkpoints_without_optimizer(run: Path) -> None:
         find(str(run))
 
 
-def test_nothing_there(tmp_path: Path) -> None:
+def test_nothing_there(tmp_path):
     assert find(str(tmp_path)) is None
     assert find(str(tmp_path / 'missing')) is None

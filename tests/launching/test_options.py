@@ -21,7 +21,7 @@ from attnpool_backbones.launching.options import add_common_arguments
         ('s3://bucket/a(1)', 's3://bucket/a(1)'),
     ],
 )
-def test_values_of_options(typed: str, value: object) -> None:
+def test_values_of_options(typed, value):
     parser = argparse.ArgumentParser()
     add_common_arguments(parser)
     assert parser.parse_args(['--cfg-options', f'a.b={typed}']).cfg_options == {'a.b': value}

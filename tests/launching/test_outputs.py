@@ -1,7 +1,5 @@
 """Where the predictions of a test go."""
 
-from pathlib import Path
-
 import pytest
 from mmengine.config import Config
 from mmengine.evaluator import DumpResults, Evaluator
@@ -24,7 +22,7 @@ from attnpool_backbones.launching.outputs import (
         dict(type='Evaluator', metrics=dict(type='IoUMetric')),
     ],
 )
-def test_predictions_are_dumped_after_the_metrics(evaluator: object) -> None:
+def test_predictions_are_dumped_after_the_metrics(evaluator):
     cfg = Config(dict(default_scope='mmseg', test_evaluator=evaluator))
     dump_predictions(cfg, 'out.pkl')
     metrics = cfg.test_evaluator
@@ -37,13 +35,13 @@ def test_predictions_are_dumped_after_the_metrics(evaluator: object) -> None:
     assert type(dump) is DumpResults and dump.out_file_path == 'out.pkl'
 
 
-def test_detections_are_dumped_with_short_masks() -> None:
+def test_detections_are_dumped_with_short_masks():
     cfg = Config(dict(default_scope='mmdet', test_evaluator=dict(type='CocoMetric')))
     dump_predictions(cfg, 'out.pickle')
     assert [metric.type for metric in cfg.test_evaluator] == ['CocoMetric', 'DumpDetResults']
 
 
-def test_label_maps() -> None:
+def test_label_maps():
     cfg = Config(dict(default_scope='mmseg', test_evaluator=[dict(type='IoUMetric')]))
     write_label_maps(cfg, 'folder')
     assert cfg.test_evaluator[0] == dict(type='IoUMetric', output_dir='folder', keep_results=True)
@@ -52,13 +50,13 @@ def test_label_maps() -> None:
         write_label_maps(cfg, 'folder')
 
 
-def test_a_pickle_is_told_by_its_name() -> None:
+def test_a_pickle_is_told_by_its_name():
     assert is_pickle('a/b.pkl') and is_pickle('c.pickle')
     assert not is_pickle('folder') and not is_pickle('folder.pkl/maps')
 
 
 @pytest.mark.parametrize('task', ['mmdet', 'mmseg'])
-def test_pictures(task: str, tmp_path: Path) -> None:
+def test_pictures(task, tmp_path):
     cfg = Config(dict(default_scope=task, default_hooks=dict(), visualizer=dict(type='Visualizer')))
     enable_pictures(cfg, show=False, show_dir=str(tmp_path), wait_time=2)
     hook = cfg.default_hooks.visualization

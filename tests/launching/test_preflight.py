@@ -31,7 +31,7 @@ def plan(folder: Path, load_from: Path | None = None, ann_file: str = '') -> Run
     )
 
 
-def test_a_whole_run_passes(tmp_path: Path) -> None:
+def test_a_whole_run_passes(tmp_path):
     torch.save(dict(state_dict=dict(a=torch.zeros(2))), tmp_path / 'start.pth')
     run = plan(tmp_path, tmp_path / 'start.pth')
     check_everything(run)
@@ -39,7 +39,7 @@ def test_a_whole_run_passes(tmp_path: Path) -> None:
     assert (tmp_path / 'work').is_dir()
 
 
-def test_all_that_is_wrong_is_named_at_once(tmp_path: Path) -> None:
+def test_all_that_is_wrong_is_named_at_once(tmp_path):
     run = plan(tmp_path, tmp_path / 'start.pth', 'missing.json')
     run.cfg.model = dict(init_cfg=dict(type='Pretrained', checkpoint='weights.pth'))
     with pytest.raises(PreflightError) as caught:
@@ -50,13 +50,13 @@ def test_all_that_is_wrong_is_named_at_once(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_one_thing_keeps_its_kind(tmp_path: Path) -> None:
+def test_one_thing_keeps_its_kind(tmp_path):
     (tmp_path / 'start.pth').write_text('Not Found')
     with pytest.raises(CheckpointError, match='start.pth is no checkpoint'):
         check_everything(plan(tmp_path, tmp_path / 'start.pth'))
 
 
-def test_targets_come_last(tmp_path: Path) -> None:
+def test_targets_come_last(tmp_path):
     (tmp_path / 'work').touch()
     with pytest.raises(UserError) as caught:
         check_everything(plan(tmp_path, ann_file='missing.json'))

@@ -85,7 +85,7 @@ def assert_gone(numbers: list[int]) -> None:
 
 
 @pytest.mark.parametrize('name', ['SIGTERM', 'SIGINT', 'SIGHUP', 'SIGUSR1'])
-def test_signals(name: str, tmp_path: Path, repo_root: Path) -> None:
+def test_signals(name, tmp_path, repo_root):
     number = getattr(signal, name)
     launched = Launched(tmp_path, 'stops', repo_root)
     workers = launched.ready()
@@ -97,7 +97,7 @@ def test_signals(name: str, tmp_path: Path, repo_root: Path) -> None:
         assert (tmp_path / f'{rank}.stopped').read_text() == f'{int(number)} '
 
 
-def test_second_signal_ends_at_once(tmp_path: Path, repo_root: Path) -> None:
+def test_second_signal_ends_at_once(tmp_path, repo_root):
     launched = Launched(tmp_path, 'ignores', repo_root)
     workers = launched.ready()
     launched.process.send_signal(signal.SIGTERM)
@@ -108,7 +108,7 @@ def test_second_signal_ends_at_once(tmp_path: Path, repo_root: Path) -> None:
     assert_gone(workers)
 
 
-def test_killed_process_ends_all_with_one_line(tmp_path: Path, repo_root: Path) -> None:
+def test_killed_process_ends_all_with_one_line(tmp_path, repo_root):
     launched = Launched(tmp_path, 'sleeps', repo_root)
     workers = launched.ready()
     os.kill(workers[1], signal.SIGKILL)
@@ -120,7 +120,7 @@ def test_killed_process_ends_all_with_one_line(tmp_path: Path, repo_root: Path) 
     assert_gone(workers)
 
 
-def test_failed_process_ends_all(tmp_path: Path, repo_root: Path) -> None:
+def test_failed_process_ends_all(tmp_path, repo_root):
     launched = Launched(tmp_path, 'fails', repo_root)
     code, printed = launched.end()
     assert code == 2
@@ -129,7 +129,7 @@ def test_failed_process_ends_all(tmp_path: Path, repo_root: Path) -> None:
     assert_gone([int((tmp_path / '0').read_text().split()[0])])
 
 
-def test_killed_launcher_takes_all_with_it(tmp_path: Path, repo_root: Path) -> None:
+def test_killed_launcher_takes_all_with_it(tmp_path, repo_root):
     launched = Launched(tmp_path, 'parent', repo_root)
     workers = launched.ready()
     launched.process.kill()
@@ -137,7 +137,7 @@ def test_killed_launcher_takes_all_with_it(tmp_path: Path, repo_root: Path) -> N
     assert_gone(workers)
 
 
-def test_what_processes_are_told(tmp_path: Path) -> None:
+def test_what_processes_are_told(tmp_path):
     (tmp_path / 'worker.py').write_text(WORKER)
     options = '--nproc-per-node=2 --nnodes=2 --node-rank=1 --master-addr=host --master-port=123'
     program = [str(tmp_path / 'worker.py'), str(tmp_path), 'works']
@@ -156,7 +156,7 @@ def test_what_processes_are_told(tmp_path: Path) -> None:
     ['--nproc-per-node 0', '--nproc-per-node 2 --nnodes 2 --node-rank 2',
      '--nproc-per-node 2 --nnodes 2', ''],
 )  # fmt: skip
-def test_wrong_options(options: str, capsys: pytest.CaptureFixture) -> None:
+def test_wrong_options(options, capsys):
     with pytest.raises(SystemExit) as stop:
         main([*options.split(), 'a.py'])
     assert stop.value.code == 2 and 'error:' in capsys.readouterr().err

@@ -1,7 +1,5 @@
 """``--resume`` and a config that says it find the checkpoint and its seed."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from mmengine.config import Config
@@ -12,7 +10,7 @@ from attnpool_backbones.launching.resuming import choose_checkpoint_to_resume
 from tests.engine.tiny_run import make_config, make_runner
 
 
-def test_resume(tmp_path: Path) -> None:
+def test_resume(tmp_path):
     open_door()
     cfg = make_config(tmp_path, seed=None)
     choose_checkpoint_to_resume(cfg, 'auto')
@@ -32,7 +30,7 @@ def test_resume(tmp_path: Path) -> None:
         choose_checkpoint_to_resume(cfg, str(tmp_path / 'weights.pth'))
 
 
-def test_resume_of_a_config(tmp_path: Path) -> None:
+def test_resume_of_a_config(tmp_path):
     cfg = Config(dict(work_dir=str(tmp_path), resume=True, load_from=None))
     choose_checkpoint_to_resume(cfg, None)
     assert cfg.resume is False and cfg.load_from is None  # the work folder is empty

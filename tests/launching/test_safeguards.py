@@ -29,7 +29,7 @@ LOOPS = {
 
 
 @pytest.mark.parametrize('name', LOOPS)
-def test_loops(name: str) -> None:
+def test_loops(name):
     loop, loader, expected = LOOPS[name]
     cfg = Config(dict(train_cfg=loop, train_dataloader=loader))
     for _ in range(2):  # the second time changes nothing
@@ -46,7 +46,7 @@ def test_loops(name: str) -> None:
 
 
 @pytest.mark.parametrize('kind', [None, 'CheckpointHook', CheckpointHook])
-def test_saving(kind: object) -> None:
+def test_saving(kind):
     hooks = {} if kind is None else dict(checkpoint=dict(type=kind, interval=3))
     cfg = Config(dict(default_hooks=hooks, custom_hooks=[dict(type='x.InvalidLossHook')]))
     add_safeguards(cfg, every='10m', wait_for_space=True)
@@ -59,7 +59,7 @@ def test_saving(kind: object) -> None:
     assert [hook.get('wait_for_space') for hook in cfg.custom_hooks].count(True) == 1
 
 
-def test_wishes_of_other_hooks() -> None:
+def test_wishes_of_other_hooks():
     cfg = Config(dict(default_hooks=dict(checkpoint=dict(type='OtherHook'))))
     add_safeguards(cfg)
     assert cfg.default_hooks.checkpoint == dict(type='OtherHook')
@@ -70,6 +70,6 @@ def test_wishes_of_other_hooks() -> None:
 
 
 @pytest.mark.parametrize('every', ['', '0', '-1m', '10 minutes', 'often', '1e3', '5x'])
-def test_wrong_durations(every: str) -> None:
+def test_wrong_durations(every):
     with pytest.raises(PreflightError, match='--checkpoint-every .* is no duration'):
         add_safeguards(Config(dict()), every=every)

@@ -49,7 +49,7 @@ def test_numbers():
 
 
 @pytest.mark.parametrize('config, metric', [(BY_EPOCH, 'coco/bbox_mAP'), (BY_ITERATION, 'mIoU')])
-def test_hooks(config: str, metric: str):
+def test_hooks(config, metric):
     cfg = changed(['--ema', '--patience', '3', '--save-best'], config)
     hooks = {hook['type']: hook for hook in cfg.custom_hooks}
     assert hooks['EMAHook']['ema_type'] == 'MomentumAnnealingEMA'
@@ -61,7 +61,7 @@ def test_hooks(config: str, metric: str):
     assert own.default_hooks.checkpoint.save_best == 'coco/segm_mAP'
 
 
-def test_backends(monkeypatch: pytest.MonkeyPatch):
+def test_backends(monkeypatch):
     monkeypatch.setattr(
         training_options, 'find_spec', lambda name: name if name == 'tensorboard' else None
     )

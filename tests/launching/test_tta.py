@@ -7,7 +7,7 @@ from attnpool_backbones.launching.errors import PreflightError
 from attnpool_backbones.launching.tta import enable_tta
 
 
-def test_tta_of_segmentation_needs_a_pipeline() -> None:
+def test_tta_of_segmentation_needs_a_pipeline():
     cfg = Config(
         dict(
             default_scope='mmseg',
@@ -23,7 +23,7 @@ def test_tta_of_segmentation_needs_a_pipeline() -> None:
     assert cfg.test_dataloader.dataset.pipeline == [dict(type='TestTimeAug')]
 
 
-def test_tta_of_detection_flips_by_default() -> None:
+def test_tta_of_detection_flips_by_default():
     pytest.importorskip('mmdet')
     pipeline = [dict(type='LoadImageFromFile'), dict(type='PackDetInputs', meta_keys=('img_id',))]
     cfg = Config(

@@ -114,7 +114,7 @@ CASES = {
 
 
 @pytest.fixture
-def with_our_operators(monkeypatch) -> Callable:
+def with_our_operators(monkeypatch):
     """Gives a module of mmcv our operators, also where it has compiled ones."""
 
     def give(name: str):

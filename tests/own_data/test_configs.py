@@ -18,7 +18,7 @@ FAMILIES = ['caformer-s18', 'patchconvnet-s60', 'sge-resnet50', 'coatnet-0-rw', 
 
 @pytest.mark.parametrize('head', HEADS)
 @pytest.mark.parametrize('backbone', FAMILIES)
-def test_every_head_is_built_on_every_family(backbone: str, head: str):
+def test_every_head_is_built_on_every_family(backbone, head):
     size = count_model(choose_bases(backbone, head), 256)
     assert 10e6 < size.parameters < 110e6 and size.macs > 5e9
 
@@ -38,7 +38,7 @@ def classes_of(model) -> set[int]:
         ('resnet18', 'semantic-fpn'),
     ],
 )
-def test_config_is_of_the_data(digits: Path, tmp_path: Path, backbone: str, head: str, monkeypatch):
+def test_config_is_of_the_data(digits, tmp_path, backbone, head, monkeypatch):
     monkeypatch.chdir(tmp_path)
     prepared = prepare(Request(str(digits), backbone, head, size=96), tell=lambda line: None)
     text = prepared.config.read_text()
@@ -56,7 +56,7 @@ def test_config_is_of_the_data(digits: Path, tmp_path: Path, backbone: str, head
     assert 'data' not in cfg and 'under' not in cfg
 
 
-def test_nothing_is_copied_and_originals_are_used(digits: Path, tmp_path: Path, monkeypatch):
+def test_nothing_is_copied_and_originals_are_used(digits, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     request = Request(str(digits), 'caformer-nano', 'mask-rcnn', work_dir='run')
     prepared = prepare(request, tell=lambda line: None)
@@ -64,7 +64,7 @@ def test_nothing_is_copied_and_originals_are_used(digits: Path, tmp_path: Path, 
     assert prepared.cfg.val_evaluator.ann_file == str(digits / 'annotations/instances_val.json')
 
 
-def test_converted_labels_lie_beside_the_run(digits: Path, tmp_path: Path, monkeypatch):
+def test_converted_labels_lie_beside_the_run(digits, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     written.cvat(written.load_scenes(digits), tmp_path / 'data', True)
     request = Request('data', 'caformer-nano', 'mask-rcnn', work_dir='run')
@@ -74,7 +74,7 @@ def test_converted_labels_lie_beside_the_run(digits: Path, tmp_path: Path, monke
     assert prepared.cfg.train_dataloader.dataset.ann_file == str(tmp_path / files[0])
 
 
-def test_images_of_several_endings_are_all_used(digits: Path, tmp_path: Path, monkeypatch):
+def test_images_of_several_endings_are_all_used(digits, tmp_path, monkeypatch):
     from mmengine.registry import DATASETS, DefaultScope
     from PIL import Image
 
@@ -91,7 +91,7 @@ def test_images_of_several_endings_are_all_used(digits: Path, tmp_path: Path, mo
     assert data[0]['inputs'].shape[0] == 3
 
 
-def test_binary_masks_of_255_are_two_classes(digits: Path, tmp_path: Path, monkeypatch):
+def test_binary_masks_of_255_are_two_classes(digits, tmp_path, monkeypatch):
     import numpy as np
     from PIL import Image
 

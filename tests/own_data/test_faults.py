@@ -76,14 +76,14 @@ FAULTS: list[tuple[str, str, Callable[[Content, Path], object]]] = [
 
 
 @pytest.fixture
-def folder(digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(digits, tmp_path, monkeypatch):
     root = tmp_path / 'digits'
     written.coco(written.load_scenes(digits), root, outlines=True)
     monkeypatch.chdir(tmp_path)
     return root
 
 
-def test_everything_that_is_wrong_is_listed_before_training(folder: Path, capsys):
+def test_everything_that_is_wrong_is_listed_before_training(folder, capsys):
     content = json.loads((folder / TRAIN).read_text())
     assert len(content['annotations']) >= 12
     for _, _, damage in FAULTS:
@@ -109,7 +109,7 @@ def test_everything_that_is_wrong_is_listed_before_training(folder: Path, capsys
     assert f'{len(FAULTS)} things are wrong' in capsys.readouterr().out
 
 
-def test_whole_labels_pass(folder: Path, capsys):
+def test_whole_labels_pass(folder, capsys):
     assert main(['verify', str(folder)]) == 0
     assert 'nothing is wrong' in capsys.readouterr().out
 
@@ -184,9 +184,7 @@ def first_name(path: Path) -> None:
     OTHERS,
     ids=[' '.join(row[:2]) for row in OTHERS],
 )
-def test_every_format_tells_file_and_place(
-    digits: Path, tmp_path: Path, form: str, kind: str, place: str, damage: Callable[[Path], object]
-):
+def test_every_format_tells_file_and_place(digits, tmp_path, form, kind, place, damage):
     from attnpool_backbones.own_data.preparing import BrokenLabels, Request, read_labels
     from attnpool_backbones.own_data.recognition import open_folder
 
@@ -222,7 +220,7 @@ MASK = 'training/masks/000001.png'
          lambda p: save(p, np.full((64, 96, 3), (9, 80, 7), np.uint8))),
     ],
 )  # fmt: skip
-def test_masks_tell_file(digits: Path, tmp_path: Path, kind, place, damage):
+def test_masks_tell_file(digits, tmp_path, kind, place, damage):
     from attnpool_backbones.own_data.preparing import Request, read_labels
     from attnpool_backbones.own_data.recognition import open_folder
 

@@ -75,9 +75,7 @@ def scores(file: Path, kind: str) -> list[float]:
 
 
 @pytest.mark.parametrize('outlines', [False, True], ids=['boxes', 'outlines'])
-def test_objects_of_all_formats_are_the_same(
-    digits: Path, tmp_path: Path, outlines: bool, capsys: pytest.CaptureFixture
-):
+def test_objects_of_all_formats_are_the_same(digits, tmp_path, outlines, capsys):
     content = written.load_scenes(digits)
     found = {}
     for name in OUTLINES if outlines else BOXES:
@@ -97,7 +95,7 @@ def test_objects_of_all_formats_are_the_same(
 
 
 @pytest.mark.parametrize('kind', ['ids', 'colours', 'bare colours', 'beside', 'grey'])
-def test_masks_of_all_kinds_are_the_same(digits: Path, tmp_path: Path, kind: str):
+def test_masks_of_all_kinds_are_the_same(digits, tmp_path, kind):
     root = tmp_path / 'data'
     written.masks(digits, root, kind)
     labels, _ = read_labels(Request(str(root), '', ''), open_folder(str(root)), for_masks=True)
@@ -123,7 +121,7 @@ def test_masks_of_all_kinds_are_the_same(digits: Path, tmp_path: Path, kind: str
             assert np.array_equal(result, truth if order is None else np.array(order)[truth])
 
 
-def test_mmseg_scores_all_kinds_of_masks_the_same(digits: Path, tmp_path: Path):
+def test_mmseg_scores_all_kinds_of_masks_the_same(digits, tmp_path):
     pytest.importorskip('mmseg')
     from mmengine.registry import DefaultScope
     from mmseg.datasets import BaseSegDataset
@@ -159,7 +157,7 @@ def test_mmseg_scores_all_kinds_of_masks_the_same(digits: Path, tmp_path: Path):
     assert 50 < metrics['ids']['mIoU'] < 100
 
 
-def test_hotcoco_reads_boxes_as_we_do(digits: Path, tmp_path: Path):
+def test_hotcoco_reads_boxes_as_we_do(digits, tmp_path):
     """The formats that a library reads too, as far as it does: boxes, and outlines of CVAT."""
     hotcoco = pytest.importorskip('hotcoco')
     content = written.load_scenes(digits)

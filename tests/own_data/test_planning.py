@@ -11,7 +11,7 @@ USUAL, STRIDES = Anchors((8,), (0.5, 1.0, 2.0)), [4, 8, 16, 32, 64]
 
 
 @pytest.mark.parametrize('images, epochs', [(20, 100), (205, 77), (2000, 25), (100_000, 12)])
-def test_few_images_are_seen_more_often(images: int, epochs: int):
+def test_few_images_are_seen_more_often(images, epochs):
     assert choose_epochs(images) == epochs
 
 
@@ -19,7 +19,7 @@ def test_few_images_are_seen_more_often(images: int, epochs: int):
     'sizes, size',
     [([(640, 480)] * 3, 640), ([(4000, 3000)], 1333), ([(50, 40)], 256), ([(700, 500)], 704)],
 )
-def test_images_keep_their_size_within_reason(sizes, size: int):
+def test_images_keep_their_size_within_reason(sizes, size):
     assert choose_size(sizes) == size
 
 

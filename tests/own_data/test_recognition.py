@@ -17,18 +17,18 @@ def labels_of(root: Path, **said):
 
 
 @pytest.mark.parametrize('form', written.WRITERS)
-def test_formats_are_recognised(digits: Path, tmp_path: Path, form: str):
+def test_formats_are_recognised(digits, tmp_path, form):
     written.WRITERS[form](written.load_scenes(digits), tmp_path, False)
     assert recognise(open_folder(str(tmp_path))).format == form
 
 
-def test_masks_and_objects_of_one_folder_are_told_apart_by_what_is_wanted(digits: Path):
+def test_masks_and_objects_of_one_folder_are_told_apart_by_what_is_wanted(digits):
     folder = open_folder(str(digits))
     assert recognise(folder).format == 'coco'
     assert recognise(folder, for_masks=True).format == 'masks'
 
 
-def test_two_formats_at_once(digits: Path, tmp_path: Path):
+def test_two_formats_at_once(digits, tmp_path):
     content = written.load_scenes(digits)
     written.voc(content, tmp_path, False)
     written.labelme(content, tmp_path, False)
@@ -53,7 +53,7 @@ def copy_images(digits: Path, root: Path) -> None:
     ],
     ids=['no images', 'no labels', 'unknown format', 'other json'],
 )
-def test_nothing_to_train_on(digits: Path, tmp_path: Path, make, words):
+def test_nothing_to_train_on(digits, tmp_path, make, words):
     copy_images(digits, tmp_path)
     make(tmp_path)
     with pytest.raises(UserError) as caught:
@@ -62,13 +62,13 @@ def test_nothing_to_train_on(digits: Path, tmp_path: Path, make, words):
         assert word in str(caught.value)
 
 
-def test_folder_that_is_not_there_names_its_neighbours(tmp_path: Path):
+def test_folder_that_is_not_there_names_its_neighbours(tmp_path):
     (tmp_path / 'photos').mkdir()
     with pytest.raises(UserError, match='no such folder; .* has: photos'):
         open_folder(str(tmp_path / 'photo'))
 
 
-def test_masks_for_a_detector_name_the_heads_that_fit(digits: Path, tmp_path: Path):
+def test_masks_for_a_detector_name_the_heads_that_fit(digits, tmp_path):
     written.masks(digits, tmp_path, 'ids')
     with pytest.raises(UserError, match='labels for segmentation .*--head upernet'):
         recognise(open_folder(str(tmp_path)))
@@ -78,7 +78,7 @@ def test_masks_for_a_detector_name_the_heads_that_fit(digits: Path, tmp_path: Pa
         recognise(open_folder(str(written_boxes)), for_masks=True)
 
 
-def test_labels_without_an_object(digits: Path, tmp_path: Path):
+def test_labels_without_an_object(digits, tmp_path):
     written.yolo(written.load_scenes(digits), tmp_path, False)
     for file in (tmp_path / 'labels').rglob('*.txt'):
         file.write_text('')
@@ -87,7 +87,7 @@ def test_labels_without_an_object(digits: Path, tmp_path: Path):
 
 
 @pytest.mark.parametrize('slip', ['seveen', 'Seven', 'seven '])
-def test_class_that_is_misspelt_once(digits: Path, tmp_path: Path, slip: str):
+def test_class_that_is_misspelt_once(digits, tmp_path, slip):
     content = written.load_scenes(digits)
     for scene in content:
         for item in scene.objects:
@@ -109,13 +109,13 @@ def test_class_that_is_misspelt_once(digits: Path, tmp_path: Path, slip: str):
     assert check(labels, ['seven', slip]).problems == []
 
 
-def test_class_that_is_asked_for_and_not_there(digits: Path, tmp_path: Path):
+def test_class_that_is_asked_for_and_not_there(digits, tmp_path):
     written.voc(written.load_scenes(digits), tmp_path, False)
     with pytest.raises(UserError, match=r"no object is of class 'sevn'; did you mean seven\?"):
         labels_of(tmp_path, classes=['one', 'sevn'])
 
 
-def test_classes_that_are_not_asked_for_are_left_out(digits: Path, tmp_path: Path):
+def test_classes_that_are_not_asked_for_are_left_out(digits, tmp_path):
     written.voc(written.load_scenes(digits), tmp_path, False)
     counts = labels_of(tmp_path).counts()
     (first, kept), (second, _) = counts.most_common(2)
@@ -126,7 +126,7 @@ def test_classes_that_are_not_asked_for_are_left_out(digits: Path, tmp_path: Pat
     assert kept == labels.counts()[first]
 
 
-def test_boxes_of_no_size_and_repeated_ones_are_left_out(digits: Path, tmp_path: Path):
+def test_boxes_of_no_size_and_repeated_ones_are_left_out(digits, tmp_path):
     content = written.load_scenes(digits)
     objects = content[0].objects
     objects.append(objects[0])
@@ -138,7 +138,7 @@ def test_boxes_of_no_size_and_repeated_ones_are_left_out(digits: Path, tmp_path:
     assert len(labels.images[0].instances) == len(objects) - 2
 
 
-def test_coco_files_of_both_splits_are_taken_as_they_are(digits: Path):
+def test_coco_files_of_both_splits_are_taken_as_they_are(digits):
     labels = labels_of(digits, format='coco')
     assert labels.coco_files == {
         'train': ('annotations/instances_train.json', 'images/training/'),

@@ -74,7 +74,7 @@ def test_both_splits_have_an_image_however_small_the_share():
         ('restrained/a.png', None),
     ],
 )
-def test_splits_that_folders_say(path: str, split: str | None):
+def test_splits_that_folders_say(path, split):
     assert split_of_path(path) == split
 
 

@@ -5,7 +5,6 @@ import importlib.util
 import json
 import sys
 from dataclasses import asdict
-from pathlib import Path
 
 import pytest
 
@@ -17,7 +16,7 @@ FAST = ['--repeats', '2', '--warmup', '0']
 
 
 @pytest.fixture
-def tool(repo_root: Path):
+def tool(repo_root):
     path = repo_root / 'tools' / 'analysis_tools' / 'benchmark.py'
     spec = importlib.util.spec_from_file_location('tools_benchmark', path)
     module = importlib.util.module_from_spec(spec)

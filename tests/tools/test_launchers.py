@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-from pathlib import Path
 
 import pytest
 
@@ -41,7 +40,7 @@ CASES = {
 
 
 @pytest.mark.parametrize('name', CASES)
-def test_arguments(name: str, tmp_path: Path, repo_root: Path) -> None:
+def test_arguments(name, tmp_path, repo_root):
     script, arguments, environment, expected = CASES[name]
     srun = tmp_path / 'srun'
     srun.write_text('#!/bin/sh\necho "$@" port $MASTER_PORT\n')

@@ -32,7 +32,7 @@ from attnpool_backbones.zoo.config_names import config_name, families, list_conf
         ),
     ],
 )  # fmt: skip
-def test_a_name_is_read(path, head, backbone, schedule, data_set) -> None:
+def test_a_name_is_read(path, head, backbone, schedule, data_set):
     name = config_name(f'/somewhere/configs/{path}')
     assert (name.path, name.family) == (path, path.split('/')[0])
     assert (name.head, name.backbone, name.schedule) == (head, backbone, schedule)
@@ -48,12 +48,12 @@ def test_a_name_is_read(path, head, backbone, schedule, data_set) -> None:
         'upernet_resnet50_160k_ade20k-512x512', 'mask-rcnn_resnet50_fpn_1x_coco_old',
     ],
 )  # fmt: skip
-def test_another_name_is_refused(name: str) -> None:
+def test_another_name_is_refused(name):
     with pytest.raises(UserError, match=f'{name}.py is no name of a config.*mask-rcnn.*ade20k'):
         config_name(f'family/{name}.py')
 
 
-def test_every_file_is_listed(repo_root) -> None:
+def test_every_file_is_listed(repo_root):
     configs = repo_root / 'configs'
     assert {path.name for path in configs.iterdir() if path.is_dir()} == {
         '_base_', *families(configs)
