@@ -233,19 +233,20 @@ def gradients_are_finite(wrapper: OptimWrapper, optimizer: Optimizer) -> bool:
         wrapper: Has just clipped them, or does not clip.
         optimizer: Of the wrapper.
     """
-    clipped = wrapper.clip_grad_kwargs and getattr(wrapper, 'grad_name', '') == 'grad_norm'
-    if clipped:
-        # the norm of all of them, which was on its way to the log
-        norm = torch.tensor(wrapper.message_hub.get_scalar('train/grad_norm').current())
     gradients = [
         parameter.grad
         for group in optimizer.param_groups
         for parameter in group['params']
         if parameter.grad is not None
     ]
-    if not clipped:
-        norm = get_total_norm(gradients) if gradients else torch.zeros(())
-    # a norm may be too large a number, and all gradients none
+    if not gradients:
+        return True
+    if wrapper.clip_grad_kwargs and getattr(wrapper, 'grad_name', '') == 'grad_norm':
+        # the norm of all of them, which is on its way to the log
+        norm = torch.tensor(wrapper.message_hub.get_scalar('train/grad_norm').current())
+    else:
+        norm = get_total_norm(gradients)
+    # a norm may be too large for a number although no gradient is
     return bool(torch.isfinite(norm)) or all(bool(torch.isfinite(g).all()) for g in gradients)
 
 

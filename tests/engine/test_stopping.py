@@ -107,13 +107,18 @@ SETTINGS = {
 }
 
 
-@pytest.mark.parametrize('number', STOP_SIGNALS)
-@pytest.mark.parametrize('name', SETTINGS)
+CASES = [(name, signal.SIGTERM) for name in SETTINGS] + [
+    (name, number)
+    for name in ('epochs', 'iterations')
+    for number in STOP_SIGNALS
+    if number != signal.SIGTERM
+]
+
+
+@pytest.mark.parametrize(('name', 'number'), CASES)
 def test_stopped_and_resumed_equals_uninterrupted(
     name: str, number: int, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    if number != signal.SIGTERM and name not in ('epochs', 'iterations'):
-        pytest.skip('one signal is enough')
     sent, stopped, settings = SETTINGS[name]
     handlers = [signal.getsignal(s) for s in STOP_SIGNALS]
     runner = runner_of(tmp_path, **settings)
