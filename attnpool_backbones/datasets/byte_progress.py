@@ -11,7 +11,7 @@ def byte_progress(name: str) -> Iterator[Callable[[int, int], None]]:
     """Shows a bar on stderr from the first call on.
 
     Args:
-        name: Stands before the bar.
+        name: Comes before the bar.
 
     Yields:
         To be called with the bytes done and the bytes in all.
