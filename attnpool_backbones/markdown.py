@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from attnpool_backbones.engine.atomic_files import write_atomically
+from attnpool_backbones.atomic_files import write_atomically
 
 __all__ = ['markdown_table', 'replace_section']
 

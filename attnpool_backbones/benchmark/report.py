@@ -11,11 +11,11 @@ import matplotlib
 matplotlib.use('Agg')
 from matplotlib import pyplot as plt
 
+from attnpool_backbones.atomic_files import write_atomically
 from attnpool_backbones.benchmark.cost_curves import Curve, cost_curves
 from attnpool_backbones.benchmark.process_memory import KEPT_MEMORY
 from attnpool_backbones.benchmark.suites import Target, measured_value, targets
 from attnpool_backbones.command_line import UserError
-from attnpool_backbones.engine.atomic_files import write_atomically
 from attnpool_backbones.markdown import markdown_table, replace_section
 
 Row = Mapping[str, Any]

@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from attnpool_backbones.atomic_files import write_atomically
 from attnpool_backbones.benchmark.cases import Job
 from attnpool_backbones.benchmark.machine_rates import describe_machine, has_bfloat16_instructions
 from attnpool_backbones.benchmark.memory_peak import measure_memory
 from attnpool_backbones.benchmark.process_memory import KEPT_MEMORY, keep_free_memory
 from attnpool_backbones.benchmark.timing import measure_times
 from attnpool_backbones.command_line import UserError
-from attnpool_backbones.engine.atomic_files import write_atomically
 
 FILE = 'results.json'
 

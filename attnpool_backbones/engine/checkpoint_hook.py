@@ -18,15 +18,15 @@ from mmengine.optim import OptimWrapperDict
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmengine.runner.checkpoint import CheckpointLoader
 
-from attnpool_backbones.checkpoints.errors import CheckpointError
-from attnpool_backbones.checkpoints.finite_weights import require_finite_weights
-from attnpool_backbones.checkpoints.plain_history import as_plain_data
-from attnpool_backbones.command_line import UserError
-from attnpool_backbones.engine.atomic_files import (
+from attnpool_backbones.atomic_files import (
     ATOMIC_BACKEND,
     remove_stale_files,
     write_atomically,
 )
+from attnpool_backbones.checkpoints.errors import CheckpointError
+from attnpool_backbones.checkpoints.finite_weights import require_finite_weights
+from attnpool_backbones.checkpoints.plain_history import as_plain_data
+from attnpool_backbones.command_line import UserError
 from attnpool_backbones.engine.duration import seconds_of
 from attnpool_backbones.engine.resumable_loop import BATCHES_DONE, VALIDATED, ValidationStopped
 from attnpool_backbones.engine.work_folder_hook import WatchedFolder

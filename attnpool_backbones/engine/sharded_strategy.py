@@ -24,7 +24,7 @@ from torch.distributed.fsdp import (
 from torch.distributed.fsdp.wrap import lambda_auto_wrap_policy
 from torch.nn.utils import clip_grad_norm_
 
-from attnpool_backbones.engine.atomic_files import ATOMIC_BACKEND
+from attnpool_backbones.atomic_files import ATOMIC_BACKEND
 from attnpool_backbones.registry import STRATEGIES
 
 __all__ = ['ShardedStrategy', 'backbone_layers']

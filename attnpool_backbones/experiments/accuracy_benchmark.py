@@ -22,11 +22,11 @@ import torch
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner, load_checkpoint
 
+from attnpool_backbones.atomic_files import write_atomically
 from attnpool_backbones.checkpoints.door import open_door
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.config_files import config_root
 from attnpool_backbones.datasets.records import DIGIT_SCENES
-from attnpool_backbones.engine.atomic_files import write_atomically
 from attnpool_backbones.experiments.digit_training import (
     make_data,
     pretrain_backbone,

@@ -18,7 +18,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attnpool_backbones.engine.atomic_files import write_atomically
+from attnpool_backbones.atomic_files import write_atomically
 
 SIDE = 48
 """Side of a crop in pixels."""

@@ -15,11 +15,11 @@ from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner, set_random_seed
 
+from attnpool_backbones.atomic_files import write_atomically
 from attnpool_backbones.checkpoints.door import open_door
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.config_files import config_root
 from attnpool_backbones.datasets import digit_scenes
-from attnpool_backbones.engine.atomic_files import write_atomically
 from attnpool_backbones.experiments import crop_pretraining
 from attnpool_backbones.launching.config import load_config
 from attnpool_backbones.launching.latest_checkpoint import find_resumable_checkpoint

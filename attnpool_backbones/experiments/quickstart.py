@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from mmengine.runner import Runner, set_random_seed
 
+from attnpool_backbones.atomic_files import write_atomically
 from attnpool_backbones.datasets import digit_scenes
-from attnpool_backbones.engine.atomic_files import write_atomically
 from attnpool_backbones.experiments.digit_training import (
     Result,
     make_data,

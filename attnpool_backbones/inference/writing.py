@@ -8,8 +8,8 @@ from typing import Any, TextIO
 import cv2
 import numpy as np
 
+from attnpool_backbones.atomic_files import write_atomically
 from attnpool_backbones.command_line import UserError
-from attnpool_backbones.engine.atomic_files import write_atomically
 from attnpool_backbones.inference.drawing import draw
 from attnpool_backbones.inference.prediction import Detections, Segmentation
 

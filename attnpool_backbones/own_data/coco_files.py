@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from attnpool_backbones.engine.atomic_files import write_atomically
+from attnpool_backbones.atomic_files import write_atomically
 from attnpool_backbones.own_data.labels import Instance, LabelledImage, LabelledImages
 from attnpool_backbones.own_data.masks_of_objects import area
 

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
-from attnpool_backbones.engine.atomic_files import write_atomically
+from attnpool_backbones.atomic_files import write_atomically
 from attnpool_backbones.own_data.labels import LabelMapPair, LabelMaps
 from attnpool_backbones.own_data.masks import IGNORED, pixel_values
 

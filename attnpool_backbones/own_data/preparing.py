@@ -7,10 +7,10 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from mmengine.config import Config
 
+from attnpool_backbones.atomic_files import write_atomically
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.datasets.findings import Problem
 from attnpool_backbones.datasets.verification import verify
-from attnpool_backbones.engine.atomic_files import write_atomically
 from attnpool_backbones.launching.config import load_config
 from attnpool_backbones.own_data import masks
 from attnpool_backbones.own_data.anchors import Anchors, choose_anchors, octaves

@@ -23,8 +23,8 @@ from typing import Any
 import yaml
 from mmengine.config import Config
 
+from attnpool_backbones.atomic_files import write_atomically
 from attnpool_backbones.command_line import UserError
-from attnpool_backbones.engine.atomic_files import write_atomically
 from attnpool_backbones.zoo.config_names import ConfigName, list_configs
 from attnpool_backbones.zoo.config_sizes import Size
 

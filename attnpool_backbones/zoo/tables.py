@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from attnpool_backbones.atomic_files import write_atomically
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.datasets.records import DATA_SETS, DIGIT_SCENES
-from attnpool_backbones.engine.atomic_files import write_atomically
 from attnpool_backbones.markdown import markdown_table, replace_section
 from attnpool_backbones.zoo.config_names import HEADS, ConfigName, config_name, families
 from attnpool_backbones.zoo.config_sizes import Size, measure_size

@@ -61,7 +61,7 @@ def test_writes_nothing_when_it_fails(source, tmp_path, monkeypatch):
     def fail(*args):
         raise OSError('disk full')
 
-    monkeypatch.setattr('attnpool_backbones.engine.atomic_files.os.replace', fail)
+    monkeypatch.setattr('attnpool_backbones.atomic_files.os.replace', fail)
     with pytest.raises(OSError, match='disk full'):
         convert_file(source, tmp_path / 'dst.pth')
     assert [p.name for p in tmp_path.iterdir()] == ['src.pth']

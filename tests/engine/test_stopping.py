@@ -10,7 +10,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.registry import METRICS
 
-from attnpool_backbones.engine.atomic_files import AtomicLocalBackend
+from attnpool_backbones.atomic_files import AtomicLocalBackend
 from attnpool_backbones.launching.latest_checkpoint import find_resumable_checkpoint, stored_seed
 from attnpool_backbones.stop_signals import STOP_SIGNALS, Stopped
 from tests.engine.tiny_run import BATCH, SAMPLES, make_config, make_runner

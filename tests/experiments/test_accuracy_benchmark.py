@@ -8,8 +8,8 @@ import shutil
 import pytest
 import torch
 
+from attnpool_backbones.atomic_files import write_atomically
 from attnpool_backbones.command_line import UserError
-from attnpool_backbones.engine.atomic_files import write_atomically
 from attnpool_backbones.experiments import accuracy_benchmark
 from attnpool_backbones.experiments.accuracy_benchmark import (
     COLUMNS,

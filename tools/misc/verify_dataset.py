@@ -28,8 +28,8 @@ def main() -> None:
     )
     from rich.table import Table
 
+    from attnpool_backbones.atomic_files import write_atomically
     from attnpool_backbones.datasets.verification import verify
-    from attnpool_backbones.engine.atomic_files import write_atomically
     from attnpool_backbones.launching.config import load_config
     from attnpool_backbones.launching.options import CfgOptions
     from attnpool_backbones.launching.targets import require_target_file

@@ -1,0 +1,154 @@
+"""Files that are written whole or not at all."""
+
+import errno
+import os
+import re
+import secrets
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mmengine.fileio import LocalBackend, register_backend
+
+from attnpool_backbones.processes import is_running
+
+__all__ = [
+    'ATOMIC_BACKEND',
+    'AtomicLocalBackend',
+    'NO_SPACE',
+    'remove_stale_files',
+    'unfinished_file',
+    'write_atomically',
+]
+
+ATOMIC_BACKEND = 'attnpool_backbones.atomic'
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+"""Errors that pass when somebody makes room."""
+
+# .NAME.HOST-PID-RANDOM.attnpool-part: nobody else's files look like this, and the writer is told
+UNFINISHED = re.compile(r'\..+\.(?P<host>[^/]*)-(?P<pid>\d+)-[0-9a-f]{8}\.attnpool-part')
+OLD = 3600.0
+"""Seconds after which a file that another machine has not touched is a leftover."""
+
+
+def _host() -> str:
+    return re.sub(r'[^\w-]', '_', socket.gethostname())[:40]
+
+
+@contextmanager
+def unfinished_file(path: str | Path) -> Iterator[Path]:
+    """Gives a hidden file beside another one, which it replaces when the context ends well.
+
+    When it ends by an exception, the hidden file is removed; when the process is killed, by
+    :func:`remove_stale_files`.
+
+    Args:
+        path: The file to write; missing folders are made.
+
+    Yields:
+        The hidden file, to be written whole.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    name = path.name.encode()[:120].decode(errors='ignore')  # a name has 255 bytes at most
+    writer = f'{_host()}-{os.getpid()}-{secrets.token_hex(4)}'
+    part = path.with_name(f'.{name}.{writer}.attnpool-part')
+    try:
+        yield part
+        with part.open('rb+') as file:
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    if os.name == 'posix':
+        # the new name itself lives in the folder
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def write_atomically(content: bytes, path: str | Path) -> None:
+    """Writes a file so that at any moment the old or the new content is there, never a part.
+
+    The content goes to a hidden file in the same folder, is flushed to the disk and then takes the
+    file's name.
+
+    Args:
+        content: All of the file.
+        path: The file; missing folders are made.
+    """
+    with unfinished_file(path) as part:
+        part.write_bytes(content)
+
+
+def remove_stale_files(folder: str | Path, name: str | None = None) -> list[Path]:
+    """Removes what :func:`unfinished_file` left behind when its process was killed.
+
+    Files of others, of running processes, and fresh ones of other machines stay.
+
+    Args:
+        folder: Searched without its subfolders; may be missing.
+        name: Only what was to become this file. Default: all.
+
+    Returns:
+        The removed files.
+    """
+    removed = []
+    for file in sorted(Path(folder).glob('.*.attnpool-part')):
+        match = UNFINISHED.fullmatch(file.name)
+        if match is None or (name is not None and not file.name.startswith(f'.{name}.')):
+            continue
+        try:
+            if match['host'] == _host():
+                stale = not is_running(int(match['pid']))
+            else:
+                stale = time.time() - file.stat().st_mtime > OLD
+            if stale:
+                file.unlink()
+                removed.append(file)
+        except FileNotFoundError:
+            continue  # somebody was faster
+    return removed
+
+
+@register_backend(ATOMIC_BACKEND)
+class AtomicLocalBackend(LocalBackend):
+    """mmengine's storage of local files, with whole-or-nothing writes.
+
+    Args:
+        wait_for_space: Whether a write waits when the disk is full, instead of failing.
+            Default: False.
+        poll: Seconds between two tries. Default: 10.
+    """
+
+    def __init__(self, wait_for_space: bool = False, poll: float = 10.0) -> None:
+        self.wait_for_space = wait_for_space
+        self.poll = poll
+
+    def put(self, obj: bytes, filepath: str | Path) -> None:
+        """Writes bytes; see :func:`write_atomically`."""
+        waiting = False
+        while True:
+            try:
+                write_atomically(obj, filepath)
+                return
+            except OSError as error:
+                if not self.wait_for_space or error.errno not in NO_SPACE:
+                    raise
+                if not waiting:
+                    print(
+                        f'waiting: {filepath} cannot be written, {os.strerror(error.errno)} '
+                        f'({len(obj) / 2**20:.1f} MiB are needed)',
+                        flush=True,
+                    )
+                waiting = True
+                time.sleep(self.poll)
+
+    def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:
+        """Writes text; see :func:`write_atomically`."""
+        self.put(obj.encode(encoding), filepath)
