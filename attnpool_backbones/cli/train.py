@@ -14,6 +14,7 @@ import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from attnpool_backbones.cli.own_data_arguments import (
@@ -134,7 +135,8 @@ def prepare_config(args: argparse.Namespace) -> None:
         print(f'batch: {args.batch}')
     if args.time is not None:
         cost = forecast.forecast(plan_training(args).cfg)
-        args.epochs = forecast.epochs_within(args.time, cost)
+        interval = plan_training(args).cfg.train_cfg.get('val_interval', 1)
+        args.epochs = forecast.epochs_within(args.time, cost, lambda epochs: min(interval, epochs))
         print(f'epochs: {args.epochs} in {words_of(args.time)}')
 
 
@@ -150,8 +152,17 @@ def prepare_folder(args: argparse.Namespace) -> None:
     """Makes a config for a folder, and tells what the training will take."""
     from attnpool_backbones.launching import forecast
     from attnpool_backbones.launching.launch import plan_training
-    from attnpool_backbones.own_data.preparing import prepare
+    from attnpool_backbones.own_data.bases import choose_bases
+    from attnpool_backbones.own_data.planning import choose_val_interval
+    from attnpool_backbones.own_data.preparing import places_of, prepare
 
+    if args.resume:
+        request = request_of(args, batch=None)
+        run_folder, config = places_of(request, choose_bases(args.backbone, args.head))
+        if config.is_file():
+            # a run goes on with the config it was started with, the owner's changes in it
+            args.config, args.work_dir, args.batch = str(config), str(run_folder), None
+            return
     is_auto = args.batch == 'auto'
     prepared = prepare(request_of(args, batch=None if is_auto else args.batch))
     args.config, args.work_dir = str(prepared.config), prepared.cfg.work_dir
@@ -164,13 +175,11 @@ def prepare_folder(args: argparse.Namespace) -> None:
     if not args.no_forecast or args.time is not None:
         cost = forecast.forecast(plan_training(args).cfg)
     if args.time is not None:
-        args.epochs = forecast.epochs_within(args.time, cost)
+        args.epochs = forecast.epochs_within(args.time, cost, choose_val_interval)
         chosen = request_of(args, batch=prepared.plan.batch)
         prepared = prepare(chosen, tell=quiet)
-        cost = forecast.Forecast(
-            cost.step, cost.steps, args.epochs, cost.validation,
-            -(-args.epochs // prepared.plan.val_interval), cost.memory,
-        )  # fmt: skip
+        validations = forecast.count_validations(args.epochs, prepared.plan.val_interval)
+        cost = replace(cost, epochs=args.epochs, validations=validations)
     tell_plan(prepared, cost)
 
 

@@ -5,7 +5,8 @@ import resource
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,14 @@ from torch import nn
 from attnpool_backbones.launching.errors import PreflightError
 from attnpool_backbones.zoo.config_models import build_config_model
 
-__all__ = ['Forecast', 'epochs_within', 'forecast', 'largest_batch', 'memory_used']
+__all__ = [
+    'Forecast',
+    'count_validations',
+    'epochs_within',
+    'forecast',
+    'largest_batch',
+    'memory_used',
+]
 
 GIB = 2**30
 WARM_UP = 2
@@ -88,21 +96,29 @@ def forecast(cfg: Config, steps: int = STEPS) -> Forecast:
         del loader
         if cfg.get('val_dataloader') is not None:
             validation = _seconds_of_validation(cfg, model, steps)
-    begin = cfg.train_cfg.get('val_begin', 1)
-    validations = len([e for e in range(1, epochs + 1)
-                       if e >= begin and (e % interval == 0 or e == epochs)])  # fmt: skip
+    validations = count_validations(epochs, interval, cfg.train_cfg.get('val_begin', 1))
     return Forecast(step, count, epochs, validation, validations, memory_used())
 
 
-def epochs_within(seconds: float, cost: Forecast) -> int:
+def count_validations(epochs: int, interval: int, begin: int = 1) -> int:
+    """Counts the validations of mmengine's loop: every so many epochs, and after the last."""
+    return sum(e >= begin and (e % interval == 0 or e == epochs) for e in range(1, epochs + 1))
+
+
+def epochs_within(seconds: float, cost: Forecast, interval: Callable[[int], int]) -> int:
     """Returns how many epochs fit into a time, at least one.
 
     Args:
         seconds: Of the whole training.
         cost: What was measured.
+        interval: Epochs between validations, by the number of epochs.
     """
-    share = cost.validations / cost.epochs
-    return max(1, int(seconds // (cost.steps * cost.step + share * cost.validation)))
+    most = max(1, int(seconds // (cost.steps * cost.step)))
+    for epochs in range(most, 1, -1):
+        validations = count_validations(epochs, interval(epochs))
+        if replace(cost, epochs=epochs, validations=validations).seconds <= seconds:
+            return epochs
+    return 1
 
 
 def largest_batch(cfg: Config, images: int, tell: Callable[[str], None] = lambda line: None) -> int:
@@ -120,7 +136,7 @@ def largest_batch(cfg: Config, images: int, tell: Callable[[str], None] = lambda
     total = _memory_of_machine()
     batch = 1
     while batch <= min(LARGEST, max(1, images // 8)):
-        tried = cfg.copy()
+        tried = deepcopy(cfg)  # a config's own copy shares its parts
         tried.train_dataloader.batch_size = batch
         before = memory_used()
         try:

@@ -1,7 +1,7 @@
 """Samples with their labels, as they lie on the disk and as training sees them."""
 
 import html
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,8 +61,8 @@ def draw_samples(cfg: Config, split: str, count: int, seed: int = 0) -> list[Sam
     settings = loader.dataset
     set_random_seed(seed)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        augmented = DATASETS.build(settings)
-        plain = DATASETS.build(_without_augmentation(settings))
+        augmented = DATASETS.build(_with_pipeline(settings, _labels_first))
+        plain = DATASETS.build(_with_pipeline(settings, _only_loading))
     total = len(augmented)
     chosen = np.random.default_rng(seed).permutation(total)[: min(count, total)]
     samples = []
@@ -74,22 +74,34 @@ def draw_samples(cfg: Config, split: str, count: int, seed: int = 0) -> list[Sam
     return samples
 
 
-def _without_augmentation(dataset: Any) -> Any:
-    """Copies the config of a data set, wrappers included, with a pipeline that only loads."""
-    plain = dataset.copy()
+def _with_pipeline(dataset: Any, change: Callable[[list], list]) -> Any:
+    """Copies the config of a data set, wrappers included, with another pipeline."""
+    changed = dataset.copy()
     for key in ('dataset', 'datasets'):
-        inner = plain.get(key)
+        inner = changed.get(key)
         if inner is not None:
-            plain[key] = (
-                [_without_augmentation(part) for part in inner]
+            changed[key] = (
+                [_with_pipeline(part, change) for part in inner]
                 if isinstance(inner, (list, tuple))
-                else _without_augmentation(inner)
+                else _with_pipeline(inner, change)
             )
-    steps = plain.get('pipeline')
-    if steps:
-        kept = [step for step in steps if step['type'].rpartition('.')[2] in _LOADING]
-        plain.pipeline = [*kept, steps[-1]]
-    return plain
+    if changed.get('pipeline'):
+        changed.pipeline = change(list(changed.pipeline))
+    return changed
+
+
+def _is_loading(step: Any) -> bool:
+    return step['type'].rpartition('.')[2] in _LOADING
+
+
+def _only_loading(steps: list) -> list:
+    return [*filter(_is_loading, steps), steps[-1]]
+
+
+def _labels_first(steps: list) -> list:
+    """Lets labels be resized with the image; tests keep theirs in the size of the file."""
+    rest = [step for step in steps if not _is_loading(step)]
+    return [*filter(_is_loading, steps), *rest]
 
 
 def _drawn(packed: dict[str, Any], meta: dict[str, Any]) -> tuple[np.ndarray, str]:

@@ -11,7 +11,7 @@ import torch
 from attnpool_backbones.own_data.anchors import Anchors
 from attnpool_backbones.own_data.bases import Bases
 
-__all__ = ['Plan', 'choose_epochs', 'choose_lr', 'choose_size', 'make_plan']
+__all__ = ['Plan', 'choose_epochs', 'choose_lr', 'choose_size', 'choose_val_interval', 'make_plan']
 
 LONGEST = 1333
 """Pixels of the longer side of large images, as the published detectors take them."""
@@ -59,6 +59,11 @@ def choose_epochs(images: int) -> int:
         images: To train on.
     """
     return int(min(max(round(1100 / math.sqrt(images)), 12), 100))
+
+
+def choose_val_interval(epochs: int) -> int:
+    """Validates about ten times."""
+    return max(1, epochs // 10)
 
 
 def choose_size(sizes: Sequence[tuple[int, int]]) -> int:
@@ -143,7 +148,7 @@ def make_plan(
         freeze = 1 if weights and images < FEW else -1
     return Plan(
         epochs=epochs,
-        val_interval=max(1, epochs // 10),
+        val_interval=choose_val_interval(epochs),
         batch=batch,
         lr=lr or choose_lr(batch, bases, weights is not None),
         warmup=max(1, min(500, steps // 10)),

@@ -26,7 +26,15 @@ from attnpool_backbones.own_data.planning import Plan, make_plan
 from attnpool_backbones.own_data.recognition import FORMATS, open_folder, recognise
 from attnpool_backbones.own_data.splitting import choose_splits
 
-__all__ = ['BrokenLabels', 'Prepared', 'Request', 'list_problems', 'prepare', 'read_labels']
+__all__ = [
+    'BrokenLabels',
+    'Prepared',
+    'Request',
+    'list_problems',
+    'places_of',
+    'prepare',
+    'read_labels',
+]
 
 SHOWN = 20
 """Cases of one kind that a message lists."""
@@ -120,9 +128,8 @@ def prepare(
     """
     bases = choose_bases(request.backbone, request.head)
     folder = open_folder(request.folder)
-    name = f'{folder.root.resolve().name}_{bases.head}_{bases.backbone}'
-    run = Path(request.work_dir or Path('work_dirs', name))
-    target = target or run.parent / f'{run.name}.py'
+    run, beside = places_of(request, bases)
+    target = target or beside
     labels, notes = read_labels(request, folder, bases.kind.segments)
     if isinstance(labels, LabelMaps):
         prepared = _prepare_maps(request, bases, labels, run, target)
@@ -143,6 +150,13 @@ def prepare(
     for note in notes:
         tell(note)
     return replace(prepared, notes=notes)
+
+
+def places_of(request: Request, bases: Bases) -> tuple[Path, Path]:
+    """Returns the folder of the run that a request asks for, and the config beside it."""
+    name = f'{Path(request.folder).resolve().name}_{bases.head}_{bases.backbone}'
+    run = Path(request.work_dir or Path('work_dirs', name))
+    return run, run.parent / f'{run.name}.py'
 
 
 def read_labels(

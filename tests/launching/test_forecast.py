@@ -1,0 +1,93 @@
+"""What a training will take is measured on the training itself."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip('mmdet')
+
+from attnpool_backbones.datasets.digit_scenes import generate
+from attnpool_backbones.launching import forecast
+from attnpool_backbones.launching.errors import PreflightError
+from attnpool_backbones.launching.forecast import Forecast, epochs_within, largest_batch
+from attnpool_backbones.own_data.preparing import Request, prepare
+
+
+@pytest.fixture(scope='module')
+def cfg(tmp_path_factory: pytest.TempPathFactory):
+    root = tmp_path_factory.mktemp('forecast')
+    generate(root / 'scenes', train=24, val=3, size=64)
+    request = Request(
+        str(root / 'scenes'), 'caformer-nano', 'faster-rcnn', size=64, batch=4, epochs=25,
+        work_dir=str(root / 'run'),
+    )  # fmt: skip
+    cfg = prepare(request, tell=lambda line: None).cfg
+    for split in ('train', 'val'):
+        cfg[f'{split}_dataloader'].num_workers = 0
+    return cfg
+
+
+def test_steps_and_validations_are_those_of_the_config(cfg, tmp_path: Path):
+    cost = forecast.forecast(cfg, steps=2)
+    assert (cost.steps, cost.epochs) == (6, 25)
+    # every second epoch, and the last
+    assert cfg.train_cfg.val_interval == 2 and cost.validations == 13
+    assert cost.step > 0 and cost.validation > 0 and cost.memory > 2**27
+    expected = 25 * 6 * cost.step + 13 * cost.validation
+    assert cost.seconds == pytest.approx(expected)
+
+
+def test_epochs_fit_into_a_time():
+    cost = Forecast(step=2, steps=10, epochs=40, validation=30, validations=4, memory=0)
+    assert cost.seconds == 920
+    # a validation after every tenth epoch and after the last one
+    for seconds, epochs in ((920, 40), (919, 39), (115, 4), (1, 1)):
+        assert epochs_within(seconds, cost, lambda epochs: 10) == epochs
+    # after each one
+    assert epochs_within(500, cost, lambda epochs: 1) == 10
+
+
+def test_iterations_are_not_told(cfg):
+    counted = cfg.copy()
+    counted.train_cfg = dict(max_iters=100)
+    with pytest.raises(PreflightError, match='counts iterations'):
+        forecast.forecast(counted)
+
+
+def measure(monkeypatch: pytest.MonkeyPatch, seconds, memory) -> list[int]:
+    """Puts numbers in the place of measurements of time and memory, by batch."""
+    tried = []
+
+    def seconds_of_steps(cfg, model, loader, steps):
+        tried.append(cfg.train_dataloader.batch_size)
+        return seconds(tried[-1])
+
+    monkeypatch.setattr(forecast, '_seconds_of_steps', seconds_of_steps)
+    monkeypatch.setattr(forecast, 'memory_used', lambda: memory(tried[-1] if tried else 0))
+    monkeypatch.setattr(forecast, '_memory_of_machine', lambda: 100)
+    return tried
+
+
+def out_of_memory(batch: int) -> float:
+    if batch > 4:
+        raise torch.OutOfMemoryError('more than there is')
+    return 1.0
+
+
+@pytest.mark.parametrize(
+    'seconds, memory, images, batch',
+    [
+        (lambda b: 1.0, lambda b: 10, 80, 8),  # an epoch keeps eight steps
+        (lambda b: float(b), lambda b: 10, 800, 1),  # more images take as much longer
+        (lambda b: 1.0, lambda b: 10 + 10 * b, 800, 4),  # 8 would take 90 of 100
+        (out_of_memory, lambda b: 10, 800, 4),
+        (lambda b: 1.0, lambda b: 10, 10**6, forecast.LARGEST),
+    ],
+    ids=['few images', 'no gain', 'memory', 'out of memory', 'limit'],
+)
+def test_batch_grows_until_it_does_not_pay(cfg, monkeypatch, seconds, memory, images, batch):
+    measure(monkeypatch, seconds, memory)
+    before = cfg.train_dataloader.batch_size
+    assert largest_batch(cfg, images) == batch
+    assert cfg.train_dataloader.batch_size == before
