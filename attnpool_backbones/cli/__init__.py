@@ -21,6 +21,7 @@ COMMANDS: dict[str, str] = dict(
     verify='find all that is wrong with a folder or with the data of a config',
     browse='draw samples with their labels, before and after augmentation',
     config='write the config for a folder, without training',
+    figure='draw where a model looks, what its gates do, what it costs',
     models='list backbones, heads and what they cost',
 )
 """Name -> what it does, in the order of the help."""

@@ -87,5 +87,8 @@ class BAM(nn.Module):
                 nn.init.kaiming_normal_(layer.weight, mode='fan_out', nonlinearity='relu')
 
     def forward(self, x: Tensor) -> Tensor:
-        gate = (self.channel(x) * self.spatial(x)).sigmoid()  # B, C, H, W
-        return x.addcmul(x, gate)
+        return x.addcmul(x, self.gate(x))
+
+    def gate(self, x: Tensor) -> Tensor:
+        """Returns the gate B, C, H, W of a map B, C, H, W, to which the unit adds 1."""
+        return (self.channel(x) * self.spatial(x)).sigmoid()

@@ -22,9 +22,13 @@ class ChannelGate(nn.Module):
         self.expand = nn.Conv2d(squeezed, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        return x * self.gate(x)
+
+    def gate(self, x: Tensor) -> Tensor:
+        """Returns the gate B, C, 1, 1 of a map B, C, H, W."""
         pooled = (F.adaptive_avg_pool2d(x, 1), x.amax(dim=(2, 3), keepdim=True))
         average, maximum = (self.expand(F.relu(self.reduce(p))) for p in pooled)  # B, C, 1, 1
-        return x * (average + maximum).sigmoid()
+        return (average + maximum).sigmoid()
 
 
 class SpatialGate(nn.Module):
@@ -39,9 +43,12 @@ class SpatialGate(nn.Module):
         self.bn = nn.BatchNorm2d(1, momentum=0.01)
 
     def forward(self, x: Tensor) -> Tensor:
+        return x * self.gate(x)
+
+    def gate(self, x: Tensor) -> Tensor:
+        """Returns the gate B, 1, H, W of a map B, C, H, W."""
         pooled = [x.amax(dim=1, keepdim=True), x.mean(dim=1, keepdim=True)]
-        gate = self.bn(self.conv(torch.cat(pooled, dim=1)))  # B, 1, H, W
-        return x * gate.sigmoid()
+        return self.bn(self.conv(torch.cat(pooled, dim=1))).sigmoid()
 
 
 @MODELS.register_module()
@@ -78,3 +85,8 @@ class CBAM(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.spatial(self.channel(x))
+
+    def gate(self, x: Tensor) -> Tensor:
+        """Returns the product of both gates, B, C, H, W, of a map B, C, H, W."""
+        channel = self.channel.gate(x)  # B, C, 1, 1
+        return channel * self.spatial.gate(x * channel)

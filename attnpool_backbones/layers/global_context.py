@@ -48,6 +48,10 @@ class GC(nn.Module):
         nn.init.zeros_(expand.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        attention = self.conv_mask(x).flatten(2).softmax(dim=-1)  # B, 1, H*W
+        attention = self.gate(x).flatten(2)  # B, 1, H*W
         context = x.flatten(2) @ attention.transpose(1, 2)  # B, C, 1
         return x + self.channel_add_conv(context[..., None])  # B, C, H, W
+
+    def gate(self, x: Tensor) -> Tensor:
+        """Returns the weights of the positions, B, 1, H, W with a sum of 1, of a map B, C, H, W."""
+        return self.conv_mask(x).flatten(2).softmax(dim=-1).unflatten(2, x.shape[2:])

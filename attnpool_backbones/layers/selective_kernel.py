@@ -47,12 +47,21 @@ class SelectiveKernel(nn.Module):
             nn.init.kaiming_normal_(conv.weight, mode='fan_out', nonlinearity='relu')
 
     def forward(self, x: Tensor) -> Tensor:
+        dense, grouped = self._branches(x)
+        return grouped.lerp(dense, self._weight(dense, grouped))
+
+    def gate(self, x: Tensor) -> Tensor:
+        """Returns the weight of the dense convolution, B, C, 1, 1, for a map B, C, H, W."""
+        return self._weight(*self._branches(x))
+
+    def _branches(self, x: Tensor) -> tuple[Tensor, Tensor]:
         dense = F.relu(self.bn(self.conv(x)), inplace=True)  # B, C, H/s, W/s
-        grouped = F.relu(self.bn_grouped(self.conv_grouped(x)), inplace=True)
+        return dense, F.relu(self.bn_grouped(self.conv_grouped(x)), inplace=True)
+
+    def _weight(self, dense: Tensor, grouped: Tensor) -> Tensor:
         pooled = F.adaptive_avg_pool2d(dense, 1) + F.adaptive_avg_pool2d(grouped, 1)
         hidden = F.relu(norm_of_vectors(self.reduce_bn, self.reduce(pooled)))  # B, C/r, 1, 1
         logits = self.expand(hidden)  # B, 2C, 1, 1
         logits_dense, logits_grouped = logits.chunk(2, dim=1)
         # A softmax over two branches is a sigmoid of the difference.
-        weight = (logits_dense - logits_grouped).sigmoid().to(dense.dtype)
-        return grouped.lerp(dense, weight)
+        return (logits_dense - logits_grouped).sigmoid().to(dense.dtype)

@@ -34,9 +34,12 @@ class SqueezeExcite(nn.Module):
         Returns:
             Map B, C, H, W.
         """
-        gate = F.adaptive_avg_pool2d(x, 1)  # B, C, 1, 1
-        gate = self.expand(self.act(self.reduce(gate))).sigmoid()
-        return gated(x, gate, inplace)
+        return gated(x, self.gate(x), inplace)
+
+    def gate(self, x: Tensor) -> Tensor:
+        """Returns the gate B, C, 1, 1 of a map B, C, H, W."""
+        average = F.adaptive_avg_pool2d(x, 1)  # B, C, 1, 1
+        return self.expand(self.act(self.reduce(average))).sigmoid()
 
 
 @MODELS.register_module()

@@ -1,0 +1,94 @@
+"""Draws a figure of a trained model: where it looks, what its gates do, what it costs.
+
+    attnpool figure pooling work_dirs/RUN --images photos
+    attnpool figure pooling s60_multi_finetune_1k.pth --images dog.jpg --top 4
+    attnpool figure query CoAtNet:0 --checkpoint FILE --images dog.jpg --at 120,80 --block 4
+    attnpool figure gates SGE_RESNET50.pth --images dog.jpg --beside RESNET50.pth
+    attnpool figure collapse DeepViT:16b --checkpoint FILE --images photos --limit 8
+
+A model is the folder of a run, a config (with --checkpoint), TYPE:ARCH of a backbone (with
+--checkpoint), or an official or own checkpoint file alone. Each figure is a picture KIND.png in the
+folder --out, the numbers behind it as KIND.json, and one line that says how to read it.
+"""
+
+import argparse
+import re
+from importlib import import_module
+
+__all__ = ['KINDS', 'add_arguments', 'run']
+
+KINDS: dict[str, str] = dict(
+    pooling='where attention pooling looks: one map, or one of each class in its colour',
+    query='what a pixel attends to; CoAtNet: the static and the adaptive part apart',
+    gates='gates of SGE, CBAM, BAM, SE, SK and GC, feature norms before and after them',
+    collapse='how alike the attention maps of blocks and heads are, by depth',
+)
+"""Kind -> what it shows; each is a module of this package."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds a subcommand for each kind."""
+    kinds = parser.add_subparsers(dest='kind', metavar='KIND', required=True)
+    for kind, purpose in KINDS.items():
+        module = import_module(f'attnpool_backbones.analysis.{kind}')
+        one = kinds.add_parser(kind, help=purpose, description=module.__doc__)
+        _add_common(one)
+        module.add_arguments(one)
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add('model', metavar='MODEL', help='folder of a run, config, TYPE:ARCH, or checkpoint file')
+    add(
+        '--checkpoint',
+        metavar='FILE',
+        help='of a config (default: the best of its run, else the last) or of TYPE:ARCH',
+    )
+    add(
+        '--images',
+        required=True,
+        metavar='SOURCE',
+        help='image, folder, pattern in quotes, or train, val or test: a data set of the config',
+    )
+    add(
+        '--limit',
+        type=_positive,
+        default=4,
+        metavar='N',
+        help='how many images at most (default: %(default)s)',
+    )
+    add(
+        '--size',
+        type=_size,
+        metavar='PIXELS|HxW',
+        help='of the images of a backbone alone: short side, or both (default: 224)',
+    )
+    add('--random-weights', action='store_true', help='look at a model as it is initialised')
+    add('--device', default='cpu', help='cpu, cuda, cuda:1 (default: %(default)s)')
+    add('--out', default='figures', metavar='FOLDER', help='default: %(default)s')
+
+
+def run(args: argparse.Namespace) -> None:
+    """Draws and writes the figure."""
+    from attnpool_backbones.analysis.drawing import save
+    from attnpool_backbones.launching.targets import require_target_folder
+
+    require_target_folder('--out', args.out)
+    module = import_module(f'attnpool_backbones.analysis.{args.kind}')
+    drawing = module.draw(args)
+    for file in save(drawing, args.out, args.kind):
+        print(file)
+    print(drawing.reading)
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number from 1 on")
+    return int(text)
+
+
+def _size(text: str) -> int | tuple[int, int]:
+    match = re.fullmatch(r'(\d+)(?:x(\d+))?', text)
+    if not match or min(int(n) for n in match.groups() if n) < 32:
+        raise argparse.ArgumentTypeError(f"'{text}' is no PIXELS or HEIGHTxWIDTH from 32 on")
+    return int(match[1]) if match[2] is None else (int(match[1]), int(match[2]))

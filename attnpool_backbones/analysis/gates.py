@@ -1,0 +1,181 @@
+"""What the attention units of a network bring out: gates, and feature norms before and after."""
+
+import argparse
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from attnpool_backbones.analysis.drawing import Drawing, axes_grid, heat, show_image
+from attnpool_backbones.analysis.subjects import Subject, load_subject, views_of
+from attnpool_backbones.analysis.watching import watched
+from attnpool_backbones.command_line import UserError
+from attnpool_backbones.layers.bam import BAM
+from attnpool_backbones.layers.cbam import CBAM
+from attnpool_backbones.layers.global_context import GC
+from attnpool_backbones.layers.selective_kernel import SelectiveKernel
+from attnpool_backbones.layers.sge import SGE
+from attnpool_backbones.layers.squeeze_excite import SqueezeExcite
+
+__all__ = ['GATED_UNITS', 'Gate', 'add_arguments', 'draw', 'gates_of']
+
+GATED_UNITS: dict[type[nn.Module], str] = {
+    SGE: 'SGE', CBAM: 'CBAM', BAM: 'BAM', SqueezeExcite: 'SE', SelectiveKernel: 'SK', GC: 'GC',
+}  # fmt: skip
+"""Units that have a method ``gate``, and what they are called."""
+
+READING = (
+    'Gate: mean over channels of what each position is scaled by (GC: the weights of the positions '
+    'in its global vector; SE and SK have one gate per channel, equal everywhere). Norm: length of '
+    "each position's feature in front of the unit and behind it; a unit that works makes the "
+    'object brighter against the rest.'
+)
+
+
+class Gate(NamedTuple):
+    """An attention unit in one forward pass of an image."""
+
+    name: str
+    """Of the unit in the model."""
+    kind: str
+    gate: Tensor
+    """Mean over groups or channels, h, w; 1, 1 where all positions are scaled alike."""
+    range: tuple[float, float]
+    """Smallest and largest value of the gate."""
+    before: Tensor
+    """Length of the feature of each position in front of the unit, h, w."""
+    after: Tensor
+    """The same behind the unit, without the shortcut of the block, h', w'."""
+
+    @property
+    def contrast(self) -> tuple[float, float]:
+        """Deviation of the lengths over their mean, before and after."""
+        return contrast(self.before), contrast(self.after)
+
+
+def contrast(lengths: Tensor) -> float:
+    """Returns the standard deviation of a map over its mean: equal for a map times a number."""
+    return float(lengths.std(correction=0) / lengths.mean().clamp_min(1e-12))
+
+
+@torch.no_grad()
+def gates_of(subject: Subject, inputs: Tensor) -> list[Gate]:
+    """Runs an image through a backbone and looks at each attention unit.
+
+    Args:
+        subject: The model.
+        inputs: An image 1, 3, H, W, normalised.
+
+    Raises:
+        UserError: The backbone has no attention unit.
+    """
+    found: list[Gate] = []
+
+    def look(
+        name: str, unit: nn.Module, x: Tensor, norm: nn.Module | None = None, **options
+    ) -> None:
+        # SGE takes the norm in front of it along, and adds the shortcut.
+        x = x if norm is None else norm(x)
+        gate = unit.gate(x)
+        kind = next(name for kind, name in GATED_UNITS.items() if isinstance(unit, kind))
+        after = unit.forward(x.clone())
+        found.append(
+            Gate(name, kind, gate[0].mean(0), (float(gate.min()), float(gate.max())),
+                 lengths_of(x), lengths_of(after))
+        )  # fmt: skip
+
+    with watched(subject.backbone, tuple(GATED_UNITS), look):
+        subject.backbone(inputs)
+    if not found:
+        raise UserError(
+            f'{subject.name} ({type(subject.backbone).__name__}) has no attention unit with a '
+            f'gate; {", ".join(GATED_UNITS.values())} have one'
+        )
+    return found
+
+
+def lengths_of(x: Tensor) -> Tensor:
+    """Returns the length of each position's feature of the first map of B, C, h, w: h, w."""
+    return torch.linalg.vector_norm(x[0].float(), dim=0)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of this kind."""
+    parser.add_argument(
+        '--units', nargs='+', metavar='NAME',
+        help='units that are drawn, as the numbers name them (default: the last of each stage)',
+    )  # fmt: skip
+    parser.add_argument(
+        '--beside', metavar='MODEL',
+        help='another model, e.g. the same ResNet without the unit, whose stages are drawn beside',
+    )  # fmt: skip
+    parser.add_argument('--beside-checkpoint', metavar='FILE', help='of that model')
+
+
+def draw(args: argparse.Namespace) -> Drawing:
+    """Draws the figure."""
+    subject = load_subject(args.model, args.checkpoint, args.size, args.random_weights, args.device)
+    other = None
+    if args.beside:
+        other = load_subject(
+            args.beside, args.beside_checkpoint, args.size, args.random_weights, args.device
+        )
+    numbers, rows = [], []
+    views = list(views_of(subject, args.images, args.limit))
+    for view in views:
+        gates = gates_of(subject, view.inputs)
+        numbers.append(dict(image=view.name, units=[_numbers(gate) for gate in gates]))
+        shown = _shown(gates, args.units)
+        stages = dict(own=_stages(subject, view.inputs))
+        if other is not None:
+            (beside,) = views_of(other, args.images, 1) if len(views) == 1 else (view,)
+            stages['beside'] = _stages(other, beside.inputs)
+        numbers[-1]['stages'] = {
+            name: [dict(lengths=s, contrast=contrast(s)) for s in own]
+            for name, own in stages.items()
+        }
+        rows += [(view, gate, stages) for gate in shown]
+    titles = ['own', 'beside'] if other is not None else []
+    figure, axes = axes_grid(len(rows), 4 + len(titles), views[0].image)
+    for row, (view, gate, stages) in zip(axes, rows, strict=True):
+        show_image(row[0], view.image, view.name)
+        low, high = gate.range
+        one = gate.gate.numel() == 1
+        title = f'{gate.kind} {gate.name}\ngate {low:.2f} to {high:.2f}'
+        whole = gate.gate.expand(gate.before.shape) if one else gate.gate
+        heat(row[1], view.image, whole, view.padded, title + ' by channel' * one)
+        before, after = gate.contrast
+        heat(row[2], view.image, gate.before, view.padded, f'norm before\ncontrast {before:.2f}')
+        heat(row[3], view.image, gate.after, view.padded, f'norm after\ncontrast {after:.2f}')
+        for cell, name in zip(row[4:], titles, strict=False):
+            for lengths in stages[name]:
+                if lengths.shape == gate.after.shape:
+                    whose = subject.name if name == 'own' else other.name
+                    heat(cell, view.image, lengths, view.padded,
+                         f'{whose}\nstage, contrast {contrast(lengths):.2f}')  # fmt: skip
+    meta = dict(model=subject.name) | ({} if other is None else dict(beside=other.name))
+    return Drawing(figure, meta | dict(images=numbers), READING)
+
+
+@torch.no_grad()
+def _stages(subject: Subject, inputs: Tensor) -> list[Tensor]:
+    return [lengths_of(x) for x in subject.backbone(inputs)]
+
+
+def _numbers(gate: Gate) -> dict:
+    before, after = gate.contrast
+    return dict(gate._asdict(), contrast_before=before, contrast_after=after)
+
+
+def _shown(gates: list[Gate], names: list[str] | None) -> list[Gate]:
+    if names is None:
+        # A stage ends where the map gets smaller.
+        return [
+            gate for gate, after in zip(gates, [*gates[1:], None], strict=True)
+            if after is None or after.after.shape != gate.after.shape
+        ]  # fmt: skip
+    known = {gate.name: gate for gate in gates}
+    for name in names:
+        if name not in known:
+            raise UserError(f'--units {name}: not there; the units are {", ".join(known)}')
+    return [known[name] for name in names]

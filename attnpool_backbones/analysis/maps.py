@@ -1,0 +1,143 @@
+"""Self-attention of any layer: its maps, row by row, and what they are made of."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from attnpool_backbones.layers.grid_attention import GridAttention
+from attnpool_backbones.layers.re_attention import ReAttention
+from attnpool_backbones.layers.token_mixers import SelfAttention2d
+from attnpool_backbones.ops.attention import attention_maps
+from attnpool_backbones.ops.re_attention import LazyMaps
+
+__all__ = ['ATTENTION_LAYERS', 'Attention', 'attention_of', 'attention_layers']
+
+
+@dataclass(frozen=True)
+class Attention:
+    """What an attention layer attends to in one call; maps are computed as far as asked for."""
+
+    q: Tensor
+    """Queries B, H, N, d."""
+    k: Tensor
+    """Keys B, H, N, d."""
+    v: Tensor
+    """Values B, H, N, d."""
+    grid: tuple[int, int] | None
+    """Height and width of the map that the tokens are, behind the class token; None: not known by
+    the layer."""
+    table: Tensor | None = None
+    """Bias of each head and offset, H, 2h-1, 2w-1, of relative attention."""
+    lazy: LazyMaps | None = None
+    """Of a layer that mixes its maps."""
+
+    @property
+    def tokens(self) -> int:
+        return self.q.shape[2]
+
+    @property
+    def heads(self) -> int:
+        return self.q.shape[1]
+
+    @property
+    def mixes(self) -> bool:
+        """Whether the maps are mixed across heads before they multiply the values."""
+        return self.lazy is not None and (self.lazy.mix is not None or self.lazy.stored is not None)
+
+    def static(self, rows: slice = slice(None)) -> Tensor:
+        """Returns the bias of some queries to all keys, H, R, N: the same for every image."""
+        height, width = self.grid
+        windows = [
+            # The bias of query (i, j) and key (r, s) is entry (i - r + height - 1, j - s + ...).
+            self.table[:, i : i + height, j : j + width].flip(1, 2).flatten(1)
+            for i, j in (divmod(n, width) for n in range(*rows.indices(self.tokens)))
+        ]
+        return torch.stack(windows, dim=1)
+
+    def adaptive(self, rows: slice = slice(None)) -> Tensor:
+        """Returns q k^T / sqrt(d) of some queries, B, H, R, N: what depends on the image."""
+        return self.q[:, :, rows] @ self.k.mT * self.q.shape[-1] ** -0.5
+
+    def softmax(self, rows: slice = slice(None)) -> Tensor:
+        """Returns the softmax maps of some queries, B, H, R, N."""
+        bias = None if self.table is None else self.static(rows).to(self.q.dtype)
+        return attention_maps(self.q[:, :, rows], self.k, bias)
+
+    def mixed(self, rows: slice = slice(None)) -> Tensor:
+        """Returns the maps of some queries that multiply the values, B, H, R, N."""
+        return self.lazy.mixed(rows) if self.mixes else self.softmax(rows)
+
+
+def attention_of(layer: nn.Module, x: Tensor, position: tuple[int, int] | None = None) -> Attention:
+    """Computes queries, keys and values of a layer.
+
+    Args:
+        layer: One of :data:`ATTENTION_LAYERS`.
+        x: Its input: a map B, C, h, w or tokens B, N, C.
+        position: Row and column of the query that matters, for a layer that attends in windows:
+            the answer is about its window alone.
+
+    Raises:
+        ValueError: The layer attends in windows and there is no position, or it is no such layer.
+    """
+    for kind, read in _READERS.items():
+        if isinstance(layer, kind):
+            return read(layer, x, position)
+    raise ValueError(f'{type(layer).__name__} is no layer of self-attention')
+
+
+def _re_attention(layer: ReAttention, x: Tensor, position: None) -> Attention:
+    _, lazy = layer.forward(x, with_maps=True)
+    # B, N, 3, H, d: values are the last of the three.
+    v = layer.qkv(x).unflatten(-1, (3, layer.num_heads, -1)).select(2, 2).transpose(1, 2)
+    return Attention(lazy.q, lazy.k, v, None, lazy=lazy)
+
+
+def _self_attention(layer: SelfAttention2d, x: Tensor, position: None) -> Attention:
+    qkv = layer.qkv(x.permute(0, 2, 3, 1).flatten(1, 2))  # B, N, 3 * inner
+    qkv = qkv.unflatten(-1, (3, layer.num_heads, layer.head_dim))
+    q, k, v = (t.transpose(1, 2) for t in qkv.unbind(2))
+    return Attention(q, k, v, tuple(x.shape[-2:]))
+
+
+def _grid_attention(layer: GridAttention, x: Tensor, position: tuple[int, int] | None) -> Attention:
+    size = height, width = tuple(x.shape[-2:])
+    table = None
+    if layer.window is None:
+        table = None if layer.bias is None else layer.bias(height, width)
+    else:
+        if position is None:
+            raise ValueError('the layer attends in windows: name the query')
+        rows, columns = (window_of(p, n, layer.window) for p, n in zip(position, size, strict=True))
+        x = x[:, :, rows, columns]
+        height, width = x.shape[-2:]
+        if layer.bias is not None:
+            table = layer.bias(layer.window, layer.window)
+            top, left = layer.window - height, layer.window - width
+            table = table[:, top : top + 2 * height - 1, left : left + 2 * width - 1]
+    qkv = layer.qkv(x.permute(0, 2, 3, 1).flatten(1, 2))
+    qkv = qkv.unflatten(-1, (layer.heads, 3, layer.head_dim))  # B, N, H, 3, d
+    q, k, v = (t.transpose(1, 2) for t in qkv.unbind(3))
+    return Attention(q, k, v, (height, width), table)
+
+
+def window_of(position: int, length: int, window: int) -> slice:
+    """Returns the window along one axis that a position lies in; the last may be smaller."""
+    start = position // window * window
+    return slice(start, min(start + window, length))
+
+
+_READERS: Mapping[type[nn.Module], Callable[..., Attention]] = {
+    ReAttention: _re_attention,
+    SelfAttention2d: _self_attention,
+    GridAttention: _grid_attention,
+}
+ATTENTION_LAYERS = tuple(_READERS)
+"""Types of layers that :func:`attention_of` knows."""
+
+
+def attention_layers(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Lists the layers of self-attention of a model, in the order in which they run."""
+    return [(n, layer) for n, layer in model.named_modules() if isinstance(layer, ATTENTION_LAYERS)]

@@ -1,0 +1,47 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from attnpool_backbones.analysis.pooling import effective_positions, pool
+from attnpool_backbones.backbones import DeepViT, PatchConvNet
+from attnpool_backbones.command_line import UserError
+from attnpool_backbones.heads import AttentionPoolingHead
+from tests.analysis.subjects import as_subject, golden_subject
+
+
+@pytest.mark.parametrize('file, tokens', [('small', 1), ('small_multi', 10)])
+def test_maps_and_logits_are_the_official_ones(file, tokens, tmp_path):
+    subject, fixture, inputs = golden_subject(f'patchconvnet_{file}', tmp_path)
+    maps, logits = pool(subject, inputs)
+    assert maps.shape == (2, tokens, 4, 4)
+    np.testing.assert_allclose(maps.flatten(2).numpy(), fixture['attn'][:, 0][..., -16:], atol=1e-5)
+    np.testing.assert_allclose(logits.numpy(), fixture['logits'], atol=1e-4)
+
+
+class Tagger(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.backbone = PatchConvNet(arch='nano')
+        self.head = AttentionPoolingHead(128, 3, per_class=True)
+
+
+@torch.no_grad()
+def test_a_head_of_the_model_comes_first():
+    model, x = Tagger(), torch.randn(1, 3, 64, 96)
+    maps, logits = pool(as_subject(model), x)
+    expected = model.head(model.backbone(x)[-1], return_maps=True)
+    torch.testing.assert_close(maps, expected.maps)
+    torch.testing.assert_close(logits, expected.logits)
+    assert maps.shape == (1, 3, 8, 12)
+
+
+def test_models_without_pooling_get_a_clear_line():
+    for model in (DeepViT(arch='nano'), PatchConvNet(arch='nano')):
+        with pytest.raises(UserError, match='no attention pooling.*pooling=True'):
+            pool(as_subject(model), torch.randn(1, 3, 64, 64))
+
+
+def test_effective_positions():
+    assert effective_positions(torch.full((3, 4), 0.05)) == pytest.approx(12)
+    assert effective_positions(torch.tensor([[0.0, 0.9]])) == pytest.approx(1)

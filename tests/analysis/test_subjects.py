@@ -1,0 +1,150 @@
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from attnpool_backbones.analysis.subjects import arch_of, load_subject, views_of
+from attnpool_backbones.backbones import AttnResNet, CoAtNet, DeepViT, MetaFormer, PatchConvNet
+from attnpool_backbones.checkpoints import CheckpointMismatch
+from attnpool_backbones.cli import main
+from attnpool_backbones.command_line import UserError
+from tests.golden import load_golden, official_state_dict
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    file = tmp_path / 'image.png'
+    cv2.imwrite(str(file), np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8))
+    return file
+
+
+@pytest.mark.parametrize(
+    'build, arch',
+    [
+        (lambda: PatchConvNet(arch='nano', pooling=True), 'nano'),
+        (lambda: PatchConvNet(arch='nano'), 'nano'),
+        (lambda: CoAtNet(arch='nano'), 'nano'),
+        (lambda: DeepViT(arch='nano'), 'nano'),
+        (lambda: MetaFormer(arch='caformer_nano'), 'caformer_nano'),
+        (lambda: AttnResNet(arch='sge_resnet_nano'), 'sge_resnet_nano'),
+        (lambda: AttnResNet(arch='resnet_nano'), 'resnet_nano'),
+    ],
+)
+def test_names_and_shapes_tell_the_variant(build, arch):
+    model = build()
+    assert arch in arch_of(type(model).__name__, model.state_dict())
+
+
+def test_variants_of_equal_weights_are_all_told():
+    state = MetaFormer(arch='poolformer_s12').state_dict()
+    archs = arch_of('MetaFormer', state)
+    assert {'poolformer_s12', 'poolformer_s12_pool5', 'poolformer_s12_relu'} <= set(archs)
+    assert not {'poolformer_s24', 'poolformer_s12_nomlp'} & set(archs)
+
+
+def test_weights_of_no_variant():
+    state = PatchConvNet(arch=dict(width=64, depth=4)).state_dict()
+    with pytest.raises(CheckpointMismatch, match='none of its variants: .*s60'):
+        arch_of('PatchConvNet', state)
+
+
+def test_an_official_file_alone(tmp_path, image):
+    fixture = load_golden('deepvit_S_64')
+    torch.save(official_state_dict(fixture), tmp_path / 'official.pth')
+    subject = load_subject(str(tmp_path / 'official.pth'))
+    assert subject.name == 'DeepViT:s' and not subject.model.training
+    assert set(subject.head) == {'head.weight', 'head.bias'}
+    (view,) = views_of(subject, str(image))
+    assert view.image.shape == (224, 336, 3) and view.padded == (224, 336)
+    assert view.scale == (224 / 60, 336 / 90)
+
+
+def test_images_are_normalised_as_in_pretraining(image):
+    subject = load_subject('PatchConvNet:nano', size=(60, 90), random_weights=True)
+    (view,) = views_of(subject, str(image))
+    rgb = cv2.imread(str(image))[..., ::-1]
+    assert np.array_equal(view.image, rgb)
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    expected = (rgb / 255 - mean) / std
+    np.testing.assert_allclose(view.inputs[0].permute(1, 2, 0).numpy(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    'source, options, message',
+    [
+        ('nowhere', {}, 'nowhere: not found. A model is the folder of a run, a config'),
+        ('DeepViT:16b', {}, 'name its --checkpoint, or say --random-weights'),
+        ('DeepVit:16b', dict(random_weights=True), 'no backbone of this name; there are AttnRes'),
+        ('DeepViT:15b', dict(random_weights=True), '15b'),
+        ('a.py', dict(size=64), '--size is for a backbone alone'),
+    ],
+)
+def test_wrong_names_get_one_line(source, options, message):
+    with pytest.raises(UserError, match=message):
+        load_subject(source, **options)
+
+
+def test_images_that_are_not_there(tmp_path):
+    subject = load_subject('PatchConvNet:nano', random_weights=True)
+    with pytest.raises(UserError, match='--images val: only a run or a config has data sets'):
+        list(views_of(subject, 'val'))
+    with pytest.raises(UserError, match='not found'):
+        list(views_of(subject, str(tmp_path / 'no.png')))
+    (tmp_path / 'text.png').write_text('no image')
+    with pytest.raises(UserError, match='no image in it can be read'):
+        list(views_of(subject, str(tmp_path / 'text.png')))
+
+
+COMMANDS = {
+    'pooling': ['pooling', 'PatchConvNet:nano'],
+    'query': ['query', 'CoAtNet:nano', '--at', '80,20', '--block', '1'],
+    'one head': ['query', 'DeepViT:nano', '--head', '1'],
+    'gates': ['gates', 'AttnResNet:sge_resnet_nano', '--beside', 'AttnResNet:resnet_nano'],
+    'collapse': ['collapse', 'DeepViT:nano'],
+    'collapse of a hierarchy': ['collapse', 'MetaFormer:caformer_nano'],
+}
+
+
+@pytest.mark.parametrize('name', COMMANDS)
+def test_command(name, image, tmp_path, capsys):
+    words = [*COMMANDS[name], '--random-weights', '--images', str(image)]
+    assert main(['figure', *words, '--size', '96', '--out', str(tmp_path / 'out')]) == 0
+    *files, reading = capsys.readouterr().out.splitlines()
+    kind = words[0]
+    assert [Path(file).name for file in files] == [f'{kind}.png', f'{kind}.json']
+    numbers = json.loads(Path(files[1]).read_text())
+    assert numbers['reading'] == reading and numbers['model'] == words[1]
+    picture = cv2.imread(files[0])
+    assert picture.std() > 5  # something is drawn
+
+
+def test_command_says_what_is_wrong(image, tmp_path, capsys):
+    words = ['figure', 'pooling', 'DeepViT:nano', '--random-weights', '--images', str(image)]
+    assert main([*words, '--out', str(tmp_path / 'out')]) == 2
+    assert 'error: DeepViT:nano has no attention pooling' in capsys.readouterr().err
+    assert not list((tmp_path / 'out').iterdir())
+
+
+def test_a_run_and_its_data_set(tmp_path):
+    """Its own images come as its pipeline makes them."""
+    pytest.importorskip('mmdet')
+    from attnpool_backbones.datasets.digit_scenes import generate
+    from tests.inference.conftest import save_run
+
+    generate(tmp_path / 'scenes', train=2, val=2, size=(96, 64))
+    folder = save_run(tmp_path / 'scenes', tmp_path / 'run', 'mask-rcnn')
+    subject = load_subject(str(folder))
+    views = list(views_of(subject, 'val', limit=3))
+    assert len(views) == 2 and len(subject.classes) == 10
+    for view in views:
+        assert view.padded[0] % 32 == 0 and view.padded[1] % 32 == 0
+        height, width = view.image.shape[:2]
+        assert (height, width) == (round(64 * view.scale[0]), round(96 * view.scale[1]))
+        inputs = view.inputs[0, :, :height, :width].permute(1, 2, 0).numpy()
+        # The same picture: normalised, it follows the pixels that are drawn.
+        for channel in range(3):
+            pixels = view.image[..., channel].flatten()
+            assert np.corrcoef(pixels, inputs[..., channel].flatten())[0, 1] > 0.98
