@@ -12,8 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from attnpool_backbones.backbones.base import DenseBackbone
-from attnpool_backbones.checkpoints import CheckpointMismatch, load_pretrained, read_checkpoint
-from attnpool_backbones.checkpoints.formats import FORMATS, recognise
+from attnpool_backbones.checkpoints import (
+    FORMATS,
+    CheckpointMismatch,
+    load_pretrained,
+    read_checkpoint,
+    recognise,
+)
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.registry import MODELS
 

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from attnpool_backbones.analysis.subjects import Subject, View
-from attnpool_backbones.checkpoints import load_pretrained
-from attnpool_backbones.checkpoints.formats import recognise
+from attnpool_backbones.checkpoints import load_pretrained, recognise
 from attnpool_backbones.registry import MODELS
 from tests.backbones.families import GOLDEN
 from tests.golden import load_golden, official_state_dict
