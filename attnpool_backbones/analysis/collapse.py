@@ -31,7 +31,7 @@ from attnpool_backbones.layers.grid_attention import GridAttention
 __all__ = ['Collapse', 'add_arguments', 'collapse_of', 'draw', 'measure_collapse']
 
 LAGS = (1, 2, 3)
-CHUNK_BYTES = 32 << 20
+CHUNK_BYTES = 16 << 20
 """Of the rows of one layer's maps that are held at a time; a few layers are."""
 EPS = 1e-8
 """Smallest length of a column, as torch's cosine similarity has it."""
@@ -116,7 +116,7 @@ def measure_collapse(
 
 def _column_products(a: Tensor, b: Tensor) -> Tensor:
     """Sums a * b, B, H, R, N, over the rows R."""
-    return torch.einsum('bhrn,bhrn->bhn', a.expand_as(b), b)
+    return (a * b).sum(2)
 
 
 def _by_lag(lags: Sequence[int], values: dict[tuple[int, int], float]) -> dict[int, list[float]]:
