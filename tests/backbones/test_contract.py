@@ -233,7 +233,7 @@ def test_first_outputs_alone_are_the_same(variant):
 )
 def test_compiled_equals_eager(variant):
     model = build(variant).eval()
-    compiled = torch.compile(model)
+    compiled = torch.compile(model, fullgraph=True)
     for size in [(64, 64), (96, 64)]:
         x = images(*size, batch=1)
         with torch.no_grad():

@@ -63,3 +63,11 @@ def test_fixed_norms_and_folding_change_nothing(options):
     # Only what comes after an activation or before a gate is left.
     left = [m for m in block.modules() if isinstance(m, nn.BatchNorm2d)]
     assert len(left) == options['act_before'] + options['se_early']
+
+
+def test_norms_listed_first_leave_the_order_of_parameters():
+    block = build()  # optimizers keep their state by this order
+    assert next(iter(dict(block.named_children()))) == 'norm'
+    assert next(iter(dict(block.named_parameters()))) == 'shortcut.weight'
+    assert list(block.state_dict())[:2] == ['shortcut.weight', 'shortcut.bias']
+    assert {id(child) for child in block.children()} == {id(m) for m in block._modules.values()}
