@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass
 
-FORMS = ('ours', 'plain')
+FORMS = ('ours', 'plain', 'compiled')
 TASKS = ('forward', 'train')
 DTYPES = ('float32', 'bfloat16')
 LAYOUTS = ('contiguous', 'channels_last')
@@ -16,12 +16,13 @@ class Case:
     model: str
     """``TYPE:ARCH`` of a backbone of this package (``DeepViT:16b``), a name of
     :data:`attnpool_backbones.benchmark.models.REFERENCES`, or a config file of a detector
-    or segmentor."""
+    or segmentor, or ``mmcv.NAME``, an operator of :mod:`attnpool_backbones.benchmark.operators`."""
     form: str = 'ours'
-    """``'ours'``, or ``'plain'``: by the formulas, stored and unfused."""
+    """``'ours'``; ``'plain'``: by the formulas, stored and unfused; ``'compiled'``: an operator of
+    mmcv's own."""
     task: str = 'forward'
     """``'forward'`` (eval mode, no gradients) or ``'train'`` (forward and backward pass; of a
-    detector or segmentor with its losses)."""
+    detector or segmentor with its losses); ``'backward'`` alone, of an operator."""
     size: tuple[int, int] = (512, 512)
     """Height and width of the images, in pixels."""
     batch: int = 1

@@ -12,7 +12,7 @@ import torch
 
 from attnpool_backbones.benchmark.case_process import run_case_module, serve
 from attnpool_backbones.benchmark.cases import Case
-from attnpool_backbones.benchmark.models import Workload
+from attnpool_backbones.benchmark.models import make_workload
 from attnpool_backbones.benchmark.process_memory import return_free_memory
 from attnpool_backbones.machine import peak_memory, resident_memory
 
@@ -37,7 +37,7 @@ def measure_memory(case: Case, device: str) -> dict[str, Any]:
 
 def peak_here(case: Case, device: str) -> dict[str, int]:
     """Runs a case once in this process; see :func:`measure_memory`."""
-    workload = Workload(case, device)
+    workload = make_workload(case, device)
     gc.collect()
     if device == 'cuda':
         torch.cuda.reset_peak_memory_stats()

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from attnpool_backbones import ops
 from attnpool_backbones.benchmark.cases import Case
+from attnpool_backbones.benchmark.operators import OperatorWorkload, is_operator
 from attnpool_backbones.benchmark.random_batches import random_batch
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.launching.config import load_config
@@ -141,3 +142,9 @@ class Workload:
         if self.gradients is None:  # made once, for they are no part of the step
             self.gradients = [torch.randn_like(y) for y in outputs]
         torch.autograd.backward(outputs, self.gradients)
+
+
+def make_workload(case: Case, device: str) -> Workload | OperatorWorkload:
+    """Builds what a case runs: a model, or an operator."""
+    kind = OperatorWorkload if is_operator(case.model) else Workload
+    return kind(case, device)

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from attnpool_backbones.benchmark.case_process import run_case_module, serve
 from attnpool_backbones.benchmark.cases import Case
 from attnpool_backbones.benchmark.memory_traffic import count_traffic
-from attnpool_backbones.benchmark.models import Workload
+from attnpool_backbones.benchmark.models import make_workload
+from attnpool_backbones.benchmark.operators import is_operator
 from attnpool_backbones.zoo.complexity import count_macs
 
 
@@ -22,8 +23,8 @@ def count_operations(cases: Sequence[Case], device: str) -> list[dict[str, int]]
         device: ``'cpu'`` or ``'cuda'``.
 
     Returns:
-        For each ``macs`` of a forward pass and ``traffic``, bytes of the task; both 0 for a
-        compiled case, since a compiler fuses what would be counted.
+        For each ``macs`` of a forward pass and ``traffic``, bytes of the task; both 0 for an
+        operator, and for a compiled case, since a compiler fuses what would be counted.
 
     Raises:
         UserError: The process failed.
@@ -33,9 +34,9 @@ def count_operations(cases: Sequence[Case], device: str) -> list[dict[str, int]]
 
 def counts_here(case: Case, device: str) -> dict[str, int]:
     """Counts in this process; see :func:`count_operations`."""
-    if case.compiled:
+    if case.compiled or is_operator(case.model):
         return dict(macs=0, traffic=0)
-    workload = Workload(case, device)
+    workload = make_workload(case, device)
     macs = count_macs(workload.forward)
     workload.clear()
     return dict(macs=macs, traffic=count_traffic(workload.run))

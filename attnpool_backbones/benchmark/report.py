@@ -13,6 +13,7 @@ from matplotlib import pyplot as plt
 
 from attnpool_backbones.atomic_files import write_atomically
 from attnpool_backbones.benchmark.cost_curves import Curve, cost_curves
+from attnpool_backbones.benchmark.operators import is_operator
 from attnpool_backbones.benchmark.process_memory import KEPT_MEMORY
 from attnpool_backbones.benchmark.suites import Target, measured_value, targets
 from attnpool_backbones.command_line import UserError
@@ -20,9 +21,9 @@ from attnpool_backbones.markdown import markdown_table, replace_section
 
 Row = Mapping[str, Any]
 
-COMPARED = ('plain', 'ResNet-50', 'Swin-T')
+COMPARED = ('plain', 'compiled', 'ResNet-50', 'Swin-T')
 """What a time is compared with, if the same job measured it: the column ``x / ours``."""
-PASSES = {'forward': 1, 'train': 3}
+PASSES = {'forward': 1, 'backward': 2, 'train': 3}
 """Arithmetic of a task in forward passes."""
 CONDITIONS = ('task', 'size', 'batch', 'dtype', 'layout', 'compiled', 'with_cp', 'norm_eval')
 
@@ -58,8 +59,8 @@ def ratio(row: Row, rows: Sequence[Row], to: str) -> float | None:
     for other in rows:
         if other['key'] != row['key'] or any(other[c] != row[c] for c in CONDITIONS):
             continue
-        if to == 'plain':
-            found = other['form'] == 'plain' and other['model'] == row['model']
+        if to in ('plain', 'compiled'):
+            found = other['form'] == to and other['model'] == row['model']
         else:
             found = other['model'] == to
         if found and other is not row:
@@ -112,6 +113,9 @@ def _target_table(results: Sequence[Row], machine: Mapping[str, Any]) -> str:
     for target in targets():
         value = measured_value(target, results)
         measured |= value is not None
+        operator = any(is_operator(case.model) for case in target.cases)
+        if value is None and operator:
+            continue  # measured by a suite of their own
         if value is None:
             emulated = any(case.dtype == 'bfloat16' for case in target.cases)
             missing = emulated and not machine['bfloat16_instructions']
@@ -130,6 +134,7 @@ def _bound(target: Target) -> str:
 
 def _value(target: Target, value: float) -> str:
     formats = {
+        'added': lambda v: f'{v / 1e6:.1f} MB',
         'speedup': lambda v: f'{v:.2f}x',
         'overhead': lambda v: f'{100 * v:+.1f} %',
         'peak': lambda v: f'{v / 1e9:.2f} GB',

@@ -7,6 +7,7 @@ from typing import Any
 from attnpool_backbones.benchmark.cases import TASKS, Case, Job
 from attnpool_backbones.benchmark.cost_curves import cost_of, fit_exponent, tokens_of
 from attnpool_backbones.benchmark.models import REFERENCES
+from attnpool_backbones.benchmark.operators import memory_of
 
 CROP = (512, 512)
 DETECTION = (800, 1344)
@@ -33,6 +34,22 @@ BFLOAT16_SPEEDUP = 2.0
 BFLOAT16_MODELS = ('PatchConvNet:s60', 'MetaFormer:poolformer_s24', 'CoAtNet:0')
 FAMILIES = (*SPEEDUPS, SGE)
 """One model of each family, or two."""
+OPERATOR_SPEEDUPS = {
+    ('mmcv.nms', (2000, 1), 1): (0.8, None),
+    ('mmcv.nms', (6000, 1), 1): (1.5, None),
+    ('mmcv.nms', (6000, 80), 1): (0.8, None),
+    ('mmcv.softnms', (1000, 1), 1): (0.8, None),
+    ('mmcv.nms_match', (2000, 1), 1): (0.8, None),
+    ('mmcv.bbox_overlaps', (20000, 1), 1): (0.8, None),
+    ('mmcv.roi_align', (100, 168), 1): (1.5, 3.0),
+    ('mmcv.roi_align_small', (48, 48), 8): (0.8, 0.8),
+    ('mmcv.roi_align_max', (48, 48), 8): (0.8, 0.8),
+    ('mmcv.deform_conv', (50, 84), 1): (0.8, 0.8),
+    ('mmcv.modulated_deform_conv', (50, 84), 1): (0.8, 0.8),
+    ('mmcv.psamask', (24, 32), 1): (0.8, 0.8),
+}
+"""How many times as fast as mmcv's compiled ones our operators are to be, forward and backward."""
+ROIS_OVER_THE_MAP = Case(model='mmcv.roi_align_whole_map', size=(100, 168))
 NANO = ('PatchConvNet:nano', 'CoAtNet:nano', 'MetaFormer:nano', 'DeepViT:nano', 'AttnResNet:nano')
 
 
@@ -133,6 +150,23 @@ def _compiled() -> list[Job]:
     ]
 
 
+def _operator_cases() -> list[tuple[Case, float]]:
+    cases = []
+    for (model, size, batch), bounds in OPERATOR_SPEEDUPS.items():
+        for task, bound in zip(('forward', 'backward'), bounds, strict=True):
+            if bound is not None:
+                cases.append((Case(model=model, size=size, batch=batch, task=task), bound))
+    return cases
+
+
+def _operators() -> list[Job]:
+    times = [
+        time_job(case.model, (case, replace(case, form='compiled')))
+        for case, _ in _operator_cases()
+    ]
+    return [*times, memory_job(ROIS_OVER_THE_MAP)]
+
+
 def _nano() -> list[Job]:
     cases = [case for model in NANO for case in _both_tasks(model, size=(64, 64))]
     sizes = [(64, 64), (64, 96), (96, 128)]
@@ -150,17 +184,18 @@ SUITES = {
     'layouts': _layouts,
     'dtypes': _dtypes,
     'compiled': _compiled,
+    'operators': _operators,
     'nano': _nano,
 }
 """Name -> jobs. ``targets``: each family against its plain form, memory at detection's size;
 ``references``: all families beside ResNet-50 and Swin-T; ``curves``: cost over resolution;
-``layouts``, ``dtypes`` (bfloat16), ``compiled`` (torch.compile): what these options give; ``nano``:
-a minute's check that everything runs."""
+``layouts``, ``dtypes`` (bfloat16), ``compiled`` (torch.compile): what these options give;
+``operators``: ours against mmcv's compiled ones; ``nano``: a check that everything runs."""
 
 
 def suite_jobs(name: str) -> list[Job]:
-    """Returns the jobs of a suite, or of all but ``nano`` for ``'all'``."""
-    names = [n for n in SUITES if n != 'nano'] if name == 'all' else [name]
+    """Returns the jobs of a suite; for ``'all'`` those of all suites of models but ``nano``."""
+    names = [n for n in SUITES if n not in ('operators', 'nano')] if name == 'all' else [name]
     jobs = [job for n in names for job in SUITES[n]()]
     return list({job.key(): job for job in jobs}.values())
 
@@ -175,7 +210,8 @@ class Target:
     text: str
     kind: str
     """``'speedup'``: how many times faster the first case is than the second; ``'overhead'``: how
-    much longer it takes; ``'peak'``: bytes; ``'exponent'``: of memory in tokens."""
+    much longer it takes; ``'peak'``: bytes; ``'added'``: bytes beside those before the run;
+    ``'exponent'``: of memory in tokens."""
     quantity: str
     cases: tuple[Case, ...]
     bound: float
@@ -231,6 +267,26 @@ def targets() -> list[Target]:
                 bound=BFLOAT16_SPEEDUP,
             )
         )
+    for case, bound in _operator_cases():
+        found.append(
+            Target(
+                text=f'{case.model} {_size(case)} {case.task}, compiled / ours',
+                kind='speedup',
+                quantity='time',
+                cases=(case, replace(case, form='compiled')),
+                bound=bound,
+            )
+        )
+    found.append(
+        Target(
+            text=f'{ROIS_OVER_THE_MAP.model}, added to input and output',
+            kind='added',
+            quantity='memory',
+            cases=(ROIS_OVER_THE_MAP,),
+            # the peak is at most twice input and output, which are there before the run
+            bound=memory_of(ROIS_OVER_THE_MAP),
+        )
+    )
     return found
 
 
@@ -254,6 +310,8 @@ def measured_value(target: Target, results: Sequence[Mapping[str, Any]]) -> floa
             continue
         if target.kind == 'peak':
             return found[0]['peak_bytes']
+        if target.kind == 'added':
+            return found[0]['peak_bytes'] - found[0]['idle_bytes']
         if target.kind == 'exponent':
             return fit_exponent([tokens_of(r) for r in found], [cost_of(r) for r in found])
         first, second = (row['seconds'] for row in found)

@@ -13,7 +13,7 @@ import torch
 
 from attnpool_backbones.benchmark.cases import Case
 from attnpool_backbones.benchmark.machine_rates import MachineRates
-from attnpool_backbones.benchmark.models import Workload
+from attnpool_backbones.benchmark.models import make_workload
 from attnpool_backbones.benchmark.operation_counts import count_operations
 from attnpool_backbones.benchmark.process_memory import fresh_bytes, return_free_memory
 from attnpool_backbones.command_line import UserError
@@ -57,7 +57,7 @@ def measure_times(
     for case in cases:
         try:
             with _named_failure(case):
-                workload = Workload(case, device)
+                workload = make_workload(case, device)
                 workload.run()
             workloads.append(workload)
         except UserError as error:

@@ -338,6 +338,19 @@ def deform_conv_backward_parameters(
     gradWeight += scale * found[3]
 
 
+def _as_mmcv_reads(values: Tensor, size: torch.Size) -> Tensor:
+    """Returns offsets or masks of version 2 with the height and width of the result.
+
+    mmcv takes larger ones, too, and reads them as if they had the result's size, value after
+    value. DyHead relies on it: its offsets belong to a map twice as large.
+    """
+    batch, channels, *_ = values.shape
+    needed = channels * size.numel()
+    if values[0].numel() <= needed:
+        return values
+    return values.view(batch, -1)[:, :needed].unflatten(1, (channels, *size))
+
+
 @_serve
 def modulated_deform_conv_forward(
     input: Tensor,
@@ -368,6 +381,7 @@ def modulated_deform_conv_forward(
         group,
         deformable_group,
     )
+    offset, mask = (_as_mmcv_reads(t, output.shape[2:]) for t in (offset, mask))
     output.copy_(deform_conv.convolve(input, offset, mask, weight, *form))
     if with_bias:
         output += bias.view(-1, 1, 1)
@@ -408,10 +422,13 @@ def modulated_deform_conv_backward(
         group,
         deformable_group,
     )
+    size = grad_output.shape[2:]
+    offset, mask = (_as_mmcv_reads(t, size) for t in (offset, mask))
     wanted = [True, True]
     found = deform_conv.convolve_backward(grad_output, input, offset, mask, weight, *form, wanted)
-    for result, value in zip((grad_input, grad_offset, grad_mask), found[:3], strict=True):
-        result.copy_(value)
+    grad_input.copy_(found[0])
+    for result, value in zip((grad_offset, grad_mask), found[1:3], strict=True):
+        _as_mmcv_reads(result, size).copy_(value)
     grad_weight += found[3]
     if with_bias:
         grad_bias += grad_output.sum((0, 2, 3))

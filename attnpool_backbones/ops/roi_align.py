@@ -341,14 +341,9 @@ def write_maximum(
         pooling: How to pool.
     """
     (channels, _, width), wide, current = x.shape[1:], wide_dtype(x.dtype), None
-    images, order = _by_image(x.shape, rois, pooling)
-    for roi, image in zip(order.tolist(), images.tolist(), strict=True):
+    for roi, image, y, x_ in _rois_and_samples(x.shape, rois, pooling):
         if image != current:
             current, pixels = image, x[image].flatten(1).t().to(wide).contiguous()  # H * W, C
-        y, x_ = (
-            Axis(*(field[0] for field in axis))
-            for axis in _sample(x.shape, rois[roi : roi + 1], pooling)
-        )
         step = max(1, CELLS // max(1, y.low[0].numel() * x_.low.numel() * channels))
         for rows in torch.arange(len(y.low), device=x.device).split(step):
             values = _interpolate(pixels, width, y, x_, rows)  # by, bx, sy * sx, C
@@ -363,6 +358,23 @@ def write_maximum(
                 (where_x, xs.masked_fill(~found, -1)),
             ):
                 target[roi, :, rows] = result.permute(2, 0, 1).to(target.dtype)
+
+
+def _rois_and_samples(
+    shape: torch.Size, rois: Tensor, pooling: Pooling
+) -> Iterator[tuple[int, int, Axis, Axis]]:
+    """Yields the RoIs image by image: index, image, and their own samples, bins, S."""
+    images, order = _by_image(shape, rois, pooling)
+    step = max(1, CELLS // (2 * max(pooling.output_size) * sum(shape[2:])))
+    for chunk, of in zip(order.split(step), images.split(step), strict=True):
+        axes = _sample(shape, rois[chunk], pooling)
+        counts = [axis.count.clamp(1).long().tolist() for axis in axes]
+        for i, (roi, image) in enumerate(zip(chunk.tolist(), of.tolist(), strict=True)):
+            y, x = (
+                Axis(*(field[i, :, : count[i]] for field in axis[:-1]), axis.count[i])
+                for axis, count in zip(axes, counts, strict=True)
+            )
+            yield roi, image, y, x
 
 
 def add_maximum_gradient(

@@ -205,7 +205,11 @@ def draw_deform_conv(seed: int) -> list[Call]:
     # At zero offsets samples lie on pixels, where gradients jump.
     offset = draw.normal(len(x), 2 * taps, *result) * draw.one_of(0, 1, 5)
     weight = draw.normal(groups * draw.integer(1, 3), x.shape[1] // groups, *kernel)
-    mask, bias = draw.uniform(len(x), taps, *result), draw.normal(len(weight))
+    bias = draw.normal(len(weight))
+    # Version 2 reads larger ones, too.
+    larger = [draw.one_of(1, 2) * side for side in result]
+    second_offset = draw.normal(len(x), 2 * taps, *larger)
+    second_mask = draw.uniform(len(x), taps, *larger)
     output = x.new_zeros(len(x), len(weight), *result)
     grad = draw.normal(*output.shape)
     form = dict(group=groups, deformable_group=deform_groups)
@@ -226,7 +230,7 @@ def draw_deform_conv(seed: int) -> list[Call]:
     )
     zeros = {
         name: torch.zeros_like(t)
-        for name, t in (('input', x), ('offset', offset), ('weight', weight), ('mask', mask))
+        for name, t in (('input', x), ('offset', offset), ('weight', weight))
     }
     ones = x.new_zeros(0)
     second = dict(
@@ -234,8 +238,8 @@ def draw_deform_conv(seed: int) -> list[Call]:
         weight=weight,
         bias=bias,
         ones=ones,
-        offset=offset,
-        mask=mask,
+        offset=second_offset,
+        mask=second_mask,
         columns=ones,
         kernel_h=kernel[0],
         kernel_w=kernel[1],
@@ -249,6 +253,8 @@ def draw_deform_conv(seed: int) -> list[Call]:
         **form,
     )
     grads = {f'grad_{name}': zero for name, zero in zeros.items()}
+    grads |= dict(grad_offset=torch.zeros_like(second_offset))
+    grads |= dict(grad_mask=torch.zeros_like(second_mask))
     grads['grad_bias'] = torch.zeros_like(bias)
     return [
         Call(

@@ -14,7 +14,9 @@ from pathlib import Path
 
 from attnpool_backbones.command_line import UserError, run_command
 
-SUITES = ('targets', 'references', 'curves', 'layouts', 'dtypes', 'compiled', 'nano', 'all')
+SUITES = (
+    'targets', 'references', 'curves', 'layouts', 'dtypes', 'compiled', 'operators', 'nano', 'all'
+)  # fmt: skip
 
 
 def parse_args() -> argparse.Namespace:
@@ -34,7 +36,8 @@ def parse_args() -> argparse.Namespace:
         choices=SUITES,
         help='targets: each family against its plain form (maps stored), memory at 800x1344; '
         'references: all families beside ResNet-50 and Swin-T; curves: cost over resolution; '
-        'layouts, dtypes, compiled: what these give; nano: check that everything runs',
+        'layouts, dtypes, compiled: what these give; operators: ours against the compiled ones of '
+        'mmcv (OPS=compiled make setup); nano: check that everything runs',
     )
     parser.add_argument(
         '--only', metavar='REGEX', help='the jobs whose name this finds; see --list'

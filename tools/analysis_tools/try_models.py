@@ -1,0 +1,46 @@
+"""Tries which models of mmdet and mmseg build and run with the operators that are installed.
+
+python tools/analysis_tools/try_models.py            # goes on where it was stopped
+python tools/analysis_tools/try_models.py --publish  # and writes the table of docs/compatibility.md
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from attnpool_backbones.command_line import run_command
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description='Builds the models of the configs that the wheels of mmdet and mmseg ship, '
+        'and predicts once with random weights. Configs whose models have the same parts, in '
+        'whatever sizes, are one structure; the smallest is tried. This takes about an hour on '
+        'two cores; what was tried is kept.'
+    )
+    parser.add_argument('libraries', nargs='*', metavar='LIBRARY', default=['mmdet', 'mmseg'],
+                        help='mmdet, mmseg (default: both)')  # fmt: skip
+    parser.add_argument('--out', type=Path, default=Path('docs/compatibility/models.jsonl'),
+                        help='file of results (default: %(default)s)')  # fmt: skip
+    parser.add_argument('--limit', type=int, help='try no more than so many of each library')
+    parser.add_argument('--publish', action='store_true',
+                        help='write the table into docs/compatibility.md')  # fmt: skip
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+
+    from attnpool_backbones.mmcv_operators import survey
+
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    for library in args.libraries:
+        survey.try_structures(library, args.out, lambda line: print(line, flush=True), args.limit)
+    text = survey.report(survey.read_results(args.out))
+    print(text, end='')
+    if args.publish:
+        survey.publish(Path('docs/compatibility.md'), text)
+
+
+if __name__ == '__main__':
+    sys.exit(run_command(main))
