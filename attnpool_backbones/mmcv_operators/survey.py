@@ -184,7 +184,8 @@ def _reason(error: Exception) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    return ' '.join(str(error).split())[:160]
+    text = ' '.join(str(error).split())
+    return re.sub(r'(?<!\w)/(?:\S*/)?', '', text)[:160]  # no folders of this machine
 
 
 @contextlib.contextmanager
