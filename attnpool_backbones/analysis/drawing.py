@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from attnpool_backbones.engine.atomic_files import write_atomically
+from attnpool_backbones.atomic_files import write_atomically
 
 __all__ = ['Drawing', 'axes_grid', 'cell_side', 'coloured', 'heat', 'save', 'show_image']
 

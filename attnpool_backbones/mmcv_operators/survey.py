@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 
+from attnpool_backbones.atomic_files import write_atomically
 from attnpool_backbones.command_line import UserError
-from attnpool_backbones.engine.atomic_files import write_atomically
 from attnpool_backbones.markdown import markdown_table, replace_section
 
 IMAGES = ((3, 160, 224), (3, 512, 512))  # channels, height, width; the second if the first fails
