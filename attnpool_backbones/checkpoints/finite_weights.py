@@ -9,17 +9,18 @@ from torch import Tensor
 from attnpool_backbones.checkpoints.errors import CheckpointError
 from attnpool_backbones.checkpoints.message_texts import list_names
 
-__all__ = ['require_finite_weights']
+__all__ = ['looks_like_weight', 'require_finite_weights']
 
 _ENDS_OF_WEIGHTS = ('weight', 'bias', 'running_mean', 'running_var')
 
 
-def _looks_like_weight(name: str) -> bool:
+def looks_like_weight(name: str) -> bool:
+    """Tells by a name that a model computes with the tensor as floating-point numbers."""
     return name.rpartition('.')[2] in _ENDS_OF_WEIGHTS
 
 
 def require_finite_weights(
-    weights: Mapping[str, Tensor], is_weight: Callable[[str], bool] = _looks_like_weight
+    weights: Mapping[str, Tensor], is_weight: Callable[[str], bool] = looks_like_weight
 ) -> None:
     """Checks that weights are floating-point numbers, all of them finite.
 

@@ -14,7 +14,7 @@ from attnpool_backbones.checkpoints.finite_weights import require_finite_weights
 from attnpool_backbones.checkpoints.known_formats import FORMATS, recognise
 from attnpool_backbones.checkpoints.matching import require_no_lookalikes, shapes_of
 from attnpool_backbones.checkpoints.message_texts import list_names, shape_text
-from attnpool_backbones.checkpoints.reading import explained, read_checkpoint
+from attnpool_backbones.checkpoints.reading import explained, read_state_dict
 from attnpool_backbones.checkpoints.report import LoadReport
 
 MIN_SHARE = 0.9
@@ -59,7 +59,7 @@ def load_pretrained(
         FileNotFoundError: No such file.
         ValueError: The file is no checkpoint or not a safe one; see :func:`read_checkpoint`.
     """
-    raw = read_checkpoint(checkpoint, prefix=prefix, ema=ema, map_location=map_location)
+    raw = read_state_dict(checkpoint, prefix=prefix, ema=ema, map_location=map_location)
     targets = model.state_dict()
     known = recognise(raw)
     own = [f for f in FORMATS if f.backbone in _families(model)]

@@ -24,7 +24,14 @@ from attnpool_backbones.checkpoints.message_texts import list_content, list_name
 from attnpool_backbones.checkpoints.plain_history import restore_histories
 from attnpool_backbones.checkpoints.wrapped_names import below, find_prefix, without_wrappers
 
-__all__ = ['explained', 'find_state_dict', 'read_checkpoint', 'read_content', 'strip_prefixes']
+__all__ = [
+    'explained',
+    'find_state_dict',
+    'read_checkpoint',
+    'read_content',
+    'read_state_dict',
+    'strip_prefixes',
+]
 
 # Where training scripts put the weights, and their moving average, in a checkpoint.
 _CONTAINERS = ('state_dict', 'model', 'model_state_dict', 'module', 'net')
@@ -65,6 +72,20 @@ def read_checkpoint(
         CheckpointError: The file is no checkpoint, holds no weights, weights that are not finite
             numbers, no moving average although ``ema`` is set, or no name with ``prefix``.
     """
+    state_dict = read_state_dict(path, prefix=prefix, ema=ema, map_location=map_location)
+    with explained(str(path)):
+        require_finite_weights(state_dict)
+    return state_dict
+
+
+def read_state_dict(
+    path: str | PathLike,
+    *,
+    prefix: str | None = None,
+    ema: bool = False,
+    map_location: str | torch.device = 'cpu',
+) -> dict[str, Tensor]:
+    """Does what :func:`read_checkpoint` does, but does not look at the numbers."""
     checkpoint = read_content(str(path), map_location)
     state_dict = find_state_dict(checkpoint, ema=ema)
     if not state_dict:
@@ -73,7 +94,6 @@ def read_checkpoint(
     names = list(state_dict)
     with explained(str(path)):
         state_dict = strip_prefixes(state_dict, prefix)
-        require_finite_weights(state_dict)
     if not state_dict:
         raise CheckpointError(
             f"no name with prefix '{prefix}' in {path}; its names are {list_names(names)}"

@@ -10,7 +10,7 @@ from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
 from attnpool_backbones.checkpoints.errors import CheckpointError, CheckpointMismatch
-from attnpool_backbones.checkpoints.finite_weights import require_finite_weights
+from attnpool_backbones.checkpoints.finite_weights import looks_like_weight, require_finite_weights
 from attnpool_backbones.checkpoints.matching import (
     model_shapes,
     names_in_model,
@@ -67,7 +67,9 @@ class LoadGuardHook(Hook):
         with explained(path):
             fit_names(weights, model)
             kinds = {name: value.is_floating_point() for name, value in model.state_dict().items()}
-            tensors = {n: weights[n] for n in shapes_of(weights) if n in kinds}
+            # those that look like weights have been checked when they were read
+            tensors = {n: weights[n] for n in shapes_of(weights)
+                       if n in kinds and not looks_like_weight(n)}  # fmt: skip
             require_finite_weights(tensors, kinds.__getitem__)
         stored, targets = shapes_of(weights), model_shapes(model)
         is_start = isinstance(runner._train_loop, BaseLoop) and not runner._resume
