@@ -1,11 +1,13 @@
 """Whether the weights of a file are numbers that a model can compute with."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from attnpool_backbones.checkpoints.containers import MIN_PARALLEL
 from attnpool_backbones.checkpoints.errors import CheckpointError
 from attnpool_backbones.checkpoints.message_texts import list_names
 
@@ -34,12 +36,8 @@ def require_finite_weights(
         CheckpointError: They are not; the message names all of them.
     """
     faults: dict[str, list[str]] = {}
-    # One pass over most numbers, and almost always the last: a sum of finite ones is finite. By
-    # numpy, because torch's threads wait for each other where other processes are busy.
     plain = {n: v for n, v in weights.items() if v.dtype == torch.float32 and v.is_cpu}
-    with np.errstate(over='ignore', invalid='ignore'):
-        sums = [value.detach().numpy().sum() for value in plain.values()]
-    sound = plain if np.isfinite(sums).all() else {}
+    sound = plain if _are_finite(list(plain.values())) else {}
     for name, value in weights.items():
         if name in sound:
             continue
@@ -49,6 +47,22 @@ def require_finite_weights(
     if faults:
         listed = '; '.join(f'{fault} in {list_names(names)}' for fault, names in faults.items())
         raise CheckpointError(f'its weights are not all finite numbers: {listed}')
+
+
+def _are_finite(values: Sequence[Tensor]) -> bool:
+    """Tells whether all numbers are finite; False also if their sum overflows.
+
+    One pass, by numpy: torch's threads wait for each other where other processes are busy.
+    """
+
+    def sums(share: Sequence[Tensor]) -> list[np.floating]:
+        with np.errstate(over='ignore', invalid='ignore'):
+            return [value.detach().numpy().sum() for value in share]
+
+    if sum(value.nbytes for value in values) < MIN_PARALLEL:
+        return bool(np.isfinite(sums(values)).all())
+    with ThreadPoolExecutor(2) as pool:
+        return all(np.isfinite(part).all() for part in pool.map(sums, (values[::2], values[1::2])))
 
 
 def _fault(value: Tensor, is_weight: bool) -> str:
