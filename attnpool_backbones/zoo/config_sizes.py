@@ -43,7 +43,8 @@ def measure_size(config: Path) -> Size:
     Raises:
         UserError: A name that does not.
     """
-    return measure_model(load_config(str(config)), *config_name(config).data_set.input_size)
+    height, width = config_name(config).data_set.input_size
+    return measure_model(load_config(str(config)), height, width)
 
 
 def measure_model(cfg: Config, height: int, width: int) -> Size:
