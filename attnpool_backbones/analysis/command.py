@@ -15,13 +15,14 @@ import argparse
 import re
 from importlib import import_module
 
-__all__ = ['KINDS', 'add_arguments', 'run']
+__all__ = ['KINDS', 'add_arguments', 'parser_of_figures', 'run']
 
 KINDS: dict[str, str] = dict(
     pooling='where attention pooling looks: one map, or one of each class in its colour',
     query='what a pixel attends to; CoAtNet: the static and the adaptive part apart',
     gates='gates of SGE, CBAM, BAM, SE, SK and GC, feature norms before and after them',
     collapse='how alike the attention maps of blocks and heads are, by depth',
+    activations='activations before and after SGE over a data set, with intervals',
 )
 """Kind -> what it shows; each is a module of this package."""
 
@@ -34,6 +35,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         one = kinds.add_parser(kind, help=purpose, description=module.__doc__)
         _add_common(one)
         module.add_arguments(one)
+
+
+def parser_of_figures() -> argparse.ArgumentParser:
+    """Returns a parser of what follows ``attnpool figure``."""
+    parser = argparse.ArgumentParser('attnpool figure')
+    add_arguments(parser)
+    return parser
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:

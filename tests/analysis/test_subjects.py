@@ -104,6 +104,7 @@ COMMANDS = {
     'one head': ['query', 'DeepViT:nano', '--head', '1'],
     'gates': ['gates', 'AttnResNet:sge_resnet_nano', '--beside', 'AttnResNet:resnet_nano'],
     'collapse': ['collapse', 'DeepViT:nano'],
+    'activations': ['activations', 'AttnResNet:sge_resnet_nano'],
     'collapse of a hierarchy': ['collapse', 'MetaFormer:caformer_nano'],
 }
 
