@@ -26,7 +26,7 @@ DIGITS = 7
 
 @dataclass(frozen=True)
 class Drawing:
-    """A picture, the numbers behind it, and how to read it."""
+    """A picture, the numbers it shows, and how to read it."""
 
     figure: Figure
     numbers: dict[str, Any]

@@ -27,7 +27,7 @@ GATED_UNITS: dict[type[nn.Module], str] = {
 READING = (
     'Gate: mean over channels of what each position is scaled by (GC: the weights of the positions '
     'in its global vector; SE and SK have one gate per channel, equal everywhere). Norm: length of '
-    "each position's feature in front of the unit and behind it; a unit that works makes the "
+    "each position's feature before the unit and after it; a unit that works makes the "
     'object brighter against the rest.'
 )
 
@@ -43,9 +43,9 @@ class Gate(NamedTuple):
     range: tuple[float, float]
     """Smallest and largest value of the gate."""
     before: Tensor
-    """Length of the feature of each position in front of the unit, h, w."""
+    """Length of the feature of each position before the unit, h, w."""
     after: Tensor
-    """The same behind the unit, without the shortcut of the block, h', w'."""
+    """The same after the unit, without the shortcut of the block, h', w'."""
 
     @property
     def contrast(self) -> tuple[float, float]:
@@ -74,7 +74,7 @@ def gates_of(subject: Subject, inputs: Tensor) -> list[Gate]:
     def look(
         name: str, unit: nn.Module, x: Tensor, norm: nn.Module | None = None, **options
     ) -> None:
-        # SGE takes the norm in front of it along, and adds the shortcut.
+        # SGE takes the norm before it along, and adds the shortcut.
         x = x if norm is None else norm(x)
         gate = unit.gate(x)
         kind = next(name for kind, name in GATED_UNITS.items() if isinstance(unit, kind))

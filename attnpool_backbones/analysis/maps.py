@@ -26,7 +26,7 @@ class Attention:
     v: Tensor
     """Values B, H, N, d."""
     grid: tuple[int, int] | None
-    """Height and width of the map that the tokens are, behind the class token; None: not known by
+    """Height and width of the map that the tokens are, after the class token; None: not known by
     the layer."""
     table: Tensor | None = None
     """Bias of each head and offset, H, 2h-1, 2w-1, of relative attention."""

@@ -52,7 +52,7 @@ class LoadGuardHook(Hook):
 
         Args:
             runner: The run.
-            checkpoint: Its content; changed in place.
+            checkpoint: Its content; changed in-place.
         """
         path = str(runner._load_from or 'the checkpoint')
         weights = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else None
@@ -104,7 +104,7 @@ def fit_names(weights: dict[str, Any], model: nn.Module) -> None:
     """Gives weights the names that a model has for them.
 
     Args:
-        weights: Changed in place.
+        weights: Changed in-place.
         model: The model.
 
     Raises:
@@ -125,7 +125,7 @@ def keep_to_own_files(runner: Runner, checkpoint: dict) -> None:
 
     Args:
         runner: The run.
-        checkpoint: Its content; changed in place.
+        checkpoint: Its content; changed in-place.
     """
     hub = checkpoint.get('message_hub')
     info = hub.get('runtime_info') if isinstance(hub, dict) else None

@@ -50,7 +50,7 @@ DOORS: dict[str, Callable[[str], object]] = {
 
 
 @pytest.fixture(autouse=True)
-def forced(monkeypatch: pytest.MonkeyPatch) -> None:
+def forced(monkeypatch):
     """Nobody talks torch out of it."""
     monkeypatch.setenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '1')
 
@@ -75,7 +75,7 @@ WANTED = {
 
 
 @pytest.mark.parametrize('name', CODE)
-def test_no_file_runs_or_deletes_anything(name: str, tmp_path: Path) -> None:
+def test_no_file_runs_or_deletes_anything(name, tmp_path):
     (tmp_path / 'precious').touch()
     (tmp_path / 'program.py').write_text(f'open({str(tmp_path / "executed")!r}, "w").close()')
     path = str(CODE[name](tmp_path))
@@ -141,20 +141,20 @@ def check_answers(answers: dict[str, list], name: str) -> None:
 
 
 @pytest.fixture(scope='module')
-def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, list]]:
+def answers(tmp_path_factory):
     return ask_every_door([*BOMBS, *KINDS], tmp_path_factory.mktemp('greedy'))
 
 
 @pytest.mark.parametrize('name', [*BOMBS, *KINDS])
-def test_no_file_exhausts_the_machine(name: str, answers: dict) -> None:
+def test_no_file_exhausts_the_machine(name, answers):
     check_answers(answers[name], name)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', MILLIONS)
-def test_millions_of_objects(name: str, tmp_path: Path) -> None:
+def test_millions_of_objects(name, tmp_path):
     check_answers(ask_every_door([name], tmp_path)[name], name)
 
 
-def test_how_many() -> None:
+def test_how_many():
     assert len(CODE) + len(BOMBS) + len(KINDS) + len(MILLIONS) >= 85

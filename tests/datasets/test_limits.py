@@ -31,7 +31,7 @@ def png(path: Path, width: int, height: int) -> str:
 
 @pytest.mark.parametrize('key', ['img_path', 'seg_map_path'])
 @pytest.mark.parametrize('sides', [(30000, 30000), (60000, 60000), (2**28, 2)])
-def test_large_images_are_refused(key: str, sides: tuple, tmp_path: Path) -> None:
+def test_large_images_are_refused(key, sides, tmp_path):
     path = png(tmp_path / 'x.png', *sides)
     with pytest.raises(InputTooLarge, match=rf'x\.png has {sides[0]}x{sides[1]} pixels'):
         InputLimits()({key: path})
@@ -40,14 +40,14 @@ def test_large_images_are_refused(key: str, sides: tuple, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize('sides', [(14000, 14000), (16384, 16384), (1, 1)])
-def test_large_images_that_can_be_loaded_are_taken(sides: tuple, tmp_path: Path) -> None:
+def test_large_images_that_can_be_loaded_are_taken(sides, tmp_path):
     limit = Image.MAX_IMAGE_PIXELS
     results = dict(img_path=png(tmp_path / 'x.png', *sides))
     assert InputLimits()(results) is results
     assert Image.MAX_IMAGE_PIXELS == limit
 
 
-def test_pipes_and_devices_are_not_opened(tmp_path: Path) -> None:
+def test_pipes_and_devices_are_not_opened(tmp_path):
     os.mkfifo(tmp_path / 'pipe.png')
     for path in (str(tmp_path / 'pipe.png'), '/dev/zero', str(tmp_path)):
         with pytest.raises(InputTooLarge, match='no ordinary file'):
@@ -55,14 +55,14 @@ def test_pipes_and_devices_are_not_opened(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize('content', [b'', b'GIF89a', b'\x89PNG\r\n\x1a\n', b'P6\n99'])
-def test_what_cannot_be_read_is_left_to_the_loader(content: bytes, tmp_path: Path) -> None:
+def test_what_cannot_be_read_is_left_to_the_loader(content, tmp_path):
     (tmp_path / 'x.png').write_bytes(content)
     for name in ('x.png', 'missing.png', 'null\0.png'):
         InputLimits()(dict(img_path=str(tmp_path / name)))
 
 
 @pytest.mark.parametrize('counts', ['abc', [3600000000]])
-def test_large_masks_are_refused(counts: object, tmp_path: Path) -> None:
+def test_large_masks_are_refused(counts, tmp_path):
     def sample(side: int) -> dict:
         return dict(img_path='x.png', instances=[dict(mask=dict(size=[side, side], counts=counts))])
 
@@ -72,7 +72,7 @@ def test_large_masks_are_refused(counts: object, tmp_path: Path) -> None:
     InputLimits()(dict(img_path='x.png', instances=[dict(mask=[[1, 2, 3, 4, 5, 6]]), {}]))
 
 
-def test_inferencers_give_paths_and_arrays(tmp_path: Path) -> None:
+def test_inferencers_give_paths_and_arrays(tmp_path):
     path = png(tmp_path / 'x.png', 30000, 30000)
     with pytest.raises(InputTooLarge):
         InputLimits()(path)
@@ -84,7 +84,7 @@ def never_called(results: dict) -> dict:
     raise AssertionError
 
 
-def test_the_data_check_reports_them(tmp_path: Path) -> None:
+def test_the_data_check_reports_them(tmp_path):
     path = png(tmp_path / 'x.png', 30000, 30000)
     problems, _ = read_sample(Sample('train', dict(img_path=path)))
     assert [(p.kind, p.item) for p in problems] == [('image too large', path)]
@@ -96,7 +96,7 @@ def test_the_data_check_reports_them(tmp_path: Path) -> None:
     assert [(p.kind, p.item) for p in problems] == [('mask too large', path)]
 
 
-def test_every_pipeline_of_a_run_begins_with_it() -> None:
+def test_every_pipeline_of_a_run_begins_with_it():
     def dataset(name: str) -> dict:
         return dict(type=name, pipeline=[dict(type='LoadImageFromFile')])
 
@@ -126,7 +126,7 @@ def test_every_pipeline_of_a_run_begins_with_it() -> None:
         assert ROOT_TRANSFORMS.build(inner.pipeline[0]).max_pixels == 10**9
 
 
-def test_errors_of_loading_processes_are_one_line() -> None:
+def test_errors_of_loading_processes_are_one_line():
     text = (
         'Caught InputTooLarge in DataLoader worker process 0.\nOriginal Traceback (most recent '
         'call last):\n  File "x.py", line 1\n'

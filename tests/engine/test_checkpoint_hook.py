@@ -31,7 +31,7 @@ def run(folder: Path, **checkpoint: object) -> object:
     return runner
 
 
-def test_same_files_as_mmengine(tmp_path: Path) -> None:
+def test_same_files_as_mmengine(tmp_path):
     run(tmp_path / 'ours', max_keep_ckpts=2)
     run(tmp_path / 'theirs', max_keep_ckpts=2, type='CheckpointHook')
     assert (
@@ -45,7 +45,7 @@ def test_same_files_as_mmengine(tmp_path: Path) -> None:
     assert (tmp_path / 'ours' / 'epoch_4.pth').stat().st_mode == mode
 
 
-def test_killed_while_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_while_writing(tmp_path, monkeypatch):
     replaced = []
     replace = os.replace
 
@@ -63,9 +63,7 @@ def test_killed_while_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert find_resumable_checkpoint(str(tmp_path)) == str(tmp_path / 'epoch_2.pth')
 
 
-def test_old_checkpoint_goes_after_the_new_one_came(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_old_checkpoint_goes_after_the_new_one_came(tmp_path, monkeypatch):
     remove = atomic_files.AtomicLocalBackend.remove
     present = []
 
@@ -83,7 +81,7 @@ def leftover(host: str | None = None, pid: int = 2**22 - 1, name: str = 'epoch_1
     return f'.{name}.{host or atomic_files._host()}-{pid}-0123abcd.attnpool-part'
 
 
-def test_only_own_leftovers_are_removed(tmp_path: Path) -> None:
+def test_only_own_leftovers_are_removed(tmp_path):
     gone = [leftover(), leftover(name='epoch_12.pth'), leftover('other-machine')]
     kept = [
         leftover(pid=os.getpid()),
@@ -103,9 +101,7 @@ def test_only_own_leftovers_are_removed(tmp_path: Path) -> None:
     assert remove_stale_files(tmp_path / 'missing') == []
 
 
-def test_write_atomically_keeps_the_old_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_write_atomically_keeps_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / 'folder' / 'file'
     write_atomically(b'old', path)
 
@@ -118,7 +114,7 @@ def test_write_atomically_keeps_the_old_file(
     assert path.read_bytes() == b'old' and files(path.parent) == ['file']
 
 
-def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
+def test_weights_that_are_not_finite_are_never_saved(tmp_path):
     class Spoil(Hook):
         def after_train_iter(self, runner: object, batch_idx: int, **_: object) -> None:
             if runner.iter == 8:
@@ -131,7 +127,7 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
     assert files(tmp_path) == ['epoch_1.pth', 'last_checkpoint']
 
 
-def test_published_keys(tmp_path: Path) -> None:
+def test_published_keys(tmp_path):
     run(tmp_path, published_keys=['meta', 'state_dict'])
     (published,) = tmp_path.glob('epoch_4-*.pth')
     digest = hashlib.sha256(published.read_bytes()).hexdigest()
@@ -140,7 +136,7 @@ def test_published_keys(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize('save_best', ['score', ['score', 'other']])
-def test_save_best(save_best: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_save_best(save_best, tmp_path, monkeypatch):
     hook_args = dict(save_best=save_best, rule='greater', max_keep_ckpts=1)
     runner = make_runner('checkpoint', make_config(tmp_path, checkpoint=hook_args))
     hook = next(hook for hook in runner.hooks if type(hook).__name__ == 'SafeCheckpointHook')
@@ -165,7 +161,7 @@ def test_save_best(save_best: object, tmp_path: Path, monkeypatch: pytest.Monkey
     assert 'optimizer' not in read_content(str(tmp_path / 'best_score_epoch_6.pth'))
 
 
-def test_best_that_is_written_again_is_kept(tmp_path: Path) -> None:
+def test_best_that_is_written_again_is_kept(tmp_path):
     runner = make_runner(
         'checkpoint', make_config(tmp_path, checkpoint=dict(save_best='score', rule='greater'))
     )
@@ -193,7 +189,7 @@ def _overwrite_the_middle(path: Path) -> None:
 
 
 @pytest.mark.parametrize('name', DAMAGES)
-def test_damaged_last_checkpoint_falls_back(name: str, tmp_path: Path) -> None:
+def test_damaged_last_checkpoint_falls_back(name, tmp_path):
     run(tmp_path)
     DAMAGES[name](tmp_path / 'epoch_4.pth')
     assert find_resumable_checkpoint(str(tmp_path)) == str(tmp_path / 'epoch_3.pth')
@@ -204,7 +200,7 @@ def test_damaged_last_checkpoint_falls_back(name: str, tmp_path: Path) -> None:
     assert find_resumable_checkpoint(str(tmp_path)) == str(tmp_path / 'epoch_3.pth')
 
 
-def test_moved_work_dir(tmp_path: Path) -> None:
+def test_moved_work_dir(tmp_path):
     run(tmp_path / 'here')
     (tmp_path / 'here').rename(tmp_path / 'there')
     assert find_resumable_checkpoint(str(tmp_path / 'there')) == str(
@@ -212,7 +208,7 @@ def test_moved_work_dir(tmp_path: Path) -> None:
     )
 
 
-def test_copied_work_dir(tmp_path: Path) -> None:
+def test_copied_work_dir(tmp_path):
     run(tmp_path / 'one')
     shutil.copytree(tmp_path / 'one', tmp_path / 'two')
     found = find_resumable_checkpoint(str(tmp_path / 'two'))
@@ -222,7 +218,7 @@ def test_copied_work_dir(tmp_path: Path) -> None:
     assert found == str(tmp_path / 'two' / 'epoch_3.pth')
 
 
-def test_nothing_to_resume(tmp_path: Path) -> None:
+def test_nothing_to_resume(tmp_path):
     assert find_resumable_checkpoint(str(tmp_path)) is None
     torch.save({'state_dict': {}}, tmp_path / 'weights.pth')
     assert not is_resumable(tmp_path / 'weights.pth')

@@ -116,9 +116,7 @@ CASES = [(name, signal.SIGTERM) for name in SETTINGS] + [
 
 
 @pytest.mark.parametrize(('name', 'number'), CASES)
-def test_stopped_and_resumed_equals_uninterrupted(
-    name: str, number: int, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_stopped_and_resumed_equals_uninterrupted(name, number, tmp_path, capsys):
     sent, stopped, settings = SETTINGS[name]
     handlers = [signal.getsignal(s) for s in STOP_SIGNALS]
     runner = runner_of(tmp_path, **settings)
@@ -141,9 +139,7 @@ def test_stopped_and_resumed_equals_uninterrupted(
 
 @pytest.mark.parametrize('by_epoch', [True, False])
 @pytest.mark.parametrize('average', [(), (EMA,)])
-def test_validation_that_was_left_is_made_up(
-    by_epoch: bool, average: tuple, tmp_path: Path
-) -> None:
+def test_validation_that_was_left_is_made_up(by_epoch, average, tmp_path):
     settings = dict(by_epoch=by_epoch, validate=True, more=average)
     runner = runner_of(tmp_path, **settings)
     runner.register_hook(Send(12, signal.SIGTERM, validating=True))
@@ -178,9 +174,7 @@ class KillInValidation(Hook):
 
 @pytest.mark.parametrize('by_epoch', [True, False])
 @pytest.mark.parametrize('iteration', [12, 24])
-def test_validation_that_a_kill_cut_off_is_made_up(
-    iteration: int, by_epoch: bool, tmp_path: Path
-) -> None:
+def test_validation_that_a_kill_cut_off_is_made_up(iteration, by_epoch, tmp_path):
     settings = dict(by_epoch=by_epoch, validate=True)
     runner = runner_of(tmp_path, **settings)
     runner.register_hook(KillInValidation(iteration))
@@ -203,9 +197,7 @@ def assert_same_files(one: Path, two: Path) -> None:
 
 
 @pytest.mark.parametrize('kill', range(1, 6))
-def test_what_a_kill_left_over_is_removed(
-    kill: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_a_kill_left_over_is_removed(kill, tmp_path, monkeypatch):
     """Between a checkpoint and the removal of its predecessor, regular or best."""
     settings = dict(validate=True, checkpoint=dict(max_keep_ckpts=1))
     remove = AtomicLocalBackend.remove
@@ -228,7 +220,7 @@ def test_what_a_kill_left_over_is_removed(
     assert len(left) >= 2
 
 
-def test_saves_by_time(tmp_path: Path) -> None:
+def test_saves_by_time(tmp_path):
     present = []
 
     class Look(Hook):

@@ -1,7 +1,5 @@
 """What a training will take is measured on the training itself."""
 
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -15,7 +13,7 @@ from attnpool_backbones.own_data.preparing import Request, prepare
 
 
 @pytest.fixture(scope='module')
-def cfg(tmp_path_factory: pytest.TempPathFactory):
+def cfg(tmp_path_factory):
     root = tmp_path_factory.mktemp('forecast')
     generate(root / 'scenes', train=24, val=3, size=64)
     request = Request(
@@ -28,7 +26,7 @@ def cfg(tmp_path_factory: pytest.TempPathFactory):
     return cfg
 
 
-def test_steps_and_validations_are_those_of_the_config(cfg, tmp_path: Path):
+def test_steps_and_validations_are_those_of_the_config(cfg, tmp_path):
     cost = forecast.forecast(cfg, steps=2)
     assert (cost.steps, cost.epochs) == (6, 25)
     # every second epoch, and the last

@@ -1,7 +1,5 @@
 """Samples are drawn with their labels before and after augmentation."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -15,7 +13,7 @@ from attnpool_backbones.own_data.preparing import Request, prepare
 
 
 @pytest.fixture(params=['mask-rcnn', 'upernet'])
-def cfg(digits: Path, tmp_path: Path, request: pytest.FixtureRequest):
+def cfg(digits, tmp_path, request):
     said = Request(str(digits), 'caformer-nano', request.param, size=64, work_dir=f'{tmp_path}/run')
     return prepare(said, tell=lambda line: None).cfg
 
@@ -35,7 +33,7 @@ def test_samples_of_a_split(cfg):
     assert len(draw_samples(cfg, 'val', 99)) == 5
 
 
-def test_sheet_and_page_have_all_samples(cfg, tmp_path: Path):
+def test_sheet_and_page_have_all_samples(cfg, tmp_path):
     samples = draw_samples(cfg, 'train', 3)
     sheet = contact_sheet(samples, columns=2)
     assert sheet.ndim == 3 and sheet.shape[1] > 2 * 2 * 320
