@@ -20,6 +20,8 @@ class UserError(Exception):
 INTERRUPTED = 130  # what shells give a command that Ctrl-C ended
 ANOTHER_ENDED = 3  # of a process whose partners are gone
 
+LOST_PARTNER = r'gloo|NCCL|ncclRemoteError|[Cc]onnection (closed|reset|refused)'
+
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE)
 """What a disk does to whoever writes, whatever and wherever."""
 
@@ -55,17 +57,22 @@ def run_command(command: Callable[[], object], after_interrupt: str = '') -> int
         if error.errno not in DISK_ERRORS:
             raise
         place = f' ({error.filename})' if error.filename else ''
-        print(f'error: the disk does not take more: {error.strerror}{place}', file=sys.stderr)
+        print(f'error: the disk fails: {error.strerror}{place}', file=sys.stderr)
         return 2
     except RuntimeError as error:
-        # torch has no other name for it
-        if 'RANK' not in os.environ or not re.search(
-            r'gloo|NCCL|ncclRemoteError|[Cc]onnection (closed|reset|refused)', str(error)
-        ):
-            raise
+        # torch has no other names for these
         reason = str(error).strip().partition('\n')[0]
-        print(f'error: another process of this run was lost: {reason}', file=sys.stderr)
-        return ANOTHER_ENDED
+        if re.search(r'DataLoader worker \(pid', reason):
+            print(
+                f'error: a process that loads data was killed ({reason}). Usual cause: not enough '
+                'memory; lower num_workers or batch_size of the dataloader',
+                file=sys.stderr,
+            )
+            return 2
+        if 'RANK' in os.environ and re.search(LOST_PARTNER, str(error)):
+            print(f'error: another process of this run was lost: {reason}', file=sys.stderr)
+            return ANOTHER_ENDED
+        raise
     except KeyboardInterrupt:
         # the terminal has shown ^C in an unfinished line
         print(f'\nstopped{after_interrupt and ": "}{after_interrupt}', file=sys.stderr)

@@ -1,0 +1,66 @@
+"""What ends a command that the user can do something about is one line, and an exit code."""
+
+import errno
+import os
+
+import pytest
+
+from attnpool_backbones.command_line import UserError, exit_command, run_command
+from attnpool_backbones.stop_signals import Stopped
+
+WORKER = RuntimeError('DataLoader worker (pid 12) is killed by signal: Killed.')
+PEER = RuntimeError('[../gloo/transport/tcp/pair.cc:534] Connection closed by peer [::1]:4242')
+
+# what is raised, whether in one of several processes -> exit code, what the line says
+ENDS = {
+    'message': (UserError('no such file'), False, 2, 'error: no such file'),
+    'full disk': (OSError(errno.ENOSPC, 'No space left', 'a.json'), False, 2, 'left (a.json)'),
+    'bad disk': (OSError(errno.EIO, 'Input/output error'), False, 2, 'the disk fails: Input'),
+    'killed loader': (WORKER, False, 2, 'lower num_workers'),
+    'lost partner': (PEER, True, 3, 'another process of this run was lost'),
+}
+
+
+def raising(error):
+    def command():
+        raise error
+
+    return command
+
+
+@pytest.mark.parametrize('name', ENDS)
+def test_one_line(name, capsys, monkeypatch):
+    error, several, code, part = ENDS[name]
+    monkeypatch.delenv('RANK', raising=False)
+    if several:
+        monkeypatch.setenv('RANK', '1')
+    assert run_command(raising(error)) == code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith('error: ') and part in line
+
+
+@pytest.mark.parametrize('error', [PEER, OSError(errno.ENOENT, 'no file'), RuntimeError('shape')])
+def test_other_errors_stay_what_they_are(error, monkeypatch):
+    monkeypatch.delenv('RANK', raising=False)
+    with pytest.raises(type(error)):
+        run_command(raising(error))
+
+
+@pytest.mark.parametrize(
+    ('error', 'code'), [(Stopped(15), 143), (UserError('no'), 2), (KeyboardInterrupt(), 130)]
+)
+def test_exit_codes(error, code, monkeypatch):
+    monkeypatch.delenv('RANK', raising=False)
+    with pytest.raises(SystemExit) as stop:
+        exit_command(raising(error))
+    assert stop.value.code == code
+
+
+def test_a_process_of_several_ends_at_once(monkeypatch):
+    ended = []
+    monkeypatch.setenv('RANK', '0')
+    monkeypatch.setattr('attnpool_backbones.processes.atexit._run_exitfuncs', lambda: None)
+    monkeypatch.setattr(os, '_exit', ended.append)
+    with pytest.raises(SystemExit):
+        exit_command(raising(Stopped(10)))
+    assert ended == [138]
