@@ -135,7 +135,8 @@ def _write(args: argparse.Namespace, model, source, predictions) -> list[Path]:
     )
     columns = (TextColumn('images'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar, Writer() as writer:
-        task = bar.add_task('', total=source.count)
+        counts = [count for count in (source.count, args.limit) if count is not None]
+        task = bar.add_task('', total=min(counts, default=None))
         try:
             for image, prediction in predictions:
                 writer.submit(outputs.write, image, prediction)

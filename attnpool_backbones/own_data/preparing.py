@@ -147,6 +147,7 @@ def prepare(
     ]
     if problems:
         raise BrokenLabels(folder.root, problems)
+    notes += _noted(report.notes)
     for note in notes:
         tell(note)
     return replace(prepared, notes=notes)
@@ -303,6 +304,17 @@ def _anchors(cfg: Config, bases: Bases, plan: Plan, labels: LabelledImages) -> A
     usual = Anchors(tuple(scales), tuple(generator.ratios))
     table = np.array(boxes, dtype=np.float64).reshape(-1, 2)
     return choose_anchors(table, usual, generator.strides, per_octave)
+
+
+def _noted(notes: Sequence[Problem]) -> list[str]:
+    """Words what verification found that may be meant so, a line for each kind."""
+    kinds: dict[str, list[Problem]] = {}
+    for note in notes:
+        kinds.setdefault(note.kind, []).append(note)
+    return [
+        f'{kind}: {len(cases)}, such as {cases[0].item} ({cases[0].detail})'
+        for kind, cases in kinds.items()
+    ]
 
 
 def _is_known(found: Problem, known: set[str]) -> bool:
