@@ -5,6 +5,8 @@
     attnpool figure query CoAtNet:0 --checkpoint FILE --images dog.jpg --at 120,80 --block 4
     attnpool figure gates SGE_RESNET50.pth --images dog.jpg --beside RESNET50.pth
     attnpool figure collapse DeepViT:16b --checkpoint FILE --images photos --limit 8
+    attnpool figure activations SGE_RESNET50.pth --images photos --limit 1000
+    attnpool figure trade-off docs/benchmark/results.csv
 
 A model is the folder of a run, a config (with --checkpoint), TYPE:ARCH of a backbone (with
 --checkpoint), or an official or own checkpoint file alone. Each figure is a picture KIND.png in the
@@ -14,8 +16,9 @@ folder --out, the numbers behind it as KIND.json, and one line that says how to 
 import argparse
 import re
 from importlib import import_module
+from types import ModuleType
 
-__all__ = ['KINDS', 'add_arguments', 'parser_of_figures', 'run']
+__all__ = ['KINDS', 'add_arguments', 'image_size', 'parser_of_figures', 'run']
 
 KINDS: dict[str, str] = dict(
     pooling='where attention pooling looks: one map, or one of each class in its colour',
@@ -23,6 +26,7 @@ KINDS: dict[str, str] = dict(
     gates='gates of SGE, CBAM, BAM, SE, SK and GC, feature norms before and after them',
     collapse='how alike the attention maps of blocks and heads are, by depth',
     activations='activations before and after SGE over a data set, with intervals',
+    **{'trade-off': 'accuracy against parameters, MACs, memory and time, with the Pareto front'},
 )
 """Kind -> what it shows; each is a module of this package."""
 
@@ -31,10 +35,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds a subcommand for each kind."""
     kinds = parser.add_subparsers(dest='kind', metavar='KIND', required=True)
     for kind, purpose in KINDS.items():
-        module = import_module(f'attnpool_backbones.analysis.{kind}')
-        one = kinds.add_parser(kind, help=purpose, description=module.__doc__)
-        _add_common(one)
+        module = _module_of(kind)
+        one = kinds.add_parser(
+            kind,
+            help=purpose,
+            description=module.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        if getattr(module, 'TAKES_IMAGES', True):
+            _add_common(one)
+        one.add_argument('--out', default='figures', metavar='FOLDER', help='default: %(default)s')
         module.add_arguments(one)
+
+
+def _module_of(kind: str) -> ModuleType:
+    return import_module(f'attnpool_backbones.analysis.{kind.replace("-", "_")}')
 
 
 def parser_of_figures() -> argparse.ArgumentParser:
@@ -67,13 +82,12 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     )
     add(
         '--size',
-        type=_size,
+        type=image_size,
         metavar='PIXELS|HxW',
         help='of the images of a backbone alone: short side, or both (default: 224)',
     )
     add('--random-weights', action='store_true', help='look at a model as it is initialised')
     add('--device', default='cpu', help='cpu, cuda, cuda:1 (default: %(default)s)')
-    add('--out', default='figures', metavar='FOLDER', help='default: %(default)s')
 
 
 def run(args: argparse.Namespace) -> None:
@@ -82,7 +96,7 @@ def run(args: argparse.Namespace) -> None:
     from attnpool_backbones.launching.targets import require_target_folder
 
     require_target_folder('--out', args.out)
-    module = import_module(f'attnpool_backbones.analysis.{args.kind}')
+    module = _module_of(args.kind)
     drawing = module.draw(args)
     for file in save(drawing, args.out, args.kind):
         print(file)
@@ -95,7 +109,8 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _size(text: str) -> int | tuple[int, int]:
+def image_size(text: str) -> int | tuple[int, int]:
+    """Reads PIXELS or HEIGHTxWIDTH."""
     match = re.fullmatch(r'(\d+)(?:x(\d+))?', text)
     if not match or min(int(n) for n in match.groups() if n) < 32:
         raise argparse.ArgumentTypeError(f"'{text}' is no PIXELS or HEIGHTxWIDTH from 32 on")

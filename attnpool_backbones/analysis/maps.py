@@ -92,6 +92,8 @@ def _re_attention(layer: ReAttention, x: Tensor, position: None) -> Attention:
     _, lazy = layer.forward(x, with_maps=True)
     # B, N, 3, H, d: values are the last of the three.
     v = layer.qkv(x).unflatten(-1, (3, layer.num_heads, -1)).select(2, 2).transpose(1, 2)
+    # A copy: a view would keep queries and keys a second time.
+    v = v.contiguous()
     return Attention(lazy.q, lazy.k, v, None, lazy=lazy)
 
 

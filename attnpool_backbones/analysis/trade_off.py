@@ -1,0 +1,203 @@
+"""Accuracy against parameters, MACs, memory and time, with the Pareto front.
+
+    attnpool figure trade-off docs/benchmark/results.csv --metric bbox_mAP
+    attnpool figure trade-off work_dirs/RUN_A work_dirs/RUN_B --metric mIoU --input 512x512
+    attnpool figure trade-off --published 'mask-rcnn_*_coco' --metric bbox_mAP
+
+Rows come from tables (CSV files as `make benchmark` writes them), from folders of runs, and from
+the published numbers in the metafiles of configs, which are drawn hollow: others measured them.
+"""
+
+import argparse
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatch
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from attnpool_backbones.analysis.drawing import Drawing
+from attnpool_backbones.command_line import UserError
+
+__all__ = ['Row', 'add_arguments', 'draw', 'pareto_front']
+
+TAKES_IMAGES = False
+COSTS = ('parameters (M)', 'MACs (G)', 'memory (MiB)', 'time (ms)')
+
+READING = (
+    'Higher is better, further left is cheaper; no model on the line is beaten by one that is both '
+    'better and cheaper. Filled: measured here; hollow: published by others, perhaps under other '
+    'conditions.'
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A model with its accuracy and what it costs."""
+
+    name: str
+    accuracy: float
+    """In percent."""
+    origin: str
+    """``'measured'``, or the source of a published number."""
+    costs: dict[str, float] = field(default_factory=dict)
+    """By the names of :data:`COSTS`; those that nobody knows are left out."""
+
+
+def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Returns the indices of the points that no other beats, cheapest first.
+
+    Args:
+        points: Cost and accuracy of each. One beats another if it is no worse in both and better
+            in one; of equal points the first stays.
+    """
+    front: list[int] = []
+    for index in sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1])):
+        if not front or points[index][1] > points[front[-1]][1]:
+            front.append(index)
+    return front
+
+
+def rows_of_table(file: Path, metric: str) -> list[Row]:
+    """Reads a CSV file: the first column names the model, the metric is a column.
+
+    Raises:
+        UserError: There is no such column, or nothing in it.
+    """
+    with file.open(newline='', encoding='utf-8') as lines:
+        entries = [
+            {key.replace(' mAP', '_mAP'): v for key, v in e.items()} for e in csv.DictReader(lines)
+        ]
+    if not entries or metric not in entries[0]:
+        columns = ', '.join(entries[0]) if entries else 'no rows'
+        raise UserError(f'{file}: no column {metric}; it has {columns}')
+    rows = []
+    for entry in entries:
+        if entry[metric]:
+            costs = {name: float(entry[name]) for name in COSTS[:3] if entry.get(name)}
+            if entry.get('images/s'):
+                costs['time (ms)'] = 1000 / float(entry['images/s'])
+            rows.append(Row(next(iter(entry.values())), float(entry[metric]), 'measured', costs))
+    return rows
+
+
+def row_of_run(folder: Path, metric: str, height: int, width: int) -> Row:
+    """Reads a run: its best validation, and the size of its model.
+
+    Args:
+        folder: Of the run, with its config and log.
+        metric: Such as ``'bbox_mAP'`` or ``'mIoU'``.
+        height: Of the image that MACs are counted for, in pixels.
+        width: Likewise.
+
+    Raises:
+        UserError: There is no config, or no validation with the metric.
+    """
+    from attnpool_backbones.launching.config import load_config
+    from attnpool_backbones.zoo.config_sizes import measure_model
+
+    values, seen = [], set()
+    for log in sorted(folder.glob('*/vis_data/scalars.json')):
+        for line in log.read_text(encoding='utf-8').splitlines():
+            for key, value in json.loads(line).items():
+                seen.add(key)
+                if key.rpartition('/')[2] == metric:
+                    # COCO's evaluation gives shares, mmseg's percent.
+                    values.append(value * 100 if key.startswith('coco/') else value)
+    if not values:
+        there = ', '.join(sorted(seen)) or 'nothing'
+        raise UserError(f'{folder}: its logs have no validation with {metric}, but {there}')
+    configs = sorted(folder.glob('*.py'))
+    if not configs:
+        raise UserError(f'{folder}: no config (.py) in it; is it the folder of a run?')
+    size = measure_model(load_config(str(configs[-1])), height, width)
+    costs = {'parameters (M)': size.parameters / 1e6, 'MACs (G)': size.macs / 1e9}
+    return Row(folder.name, max(values), 'measured', costs)
+
+
+def published_rows(pattern: str, metric: str) -> list[Row]:
+    """Reads the published numbers of configs.
+
+    Args:
+        pattern: Of the configs' names, as a shell has it.
+        metric: Such as ``'bbox_mAP'``.
+
+    Raises:
+        UserError: No config of such a name has such a number.
+    """
+    from attnpool_backbones.config_files import config_root
+    from attnpool_backbones.zoo.metafiles import FILE_NAME, read_metafile
+    from attnpool_backbones.zoo.sources import read_sources, shown_entries
+
+    sources = read_sources(config_root())
+    rows = []
+    for file in sorted(config_root().glob(f'*/{FILE_NAME}')):
+        for model in read_metafile(file)['Models']:
+            if not fnmatch(model['Name'], pattern):
+                continue
+            facts = model['Metadata']
+            costs = {'parameters (M)': facts['Parameters'] / 1e6, 'MACs (G)': facts['MACs'] / 1e9}
+            rows += [
+                Row(model['Name'], float(metrics[metric]), source.name, costs)
+                for source, metrics in shown_entries(model, sources) if metric in metrics
+            ]  # fmt: skip
+    if not rows:
+        raise UserError(f'--published {pattern}: no config of such a name has a published {metric}')
+    return rows
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of this kind."""
+    from attnpool_backbones.analysis.command import image_size
+
+    add = parser.add_argument
+    add('sources', nargs='*', metavar='SOURCE', help='CSV files and folders of runs')
+    add('--published', nargs='+', default=[], metavar='PATTERN', help='names of configs')
+    add('--metric', default='bbox_mAP', help='bbox_mAP, segm_mAP, mIoU (default: %(default)s)')
+    add(
+        '--input', type=image_size, default=(800, 1344), metavar='HxW',
+        help='of the image that the MACs of runs are counted for (default: 800x1344)',
+    )  # fmt: skip
+
+
+def draw(args: argparse.Namespace) -> Drawing:
+    """Draws the figure."""
+    rows: list[Row] = []
+    for source in map(Path, args.sources):
+        if source.is_dir():
+            side = args.input
+            size = (side, side) if isinstance(side, int) else side
+            rows.append(row_of_run(source, args.metric, *size))
+        elif source.is_file():
+            rows += rows_of_table(source, args.metric)
+        else:
+            raise UserError(f'{source}: no table and no folder of a run')
+    for pattern in args.published:
+        rows += published_rows(pattern, args.metric)
+    if not rows:
+        raise UserError('nothing to draw: name tables, runs, or --published configs')
+    known = [cost for cost in COSTS if sum(cost in row.costs for row in rows) > 1 or len(rows) == 1]
+    known = [cost for cost in known if any(cost in row.costs for row in rows)]
+    figure = Figure(figsize=(5.2 * len(known), 4.4), layout='constrained')
+    fronts = {}
+    for axes, cost in zip(figure.subplots(1, len(known), squeeze=False)[0], known, strict=True):
+        fronts[cost] = _panel(axes, cost, [row for row in rows if cost in row.costs])
+        axes.set_ylabel(args.metric, fontsize=8)
+    numbers = dict(metric=args.metric, rows=[asdict(row) for row in rows], fronts=fronts)
+    return Drawing(figure, numbers, READING)
+
+
+def _panel(axes, cost: str, rows: Sequence[Row]) -> list[str]:
+    """Draws accuracy against a cost; returns the names on the front."""
+    points = [(row.costs[cost], row.accuracy) for row in rows]
+    front = pareto_front(points)
+    axes.plot(*zip(*(points[i] for i in front), strict=True), color='grey', linewidth=1, zorder=0)
+    for row, (x, y) in zip(rows, points, strict=True):
+        filled = row.origin == 'measured'
+        axes.plot(x, y, 'o', color='C0' if filled else 'C1', fillstyle='full' if filled else 'none')
+        axes.annotate(row.name, (x, y), fontsize=6, xytext=(3, 3), textcoords='offset points')
+    axes.margins(0.18)  # for the names
+    axes.set_xlabel(cost, fontsize=8)
+    return [rows[i].name for i in front]

@@ -1,0 +1,81 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from attnpool_backbones.analysis.trade_off import (
+    pareto_front,
+    published_rows,
+    row_of_run,
+    rows_of_table,
+)
+from attnpool_backbones.cli import main
+from attnpool_backbones.command_line import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+TABLE = ROOT / 'docs' / 'benchmark' / 'results.csv'
+RUN = 'upernet_sge-resnet-nano_slim_digit-scenes'
+
+
+def _beaten(point, points):
+    return any(other != point and other[0] <= point[0] and other[1] >= point[1] for other in points)
+
+
+@pytest.mark.parametrize('seed', range(5))
+def test_front_is_what_nothing_beats(seed):
+    import random
+
+    draw = random.Random(seed)
+    points = [(draw.randint(0, 9), draw.randint(0, 9)) for _ in range(25)]
+    front = pareto_front(points)
+    assert {points[i] for i in front} == {p for p in points if not _beaten(p, points)}
+    assert [points[i][0] for i in front] == sorted({points[i][0] for i in front})
+
+
+def test_table():
+    rows = {row.name: row for row in rows_of_table(TABLE, 'bbox_mAP')}
+    nano = rows['resnet-nano']
+    assert nano.origin == 'measured' and nano.accuracy == 64.0
+    assert nano.costs['parameters (M)'] == pytest.approx(1.283581)
+    assert nano.costs['time (ms)'] == pytest.approx(1000 / 23.043323430735068)
+    with pytest.raises(UserError, match='no column mAP; it has backbone, bbox_mAP'):
+        rows_of_table(TABLE, 'mAP')
+
+
+def test_published_numbers_name_their_source():
+    rows = published_rows('retinanet_poolformer-s*_coco', 'bbox_mAP')
+    (small,) = [row for row in rows if row.name == 'retinanet_poolformer-s12_fpn_1x_coco']
+    assert small.accuracy == 36.2 and small.origin.startswith('paper Table 3')
+    with pytest.raises(UserError, match='no config of such a name'):
+        published_rows('nothing*', 'bbox_mAP')
+
+
+def test_run(tmp_path):
+    pytest.importorskip('mmseg')
+    folder = tmp_path / 'run'
+    (folder / '1' / 'vis_data').mkdir(parents=True)
+    lines = [dict(loss=1.0, step=1), dict(mIoU=12.5, step=1), dict(mIoU=11.0, step=2)]
+    text = '\n'.join(map(json.dumps, lines))
+    (folder / '1' / 'vis_data' / 'scalars.json').write_text(text)
+    with pytest.raises(UserError, match='no validation with bbox_mAP, but loss, mIoU, step'):
+        row_of_run(folder, 'bbox_mAP', 64, 64)
+    with pytest.raises(UserError, match='no config'):
+        row_of_run(folder, 'mIoU', 64, 64)
+    config = ROOT / 'configs' / 'attn_resnet' / f'{RUN}.py'
+    (folder / 'config.py').write_text(f"_base_ = '{config}'\n")
+    small, large = (row_of_run(folder, 'mIoU', side, side) for side in (64, 128))
+    assert small.accuracy == 12.5 and small.origin == 'measured'
+    assert large.costs['parameters (M)'] == small.costs['parameters (M)'] > 0
+    assert large.costs['MACs (G)'] > 3 * small.costs['MACs (G)']
+
+
+def test_command(tmp_path, capsys):
+    words = ['figure', 'trade-off', str(TABLE), '--published', 'retinanet_poolformer-s*_coco']
+    assert main([*words, '--out', str(tmp_path)]) == 0
+    numbers = json.loads((tmp_path / 'trade-off.json').read_text())
+    assert len({row['origin'] for row in numbers['rows']}) > 1
+    assert (
+        'memory (MiB)' in numbers['fronts'] and (tmp_path / 'trade-off.png').stat().st_size > 9999
+    )
+    assert main(['figure', 'trade-off', '--out', str(tmp_path)]) == 2
+    assert 'nothing to draw' in capsys.readouterr().err
