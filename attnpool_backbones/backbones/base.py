@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from attnpool_backbones.backbones.choices import resolve_arch, resolve_out_indices
@@ -19,8 +20,8 @@ from attnpool_backbones.ops.layout import in_format
 # Also under mmdet's and mmseg's own tools every checkpoint is read by the one safe reader.
 open_door()
 
-MIN_INPUT_SIZE = 32
-"""Smallest height and width of an input, in pixels."""
+MIN_TRUNK_SIZE = 32
+"""Smallest height and width that a trunk computes with, in pixels."""
 
 
 class Stage(nn.Module):
@@ -49,9 +50,10 @@ class DenseBackbone(BaseModule):
 
     Promises, tested over all variants by ``tests/backbones/test_contract.py``:
 
-    - an input B, 3, H, W with H, W >= 32, square or not, divisible or not, gives one map
+    - an input B, 3, H, W, square or not, divisible or not, gives one map
       B, ``out_channels[k]``, ceil(H / ``out_strides[k]``), ceil(W / ``out_strides[k]``) for each
-      entry k of ``out_indices``, contiguous in NCHW order whatever the trunk works in;
+      entry k of ``out_indices``, contiguous in NCHW order whatever the trunk works in; sides below
+      32 pixels are padded for the trunk, and the maps cropped back;
     - no parameter that the outputs do not depend on: stages after the last output are not built;
     - ``frozen_stages`` freezes exactly what it says, in training mode too.
 
@@ -147,7 +149,7 @@ class DenseBackbone(BaseModule):
             ``out_strides[k]``) for each entry k of ``out_indices``.
 
         Raises:
-            ValueError: ``x`` is no batch of images or smaller than 32 pixels.
+            ValueError: ``x`` is no batch of images, or empty.
         """
         return self.run_trunk(x, self.run_block)
 
@@ -164,6 +166,11 @@ class DenseBackbone(BaseModule):
             As :meth:`forward`.
         """
         self.check_input(x)
+        height, width = x.shape[-2:]
+        if min(height, width) < MIN_TRUNK_SIZE:
+            # at the right and at the bottom, where batches are padded too
+            missing = [max(MIN_TRUNK_SIZE - side, 0) for side in (width, height)]
+            x = functional.pad(x, (0, missing[0], 0, missing[1]))
         image_size = x.shape[-2:]
         if self.memory_format is not None:
             x = in_format(x, self.memory_format)
@@ -176,7 +183,12 @@ class DenseBackbone(BaseModule):
                 x = run(block, x)
             if index in self.out_indices:
                 outputs.append(self.output(index, self.as_map(x, image_size)))
-        return tuple(outputs)
+        if image_size == (height, width):
+            return tuple(outputs)
+        return tuple(
+            y[..., : -(-height // stride), : -(-width // stride)].contiguous()
+            for y, stride in zip(outputs, self.out_strides, strict=True)
+        )
 
     def stage_modules(self) -> list[tuple[nn.Module | None, Sequence[nn.Module]]]:
         """Returns what lowers the resolution (None: nothing, or a block) and the blocks, by stage.
@@ -200,11 +212,11 @@ class DenseBackbone(BaseModule):
         return x
 
     def check_input(self, x: Tensor) -> None:
-        """Raises ValueError unless ``x`` is B, 3, H, W with H, W >= 32."""
-        if x.dim() != 4 or x.shape[1] != 3 or min(x.shape[-2:]) < MIN_INPUT_SIZE:
+        """Raises ValueError unless ``x`` is B, 3, H, W, and not empty."""
+        shape = tuple(x.shape)
+        if len(shape) != 4 or shape[1] != 3 or 0 in shape:
             raise ValueError(
-                f'{type(self).__name__} takes images B, 3, H, W with H, W >= {MIN_INPUT_SIZE}, '
-                f'not {tuple(x.shape)}'
+                f'{type(self).__name__} takes images B, 3, H, W, none of these 0, not {shape}'
             )
 
     def run_block(self, block: nn.Module, *inputs) -> Any:

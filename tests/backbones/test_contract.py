@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from mmengine.analysis import get_model_complexity_info
+from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from attnpool_backbones.backbones.base import DenseBackbone
@@ -61,6 +62,24 @@ def train_once(model, x):
     outputs = model(x)
     loss_of(outputs).backward()
     return outputs, {name: p.grad for name, p in model.named_parameters()}
+
+
+@pytest.mark.parametrize(
+    'variant', [pytest.param(v, id=v.name) for v in VARIANTS if v.name.endswith('nano')]
+)
+@pytest.mark.parametrize('size', [(1, 1), (20, 300), (64, 31)], ids=str)
+def test_thin_images_are_padded_and_their_maps_cropped(variant, size):
+    model = build(variant).eval()
+    image = images(*size, batch=2)
+    with torch.no_grad():
+        outputs = model(image)
+        whole = model(F.pad(image, (0, max(32 - size[1], 0), 0, max(32 - size[0], 0))))
+    for y, z, stride in zip(outputs, whole, model.out_strides, strict=True):
+        height, width = (-(-side // stride) for side in size)
+        assert y.shape[2:] == (height, width) and y.is_contiguous()
+        assert torch.equal(y, z[..., :height, :width])
+    _, gradients = train_once(model, image)
+    assert all(g is not None for g in gradients.values())
 
 
 @every_variant
@@ -262,9 +281,9 @@ class TestErrors:
         with pytest.raises(ValueError, match='out_indices=.*must be ascending'):
             MODELS.build(dict(variant.config, out_indices=out_indices))
 
-    @pytest.mark.parametrize('shape', [(3, 64, 64), (1, 1, 64, 64), (1, 3, 31, 64)])
+    @pytest.mark.parametrize('shape', [(3, 64, 64), (1, 1, 64, 64), (0, 3, 64, 64), (1, 3, 0, 9)])
     def test_input(self, variant, shape):
-        with pytest.raises(ValueError, match='takes images B, 3, H, W with H, W >= 32, not'):
+        with pytest.raises(ValueError, match='takes images B, 3, H, W, none of these 0, not'):
             build(variant)(torch.zeros(shape))
 
     def test_drop_path_rate(self, variant):
