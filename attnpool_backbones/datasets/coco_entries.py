@@ -93,17 +93,8 @@ def annotation_problems(
     if not isinstance(annotation, dict):
         return
     category, image, size = annotation.get('category_id'), annotation.get('image_id'), None
-    number = annotation.get('id')
-    if (
-        _is_scored(annotation, categories, uses)
-        and is_id(number)
-        and not (is_number(number) and number)
-    ):
-        # pycocotools keeps the ids of matches in an array of numbers, where 0 stands for no match
-        yield (
-            'annotation id that scoring cannot use',
-            (f'id {number!r}, not a number other than 0: a detection of it counts as wrong'),
-        )
+    if _is_scored(annotation, categories, uses) and is_id(annotation.get('id')):
+        yield from _id_problems(annotation['id'])
     if is_id(category) and category not in categories:
         yield 'wrong class id', f'{category} is no category'
     if is_id(image):
@@ -115,6 +106,17 @@ def annotation_problems(
         yield 'annotation of no area', f'area {area}'
     yield from _box_problems(annotation.get('bbox'), size)
     yield from _mask_problems(annotation.get('segmentation'), size)
+
+
+def _id_problems(number: Any) -> Iterator[tuple[str, str]]:
+    # pycocotools keeps the ids of matches in an array of numbers, where 0 stands for no match
+    if not is_number(number):
+        yield 'annotation id that cannot be scored', f'id {number!r}, not a number'
+    elif number == 0:
+        yield (
+            'annotation id 0 where it is scored',
+            'its detection counts as wrong; count from 1',
+        )
 
 
 def _is_scored(annotation: Mapping[str, Any], categories: Mapping[Any, str], uses: Uses) -> bool:
@@ -159,6 +161,9 @@ def _mask_problems(mask: Any, size: tuple[float, float] | None) -> Iterator[tupl
         fault = next(filter(None, map(_polygon_fault, mask)), None)
         if fault:
             yield 'malformed polygon', fault
+        elif not all(map(_is_whole, mask)):
+            # which mmdet leaves out, and the instance with it if it has no other
+            yield 'polygon that is ignored', 'not an even number of at least six coordinates'
     else:
         yield 'malformed mask', f'{reprlib.repr(mask)}, not polygons or RLE'
 
@@ -184,5 +189,8 @@ def _polygon_fault(polygon: Any) -> str:
     if not all(map(is_number, polygon)):
         wrong = next(value for value in polygon if not is_number(value))
         return f'coordinate {reprlib.repr(wrong)}, not a number'
-    is_whole = len(polygon) >= 6 and len(polygon) % 2 == 0
-    return '' if is_whole else 'not an even number of at least six coordinates'
+    return ''
+
+
+def _is_whole(polygon: list) -> bool:
+    return len(polygon) >= 6 and len(polygon) % 2 == 0

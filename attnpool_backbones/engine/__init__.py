@@ -2,6 +2,7 @@
 
 from attnpool_backbones.checkpoints.door import open_door
 from attnpool_backbones.engine.amp_optim_wrapper import CPUAmpOptimWrapper
+from attnpool_backbones.engine.bad_data_hook import SkipBadDataHook
 from attnpool_backbones.engine.checkpoint_hook import SafeCheckpointHook
 from attnpool_backbones.engine.compile_hook import CompileBackboneHook
 from attnpool_backbones.engine.epoch_loop import ResumableEpochBasedTrainLoop
@@ -9,6 +10,7 @@ from attnpool_backbones.engine.invalid_loss_hook import InvalidLossHook
 from attnpool_backbones.engine.iter_loop import ResumableIterBasedTrainLoop
 from attnpool_backbones.engine.layer_decay import LayerDecayOptimWrapperConstructor
 from attnpool_backbones.engine.load_guard_hook import LoadGuardHook
+from attnpool_backbones.engine.predictions import LabelMapWriter, PredictionPictureHook
 from attnpool_backbones.engine.progress_hook import ProgressHook
 from attnpool_backbones.engine.random_state_hook import RandomStateHook
 from attnpool_backbones.engine.resume_check_hook import ResumeCheckHook
@@ -23,8 +25,10 @@ __all__ = [
     'CPUAmpOptimWrapper',
     'CompileBackboneHook',
     'InvalidLossHook',
+    'LabelMapWriter',
     'LayerDecayOptimWrapperConstructor',
     'LoadGuardHook',
+    'PredictionPictureHook',
     'ProgressHook',
     'RandomStateHook',
     'ResumableEpochBasedTrainLoop',
@@ -33,5 +37,6 @@ __all__ = [
     'SafeCheckpointHook',
     'ShardedStrategy',
     'WorkFolderHook',
+    'SkipBadDataHook',
     'build_instance_tta_model',
 ]

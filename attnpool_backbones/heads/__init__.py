@@ -2,5 +2,11 @@
 
 from attnpool_backbones.heads.attention_pooling_head import AttentionPoolingHead, ImageLogits
 from attnpool_backbones.heads.attention_similarity_loss import AttentionSimilarityLoss
+from attnpool_backbones.heads.class_weighted_loss import ClassWeightedCrossEntropyLoss
 
-__all__ = ['AttentionPoolingHead', 'AttentionSimilarityLoss', 'ImageLogits']
+__all__ = [
+    'AttentionPoolingHead',
+    'AttentionSimilarityLoss',
+    'ClassWeightedCrossEntropyLoss',
+    'ImageLogits',
+]

@@ -9,6 +9,7 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_distributed
 
+from attnpool_backbones.config_types import type_name
 from attnpool_backbones.launching.errors import PreflightError
 from attnpool_backbones.processes import end_with_parent
 
@@ -23,7 +24,7 @@ __all__ = [
     'without_sync_norm',
 ]
 
-SYNC_NORMS = ('SyncBN', 'MMSyncBN')
+SYNC_NORMS = ('SyncBN', 'MMSyncBN', 'SyncBatchNorm')
 GROUP_VARIABLES = ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT')
 
 
@@ -152,7 +153,7 @@ def without_sync_norm(model: Any) -> Any:
     """Returns a copy of a model config with plain in place of synchronised batch norm."""
     if isinstance(model, Mapping):
         changed = {key: without_sync_norm(value) for key, value in model.items()}
-        if changed.get('type') in SYNC_NORMS:
+        if type_name(changed) in SYNC_NORMS:
             changed['type'] = 'BN'
         return ConfigDict(changed)
     if isinstance(model, (list, tuple)):
@@ -162,7 +163,7 @@ def without_sync_norm(model: Any) -> Any:
 
 def is_amp(cfg: Config) -> bool:
     """Tells whether a config trains in mixed precision of mmengine's."""
-    return (cfg.get('optim_wrapper') or {}).get('type') == 'AmpOptimWrapper'
+    return type_name(cfg.get('optim_wrapper') or {}) == 'AmpOptimWrapper'
 
 
 def enable_amp(cfg: Config) -> None:
@@ -176,9 +177,11 @@ def enable_amp(cfg: Config) -> None:
     Raises:
         PreflightError: If the config has a wrapper of another kind.
     """
-    wrapper = cfg.optim_wrapper
-    if wrapper.get('type', 'OptimWrapper') not in ('OptimWrapper', 'AmpOptimWrapper'):
-        raise PreflightError(f'--amp replaces OptimWrapper, but the config has {wrapper.type!r}')
+    wrapper = cfg.get('optim_wrapper')
+    kind = (type_name(wrapper) or 'OptimWrapper') if isinstance(wrapper, Mapping) else None
+    if kind not in ('OptimWrapper', 'AmpOptimWrapper', 'CPUAmpOptimWrapper'):
+        has = 'no optim_wrapper' if kind is None else kind
+        raise PreflightError(f'--amp replaces OptimWrapper, but the config has {has}')
     if torch.cuda.is_available():
         wrapper.type = 'AmpOptimWrapper'
         wrapper.setdefault('loss_scale', 'dynamic')

@@ -10,6 +10,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from attnpool_backbones.config_types import type_name
 from attnpool_backbones.datasets.records import DATA_SETS
 from attnpool_backbones.launching.errors import PreflightError
 
@@ -68,7 +69,7 @@ def dataset_paths(dataset: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
         if setting:
             path = os.path.join(root, setting)
             if '://' not in path:
-                yield str(dataset.get('type', 'dataset')), name, path
+                yield type_name(dataset) or 'dataset', name, path
 
 
 def metrics_of(evaluator: Any) -> list:
@@ -92,7 +93,7 @@ def metric_paths(evaluator: Any) -> Iterator[tuple[str, str, str]]:
     for metric in metrics_of(evaluator):
         ann_file = metric.get('ann_file')
         if ann_file and '://' not in ann_file:
-            yield str(metric.get('type', 'evaluator')), 'ann_file', ann_file
+            yield type_name(metric) or 'evaluator', 'ann_file', ann_file
 
 
 def pretrained_files(model: Any) -> Iterator[str]:
@@ -100,7 +101,7 @@ def pretrained_files(model: Any) -> Iterator[str]:
     if isinstance(model, Mapping):
         checkpoint = model.get('checkpoint')
         if (
-            model.get('type') == 'Pretrained'
+            type_name(model) == 'Pretrained'
             and isinstance(checkpoint, str)
             and '://' not in checkpoint
         ):

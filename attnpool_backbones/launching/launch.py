@@ -19,6 +19,9 @@ from attnpool_backbones.engine.load_guard_hook import LoadGuardHook
 from attnpool_backbones.engine.work_folder_lock import claimed
 from attnpool_backbones.launching.checkpoint_check import require_own_weights
 from attnpool_backbones.launching.config import load_config
+from attnpool_backbones.launching.config_errors import explained, started
+from attnpool_backbones.launching.config_keys import require_known_keys
+from attnpool_backbones.launching.data_check import build_loops
 from attnpool_backbones.launching.devices import (
     enable_amp,
     fit_to_devices,
@@ -30,6 +33,8 @@ from attnpool_backbones.launching.devices import (
 from attnpool_backbones.launching.errors import PreflightError
 from attnpool_backbones.launching.input_files import require_loader
 from attnpool_backbones.launching.input_limits import limit_inputs
+from attnpool_backbones.launching.loaders import fit_loaders
+from attnpool_backbones.launching.model_check import require_classes, require_fitting_parts
 from attnpool_backbones.launching.outputs import (
     dump_predictions,
     enable_pictures,
@@ -39,6 +44,7 @@ from attnpool_backbones.launching.outputs import (
 from attnpool_backbones.launching.preflight import check_everything
 from attnpool_backbones.launching.resuming import choose_checkpoint_to_resume
 from attnpool_backbones.launching.run_plan import RunPlan
+from attnpool_backbones.launching.runners import QuietFlexibleRunner, QuietRunner
 from attnpool_backbones.launching.safeguards import add_safeguards
 from attnpool_backbones.launching.training_options import apply_training_options
 from attnpool_backbones.launching.tta import enable_tta
@@ -80,7 +86,8 @@ def run_training(plan: RunPlan, local_rank: int = 0) -> None:
         runner = build_runner(plan.cfg, local_rank)
         require_same_start(plan.cfg)
         check_model(plan, runner)
-        runner.train()
+        with started(plan.cfg):
+            runner.train()
     del runner
     leave_group()
 
@@ -101,7 +108,8 @@ def test(args: argparse.Namespace) -> dict[str, float]:
     check_everything(plan)
     runner = build_runner(plan.cfg, args.local_rank)
     check_model(plan, runner)
-    metrics = runner.test()
+    with started(plan.cfg):
+        metrics = runner.test()
     del runner
     leave_group()
     return metrics
@@ -123,6 +131,8 @@ def read_config(args: argparse.Namespace, split: str) -> Config:
     open_door()
     cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
     require_loader(cfg, split)
+    # before flags change what the config says
+    require_known_keys(cfg)
     hooks = cfg.get('custom_hooks') or []
     if LoadGuardHook.__name__ not in map(type_name, hooks):
         # also for configs that have none of this package's runtime settings
@@ -157,6 +167,8 @@ def plan_training(args: argparse.Namespace) -> RunPlan:
     add_safeguards(cfg, args.checkpoint_every, args.wait_for_space)
     choose_checkpoint_to_resume(cfg, args.resume)
     limit_inputs(cfg)
+    skip_bad_data(cfg, args.max_bad)
+    fit_loaders(cfg)
     fit_to_devices(cfg)
     return RunPlan(
         cfg,
@@ -165,6 +177,7 @@ def plan_training(args: argparse.Namespace) -> RunPlan:
         checkpoint_option='load_from',
         # weights for another start may fit by a part only
         whole_model=bool(cfg.get('resume')),
+        max_bad=args.max_bad,
         folders={'--work-dir': cfg.work_dir},
     )
 
@@ -185,7 +198,14 @@ def plan_test(args: argparse.Namespace) -> RunPlan:
     cfg.load_from, cfg.resume = args.checkpoint, False
     # what a strategy shards, gradients and optimizer states, a test does not have
     cfg.pop('strategy', None)
-    plan = RunPlan(cfg, splits=('test',), starts=False, checkpoint_option='', whole_model=True)
+    plan = RunPlan(
+        cfg,
+        splits=('test',),
+        starts=False,
+        checkpoint_option='',
+        whole_model=True,
+        max_bad=args.max_bad,
+    )
     if args.tta:
         enable_tta(cfg)
     if args.compile:
@@ -203,8 +223,20 @@ def plan_test(args: argparse.Namespace) -> RunPlan:
             plan.folders['--show-dir'] = show_dir
     plan.folders['--work-dir'] = cfg.work_dir
     limit_inputs(cfg)
+    skip_bad_data(cfg, args.max_bad)
+    fit_loaders(cfg)
     fit_to_devices(cfg)
     return plan
+
+
+def skip_bad_data(cfg: Config, max_bad: int) -> None:
+    """Leaves out up to so many images that cannot be used."""
+    if max_bad < 0:
+        raise PreflightError(f'--max-bad {max_bad}: has to be 0 or more')
+    hooks = list(cfg.get('custom_hooks') or [])
+    others = [hook for hook in hooks if type_name(hook) != 'SkipBadDataHook']
+    own = dict(type='attnpool_backbones.SkipBadDataHook', max_bad=max_bad)
+    cfg.custom_hooks = [*others, own]
 
 
 def enable_compilation(cfg: Config) -> None:
@@ -240,20 +272,33 @@ def build_runner(cfg: Config, local_rank: int = 0) -> Runner | FlexibleRunner:
     """
     fit_to_devices(cfg)
     join_group(cfg, local_rank)
-    runner = FlexibleRunner if cfg.get('strategy') else Runner
-    return runner.from_cfg(cfg)
+    runner = QuietFlexibleRunner if cfg.get('strategy') else QuietRunner
+    with explained(cfg, 'the run'):
+        return runner.from_cfg(cfg)
 
 
 def check_model(plan: RunPlan, runner: Runner | FlexibleRunner) -> None:
-    """Checks what only the built model can tell: that the checkpoint is its own.
+    """Checks what only the built model and the built data sets can tell.
+
+    That the checkpoint is the model's own, that its parts fit together, that its heads have the
+    classes of the data, and that there is a batch.
 
     Args:
         plan: The run.
         runner: Not yet started.
 
     Raises:
-        CheckpointMismatch: If it is another model's.
+        UserError: If one of these is not so.
     """
+    for note in plan.notes:
+        runner.logger.warning(f'data: {note}')
+    loaders = build_loops(runner, plan.splits)
     # a sharded run builds its model later
-    if plan.whole_model and isinstance(runner.model, nn.Module):
+    if not isinstance(runner.model, nn.Module):
+        return
+    if plan.whole_model:
         require_own_weights(runner.model, plan.stored_shapes, plan.cfg.load_from)
+    for split, loader in loaders.items():
+        require_classes(runner.model, loader.dataset, split)
+    batch_size = getattr(loaders['train'], 'batch_size', None) if 'train' in loaders else None
+    require_fitting_parts(runner.model, plan.cfg, batch_size)

@@ -82,6 +82,14 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         help='torch.compile the backbone; needs a C++ compiler on the CPU',
     )
     parser.add_argument(
+        '--max-bad',
+        type=int,
+        default=10,
+        metavar='N',
+        help='images, masks or annotations that cannot be used are left out and named, up to N '
+        '(default: %(default)s); 0 ends at the first',
+    )
+    parser.add_argument(
         '--launcher',
         choices=['none', 'pytorch', 'slurm', 'mpi'],
         default='none',

@@ -4,13 +4,13 @@ import os
 
 from mmengine.config import Config, ConfigDict
 
+from attnpool_backbones.datasets.building import innermost
 from attnpool_backbones.launching.config import recognise_task
 from attnpool_backbones.launching.errors import PreflightError
 from attnpool_backbones.launching.input_files import metrics_of
 
 __all__ = ['dump_predictions', 'enable_pictures', 'is_pickle', 'write_label_maps']
 
-VISUALIZATION_HOOKS = {'mmdet': 'DetVisualizationHook', 'mmseg': 'SegVisualizationHook'}
 DUMPS = {'mmdet': 'DumpDetResults', 'mmseg': 'DumpResults'}
 
 
@@ -22,21 +22,21 @@ def enable_pictures(cfg: Config, show: bool, show_dir: str | None, wait_time: fl
         show: Whether to open windows.
         show_dir: An absolute folder for the pictures, or None.
         wait_time: Seconds that a window stays.
+
+    Raises:
+        PreflightError: If the config has nothing to draw with.
     """
-    task = recognise_task(cfg)
-    hook = cfg.default_hooks.setdefault('visualization', ConfigDict(type=VISUALIZATION_HOOKS[task]))
-    hook.draw = True
-    if show:
-        hook.show = True
-        hook.wait_time = wait_time
-    if show_dir is None:
-        return
-    if task == 'mmdet':
-        # an absolute folder is taken as it is, a relative one is put into the run's folder
-        hook.test_out_dir = show_dir
-    else:
-        hook.interval = 1
-        cfg.visualizer.save_dir = show_dir
+    if show_dir is not None and cfg.get('visualizer') is None:
+        raise PreflightError(f'--show-dir {show_dir}: {cfg.filename} has no visualizer')
+    hooks = cfg.setdefault('default_hooks', ConfigDict())
+    old = hooks.get('visualization') or {}
+    hooks.visualization = ConfigDict(
+        type='attnpool_backbones.PredictionPictureHook',
+        out_dir=show_dir,
+        show=show,
+        wait_time=wait_time,
+        score_thr=old.get('score_thr', 0.3),
+    )
 
 
 def is_pickle(out: str) -> bool:
@@ -52,12 +52,7 @@ def dump_predictions(cfg: Config, file: str) -> None:
         file: As typed.
     """
     dump = ConfigDict(type=DUMPS[recognise_task(cfg)], out_file_path=file)
-    evaluator = cfg.get('test_evaluator')
-    metrics = [*metrics_of(evaluator), dump]
-    if isinstance(evaluator, ConfigDict) and 'metrics' in evaluator:
-        evaluator.metrics = metrics
-    else:
-        cfg.test_evaluator = metrics
+    add_metric(cfg, dump)
 
 
 def write_label_maps(cfg: Config, folder: str) -> None:
@@ -72,6 +67,22 @@ def write_label_maps(cfg: Config, folder: str) -> None:
     """
     if recognise_task(cfg) == 'mmdet':
         raise PreflightError(f'--out {folder}: detections are written to a .pkl or .pickle file')
-    for metric in metrics_of(cfg.get('test_evaluator')):
-        metric.output_dir = folder
-        metric.keep_results = True
+    folders, suffixes = [], []
+    for dataset in innermost(cfg.test_dataloader.dataset):
+        prefix = (dataset.get('data_prefix') or {}).get('img_path') or ''
+        folders.append(os.path.join(dataset.get('data_root') or '', prefix))
+        suffixes.append(dataset.get('img_suffix'))
+    writer = ConfigDict(type='attnpool_backbones.LabelMapWriter', out_dir=folder, roots=folders)
+    if suffixes[0] and len(set(suffixes)) == 1:
+        writer.suffix = suffixes[0]
+    add_metric(cfg, writer)
+
+
+def add_metric(cfg: Config, metric: ConfigDict) -> None:
+    """Adds a metric to those of a test, behind them."""
+    evaluator = cfg.get('test_evaluator')
+    metrics = [*metrics_of(evaluator), metric]
+    if isinstance(evaluator, ConfigDict) and 'metrics' in evaluator:
+        evaluator.metrics = metrics
+    else:
+        cfg.test_evaluator = metrics

@@ -8,13 +8,15 @@ from collections.abc import Callable
 
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.launching.checkpoint_check import require_checkpoint
+from attnpool_backbones.launching.data_check import require_annotations
 from attnpool_backbones.launching.devices import require_launcher
 from attnpool_backbones.launching.errors import PreflightError
 from attnpool_backbones.launching.input_files import require_data, require_pretrained
+from attnpool_backbones.launching.loaders import missing_settings
 from attnpool_backbones.launching.run_plan import RunPlan
 from attnpool_backbones.launching.targets import require_target_file, require_target_folder
 
-__all__ = ['CHECKS', 'TARGET_CHECKS', 'PreflightError', 'check_everything']
+__all__ = ['CHECKS', 'DATA_CHECKS', 'TARGET_CHECKS', 'PreflightError', 'check_everything']
 
 
 def launcher(plan: RunPlan) -> None:
@@ -40,6 +42,16 @@ def checkpoint(plan: RunPlan) -> None:
         _ = plan.stored_shapes  # reads it
 
 
+def settings(plan: RunPlan) -> None:
+    """Dataloaders, loops and evaluators are there together."""
+    missing_settings(plan.cfg, plan.splits)
+
+
+def annotations(plan: RunPlan) -> None:
+    """The annotations can be trained on and scored, and all files agree about the classes."""
+    plan.notes += require_annotations(plan.cfg, plan.splits, plan.max_bad)
+
+
 def targets(plan: RunPlan) -> None:
     """What the run writes can be written."""
     for option, file in plan.files.items():
@@ -48,8 +60,17 @@ def targets(plan: RunPlan) -> None:
         require_target_folder(option, folder)
 
 
-CHECKS: tuple[Callable[[RunPlan], None], ...] = (launcher, data, pretrained, checkpoint)
+CHECKS: tuple[Callable[[RunPlan], None], ...] = (
+    launcher,
+    settings,
+    data,
+    pretrained,
+    checkpoint,
+)
 """What leaves no trace; all of them are asked, so that one message names all that is wrong."""
+
+DATA_CHECKS: tuple[Callable[[RunPlan], None], ...] = (annotations,)
+"""What reads whole files; asked only if all of them are there."""
 
 TARGET_CHECKS: tuple[Callable[[RunPlan], None], ...] = (targets,)
 """What makes the folders it tries; asked only if nothing else is wrong."""
@@ -64,7 +85,7 @@ def check_everything(plan: RunPlan) -> None:
     Raises:
         UserError: The one thing that is wrong, or a :class:`PreflightError` with all of them.
     """
-    for checks in (CHECKS, TARGET_CHECKS):
+    for checks in (CHECKS, DATA_CHECKS, TARGET_CHECKS):
         errors = []
         for check in checks:
             try:

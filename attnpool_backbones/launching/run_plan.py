@@ -20,6 +20,9 @@ class RunPlan:
         starts: Whether the model starts from the files that its ``init_cfg`` names.
         checkpoint_option: The flag or setting that ``cfg.load_from`` comes from.
         whole_model: Whether ``cfg.load_from`` has to be of this very model, heads and all.
+        max_bad: How many images may be left out, see
+            :class:`~attnpool_backbones.engine.SkipBadDataHook`.
+        notes: What the checks have to tell without ending the run.
         folders: What is written to, by flag.
         files: What is written, by flag.
     """
@@ -29,6 +32,8 @@ class RunPlan:
     starts: bool
     checkpoint_option: str
     whole_model: bool
+    max_bad: int = 10
+    notes: list[str] = field(default_factory=list)
     folders: dict[str, str] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
 

@@ -4,6 +4,8 @@ from copy import deepcopy
 
 from mmengine.config import Config, ConfigDict
 
+from attnpool_backbones.config_types import type_name
+from attnpool_backbones.datasets.building import innermost
 from attnpool_backbones.launching.config import recognise_task
 from attnpool_backbones.launching.errors import PreflightError
 
@@ -32,9 +34,7 @@ def enable_tta(cfg: Config) -> None:
     Raises:
         PreflightError: If a segmentation config has no ``tta_pipeline``.
     """
-    dataset = cfg.test_dataloader.dataset
-    while dataset.get('dataset') is not None:
-        dataset = dataset.dataset
+    datasets = list(innermost(cfg.test_dataloader.dataset))
     if recognise_task(cfg) == 'mmdet':
         cfg.setdefault(
             'tta_model',
@@ -43,9 +43,9 @@ def enable_tta(cfg: Config) -> None:
                 tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100),
             ),
         )
-        if cfg.tta_model.type == 'DetTTAModel':
+        if type_name(cfg.tta_model) == 'DetTTAModel':
             cfg.tta_model.type = 'attnpool_backbones.InstanceTTAModel'
-        cfg.setdefault('tta_pipeline', flip_pipeline(dataset.pipeline))
+        cfg.setdefault('tta_pipeline', flip_pipeline(datasets[0].pipeline))
     elif 'tta_pipeline' not in cfg:
         raise PreflightError(
             f'--tta: {cfg.filename} has no tta_pipeline; '
@@ -54,7 +54,8 @@ def enable_tta(cfg: Config) -> None:
     else:
         cfg.setdefault('tta_model', ConfigDict(type='SegTTAModel'))
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
-    dataset.pipeline = cfg.tta_pipeline
+    for dataset in datasets:
+        dataset.pipeline = cfg.tta_pipeline
 
 
 def flip_pipeline(pipeline: list) -> list:

@@ -129,7 +129,7 @@ FILES = {
     'id 0 where it is scored': (
         coco(),
         from_zero(coco()),
-        ['val: annotation id that scoring cannot use'],
+        ['val: annotation id 0 where it is scored'],
     ),
     'id 0 where it is not': (from_zero(coco()), coco(), []),
     'boxes as shares': (

@@ -91,7 +91,7 @@ DAMAGE = {
     'box of no area': lambda a: a.update(bbox=[3, 3, 0, 9]),
     'box outside the image': lambda a: a.update(bbox=[50, 50, 20, 5]),
     'mask of another size than its image': lambda a: a['segmentation'].update(size=[64, 60]),
-    'malformed polygon': lambda a: a.update(segmentation=[[1, 2, 3, 4]]),
+    'polygon that is ignored': lambda a: a.update(segmentation=[[1, 2, 3, 4]]),
 }
 
 
@@ -130,7 +130,7 @@ FLAWS = {
     'flat polygon': (dict(segmentation=POLYGON), 'malformed polygon', '2, not a list'),
     'text in a polygon': (dict(segmentation=[[*POLYGON, 1, 'a']]), 'malformed polygon', "'a', not"),
     'null in a polygon': (dict(segmentation=[[None, *POLYGON, 1]]), 'malformed polygon', 'None'),
-    'second polygon': (dict(segmentation=[POLYGON, []]), 'malformed polygon', 'at least six'),
+    'second polygon': (dict(segmentation=[POLYGON, []]), 'polygon that is ignored', 'at least six'),
     'segmentation a text': (dict(segmentation='a'), 'malformed mask', "'a', not polygons"),
     'no mask': (dict(segmentation=[]), MALFORMED, 'segmentation [], not polygons or RLE'),
     'class id a list': (dict(category_id=[1]), MALFORMED, 'category_id [1], not a number'),

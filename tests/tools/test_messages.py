@@ -23,7 +23,12 @@ DIGITS = 'configs/patchconvnet/mask-rcnn_patchconvnet-nano_slim-fpn_digit-scenes
 BARE = """default_scope = 'mmdet'
 model = dict(type='MaskRCNN')
 train_dataloader = dict(dataset=dict(type='CocoDataset'))
+train_cfg = dict(by_epoch=True, max_epochs=1)
+optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.1))
 test_dataloader = dict(dataset=dict(type='CocoDataset'))
+test_cfg = dict()
+test_evaluator = dict(type='CocoMetric')
+visualizer = dict(type='DetLocalVisualizer')
 default_hooks = dict()
 """
 

@@ -13,7 +13,12 @@ model = dict(
         num_classes=11,
         norm_cfg=norm_cfg,
         dropout_ratio=0.0,
-        loss_decode=dict(class_weight=[0.1] + [1.0] * 10),
+        loss_decode=dict(
+            _delete_=True,
+            # Knows pixels that are ignored, which mmseg's own one cannot weigh.
+            type='attnpool_backbones.ClassWeightedCrossEntropyLoss',
+            class_weight=[0.1] + [1.0] * 10,
+        ),
     ),
     auxiliary_head=None,
 )

@@ -1,0 +1,281 @@
+"""Leaves out images, masks and annotations that cannot be used, up to a limit, and names them."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from mmengine.dataset import BaseDataset
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from attnpool_backbones.command_line import UserError
+from attnpool_backbones.registry import HOOKS
+
+__all__ = ['BadDataError', 'SkipBadDataHook']
+
+SKIPPED = 'skipped'
+"""Where a batch tells what was left out while it was made."""
+MAX_TRIES = 100
+"""How often in a row another image is taken in training."""
+IGNORED = 255
+"""Label of pixels that no loss and no metric counts."""
+
+
+class BadDataError(UserError):
+    """More images, masks or annotations cannot be used than the limit allows."""
+
+
+@dataclass(frozen=True)
+class BadSample:
+    """An image that was left out: its file and why."""
+
+    path: str
+    reason: str
+
+
+class SkippingPipeline:
+    """A pipeline that gives nothing for a sample that it fails at, and remembers which it was.
+
+    It runs in the processes that load the data; what it remembers travels with the next batch.
+
+    Args:
+        pipeline: The data set's own pipeline.
+        classes: How many classes label maps have; None for no limit.
+        test_mode: Whether a sample that is left out is not replaced: testing wants each once.
+        max_bad: How many images may be left out.
+    """
+
+    def __init__(
+        self, pipeline: Callable, classes: int | None, test_mode: bool, max_bad: int
+    ) -> None:
+        self.pipeline = pipeline
+        self.classes = classes
+        self.test_mode = test_mode
+        self.max_bad = max_bad
+        self.bad: list[BadSample] = []
+
+    def __getattr__(self, name: str) -> Any:
+        if name == 'pipeline':  # asked for by copy before it is set
+            raise AttributeError(name)
+        return getattr(self.pipeline, name)
+
+    def __call__(self, results: dict) -> Any:
+        path = str(results.get('img_path', 'an image'))
+        try:
+            sample = self.pipeline(results)
+            fault = self._wrong_labels(sample)
+        except MemoryError:
+            raise
+        except Exception as error:  # a pipeline is anybody's code
+            sample, fault = None, self._words(results, error)
+        if not fault:
+            if sample is not None and self.bad and isinstance(sample, dict):
+                sample[SKIPPED], self.bad = self.bad, []
+            return sample
+        self.bad.append(BadSample(path, fault))
+        is_enough = len({sample.path for sample in self.bad}) > self.max_bad
+        if self.test_mode or is_enough or len(self.bad) >= MAX_TRIES:
+            bad, self.bad = self.bad, []
+            return {SKIPPED: bad}
+        return None  # the data set takes another one
+
+    @staticmethod
+    def _words(results: dict, error: Exception) -> str:
+        name = '' if isinstance(error, UserError) else f'{type(error).__name__}: '
+        words = ' '.join(f'{name}{error}'.split())
+        mask = results.get('seg_map_path')
+        return f'{words} (mask {mask})' if mask and 'img' in results else words
+
+    def _wrong_labels(self, sample: Any) -> str:
+        """Tells whether a label map has labels of no class, which no loss can compute with."""
+        if self.classes is None or not isinstance(sample, dict):
+            return ''
+        truth = getattr(sample.get('data_samples'), 'gt_sem_seg', None)
+        labels = getattr(truth, 'data', None)
+        if not isinstance(labels, torch.Tensor):
+            return ''
+        wrong = labels[(labels >= self.classes) & (labels != IGNORED)]
+        if not wrong.numel():
+            return ''
+        path = getattr(sample['data_samples'], 'seg_map_path', '')
+        values = torch.unique(wrong).tolist()[:5]
+        return f'label map {path} has {values}, but there are {self.classes} classes'
+
+
+class SkippingCollate:
+    """Leaves samples out of a batch that are none, and collects what was skipped.
+
+    Args:
+        collate: Makes a batch of samples.
+    """
+
+    def __init__(self, collate: Callable) -> None:
+        self.collate = collate
+
+    def __call__(self, samples: Sequence[Any]) -> Any:
+        skipped: list[BadSample] = []
+        whole = []
+        for sample in samples:
+            if isinstance(sample, dict) and SKIPPED in sample:
+                skipped += sample.pop(SKIPPED)
+                if not sample:
+                    continue
+            whole.append(sample)
+        batch = self.collate(whole) if whole else {}
+        if skipped:
+            batch[SKIPPED] = skipped
+        return batch
+
+
+class WholeBatches:
+    """The batches of a dataloader that have a sample.
+
+    Args:
+        loader: The dataloader.
+        report: Is told what was left out.
+    """
+
+    def __init__(self, loader: Any, report: Callable[[Sequence[BadSample]], None]) -> None:
+        self.loader = loader
+        self.report = report
+
+    def __iter__(self) -> Iterator:
+        for batch in self.loader:
+            if isinstance(batch, dict):
+                self.report(batch.pop(SKIPPED, ()))
+                if not batch:
+                    continue
+            yield batch
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == 'loader':
+            raise AttributeError(name)
+        return getattr(self.loader, name)
+
+
+def data_sets(dataset: Any) -> Iterator[BaseDataset]:
+    """Yields the data sets inside of wrappers."""
+    inner = [*getattr(dataset, 'datasets', ())]
+    wrapped = getattr(dataset, 'dataset', None)
+    if wrapped is not None:
+        inner.append(wrapped)
+    if not inner and isinstance(dataset, BaseDataset):
+        yield dataset
+    for each in inner:
+        yield from data_sets(each)
+
+
+@HOOKS.register_module()
+class SkipBadDataHook(Hook):
+    """Leaves out images, masks and annotations that cannot be used, names them, stops at a limit.
+
+    In training another image takes the place of one that is left out, chosen as mmengine does, by
+    the random numbers of the batch. In testing the image is not evaluated; COCO's metrics count its
+    objects as missed.
+
+    Args:
+        max_bad: How many images may be left out in a run, by each process. With 0 the first one
+            ends it.
+
+    Raises:
+        BadDataError: When there are more; the message names all of them.
+    """
+
+    # before whatever looks at a batch
+    priority = 'HIGHEST'
+
+    def __init__(self, max_bad: int = 10) -> None:
+        if max_bad < 0:
+            raise ValueError(f'max_bad={max_bad} has to be 0 or more')
+        self.max_bad = max_bad
+        self.bad: dict[str, str] = {}
+        self.told = 0
+
+    def before_train(self, runner: Runner) -> None:
+        """Prepares the data sets, before their batches are loaded."""
+        loop = runner.train_loop
+        self._watch(loop.dataloader)
+        started = getattr(loop, 'dataloader_iterator', None)
+        if started is not None and hasattr(started, '_dataloader'):
+            # mmengine's iteration loop has started its loading processes already
+            loop.dataloader_iterator = type(started)(loop.dataloader)
+
+    def before_val(self, runner: Runner) -> None:
+        """Prepares the data sets of a validation."""
+        self._watch_loop(runner, runner.val_loop)
+
+    def before_test(self, runner: Runner) -> None:
+        """Prepares the data sets of a test."""
+        self._watch_loop(runner, runner.test_loop)
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Takes note of what was left out, and takes the notes out of the batch."""
+        if isinstance(data_batch, dict):
+            self._report(runner, data_batch.pop(SKIPPED, ()))
+            if not data_batch:
+                raise BadDataError(f'no image can be used:\n{self._listed()}')
+
+    def after_val(self, runner: Runner) -> None:
+        """Tells how many images were not evaluated."""
+        self._tell_sum(runner)
+
+    def after_test(self, runner: Runner) -> None:
+        """Tells how many images were not evaluated."""
+        self._tell_sum(runner)
+
+    def after_train(self, runner: Runner) -> None:
+        """Tells how many images were left out."""
+        self._tell_sum(runner)
+
+    def _watch_loop(self, runner: Runner, loop: Any) -> None:
+        self._watch(loop.dataloader)
+        if not isinstance(loop.dataloader, WholeBatches):
+            loop.dataloader = WholeBatches(
+                loop.dataloader, lambda skipped: self._report(runner, skipped)
+            )
+
+    def _watch(self, loader: Any) -> None:
+        for dataset in data_sets(loader.dataset):
+            if isinstance(dataset.pipeline, SkippingPipeline):
+                continue
+            classes = dataset.metainfo.get('classes')
+            dataset.pipeline = SkippingPipeline(
+                dataset.pipeline,
+                len(classes) if isinstance(classes, (list, tuple)) else None,
+                dataset.test_mode,
+                self.max_bad,
+            )
+        loader = getattr(loader, 'loader', loader)
+        if not isinstance(loader.collate_fn, SkippingCollate):
+            loader.collate_fn = SkippingCollate(loader.collate_fn)
+
+    def _report(self, runner: Runner, skipped: Sequence[BadSample]) -> None:
+        for sample in skipped:
+            if sample.path in self.bad:
+                continue
+            self.bad[sample.path] = sample.reason
+            if len(self.bad) <= self.max_bad:
+                runner.logger.warning(
+                    f'left out, {len(self.bad)} of at most {self.max_bad}: {sample.path}: '
+                    f'{sample.reason}'
+                )
+        if len(self.bad) > self.max_bad:
+            raise BadDataError(
+                f'{len(self.bad)} images cannot be used, and at most {self.max_bad} may be left '
+                f'out (--max-bad):\n{self._listed()}\n'
+                'tools/misc/verify_dataset.py CONFIG finds all of them'
+            )
+
+    def _listed(self) -> str:
+        return '\n'.join(f'  {path}: {reason}' for path, reason in self.bad.items())
+
+    def _tell_sum(self, runner: Runner) -> None:
+        if len(self.bad) > self.told:
+            self.told = len(self.bad)
+            runner.logger.warning(
+                f'{len(self.bad)} images could not be used and were left out, named above'
+            )

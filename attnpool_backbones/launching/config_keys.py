@@ -1,0 +1,150 @@
+"""Keys and types of a config that are misspelt, found before anything is built.
+
+mmengine ignores a key that it does not know, `trian_cfg` for instance, without a word.
+"""
+
+import difflib
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from typing import Any
+
+from mmengine.config import Config
+
+from attnpool_backbones.config_types import type_name
+from attnpool_backbones.launching.config_errors import (
+    close_types,
+    config_entries,
+    parameters_of,
+    registries,
+    suggestion,
+)
+from attnpool_backbones.launching.errors import PreflightError
+
+__all__ = ['require_known_keys']
+
+RUNNER_KEYS = (
+    'model', 'work_dir', 'train_dataloader', 'val_dataloader', 'test_dataloader', 'train_cfg',
+    'val_cfg', 'test_cfg', 'auto_scale_lr', 'optim_wrapper', 'param_scheduler', 'val_evaluator',
+    'test_evaluator', 'default_hooks', 'custom_hooks', 'data_preprocessor', 'load_from', 'resume',
+    'launcher', 'env_cfg', 'log_processor', 'log_level', 'visualizer', 'default_scope',
+    'randomness', 'experiment_name', 'custom_imports', 'compile', 'strategy', 'tta_model',
+    'tta_pipeline', 'model_wrapper_cfg', 'find_unused_parameters',
+)  # fmt: skip
+"""What a run reads at the top of a config."""
+
+USUAL_NAMES = (
+    'train_pipeline', 'val_pipeline', 'test_pipeline', 'dataset_type', 'data_root', 'metainfo',
+    'vis_backends', 'backend_args', 'max_epochs', 'max_iters', 'train_dataset', 'val_dataset',
+    'test_dataset', 'crop_size', 'img_scale', 'norm_cfg', 'model_cfg', 'optimizer', 'base_lr',
+    'train_cfgs', 'dataset', 'interval', 'num_classes', 'batch_size', 'resume_from',
+)  # fmt: skip
+"""Names that configs give to intermediate values."""
+
+HOOK_KEYS = (
+    'runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint',
+    'visualization',
+)  # fmt: skip
+PARAMWISE_KEYS = (
+    'lr_mult', 'decay_mult', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult',
+    'flat_decay_mult', 'dwconv_decay_mult', 'dcn_offset_lr_mult', 'bypass_duplicate',
+    'custom_keys', 'num_layers', 'decay_rate', 'decay_type', 'layer_decay_rate',
+)  # fmt: skip
+FREE = {
+    'default_hooks': HOOK_KEYS,
+    'optim_wrapper.paramwise_cfg': PARAMWISE_KEYS,
+}
+"""Dicts whose keys are read one by one, where others are ignored."""
+
+SIMILAR = 0.8
+
+
+def require_known_keys(cfg: Config) -> None:
+    """Checks a config for keys and types that are none, but nearly are.
+
+    Args:
+        cfg: The whole config.
+
+    Raises:
+        PreflightError: Listing all of them, with what was perhaps meant.
+    """
+    load_registries(cfg)
+    content = cfg._cfg_dict
+    faults = [*misspelt(content, RUNNER_KEYS, USUAL_NAMES)]
+    for key, known in FREE.items():
+        faults += misspelt(nested(content, key), known, prefix=f'{key}.')
+    read = {key: value for key, value in content.items() if key in RUNNER_KEYS}
+    known_types = {name for registry in registries() for name in registry.module_dict}
+    for key, entry in config_entries(read):
+        if entry.get('type') is not None:
+            faults += entry_faults(key, entry, known_types)
+    if faults:
+        raise PreflightError(
+            '\n'.join(
+                [f'{cfg.filename} has keys or types that are none:', *map('  {}'.format, faults)]
+            )
+        )
+
+
+def load_registries(cfg: Config) -> None:
+    """Has every registry of the config's scope, and of this package, register what it holds."""
+    scopes = (cfg.get('default_scope'), 'attnpool_backbones')
+    for scope in scopes:
+        import_module(f'{scope}.registry')
+    for registry in registries():
+        if registry.scope in (*scopes, 'mmengine'):
+            registry.import_from_location()
+
+
+def nested(content: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """Returns the dict at a dotted key, an empty one if there is none."""
+    for name in key.split('.'):
+        content = content.get(name) if isinstance(content, Mapping) else None
+    return content if isinstance(content, Mapping) else {}
+
+
+def misspelt(
+    entry: Mapping[str, Any], known: tuple[str, ...], fine: tuple[str, ...] = (), prefix: str = ''
+) -> Iterator[str]:
+    """Yields keys that are nearly one of the known ones."""
+    for key in entry:
+        if key in known or key in fine or str(key).startswith('_'):
+            continue
+        close = difflib.get_close_matches(str(key), [*known, *fine], n=1, cutoff=SIMILAR)
+        if close and close[0] in known and sorted(close[0]) != sorted(f'{key}s'):
+            yield f'{prefix}{key}{suggestion(close)}'
+
+
+def entry_faults(key: str, entry: Mapping[str, Any], known_types: set[str]) -> Iterator[str]:
+    """Yields what is wrong with the type and the arguments of one entry."""
+    kind, name = entry['type'], type_name(entry)
+    if isinstance(kind, str):
+        if name not in known_types:
+            close = close_types(name)
+            # others are looked up by somebody who knows them: mmcv's operators, activations
+            if close and not is_foreign(kind):
+                yield f'{key}.type={kind!r}{suggestion(close)}'
+            return
+        candidates = [r.module_dict[name] for r in registries() if name in r.module_dict]
+    else:
+        candidates = [kind]
+    names: set[str] = set()
+    for candidate in candidates:
+        names |= parameters_of(candidate)[0]
+    given = set(entry)
+    for argument in sorted(given - names - {'type', '_scope_', '_delete_'}):
+        close = difflib.get_close_matches(argument, sorted(names), n=1, cutoff=SIMILAR)
+        if close:
+            yield f'{key}.{argument} of {name}{suggestion(close)}'
+
+
+def is_foreign(kind: str) -> bool:
+    """Tells whether a type is none of a registry, but of mmcv's operators or torch."""
+    import torch
+
+    if '.' in kind:
+        return True
+    try:
+        from mmcv import ops
+    except ImportError:
+        ops = None
+    return any(hasattr(module, kind) for module in (ops, torch.nn, torch.optim))

@@ -1,0 +1,147 @@
+"""Checks of the annotations before a run, and of the data sets that are built from them."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from mmengine.config import Config
+
+from attnpool_backbones.command_line import UserError
+from attnpool_backbones.datasets.findings import Problem
+from attnpool_backbones.datasets.verification import inspect
+from attnpool_backbones.launching.config_errors import explained
+from attnpool_backbones.launching.errors import PreflightError
+
+__all__ = ['build_loops', 'require_annotations']
+
+LEFT_OUT = frozenset(
+    {
+        'annotation id 0 where it is scored',
+        'annotation of no area',
+        'annotation that is left out',
+        'annotation without an image',
+        'box below one pixel',
+        'box of no area',
+        'box outside the image',
+        'categories in another order than classes',
+        'file that scores other images than are tested',
+        'image below min_size',
+        'image listed more than once',
+        'mask without an image',
+        'polygon that is ignored',
+        'wrong class id',
+    }
+)
+"""Problems that a run can go on with: what they are about is left out, or told in the wrong words.
+All others end in an error later, or in wrong numbers."""
+EXAMPLES = 3
+
+
+def require_annotations(cfg: Config, splits: Sequence[str], max_bad: int) -> list[str]:
+    """Checks the annotations of a run as `tools/misc/verify_dataset.py` does, without the images.
+
+    Args:
+        cfg: The whole config.
+        splits: Which dataloaders the run reads.
+        max_bad: With 0 what would be left out ends the run, too.
+
+    Returns:
+        Lines about what is left out.
+
+    Raises:
+        PreflightError: The run would fail at some annotation, or give wrong numbers.
+    """
+    problems: list[Problem] = []
+    try:
+        inspect(cfg, splits, problems)
+    except UserError as error:
+        if isinstance(error, PreflightError):
+            raise
+        # a data set of a kind that this check does not know: the run will tell
+        return [f'the annotations are not checked: {error}']
+    problems = list(dict.fromkeys(problems))
+    fatal = [p for p in problems if p.kind not in LEFT_OUT or max_bad == 0]
+    if fatal:
+        raise PreflightError(
+            '\n'.join(
+                [
+                    f'the data of {cfg.filename} cannot be used:',
+                    *(f'  {line}' for line in lines_of(fatal)),
+                    'tools/misc/verify_dataset.py CONFIG lists all of it',
+                ]
+            )
+        )
+    return lines_of(problems)
+
+
+def lines_of(problems: Sequence[Problem]) -> list[str]:
+    """Returns a line for each kind of problem, with examples."""
+    by_kind: dict[str, list[Problem]] = defaultdict(list)
+    for problem in problems:
+        by_kind[problem.kind].append(problem)
+    lines = []
+    for kind, cases in by_kind.items():
+        examples = '; '.join(f'{p.split}: {p.item} ({p.detail})' for p in cases[:EXAMPLES])
+        more = f'; {len(cases) - EXAMPLES} more' if len(cases) > EXAMPLES else ''
+        lines.append(f'{kind}: {examples}{more}')
+    return lines
+
+
+def build_loops(runner: Any, splits: Sequence[str]) -> dict[str, Any]:
+    """Builds the loops of a run with their data sets and dataloaders.
+
+    Args:
+        runner: Not yet started.
+        splits: Which of 'train', 'val' and 'test'.
+
+    Returns:
+        The dataloaders by split.
+
+    Raises:
+        PreflightError: If one cannot be built, or has no batch.
+    """
+    cfg = runner.cfg
+    loaders = {}
+    for split in splits:
+        if cfg.get(f'{split}_dataloader') is None:
+            continue
+        with explained(cfg, f'{split}_dataloader'):
+            # the loop builds its dataloader, once
+            loaders[split] = getattr(runner, f'{split}_loop').dataloader
+        require_length(runner, split)
+        require_batches(loaders[split], cfg[f'{split}_dataloader'], split)
+    return loaders
+
+
+def require_length(runner: Any, split: str) -> None:
+    """Checks that a training is to last.
+
+    Raises:
+        PreflightError: If it ends before it begins.
+    """
+    if split != 'train':
+        return
+    for name in ('max_epochs', 'max_iters'):
+        if getattr(runner, name) < 1:
+            raise PreflightError(f'train_cfg.{name} is {getattr(runner, name)}, not 1 or more')
+
+
+def require_batches(loader: Any, settings: Any, split: str) -> None:
+    """Checks that a dataloader has a batch.
+
+    Raises:
+        PreflightError: Telling how many images there are, and how many a batch takes.
+    """
+    images = len(loader.dataset)
+    if not images:
+        raise PreflightError(f'{split}_dataloader: its data set has no image')
+    try:
+        batches = len(loader)
+    except TypeError:  # of an endless sampler
+        return
+    if not batches:
+        size = settings.get('batch_size', 1)
+        raise PreflightError(
+            f'{split}_dataloader: {images} images make no batch of {size} with drop_last=True; set '
+            f'{split}_dataloader.batch_size={images} or less, or drop_last=False'
+        )

@@ -1,0 +1,59 @@
+"""Dataloaders of a config that torch would refuse, though it is plain what they mean."""
+
+from collections.abc import Mapping, Sequence
+
+from mmengine.config import Config
+
+from attnpool_backbones.launching.errors import PreflightError
+from attnpool_backbones.launching.input_files import metrics_of
+
+__all__ = ['fit_loaders', 'missing_settings']
+
+IOU_METRICS = ('mIoU', 'mDice', 'mFscore')
+
+
+def fit_loaders(cfg: Config) -> None:
+    """Drops what needs loading processes from dataloaders that have none.
+
+    Args:
+        cfg: The whole config, changed in place.
+    """
+    for split in ('train', 'val', 'test'):
+        loader = cfg.get(f'{split}_dataloader')
+        if isinstance(loader, Mapping) and loader.get('num_workers', 0) == 0:
+            if loader.get('persistent_workers'):
+                loader['persistent_workers'] = False
+            loader.pop('prefetch_factor', None)
+
+
+def missing_settings(cfg: Config, splits: Sequence[str]) -> None:
+    """Checks that what belongs together is there: dataloader, loop, optimizer, evaluator.
+
+    Args:
+        cfg: The whole config.
+        splits: Which of 'train', 'val' and 'test' the run reads.
+
+    Raises:
+        PreflightError: Naming what is missing.
+    """
+    partners = {
+        'train': ('train_dataloader', 'train_cfg', 'optim_wrapper'),
+        'val': ('val_dataloader', 'val_cfg', 'val_evaluator'),
+        'test': ('test_dataloader', 'test_cfg', 'test_evaluator'),
+    }
+    for split in splits:
+        there = [key for key in partners[split] if cfg.get(key) is not None]
+        lacking = [key for key in partners[split] if key not in there]
+        if lacking and (there or split != 'val'):
+            raise PreflightError(
+                f'{cfg.filename} has {", ".join(there) or "nothing"} without {", ".join(lacking)}'
+            )
+        for metric in metrics_of(cfg.get(f'{split}_evaluator')):
+            # mmseg looks at these names after the first validation
+            asked = metric.get('iou_metrics') or () if isinstance(metric, Mapping) else ()
+            wrong = [name for name in asked if name not in IOU_METRICS]
+            if wrong and not isinstance(asked, str):
+                raise PreflightError(
+                    f'{split}_evaluator.iou_metrics of {cfg.filename} has {wrong[0]!r}, which is '
+                    f'none of {", ".join(IOU_METRICS)}'
+                )

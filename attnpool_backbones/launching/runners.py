@@ -1,0 +1,52 @@
+"""mmengine's runners, which keep off the screen what only their log file is for."""
+
+import logging
+from typing import Any
+
+from mmengine.runner import FlexibleRunner, Runner
+
+__all__ = ['QuietFlexibleRunner', 'QuietRunner']
+
+FOR_THE_FILE = (
+    '-' * 60 + '\nSystem environment:',
+    'Config:',
+    'Hooks will be executed in the following order',
+    'paramwise_options',
+    'LR is set based on',
+    'Using env variable',
+)
+"""How the messages begin that nobody reads while a run starts: hundreds of lines."""
+
+
+class ScreenFilter(logging.Filter):
+    """Lets through what a user needs: no surveys, but every warning."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno > logging.INFO:
+            return True
+        return not str(record.msg).lstrip('\n').startswith(FOR_THE_FILE)
+
+
+def quiet(logger: Any) -> Any:
+    """Adds the filter to what a logger writes to the screen with, and returns it."""
+    for handler in logger.handlers:
+        is_screen = not isinstance(handler, logging.FileHandler)
+        if is_screen and not any(isinstance(f, ScreenFilter) for f in handler.filters):
+            handler.addFilter(ScreenFilter())
+    return logger
+
+
+class QuietRunner(Runner):
+    """mmengine's Runner; config, environment and list of hooks go to the log file alone."""
+
+    def build_logger(self, *args: Any, **kwargs: Any) -> Any:
+        """Builds mmengine's logger, with a screen of its own."""
+        return quiet(super().build_logger(*args, **kwargs))
+
+
+class QuietFlexibleRunner(FlexibleRunner):
+    """The same for runs that a strategy trains."""
+
+    def _log_env(self) -> None:
+        quiet(self.logger)
+        super()._log_env()

@@ -1,0 +1,256 @@
+"""Data that cannot be used is left out and named, up to a limit, and odd data just works."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mmengine.config import Config
+from PIL import Image
+
+pytest.importorskip('mmdet')
+pytest.importorskip('mmseg')
+
+from attnpool_backbones.command_line import UserError
+from attnpool_backbones.datasets.digit_scenes import generate
+from attnpool_backbones.engine.bad_data_hook import BadDataError
+from attnpool_backbones.engine.predictions import own_name
+from attnpool_backbones.launching.config import load_config
+from attnpool_backbones.launching.data_check import require_annotations
+from attnpool_backbones.launching.devices import enable_amp, is_amp, without_sync_norm
+from tests.launching.tiny_scenes import log_of, run_test, run_training, write_config
+
+TRAIN, VAL, MAPS = 'images/training', 'images/validation', 'annotations/training'
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp('data') / 'digit_scenes'
+    generate(root, train=6, val=3, size=64)
+    return root
+
+
+@pytest.fixture
+def scenes(whole: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(whole, tmp_path / 'scenes')
+
+
+def damage(root: Path, kind: str, folder: str, name: str) -> Path:
+    path = root / folder / name
+    content = path.read_bytes()
+    if kind == 'missing':
+        path.unlink()
+    elif kind == 'labels':
+        Image.fromarray(np.full((64, 64), 77, np.uint8)).save(path)
+    else:
+        path.write_bytes(
+            dict(empty=b'', text=b'no picture', cut=content[: len(content) // 2])[kind]
+        )
+    return path
+
+
+# task -> what is wrong, and where
+FAULTS = {
+    'det': [('missing', TRAIN), ('empty', TRAIN), ('text', TRAIN)],
+    'seg': [('text', TRAIN), ('cut', MAPS), ('missing', MAPS), ('labels', MAPS)],
+}
+
+
+@pytest.mark.parametrize('task', FAULTS)
+def test_training_leaves_out_and_names(task: str, scenes: Path, tmp_path: Path) -> None:
+    names = [p.name for p in sorted((scenes / TRAIN).iterdir())]
+    bad = names[: len(FAULTS[task])]
+    for (kind, folder), name in zip(FAULTS[task], bad, strict=True):
+        damage(scenes, kind, folder, name)
+    lines = 'train_cfg = dict(max_iters=6, val_interval=6)' if task == 'seg' else ''
+    log = log_of(run_training(write_config(tmp_path, task, scenes, lines)))
+    assert f'{len(bad)} images could not be used and were left out' in log
+    assert all(f'of at most 10: {scenes / TRAIN / name}' in log for name in bad)
+    limit = len(bad) - 1
+    with pytest.raises(
+        BadDataError, match=f'{len(bad)} images cannot be used, and at most {limit}'
+    ):
+        run_training(write_config(tmp_path, task, scenes, lines), max_bad=limit)
+
+
+@pytest.mark.slow
+def test_processes_that_load_report_to_the_one_that_trains(scenes: Path, tmp_path: Path) -> None:
+    path = damage(scenes, 'text', TRAIN, '000002.png')
+    config = write_config(
+        tmp_path, 'det', scenes, 'train_dataloader = dict(num_workers=2, persistent_workers=True)'
+    )
+    assert f'1 of at most 10: {path}' in log_of(run_training(config))
+
+
+@pytest.mark.parametrize('max_bad', [2, pytest.param(10, marks=pytest.mark.slow)])
+def test_nothing_is_left(max_bad: int, scenes: Path, tmp_path: Path) -> None:
+    for path in (scenes / TRAIN).iterdir():
+        path.write_bytes(b'')
+    with pytest.raises(BadDataError, match='000001.png') as caught:
+        run_training(write_config(tmp_path, 'det', scenes), max_bad=max_bad)
+    assert 'images cannot be used' in str(caught.value) or 'no image can be' in str(caught.value)
+
+
+@pytest.mark.parametrize('task', ['det', 'seg'])
+def test_testing_leaves_out_and_names(task: str, scenes: Path, tmp_path: Path) -> None:
+    work_dir = run_training(write_config(tmp_path, task, scenes))
+    (checkpoint,) = work_dir.glob('*.pth')
+    bad = damage(scenes, 'text', VAL, sorted(p.name for p in (scenes / VAL).iterdir())[1])
+    # a batch of the bad image alone, and one with a good one
+    for size in (1, 2):
+        config = write_config(tmp_path, task, scenes, f'test_dataloader = dict(batch_size={size})')
+        metrics = run_test(config, checkpoint)
+        assert metrics and f'1 of at most 10: {bad}' in log_of(config.with_suffix(''))
+    with pytest.raises(BadDataError):
+        run_test(write_config(tmp_path, task, scenes), checkpoint, max_bad=0)
+
+
+def change(root: Path, split: str, edit: object) -> None:
+    path = root / f'annotations/instances_{split}.json'
+    content = json.loads(path.read_text())
+    edit(content)
+    path.write_text(json.dumps(content))
+
+
+# how to spoil the annotations -> the message
+FATAL = {
+    'text in a polygon': (
+        lambda c: c['annotations'][1].update(segmentation=[['a', 1, 2, 3, 4, 5]]),
+        'annotation 2 of image',
+    ),
+    'box of three': (lambda c: c['annotations'][0].update(bbox=[1, 2, 3]), '[1, 2, 3], not'),
+    'no area': (lambda c: c['annotations'][0].pop('area'), 'without area'),
+    'ids twice': (lambda c: c['annotations'][0].update(id=2), 'used more than once'),
+    'runs too short': (
+        lambda c: c['annotations'][0].update(segmentation=dict(size=[64, 64], counts=[3])),
+        'counts of 3 pixels',
+    ),
+    'no categories': (lambda c: c.pop('categories'), 'damaged annotation file'),
+    'other order': (lambda c: c['categories'].reverse(), 'other classes than in train'),
+}
+TOLD = {
+    'box of no area': lambda c: c['annotations'][0].update(bbox=[3, 3, 0, 5]),
+    'wrong class id': lambda c: c['annotations'][0].update(category_id=99),
+    'annotation without an image': lambda c: c['annotations'][0].update(image_id=99),
+    'box below one pixel': lambda c: c['annotations'][0].update(bbox=[3, 3, 0.5, 5]),
+    'image below min_size': lambda c: c['images'][0].update(width=20),
+}
+
+
+@pytest.mark.parametrize('name', FATAL)
+def test_annotations_that_end_a_training(name: str, scenes: Path, tmp_path: Path) -> None:
+    edit, part = FATAL[name]
+    change(scenes, 'train', edit)
+    with pytest.raises(UserError, match='instances_train|train:') as caught:
+        run_training(write_config(tmp_path, 'det', scenes))
+    assert part in str(caught.value) or name == 'other order'
+
+
+@pytest.mark.parametrize('name', TOLD)
+def test_annotations_that_are_left_out_are_told(name: str, scenes: Path, tmp_path: Path) -> None:
+    change(scenes, 'train', TOLD[name])
+    cfg = load_config(str(write_config(tmp_path, 'det', scenes)))
+    (line,) = require_annotations(cfg, ('train', 'val'), max_bad=10)
+    assert line.startswith(f'{name}: train: ')
+    with pytest.raises(UserError, match=name):
+        require_annotations(cfg, ('train', 'val'), max_bad=0)
+
+
+def test_label_maps_of_ignored_pixels_alone_train(scenes: Path, tmp_path: Path) -> None:
+    for path in (scenes / 'annotations/training').iterdir():
+        Image.fromarray(np.full((64, 64), 255, np.uint8)).save(path)
+    assert 'loss: 0.0000' in log_of(run_training(write_config(tmp_path, 'seg', scenes)))
+
+
+@pytest.mark.slow
+def test_odd_loaders_train(scenes: Path, tmp_path: Path) -> None:
+    """Without processes, with fewer images than a batch, one image at a time."""
+    lines = (
+        'train_dataloader = dict(batch_size=50, num_workers=0, persistent_workers=True)\n'
+        'val_dataloader = dict(batch_size=1, persistent_workers=True)'
+    )
+    for task in ('det', 'seg'):
+        run_training(write_config(tmp_path, task, scenes, lines))
+    run_training(write_config(tmp_path, 'det', scenes, 'train_dataloader = dict(batch_size=1)'))
+
+
+def test_thin_images_are_evaluated(scenes: Path, tmp_path: Path) -> None:
+    work_dir = run_training(write_config(tmp_path, 'seg', scenes))
+    (checkpoint,) = work_dir.glob('*.pth')
+    for size, name in zip([(300, 20), (7, 90), (1, 64)], sorted((scenes / VAL).iterdir()),
+                          strict=True):  # fmt: skip
+        Image.new('RGB', size).save(name)
+        path = scenes / 'annotations/validation' / name.name
+        Image.new('L', (max(size[0], 2), max(size[1], 2))).save(path)
+    metrics = run_test(write_config(tmp_path, 'seg', scenes), checkpoint)
+    assert metrics['mIoU'] >= 0
+
+
+# ------------------------------------------------------------------ what a test writes
+
+
+@pytest.mark.parametrize('task', ['det', 'seg'])
+def test_images_of_one_name_have_a_file_each(task: str, scenes: Path, tmp_path: Path) -> None:
+    work_dir = run_training(write_config(tmp_path, task, scenes))
+    (checkpoint,) = work_dir.glob('*.pth')
+    for kind in (VAL, 'annotations/validation'):
+        for path in sorted((scenes / kind).iterdir()):
+            folder = scenes / kind / f'of_{path.stem}'
+            folder.mkdir()
+            path.rename(folder / 'a.png')
+    change(scenes, 'val', lambda c: [
+        i.update(file_name=f'of_{Path(i["file_name"]).stem}/a.png') for i in c['images']
+    ])  # fmt: skip
+    # a training set that is not there does not matter
+    lines = "train_dataloader = dict(dataset=dict(data_root='/nowhere'))"
+    flags = dict(show_dir=str(tmp_path / 'show'))
+    if task == 'seg':
+        flags['out'] = str(tmp_path / 'maps')
+    run_test(write_config(tmp_path, task, scenes, lines), checkpoint, **flags)
+    names = sorted(str(p.relative_to(scenes / VAL)) for p in (scenes / VAL).rglob('*.png'))
+    assert len(names) == 3
+    for folder in ('show', 'maps')[: 1 + (task == 'seg')]:
+        root = tmp_path / folder
+        assert sorted(str(p.relative_to(root)) for p in root.rglob('*.png')) == names
+    if task == 'seg':
+        with Image.open(tmp_path / 'maps' / names[0]) as labels:
+            assert labels.size == (64, 64) and labels.mode == 'L'
+
+
+def test_names_of_files() -> None:
+    assert own_name('/data/a/x/1.png', ['/data/a']) == Path('x/1.png')
+    assert own_name('/data/b/1.png', ['/data/a', '/data/b']) == Path('b/1.png')
+    assert own_name('/other/1.png', ['/data/a']) == Path('other/1.png')
+    assert own_name('/data/1.png', []) == Path('data/1.png')
+
+
+# ------------------------------------------------------------------ types and the screen
+
+
+def test_types_may_be_texts_scoped_texts_or_classes() -> None:
+    from mmengine.optim import AmpOptimWrapper, OptimWrapper
+    from torch.nn import SyncBatchNorm
+
+    for kind in ('OptimWrapper', 'mmengine.OptimWrapper', OptimWrapper):
+        cfg = Config(dict(optim_wrapper=dict(type=kind)))
+        enable_amp(cfg)
+        assert 'Amp' in cfg.optim_wrapper.type
+    for kind in ('AmpOptimWrapper', 'mmengine.AmpOptimWrapper', AmpOptimWrapper):
+        assert is_amp(Config(dict(optim_wrapper=dict(type=kind))))
+    for kind in ('SyncBN', 'mmcv.SyncBN', 'mmengine.MMSyncBN'):
+        assert without_sync_norm(dict(norm_cfg=dict(type=kind)))['norm_cfg']['type'] == 'BN'
+    assert without_sync_norm(dict(type=SyncBatchNorm))['type'] == 'BN'
+
+
+def test_the_screen_has_what_a_user_needs(
+    scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    damage(scenes, 'text', TRAIN, '000002.png')
+    change(scenes, 'train', TOLD['wrong class id'])
+    work_dir = run_training(write_config(tmp_path, 'det', scenes))
+    screen, log = capsys.readouterr().out, log_of(work_dir)
+    for survey in ('System environment:', 'Config:\n', 'Hooks will be executed'):
+        assert survey in log and survey not in screen
+    assert 'left out, 1 of at most 10' in screen and 'data: wrong class id: train: ' in screen
+    assert len(screen.splitlines()) < 120 < len(log.splitlines())
