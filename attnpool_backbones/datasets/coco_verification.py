@@ -235,7 +235,7 @@ def load(
     prepare(built, listed)
     by_image: dict[Any, list[tuple[int, dict]]] = defaultdict(list)
     for index, annotation in enumerate(listed['annotations']):
-        if index not in faulty and annotation.get('image_id') in sizes:
+        if index not in faulty and annotation['image_id'] in sizes:
             by_image[annotation['image_id']].append((index, annotation))
     samples, infos = [], []
     for image in listed['images']:
@@ -282,8 +282,11 @@ def prepare(built: Any, listed: Mapping[str, list]) -> None:
     built.cat2label = {number: label for label, number in enumerate(built.cat_ids)}
     built.cat_img_map = defaultdict(list)
     for annotation in listed['annotations']:
-        if isinstance(annotation, dict) and is_id(annotation.get('category_id')):
-            built.cat_img_map[annotation['category_id']].append(annotation.get('image_id'))
+        if not isinstance(annotation, dict):
+            continue
+        category, image = annotation.get('category_id'), annotation.get('image_id')
+        if is_id(category) and is_id(image):
+            built.cat_img_map[category].append(image)
 
 
 def parse(built: Any, image: dict, annotations: list[dict]) -> dict:

@@ -108,8 +108,8 @@ def build_loops(runner: Any, splits: Sequence[str]) -> dict[str, Any]:
         with explained(cfg, f'{split}_dataloader'):
             # the loop builds its dataloader, once
             loaders[split] = getattr(runner, f'{split}_loop').dataloader
-        require_length(runner, split)
         require_batches(loaders[split], cfg[f'{split}_dataloader'], split)
+        require_length(runner, split)
     return loaders
 
 

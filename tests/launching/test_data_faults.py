@@ -134,7 +134,9 @@ TOLD = {
     'wrong class id': lambda c: c['annotations'][0].update(category_id=99),
     'annotation without an image': lambda c: c['annotations'][0].update(image_id=99),
     'box below one pixel': lambda c: c['annotations'][0].update(bbox=[3, 3, 0.5, 5]),
-    'image below min_size': lambda c: c['images'][0].update(width=20),
+    'image below min_size': lambda c: c['images'].append(
+        dict(c['images'][0], id=77, file_name='small.png', width=20)
+    ),
 }
 
 
@@ -183,7 +185,8 @@ def test_thin_images_are_evaluated(scenes: Path, tmp_path: Path) -> None:
         Image.new('RGB', size).save(name)
         path = scenes / 'annotations/validation' / name.name
         Image.new('L', (max(size[0], 2), max(size[1], 2))).save(path)
-    metrics = run_test(write_config(tmp_path, 'seg', scenes), checkpoint)
+    one = 'test_dataloader = dict(batch_size=1)'
+    metrics = run_test(write_config(tmp_path, 'seg', scenes, one), checkpoint)
     assert metrics['mIoU'] >= 0
 
 

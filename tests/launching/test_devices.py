@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.runner import Runner
 
 from attnpool_backbones.checkpoints.reading import read_content
 from attnpool_backbones.engine import CPUAmpOptimWrapper
 from attnpool_backbones.launching import devices
 from attnpool_backbones.launching.errors import PreflightError
 from attnpool_backbones.launching.launch import build_runner
+from attnpool_backbones.launching.runners import QuietRunner
 from tests.engine.tiny_run import make_config
 
 no_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason='is about machines without CUDA')
@@ -92,7 +92,7 @@ def test_one_process_has_no_strategy(tmp_path: Path) -> None:
     cfg.launcher = 'none'
     cfg.strategy = dict(type='attnpool_backbones.ShardedStrategy')
     cfg.experiment_name = 'no_strategy'
-    assert type(build_runner(cfg)) is Runner
+    assert type(build_runner(cfg)) is QuietRunner
 
 
 SCRIPT = """
