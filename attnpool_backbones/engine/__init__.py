@@ -36,7 +36,7 @@ __all__ = [
     'ResumeCheckHook',
     'SafeCheckpointHook',
     'ShardedStrategy',
-    'WorkFolderHook',
     'SkipBadDataHook',
+    'WorkFolderHook',
     'build_instance_tta_model',
 ]
