@@ -62,6 +62,8 @@ def inspect_coco(
     def found(kind_of_problem: str, item: object, detail: str) -> None:
         problems.append(Problem(split, kind_of_problem, str(item), detail))
 
+    if not dataset.get('ann_file'):
+        raise UserError(f'{split}_dataloader.dataset has no ann_file')
     classes = classes_of(kind, dataset)
     fault = wrong_classes(classes)
     if fault:

@@ -16,6 +16,9 @@ def plan(folder: Path, load_from: Path | None = None, ann_file: str = '') -> Run
     dataset = dict(type='CocoDataset', data_root=str(folder), ann_file=ann_file)
     cfg = Config(
         dict(
+            default_scope='mmdet',
+            train_cfg=dict(by_epoch=True, max_epochs=1),
+            optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
             launcher='none',
             load_from=load_from and str(load_from),
             train_dataloader=dict(dataset=dataset),
