@@ -42,9 +42,19 @@ def test_detections_are_dumped_with_short_masks():
 
 
 def test_label_maps():
-    cfg = Config(dict(default_scope='mmseg', test_evaluator=[dict(type='IoUMetric')]))
+    dataset = dict(data_root='root', data_prefix=dict(img_path='img'), img_suffix='.jpg')
+    cfg = Config(
+        dict(
+            default_scope='mmseg',
+            test_dataloader=dict(dataset=dataset),
+            test_evaluator=[dict(type='IoUMetric')],
+        )
+    )
     write_label_maps(cfg, 'folder')
-    assert cfg.test_evaluator[0] == dict(type='IoUMetric', output_dir='folder', keep_results=True)
+    metric, writer = cfg.test_evaluator
+    assert metric == dict(type='IoUMetric')
+    kind = 'attnpool_backbones.LabelMapWriter'
+    assert writer == dict(type=kind, out_dir='folder', roots=['root/img'], suffix='.jpg')
     cfg.default_scope = 'mmdet'
     with pytest.raises(PreflightError, match=r'--out folder: .*\.pickle'):
         write_label_maps(cfg, 'folder')
@@ -60,5 +70,8 @@ def test_pictures(task, tmp_path):
     cfg = Config(dict(default_scope=task, default_hooks=dict(), visualizer=dict(type='Visualizer')))
     enable_pictures(cfg, show=False, show_dir=str(tmp_path), wait_time=2)
     hook = cfg.default_hooks.visualization
-    assert hook.draw is True and 'show' not in hook
-    assert (hook.test_out_dir if task == 'mmdet' else cfg.visualizer.save_dir) == str(tmp_path)
+    assert hook.type == 'attnpool_backbones.PredictionPictureHook'
+    assert hook.out_dir == str(tmp_path) and hook.show is False
+    cfg.visualizer = None
+    with pytest.raises(PreflightError, match='no visualizer'):
+        enable_pictures(cfg, show=False, show_dir=str(tmp_path), wait_time=2)
