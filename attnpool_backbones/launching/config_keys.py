@@ -106,8 +106,9 @@ def misspelt(
     entry: Mapping[str, Any], known: tuple[str, ...], fine: tuple[str, ...] = (), prefix: str = ''
 ) -> Iterator[str]:
     """Yields keys that are nearly one of the known ones."""
-    for key in entry:
-        if key in known or key in fine or str(key).startswith('_'):
+    for key, value in entry.items():
+        # a config of pure Python has what it imports among its keys
+        if key in known or key in fine or str(key).startswith('_') or callable(value):
             continue
         close = difflib.get_close_matches(str(key), [*known, *fine], n=1, cutoff=SIMILAR)
         if close and close[0] in known and sorted(close[0]) != sorted(f'{key}s'):

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from mmengine.config import Config
 
 pytest.importorskip('mmdet')
 pytest.importorskip('mmseg')
@@ -139,3 +140,9 @@ def test_own_configs_have_known_keys() -> None:
     # one of each family and head: all of them take a minute
     for path in configs[::9]:
         require_known_keys(load_config(str(path)))
+
+
+def test_imports_of_a_config_of_pure_python_are_no_keys() -> None:
+    from mmengine.optim import OptimWrapper
+
+    require_known_keys(Config(dict(default_scope='mmdet', OptimWrapper=OptimWrapper)))
