@@ -92,7 +92,7 @@ def test_nothing_is_left(max_bad: int, scenes: Path, tmp_path: Path) -> None:
     assert 'images cannot be used' in str(caught.value) or 'no image can be' in str(caught.value)
 
 
-@pytest.mark.parametrize('task', ['det', 'seg'])
+@pytest.mark.parametrize('task', [pytest.param('det', marks=pytest.mark.slow), 'seg'])
 def test_testing_leaves_out_and_names(task: str, scenes: Path, tmp_path: Path) -> None:
     work_dir = run_training(write_config(tmp_path, task, scenes))
     (checkpoint,) = work_dir.glob('*.pth')
@@ -193,7 +193,7 @@ def test_thin_images_are_evaluated(scenes: Path, tmp_path: Path) -> None:
 # ------------------------------------------------------------------ what a test writes
 
 
-@pytest.mark.parametrize('task', ['det', 'seg'])
+@pytest.mark.parametrize('task', [pytest.param('det', marks=pytest.mark.slow), 'seg'])
 def test_images_of_one_name_have_a_file_each(task: str, scenes: Path, tmp_path: Path) -> None:
     work_dir = run_training(write_config(tmp_path, task, scenes))
     (checkpoint,) = work_dir.glob('*.pth')
