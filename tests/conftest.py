@@ -19,13 +19,23 @@ def seeded():
     torch.manual_seed(0)
 
 
-@pytest.fixture(autouse=True)
-def no_default_scope():
-    """No test meets the default scope that a runner of an earlier test left in the process."""
+def default_scopes_restored():
     kept = DefaultScope._instance_dict.copy()
     yield
     DefaultScope._instance_dict.clear()
     DefaultScope._instance_dict.update(kept)
+
+
+@pytest.fixture(autouse=True, scope='module')
+def no_default_scope_of_fixtures():
+    """No file of tests meets the default scope of a runner that a fixture of another one built."""
+    yield from default_scopes_restored()
+
+
+@pytest.fixture(autouse=True)
+def no_default_scope():
+    """No test meets the default scope that a runner of an earlier test left in the process."""
+    yield from default_scopes_restored()
 
 
 @pytest.fixture(scope='session')
