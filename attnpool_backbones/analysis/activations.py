@@ -56,7 +56,7 @@ class Distribution(NamedTuple):
 
 @torch.no_grad()
 def activations_of(subject: Subject, inputs: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-    """Returns the activations in front of and behind each SGE unit.
+    """Returns the activations before and after each SGE unit.
 
     Args:
         subject: The model.

@@ -190,11 +190,11 @@ def needs_more(norm: nn.Module) -> bool:
 
 
 def given(maps: Sequence[tuple[int, ...]]) -> str:
-    """Words what came out in front of the heads."""
+    """Words what came out before the heads."""
     if not maps:
         return ''
     listed = ', '.join(f'{shape[1]} channels at stride {SIDE // shape[-1]}' for shape in maps)
-    return f' (in front of the heads are {len(maps)} maps: {listed})'
+    return f' (before the heads are {len(maps)} maps: {listed})'
 
 
 def tiny_batch(cfg: Config) -> dict[str, list]:
