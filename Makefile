@@ -1,6 +1,8 @@
 # `make` alone lists the targets. Everything runs in .venv, which `setup` makes.
 PYTHON ?= python3
 VENV_PYTHON := .venv/bin/python
+# One process a core, each with its own part of the tests; a process may need 2 GB.
+IN_PARALLEL := -n auto --maxprocesses 8 --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help setup quickstart benchmark benchmark-speed test test-all lint clean distclean
@@ -21,10 +23,10 @@ benchmark-speed: setup  ## time and memory of every family against the plain for
 	$(VENV_PYTHON) tools/analysis_tools/benchmark.py --suite targets
 
 test: setup  ## run the tests that CI runs
-	$(VENV_PYTHON) -m pytest -m "not slow"
+	$(VENV_PYTHON) -m pytest -m "not slow" $(IN_PARALLEL)
 
 test-all: setup  ## run every test, the long ones too
-	$(VENV_PYTHON) -m pytest
+	$(VENV_PYTHON) -m pytest $(IN_PARALLEL)
 
 lint: setup  ## check the code and its layout with ruff
 	$(VENV_PYTHON) -m ruff check .

@@ -16,7 +16,7 @@ DET = [*OPENMMLAB, 'mmdet>=3.0', 'pycocotools']
 SEG = [*OPENMMLAB, 'mmsegmentation>=1.0', 'ftfy', 'regex']
 TOOLS = ['matplotlib', 'rich', 'scikit-learn']
 SLICES = ['sahi']  # large images in overlapping parts
-DEV = ['hotcoco', 'hypothesis', 'pre-commit', 'pytest', 'ruff']
+DEV = ['hotcoco', 'hypothesis', 'pre-commit', 'pytest', 'pytest-xdist', 'ruff']
 
 
 class BuildWithConfigs(build_py):

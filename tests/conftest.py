@@ -7,8 +7,8 @@ import pytest
 import torch
 from mmengine.registry import DefaultScope
 
-# More threads than this slow the tiny models of the tests down.
-torch.set_num_threads(min(2, os.cpu_count() or 1))
+# More threads than this slow the tiny models of the tests down; beside other processes, one.
+torch.set_num_threads(1 if 'PYTEST_XDIST_WORKER' in os.environ else min(2, os.cpu_count() or 1))
 
 
 @pytest.fixture(autouse=True)
