@@ -20,19 +20,19 @@ class ClassWeightedCrossEntropyLoss(nn.Module):
     pixels both are the same number.
 
     Args:
-        class_weight: A weight for each class.
+        class_weight: A weight for each class. Default: None, all the same.
         loss_weight: Factor of the loss.
         loss_name: Name of the term; it has to begin with `loss_`.
     """
 
     def __init__(
         self,
-        class_weight: Sequence[float],
+        class_weight: Sequence[float] | None = None,
         loss_weight: float = 1.0,
         loss_name: str = 'loss_ce',
     ) -> None:
         super().__init__()
-        self.class_weight = tuple(class_weight)
+        self.class_weight = None if class_weight is None else tuple(class_weight)
         self.loss_weight = loss_weight
         self.loss_name = loss_name
 
@@ -56,7 +56,7 @@ class ClassWeightedCrossEntropyLoss(nn.Module):
         Returns:
             A number; 0 if no pixel has a class.
         """
-        weights = cls_score.new_tensor(self.class_weight)
+        weights = cls_score.new_tensor(self.class_weight or (1.0,) * cls_score.shape[1])
         losses = functional.cross_entropy(
             cls_score, label, weight=weights, reduction='none', ignore_index=ignore_index
         )

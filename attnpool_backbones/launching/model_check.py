@@ -137,6 +137,8 @@ def require_fitting_parts(model: nn.Module, cfg: Config, batch_size: int | None 
             BatchNorm will have one value per channel.
     """
     model = inner_model(model)
+    if not hasattr(model, 'extract_feat'):  # neither a detector nor a segmentor
+        return
     modes = {module: module.training for module in model.modules()}
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     watch = Watch(model)

@@ -21,6 +21,14 @@ def test_without_ignored_pixels_it_is_that_of_mmseg() -> None:
         )
 
 
+def test_no_weights_are_equal_weights() -> None:
+    score, label = torch.randn(2, 3, 5, 7), torch.randint(0, 3, (2, 5, 7))
+    equal, none = ClassWeightedCrossEntropyLoss([1.0] * 3), ClassWeightedCrossEntropyLoss()
+    assert torch.equal(none(score, label), equal(score, label))
+    expected = torch.nn.functional.cross_entropy(score, label)
+    torch.testing.assert_close(none(score, label), expected)
+
+
 def test_ignored_pixels_count_nothing() -> None:
     score, label = torch.randn(1, 3, 4, 6), torch.randint(0, 3, (1, 4, 6))
     label[..., 3:] = 255

@@ -63,7 +63,7 @@ FAULTS: list[tuple[str, str, Callable[[Content, Path], object]]] = [
     ('malformed box', 'annotation 5 of', lambda c, r: annotation(c, 4, bbox=[1, 2, 3, 'x'])),
     ('box outside the image', 'annotation 6 of', lambda c, r: box(c, 5, 90, 9, 9, 9)),
     ('box with swapped edges', 'annotation 7 of', lambda c, r: box(c, 6, 9, 9, -3, 4)),
-    ('malformed polygon', 'annotation 8 of',
+    ('polygon that is ignored', 'annotation 8 of',
      lambda c, r: annotation(c, 7, segmentation=[[1, 2, 3, 4, 5]])),
     ('malformed polygon', 'annotation 9 of',
      lambda c, r: annotation(c, 8, segmentation=[['a'] * 6])),
