@@ -10,7 +10,6 @@ from mmengine.evaluator import BaseMetric
 from mmengine.fileio import get
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from mmengine.visualization import Visualizer
 
 from attnpool_backbones.engine.bad_data_hook import data_sets
 from attnpool_backbones.registry import HOOKS, METRICS
@@ -87,7 +86,7 @@ class PredictionPictureHook(Hook):
         """
         import mmcv
 
-        visualizer = Visualizer.get_current_instance()
+        visualizer = runner.visualizer
         for sample in outputs or ():
             name = own_name(sample.img_path, self.roots)
             image = mmcv.imfrombytes(get(sample.img_path), channel_order='rgb')
