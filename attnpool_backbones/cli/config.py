@@ -11,6 +11,7 @@ from pathlib import Path
 from attnpool_backbones.cli.own_data_arguments import (
     add_own_data_arguments,
     add_plan_arguments,
+    choose_model,
     request_of,
 )
 
@@ -38,6 +39,7 @@ def run(args: argparse.Namespace) -> None:
     """Carries out ``attnpool config``."""
     from attnpool_backbones.own_data.preparing import prepare
 
+    choose_model(args)
     prepared = prepare(request_of(args), Path(args.out) if args.out else None)
     print(f'written: {prepared.config}')
     print(f'train it with: attnpool train {prepared.config} --work-dir {prepared.cfg.work_dir}')

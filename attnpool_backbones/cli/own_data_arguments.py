@@ -3,18 +3,18 @@
 import argparse
 from typing import Any
 
-from attnpool_backbones.command_line import UserError
-
 __all__ = [
     'add_own_data_arguments',
     'add_plan_arguments',
     'choose_any_model',
+    'choose_model',
     'is_config',
     'request_of',
     'share',
 ]
 
 FORMATS = ('coco', 'yolo', 'voc', 'labelme', 'cvat', 'masks')
+DEFAULT_BACKBONE = 'caformer_s18'
 
 
 def add_own_data_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,8 +25,15 @@ def add_own_data_arguments(parser: argparse.ArgumentParser) -> None:
     """
     group = parser.add_argument_group('own data')
     add = group.add_argument
-    add('--backbone', help='such as caformer_s18 or patchconvnet-nano; attnpool models lists all')
-    add('--head', help='such as mask-rcnn, retinanet or upernet; attnpool models lists all')
+    add(
+        '--backbone',
+        help=f'such as patchconvnet-nano; attnpool models lists all (default: {DEFAULT_BACKBONE})',
+    )
+    add(
+        '--head',
+        help='such as retinanet; attnpool models lists all (default: upernet for masks of images, '
+        'mask-rcnn for objects with masks, faster-rcnn for boxes)',
+    )
     add('--format', choices=FORMATS, help='of the labels, where a folder has several')
     add(
         '--classes',
@@ -69,7 +76,7 @@ def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
     Args:
         parser: Extended in-place.
     """
-    group = parser.add_argument_group('own data')
+    group = parser.add_argument_group('what is made of it')
     group.add_argument(
         '--size',
         type=_size,
@@ -112,18 +119,9 @@ def request_of(args: argparse.Namespace, **more: Any) -> Any:
     Args:
         args: Parsed flags.
         **more: Fields that have no flag here, or another value.
-
-    Raises:
-        UserError: If the backbone or the head is not said.
     """
     from attnpool_backbones.own_data.preparing import Request
 
-    lacking = [f'--{name}' for name in ('backbone', 'head') if getattr(args, name) is None]
-    if lacking:
-        raise UserError(
-            f'{args.source} is a folder: say {" and ".join(lacking)}, for instance '
-            '--backbone caformer_s18 --head faster-rcnn (attnpool models lists all)'
-        )
     said = {
         name: getattr(args, name, None)
         for name in ('work_dir', 'weights', 'epochs', 'batch', 'lr', 'size', 'freeze')
@@ -142,6 +140,34 @@ def request_of(args: argparse.Namespace, **more: Any) -> Any:
         split_seed=args.split_seed,
         **{**said, **more},
     )
+
+
+def choose_model(args: argparse.Namespace) -> None:
+    """Completes the flags of a subcommand that trains: a head for the labels that are there.
+
+    Args:
+        args: Parsed flags, changed in-place.
+
+    Raises:
+        UserError: If there are no labels that can be trained on.
+    """
+    from attnpool_backbones.own_data.recognition import FORMATS, open_folder, recognise
+
+    args.backbone = args.backbone or DEFAULT_BACKBONE
+    if args.head is not None:
+        return
+    if has_masks_only(args):
+        args.head, reason = 'upernet', 'masks of whole images'
+    else:
+        folder = open_folder(args.source)
+        found = recognise(folder, args.format)
+        labels = FORMATS[found.format].read(folder, found.files)
+        args.head, reason = (
+            ('mask-rcnn', 'objects with masks')
+            if labels.has_masks
+            else ('faster-rcnn', 'objects with boxes')
+        )
+    print(f'--head {args.head}: the labels are {reason}')
 
 
 def choose_any_model(args: argparse.Namespace, for_masks: bool = False) -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from attnpool_backbones.cli.own_data_arguments import (
     add_own_data_arguments,
     add_plan_arguments,
+    choose_model,
     is_config,
     request_of,
 )
@@ -156,6 +157,7 @@ def prepare_folder(args: argparse.Namespace) -> None:
     from attnpool_backbones.own_data.planning import choose_val_interval
     from attnpool_backbones.own_data.preparing import places_of, prepare
 
+    choose_model(args)
     if args.resume:
         request = request_of(args, batch=None)
         run_folder, config = places_of(request, choose_bases(args.backbone, args.head))

@@ -52,7 +52,8 @@ def test_command_imports_neither_torch_nor_openmmlab_for_its_help():
     'words, message',
     [
         (['train', 'nowhere', '--backbone', 'caformer_s18', '--head', 'upernet'], 'no such folder'),
-        (['train', 'photos'], 'say --backbone and --head'),
+        (['train', 'nowhere'], 'no such folder'),
+        (['train', 'photos'], 'no images in it'),
         (['train', 'photos', '--backbone', 'x', '--head', 'upernet'], '--backbone x: not known'),
         (['train', 'a.py', '--head', 'upernet'], '--head: for a folder'),
         (['train', 'a.py', '--devices', 'two'], 'a number of devices'),
@@ -90,3 +91,23 @@ def test_values_of_flags_are_checked(flag, value, message, capsys):
         main(['train', 'photos', flag, value])
     assert end.value.code == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    'labels, head', [('coco', 'mask-rcnn'), ('voc', 'faster-rcnn'), ('masks', 'upernet')]
+)
+def test_head_is_that_of_the_labels(labels, head, tmp_path, monkeypatch, capsys):
+    from attnpool_backbones.datasets.digit_scenes import generate
+    from tests.own_data import scenes
+
+    monkeypatch.chdir(tmp_path)
+    generate(tmp_path / 'source', train=4, val=2, size=(96, 64))
+    if labels == 'masks':
+        scenes.masks(tmp_path / 'source', tmp_path / 'photos', 'ids')
+    else:
+        outlines = labels != 'voc'
+        found = scenes.load_scenes(tmp_path / 'source')
+        scenes.WRITERS[labels](found, tmp_path / 'photos', outlines)
+    assert main(['config', 'photos', '--backbone', 'caformer-nano', '--out', 'own.py']) in (0, None)
+    assert f'--head {head}: ' in capsys.readouterr().out
+    assert f'models/{head}' in Path('own.py').read_text()
