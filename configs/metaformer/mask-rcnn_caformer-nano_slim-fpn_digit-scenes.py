@@ -3,5 +3,6 @@ _base_ = [
     '../_base_/models/mask-rcnn_slim-fpn.py',
     '../_base_/datasets/digit_scenes_instance.py',
     '../_base_/schedules/digit-scenes_instance.py',
+    '../_base_/digit-scenes_runtime_det.py',
 ]
 model = _base_.pop('under').rcnn

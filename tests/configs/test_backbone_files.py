@@ -118,6 +118,7 @@ def test_configs_are_their_bases_and_a_few_lines():
         bases = re.findall(r"'([^']+\.py)'", text)
         kinds = [base.split('/')[2] for base in bases if base.startswith('../_base_/')]
         # no config is the base of another
-        assert len(kinds) == len(bases), path
+        assert len(kinds) == len(bases) == 5, path
         assert kinds[:4] == ['backbones', 'models', 'datasets', 'schedules'], path
+        assert re.fullmatch(r'(default|digit-scenes)_runtime_(det|seg)\.py', kinds[4]), path
         assert not re.search(r'in_channels|ScalePyramid|type=.Pretrained', text), path

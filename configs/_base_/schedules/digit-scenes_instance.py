@@ -1,6 +1,4 @@
 # Minutes on two CPU cores: AdamW, one cosine, batch 8.
-_base_ = '../default_runtime_det.py'
-
 max_epochs = 3
 train_cfg = dict(
     type='attnpool_backbones.ResumableEpochBasedTrainLoop',
@@ -21,4 +19,3 @@ param_scheduler = [
         type='CosineAnnealingLR', begin=0, end=max_epochs, by_epoch=True, convert_to_iter_based=True
     ),
 ]
-default_hooks = dict(logger=dict(interval=20), checkpoint=dict(max_keep_ckpts=1))

@@ -1,6 +1,4 @@
 # Minutes on two CPU cores: AdamW, one cosine, batch 8.
-_base_ = '../default_runtime_seg.py'
-
 max_iters = 250
 train_cfg = dict(
     type='attnpool_backbones.ResumableIterBasedTrainLoop',
@@ -19,4 +17,3 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
     dict(type='CosineAnnealingLR', begin=50, end=max_iters, by_epoch=False),
 ]
-default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=125, max_keep_ckpts=1))

@@ -1,7 +1,6 @@
 # AdamW and epochs for data of one's own; a config adds `max_epochs`, the learning rate and its
-# curve. The best checkpoint is kept beside the last one.
-_base_ = '../default_runtime_det.py'
-
+# curve. The best checkpoint is kept beside the last one. The runtime is here, too: it counts in
+# epochs and logs small data more often.
 train_cfg = dict(type='attnpool_backbones.ResumableEpochBasedTrainLoop', val_interval=1)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
@@ -11,7 +10,42 @@ optim_wrapper = dict(
     paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0),
     clip_grad=dict(max_norm=5.0),
 )
+
+default_scope = 'mmdet'
+# Every checkpoint is read by the one safe reader, also under the tools of mmdet itself.
+custom_imports = dict(imports=['attnpool_backbones.checkpoints.door'], allow_failed_imports=False)
+
 default_hooks = dict(
-    logger=dict(interval=20),
-    checkpoint=dict(max_keep_ckpts=1, save_best='coco/bbox_mAP', rule='greater'),
+    timer=dict(type='IterTimerHook'),
+    logger=dict(type='LoggerHook', interval=20),
+    param_scheduler=dict(type='ParamSchedulerHook'),
+    checkpoint=dict(
+        type='attnpool_backbones.SafeCheckpointHook',
+        interval=1,
+        max_keep_ckpts=1,
+        save_best='coco/bbox_mAP',
+        rule='greater',
+    ),
+    sampler_seed=dict(type='DistSamplerSeedHook'),
+    visualization=dict(type='DetVisualizationHook'),
 )
+custom_hooks = [
+    dict(type='attnpool_backbones.LoadGuardHook'),
+    dict(type='attnpool_backbones.InvalidLossHook'),
+    dict(type='attnpool_backbones.ResumeCheckHook'),
+    dict(type='attnpool_backbones.WorkFolderHook'),
+    # A resumed run draws the same random numbers as one that was never interrupted.
+    dict(type='attnpool_backbones.RandomStateHook'),
+]
+
+env_cfg = dict(
+    cudnn_benchmark=False,
+    mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
+    dist_cfg=dict(backend='nccl'),
+)
+vis_backends = [dict(type='LocalVisBackend')]
+visualizer = dict(type='DetLocalVisualizer', vis_backends=vis_backends, name='visualizer')
+log_processor = dict(type='LogProcessor', window_size=50, by_epoch=True)
+log_level = 'INFO'
+load_from = None
+resume = False
