@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from attnpool_backbones.atomic_files import remove_stale_files, write_atomically
-from attnpool_backbones.checkpoints.containers import safetensors_bytes
 from attnpool_backbones.checkpoints.known_formats import FORMATS, recognise
 from attnpool_backbones.checkpoints.message_texts import list_names
 from attnpool_backbones.checkpoints.reading import read_checkpoint
 from attnpool_backbones.checkpoints.report import ConvertReport
+from attnpool_backbones.checkpoints.safetensors_files import safetensors_bytes
 
 SUFFIXES = ('.safetensors', '.pth', '.pt')
 """Endings of the files that can be written."""

@@ -11,13 +11,13 @@ import torch
 from mmengine.dist import barrier, get_rank
 from mmengine.fileio import get as get_bytes
 
-from attnpool_backbones.checkpoints.containers import Source
 from attnpool_backbones.checkpoints.errors import (
     CheckpointError,
     MissingCheckpoint,
     UnreachableCheckpoint,
 )
 from attnpool_backbones.checkpoints.message_texts import list_names, printable
+from attnpool_backbones.checkpoints.source import Source
 
 __all__ = ['fetch', 'published_hash']
 

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attnpool_backbones.checkpoints.containers import MIN_PARALLEL
 from attnpool_backbones.checkpoints.errors import CheckpointError
 from attnpool_backbones.checkpoints.message_texts import list_names
+from attnpool_backbones.checkpoints.storage_bytes import MIN_PARALLEL
 
 __all__ = ['looks_like_weight', 'require_finite_weights']
 

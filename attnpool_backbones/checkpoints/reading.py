@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attnpool_backbones.checkpoints.containers import Source, read_container
+from attnpool_backbones.checkpoints.containers import read_container
 from attnpool_backbones.checkpoints.errors import (
     CheckpointError,
     DamagedCheckpoint,
@@ -22,6 +22,7 @@ from attnpool_backbones.checkpoints.finite_weights import require_finite_weights
 from attnpool_backbones.checkpoints.known_formats import recognise
 from attnpool_backbones.checkpoints.message_texts import list_content, list_names
 from attnpool_backbones.checkpoints.plain_history import restore_histories
+from attnpool_backbones.checkpoints.source import Source
 from attnpool_backbones.checkpoints.wrapped_names import below, find_prefix, without_wrappers
 
 __all__ = [

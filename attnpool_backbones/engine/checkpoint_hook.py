@@ -1,100 +1,36 @@
 """mmengine's checkpoint hook, made safe against kills, signals, full disks and broken weights."""
 
-import hashlib
-import io
 import os.path as osp
-import re
 import sys
 import time
-from collections.abc import Callable, Iterable
-from functools import wraps
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any
 
-import torch
 from mmengine.dist import is_main_process, master_only
 from mmengine.hooks import CheckpointHook
-from mmengine.optim import OptimWrapperDict
 from mmengine.runner import EpochBasedTrainLoop, Runner
-from mmengine.runner.checkpoint import CheckpointLoader
 
 from attnpool_backbones.atomic_files import (
     ATOMIC_BACKEND,
     remove_stale_files,
     write_atomically,
 )
-from attnpool_backbones.checkpoints.errors import CheckpointError
-from attnpool_backbones.checkpoints.finite_weights import require_finite_weights
 from attnpool_backbones.checkpoints.plain_history import as_plain_data
-from attnpool_backbones.command_line import UserError
 from attnpool_backbones.engine.duration import seconds_of
+from attnpool_backbones.engine.own_checkpoints import INTERIM, OwnCheckpoints, remove_interim
+from attnpool_backbones.engine.postponed_removals import PostponedRemovals
+from attnpool_backbones.engine.publishing import publish
 from attnpool_backbones.engine.resumable_loop import BATCHES_DONE, VALIDATED, ValidationStopped
+from attnpool_backbones.engine.saving_errors import require_savable, tells_why_saving_failed
+from attnpool_backbones.engine.wishes import Wishes, is_between_updates, wanted_signal
 from attnpool_backbones.engine.work_folder_hook import WatchedFolder
 from attnpool_backbones.registry import HOOKS
 from attnpool_backbones.stop_signals import Stopped, signal_name
 
-__all__ = ['INTERIM', 'NonFiniteWeights', 'SafeCheckpointHook', 'SavingError']
-
-INTERIM = 'interim_iter_{}.pth'
-"""Name of a checkpoint between the regular ones; removed when a later one is there."""
+__all__ = ['SafeCheckpointHook']
 
 OUTDATED = 'outdated_ckpts'
 """Where a checkpoint tells which files go when it is in place."""
-
-
-class SavingError(UserError):
-    """A checkpoint cannot be written."""
-
-
-class NonFiniteWeights(UserError):
-    """The weights of a training are no numbers any more."""
-
-
-class PostponedRemovals:
-    """A file backend that only notes what it is asked to remove.
-
-    Args:
-        backend: Does everything else, and the removals in the end.
-    """
-
-    def __init__(self, backend: Any) -> None:
-        self.backend = backend
-        self.noted: dict[str, Any] = {}
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.backend, name)
-
-    def remove(self, path: str) -> None:
-        """Notes a file."""
-        self.noted[path] = self.backend.remove
-
-    def rmtree(self, path: str) -> None:
-        """Notes a folder."""
-        self.noted[path] = self.backend.rmtree
-
-    def carry_out(self, keep: set[str]) -> None:
-        """Removes what was noted, except the paths in ``keep``, which were written anew since."""
-        for path, remove in self.noted.items():
-            if path not in keep:
-                remove(path)
-
-
-def tells_why_saving_failed(save: Callable) -> Callable:
-    """Turns an error of the disk in a method of :class:`SafeCheckpointHook` into one message."""
-
-    @wraps(save)
-    def guarded(self: 'SafeCheckpointHook', runner: Runner, *args: Any, **kwargs: Any) -> None:
-        try:
-            save(self, runner, *args, **kwargs)
-        except OSError as error:
-            good = self.last_good and f' The last good state is {self.last_good}.'
-            raise SavingError(
-                f'the state of the training could not be saved in {runner.work_dir}: '
-                f'{error.strerror or error}.{good or ""} Put it right; the same command with '
-                '--resume auto goes on (with --wait-for-space it waits instead of ending)'
-            ) from error
-
-    return guarded
 
 
 @HOOKS.register_module()
@@ -136,7 +72,7 @@ class SafeCheckpointHook(CheckpointHook):
         self._removals: PostponedRemovals | None = None
         self._saved_iter = self._saved_validation = -1
         self._saved_at = 0.0
-        self._group: Any = None
+        self._wishes: Wishes | None = None
         self._folder: WatchedFolder | None = None
 
     @property
@@ -160,8 +96,7 @@ class SafeCheckpointHook(CheckpointHook):
         super().before_train(runner)
         self._take_over(runner)
         self._saved_at = time.monotonic()
-        if runner.world_size > 1 and torch.distributed.get_backend() != 'gloo':
-            self._group = torch.distributed.new_group(backend='gloo')
+        self._wishes = Wishes(runner)
         if is_main_process():
             self._folder = WatchedFolder(runner.work_dir, self.wait_for_space)
             for folder in {str(self.out_dir), runner.work_dir}:
@@ -182,27 +117,15 @@ class SafeCheckpointHook(CheckpointHook):
             self._saved_iter = runner.iter if self.last_ckpt else -1
 
     def _own(self, path: Any) -> str | None:
-        """Returns the file of a name in the own folder, None if it is not of this hook's names."""
-        name = osp.basename(str(path or ''))
-        own = self._pattern().fullmatch(name)
-        path = own and self.file_backend.join_path(self.out_dir, name)
-        return path if path and self.file_backend.exists(path) else None
-
-    def _pattern(self) -> re.Pattern:
-        regular = re.escape(self.filename_tmpl).replace(r'\{\}', r'\d+')
-        return re.compile(rf'(best_.+_)?{regular}')
+        return OwnCheckpoints(self.file_backend, self.out_dir, self.filename_tmpl).find(path)
 
     def _remove_outdated(self, runner: Runner, names: Iterable) -> None:
         """Removes what the run before had replaced, but was killed before it removed it."""
         kept = {self.filename_tmpl.format(step) for step in getattr(self, 'keep_ckpt_ids', ())}
-        for name in map(str, names):
-            path = self._own(name)
-            if path and name not in kept and path != self.last_ckpt and self._is_file(path):
-                self.file_backend.remove(path)
-                runner.logger.info(f'Removed {path}, which a later checkpoint had replaced.')
-
-    def _is_file(self, path: str) -> bool:
-        return self.file_backend.isfile(path) and not osp.islink(path)
+        kept.add(osp.basename(self.last_ckpt or ''))
+        own = OwnCheckpoints(self.file_backend, self.out_dir, self.filename_tmpl)
+        for path in own.remove(name for name in map(str, names) if osp.basename(name) not in kept):
+            runner.logger.info(f'Removed {path}, which a later checkpoint had replaced.')
 
     @tells_why_saving_failed
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
@@ -251,10 +174,7 @@ class SafeCheckpointHook(CheckpointHook):
         if not is_main_process():
             return
         write_atomically(path.encode(), osp.join(runner.work_dir, 'last_checkpoint'))
-        for file in Path(runner.work_dir).glob(INTERIM.format('*')):
-            number = re.fullmatch(INTERIM.format(r'(\d+)'), file.name)
-            if number and str(file) != path and int(number.group(1)) <= iteration:
-                file.unlink(missing_ok=True)
+        remove_interim(runner.work_dir, path, iteration)
 
     @tells_why_saving_failed
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
@@ -291,16 +211,7 @@ class SafeCheckpointHook(CheckpointHook):
             OSError: The work folder is no longer the one in which training started.
             NonFiniteWeights: Naming the weights.
         """
-        for key in ('state_dict', 'ema_state_dict'):
-            weights = checkpoint.get(key) or {}
-            try:
-                require_finite_weights({k: v for k, v in weights.items() if torch.is_tensor(v)})
-            except CheckpointError as error:
-                good = f'; the last good state is {self.last_good}' if self.last_good else ''
-                raise NonFiniteWeights(
-                    f'after iteration {checkpoint["meta"]["iter"]} nothing was saved, because in '
-                    f'the {key} of the training {error}{good}'
-                ) from None
+        require_savable(checkpoint, self.last_good)
         if 'message_hub' in checkpoint:
             checkpoint['message_hub'] = as_plain_data(checkpoint['message_hub'])
         if self._folder is not None:
@@ -328,7 +239,7 @@ class SafeCheckpointHook(CheckpointHook):
         if isinstance(loop, EpochBasedTrainLoop):
             runner.message_hub.update_info(BATCHES_DONE, [batch_idx + 1, len(loop.dataloader)])
         super().after_train_iter(runner, batch_idx, data_batch, outputs)
-        number, due = self._agreed(runner)
+        number, due = self._wishes.agreed(runner, self._is_due())
         if not (number or due) or not is_between_updates(runner.optim_wrapper):
             return
         if self._saved_iter != runner.iter + 1:
@@ -336,16 +247,8 @@ class SafeCheckpointHook(CheckpointHook):
         if number:
             self._stop(runner, number)
 
-    def _agreed(self, runner: Runner) -> tuple[int, bool]:
-        """Returns the signal to stop by and whether it is time to save, the same for all ranks."""
-        signals = getattr(runner.train_loop, 'signals', None)
-        number = signals.wanted if signals is not None else 0
-        due = self.every is not None and time.monotonic() - self._saved_at >= self.every
-        if runner.world_size == 1:
-            return number, due
-        wishes = torch.tensor([number, int(due)])
-        torch.distributed.all_reduce(wishes, torch.distributed.ReduceOp.MAX, group=self._group)
-        return int(wishes[0]), bool(wishes[1])
+    def _is_due(self) -> bool:
+        return self.every is not None and time.monotonic() - self._saved_at >= self.every
 
     def _stop(self, runner: Runner, number: int) -> None:
         if is_main_process():
@@ -376,8 +279,7 @@ class SafeCheckpointHook(CheckpointHook):
             ValidationStopped: To the resumable loops.
         """
         # processes may have different numbers of batches, so they cannot agree in between
-        signals = getattr(runner._train_loop, 'signals', None)
-        if runner.world_size == 1 and signals is not None and signals.wanted:
+        if runner.world_size == 1 and wanted_signal(runner):
             raise ValidationStopped
 
     def after_stopped_validation(self, runner: Runner) -> None:
@@ -423,21 +325,5 @@ class SafeCheckpointHook(CheckpointHook):
 
     @master_only
     def _publish_model(self, runner: Runner, ckpt_path: str) -> None:
-        checkpoint = CheckpointLoader.load_checkpoint(ckpt_path, map_location='cpu')
-        published = {key: checkpoint[key] for key in self.published_keys if key in checkpoint}
-        content = io.BytesIO()
-        torch.save(published, content)
-        # of the file, which is what downloads are compared with; mmengine's is of a pickle
-        digest = hashlib.sha256(content.getvalue()).hexdigest()[:8]
-        path = f'{osp.splitext(ckpt_path)[0]}-{digest}.pth'
-        self.file_backend.put(content.getvalue(), path)
-        runner.logger.info(
-            f'The checkpoint ({ckpt_path}) is published to {path} with the keys {list(published)}.'
-        )
-
-
-def is_between_updates(optim_wrapper: Any) -> bool:
-    """Tells whether no gradient is being accumulated."""
-    if isinstance(optim_wrapper, OptimWrapperDict):
-        return all(is_between_updates(wrapper) for _, wrapper in optim_wrapper.items())
-    return optim_wrapper.should_update()
+        path = publish(ckpt_path, self.published_keys, self.file_backend)
+        runner.logger.info(f'The checkpoint ({ckpt_path}) is published to {path}.')

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mmengine.logging import HistoryBuffer
 
 from attnpool_backbones.checkpoints import CheckpointError, read_checkpoint
-from attnpool_backbones.checkpoints.containers import safetensors_bytes
+from attnpool_backbones.checkpoints.safetensors_files import safetensors_bytes
 
 FAST, SLOW = 70, 700  # of each of three forms
 

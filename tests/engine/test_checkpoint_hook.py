@@ -12,7 +12,7 @@ from mmengine.hooks import Hook
 from attnpool_backbones import atomic_files
 from attnpool_backbones.atomic_files import remove_stale_files, write_atomically
 from attnpool_backbones.checkpoints.reading import read_content
-from attnpool_backbones.engine.checkpoint_hook import NonFiniteWeights
+from attnpool_backbones.engine.saving_errors import NonFiniteWeights
 from attnpool_backbones.launching.latest_checkpoint import find_resumable_checkpoint, is_resumable
 from tests.engine.tiny_run import make_config, make_runner
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from attnpool_backbones.mmcv_operators import extension
+from attnpool_backbones.mmcv_operators import extension, served
 
 
 def test_what_is_missing_is_named_with_its_cure():
@@ -15,8 +15,8 @@ def test_what_is_missing_is_named_with_its_cure():
 
 def test_who_serves_is_said_once(monkeypatch):
     said = []
-    monkeypatch.setattr(extension, 'print_log', lambda text, logger: said.append((text, logger)))
-    extension._say_who_serves.cache_clear()
+    monkeypatch.setattr(served, 'print_log', lambda text, logger: said.append((text, logger)))
+    served._say_who_serves.cache_clear()
     for _ in range(2):
         extension.nms(torch.rand(3, 4), torch.rand(3), iou_threshold=0.5, offset=0)
     assert len(said) == 1

@@ -1,0 +1,83 @@
+"""Brings bytes of a file into the memory of tensors, and compares their checksums on the way."""
+
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from attnpool_backbones.checkpoints.errors import DamagedCheckpoint
+from attnpool_backbones.checkpoints.message_texts import printable
+from attnpool_backbones.checkpoints.source import Source
+
+try:
+    # ten times as fast as zlib's, whose checksums would double the time of reading
+    from isal.isal_zlib import crc32
+except ImportError:  # no wheel for this machine
+    from zlib import crc32
+
+MAX_THREADS = 4
+MIN_PARALLEL = 16 * 2**20  # bytes for which threads are worth their start
+_CHUNK = 2**19  # bytes read at once: they stay in the processor's cache for the checksum
+
+
+@dataclass(frozen=True)
+class Part:
+    """Bytes of a file that belong into a storage."""
+
+    memory: Tensor
+    offset: int
+    crc: int | None
+    """Their CRC-32; None if the file has none."""
+    name: str
+
+
+def new_memory(size: int, shapes_only: bool) -> Tensor:
+    """Returns bytes to be filled, or ones that are never filled, on the ``meta`` device."""
+    return torch.empty(size, dtype=torch.uint8, device='meta' if shapes_only else 'cpu')
+
+
+def copy(content: bytes, memory: Tensor) -> None:
+    """Fills the memory of a storage."""
+    if content:
+        memory.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
+
+
+def fill(source: Source, parts: Iterable[Part]) -> None:
+    """Reads the bytes of storages and compares their checksums, in several threads."""
+    parts = sorted(parts, key=lambda part: part.offset)
+    total = sum(part.memory.numel() for part in parts)
+    workers = min(MAX_THREADS, os.cpu_count() or 1) if total >= MIN_PARALLEL else 1
+    if workers == 1:
+        _fill_some(source, parts)
+        return
+    # The longest first, each to the thread that has the least to do.
+    shares: list[list[Part]] = [[] for _ in range(workers)]
+    loads = [0] * workers
+    for part in sorted(parts, key=lambda part: -part.memory.numel()):
+        least = loads.index(min(loads))
+        shares[least].append(part)
+        loads[least] += part.memory.numel()
+    with ThreadPoolExecutor(workers) as pool:
+        list(pool.map(lambda share: _fill_some(source, share), shares))
+
+
+def _fill_some(source: Source, parts: Sequence[Part]) -> None:
+    with source.open() as file:
+        for part in sorted(parts, key=lambda part: part.offset):
+            file.seek(part.offset)
+            view = memoryview(part.memory.numpy())
+            crc = 0
+            for start in range(0, len(view), _CHUNK):
+                chunk = view[start : start + _CHUNK]
+                if file.readinto(chunk) != len(chunk):
+                    raise DamagedCheckpoint(f'{printable(part.name)} is cut off')
+                if part.crc is not None:
+                    crc = crc32(chunk, crc)
+            if part.crc is not None and crc != part.crc:
+                raise DamagedCheckpoint(
+                    f'the checksum of {printable(part.name)} is {crc:08x}, not {part.crc:08x} as '
+                    'written'
+                )

@@ -1,0 +1,63 @@
+"""Why the state of a training was not saved, in one message."""
+
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import Any
+
+import torch
+from mmengine.hooks import CheckpointHook
+from mmengine.runner import Runner
+
+from attnpool_backbones.checkpoints.errors import CheckpointError
+from attnpool_backbones.checkpoints.finite_weights import require_finite_weights
+from attnpool_backbones.command_line import UserError
+
+__all__ = ['NonFiniteWeights', 'SavingError', 'require_savable', 'tells_why_saving_failed']
+
+
+class SavingError(UserError):
+    """A checkpoint cannot be written."""
+
+
+class NonFiniteWeights(UserError):
+    """The weights of a training are no numbers any more."""
+
+
+def tells_why_saving_failed(save: Callable) -> Callable:
+    """Turns an error of the disk in a method of :class:`SafeCheckpointHook` into one message."""
+
+    @wraps(save)
+    def guarded(self: CheckpointHook, runner: Runner, *args: Any, **kwargs: Any) -> None:
+        try:
+            save(self, runner, *args, **kwargs)
+        except OSError as error:
+            good = self.last_good and f' The last good state is {self.last_good}.'
+            raise SavingError(
+                f'the state of the training could not be saved in {runner.work_dir}: '
+                f'{error.strerror or error}.{good or ""} Put it right; the same command with '
+                '--resume auto goes on (with --wait-for-space it waits instead of ending)'
+            ) from error
+
+    return guarded
+
+
+def require_savable(checkpoint: Mapping[str, Any], last_good: str | None) -> None:
+    """Refuses weights that are of no use.
+
+    Args:
+        checkpoint: What would be written.
+        last_good: The checkpoint before, for the message.
+
+    Raises:
+        NonFiniteWeights: Naming the weights that are not finite numbers.
+    """
+    for key in ('state_dict', 'ema_state_dict'):
+        weights = checkpoint.get(key) or {}
+        try:
+            require_finite_weights({k: v for k, v in weights.items() if torch.is_tensor(v)})
+        except CheckpointError as error:
+            good = f'; the last good state is {last_good}' if last_good else ''
+            raise NonFiniteWeights(
+                f'after iteration {checkpoint["meta"]["iter"]} nothing was saved, because in '
+                f'the {key} of the training {error}{good}'
+            ) from None
