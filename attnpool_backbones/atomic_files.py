@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mmengine.fileio import LocalBackend, register_backend
 
-from attnpool_backbones.processes import is_running
+from attnpool_backbones.process_lifetime import is_running
 
 __all__ = [
     'ATOMIC_BACKEND',

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from attnpool_backbones.compatibility import IncompatibleEnvironment, check_environment
-from attnpool_backbones.processes import end_now
+from attnpool_backbones.process_lifetime import end_now
 
 __all__ = ['UserError', 'exit_command', 'run_command']
 

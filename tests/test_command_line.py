@@ -59,7 +59,7 @@ def test_exit_codes(error, code, monkeypatch):
 def test_a_process_of_several_ends_at_once(monkeypatch):
     ended = []
     monkeypatch.setenv('RANK', '0')
-    monkeypatch.setattr('attnpool_backbones.processes.atexit._run_exitfuncs', lambda: None)
+    monkeypatch.setattr('attnpool_backbones.process_lifetime.atexit._run_exitfuncs', lambda: None)
     monkeypatch.setattr(os, '_exit', ended.append)
     with pytest.raises(SystemExit):
         exit_command(raising(Stopped(10)))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from attnpool_backbones.command_line import UserError
-from attnpool_backbones.processes import is_running, start_time
+from attnpool_backbones.process_lifetime import is_running, start_time
 
 __all__ = ['WorkFolderInUse', 'claimed']
 

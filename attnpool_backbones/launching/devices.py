@@ -11,7 +11,7 @@ from mmengine.dist import is_distributed
 
 from attnpool_backbones.config_types import type_name
 from attnpool_backbones.launching.errors import PreflightError
-from attnpool_backbones.processes import end_with_parent
+from attnpool_backbones.process_lifetime import end_with_parent
 
 __all__ = [
     'enable_amp',

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import torch
 from mmengine.logging import MMLogger, print_log
+from mmengine.registry import DefaultScope
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
@@ -64,7 +65,7 @@ def is_convolution_chosen() -> bool:
             return False  # Nothing real is computed now, so nothing can be measured.
         lead = onednn_lead()
         choose_convolution(lead >= CLEAR_LEAD)
-        if MMLogger._instance_dict:  # a run has a log; without one a backbone prints nothing
+        if _is_run_logged():
             kind = '1x1 convolutions' if _convolves else 'products'
             message = (
                 f'linear layers on the CPU run as {kind}: oneDNN computes them at {lead:.2f} '
@@ -72,6 +73,12 @@ def is_convolution_chosen() -> bool:
             )
             print_log(message, 'current', logging.INFO)
     return _convolves
+
+
+def _is_run_logged() -> bool:
+    """Tells whether a Runner is there, whose scope and log have one name."""
+    scope = DefaultScope.get_current_instance()
+    return scope is not None and MMLogger.check_instance_created(scope.instance_name)
 
 
 def choose_convolution(convolves: bool | None) -> None:

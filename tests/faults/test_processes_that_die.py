@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from attnpool_backbones.launching.latest_checkpoint import find_resumable_checkpoint
-from attnpool_backbones.processes import is_running
+from attnpool_backbones.process_lifetime import is_running
 from tests.faults.training import Training, children_of, train
 
 SETTINGS = {

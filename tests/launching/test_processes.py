@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from attnpool_backbones.launching.processes import main
-from attnpool_backbones.processes import is_running
+from attnpool_backbones.process_lifetime import is_running
 from attnpool_backbones.stop_signals import STOP_SIGNALS
 
 # no torch: these processes start in a moment
@@ -32,7 +32,7 @@ if what == 'stops':
 if what == 'ignores':
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 if what == 'parent':
-    from attnpool_backbones.processes import end_with_parent
+    from attnpool_backbones.process_lifetime import end_with_parent
     end_with_parent()
 if what == 'fails' and rank == 1:
     print('a message', file=sys.stderr)

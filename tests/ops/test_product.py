@@ -5,6 +5,7 @@ import logging
 import pytest
 import torch
 from mmengine.logging import MMLogger
+from mmengine.registry import DefaultScope
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -125,6 +126,8 @@ def test_one_measurement_decides_and_is_told_once(two_threads, monkeypatch, capl
     monkeypatch.setattr(module, 'onednn_lead', lambda: measured.append(1) or 2.0)
     choose_convolution(None)
     logger = MMLogger.get_instance('test_product', logger_name='test_product')
+    monkeypatch.setattr(DefaultScope, '_instance_dict', {})
+    DefaultScope.get_instance('test_product', scope_name='attnpool_backbones')  # as a Runner does
     logger.addHandler(caplog.handler)
     try:
         with Operations():
@@ -138,6 +141,21 @@ def test_one_measurement_decides_and_is_told_once(two_threads, monkeypatch, capl
     assert len(measured) == 1
     told = [record.message for record in caplog.records if 'convolutions' in record.message]
     assert len(told) == 1 and '2.00 times' in told[0]
+
+
+@pytest.mark.parametrize('has_log', [False, True])
+def test_without_a_run_nothing_is_told(has_log, two_threads, monkeypatch, caplog):
+    monkeypatch.setattr(module, 'onednn_lead', lambda: 2.0)
+    monkeypatch.setattr(DefaultScope, '_instance_dict', {})
+    monkeypatch.setattr(MMLogger, '_instance_dict', {})
+    monkeypatch.setattr(module, 'print_log', lambda *_: pytest.fail('it told'))
+    if has_log:
+        MMLogger.get_instance('test_product_alone', logger_name='test_product_alone')
+    choose_convolution(None)
+    try:
+        assert is_convolution_chosen()
+    finally:
+        choose_convolution(None)
 
 
 def test_the_measurement_leaves_threads_and_random_numbers_alone(two_threads):
