@@ -2,8 +2,10 @@
 
 import argparse
 import math
+import os
 from collections.abc import Mapping
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
@@ -153,7 +155,7 @@ def apply_training_options(cfg: Config, args: argparse.Namespace) -> None:
         if _said(args, flag):
             if find_spec(module) is None:
                 raise PreflightError(f'--{flag}: {module} is not installed (pip install {module})')
-            add_backend(cfg, backend)
+            add_backend(cfg, backend, **(_mlflow_settings(cfg) if flag == 'mlflow' else {}))
 
 
 def _said(args: argparse.Namespace, name: str) -> bool:
@@ -211,14 +213,32 @@ def set_workers(cfg: Config, workers: int) -> None:
             loader.persistent_workers = workers > 0 and bool(loader.get('persistent_workers'))
 
 
-def add_backend(cfg: Config, backend: str) -> None:
+def add_backend(cfg: Config, backend: str, **settings: Any) -> None:
     """Adds a place that curves and pictures go to.
 
     Args:
         cfg: The whole config, changed in-place.
         backend: Type of a backend of mmengine's visualizer.
+        **settings: Its arguments.
     """
     visualizer = cfg.setdefault('visualizer', ConfigDict(type='Visualizer'))
     backends = list(visualizer.get('vis_backends') or [])
     if not any(entry['type'] == backend for entry in backends):
-        visualizer.vis_backends = [*backends, dict(type=backend)]
+        visualizer.vis_backends = [*backends, dict(type=backend, **settings)]
+
+
+def _mlflow_settings(cfg: Config) -> dict[str, str]:
+    """A data base beside the runs, which ``mlflow ui`` compares, unless a server is named.
+
+    mmengine's own default, plain files, is refused by MLflow from version 3.7 on.
+    """
+    run = Path(cfg.get('work_dir') or 'work_dirs/run').absolute()
+    settings = dict(run_name=run.name, exp_name='attnpool_backbones')
+    uri = os.environ.get('MLFLOW_TRACKING_URI')
+    if uri:
+        return dict(settings, tracking_uri=uri)
+    return dict(
+        settings,
+        tracking_uri=f'sqlite:///{run.parent / "mlflow.db"}',
+        artifact_location=(run.parent / 'mlflow').as_uri(),
+    )

@@ -71,6 +71,19 @@ def test_backends(monkeypatch):
         changed(['--wandb'])
 
 
+def test_mlflow_has_a_data_base_beside_the_runs_or_the_named_server(monkeypatch):
+    # mmengine's default, plain files, raises under MLflow 3.7 and later
+    monkeypatch.setattr(training_options, 'find_spec', lambda name: name)
+    monkeypatch.delenv('MLFLOW_TRACKING_URI', raising=False)
+    backend = changed(['--mlflow']).visualizer.vis_backends[-1]
+    assert backend['type'] == 'MLflowVisBackend'
+    assert backend['tracking_uri'] == f'sqlite:///{Path("work_dirs/mlflow.db").absolute()}'
+    monkeypatch.setenv('MLFLOW_TRACKING_URI', 'http://tracking:5000')
+    backend = changed(['--mlflow']).visualizer.vis_backends[-1]
+    assert backend['tracking_uri'] == 'http://tracking:5000'
+    assert 'artifact_location' not in backend
+
+
 @pytest.mark.parametrize(
     'words, config, message',
     [
