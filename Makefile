@@ -5,7 +5,7 @@ VENV_PYTHON := .venv/bin/python
 IN_PARALLEL := -n auto --maxprocesses 8 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart benchmark benchmark-speed test test-all lint clean distclean
+.PHONY: help setup quickstart benchmark benchmark-speed test test-all matrix lint clean distclean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ test: setup  ## run the tests that CI runs
 
 test-all: setup  ## run every test, the long ones too
 	$(VENV_PYTHON) -m pytest $(IN_PARALLEL)
+
+matrix: setup  ## set up and test with every Python here, the oldest and newest torch, and the fork
+	$(VENV_PYTHON) tools/misc/matrix.py
 
 lint: setup  ## check the code and its layout with ruff
 	$(VENV_PYTHON) -m ruff check .

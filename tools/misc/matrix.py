@@ -1,0 +1,268 @@
+"""Sets up, trains and tests with every Python of this machine, the oldest and the newest torch.
+
+python tools/misc/matrix.py                                   # goes on with what was not run
+python tools/misc/matrix.py --python 3.12 --torch newest      # one row again
+"""
+
+import argparse
+import datetime
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from attnpool_backbones.command_line import UserError, run_command  # noqa: E402
+from attnpool_backbones.markdown import markdown_table, replace_section  # noqa: E402
+
+PYTHONS = ('3.10', '3.11', '3.12', '3.13', '3.14')
+TORCHES = {'oldest': 'torch==2.6.0', 'newest': 'torch', 'pinned': None}
+"""What stands in requirements/base.txt; None leaves it as it is."""
+FORK = {
+    'mmengine': 'onedl-mmengine==0.10.12',
+    'mmdet': 'onedl-mmdetection==3.5.1',
+    'mmsegmentation': 'onedl-mmsegmentation==1.4.2',
+    'mmcv-lite': 'onedl-mmcv==2.3.6',
+}
+"""Distributions of the fork, by those whose modules they have."""
+UNBUILT = {('3.14', 'oldest'): 'torch 2.6 has no wheel for Python 3.14'}
+TESTED = ('tests/layers', 'tests/ops', 'tests/backbones')
+NAME = 'patchconvnet-nano_slim'
+SHORTEST = {
+    f'configs/patchconvnet/mask-rcnn_{NAME}-fpn_digit-scenes.py': ('--epochs', '1'),
+    f'configs/patchconvnet/upernet_{NAME}_digit-scenes.py': (
+        '--cfg-options', 'train_cfg.max_iters=8', 'train_cfg.val_interval=8',
+    ),
+}  # fmt: skip
+"""Config -> flags that make it train for a moment."""
+RESULTS = ROOT / 'docs' / 'compatibility' / 'matrix.jsonl'
+COLUMNS = ('stack', 'Python', 'torch', 'set-up', 'quickstart', 'tests', 'date')
+
+
+@dataclass
+class Row:
+    """What was seen with one Python, one torch and one stack."""
+
+    stack: str
+    python: str
+    wanted: str
+    """Key of :data:`TORCHES`."""
+    torch: str = ''
+    setup: str = ''
+    quickstart: str = ''
+    tests: str = ''
+    failed: list[str] = field(default_factory=list)
+    """Names of tests."""
+    date: str = ''
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Tells the row from the others."""
+        return self.stack, self.python, self.wanted
+
+
+def main() -> None:
+    """Runs the rows that were asked for, and writes the table."""
+    parser = argparse.ArgumentParser(
+        description='Copies the clone, sets up an environment with each Python that is found and '
+        'the oldest and the newest torch, and with the onedl-* fork; trains and tests the '
+        "quickstart's detector and segmentor for an epoch on a few scenes, and runs the fast tests "
+        f'of {", ".join(TESTED)}. Writes docs/compatibility.md.'
+    )
+    parser.add_argument('--python', choices=PYTHONS, help='only this one')
+    parser.add_argument('--torch', choices=TORCHES, help='only this one')
+    parser.add_argument('--stack', choices=('openmmlab', 'onedl'), help='only this one')
+    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/matrix'),
+                        help='for copies and environments (default: %(default)s)')  # fmt: skip
+    parser.add_argument('--keep', action='store_true', help='leave the environments there')
+    args = parser.parse_args()
+
+    rows = {row.key: row for row in read_rows()}
+    asked = bool(args.python or args.torch or args.stack)
+    for row in all_rows():
+        chosen = (row.python, row.wanted, row.stack)
+        wanted = args.python, args.torch, args.stack
+        if any(w not in (None, c) for w, c in zip(wanted, chosen, strict=True)):
+            continue
+        if row.key in rows and rows[row.key].date and not asked:
+            continue
+        run_row(row, args.work_dir.resolve(), args.keep)
+        rows[row.key] = row
+        write_rows(rows)
+    write_rows(rows)
+
+
+def all_rows() -> Iterator[Row]:
+    """Yields the rows of the table, those of the fork last."""
+    for python in PYTHONS:
+        for torch in ('oldest', 'newest'):
+            yield Row('openmmlab', python, torch)
+    yield Row('onedl', '3.11', 'pinned')
+
+
+def read_rows() -> list[Row]:
+    """Reads what was seen before."""
+    lines = RESULTS.read_text().splitlines() if RESULTS.exists() else []
+    return [Row(**json.loads(line)) for line in lines]
+
+
+def write_rows(rows: dict[tuple[str, str, str], Row]) -> None:
+    """Writes what was seen, and the table."""
+    order = {row.key: number for number, row in enumerate(all_rows())}
+    rows = sorted(rows.values(), key=lambda row: order.get(row.key, len(order)))
+    RESULTS.write_text(''.join(json.dumps(asdict(row)) + '\n' for row in rows))
+    cells = [
+        [row.stack, row.python, row.torch or row.wanted, row.setup, row.quickstart, row.tests]
+        + [row.date]
+        for row in rows
+    ]
+    notes = [
+        f'- {r.stack}, Python {r.python}, torch {r.torch}: {t}\n' for r in rows for t in r.failed
+    ]
+    text = markdown_table(COLUMNS, cells) + ('\nFailed:\n\n' + ''.join(notes) if notes else '')
+    replace_section(ROOT / 'docs' / 'compatibility.md', 'matrix', text)
+
+
+def run_row(row: Row, folder: Path, keep: bool) -> None:
+    """Fills a row; a step that fails ends it."""
+    row.date = datetime.date.today().isoformat()
+    interpreter = find_python(row.python)
+    reason = UNBUILT.get((row.python, row.wanted)) or (
+        None if interpreter else 'no such Python here'
+    )
+    print(
+        f'== {row.stack}, Python {row.python}, {row.wanted} torch: {reason or "starts"}', flush=True
+    )
+    if reason:
+        row.setup = f'not run: {reason}'
+        return
+    clone = folder / '-'.join(row.key)
+    shutil.rmtree(clone, ignore_errors=True)
+    copy_clone(clone)
+    change_requirements(clone / 'requirements', row)
+    log = folder / f'{"-".join(row.key)}.log'
+    with log.open('w') as file:
+        steps = Steps(clone, file)
+        try:
+            row.setup = f'{steps.run("bash", "tools/setup_env.sh", interpreter):.0f} s'
+            row.torch = steps.ask('import torch; print(torch.__version__)')
+            row.quickstart = f'{quickstart(steps):.0f} s'
+            row.tests, row.failed = steps.tests()
+        except subprocess.CalledProcessError as error:
+            message = f'failed: {error.cmd[1] if len(error.cmd) > 1 else error.cmd[0]}'
+            row.setup, row.quickstart = (
+                row.setup or message,
+                row.setup and row.quickstart or message,
+            )
+            print(f'see {log}', flush=True)
+    print(f'   {row}', flush=True)
+    if not keep:
+        shutil.rmtree(clone, ignore_errors=True)
+
+
+class Steps:
+    """Runs commands of a copy in its environment.
+
+    Args:
+        clone: The copy.
+        log: Gets what they say.
+    """
+
+    def __init__(self, clone: Path, log: object) -> None:
+        self.clone = clone
+        self.log = log
+        self.python = str(clone / '.venv' / 'bin' / 'python')
+        self.env = {k: v for k, v in os.environ.items() if k not in ('PYTHONPATH', 'VIRTUAL_ENV')}
+
+    def run(self, *command: str) -> float:
+        """Runs a command; returns how many seconds it took."""
+        started = time.monotonic()
+        self.log.write(f'$ {" ".join(command)}\n')
+        self.log.flush()
+        subprocess.run(
+            command, cwd=self.clone, env=self.env, stdout=self.log, stderr=self.log, check=True
+        )
+        return time.monotonic() - started
+
+    def ask(self, code: str) -> str:
+        """Returns what a line of Python prints."""
+        command = [self.python, '-c', code]
+        return subprocess.check_output(command, cwd=self.clone, env=self.env, text=True).strip()
+
+    def tests(self) -> tuple[str, list[str]]:
+        """Runs the tests; returns the last line in short, and the names of those that failed."""
+        cores = ['-n', 'auto', '--maxprocesses', '8', '--dist', 'worksteal']
+        command = [self.python, '-m', 'pytest', '-q', '-m', 'not slow', *cores, *TESTED]
+        done = subprocess.run(
+            command, cwd=self.clone, env=self.env, text=True, capture_output=True, check=False
+        )
+        self.log.write(done.stdout + done.stderr)
+        found = re.findall(
+            r'(\d+) (passed|failed|errors?)', done.stdout.rpartition('=====')[0] or done.stdout
+        )
+        counts = ', '.join(f'{number} {what}' for number, what in found) or 'did not run'
+        return counts, re.findall(r'^(?:FAILED|ERROR) (\S+)', done.stdout, re.MULTILINE)
+
+
+def quickstart(steps: Steps) -> float:
+    """Trains and evaluates the quickstart's detector and segmentor, for a moment, on a few scenes."""
+    tool = 'tools/dataset_converters/make_digit_scenes.py'
+    seconds = steps.run(steps.python, tool, '--train', '32', '--val', '8')
+    for config, flags in SHORTEST.items():
+        seconds += steps.run(steps.python, 'tools/train.py', config, '--work-dir', 'run', *flags)
+        checkpoint = (steps.clone / 'run' / 'last_checkpoint').read_text().strip()
+        seconds += steps.run(steps.python, 'tools/test.py', config, checkpoint)
+        shutil.rmtree(steps.clone / 'run')
+    return seconds
+
+
+def find_python(version: str) -> str | None:
+    """Returns an interpreter of a version that runs, None if there is none."""
+    managed = sorted(Path.home().glob(f'.pyenv/versions/{version}.*/bin/python'))
+    for path in (*map(str, managed), shutil.which(f'python{version}')):
+        if (
+            path
+            and subprocess.run([path, '-c', ''], check=False, capture_output=True).returncode == 0
+        ):
+            return path
+    return None
+
+
+def copy_clone(target: Path) -> None:
+    """Copies what git knows, and new files that it does not ignore."""
+    command = ['git', 'ls-files', '--cached', '--others', '--exclude-standard']
+    for name in subprocess.check_output(command, cwd=ROOT, text=True).splitlines():
+        if (ROOT / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target / name)
+
+
+def change_requirements(folder: Path, row: Row) -> None:
+    """Puts the wanted torch and stack into the lists of a copy."""
+    for path in folder.glob('*.txt'):
+        text = path.read_text()
+        if TORCHES[row.wanted]:
+            text = re.sub(r'^torch==.*$', TORCHES[row.wanted], text, flags=re.MULTILINE)
+        if row.stack == 'onedl':
+            for name, other in FORK.items():
+                text = re.sub(rf'^{name}==.*$', other, text, flags=re.MULTILINE)
+        path.write_text(text)
+
+
+def command() -> None:
+    """Runs in a clone only."""
+    if not (ROOT / '.git').exists():
+        raise UserError(f'{ROOT} is no clone of attnpool_backbones')
+    main()
+
+
+if __name__ == '__main__':
+    sys.exit(run_command(command))
