@@ -1,11 +1,17 @@
+import gzip
+import os
 import re
 import shutil
+import tarfile
 from pathlib import Path
 
 from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
+from setuptools.command.sdist import sdist
 
 ROOT = Path(__file__).resolve().parent
+# Times of everything in a built package, so that equal sources give equal files.
+EPOCH = os.environ.setdefault('SOURCE_DATE_EPOCH', '1735689600')
 
 # The OpenMMLab packages are extras, and only extras, so that installing this package alone never
 # puts them over the `onedl-*` distributions of the same modules. The extras name the upstream
@@ -32,6 +38,29 @@ class BuildWithConfigs(build_py):
             shutil.copy(ROOT / 'model-index.yml', package)
 
 
+class ReproducibleSdist(sdist):
+    """Writes an archive that depends on what is in the files alone."""
+
+    def make_archive(self, base_name, format, root_dir=None, base_dir=None, **_):
+        if format != 'gztar':
+            raise ValueError(f'no form of a source distribution: {format}, choose gztar')
+
+        def plain(member):
+            member.mtime = int(EPOCH)
+            member.uid = member.gid = 0
+            member.uname = member.gname = ''
+            member.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
+            return member
+
+        path = f'{base_name}.tar.gz'
+        files = sorted(Path(base_dir).rglob('*'))
+        with open(path, 'wb') as raw, gzip.GzipFile('', 'wb', 9, raw, mtime=int(EPOCH)) as packed:
+            with tarfile.open(fileobj=packed, mode='w', format=tarfile.PAX_FORMAT) as archive:
+                for file in files:
+                    archive.add(file, recursive=False, filter=plain)
+        return path
+
+
 def version() -> str:
     text = (ROOT / 'attnpool_backbones' / 'version.py').read_text(encoding='utf-8')
     return re.search(r"__version__ = '(.+)'", text).group(1)
@@ -44,7 +73,8 @@ setup(
     license='Apache-2.0',
     packages=find_packages(include=['attnpool_backbones', 'attnpool_backbones.*']),
     entry_points={'console_scripts': ['attnpool = attnpool_backbones.cli:main']},
-    cmdclass={'build_py': BuildWithConfigs},
+    package_data={'attnpool_backbones': ['py.typed']},
+    cmdclass={'build_py': BuildWithConfigs, 'sdist': ReproducibleSdist},
     python_requires='>=3.10',
     # isal: checksums at the speed of reading; zlib's serve where it has no wheel.
     install_requires=[

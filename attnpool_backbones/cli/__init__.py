@@ -15,6 +15,7 @@ from attnpool_backbones.version import __version__
 __all__ = ['COMMANDS', 'main']
 
 COMMANDS: dict[str, str] = dict(
+    quickstart='from nothing to a detector, a segmentor and pictures, in minutes',
     train='train on a folder of your own, or as a config says',
     test='evaluate a trained model',
     predict='run a trained model on images, a video or a camera',

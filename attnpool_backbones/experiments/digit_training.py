@@ -4,6 +4,7 @@ Each step leaves its result in its folder, so a run that was interrupted goes on
 """
 
 import json
+import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -123,7 +124,7 @@ def pretrain_backbone(config: str, folder: Path, tell: Callable[[str], None]) ->
         macs=count_macs(lambda: model(image)),
         minutes=(time.monotonic() - started) / 60,
         memory=peak_memory() / 2**20,
-        command='python tools/quickstart.py',
+        command='attnpool quickstart',
     )
     crop_pretraining.save_backbone(model, checkpoint)
     write_atomically(json.dumps(asdict(result), indent=2).encode(), stored)
@@ -204,7 +205,7 @@ def train_and_evaluate(
         macs=count_macs(lambda: model.val_step(one)),
         minutes=minutes,
         memory=peak_memory() / 2**20,
-        command=f'python tools/test.py configs/{config} {folder / final.name}',
+        command=f'attnpool test {os.path.relpath(config_root() / config)} {folder / final.name}',
     )
     write_atomically(json.dumps(asdict(result), indent=2).encode(), stored)
     return result, runner

@@ -117,7 +117,7 @@ def probe_attention(runner: Runner, work_dir: Path, tell: Callable[[str], None])
         macs=count_macs(lambda: head(val.maps[:1])),
         minutes=minutes,
         memory=peak_memory() / 2**20,
-        command='python tools/quickstart.py',
+        command='attnpool quickstart',
         notes={'pointing by chance': measured['pointing_chance']},
     )
 

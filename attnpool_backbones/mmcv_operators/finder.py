@@ -4,7 +4,6 @@ Imported with the package itself, so it must import nothing heavy.
 """
 
 import sys
-from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import spec_from_file_location
 from pathlib import Path
@@ -13,8 +12,8 @@ STAND_IN = Path(__file__).with_name('stand_in.py')
 """The module that answers as `mmcv._ext`; it is also what `install` copies into mmcv."""
 
 
-class StandInFinder(MetaPathFinder):
-    """Answers for `mmcv._ext`, and for nothing else."""
+class StandInFinder:
+    """Answers for `mmcv._ext`, and for nothing else; stands on ``sys.meta_path`` as a class."""
 
     @staticmethod
     def find_spec(name: str, path: object = None, target: object = None) -> ModuleSpec | None:

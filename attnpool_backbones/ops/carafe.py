@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from attnpool_backbones.ops.bilinear import weighted_sums, weighted_sums_backward
 from attnpool_backbones.ops.formula import operator
+from attnpool_backbones.ops.own_operator import own_operator
 from attnpool_backbones.ops.precision import full_precision, wide_dtype
 
 CELLS = 1 << 19  # weights of pixels that are held at a time
@@ -45,7 +46,7 @@ def _(features: Tensor, masks: Tensor, kernel_size: int, groups: int, scale: int
     return reassemble(features, masks, kernel_size, groups, scale)
 
 
-@torch.library.custom_op('attnpool_backbones::carafe', mutates_args=())
+@own_operator('carafe')
 def reassemble(
     features: Tensor, masks: Tensor, kernel_size: int, groups: int, scale: int
 ) -> Tensor:
@@ -63,7 +64,7 @@ def reassemble(
     return output
 
 
-@torch.library.custom_op('attnpool_backbones::carafe_backward', mutates_args=())
+@own_operator('carafe_backward')
 def reassemble_backward(
     grad: Tensor, features: Tensor, masks: Tensor, kernel_size: int, groups: int, scale: int
 ) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,7 @@ from attnpool_backbones.ops.bilinear import (
     weighted_sums_backward,
 )
 from attnpool_backbones.ops.formula import operator
+from attnpool_backbones.ops.own_operator import own_operator
 from attnpool_backbones.ops.precision import full_precision, wide_dtype
 
 CELLS = 1 << 19  # weights of pixels that are held at a time
@@ -64,7 +65,7 @@ def _(
     return attend(value, level_shapes, level_starts, locations, attention)
 
 
-@torch.library.custom_op('attnpool_backbones::deform_attention', mutates_args=())
+@own_operator('deform_attention')
 def attend(
     value: Tensor,
     level_shapes: Tensor,
@@ -84,7 +85,7 @@ def attend(
     return output
 
 
-@torch.library.custom_op('attnpool_backbones::deform_attention_backward', mutates_args=())
+@own_operator('deform_attention_backward')
 def attend_backward(
     grad: Tensor,
     value: Tensor,

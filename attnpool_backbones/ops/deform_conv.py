@@ -8,6 +8,7 @@ from torch import Tensor
 
 from attnpool_backbones.ops.bilinear import Corners, corners, weighted_sums, weighted_sums_backward
 from attnpool_backbones.ops.formula import operator
+from attnpool_backbones.ops.own_operator import own_operator
 from attnpool_backbones.ops.precision import full_precision, wide_dtype
 
 CELLS = 1 << 22  # sampled values that are held at a time, at least
@@ -92,7 +93,7 @@ def _(
     return y if bias is None else y + bias.view(-1, 1, 1)
 
 
-@torch.library.custom_op('attnpool_backbones::deform_conv2d', mutates_args=())
+@own_operator('deform_conv2d')
 def convolve(
     x: Tensor,
     offset: Tensor,
@@ -117,7 +118,7 @@ def convolve(
     return output
 
 
-@torch.library.custom_op('attnpool_backbones::deform_conv2d_backward', mutates_args=())
+@own_operator('deform_conv2d_backward')
 def convolve_backward(
     grad: Tensor,
     x: Tensor,

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from attnpool_backbones.ops.bilinear import weighted_sums, weighted_sums_backward
 from attnpool_backbones.ops.formula import operator
+from attnpool_backbones.ops.own_operator import own_operator
 from attnpool_backbones.ops.precision import full_precision, wide_dtype
 
 CELLS = 1 << 19  # weights of pixels that are held at a time
@@ -103,7 +104,7 @@ class Bins(NamedTuple):
         return (_over_y(self.y.weight) * _over_x(self.x.weight)).flatten(0, 2).flatten(1)
 
 
-@torch.library.custom_op('attnpool_backbones::deform_roi_pool', mutates_args=())
+@own_operator('deform_roi_pool')
 def pool(
     x: Tensor,
     rois: Tensor,
@@ -125,7 +126,7 @@ def pool(
     return output
 
 
-@torch.library.custom_op('attnpool_backbones::deform_roi_pool_backward', mutates_args=())
+@own_operator('deform_roi_pool_backward')
 def pool_backward(
     grad: Tensor,
     x: Tensor,

@@ -15,6 +15,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from attnpool_backbones.ops.attention import attention_maps
 from attnpool_backbones.ops.formula import operator
+from attnpool_backbones.ops.own_operator import own_operator
 from attnpool_backbones.ops.precision import full_precision, wide_dtype
 
 
@@ -195,7 +196,7 @@ def _inverse_rms(maps: Tensor, eps: float) -> Tensor:
     return maps.square().mean(1, keepdim=True).add_(eps).rsqrt_()
 
 
-@torch.library.custom_op('attnpool_backbones::mixed_attention', mutates_args=())
+@own_operator('mixed_attention')
 def _mixed_attention(
     q: Tensor,
     k: Tensor,
@@ -227,7 +228,7 @@ def _(q, k, v, matrix, offset, eps, chunk_rows):
     return out.transpose(1, 2)
 
 
-@torch.library.custom_op('attnpool_backbones::mixed_attention_backward', mutates_args=())
+@own_operator('mixed_attention_backward')
 def _mixed_attention_backward(
     grad: Tensor,
     q: Tensor,
@@ -291,7 +292,7 @@ _mixed_attention.register_autograd(
 )
 
 
-@torch.library.custom_op('attnpool_backbones::map_covariance', mutates_args=())
+@own_operator('map_covariance')
 def _map_covariance(q: Tensor, k: Tensor, chunk_rows: int) -> Tensor:
     q, k = q.contiguous(), k.contiguous()
     scratch = _Scratch(q)
@@ -309,7 +310,7 @@ def _(q, k, chunk_rows):
     return q.new_empty(q.shape[1], q.shape[1], dtype=wide_dtype(q.dtype))
 
 
-@torch.library.custom_op('attnpool_backbones::map_covariance_backward', mutates_args=())
+@own_operator('map_covariance_backward')
 def _map_covariance_backward(
     grad: Tensor, q: Tensor, k: Tensor, chunk_rows: int
 ) -> tuple[Tensor, Tensor]:

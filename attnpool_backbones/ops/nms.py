@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from attnpool_backbones.ops.formula import operator
+from attnpool_backbones.ops.own_operator import own_operator
 from attnpool_backbones.ops.precision import wide_dtype
 
 LEADERS = 128  # boxes whose order is settled at a time; their overlaps are one small matrix
@@ -46,7 +47,7 @@ def _(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0) -> T
     return _nms(boxes, scores, iou_threshold, offset)
 
 
-@torch.library.custom_op('attnpool_backbones::nms', mutates_args=())
+@own_operator('nms')
 def _nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
     order = scores.sort(0, descending=True)[1]
     rest = box_table(boxes[order], offset)

@@ -25,6 +25,8 @@ CLEAR_LEAD = 1.4
 processes of a machine choose alike, and a resumed run goes on to the same bits."""
 
 _convolves: bool | None = None
+# PyTorch before 2.7 does not tell an export from a compilation
+_is_exporting = getattr(torch.compiler, 'is_exporting', lambda: True)
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -54,7 +56,7 @@ def _suits_convolution(x: Tensor, weight: Tensor) -> bool:
     # PyTorch gives 1x1 convolutions to oneDNN only where several threads compute them. Exported
     # graphs have linear layers, which other runtimes know.
     if torch.compiler.is_compiling():
-        return not torch.compiler.is_exporting()
+        return not _is_exporting()
     return torch.get_num_threads() > 1 and not torch.jit.is_tracing()
 
 

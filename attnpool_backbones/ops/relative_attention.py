@@ -15,6 +15,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from attnpool_backbones.ops.attention import attention_maps
 from attnpool_backbones.ops.formula import operator
+from attnpool_backbones.ops.own_operator import own_operator
 from attnpool_backbones.ops.precision import full_precision, wide_dtype
 
 
@@ -129,7 +130,7 @@ def _empty_output(q: Tensor) -> Tensor:
     return q.new_empty(batch, tokens, heads, width).transpose(1, 2)
 
 
-@torch.library.custom_op('attnpool_backbones::relative_attention', mutates_args=())
+@own_operator('relative_attention')
 def _relative_attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor, chunk_rows: int) -> Tensor:
     out = _empty_output(q)
     table = table.to(q.dtype).contiguous()
@@ -149,7 +150,7 @@ def _(q, k, v, table, chunk_rows):
     return _empty_output(q)
 
 
-@torch.library.custom_op('attnpool_backbones::relative_attention_backward', mutates_args=())
+@own_operator('relative_attention_backward')
 def _relative_attention_backward(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, table: Tensor, out: Tensor, chunk_rows: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from attnpool_backbones.ops.formula import operator
+from attnpool_backbones.ops.own_operator import own_operator
 from attnpool_backbones.ops.precision import full_precision, wide_dtype
 
 POOL_MODES = ('max', 'avg')
@@ -122,7 +123,7 @@ def _(
 # ------------------------------------------------------------------ as operators of torch
 
 
-@torch.library.custom_op('attnpool_backbones::roi_align_mean', mutates_args=())
+@own_operator('roi_align_mean')
 def mean(
     x: Tensor,
     rois: Tensor,
@@ -137,7 +138,7 @@ def mean(
     return output
 
 
-@torch.library.custom_op('attnpool_backbones::roi_align_mean_backward', mutates_args=())
+@own_operator('roi_align_mean_backward')
 def mean_backward(
     grad: Tensor,
     rois: Tensor,
@@ -154,7 +155,7 @@ def mean_backward(
     return grad_x
 
 
-@torch.library.custom_op('attnpool_backbones::roi_align_maximum', mutates_args=())
+@own_operator('roi_align_maximum')
 def maximum(
     x: Tensor,
     rois: Tensor,
@@ -169,7 +170,7 @@ def maximum(
     return results
 
 
-@torch.library.custom_op('attnpool_backbones::roi_align_maximum_backward', mutates_args=())
+@own_operator('roi_align_maximum_backward')
 def maximum_backward(
     grad: Tensor, rois: Tensor, where_y: Tensor, where_x: Tensor, shape: Sequence[int]
 ) -> Tensor:

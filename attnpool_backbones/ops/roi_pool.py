@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from attnpool_backbones.ops.formula import operator
+from attnpool_backbones.ops.own_operator import own_operator
 from attnpool_backbones.ops.precision import wide_dtype
 
 
@@ -42,7 +43,7 @@ def _(x: Tensor, rois: Tensor, output_size: Sequence[int], spatial_scale: float 
     return pool(x, rois, output_size, spatial_scale)[0]
 
 
-@torch.library.custom_op('attnpool_backbones::roi_pool', mutates_args=())
+@own_operator('roi_pool')
 def pool(
     x: Tensor, rois: Tensor, output_size: Sequence[int], spatial_scale: float
 ) -> tuple[Tensor, Tensor]:
@@ -66,7 +67,7 @@ def pool(
     return output, argmax
 
 
-@torch.library.custom_op('attnpool_backbones::roi_pool_backward', mutates_args=())
+@own_operator('roi_pool_backward')
 def pool_backward(grad: Tensor, rois: Tensor, argmax: Tensor, shape: Sequence[int]) -> Tensor:
     """Returns the gradient of x: each maximum's goes to its pixel."""
     wide = wide_dtype(grad.dtype)

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from attnpool_backbones.ops.formula import operator
 from attnpool_backbones.ops.nms import box_table, overlapping_pairs, overlaps
+from attnpool_backbones.ops.own_operator import own_operator
 from attnpool_backbones.ops.precision import wide_dtype
 
 METHODS = ('naive', 'linear', 'gaussian')
@@ -63,7 +64,7 @@ def _(
     return soften(boxes, scores, iou_threshold, sigma, min_score, method, offset)
 
 
-@torch.library.custom_op('attnpool_backbones::soft_nms', mutates_args=())
+@own_operator('soft_nms')
 def soften(
     boxes: Tensor,
     scores: Tensor,

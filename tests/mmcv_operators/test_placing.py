@@ -94,6 +94,7 @@ def test_the_finder_is_last_and_answers_for_one_name():
     assert StandInFinder.find_spec('mmcv') is None
     assert StandInFinder.find_spec('mmcv._extra') is None
     assert StandInFinder.find_spec('mmcv._ext').origin == str(STAND_IN)
+    importlib.invalidate_caches()  # asks every finder
 
 
 PROGRAM = """

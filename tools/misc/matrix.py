@@ -213,7 +213,7 @@ class Steps:
 
 
 def quickstart(steps: Steps) -> float:
-    """Trains and evaluates the quickstart's detector and segmentor, for a moment, on a few scenes."""
+    """Trains and evaluates the quickstart's models for a moment, on a few scenes."""
     tool = 'tools/dataset_converters/make_digit_scenes.py'
     seconds = steps.run(steps.python, tool, '--train', '32', '--val', '8')
     for config, flags in SHORTEST.items():

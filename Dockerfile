@@ -1,0 +1,17 @@
+# docker build -t attnpool_backbones .
+# docker build -t attnpool_backbones:cuda --build-arg BASE=nvidia/cuda:12.8.1-runtime-ubuntu24.04 .
+# docker run --rm -it attnpool_backbones attnpool quickstart
+ARG BASE=ubuntu:24.04
+FROM ${BASE}
+
+# libgl1 and libglib2.0-0 are what opencv needs
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends \
+        ca-certificates git libgl1 libglib2.0-0 make python3 python3-pip python3-venv \
+    && rm -rf /var/lib/apt/lists/*
+
+WORKDIR /attnpool_backbones
+COPY . .
+RUN make setup
+ENV PATH=/attnpool_backbones/.venv/bin:${PATH}
+CMD ["attnpool", "--help"]

@@ -1,0 +1,58 @@
+"""Makes the built-in data, trains and evaluates a detector and a segmentor, shows what they see.
+
+attnpool quickstart
+"""
+
+import argparse
+from pathlib import Path
+
+__all__ = ['add_arguments', 'run']
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of ``attnpool quickstart``."""
+    parser.add_argument(
+        '--work-dir',
+        type=Path,
+        default=Path('work_dirs/quickstart'),
+        help='folder for checkpoints, the table and the pictures; remove it to start afresh, an '
+        'interrupted run goes on where it was (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--publish',
+        action='store_true',
+        help='in a clone: put the table and the pictures into README.md and docs/quickstart',
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Carries out ``attnpool quickstart``."""
+    from attnpool_backbones.command_line import UserError
+    from attnpool_backbones.compatibility import check_environment
+
+    check_environment('det', 'seg', 'scenes', 'report')
+    from rich.console import Console
+    from rich.table import Table
+
+    from attnpool_backbones.experiments import quickstart
+
+    if args.publish and not Path('docs/quickstart').is_dir():
+        raise UserError(f'--publish works in a clone of attnpool_backbones, not in {Path.cwd()}')
+    results = quickstart.run(args.work_dir, lambda line: print(line, flush=True))
+
+    table = Table(title='Quickstart on digit scenes (validation)')
+    for column in ('task', 'model', 'result (%)', 'parameters', 'MACs', 'minutes'):
+        table.add_column(column, justify='right' if column[0] in 'pMm' else 'left')
+    for r in results:
+        metrics = '\n'.join(f'{k} {v:.1f}' for k, v in (r.metrics | r.notes).items())
+        size = f'{r.parameters / 1e6:.2f} M', f'{r.macs / 1e9:.2f} G', f'{r.minutes:.1f}'
+        table.add_row(r.name, r.model, metrics, *size)
+    Console().print(table)
+    print('the same numbers again:')
+    for command in dict.fromkeys(r.command for r in results):
+        print(f'  {command}')
+    print('table and pictures:')
+    for name in ('results.md', *quickstart.PICTURES):
+        print(f'  {args.work_dir / name}')
+    if args.publish:
+        quickstart.publish(args.work_dir, Path.cwd())
