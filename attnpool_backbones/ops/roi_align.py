@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from attnpool_backbones.ops.formula import operator
 from attnpool_backbones.ops.own_operator import own_operator
@@ -42,6 +43,16 @@ class Axis(NamedTuple):
     count: Tensor
     """R: number of samples in each bin."""
 
+    def trimmed(self) -> 'Axis':
+        """Returns the same without samples that no RoI has."""
+        most = max(1, int(self.there.sum(2).max())) if len(self.count) else 1
+        return Axis(*(field[..., :most] for field in self[:-1]), self.count)
+
+    def of_each_sample(self) -> Iterator[tuple[Tensor, ...]]:
+        """Yields low, high, fraction, inside and there of one sample of each bin, R, B."""
+        fields = self.low, self.high, self.fraction, self.inside, self.there
+        yield from zip(*(field.unbind(2) for field in fields), strict=True)
+
     def weights(self, size: int) -> Tensor:
         """Returns the weight of each of ``size`` pixels in a bin's mean, R, B, size."""
         share = self.inside / self.count.clamp(min=1).view(-1, 1, 1)
@@ -64,9 +75,9 @@ def roi_align(
 
     The mean is separable: of a RoI's part F of a map it is Wy F Wx^T, two small matrix products,
     and so is its gradient. Besides input and output it holds one image of the batch once more and
-    2 MiB of weights; the maximum holds interpolated values of 1 MiB at a time. Sums are at least
-    float32 in any type. In a mean, a pixel that is not finite spoils all bins of the RoIs around
-    it, not only those that sample it.
+    2 MiB of weights; the maximum holds the batch once more and some MiB of
+    interpolated values. Sums are at least float32 in any type. In a mean, a pixel that is not
+    finite spoils all bins of the RoIs around it, not only those that sample it.
 
     Args:
         x: B, C, H, W.
@@ -341,41 +352,78 @@ def write_maximum(
         where_x: Likewise.
         pooling: How to pool.
     """
-    (channels, _, width), wide, current = x.shape[1:], wide_dtype(x.dtype), None
-    for roi, image, y, x_ in _rois_and_samples(x.shape, rois, pooling):
-        if image != current:
-            current, pixels = image, x[image].flatten(1).t().to(wide).contiguous()  # H * W, C
-        step = max(1, CELLS // max(1, y.low[0].numel() * x_.low.numel() * channels))
-        for rows in torch.arange(len(y.low), device=x.device).split(step):
-            values = _interpolate(pixels, width, y, x_, rows)  # by, bx, sy * sx, C
-            best, at = _candidates(values, y, x_, rows).max(2)  # of equal ones the first
-            found = best > EMPTY_MAXIMUM
-            per_row = x_.low.shape[1]
-            ys = y.position[rows.view(-1, 1, 1), at // per_row]
-            xs = x_.position[torch.arange(len(x_.low), device=x.device).view(-1, 1), at % per_row]
-            for target, result in (
-                (output, best),
-                (where_y, ys.masked_fill(~found, -1)),
-                (where_x, xs.masked_fill(~found, -1)),
-            ):
-                target[roi, :, rows] = result.permute(2, 0, 1).to(target.dtype)
+    _check_rois(x.shape, rois, pooling)
+    table = _table_of_pixels(x)
+    for chunk in _alike(x.shape, rois, pooling):
+        y, x_ = (axis.trimmed() for axis in _sample(x.shape, rois[chunk], pooling))
+        best = table.new_full((len(chunk), *pooling.output_size, x.shape[1]), EMPTY_MAXIMUM)
+        samples = y.low.shape[2] * x_.low.shape[2]
+        # the number of the best sample so far, from 1 on: later ones are larger
+        at = torch.zeros_like(best, dtype=torch.int16 if samples < 2**15 else torch.int32)
+        number = torch.zeros((), dtype=at.dtype, device=x.device)
+        for index, weight in _sample_by_sample(x.shape, rois[chunk, 0], y, x_):
+            values = F.embedding_bag(
+                index.flatten(0, -2), table, mode='sum', per_sample_weights=weight.flatten(0, -2)
+            ).view_as(best)
+            number += 1
+            at = torch.maximum(at, (values > best) * number)
+            torch.fmax(values, best, out=best)
+        for target, result in ((output, best), *_positions(at.long(), y, x_, where_y, where_x)):
+            target[chunk] = result.permute(0, 3, 1, 2).to(target.dtype)
 
 
-def _rois_and_samples(
-    shape: torch.Size, rois: Tensor, pooling: Pooling
-) -> Iterator[tuple[int, int, Axis, Axis]]:
-    """Yields the RoIs image by image: index, image, and their own samples, bins, S."""
-    images, order = _by_image(shape, rois, pooling)
-    step = max(1, CELLS // (2 * max(pooling.output_size) * sum(shape[2:])))
-    for chunk, of in zip(order.split(step), images.split(step), strict=True):
-        axes = _sample(shape, rois[chunk], pooling)
-        counts = [axis.count.clamp(1).long().tolist() for axis in axes]
-        for i, (roi, image) in enumerate(zip(chunk.tolist(), of.tolist(), strict=True)):
-            y, x = (
-                Axis(*(field[i, :, : count[i]] for field in axis[:-1]), axis.count[i])
-                for axis, count in zip(axes, counts, strict=True)
-            )
-            yield roi, image, y, x
+def _table_of_pixels(x: Tensor) -> Tensor:
+    """Returns all pixels, a row of zeros and one that no maximum takes, B * H * W + 2, C."""
+    batch, channels, height, width = x.shape
+    table = x.new_zeros(batch * height * width + 2, channels, dtype=wide_dtype(x.dtype))
+    table[:-2].view(batch, height, width, channels).copy_(x.permute(0, 2, 3, 1))
+    table[-1] = EMPTY_MAXIMUM
+    return table
+
+
+def _alike(shape: torch.Size, rois: Tensor, pooling: Pooling) -> Iterator[Tensor]:
+    """Yields indices of RoIs that are pooled at once, of about as many samples each."""
+    height, width = pooling.output_size
+    sides = (rois[:, 3:] - rois[:, 1:3]) * pooling.spatial_scale
+    rows = (sides[:, 1] / height).ceil()
+    order = sides[:, 0].argsort()
+    order = order[rows[order].argsort(stable=True)]
+    values, samples = height * width * shape[1], 2 * max(height, width) * sum(shape[2:])
+    yield from order.split(max(1, CELLS // max(1, values, samples)))
+
+
+def _sample_by_sample(
+    shape: torch.Size, images: Tensor, y: Axis, x: Axis
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yields the four pixels around one sample of each bin, as rows of a table, and their weights.
+
+    Both are R, by, bx, 4. The table is that of :func:`_table_of_pixels`.
+    """
+    batch, _, height, width = shape
+    far = batch * height * width
+    base = (images.long() * (height * width)).view(-1, 1, 1)
+    for row in y.of_each_sample():
+        low, high, fy, inside_y, there_y = (value.unsqueeze(2) for value in row)
+        low, high = base + low * width, base + high * width
+        for column in x.of_each_sample():
+            left, right, fx, inside_x, there_x = (value.unsqueeze(1) for value in column)
+            index = torch.stack([low + left, low + right, high + left, high + right], -1)
+            index = torch.where((inside_y & inside_x).unsqueeze(-1), index, far)
+            index = torch.where((there_y & there_x).unsqueeze(-1), index, far + 1)
+            gy, gx = 1 - fy, 1 - fx
+            yield index, torch.stack([gy * gx, gy * fx, fy * gx, fy * fx], -1)
+
+
+def _positions(
+    at: Tensor, y: Axis, x: Axis, where_y: Tensor, where_x: Tensor
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yields where coordinates belong, and those of samples by number, R, by, bx, C; 0 gives -1."""
+    rows, columns = y.low.shape[2], x.low.shape[2]
+    ys = y.position.unsqueeze(3).expand(-1, -1, -1, columns).flatten(2)
+    xs = x.position.unsqueeze(2).expand(-1, -1, rows, -1).flatten(2)
+    ys, xs = (torch.cat([p.new_full((*p.shape[:2], 1), -1), p], 2) for p in (ys, xs))
+    yield where_y, ys.gather(2, at.flatten(2)).view(at.shape)
+    yield where_x, xs.unsqueeze(1).expand(-1, at.shape[1], -1, -1).gather(3, at)
 
 
 def add_maximum_gradient(
@@ -383,19 +431,34 @@ def add_maximum_gradient(
 ) -> None:
     """Adds the gradient of :func:`write_maximum` to ``grad_x``; arguments as there."""
     _, channels, height, width = grad_x.shape
-    sums = torch.zeros_like(grad_x, dtype=wide_dtype(grad_x.dtype)).view(-1)
+    wide = wide_dtype(grad_x.dtype)
+    is_room = grad_x.dtype == wide and grad_x.is_contiguous()
+    sums = (grad_x if is_room else torch.zeros_like(grad_x, dtype=wide)).view(-1)
     planes = rois[:, 0].long().unsqueeze(1) * channels + torch.arange(channels, device=grad.device)
+    down, right = width * (height > 1), int(width > 1)  # from a pixel to those after it
     step = max(1, CELLS // max(1, grad[:1].numel()))
     for chunk in torch.arange(len(rois), device=grad.device).split(step):
-        base = planes[chunk].view(-1, channels, 1, 1) * height * width
-        y, x = (w[chunk].to(sums.dtype) for w in (where_y, where_x))
-        found = (y != -1) & _is_inside(y, height) & _is_inside(x, width)
-        value = grad[chunk].to(sums.dtype) * found
-        for row, wy in _corners(_neighbours(torch.where(found, y, 0), height)):
-            for column, wx in _corners(_neighbours(torch.where(found, x, 0), width)):
-                index = base + row * width + column
-                sums.scatter_add_(0, index.flatten(), (value * wy * wx).flatten())
-    grad_x += sums.view(grad_x.shape)
+        y, x = (where[chunk].to(wide) for where in (where_y, where_x))
+        found = (y > -1) & (y <= height) & _is_inside(x, width)  # y is -1 where none was found
+        value = torch.where(found, grad[chunk].to(wide), 0)
+        (row, fy), (column, fx) = _before(y, height), _before(x, width)
+        index = (planes[chunk] * (height * width)).view(-1, channels, 1, 1) + column
+        index = index.add_(row, alpha=width).flatten()
+        below = value * fy
+        above = value.sub_(below)
+        for shift, part in ((0, above), (down, below)):
+            after = part * fx
+            sums[shift + right :].scatter_add_(0, index, after.flatten())
+            sums[shift:].scatter_add_(0, index, part.sub_(after).flatten())
+    if not is_room:
+        grad_x += sums.view(grad_x.shape)
+
+
+def _before(position: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Returns pixels that have another one after them, and how far coordinates are from there."""
+    position = position.clamp(0, size - 1)
+    low = position.long().clamp_(max=max(0, size - 2))
+    return low, position.sub_(low)
 
 
 def _interpolate(
@@ -480,16 +543,22 @@ def _neighbours(position: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
 
 def _by_image(shape: torch.Size, rois: Tensor, pooling: Pooling) -> tuple[Tensor, Tensor]:
     """Returns the images of RoIs, ascending, and the indices of the RoIs in that order."""
+    _check_rois(shape, rois, pooling)
+    return rois[:, 0].long().sort(stable=True)
+
+
+def _check_rois(shape: torch.Size, rois: Tensor, pooling: Pooling) -> None:
     bad = ~rois.isfinite().all(1)
     if pooling.aligned:
         bad |= (rois[:, 3:] < rois[:, 1:3]).any(1)
     if bad.any():
         index = int(bad.nonzero()[0])
         raise ValueError(f'RoI {index} is no box of at least zero size: {rois[index, 1:].tolist()}')
-    images, order = rois[:, 0].long().sort(stable=True)
-    if len(images) and not 0 <= int(images[0]) <= int(images[-1]) < shape[0]:
+    if not len(rois):
+        return
+    first, last = (int(image) for image in rois[:, 0].long().aminmax())
+    if not 0 <= first <= last < shape[0]:
         raise ValueError(
-            f'RoIs are of the images {int(images[0])} to {int(images[-1])}, '
-            f'the batch has the images 0 to {shape[0] - 1}'
+            f'RoIs are of the images {first} to {last}, the batch has the images 0 to '
+            f'{shape[0] - 1}'
         )
-    return images, order
