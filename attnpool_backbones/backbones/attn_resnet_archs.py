@@ -1,8 +1,11 @@
 """AttnResNet's variants, as data (arXiv 1512.03385, table 1; arXiv 1905.09646)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 from attnpool_backbones.layers.attention_units import ATTENTIONS, DEFAULT_GROUPS
+
+SGE_OPTIONS = ('scale_init', 'shift_init', 'normalize')
+"""Fields that only SGE takes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +27,12 @@ class AttnResNetArch:
     """Of SGE (default 64) or of SK's grouped convolution (default 32)."""
     reduction: int = 16
     """Channels over the width of the unit's bottleneck (all units but SGE)."""
+    scale_init: float = 0.0
+    """Initial scale of SGE's gates."""
+    shift_init: float = 1.0
+    """Initial shift of SGE's gates."""
+    normalize: bool = True
+    """Whether SGE normalises its similarities over the positions."""
     num_class_tokens: int = 1
     """Queries of the pooling layer (``pooling=True``): one, or one per class."""
 
@@ -35,6 +44,15 @@ class AttnResNetArch:
             )
         if self.attention == 'sk' and not self.bottleneck:
             raise ValueError("attention='sk' of AttnResNet needs bottleneck=True")
+        changed = [
+            f.name
+            for f in fields(self)
+            if f.name in SGE_OPTIONS and getattr(self, f.name) != f.default
+        ]
+        if changed and self.attention != 'sge':
+            raise ValueError(
+                f"{', '.join(changed)} of AttnResNet needs attention='sge', not {self.attention!r}"
+            )
         if len(self.depths) != len(self.widths):
             raise ValueError(
                 f'AttnResNet needs as many depths as widths, not depths={self.depths}, '
@@ -54,14 +72,27 @@ class AttnResNetArch:
             return tuple(self.attention_stages)
         return tuple(range(len(self.depths) - (self.attention == 'bam')))
 
-    def unit_options(self) -> dict[str, int]:
+    def unit_options(self) -> dict[str, float]:
         """Returns the constructor arguments, besides the channels, of the unit."""
         options = {}
         if self.attention in DEFAULT_GROUPS:
             options['groups'] = self.groups or DEFAULT_GROUPS[self.attention]
-        if self.attention != 'sge':
+        if self.attention == 'sge':
+            options |= {name: getattr(self, name) for name in SGE_OPTIONS}
+        else:
             options['reduction'] = self.reduction
         return options
+
+
+_GROUPS = {'resnet50': (8, 16, 32, 128, 256), 'resnet_nano': (4, 8, 32, 64)}
+"""Size -> numbers of groups of SGE beside the default one, up to one channel a group."""
+_SGE_ABLATIONS = {
+    'scale0_shift0': dict(shift_init=0.0),
+    'scale1_shift0': dict(scale_init=1.0, shift_init=0.0),
+    'scale1_shift1': dict(scale_init=1.0),
+    'unnormalized': dict(normalize=False),
+}
+"""The article's other ablations of SGE, beside scale 0 and shift 1 with normalisation."""
 
 
 def _published_archs() -> dict[str, AttnResNetArch]:
@@ -82,6 +113,10 @@ def _published_archs() -> dict[str, AttnResNetArch]:
             groups=16 if attention in DEFAULT_GROUPS else None,
             reduction=8,
         )
+    for size, groups in _GROUPS.items():
+        sge = archs[f'sge_{size}']
+        archs |= {f'sge_{size}_groups{n}': replace(sge, groups=n) for n in groups}
+        archs |= {f'sge_{size}_{name}': replace(sge, **o) for name, o in _SGE_ABLATIONS.items()}
     archs['nano'] = archs['sge_resnet_nano']
     return archs
 

@@ -1,7 +1,7 @@
 """What a backbone's constructor is given, checked and turned into numbers."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from typing import Any
 
 __all__ = ['drop_path_rates', 'resolve_arch', 'resolve_out_indices', 'taps_of_depth']
@@ -13,7 +13,8 @@ def resolve_arch(
     """Returns the variant that a constructor's ``arch`` means.
 
     Args:
-        arch: A name (case does not matter), a mapping of the fields, or a variant itself.
+        arch: A name (case does not matter), a mapping of the fields, or a variant itself. A mapping
+            with an entry ``base``, the name of a variant, changes the other fields in it.
         kind: Dataclass of the family's variants.
         archs: The family's named variants.
         family: Name of the backbone, for messages.
@@ -33,15 +34,21 @@ def resolve_arch(
         return archs[arch.lower()]
     if not isinstance(arch, Mapping):
         raise TypeError(f'arch of {family} must be a name or a dict, not {arch!r}')
+    arch = dict(arch)
+    base = arch.pop('base', None)
+    if base is not None:
+        base = resolve_arch(base, kind, archs, family)
     known = {f.name: f.default is MISSING and f.default_factory is MISSING for f in fields(kind)}
     unknown = sorted(set(arch) - set(known))
-    missing = [name for name, required in known.items() if required and name not in arch]
+    missing = [
+        name for name, needed in known.items() if needed and base is None and name not in arch
+    ]
     if unknown or missing:
         raise ValueError(
             f'arch of {family}: unknown fields {unknown}, missing fields {missing}; '
-            f'the fields are {", ".join(known)}'
+            f'the fields are {", ".join(known)}, and base, the name of a variant to start from'
         )
-    return kind(**arch)
+    return kind(**arch) if base is None else replace(base, **arch)
 
 
 def resolve_out_indices(

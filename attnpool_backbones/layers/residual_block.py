@@ -42,7 +42,7 @@ class ResidualBlock(nn.Module):
         width: int,
         stride: int,
         attention: str | None,
-        unit_options: Mapping[str, int],
+        unit_options: Mapping[str, float],
         drop_path: float,
         norm_cfg: dict,
     ):
@@ -66,7 +66,7 @@ class ResidualBlock(nn.Module):
         width: int,
         stride: int,
         attention: str | None,
-        unit_options: Mapping[str, int],
+        unit_options: Mapping[str, float],
         norm_cfg: dict,
     ) -> None:
         """Adds the branch's layers; takes the constructor's arguments."""

@@ -25,6 +25,10 @@ class SGE(nn.Module):
         in_channels: Channels C of the map.
         groups: Groups G of adjacent channels; a divisor of C.
         eps: Added to the standard deviation.
+        scale_init: Initial scale of every group. Default: 0, no gate depends on its map at first.
+        shift_init: Initial shift of every group. Default: 1.
+        normalize: Whether dot products are normalised over the positions. Without it, an ablation
+            of the article, the gate saturates where features are large. Default: True.
 
     Raises:
         ValueError: ``groups`` does not divide ``in_channels``.
@@ -34,7 +38,15 @@ class SGE(nn.Module):
 
     undecayed = ('weight', 'bias')
 
-    def __init__(self, in_channels: int, groups: int = 64, eps: float = 1e-5):
+    def __init__(
+        self,
+        in_channels: int,
+        groups: int = 64,
+        eps: float = 1e-5,
+        scale_init: float = 0.0,
+        shift_init: float = 1.0,
+        normalize: bool = True,
+    ):
         super().__init__()
         if groups < 1 or in_channels % groups:
             raise ValueError(
@@ -43,24 +55,26 @@ class SGE(nn.Module):
             )
         self.groups = groups
         self.eps = eps
+        self.scale_init, self.shift_init = scale_init, shift_init
+        self.normalize = normalize
         self.weight = nn.Parameter(torch.empty(1, groups, 1, 1))
         self.bias = nn.Parameter(torch.empty(1, groups, 1, 1))
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Sets scales to 0 and shifts to 1: every gate starts as sigmoid(1), whatever the map."""
-        nn.init.zeros_(self.weight)
-        nn.init.ones_(self.bias)
+        """Sets scales and shifts; 0 and 1 start every gate as sigmoid(1), whatever the map."""
+        nn.init.constant_(self.weight, self.scale_init)
+        nn.init.constant_(self.bias, self.shift_init)
 
     def forward(
         self, x: Tensor, shortcut: Tensor | None = None, norm: nn.Module | None = None
     ) -> Tensor:
         """Enhances a map; see :func:`attnpool_backbones.ops.sge.sge`."""
-        return sge(x, self.weight, self.bias, self.eps, shortcut, norm)
+        return sge(x, self.weight, self.bias, self.eps, shortcut, norm, self.normalize)
 
     def gate(self, x: Tensor) -> Tensor:
         """Returns the gate B, G, H, W of a map B, C, H, W, at least float32."""
-        return sge_gate(x, self.weight, self.bias, self.eps)
+        return sge_gate(x, self.weight, self.bias, self.eps, self.normalize)
 
     def extra_repr(self) -> str:
-        return f'groups={self.groups}, eps={self.eps}'
+        return f'groups={self.groups}, eps={self.eps}, normalize={self.normalize}'

@@ -22,6 +22,7 @@ def sge(
     eps: float,
     shortcut: Tensor | None = None,
     norm: nn.Module | None = None,
+    normalize: bool = True,
 ) -> Tensor:
     """Returns x * gate, or relu(shortcut + x * gate) (arXiv 1905.09646, eq. 1-5).
 
@@ -39,19 +40,23 @@ def sge(
             Default: none.
         norm: Norm before, whose input ``x`` is, then. A BatchNorm whose statistics are fixed is
             computed in the same pass. Default: none.
+        normalize: Whether similarities are normalised over the positions; False (the article's
+            ablation) has no fast form. Default: True.
     """
     x = x if norm is None else norm(x)
-    gate = sge_gate(x, weight, bias, eps)[:, :, None]  # B, G, 1, H, W
+    gate = sge_gate(x, weight, bias, eps, normalize)[:, :, None]  # B, G, 1, H, W
     y = (x.unflatten(1, (weight.shape[1], -1)) * gate.to(x.dtype)).flatten(1, 2)  # B, C, H, W
     return y if shortcut is None else torch.relu(shortcut + y)
 
 
-def sge_gate(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+def sge_gate(x: Tensor, weight: Tensor, bias: Tensor, eps: float, normalize: bool = True) -> Tensor:
     """Returns the gate B, G, H, W of :func:`sge`, between 0 and 1, at least float32."""
     with full_precision(x.device):
         x = x.to(wide_dtype(x.dtype)).unflatten(1, (weight.shape[1], -1))  # B, G, C/G, H, W
         mean = x.mean(dim=(3, 4), keepdim=True)  # B, G, C/G, 1, 1
         a = (x * mean).sum(dim=2)  # B, G, H, W
+        if not normalize:
+            return (a * weight.to(a.dtype) + bias.to(a.dtype)).sigmoid()
         a = a - a.mean(dim=(2, 3), keepdim=True)
         variance = a.square().sum(dim=(2, 3), keepdim=True) / max(a[0, 0].numel() - 1, 1)
         # A square root has no derivative at 0; a map without deviation has a = 0 anyway.
@@ -74,7 +79,10 @@ def _(
     eps: float,
     shortcut: Tensor | None = None,
     norm: nn.Module | None = None,
+    normalize: bool = True,
 ) -> Tensor:
+    if not normalize:
+        return sge.formula(x, weight, bias, eps, shortcut, norm, normalize)
     affine = ()
     if norm is not None and _is_affine(norm, x, shortcut, weight, bias):
         affine = fixed_affine(norm)

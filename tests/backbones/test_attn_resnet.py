@@ -185,6 +185,7 @@ def test_attention_pooling_needs_its_layer_and_the_last_stage(options):
         (dict(TINY, attention='sk', bottleneck=False), 'needs bottleneck=True'),
         (dict(TINY, depths=(1, 1)), r'as many depths as widths, not depths=\(1, 1\)'),
         (dict(TINY, attention='se', attention_stages=(4,)), r'attention_stages=\(4,\).*0\.\.3'),
+        (dict(TINY, attention='se', scale_init=1.0), "scale_init .* attention='sge', not 'se'"),
         (dict(TINY, attention='sge', groups=7), 'its channels, not in_channels=32, groups=7'),
         ('sk_resnet18', "no arch 'sk_resnet18'; choose one of resnet18"),
     ],
@@ -192,6 +193,21 @@ def test_attention_pooling_needs_its_layer_and_the_last_stage(options):
 def test_wrong_arch(arch, message):
     with pytest.raises(ValueError, match=message):
         AttnResNet(arch)
+
+
+def test_ablations_of_sge_differ_in_one_thing():
+    whole = AttnResNet.archs['sge_resnet50']
+    archs = {n: a for n, a in AttnResNet.archs.items() if n.startswith('sge_resnet50_')}
+    changed = {
+        name: {f: v for f, v in vars(arch).items() if v != getattr(whole, f)}
+        for name, arch in archs.items()
+    }
+    assert len(changed) == 9 and all(changed.values())
+    assert {fields.get('groups') for fields in changed.values()} == {None, 8, 16, 32, 128, 256}
+    units = AttnResNet('sge_resnet50_scale1_shift0', out_indices=0).layer1
+    assert all((b.sge.weight == 1).all() and not b.sge.bias.any() for b in units)
+    assert AttnResNet('sge_resnet50_groups256', out_indices=0).layer1[0].sge.groups == 256
+    assert not AttnResNet('sge_resnet50_unnormalized', out_indices=0).layer1[0].sge.normalize
 
 
 @pytest.mark.parametrize('library', ['mmdet', 'mmseg'])

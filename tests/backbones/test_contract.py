@@ -1,6 +1,7 @@
 """Every variant keeps the dense contract of ``backbones/base.py``."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -271,6 +272,18 @@ class TestErrors:
     def test_unknown_and_missing_fields(self, variant):
         with pytest.raises(ValueError, match=r"unknown fields \['wdth'\], missing fields"):
             MODELS.build(dict(variant.config, arch=dict(wdth=8)))
+
+    def test_a_variant_with_other_fields(self, variant):
+        family = MODELS.get(variant.config['type'])
+        name, known = next(iter(family.archs.items()))
+        assert family.resolve_arch(dict(base=name)) == known
+        depth = known.depth // 2 if 'depth' in vars(known) else tuple(d + 1 for d in known.depths)
+        changed = {'depths' if isinstance(depth, tuple) else 'depth': depth}
+        assert family.resolve_arch(dict(base=name, **changed)) == replace(known, **changed)
+        with pytest.raises(ValueError, match=r"unknown fields \['wdth'\], missing fields \[\]"):
+            family.resolve_arch(dict(base=name, wdth=8))
+        with pytest.raises(ValueError, match="no arch 'x99'"):
+            family.resolve_arch(dict(base='x99'))
 
     def test_arch_of_another_type(self, variant):
         with pytest.raises(TypeError, match='must be a name or a dict, not 60'):

@@ -86,6 +86,26 @@ def test_starts_as_a_constant_scale():
     torch.testing.assert_close(SGE(128)(x), x * torch.tensor(1.0).sigmoid())
 
 
+def test_initial_scale_and_shift():
+    layer, x = SGE(128, groups=32, scale_init=0.5, shift_init=-1), torch.randn(2, 128, 5, 6)
+    grouped = x.unflatten(1, (32, 4))
+    a = (grouped * grouped.mean((3, 4), keepdim=True)).sum(2)
+    a = (a - a.mean((2, 3), keepdim=True)) / (a.std((2, 3), keepdim=True) + 1e-5)
+    expected = grouped * (0.5 * a - 1).sigmoid()[:, :, None]
+    torch.testing.assert_close(layer(x), expected.flatten(1, 2), rtol=1e-4, atol=1e-5)
+
+
+def test_without_normalisation_a_larger_map_has_a_steeper_gate():
+    layer, x = (
+        SGE(16, groups=4, scale_init=1, shift_init=0, normalize=False),
+        torch.rand(1, 16, 3, 3),
+    )
+    grouped = x.unflatten(1, (4, 4))
+    products = (grouped * grouped.mean((3, 4), keepdim=True)).sum(2)
+    torch.testing.assert_close(layer.gate(x).logit(), products, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(layer.gate(2 * x).logit(), 4 * products, rtol=1e-3, atol=1e-4)
+
+
 def test_statistics_are_float32_under_autocast_and_half():
     layer = drawn(16, 4, torch.float32)
     # Exact in bfloat16, but with dot products that are not.

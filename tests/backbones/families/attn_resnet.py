@@ -29,6 +29,8 @@ VARIANTS = [
         if unit != 'sk'
     ),
     _tiny('sge-late', dict(attention='sge', groups=8, attention_stages=(2, 3))),
+    _tiny('sge-unnormalized', dict(attention='sge', groups=8, normalize=False)),
+    _tiny('sge-scaled', dict(attention='sge', groups=4, scale_init=1.0, shift_init=0.5)),
     _tiny('bam-early', dict(attention='bam'), out_indices=(0, 1)),
     _tiny('sge-gn', dict(attention='sge', groups=8), norm_cfg=dict(type='GN', num_groups=4)),
     *(
