@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from attnpool_backbones.backbones.base import DenseBackbone, Stage
 from attnpool_backbones.backbones.choices import drop_path_rates
@@ -20,6 +19,7 @@ from attnpool_backbones.layers.folding import fold_norm_after
 from attnpool_backbones.layers.grid_attention import GridAttention
 from attnpool_backbones.layers.mbconv import MBConv
 from attnpool_backbones.layers.norm import LayerNorm2d
+from attnpool_backbones.layers.patch_stem import PatchStem
 from attnpool_backbones.layers.relative_bias import RelativeBiasMlp, RelativeBiasTable
 from attnpool_backbones.layers.stride2_pool import stride2_pool
 from attnpool_backbones.layers.transformer_block import TransformerBlock
@@ -61,25 +61,6 @@ class ConvStem(nn.Module):
         self.norm = fold_norm_after(self.conv1, self.norm)
 
 
-class PatchStem(nn.Module):
-    """The stem of a ViT: non-overlapping patches; the image is padded at its right and bottom.
-
-    Args:
-        width: Output channels.
-        patch_size: Side of a patch in pixels.
-    """
-
-    def __init__(self, width: int, patch_size: int):
-        super().__init__()
-        self.patch_size = patch_size
-        self.conv = nn.Conv2d(3, width, patch_size, stride=patch_size)
-
-    def forward(self, x: Tensor) -> Tensor:
-        side = self.patch_size
-        x = F.pad(x, (0, -x.shape[-1] % side, 0, -x.shape[-2] % side))
-        return self.conv(in_format(x, torch.channels_last))  # B, C, H/p, W/p
-
-
 @MODELS.register_module()
 class CoAtNet(DenseBackbone):
     """CoAtNet (arXiv 2106.04803).
@@ -91,9 +72,11 @@ class CoAtNet(DenseBackbone):
         arch: ``'0'`` to ``'7'`` (the paper's, stride in the first 1x1 convolution, 2x2 maximum
             pooling), ``'timm_0'`` to ``'timm_5'`` (timm's reading of them: stride in the depthwise
             convolution, average pooling, heads of 32), ``'0_cccc'``, ``'0_ccct'``, ``'0_cttt'``
-            and ``'vit_rel'`` (the layouts of the paper's comparison in the size of ``'0'``), timm's
-            own ``'nano_rw'``, ``'0_rw'``, ``'rmlp_2_rw'`` ..., ``'nano'`` (for CPU work, ours), or
-            a mapping with the fields of :class:`CoAtNetArch`.
+            and ``'vit_rel'`` (the layouts of the paper's comparison in the size of ``'0'``),
+            ``'0_after'`` (the bias as a kernel after the softmax), timm's own ``'nano_rw'``,
+            ``'0_rw'``, ``'rmlp_2_rw'`` ..., ``'nano'`` (for CPU work, ours; the same layouts and
+            form of it are ``'nano_cccc'`` and so on), or a mapping with the fields of
+            :class:`CoAtNetArch`.
         out_indices: Stages whose maps are returned, 0-based.
         drop_path_rate: Stochastic depth (arXiv 1603.09382) of the last block; 0 in the first,
             linear between.
@@ -224,13 +207,21 @@ class CoAtNet(DenseBackbone):
         bias = None
         if arch.bias == 'table':
             grid = tuple(-(-side // stride) for side in self.pretrain_size)
-            bias = RelativeBiasTable(channels // arch.head_dim, grid)
+            bias = RelativeBiasTable(
+                channels // arch.head_dim, grid, keep_sum=arch.bias_place == 'after'
+            )
         elif arch.bias == 'mlp':
             bias = RelativeBiasMlp(channels // arch.head_dim, arch.bias_hidden)
         return TransformerBlock(
             _norm(arch.norm, in_channels),
             GridAttention(
-                in_channels, channels, out_channels, arch.head_dim, bias, self.windows[stage]
+                in_channels,
+                channels,
+                out_channels,
+                arch.head_dim,
+                bias,
+                self.windows[stage],
+                arch.bias_place,
             ),
             _norm(arch.norm, out_channels),
             in_channels,

@@ -4,7 +4,7 @@ Augmenting Convolutional networks with attention-based aggregation, arXiv 2112.1
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,14 +15,24 @@ from attnpool_backbones.backbones.choices import drop_path_rates, taps_of_depth
 from attnpool_backbones.backbones.pooled import PooledBackbone
 from attnpool_backbones.layers.activations import GELU
 from attnpool_backbones.layers.folding import fold_norm_before, fold_scale_after
+from attnpool_backbones.layers.grid_attention import GridAttention
 from attnpool_backbones.layers.norm import build_map_norm
+from attnpool_backbones.layers.patch_stem import PatchStem
+from attnpool_backbones.layers.position_embedding import (
+    PositionEmbedding,
+    resize_position_embedding,
+)
 from attnpool_backbones.layers.squeeze_excite import SqueezeExcite
+from attnpool_backbones.layers.transformer_block import TransformerBlock
 from attnpool_backbones.ops.activations import gelu
 from attnpool_backbones.ops.conv_norm import scaled_conv
 from attnpool_backbones.registry import MODELS
 
 SE_RATIO = 4
 """Width of a block over that of its squeeze-and-excitation bottleneck."""
+
+
+_CHOICES = {'patch_embed': ('conv', 'linear'), 'trunk': ('conv', 'attention')}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +48,48 @@ class PatchConvNetArch:
     num_class_tokens: int = 1
     """Queries of the pooling layer: one, or one per class."""
     stride: int = 16
-    """Of the stem, a power of two; one 3x3 convolution of stride 2 for each factor of two."""
+    """Of the stem, a power of two."""
+    patch_embed: str = 'conv'
+    """The stem: ``'conv'``, one 3x3 convolution of stride 2 for each factor of two, or
+    ``'linear'``, patches of the size of the stride (the article's ablation)."""
+    trunk: str = 'conv'
+    """Blocks: ``'conv'`` or, the article's ablation, ``'attention'``: transformer blocks with a
+    position embedding before them."""
+    head_dim: int = 64
+    """Channels of a head of an attention trunk; a divisor of ``width``."""
+    image_size: int = 224
+    """Side of the pretraining's images in pixels: sizes an attention trunk's position embedding."""
+
+    def __post_init__(self):
+        for field, choices in _CHOICES.items():
+            if getattr(self, field) not in choices:
+                raise ValueError(
+                    f"{field}='{getattr(self, field)}' of PatchConvNet must be one of "
+                    f'{", ".join(choices)}'
+                )
+        stride = self.stride
+        if stride < 4 or stride & (stride - 1) or self.width % (stride // 2):
+            raise ValueError(
+                f'PatchConvNet needs a stride that is a power of two from 4 on and a width '
+                f'divisible by half of it, not stride={stride}, width={self.width}'
+            )
+        if self.trunk == 'attention' and self.width % self.head_dim:
+            raise ValueError(
+                f'head_dim={self.head_dim} of PatchConvNet must divide width={self.width}'
+            )
+
+
+def _ablations(
+    name: str, arch: PatchConvNetArch, attention_depth: int
+) -> dict[str, PatchConvNetArch]:
+    """Returns a variant and the article's ablations of its stem and trunk."""
+    attention = replace(arch, trunk='attention', depth=attention_depth)
+    return {
+        name: arch,
+        f'{name}_linear': replace(arch, patch_embed='linear'),
+        f'{name}_attention': attention,
+        f'{name}_linear_attention': replace(attention, patch_embed='linear'),
+    }
 
 
 class ConvStem(nn.Sequential):
@@ -102,8 +153,10 @@ class PatchConvNet(PooledBackbone):
 
     Args:
         arch: A name of ``PatchConvNet.archs``, e.g. ``'s60'`` (small, 60 blocks), ``'s60_multi'``
-            (one class token per class), ``'nano'`` (for CPU work, ours), or a mapping with the
-            fields of :class:`PatchConvNetArch`.
+            (one class token per class), the article's ablations ``'s60_linear'`` (linear patches),
+            ``'s60_attention'`` (12 transformer blocks, about as many parameters) and
+            ``'s60_linear_attention'``, ``'nano'`` (for CPU work, ours) and the same of it, or a
+            mapping with the fields of :class:`PatchConvNetArch`.
         out_indices: Blocks whose outputs are returned. Default: 1/3, 1/2, 2/3 and 1 of the depth.
         drop_path_rate: Stochastic depth, arXiv 1603.09382.
         drop_path_schedule: ``'constant'`` (the same rate in every block, as released) or
@@ -120,8 +173,16 @@ class PatchConvNet(PooledBackbone):
 
     Arch = PatchConvNetArch
     archs = {
-        'nano': PatchConvNetArch(width=128, depth=8, layer_scale_init=1.0, stride=8),
-        's60': PatchConvNetArch(width=384, depth=60, layer_scale_init=1e-4),
+        **_ablations(
+            'nano',
+            PatchConvNetArch(
+                width=128, depth=8, layer_scale_init=1.0, stride=8, head_dim=32, image_size=192
+            ),
+            attention_depth=8,
+        ),
+        **_ablations(
+            's60', PatchConvNetArch(width=384, depth=60, layer_scale_init=1e-4), attention_depth=12
+        ),
         's120': PatchConvNetArch(width=384, depth=120),
         'b60': PatchConvNetArch(width=768, depth=60),
         'b120': PatchConvNetArch(width=768, depth=120),
@@ -155,21 +216,14 @@ class PatchConvNet(PooledBackbone):
             init_cfg=init_cfg,
         )
         width, depth, stride = self.arch.width, self.arch.depth, self.arch.stride
-        if stride < 4 or stride & (stride - 1) or width % (stride // 2):
-            raise ValueError(
-                f'PatchConvNet needs a stride that is a power of two from 4 on and a width '
-                f'divisible by half of it, not stride={stride}, width={width}'
-            )
         taps = taps_of_depth(depth) if out_indices is None else out_indices
         self.choose_outputs(taps, (width,) * depth, (stride,) * depth)
 
         rates = drop_path_rates(drop_path_rate, drop_path_schedule, depth)
-        self.stem = ConvStem(width, stride)
+        norm_cfg = dict(norm_cfg or dict(type='LN'))
+        self.stem = self._build_stem()
         self.blocks = nn.ModuleList(
-            PatchConvBlock(
-                width, self.arch.layer_scale_init, rates[i], dict(norm_cfg or dict(type='LN'))
-            )
-            for i in range(self.out_indices[-1] + 1)
+            self._build_block(norm_cfg, rates[i]) for i in range(self.out_indices[-1] + 1)
         )
         self.build_pooling(
             pooling,
@@ -178,3 +232,37 @@ class PatchConvNet(PooledBackbone):
             layer_scale_init=self.arch.layer_scale_init,
         )
         self.finish_init()
+
+    def _build_stem(self) -> nn.Module:
+        arch = self.arch
+        convolutional = arch.patch_embed == 'conv'
+        stem = (ConvStem if convolutional else PatchStem)(arch.width, arch.stride)
+        if arch.trunk == 'conv':
+            return stem
+        side = -(-arch.image_size // arch.stride)
+        return nn.Sequential(stem, PositionEmbedding(arch.width, (side, side)))
+
+    def _build_block(self, norm_cfg: dict, drop_path: float) -> nn.Module:
+        arch, width = self.arch, self.arch.width
+        if arch.trunk == 'conv':
+            return PatchConvBlock(width, arch.layer_scale_init, drop_path, norm_cfg)
+        block = TransformerBlock(
+            build_map_norm(norm_cfg, width),
+            GridAttention(width, width, width, arch.head_dim),
+            build_map_norm(norm_cfg, width),
+            width,
+            width,
+            layer_scale_init=arch.layer_scale_init,
+            drop_path=drop_path,
+        )
+        for module in block.modules():
+            if isinstance(module, (nn.Linear, nn.Conv2d)):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+        return block
+
+    def adapt_parameter(self, name: str, value: Tensor) -> Tensor | None:
+        """Resizes the position embedding of an attention trunk; repeats an only class token."""
+        if name == 'stem.1.pos_embed' and value.dim() == 4:
+            return resize_position_embedding(value, self.get_parameter(name).shape[-2:])
+        return super().adapt_parameter(name, value)

@@ -29,6 +29,12 @@ class PooledBackbone(DenseBackbone):
             self.pool = AttentionPooling(channels, num_tokens=num_tokens, **options)
             self.pool_norm = nn.LayerNorm(channels, eps=1e-6)
 
+    def adapt_parameter(self, name: str, value: Tensor) -> Tensor | None:
+        """Gives each class token the only one of a checkpoint."""
+        if name == 'pool.cls_token':
+            return self.pool.adapt(value)
+        return super().adapt_parameter(name, value)
+
     def forward_pooled(self, x: Tensor, return_maps: bool = True) -> PooledTokens:
         """Computes image-level features by attention pooling of the last map.
 

@@ -40,8 +40,19 @@ OFFICIAL = CheckpointFormat(
 OWN = CheckpointFormat(
     name='PatchConvNet of this package',
     backbone='PatchConvNet',
-    signature=(r'stem\.0\.weight$', r'blocks\.\d+\.se\.reduce\.weight$'),
+    signature=(r'stem\.(0|conv)\.weight$', r'blocks\.\d+\.se\.reduce\.weight$'),
     convert=dict,
     leftovers=_LEFTOVERS,
 )
-FORMATS = (OFFICIAL, OWN)
+OWN_ATTENTION = CheckpointFormat(
+    name='PatchConvNet of this package with an attention trunk',
+    backbone='PatchConvNet',
+    signature=(
+        r'stem\.0\.(0|conv)\.weight$',
+        r'stem\.1\.pos_embed$',
+        r'blocks\.\d+\.attn\.qkv\.weight$',
+    ),
+    convert=dict,
+    leftovers=_LEFTOVERS,
+)
+FORMATS = (OFFICIAL, OWN, OWN_ATTENTION)

@@ -24,7 +24,8 @@ class AttentionPooling(nn.Module):
     """One attention layer whose only queries are learned class tokens (arXiv 2112.13692).
 
     With one token (the paper's default) the token is a key and a value too; with one token per
-    class only the map's positions are. Then follow an MLP and no norm: the residual
+    class only the map's positions are. Weights of one token load into a layer with several, which
+    then all start as that one. Then follow an MLP and no norm: the residual
     stream of the tokens is returned as it is. One head; scale C^-0.5.
 
     Args:
@@ -73,6 +74,42 @@ class AttentionPooling(nn.Module):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+
+    def training_bytes(self, batch: int, positions: int) -> int:
+        """Tells how much memory a training step takes at most, besides weights and their gradients.
+
+        That is what the backward pass needs from the forward pass, and the two largest gradients
+        that it holds at once, those around the MLP's activation. The part of the class tokens,
+        ``(9 + 4 r) K C`` values an image for an MLP of ratio r, is nearly all of it with one
+        token per class.
+
+        Args:
+            batch: Images B.
+            positions: Of the map, H * W.
+
+        Returns:
+            Bytes in float32.
+        """
+        channels = self.cls_token.shape[2]
+        hidden = self.mlp[0].out_features
+        # Kept: as many values a channel as the layers between token and classifier, and a
+        # few statistics of norms and softmax.
+        a_token = 9 * channels + 2 * hidden + 7
+        a_position = 3 * channels + 2
+        kept = self.num_tokens * a_token + positions * a_position
+        return 4 * batch * (kept + 2 * self.num_tokens * hidden)
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args, **kwargs) -> None:
+        token = state_dict.get(f'{prefix}cls_token')
+        if isinstance(token, Tensor):
+            state_dict[f'{prefix}cls_token'] = self.adapt(token)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    def adapt(self, token: Tensor) -> Tensor:
+        """Repeats a checkpoint's only class token 1, 1, C for each of this layer's."""
+        if token.dim() == 3 and token.shape[1] == 1:
+            return token.repeat(1, self.num_tokens, 1)
+        return token
 
     def forward(self, x: Tensor, return_maps: bool = False) -> PooledTokens:
         """Pools a map of any size.

@@ -1,6 +1,7 @@
 """Learned absolute position embeddings of maps."""
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 
@@ -17,3 +18,22 @@ def resize_position_embedding(table: Tensor, size: tuple[int, int]) -> Tensor:
     if tuple(table.shape[-2:]) == tuple(size):
         return table
     return F.interpolate(table, size=size, mode='bicubic', align_corners=False)
+
+
+class PositionEmbedding(nn.Module):
+    """A learned vector for each position, added to a map (arXiv 2010.11929, eq. 1).
+
+    Args:
+        channels: Channels of the map.
+        grid: Height and width of the map in pretraining; the embedding is interpolated to others.
+    """
+
+    undecayed = ('pos_embed',)
+
+    def __init__(self, channels: int, grid: tuple[int, int]):
+        super().__init__()
+        self.pos_embed = nn.Parameter(torch.empty(1, channels, *grid))
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + resize_position_embedding(self.pos_embed, x.shape[-2:])

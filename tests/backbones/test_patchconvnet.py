@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from attnpool_backbones.backbones import PatchConvNet
+from attnpool_backbones.checkpoints import load_pretrained
 from tests.backbones.deploying import assert_deploys_to_the_same
 
 SMALL = dict(width=16, depth=6)
@@ -53,6 +54,69 @@ def test_pooling_is_off_by_default():
 def test_impossible_stride(stride):
     with pytest.raises(ValueError, match=f'power of two.*stride={stride}'):
         PatchConvNet(arch=dict(width=16, depth=2, stride=stride))
+
+
+@pytest.mark.parametrize(
+    ('fields', 'message'),
+    [
+        (dict(patch_embed='patches'), "patch_embed='patches'.*one of conv, linear"),
+        (dict(trunk='mlp'), "trunk='mlp'.*one of conv, attention"),
+        (dict(trunk='attention', head_dim=12), 'head_dim=12.*divide width=16'),
+    ],
+)
+def test_wrong_ablation(fields, message):
+    with pytest.raises(ValueError, match=message):
+        PatchConvNet(arch=dict(SMALL, **fields))
+
+
+def test_ablations_change_stem_and_trunk_alone():
+    x = torch.randn(1, 3, 64, 64)
+    plain, linear, attention = (PatchConvNet(f'nano{end}') for end in ('', '_linear', '_attention'))
+    linear.blocks.load_state_dict(plain.blocks.state_dict())
+    attention.stem[0].load_state_dict(plain.stem.state_dict())
+    patches = linear.stem.conv
+    expected = x.unfold(2, 8, 8).unfold(3, 8, 8).permute(0, 2, 3, 1, 4, 5).flatten(3)
+    expected = torch.nn.functional.linear(expected, patches.weight.flatten(1), patches.bias)
+    torch.testing.assert_close(linear.stem(x), expected.permute(0, 3, 1, 2), rtol=1e-4, atol=1e-5)
+    with torch.no_grad():
+        attention.stem[1].pos_embed.zero_()
+        torch.testing.assert_close(attention.stem(x), plain.stem(x))
+        # every position sees every other one
+        y = attention.eval()(x)[-1]
+        x[..., -1, -1] += 10
+        assert (attention(x)[-1] != y).any(1).all()
+
+
+def test_positions_of_another_image_size_are_interpolated(tmp_path):
+    arch = dict(SMALL, trunk='attention', head_dim=8)
+    small, large = (PatchConvNet(dict(arch, image_size=side)) for side in (64, 128))
+    torch.save(small.state_dict(), tmp_path / 'small.pth')
+    report = load_pretrained(large, tmp_path / 'small.pth')
+    assert report.resized == ['stem.1.pos_embed'] and report.clean
+    assert large.stem[1].pos_embed.shape == (1, 16, 8, 8)
+    torch.testing.assert_close(
+        large.stem[1].pos_embed.mean(), small.stem[1].pos_embed.mean(), atol=0.01, rtol=0
+    )
+
+
+@pytest.mark.parametrize('by', ['load_pretrained', 'load_state_dict'])
+def test_one_class_token_becomes_one_per_class(by, tmp_path):
+    one = PatchConvNet(SMALL, pooling=True)
+    many = PatchConvNet(dict(SMALL, num_class_tokens=5), pooling=True)
+    if by == 'load_pretrained':
+        torch.save(one.state_dict(), tmp_path / 'one.pth')
+        assert load_pretrained(many, tmp_path / 'one.pth').resized == ['pool.cls_token']
+    else:
+        many.load_state_dict(one.state_dict())
+    token, tokens = one.pool.cls_token, many.pool.cls_token
+    assert torch.equal(tokens, token.expand(1, 5, -1))
+    assert tokens.data_ptr() != token.data_ptr() and tokens.is_contiguous()
+    weights = many.state_dict()
+    assert all(
+        torch.equal(v, weights[n]) for n, v in one.state_dict().items() if n != 'pool.cls_token'
+    )
+    with pytest.raises(RuntimeError, match='cls_token'):  # not back, nor from another number
+        PatchConvNet(dict(SMALL, num_class_tokens=4), pooling=True).load_state_dict(weights)
 
 
 @pytest.mark.parametrize('norm', ['LN', 'BN'])

@@ -45,6 +45,14 @@ def test_own_names_have_one_format(name):
     assert not [n for n in state_dict if not matching[0].is_known(n)]
 
 
+@pytest.mark.parametrize('arch', ['nano_linear', 'nano_attention', 'nano_linear_attention'])
+def test_ablations_of_patchconvnet_have_one_format(arch):
+    state_dict = backbones.PatchConvNet(arch).state_dict()
+    matching = [known for known in FORMATS if known.matches(state_dict)]
+    assert [known.backbone for known in matching] == ['PatchConvNet']
+    assert not [n for n in state_dict if not matching[0].is_known(n)]
+
+
 def test_unknown_names_have_none():
     assert recognise(['features.0.weight', 'classifier.bias']) is None
     assert recognise([]) is None

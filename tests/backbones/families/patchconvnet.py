@@ -4,6 +4,7 @@ from attnpool_backbones.backbones import PatchConvNet
 from tests.backbones.cases import Golden, Size, Variant
 
 SMALL = dict(width=64, depth=4, layer_scale_init=1e-4)
+ATTENTION = dict(SMALL, depth=3, trunk='attention', head_dim=32, image_size=96)
 
 
 def _config(arch, **options):
@@ -14,12 +15,18 @@ VARIANTS = [
     Variant(name='patchconvnet-nano', config=_config('nano'), compiled=True),
     Variant(name='patchconvnet-small', config=_config(SMALL)),
     Variant(name='patchconvnet-small-bn', config=_config(SMALL, norm_cfg=dict(type='BN'))),
+    Variant(name='patchconvnet-small-linear', config=_config(dict(SMALL, patch_embed='linear'))),
+    Variant(name='patchconvnet-small-attention', config=_config(ATTENTION)),
+    Variant(
+        name='patchconvnet-small-linear-attention-bn',
+        config=_config(dict(ATTENTION, patch_embed='linear'), norm_cfg=dict(type='BN')),
+    ),
     Variant(name='patchconvnet-small-last', config=_config(SMALL, out_indices=-1)),
     Variant(name='patchconvnet-small-early', config=_config(SMALL, out_indices=(0, 2))),
     *(
         Variant(name=f'patchconvnet-{arch}', config=_config(arch), slow=True)
         for arch in PatchConvNet.archs
-        if arch != 'nano'
+        if not arch.startswith('nano')
     ),
 ]
 
