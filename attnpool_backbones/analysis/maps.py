@@ -30,6 +30,8 @@ class Attention:
     the layer."""
     table: Tensor | None = None
     """Bias of each head and offset, H, 2h-1, 2w-1, of relative attention."""
+    bias_place: str = 'before'
+    """Where the bias is added: ``'before'`` or ``'after'`` the softmax."""
     lazy: LazyMaps | None = None
     """Of a layer that mixes its maps."""
 
@@ -43,7 +45,12 @@ class Attention:
 
     @property
     def mixes(self) -> bool:
-        """Whether the maps are mixed across heads before they multiply the values."""
+        """Whether the softmax maps are changed before they multiply the values.
+
+        Mixed across heads, or with a static kernel added.
+        """
+        if self.table is not None and self.bias_place == 'after':
+            return True
         return self.lazy is not None and (self.lazy.mix is not None or self.lazy.stored is not None)
 
     def static(self, rows: slice = slice(None)) -> Tensor:
@@ -62,12 +69,17 @@ class Attention:
 
     def softmax(self, rows: slice = slice(None)) -> Tensor:
         """Returns the softmax maps of some queries, B, H, R, N."""
-        bias = None if self.table is None else self.static(rows).to(self.q.dtype)
+        inside = self.table is not None and self.bias_place == 'before'
+        bias = self.static(rows).to(self.q.dtype) if inside else None
         return attention_maps(self.q[:, :, rows], self.k, bias)
 
     def mixed(self, rows: slice = slice(None)) -> Tensor:
         """Returns the maps of some queries that multiply the values, B, H, R, N."""
-        return self.lazy.mixed(rows) if self.mixes else self.softmax(rows)
+        if not self.mixes:
+            return self.softmax(rows)
+        return (
+            self.softmax(rows) + self.static(rows) if self.lazy is None else self.lazy.mixed(rows)
+        )
 
 
 def attention_of(layer: nn.Module, x: Tensor, position: tuple[int, int] | None = None) -> Attention:
@@ -122,7 +134,7 @@ def _grid_attention(layer: GridAttention, x: Tensor, position: tuple[int, int] |
     qkv = layer.qkv(x.permute(0, 2, 3, 1).flatten(1, 2))
     qkv = qkv.unflatten(-1, (layer.heads, 3, layer.head_dim))  # B, N, H, 3, d
     q, k, v = (t.transpose(1, 2) for t in qkv.unbind(3))
-    return Attention(q, k, v, (height, width), table)
+    return Attention(q, k, v, (height, width), table, layer.bias_place)
 
 
 def window_of(position: int, length: int, window: int) -> slice:

@@ -50,7 +50,7 @@ class QueryMaps(NamedTuple):
     class_token: Tensor | None
     """Weight of the class token, H; None without one."""
     static: Tensor | None
-    """Softmax of the bias alone, H, h, w; None without a bias."""
+    """Softmax of the bias alone, H, h, w; a bias after the softmax as it is; None without one."""
     adaptive: Tensor | None
     """Softmax of the products of queries and keys alone, H, h, w; None without a bias."""
     kernel: Tensor | None
@@ -123,9 +123,12 @@ def _of_query(
 
     maps = attention.mixed(row)[0, :, 0]  # H, N
     parts = _parts(attention, row)
+    shown = [None if part is None else part.softmax(-1) for part in parts]
+    if parts[0] is not None and attention.bias_place == 'after':
+        shown[0] = parts[0]
     return QueryMaps(
         name, cell, on_grid(maps), maps[:, 0] if leading else None,
-        *(None if part is None else on_grid(part.softmax(-1)) for part in parts),
+        *(None if part is None else on_grid(part) for part in shown),
         # A convolution's kernel is indexed by key - query, the table by query - key.
         None if attention.table is None else attention.table.flip(1, 2),
         {} if parts[0] is None

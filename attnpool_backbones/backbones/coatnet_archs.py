@@ -7,6 +7,7 @@ from attnpool_backbones.layers.stride2_pool import STRIDE2_POOLS
 
 _CHOICES = {
     'bias': ('table', 'mlp', 'none'),
+    'bias_place': ('before', 'after'),
     'stride_in': ('1x1', 'dw', 'pool'),
     'pool': STRIDE2_POOLS,
     'conv': ('mbconv', 'convnext'),
@@ -38,6 +39,9 @@ class CoAtNetArch:
     """Channels of an attention head."""
     bias: str = 'table'
     """Relative bias: ``'table'``, ``'mlp'`` of the offset's logarithm, or ``'none'``."""
+    bias_place: str = 'before'
+    """Where the bias is added: ``'before'`` the softmax (the paper's choice) or ``'after'`` it (its
+    other form, eq. 3), for which it has to be a table."""
     bias_hidden: int = 512
     """Width of the bias's MLP."""
     stride_in: str = '1x1'
@@ -80,6 +84,10 @@ class CoAtNetArch:
                     f"{field}='{getattr(self, field)}' of CoAtNet must be one of "
                     f'{", ".join(choices)}'
                 )
+        if self.bias_place == 'after' and self.bias != 'table':
+            raise ValueError(
+                f"bias_place='after' of CoAtNet needs bias='table', not bias='{self.bias}'"
+            )
         if not len(self.layout) == len(self.depths) == len(self.widths):
             raise ValueError(
                 f'layout={self.layout}, depths={self.depths} and widths={self.widths} of CoAtNet '
@@ -192,17 +200,31 @@ _TIMM = {
     'next_nano_rw': replace(_RW_NANO, conv='convnext', conv_act='gelu'),
 }
 
+_NANO = CoAtNetArch(depths=(1, 2, 3, 1), widths=(32, 64, 128, 192), stem_widths=(16, 32))
+
+
+def _layouts(name: str, arch: CoAtNetArch) -> dict[str, CoAtNetArch]:
+    """Returns a variant, the paper's other layouts with a stem, and its other form of the sum."""
+    layouts = {f'{name}_{layout.lower()}': layout for layout in ('CCCC', 'CCCT', 'CTTT')}
+    return {
+        name: arch,
+        **{key: replace(arch, layout=layout) for key, layout in layouts.items()},
+        f'{name}_after': replace(arch, bias_place='after'),
+    }
+
+
 ARCHS = {
-    # For CPU work; ours.
-    'nano': CoAtNetArch(depths=(1, 2, 3, 1), widths=(32, 64, 128, 192), stem_widths=(16, 32)),
+    # For CPU work; ours, with the layouts and the form that the paper compares.
+    **_layouts('nano', _NANO),
+    'nano_vit_rel': CoAtNetArch(
+        layout='TTTT', depths=(2, 2, 2, 2), widths=(128,) * 4, patch_size=8, head_dim=32
+    ),
     **_PAPER,
     **{
         f'timm_{name}': replace(_PAPER[name], stride_in='dw', pool='avg2', head_dim=32)
         for name in '012345'
     },
-    '0_cccc': CoAtNetArch(layout='CCCC'),
-    '0_ccct': CoAtNetArch(layout='CCCT'),
-    '0_cttt': CoAtNetArch(layout='CTTT'),
+    **_layouts('0', _PAPER['0']),
     'vit_rel': CoAtNetArch(
         layout='TTTT', depths=(3, 3, 3, 3), widths=(384, 384, 384, 384), patch_size=16
     ),

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from attnpool_backbones.ops.attention import attention
+from attnpool_backbones.ops.kernel_attention import kernel_attention
 from attnpool_backbones.ops.linear import linear
 from attnpool_backbones.ops.relative_attention import relative_attention
 
@@ -25,6 +26,8 @@ class GridAttention(nn.Module):
         bias: Called with a height and a width, gives the bias of each offset, heads, 2H-1, 2W-1.
             Default: none.
         window: Side of the windows in positions. Default: one window, the map.
+        bias_place: ``'before'`` the softmax, or ``'after'`` it, where the bias is a static kernel
+            beside the maps (arXiv 2106.04803, eq. 3). Default: ``'before'``.
     """
 
     def __init__(
@@ -35,11 +38,13 @@ class GridAttention(nn.Module):
         head_dim: int = 32,
         bias: nn.Module | None = None,
         window: int | None = None,
+        bias_place: str = 'before',
     ):
         super().__init__()
         self.heads = channels // head_dim
         self.head_dim = head_dim
         self.window = window
+        self.bias_place = bias_place
         # Head by head: queries, keys and values of the first head, then of the second ...
         self.qkv = nn.Linear(in_channels, 3 * channels)
         self.bias = bias
@@ -67,7 +72,12 @@ class GridAttention(nn.Module):
             table = self.bias(*size)
         # Cut apart where they lie: their gradients are joined without another copy.
         q, k, v = (t.transpose(1, 2) for t in qkv.flatten(1, 2).unbind(3))  # B, h, H*W, d
-        y = attention(q, k, v) if table is None else relative_attention(q, k, v, table)
+        if table is None:
+            y = attention(q, k, v)
+        elif self.bias_place == 'before':
+            y = relative_attention(q, k, v, table)
+        else:
+            y = kernel_attention(q, k, v, table)
         return y.transpose(1, 2).flatten(2).unflatten(1, size)
 
     def _attend_in_windows(self, qkv: Tensor) -> Tensor:

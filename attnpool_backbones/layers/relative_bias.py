@@ -5,13 +5,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-def resize_bias_table(table: Tensor, height: int, width: int) -> Tensor:
+def resize_bias_table(table: Tensor, height: int, width: int, keep_sum: bool = False) -> Tensor:
     """Interpolates a table of offsets for another grid, bilinearly (arXiv 2106.04803, A.1).
 
     Args:
         table: Bias h, 2H-1, 2W-1, offset 0 in the middle.
         height: Of the new grid.
         width: Of the new grid.
+        keep_sum: Whether to divide by the growth of the grid, so that a kernel which is summed over
+            its positions keeps its strength. Default: False.
 
     Returns:
         h, 2*height-1, 2*width-1; the table itself if it has that size.
@@ -21,6 +23,9 @@ def resize_bias_table(table: Tensor, height: int, width: int) -> Tensor:
         return table
     # The kernels know no narrower type on every device, and the table is small.
     resized = F.interpolate(table[None].float(), size, mode='bilinear', align_corners=False)
+    if keep_sum:
+        before = (table.shape[1] + 1) * (table.shape[2] + 1) / 4  # positions
+        resized = resized * (before / (height * width))
     return resized[0].to(table.dtype)
 
 
@@ -30,13 +35,15 @@ class RelativeBiasTable(nn.Module):
     Args:
         num_heads: Heads h.
         grid: Height and width of the map in pretraining, in tokens.
+        keep_sum: For another grid; see :func:`resize_bias_table`. Default: False.
     """
 
     undecayed = ('relative_position_bias_table',)
 
-    def __init__(self, num_heads: int, grid: tuple[int, int]):
+    def __init__(self, num_heads: int, grid: tuple[int, int], keep_sum: bool = False):
         super().__init__()
         self.grid = grid
+        self.keep_sum = keep_sum
         rows = (2 * grid[0] - 1) * (2 * grid[1] - 1)
         self.relative_position_bias_table = nn.Parameter(torch.empty(rows, num_heads))
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
@@ -48,7 +55,7 @@ class RelativeBiasTable(nn.Module):
         key. For a grid other than that of pretraining it is interpolated.
         """
         table = self.relative_position_bias_table.t().unflatten(1, (2 * self.grid[0] - 1, -1))
-        return resize_bias_table(table, height, width)
+        return resize_bias_table(table, height, width, self.keep_sum)
 
     def adapt(self, value: Tensor) -> Tensor | None:
         """Interpolates a checkpoint's table of a square grid; None if it cannot be one.
@@ -62,7 +69,8 @@ class RelativeBiasTable(nn.Module):
             return None
         if value.shape[1] != heads:
             return None
-        table = resize_bias_table(value.t().unflatten(1, (side, side)), *self.grid)
+        table = value.t().unflatten(1, (side, side))
+        table = resize_bias_table(table, *self.grid, self.keep_sum)
         return table.flatten(1).t().contiguous()
 
 

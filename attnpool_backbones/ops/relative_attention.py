@@ -42,24 +42,30 @@ def relative_attention(
     Raises:
         ValueError: The table is not of as many heads or of such a grid.
     """
-    _check(q, table)
-    height, width = _grid(table)
+    check_table(q, table)
+    return attention_maps(q, k, offset_bias(table).to(q.dtype)) @ v  # B, h, H*W, d
+
+
+def offset_bias(table: Tensor) -> Tensor:
+    """Returns the bias of each query and key, h, H*W, H*W, of a table h, 2H-1, 2W-1 of offsets."""
+    height, width = grid_of(table)
     rows = torch.arange(height, device=table.device).repeat_interleave(width)  # H*W
     columns = torch.arange(width, device=table.device).repeat(height)  # H*W
-    bias = table[
+    return table[
         :,
         rows[:, None] - rows + height - 1,
         columns[:, None] - columns + width - 1,
-    ]  # h, H*W, H*W
-    return attention_maps(q, k, bias.to(q.dtype)) @ v  # B, h, H*W, d
+    ]
 
 
-def _grid(table: Tensor) -> tuple[int, int]:
+def grid_of(table: Tensor) -> tuple[int, int]:
+    """Returns height and width of the grid that a table h, 2H-1, 2W-1 of offsets is for."""
     return (table.shape[1] + 1) // 2, (table.shape[2] + 1) // 2
 
 
-def _check(q: Tensor, table: Tensor) -> None:
-    height, width = _grid(table)
+def check_table(q: Tensor, table: Tensor) -> None:
+    """Raises ValueError unless a table of offsets is for the heads and tokens of B, h, N, d."""
+    height, width = grid_of(table)
     expected = (q.shape[1], 2 * height - 1, 2 * width - 1)
     if table.shape != expected or q.shape[2] != height * width:
         raise ValueError(
@@ -70,7 +76,7 @@ def _check(q: Tensor, table: Tensor) -> None:
 
 @relative_attention.fast
 def _(q: Tensor, k: Tensor, v: Tensor, table: Tensor, chunk_rows: int = 0) -> Tensor:
-    _check(q, table)
+    check_table(q, table)
     return _relative_attention(q, k, v, table, chunk_rows)
 
 
@@ -80,7 +86,7 @@ CHUNK_ELEMENTS = {'cpu': 2**21, 'cuda': 2**26}
 
 def _chunks(batch: int, table: Tensor, chunk_rows: int) -> Iterator[tuple[slice, list[slice]]]:
     """Yields slices of grid rows that cover the grid once, each with slices of images."""
-    height, width = _grid(table)
+    height, width = grid_of(table)
     budget = CHUNK_ELEMENTS.get(table.device.type, CHUNK_ELEMENTS['cuda'])
     row_elements = len(table) * width * height * width
     rows = min(height, chunk_rows or max(1, budget // (row_elements * batch)))
@@ -98,7 +104,7 @@ def _bias(table: Tensor, rows: slice) -> Tensor:
     With the keys reversed, the offset of query (p, q) to key (r', s') has the table's entry
     (p + r', q + s'), which strides express.
     """
-    height, width = _grid(table)
+    height, width = grid_of(table)
     heads, line, step = table.stride()
     windows = table.as_strided(
         (len(table), rows.stop - rows.start, width, height, width),
@@ -110,7 +116,7 @@ def _bias(table: Tensor, rows: slice) -> Tensor:
 
 def _add_bias_gradient(dtable: Tensor, grad: Tensor, rows: slice) -> None:
     """Adds the gradient to the bias of :func:`_bias`, h, R*W, H*W, to that of the table."""
-    height, width = _grid(dtable)
+    height, width = grid_of(dtable)
     grad = grad.view(len(dtable), -1, width, height, width)  # h, R, W, H, W
     sums = grad.new_zeros(*grad.shape[:2], height, 2 * width - 1)
     for column, part in enumerate(grad.unbind(2)):
@@ -120,7 +126,7 @@ def _add_bias_gradient(dtable: Tensor, grad: Tensor, rows: slice) -> None:
 
 
 def _tokens(rows: slice, table: Tensor) -> slice:
-    width = _grid(table)[1]
+    width = grid_of(table)[1]
     return slice(rows.start * width, rows.stop * width)
 
 

@@ -16,6 +16,10 @@ LAYERS = {
     'grid': (lambda: GridAttention(16, 64, 24), MAP),
     'relative': (lambda: GridAttention(16, 64, 24, bias=RelativeBiasTable(2, (5, 3))), MAP),
     'resized': (lambda: GridAttention(16, 64, 24, bias=RelativeBiasTable(2, (4, 4))), MAP),
+    'after': (
+        lambda: GridAttention(16, 64, 24, bias=RelativeBiasTable(2, (4, 4)), bias_place='after'),
+        MAP,
+    ),
     'tokens': (lambda: ReAttention(16, 2), TOKENS),
     'mixed': (lambda: ReAttention(16, 2, HeadMixing(2, 5)), TOKENS),
     'mixed with layer norm': (lambda: ReAttention(16, 2, HeadMixing(2, 7, 'LN')), TOKENS),

@@ -14,7 +14,8 @@ from tests.golden import load_golden, official_state_dict
 def test_every_variant_builds(arch):
     with torch.device('meta'):
         model = CoAtNet(arch)
-    assert model.out_strides == ((16,) * 4 if arch == 'vit_rel' else (4, 8, 16, 32))
+    columns = {'vit_rel': (16,) * 4, 'nano_vit_rel': (8,) * 4}
+    assert model.out_strides == columns.get(arch, (4, 8, 16, 32))
     assert len(model.out_channels) == 4
     if arch in '01234567':
         assert model.out_channels[0] >= 96
@@ -30,6 +31,7 @@ def test_layouts_have_their_blocks():
     ('arch', 'message'),
     [
         (dict(bias='tabel'), "bias='tabel' of CoAtNet must be one of table, mlp, none"),
+        (dict(bias='mlp', bias_place='after'), "bias_place='after'.* needs bias='table', not"),
         (dict(layout='CCT'), 'must have one entry a stage'),
         (dict(layout='CCXT'), "not 'X' with depth"),
         (dict(layout=('C', 'C', 'CT', 'T')), "not 'CT' with depth 5"),

@@ -64,6 +64,23 @@ def test_windows(bias, size):
 
 
 @torch.no_grad()
+def test_bias_after_the_softmax():
+    attention = GridAttention(
+        6, 8, 10, head_dim=4, bias=RelativeBiasTable(2, (3, 4)), bias_place='after'
+    )
+    x = torch.randn(2, 6, 3, 4)
+    qkv = attention.qkv(x.flatten(2).mT).unflatten(-1, (2, 3, 4))  # B, N, h, 3, d
+    q, k, v = (t.transpose(1, 2) for t in qkv.unbind(3))
+    table = attention.bias(3, 4)
+    weights = (q @ k.mT / 2).softmax(-1)
+    for i in range(12):
+        for j in range(12):
+            weights[:, :, i, j] += table[:, i // 4 - j // 4 + 2, i % 4 - j % 4 + 3]
+    expected = attention.proj((weights @ v).transpose(1, 2).flatten(2)).mT.unflatten(2, (3, 4))
+    torch.testing.assert_close(attention(x), expected)
+
+
+@torch.no_grad()
 def test_scale():
     attention = build()
     x, scale = torch.randn(1, 6, 4, 5), torch.randn(10)

@@ -29,6 +29,15 @@ def test_resized_table_keeps_middle_and_symmetry(grid):
     torch.testing.assert_close(resized, resized.flip(1, 2))
 
 
+def test_kernel_of_another_grid_keeps_its_sum():
+    kernel = torch.randn(2, 7, 9) + 1
+    resized = resize_bias_table(kernel, 12, 15, keep_sum=True)
+    assert resized.shape == (2, 23, 29)
+    torch.testing.assert_close(resized.sum((1, 2)), kernel.sum((1, 2)), rtol=0.2, atol=0)
+    plain = resize_bias_table(kernel, 12, 15)
+    torch.testing.assert_close(resized, plain * (4 * 5) / (12 * 15))
+
+
 def test_gradient_passes_the_interpolation():
     bias = RelativeBiasTable(2, (3, 3))
     bias(5, 4).square().sum().backward()

@@ -12,6 +12,7 @@ from attnpool_backbones.ops.conv_norm import conv_norm, scaled_conv
 from attnpool_backbones.ops.depthwise_conv import depthwise_conv
 from attnpool_backbones.ops.gate import gated
 from attnpool_backbones.ops.global_norm import global_norm
+from attnpool_backbones.ops.kernel_attention import kernel_attention
 from attnpool_backbones.ops.layer_norm import layer_norm2d
 from attnpool_backbones.ops.layout import contiguous_on_cpu, convolved, in_format, max_pooled
 from attnpool_backbones.ops.linear import linear
@@ -119,6 +120,10 @@ def _relative_attention(draw: Draw) -> tuple:
     return *tokens, draw.tensor(heads, 2 * height - 1, 2 * width - 1), draw.size(0, height)
 
 
+def _kernel_attention(draw: Draw) -> tuple:
+    return _relative_attention(draw)[:-1]
+
+
 def _depthwise_conv(draw: Draw) -> tuple:
     (x,) = _map(draw)
     side = draw.choice([3, 5, 7, 9])
@@ -148,14 +153,14 @@ def _residual(draw: Draw) -> tuple:
     return draw.choice([None, draw.tensor(*y.shape)]), y, drop_path, *scales
 
 
-def _sge(norm: bool):
+def _sge(norm: bool, normalize: bool = True):
     def example(draw: Draw) -> tuple:
         groups, width = draw.size(1, 4), draw.size(1, 10)
         shape = (draw.size(1, 3), groups * width, draw.size(1, 6), draw.size(2, 6))
         weight, bias = (draw.tensor(1, groups, 1, 1) for _ in range(2))
         before = draw.module(nn.BatchNorm2d(groups * width)).eval() if norm else None
         shortcut = draw.choice([None, draw.tensor(*shape)])
-        return draw.tensor(*shape), weight, bias, 1e-5, shortcut, before
+        return draw.tensor(*shape), weight, bias, 1e-5, shortcut, before, normalize
 
     return example
 
@@ -210,6 +215,7 @@ ROWS = [
         ).items()
     ),
     Row(operator=relative_attention, example=_relative_attention),
+    Row(operator=kernel_attention, example=_kernel_attention),
     Row(operator=depthwise_conv, example=_depthwise_conv),
     Row(operator=pool_minus_identity, example=_pool_minus_identity),
     Row(operator=global_norm, example=_norm(scaled=True)),
@@ -217,6 +223,7 @@ ROWS = [
     Row(operator=residual, example=_residual),
     Row(operator=sge, example=_sge(norm=False), overwrites=(0,)),
     Row(operator=sge, example=_sge(norm=True), name='sge-norm', overwrites=(0,)),
+    Row(operator=sge, example=_sge(norm=True, normalize=False), name='sge-unnormalized'),
     Row(operator=in_format, example=lambda draw: (*_map(draw), torch.channels_last)),
     Row(operator=contiguous_on_cpu, example=_map),
     Row(operator=convolved, example=_convolved),

@@ -54,6 +54,7 @@ VARIANTS = [
     Variant(name='coatnet-small-6', config=_config(SMALL_6)),
     Variant(name='coatnet-small-vit', config=_config(SMALL_VIT)),
     Variant(name='coatnet-small-windows', config=_config(SMALL, windows=(None, None, 4, 3))),
+    Variant(name='coatnet-small-after', config=_config(dict(SMALL, bias_place='after'))),
     Variant(name='coatnet-small-early', config=_config(SMALL, out_indices=(0, 2), out_norms=False)),
     Variant(name='coatnet-small-rw', config=_config(SMALL_RW), slow=True),
     *(
@@ -69,6 +70,7 @@ VARIANTS = [
         Variant(name=f'coatnet-{arch}', config=_config(arch), slow=True)
         for arch in CoAtNet.archs
         if arch not in ('nano', '4', '5', '6', '7', 'timm_4', 'timm_5')
+        and not arch.startswith(('nano_c', 'nano_after', 'nano_vit'))
     ),
 ]
 
