@@ -43,14 +43,23 @@ class DeepViTArch:
             raise ValueError(f'arch of DeepViT: {"; ".join(wrong)}')
 
 
+_DEPTHS = (12, 16, 24, 32)
+"""Of the article's experiments."""
+
+
 def _deepvit(width: int, depth: int, first: int, **options) -> DeepViTArch:
     return DeepViTArch(width=width, depth=depth, reattention=tuple(range(first, depth)), **options)
 
 
+_NANO = dict(num_heads=4, residual_scale=0.5, cnn_embedding=True, stride=8, image_size=192)
+
 ARCHS = {
-    'nano': _deepvit(
-        128, 8, 5, num_heads=4, residual_scale=0.5, cnn_embedding=True, stride=8, image_size=192,
-    ),
+    'nano': _deepvit(128, 8, 5, **_NANO),
+    # The article's experiments at its size: all blocks mix, or none, by depth; plain by width.
+    **{f'nano_{depth}b': _deepvit(128, depth, 0, **_NANO) for depth in _DEPTHS},
+    **{f'nano_vit_{depth}b': _deepvit(128, depth, depth, **_NANO) for depth in _DEPTHS},
+    **{f'nano_vit_12b_{width}': _deepvit(width, 12, 12, **_NANO) for width in (64, 192, 256)},
+    '12b': _deepvit(384, 12, 0),
     '16b': _deepvit(384, 16, 0),
     '24b': _deepvit(384, 24, 0),
     '32b': _deepvit(384, 32, 0),

@@ -30,11 +30,12 @@ class MetaFormer(DenseBackbone):
 
     Variants: ``poolformer_{s12,s24,s36,m36,m48}``; the first paper's hybrids
     ``metaformer_{id,pppa,ppaa,pppf,ppff}_s12`` (one letter a stage: pooling, attention, spatial
-    FC) and its ablations ``poolformer_s12_{random,dwconv,pool5,pool7,pool9,layernorm,batchnorm,
-    nonorm,relu,silu,noresidual,nomlp}``; the second paper's
+    FC), with ``metaformer_{aaaa,ffff}_s12`` of ours, and its ablations
+    ``poolformer_s12_{random,dwconv,pool5,pool7,pool9,layernorm,batchnorm,nonorm,relu,silu,
+    noresidual,nomlp}``; the second paper's
     ``{identityformer,randformer,poolformerv2}_{s12,s24,s36,m36,m48}`` and
-    ``{convformer,caformer}_{s18,s36,m36,b36}``; for CPU work, ours, ``nano`` (pooling) and
-    ``caformer_nano``.
+    ``{convformer,caformer}_{s18,s36,m36,b36}``; for CPU work, ours, ``nano`` (pooling), its
+    hybrids and ablations (``nano_pppa``, ``nano_relu`` ...) and ``caformer_nano``.
 
     With ``norm='global'`` (PoolFormer's) every position of a map depends on the whole input:
     padding, cropping and tiling change all features a little.

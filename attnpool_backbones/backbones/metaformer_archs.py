@@ -93,21 +93,47 @@ _V1 = {
     )
     for size, depths in _DEPTHS_1.items()
 }
-_S12 = _V1['s12']
-_ABLATIONS_V1 = {
-    'random': replace(_S12, mixers=('random',) * 4, out_norm='global'),
-    'dwconv': replace(_S12, mixers=('dwconv',) * 4, out_norm='global'),
-    'pool5': replace(_S12, pool_size=5, out_norm='global'),
-    'pool7': replace(_S12, pool_size=7, out_norm='global'),
-    'pool9': replace(_S12, pool_size=9, out_norm='global'),
-    'layernorm': replace(_S12, norm='layer', out_norm='layer'),
-    'batchnorm': replace(_S12, norm='batch', out_norm='batch'),
-    'nonorm': replace(_S12, norm='none'),
-    'relu': replace(_S12, act='relu', out_norm='global'),
-    'silu': replace(_S12, act='silu', out_norm='global'),
-    'noresidual': replace(_S12, residual=False, out_norm='global'),
-    'nomlp': replace(_S12, mlp=False, out_norm='global'),
-}
+_NANO = MetaFormerArch(
+    depths=(2, 2, 4, 2), widths=(32, 64, 128, 192), layer_scale_init=1.0, out_norm='global'
+)
+
+
+def _hybrids(arch: MetaFormerArch) -> dict[str, MetaFormerArch]:
+    """Returns a pooling frame with other mixers, a letter a stage: pooling, attention, spatial FC.
+
+    The first paper has those of two letters at most; with one letter in all stages they are ours.
+    """
+    layer = replace(arch, norm='layer')
+    pool, attention, fc = 'pool', 'attention', 'spatial_fc'
+    return {
+        'id': replace(arch, mixers=('identity',) * 4),
+        'pppa': replace(layer, mixers=(pool, pool, pool, attention), pos_embed_stages=(3,)),
+        'ppaa': replace(layer, mixers=(pool, pool, attention, attention), pos_embed_stages=(2,)),
+        'aaaa': replace(layer, mixers=(attention,) * 4, pos_embed_stages=(0,)),
+        'pppf': replace(arch, mixers=(pool, pool, pool, fc)),
+        'ppff': replace(arch, mixers=(pool, pool, fc, fc)),
+        'ffff': replace(arch, mixers=(fc,) * 4),
+    }
+
+
+def _ablations(arch: MetaFormerArch) -> dict[str, MetaFormerArch]:
+    """Returns the first paper's ablations of a pooling frame (table 5), besides hybrids."""
+    arch = replace(arch, out_norm='global')
+    return {
+        'random': replace(arch, mixers=('random',) * 4),
+        'dwconv': replace(arch, mixers=('dwconv',) * 4),
+        'pool5': replace(arch, pool_size=5),
+        'pool7': replace(arch, pool_size=7),
+        'pool9': replace(arch, pool_size=9),
+        'layernorm': replace(arch, norm='layer', out_norm='layer'),
+        'batchnorm': replace(arch, norm='batch', out_norm='batch'),
+        'nonorm': replace(arch, norm='none', out_norm=None),
+        'relu': replace(arch, act='relu'),
+        'silu': replace(arch, act='silu'),
+        'noresidual': replace(arch, residual=False),
+        'nomlp': replace(arch, mlp=False),
+    }
+
 
 _V2 = MetaFormerArch(
     depths=(3, 3, 9, 3),
@@ -136,12 +162,8 @@ _MIXERS_CONV = {
     'caformer': ('sepconv', 'sepconv', 'attention', 'attention'),
 }
 ARCHS = {
-    'nano': MetaFormerArch(
-        depths=(2, 2, 4, 2),
-        widths=(32, 64, 128, 192),
-        layer_scale_init=1.0,
-        out_norm='global',
-    ),
+    'nano': _NANO,
+    **{f'nano_{name}': arch for name, arch in {**_hybrids(_NANO), **_ablations(_NANO)}.items()},
     'caformer_nano': replace(
         _V2,
         depths=(2, 2, 2, 1),
@@ -151,22 +173,8 @@ ARCHS = {
         out_norm='layer',
     ),
     **{f'poolformer_{size}': replace(arch, out_norm='global') for size, arch in _V1.items()},
-    'metaformer_id_s12': replace(_S12, mixers=('identity',) * 4),
-    'metaformer_pppa_s12': replace(
-        _S12,
-        mixers=('pool', 'pool', 'pool', 'attention'),
-        norm='layer',
-        pos_embed_stages=(3,),
-    ),
-    'metaformer_ppaa_s12': replace(
-        _S12,
-        mixers=('pool', 'pool', 'attention', 'attention'),
-        norm='layer',
-        pos_embed_stages=(2,),
-    ),
-    'metaformer_pppf_s12': replace(_S12, mixers=('pool', 'pool', 'pool', 'spatial_fc')),
-    'metaformer_ppff_s12': replace(_S12, mixers=('pool', 'pool', 'spatial_fc', 'spatial_fc')),
-    **{f'poolformer_s12_{name}': arch for name, arch in _ABLATIONS_V1.items()},
+    **{f'metaformer_{name}_s12': arch for name, arch in _hybrids(_V1['s12']).items()},
+    **{f'poolformer_s12_{name}': arch for name, arch in _ablations(_V1['s12']).items()},
     **{
         f'{name}_{size}': replace(_V2, depths=depths, widths=_WIDTHS_1[size[0]], mixers=mixers)
         for name, mixers in _MIXERS_SAME.items()

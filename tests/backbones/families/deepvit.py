@@ -30,7 +30,7 @@ VARIANTS = [
     *(
         Variant(name=f'deepvit-{arch}', config=_config(arch), slow=True)
         for arch in DeepViT.archs
-        if arch != 'nano'
+        if not arch.startswith('nano')
     ),
 ]
 

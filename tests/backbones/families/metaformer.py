@@ -24,7 +24,7 @@ RANDFORMER = dict(TINY_V2, mixers=('identity', 'identity', 'random', 'random'))
 
 LARGE = [
     arch for arch in MetaFormer.archs
-    if arch not in ('nano', 'caformer_nano') and not arch.startswith('poolformer_s12_')
+    if arch != 'caformer_nano' and not arch.startswith(('nano', 'poolformer_s12_'))
 ]  # fmt: skip
 ABLATIONS = dict(
     pool5=dict(pool_size=5),
@@ -38,6 +38,8 @@ ABLATIONS = dict(
     noresidual=dict(residual=False, layer_scale_init=1.0, out_norm='global'),
     nomlp=dict(mlp=False),
     nolayerscale=dict(layer_scale_init=None),
+    aaaa=dict(mixers=('attention',) * 4, norm='layer', pos_embed_stages=(0,)),
+    ffff=dict(mixers=('spatial_fc',) * 4),
 )
 
 
