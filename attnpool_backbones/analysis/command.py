@@ -6,6 +6,7 @@
     attnpool figure gates SGE_RESNET50.pth --images dog.jpg --beside RESNET50.pth
     attnpool figure collapse DeepViT:16b --checkpoint FILE --images photos --limit 8
     attnpool figure activations SGE_RESNET50.pth --images photos --limit 1000
+    attnpool figure mixers pool attention spatial_fc
     attnpool figure trade-off docs/benchmark/results.csv
 
 A model is the folder of a run, a config (with --checkpoint), TYPE:ARCH of a backbone (with
@@ -25,6 +26,7 @@ KINDS: dict[str, str] = dict(
     query='what a pixel attends to; CoAtNet: the static and the adaptive part apart',
     gates='gates of SGE, CBAM, BAM, SE, SK and GC, feature norms before and after them',
     collapse='how alike the attention maps of blocks and heads are, by depth',
+    mixers='time, memory and MACs of token mixers against the number of tokens',
     activations='activations before and after SGE over a data set, with intervals',
     **{'trade-off': 'accuracy against parameters, MACs, memory and time, with the Pareto front'},
 )
