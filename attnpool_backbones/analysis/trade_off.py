@@ -121,13 +121,15 @@ def published_rows(pattern: str, metric: str) -> list[Row]:
     """Reads the published numbers of configs.
 
     Args:
-        pattern: Of the configs' names, as a shell has it.
+        pattern: Of the configs' names, as a shell has it; models that families are compared with
+            have names of the same form.
         metric: Such as ``'bbox_mAP'``.
 
     Raises:
         UserError: No config of such a name has such a number.
     """
     from attnpool_backbones.config_files import config_root
+    from attnpool_backbones.zoo.compared_models import read_compared_models
     from attnpool_backbones.zoo.metafiles import FILE_NAME, read_metafile
     from attnpool_backbones.zoo.sources import read_sources, shown_entries
 
@@ -143,6 +145,11 @@ def published_rows(pattern: str, metric: str) -> list[Row]:
                 Row(model['Name'], float(metrics[metric]), source.name, costs)
                 for source, metrics in shown_entries(model, sources) if metric in metrics
             ]  # fmt: skip
+        for other in read_compared_models(file.parent, sources):
+            if fnmatch(other.name, pattern) and metric in other.metrics:
+                costs = {'parameters (M)': other.parameters} if other.parameters else {}
+                value = float(other.metrics[metric])
+                rows.append(Row(other.name, value, other.source.name, costs))
     if not rows:
         raise UserError(f'--published {pattern}: no config of such a name has a published {metric}')
     return rows

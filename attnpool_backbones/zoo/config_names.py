@@ -46,7 +46,7 @@ class ConfigName:
     """A key of :data:`HEADS`."""
     backbone: str
     """E.g. ``'poolformer-s12'``; ``-in1k-pre``: with weights of ImageNet-1k where the config
-    without it has those of a larger data set."""
+    without it has those of a larger data set; ``-last``: its last map alone is read."""
     schedule: str
     """E.g. ``'1x'``, ``'ms-3x'`` or ``'160k'``; empty for digit scenes, which have only one."""
     data_set: DataSet

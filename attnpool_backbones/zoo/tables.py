@@ -11,6 +11,7 @@ from attnpool_backbones.atomic_files import write_atomically
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.datasets.records import DATA_SETS, DIGIT_SCENES
 from attnpool_backbones.markdown import markdown_table, replace_section
+from attnpool_backbones.zoo.compared_models import ComparedModel, read_compared_models
 from attnpool_backbones.zoo.config_names import HEADS, ConfigName, config_name, families
 from attnpool_backbones.zoo.config_sizes import Size, measure_size
 from attnpool_backbones.zoo.metafiles import (
@@ -128,20 +129,27 @@ def make_outputs(
             for model in content['Models']
         ]
         files.append(Output(folder / FILE_NAME, dump_metafile(content)))
-        tables.append(Output(folder / 'README.md', family_tables(own), SECTION))
+        others = read_compared_models(folder, sources)
+        tables.append(Output(folder / 'README.md', family_tables(own, others), SECTION))
         if several := trainings_table(own):
             tables.append(Output(folder / 'README.md', several, TRAININGS))
         rows += own
     return [*files, *tables, Output(root / PAGE, main_table(rows), SECTION)]
 
 
-def family_tables(rows: Sequence[Row]) -> str:
-    """Returns one table for each data set, in Markdown."""
+def family_tables(rows: Sequence[Row], others: Sequence[ComparedModel] = ()) -> str:
+    """Returns one table for each data set, in Markdown.
+
+    Args:
+        rows: Of the family.
+        others: Models that it is compared with; theirs are the last lines.
+    """
     parts = [LEGEND]
     for data_set in DATA_SETS.values():
         chosen = [row for row in rows if row.config.data_set == data_set]
         sizes = {_metadata(row)['MACs Input'] for row in chosen}
         lines = [_cells(row, link=Path(row.config.path).name) for row in chosen]
+        lines += [_cells_of_other(other) for other in others if other.data_set == data_set.name]
         parts.append(
             f'### {data_set.title}\n\nMACs of one {" or ".join(sorted(sizes))} image.\n\n'
             + _table(_COLUMNS, lines)
@@ -219,6 +227,14 @@ def _cells(row: Row, link: str) -> list[str]:
         '-' if memory is None else f'{memory:.0f} MiB',
         measurement.get('Machine', '-'),
     ]
+
+
+def _cells_of_other(other: ComparedModel) -> list[str]:
+    published = [
+        f'{name} {other.metrics[m]}' for m, name in HEADLINES.items() if m in other.metrics
+    ]
+    size = '-' if other.parameters is None else f'about {other.parameters:.0f} M'
+    return [other.title, size, '-', ', '.join(published), other.source.link, *['-'] * 4]
 
 
 def _first(row: Row, metric: str) -> tuple[Source, dict[str, float]] | None:

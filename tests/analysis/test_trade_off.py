@@ -50,6 +50,14 @@ def test_published_numbers_name_their_source():
         published_rows('nothing*', 'bbox_mAP')
 
 
+def test_models_without_a_config_are_compared_too():
+    rows = {row.name: row for row in published_rows('upernet_*_ade20k-512x512', 'mIoU')}
+    other = rows['upernet_xcit-s24-16_8xb2-160k_ade20k-512x512']
+    assert other.accuracy == 46.9 and other.origin == 'README (xcit, segmentation)'
+    assert other.costs == {'parameters (M)': 80}
+    assert 'upernet_patchconvnet-s60_8xb2-160k_ade20k-512x512' in rows
+
+
 def test_run(tmp_path):
     pytest.importorskip('mmseg')
     folder = tmp_path / 'run'

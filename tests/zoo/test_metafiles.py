@@ -8,6 +8,7 @@ import yaml
 
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.datasets.records import DATA_SETS
+from attnpool_backbones.zoo.compared_models import read_compared_models
 from attnpool_backbones.zoo.config_names import families, list_configs
 from attnpool_backbones.zoo.config_sizes import Size
 from attnpool_backbones.zoo.metafiles import (
@@ -18,7 +19,7 @@ from attnpool_backbones.zoo.metafiles import (
     read_metafile,
     record_measurement,
 )
-from attnpool_backbones.zoo.sources import STATUSES
+from attnpool_backbones.zoo.sources import STATUSES, read_sources
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = list_configs(ROOT / 'configs')
@@ -28,6 +29,7 @@ LABELS = {'1x': '1x', '3x': 'ms-3x', '24': '2x', '20': '20e', '40k': '40k', '160
 """Beginning of a published schedule -> that of a config; without one it is not stated."""
 BACKBONES = {'Swin-T': 'swin-tiny', **{f'ResNet-{d}': f'resnet{d}' for d in (18, 50, 101)}}
 NAMES = {config.backbone for config in CONFIGS}
+SOURCES = read_sources(ROOT / 'configs')
 SIZE = Size(parameters=1, macs=2, height=3, width=4)
 
 
@@ -148,6 +150,31 @@ def test_macs_are_those_of_publications():
             assert macs == pytest.approx(float(row['flops_g']), rel=2e-3), row
             compared += 1
     assert compared > 20
+
+
+def test_compared_models_are_those_of_the_reference():
+    stated = {
+        (other.title.partition(' ')[0], other.name.partition('_')[0], metric, value)
+        for family in FAMILIES
+        for other in read_compared_models(ROOT / 'configs' / family, SOURCES)
+        for metric, value in other.metrics.items()
+    }
+    expected = {
+        (row['model'], row['head'], row['metric'], float(row['value']))
+        for row in published_rows()
+        if row['model'].startswith('XCiT')
+    }
+    assert stated == expected and len(expected) == 32
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'), [('- Name: a', "lacks 'Title'"), (': :\n:', 'cannot be read')]
+)
+def test_a_malformed_list_of_compared_models_is_named(text, message, tmp_path):
+    (tmp_path / 'compared.yml').write_text(text)
+    with pytest.raises(UserError, match=f'compared.yml.*{message}'):
+        read_compared_models(tmp_path, SOURCES)
+    assert read_compared_models(tmp_path / 'elsewhere', SOURCES) == []
 
 
 def test_completion_keeps_facts_and_drops_the_rest():

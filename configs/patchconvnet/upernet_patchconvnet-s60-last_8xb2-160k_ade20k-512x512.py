@@ -1,0 +1,11 @@
+# All strides from the last map alone, not from four taps.
+_base_ = [
+    '../_base_/backbones/patchconvnet-s60.py',
+    '../_base_/models/upernet.py',
+    '../_base_/datasets/ade20k_512x512.py',
+    '../_base_/schedules/xcit_160k.py',
+    '../_base_/default_runtime_seg.py',
+]
+model = _base_.pop('under').upernet
+model.backbone.init_cfg.checkpoint = 'https://dl.fbaipublicfiles.com/deit/s60_512_21k.pth'
+model.backbone.out_indices = -1
