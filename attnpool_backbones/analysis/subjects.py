@@ -303,12 +303,12 @@ def _of_config(source: str, checkpoint: str | None, random_weights: bool, device
 
 def _image_files(cfg: Any, split: str) -> Iterator[str]:
     from attnpool_backbones.datasets.building import build_dataset
-    from attnpool_backbones.launching.config import recognise_task
+    from attnpool_backbones.launching.config import recognise_dense_task
     from attnpool_backbones.launching.input_files import require_data, require_loader
 
     require_loader(cfg, split)
     require_data(cfg, [split])
-    if recognise_task(cfg) == 'mmdet':
+    if recognise_dense_task(cfg, f'--images {split}') == 'mmdet':
         from mmdet.registry import DATASETS
     else:
         from mmseg.registry import DATASETS

@@ -21,7 +21,7 @@ from attnpool_backbones.datasets.findings import Problem, Report
 from attnpool_backbones.datasets.inspection import Inspected
 from attnpool_backbones.datasets.label_map_verification import inspect_label_maps
 from attnpool_backbones.datasets.sample_reading import Sample, read_sample
-from attnpool_backbones.launching.config import recognise_task
+from attnpool_backbones.launching.config import recognise_dense_task
 from attnpool_backbones.launching.input_files import metrics_of, require_data
 
 __all__ = ['Problem', 'Report', 'inspect', 'verify']
@@ -87,7 +87,7 @@ def inspect(
     look = {
         'mmdet': partial(inspect_coco, cfg=cfg, splits=splits),
         'mmseg': partial(inspect_label_maps, cfg=cfg),
-    }[recognise_task(cfg)]
+    }[recognise_dense_task(cfg, 'this check of data')]
     seen: list[Any] = []
     inspected: list[tuple[str, Inspected]] = []
     for split in splits:

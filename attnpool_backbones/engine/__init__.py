@@ -1,9 +1,11 @@
 """What a Runner runs: hooks, loops, optimizer wrappers, strategies."""
 
 from attnpool_backbones.checkpoints.door import open_door
+from attnpool_backbones.engine.accuracy_metric import TopAccuracy
 from attnpool_backbones.engine.amp_optim_wrapper import CPUAmpOptimWrapper
 from attnpool_backbones.engine.bad_data_hook import SkipBadDataHook
 from attnpool_backbones.engine.checkpoint_hook import SafeCheckpointHook
+from attnpool_backbones.engine.class_token_memory_hook import ClassTokenMemoryHook
 from attnpool_backbones.engine.compile_hook import CompileBackboneHook
 from attnpool_backbones.engine.epoch_loop import ResumableEpochBasedTrainLoop
 from attnpool_backbones.engine.invalid_loss_hook import InvalidLossHook
@@ -23,6 +25,7 @@ open_door()
 
 __all__ = [
     'CPUAmpOptimWrapper',
+    'ClassTokenMemoryHook',
     'CompileBackboneHook',
     'InvalidLossHook',
     'LabelMapWriter',
@@ -37,6 +40,7 @@ __all__ = [
     'SafeCheckpointHook',
     'ShardedStrategy',
     'SkipBadDataHook',
+    'TopAccuracy',
     'WorkFolderHook',
     'build_instance_tta_model',
 ]

@@ -21,6 +21,7 @@ from attnpool_backbones.checkpoints.door import open_door
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.config_files import config_root
 from attnpool_backbones.datasets import digit_scenes
+from attnpool_backbones.datasets.object_crops import SIDE, Objects
 from attnpool_backbones.experiments import crop_pretraining
 from attnpool_backbones.launching.config import load_config
 from attnpool_backbones.launching.latest_checkpoint import find_resumable_checkpoint
@@ -105,7 +106,7 @@ def pretrain_backbone(config: str, folder: Path, tell: Callable[[str], None]) ->
     cfg = Config.fromfile(config_root() / config)
     backbone = build_backbone(cfg)
     train, val = (
-        crop_pretraining.Objects.load(
+        Objects.load(
             DATA_ROOT / 'annotations' / f'instances_{split}.json', DATA_ROOT / 'images' / images
         )
         for split, images in (('train', 'training'), ('val', 'validation'))
@@ -115,7 +116,7 @@ def pretrain_backbone(config: str, folder: Path, tell: Callable[[str], None]) ->
     )
     model = crop_pretraining.pretrain(backbone, train, progress=report)
     hits = crop_pretraining.accuracy(model, val)
-    image = torch.zeros(1, 3, crop_pretraining.SIDE, crop_pretraining.SIDE)
+    image = torch.zeros(1, 3, SIDE, SIDE)
     result = Result(
         name='pretraining',
         model=f'{type(backbone).__name__}-nano, average pooling',

@@ -47,6 +47,7 @@ class AttentionPoolingHead(BaseModule):
         init_cfg: dict | list[dict] | None = None,
     ):
         super().__init__(init_cfg=init_cfg)
+        self.num_classes = num_classes
         self.pool = AttentionPooling(
             in_channels,
             num_tokens=num_classes if per_class else 1,

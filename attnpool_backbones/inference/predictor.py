@@ -18,7 +18,7 @@ from attnpool_backbones.inference.overlap import read_ahead
 from attnpool_backbones.inference.prediction import Detections, Segmentation
 from attnpool_backbones.inference.slicing import merge, slices
 from attnpool_backbones.inference.sources import Frame, Source, open_source
-from attnpool_backbones.launching.config import recognise_task
+from attnpool_backbones.launching.config import recognise_dense_task
 from attnpool_backbones.own_data.masks import distinct_colours
 
 __all__ = ['Options', 'Predictor', 'Speed']
@@ -85,7 +85,7 @@ class Predictor:
 
     def __init__(self, model: nn.Module, cfg: Config, classes: Sequence[str], device: str) -> None:
         self.model, self.cfg, self.classes, self.device = model, cfg, tuple(classes), device
-        self.is_detector = recognise_task(cfg) == 'mmdet'
+        self.is_detector = recognise_dense_task(cfg, 'prediction') == 'mmdet'
         self.palette = self._palette()
         self.pipeline = self._pipeline()
 

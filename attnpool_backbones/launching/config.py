@@ -13,9 +13,10 @@ from attnpool_backbones.compatibility import IncompatibleEnvironment, check_envi
 from attnpool_backbones.config_files import config_root
 from attnpool_backbones.launching.errors import PreflightError
 
-__all__ = ['find_config', 'load_config', 'recognise_task']
+__all__ = ['find_config', 'load_config', 'recognise_dense_task', 'recognise_task']
 
-NEEDS = {'mmdet': 'det', 'mmseg': 'seg'}
+NEEDS = {'mmdet': 'det', 'mmseg': 'seg', 'mmengine': 'train'}
+"""Scope of a config -> what it needs; classifiers need no library but mmengine."""
 
 
 def load_config(
@@ -111,21 +112,43 @@ def unknown_base(file: Path) -> str:
 
 
 def recognise_task(cfg: Config) -> str:
-    """Tells detection from segmentation.
+    """Tells detection, segmentation and classification apart.
 
     Args:
         cfg: The whole config.
 
     Returns:
-        The library that serves it, ``'mmdet'`` or ``'mmseg'``.
+        The library that serves it, ``'mmdet'``, ``'mmseg'`` or, for image classifiers,
+        ``'mmengine'``.
 
     Raises:
-        PreflightError: If ``default_scope`` is neither.
+        PreflightError: If ``default_scope`` is none of them.
     """
     scope = cfg.get('default_scope')
     if scope not in NEEDS:
         raise PreflightError(
             f'default_scope is {scope!r} in {cfg.filename}, but has to be '
-            "'mmdet' (detection) or 'mmseg' (segmentation)"
+            "'mmdet' (detection), 'mmseg' (segmentation) or 'mmengine' (classification)"
         )
     return scope
+
+
+def recognise_dense_task(cfg: Config, what: str) -> str:
+    """Tells detection from segmentation, for what an image classifier has nothing of.
+
+    Args:
+        cfg: The whole config.
+        what: What is asked for, for the message.
+
+    Returns:
+        ``'mmdet'`` or ``'mmseg'``.
+
+    Raises:
+        PreflightError: The config is that of a classifier, or of nothing known.
+    """
+    task = recognise_task(cfg)
+    if task == 'mmengine':
+        raise PreflightError(
+            f'{what} is for detectors and segmentors; {cfg.filename} is an image classifier'
+        )
+    return task

@@ -9,6 +9,7 @@ from mmengine.config import Config
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.datasets.findings import Problem
 from attnpool_backbones.datasets.verification import inspect
+from attnpool_backbones.launching.config import recognise_task
 from attnpool_backbones.launching.config_errors import explained
 from attnpool_backbones.launching.errors import PreflightError
 
@@ -52,6 +53,8 @@ def require_annotations(cfg: Config, splits: Sequence[str], max_bad: int) -> lis
         PreflightError: The run would fail at some annotation, or give wrong numbers.
     """
     problems: list[Problem] = []
+    if recognise_task(cfg) == 'mmengine':
+        return []  # of images in folders there is nothing to check
     try:
         inspect(cfg, splits, problems)
     except UserError as error:

@@ -5,7 +5,7 @@ import os
 from mmengine.config import Config, ConfigDict
 
 from attnpool_backbones.datasets.building import innermost
-from attnpool_backbones.launching.config import recognise_task
+from attnpool_backbones.launching.config import recognise_dense_task
 from attnpool_backbones.launching.errors import PreflightError
 from attnpool_backbones.launching.input_files import metrics_of
 
@@ -51,7 +51,7 @@ def dump_predictions(cfg: Config, file: str) -> None:
         cfg: The whole config, changed in place.
         file: As typed.
     """
-    dump = ConfigDict(type=DUMPS[recognise_task(cfg)], out_file_path=file)
+    dump = ConfigDict(type=DUMPS[recognise_dense_task(cfg, '--out')], out_file_path=file)
     add_metric(cfg, dump)
 
 
@@ -65,7 +65,7 @@ def write_label_maps(cfg: Config, folder: str) -> None:
     Raises:
         PreflightError: If the config is a detector's.
     """
-    if recognise_task(cfg) == 'mmdet':
+    if recognise_dense_task(cfg, '--out') == 'mmdet':
         raise PreflightError(f'--out {folder}: detections are written to a .pkl or .pickle file')
     folders, suffixes = [], []
     for dataset in innermost(cfg.test_dataloader.dataset):

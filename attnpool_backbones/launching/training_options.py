@@ -15,7 +15,7 @@ from attnpool_backbones.launching.errors import PreflightError
 
 __all__ = ['add_training_arguments', 'apply_training_options', 'best_metric']
 
-METRICS = {'mmdet': 'coco/bbox_mAP', 'mmseg': 'mIoU'}
+METRICS = {'mmdet': 'coco/bbox_mAP', 'mmseg': 'mIoU', 'mmengine': 'accuracy/top1'}
 """By which the best checkpoint is chosen, and the training stopped."""
 BACKENDS = dict(
     tensorboard=('TensorboardVisBackend', 'tensorboard'),

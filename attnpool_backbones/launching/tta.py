@@ -6,7 +6,7 @@ from mmengine.config import Config, ConfigDict
 
 from attnpool_backbones.config_types import type_name
 from attnpool_backbones.datasets.building import innermost
-from attnpool_backbones.launching.config import recognise_task
+from attnpool_backbones.launching.config import recognise_dense_task
 from attnpool_backbones.launching.errors import PreflightError
 
 __all__ = ['enable_tta']
@@ -35,7 +35,7 @@ def enable_tta(cfg: Config) -> None:
         PreflightError: If a segmentation config has no ``tta_pipeline``.
     """
     datasets = list(innermost(cfg.test_dataloader.dataset))
-    if recognise_task(cfg) == 'mmdet':
+    if recognise_dense_task(cfg, '--tta') == 'mmdet':
         cfg.setdefault(
             'tta_model',
             ConfigDict(

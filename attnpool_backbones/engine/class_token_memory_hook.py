@@ -1,0 +1,41 @@
+"""Tells what one class token per class will cost before a training begins."""
+
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from attnpool_backbones.engine.load_guard_hook import bare_model
+from attnpool_backbones.layers.attention_pooling import AttentionPooling
+from attnpool_backbones.registry import HOOKS
+
+MIB = 2**20
+
+
+@HOOKS.register_module()
+class ClassTokenMemoryHook(Hook):
+    """Logs the memory that attention pooling takes in a training step, and its tokens alone.
+
+    It is computed (:meth:`AttentionPooling.training_bytes`) for the batch of a process and the size
+    of the first image, of a model with a ``backbone`` whose last map is pooled.
+    """
+
+    def before_train(self, runner: Runner) -> None:
+        """Logs a line for each pooling layer with more than one token."""
+        model = bare_model(runner.model)
+        layers = [
+            layer
+            for layer in model.modules()
+            if isinstance(layer, AttentionPooling) and layer.num_tokens > 1
+        ]
+        if not layers:
+            return
+        batch = runner.cfg.train_dataloader.batch_size
+        stride = model.backbone.out_strides[-1]
+        height, width = runner.train_dataloader.dataset[0]['inputs'].shape[-2:]
+        positions = -(-height // stride) * -(-width // stride)
+        for layer in layers:
+            whole, tokens = (layer.training_bytes(batch, n) / MIB for n in (positions, 0))
+            runner.logger.info(
+                f'attention pooling with {layer.num_tokens} class tokens takes about {whole:.0f} '
+                f'MiB at the peak of a step of {batch} images of {height}x{width}, {tokens:.0f} of '
+                f'them for the tokens ({tokens / layer.num_tokens:.2f} each)'
+            )

@@ -1,0 +1,16 @@
+_base_ = [
+    '../_base_/models/classifier.py',
+    '../_base_/datasets/imagenet_224.py',
+    '../_base_/schedules/transformer_imagenet.py',
+    '../_base_/default_runtime_cls.py',
+]
+model = dict(
+    backbone=dict(
+        type='attnpool_backbones.DeepViT',
+        arch='16b',
+        out_indices=-1,
+        drop_path_rate=0.2,
+        out_norm='all',
+    ),
+    head=dict(type='attnpool_backbones.AveragePoolingHead', num_classes=1000, norm='none'),
+)

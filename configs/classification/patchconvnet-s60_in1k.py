@@ -1,0 +1,14 @@
+_base_ = [
+    '../_base_/models/classifier.py',
+    '../_base_/datasets/imagenet_224.py',
+    '../_base_/schedules/transformer_imagenet.py',
+    '../_base_/default_runtime_cls.py',
+]
+model = dict(
+    backbone=dict(
+        type='attnpool_backbones.PatchConvNet', arch='s60', out_indices=-1, drop_path_rate=0.05
+    ),
+    head=dict(
+        type='attnpool_backbones.AttentionPoolingHead', num_classes=1000, layer_scale_init=1e-4
+    ),
+)

@@ -1,0 +1,202 @@
+"""``configs/classification``: image classifiers train and evaluate by the Runner."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+
+from attnpool_backbones.backbones import MetaFormer
+from attnpool_backbones.config_files import config_root
+from attnpool_backbones.datasets.digit_scenes import generate
+from attnpool_backbones.launching.config import load_config
+from attnpool_backbones.launching.config_keys import require_known_keys
+from attnpool_backbones.launching.launch import build_runner
+from attnpool_backbones.launching.safeguards import add_safeguards
+from attnpool_backbones.registry import MODELS
+from attnpool_backbones.zoo.complexity import count_parameters
+
+FOLDER = config_root() / 'classification'
+CONFIGS = sorted(FOLDER.glob('*.py'))
+DIGITS = [path for path in CONFIGS if path.stem.endswith('_digit-crops')]
+IMAGENET = [path for path in CONFIGS if path.stem.endswith('_in1k')]
+FAST = ('resnet-nano-attnpool_digit-crops', 'resnet-nano_digit-crops')
+"""Same recipe, another pooling."""
+ARCHS = {
+    'patchconvnet-nano': ('nano_linear', 'nano_attention', 'nano_linear_attention'),
+    'sge-resnet-nano': (
+        *(f'sge_resnet_nano_groups{n}' for n in (4, 8, 32, 64)),
+        *(f'sge_resnet_nano_{name}' for name in ('scale0_shift0', 'scale1_shift0',
+          'scale1_shift1', 'unnormalized')),
+        *(f'{unit}_resnet_nano' for unit in ('se', 'sk', 'cbam', 'bam', 'gc')),
+    ),
+    'coatnet-nano': ('nano_cccc', 'nano_ccct', 'nano_cttt', 'nano_vit_rel', 'nano_after'),
+    'deepvit-nano': (
+        *(f'nano_{kind}{depth}b' for kind in ('', 'vit_') for depth in (12, 16, 24, 32)),
+        *(f'nano_vit_12b_{width}' for width in (64, 192, 256)),
+    ),
+    'poolformer-nano': tuple(arch for arch in MetaFormer.archs if arch.startswith('nano_')),
+}  # fmt: skip
+"""Config -> variants of its backbone that the articles' ablations compare."""
+
+
+@pytest.fixture(scope='module')
+def scenes(tmp_path_factory):
+    root = tmp_path_factory.mktemp('data') / 'digit_scenes'
+    generate(root, train=8, val=4)
+    return root
+
+
+def short_config(config, work_dir, data_root, batch=8, **options):
+    """Returns a config for one epoch, in this process."""
+    options = {f'model.backbone.{key}': value for key, value in options.items()}
+    for split in ('train', 'val', 'test'):
+        options[f'{split}_dataloader.dataset.data_root'] = str(data_root)
+        options[f'{split}_dataloader.batch_size'] = batch
+        options[f'{split}_dataloader.num_workers'] = 0
+        options[f'{split}_dataloader.persistent_workers'] = False
+    cfg = load_config(str(config), options, str(work_dir))
+    cfg.train_cfg.update(max_epochs=1, val_interval=1)
+    cfg.param_scheduler = None
+    cfg.randomness = dict(seed=0)
+    return cfg
+
+
+def train(cfg):
+    """Trains, and returns the Runner and its metrics."""
+    runner = build_runner(cfg)
+    before = {name: p.detach().clone() for name, p in runner.model.named_parameters()}
+    runner.train()
+    assert runner.iter >= 2
+    changed = [n for n, p in runner.model.named_parameters() if not torch.equal(p, before[n])]
+    assert any(name.startswith('backbone.') for name in changed)
+    metrics = {
+        name.removeprefix('val/'): value.current()
+        for name, value in runner.message_hub.log_scalars.items()
+        if name.startswith('val/accuracy')
+    }
+    return runner, metrics
+
+
+@pytest.mark.parametrize(
+    'config',
+    [
+        pytest.param(p, id=p.stem, marks=[] if p.stem in FAST else [pytest.mark.slow])
+        for p in DIGITS
+    ],
+)
+def test_trains_on_digits(config, scenes, tmp_path):
+    runner, metrics = train(short_config(config, tmp_path, scenes))
+    assert 0 <= metrics['accuracy/top1'] <= 100
+    checkpoint = torch.load(tmp_path / 'epoch_1.pth', weights_only=False)['state_dict']
+    assert {name.partition('.')[0] for name in checkpoint} == {'backbone', 'head'}
+    assert runner.model.backbone.out_channels[-1] == runner.model.head.classifier.in_features
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ('name', 'arch'), [(name, arch) for name, archs in ARCHS.items() for arch in archs]
+)
+def test_ablations_train_on_digits(name, arch, scenes, tmp_path):
+    options = dict(arch=arch)
+    _, metrics = train(short_config(FOLDER / f'{name}_digit-crops.py', tmp_path, scenes, **options))
+    assert 0 <= metrics['accuracy/top1'] <= 100
+
+
+def test_poolings_have_one_recipe():
+    """Average and attention pooling of a ResNet differ in the head alone."""
+    for size in ('nano', '50'):
+        data = 'digit-crops' if size == 'nano' else 'in1k'
+        stem = f'resnet-{size}' if size == 'nano' else f'resnet{size}'
+        configs = [
+            Config.fromfile(FOLDER / f'{stem}{end}_{data}.py').to_dict()
+            for end in ('', '-attnpool')
+        ]
+        heads = [config['model'].pop('head')['type'] for config in configs]
+        assert heads == [
+            f'attnpool_backbones.{kind}PoolingHead' for kind in ('Average', 'Attention')
+        ]
+        assert configs[0] == configs[1]
+
+
+@pytest.mark.parametrize('config', IMAGENET, ids=lambda path: path.stem)
+def test_imagenet_configs_have_known_keys_and_sizes(config):
+    cfg = load_config(str(config))
+    require_known_keys(cfg)
+    with torch.device('meta'):
+        model = MODELS.build(cfg.model).eval()
+        logits = model(torch.zeros(1, 3, 224, 224))
+    assert logits.shape == (1, 1000)
+    published = {
+        'resnet50_in1k': 25_557_032,
+        'sge-resnet50_in1k': 25_559_080,
+        'resnet50-attnpool_in1k': 67_534_888,
+        'patchconvnet-s60_in1k': 25_231_096,
+        'patchconvnet-s60-multi_in1k': 25_614_712,
+        'deepvit-16b_in1k': 24_426_664,
+    }
+    if config.stem in published:
+        assert count_parameters(model) == published[config.stem]
+
+
+def write_folders(root, images):
+    rng = np.random.default_rng(0)
+    for split in ('train', 'val'):
+        for name in ('left', 'right'):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for index in range(images):
+                image = rng.integers(0, 40, (60, 80, 3), np.uint8)
+                half = slice(0, 40) if name == 'left' else slice(40, 80)
+                image[:, half] += 200
+                cv2.imwrite(str(folder / f'{index}.JPEG'), image)
+
+
+def test_trains_on_folders(tmp_path):
+    write_folders(tmp_path / 'data', images=4)
+    cfg = short_config(FOLDER / 'resnet50_in1k.py', tmp_path / 'work', tmp_path / 'data', batch=4)
+    cfg.model.backbone.arch = 'resnet_nano'
+    cfg.model.head.num_classes = 2
+    runner, metrics = train(cfg)
+    assert set(metrics) == {'accuracy/top1'}  # top5 says nothing of two classes
+    dataset = runner.val_dataloader.dataset
+    assert dataset.metainfo['classes'] == ('left', 'right') and len(dataset) == 8
+    sample = dataset[0]
+    assert sample['inputs'].shape == (3, 224, 224) and sample['inputs'].dtype == torch.uint8
+    assert sample['labels'] == 0
+
+
+def test_one_class_token_becomes_one_per_class(scenes, tmp_path, caplog):
+    one = short_config(FOLDER / 'patchconvnet-nano_digit-crops.py', tmp_path / 'one', scenes)
+    train(one)
+    many = FOLDER / 'patchconvnet-nano-multi_digit-crops.py'
+    many = short_config(many, tmp_path / 'many', scenes)
+    many.load_from = str(tmp_path / 'one' / 'epoch_1.pth')
+    many.optim_wrapper.optimizer.lr = 0.0
+    runner, _ = train_nothing(many)
+    stored = torch.load(many.load_from, weights_only=False)['state_dict']
+    head = runner.model.head
+    assert torch.equal(head.pool.cls_token, stored['head.pool.cls_token'].expand(1, 10, -1))
+    assert torch.equal(head.classifier.weight, stored['head.classifier.weight'])
+    log = next((tmp_path / 'many').glob('*/*.log')).read_text()
+    told = head.pool.training_bytes(8, 36) / 2**20
+    assert f'with 10 class tokens takes about {told:.0f} MiB at the peak of a step of 8' in log
+
+
+def train_nothing(cfg):
+    """Trains with a learning rate of 0."""
+    runner = build_runner(cfg)
+    runner.train()
+    return runner, runner.message_hub
+
+
+def test_what_classifiers_have_nothing_of_is_said(tmp_path):
+    from attnpool_backbones.launching.errors import PreflightError
+    from attnpool_backbones.launching.tta import enable_tta
+
+    cfg = load_config(str(DIGITS[0]), work_dir=str(tmp_path))
+    with pytest.raises(
+        PreflightError, match='--tta is for detectors and segmentors; .* classifier'
+    ):
+        enable_tta(cfg)
+    add_safeguards(cfg)

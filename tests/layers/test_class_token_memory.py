@@ -1,0 +1,25 @@
+"""What a training step of attention pooling keeps is what is told before it."""
+
+import pytest
+import torch
+
+from attnpool_backbones.benchmark.kept_memory import kept_bytes
+from attnpool_backbones.heads import AttentionPoolingHead
+
+
+@pytest.mark.parametrize(
+    ('tokens', 'channels', 'batch', 'side'), [(100, 64, 2, 7), (20, 32, 4, 5), (300, 16, 1, 3)]
+)
+def test_what_is_told_is_what_is_kept(tokens, channels, batch, side):
+    head = AttentionPoolingHead(channels, tokens, per_class=True)
+    x = torch.randn(batch, channels, side, side, requires_grad=True)
+    largest_gradients = 2 * batch * tokens * 3 * channels
+    told = head.pool.training_bytes(batch, side * side) // 4 - largest_gradients
+    assert kept_bytes(head, x) // 4 == told
+
+
+def test_tokens_cost_what_the_formula_says():
+    pool = AttentionPoolingHead(384, 1000, per_class=True).pool
+    tokens = pool.training_bytes(8, 0)
+    assert tokens == 4 * 8 * 1000 * ((9 + 4 * 3) * 384 + 7)
+    assert pool.training_bytes(16, 196) == 2 * pool.training_bytes(8, 196)
