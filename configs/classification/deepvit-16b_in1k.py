@@ -4,7 +4,9 @@ _base_ = [
     '../_base_/schedules/transformer_imagenet.py',
     '../_base_/default_runtime_cls.py',
 ]
+# Mean and deviation as published.
 model = dict(
+    data_preprocessor=dict(mean=[127.5] * 3, std=[127.5] * 3),
     backbone=dict(
         type='attnpool_backbones.DeepViT',
         arch='16b',

@@ -6,7 +6,6 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from attnpool_backbones.backbones import MetaFormer
 from attnpool_backbones.config_files import config_root
 from attnpool_backbones.datasets.digit_scenes import generate
 from attnpool_backbones.launching.config import load_config
@@ -15,6 +14,7 @@ from attnpool_backbones.launching.launch import build_runner
 from attnpool_backbones.launching.safeguards import add_safeguards
 from attnpool_backbones.registry import MODELS
 from attnpool_backbones.zoo.complexity import count_parameters
+from tests.configs.ablations import ABLATIONS
 
 FOLDER = config_root() / 'classification'
 CONFIGS = sorted(FOLDER.glob('*.py'))
@@ -22,22 +22,6 @@ DIGITS = [path for path in CONFIGS if path.stem.endswith('_digit-crops')]
 IMAGENET = [path for path in CONFIGS if path.stem.endswith('_in1k')]
 FAST = ('resnet-nano-attnpool_digit-crops', 'resnet-nano_digit-crops')
 """Same recipe, another pooling."""
-ARCHS = {
-    'patchconvnet-nano': ('nano_linear', 'nano_attention', 'nano_linear_attention'),
-    'sge-resnet-nano': (
-        *(f'sge_resnet_nano_groups{n}' for n in (4, 8, 32, 64)),
-        *(f'sge_resnet_nano_{name}' for name in ('scale0_shift0', 'scale1_shift0',
-          'scale1_shift1', 'unnormalized')),
-        *(f'{unit}_resnet_nano' for unit in ('se', 'sk', 'cbam', 'bam', 'gc')),
-    ),
-    'coatnet-nano': ('nano_cccc', 'nano_ccct', 'nano_cttt', 'nano_vit_rel', 'nano_after'),
-    'deepvit-nano': (
-        *(f'nano_{kind}{depth}b' for kind in ('', 'vit_') for depth in (12, 16, 24, 32)),
-        *(f'nano_vit_12b_{width}' for width in (64, 192, 256)),
-    ),
-    'poolformer-nano': tuple(arch for arch in MetaFormer.archs if arch.startswith('nano_')),
-}  # fmt: skip
-"""Config -> variants of its backbone that the articles' ablations compare."""
 
 
 @pytest.fixture(scope='module')
@@ -95,7 +79,7 @@ def test_trains_on_digits(config, scenes, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ('name', 'arch'), [(name, arch) for name, archs in ARCHS.items() for arch in archs]
+    ('name', 'arch'), [(name, arch) for name, archs in ABLATIONS.items() for arch in archs]
 )
 def test_ablations_train_on_digits(name, arch, scenes, tmp_path):
     options = dict(arch=arch)

@@ -3,12 +3,14 @@
 import pytest
 import torch
 
+from attnpool_backbones.backbones import DeepViT
 from attnpool_backbones.config_files import config_root
 from attnpool_backbones.datasets.digit_scenes import generate
 from attnpool_backbones.launching.config import load_config
 from attnpool_backbones.launching.launch import build_runner
 from attnpool_backbones.launching.outputs import write_label_maps
 from attnpool_backbones.launching.tta import enable_tta
+from tests.configs.ablations import ABLATIONS
 from tests.mean_iou import mean_iou
 
 CONFIGS = sorted(config_root().glob('*/*_digit-scenes.py'))
@@ -59,6 +61,44 @@ def test_trains_and_evaluates(config, scenes, tmp_path):
     expected = {'mmdet': {'val/coco/bbox_mAP', 'val/coco/segm_mAP'}, 'mmseg': {'val/mIoU'}}
     assert expected[runner.cfg.default_scope] <= set(metrics)
     assert (tmp_path / 'last_checkpoint').exists()
+
+
+def dense_cases():
+    """Returns config and variant of every ablation in both tasks; two are not slow."""
+    fast = {('upernet', 'nano_attention'), ('mask-rcnn', 'nano_after')}
+    for config in CONFIGS:
+        head, _, rest = config.stem.partition('_')
+        for arch in ABLATIONS.get(rest.partition('_')[0], ()):
+            if arch != 'nano_vit_rel':  # a column, with a base of its own
+                marks = [] if (head, arch) in fast else [pytest.mark.slow]
+                yield pytest.param(config, arch, id=f'{head}-{arch}', marks=marks)
+
+
+@pytest.mark.parametrize(('config', 'arch'), dense_cases())
+def test_ablations_train(config, arch, scenes, tmp_path):
+    cfg = short_config(config, scenes, tmp_path)
+    cfg.model.backbone.arch = arch
+    if cfg.model.backbone.type.endswith('DeepViT'):
+        built = DeepViT.archs[arch]
+        cfg.model.backbone.out_indices = (built.depth // 2, built.depth - 1)
+        widen(cfg.model, built.width)
+    runner = build_runner(cfg)
+    before = {name: p.detach().clone() for name, p in runner.model.backbone.named_parameters()}
+    runner.train()
+    assert runner.iter == 2
+    trained = {n: p for n, p in runner.model.backbone.named_parameters() if p.requires_grad}
+    changed = [name for name, p in trained.items() if not torch.equal(p, before[name])]
+    assert len(changed) > 0.9 * len(trained)
+
+
+def widen(model, width):
+    """Sets the channels of what reads a column of another width."""
+    if 'decode_head' in model:
+        model.neck.in_channels = width
+        model.decode_head.in_channels = [width] * 2
+    else:
+        model.neck[0].in_channels = width
+        model.neck[1].in_channels = [width] * 2
 
 
 @pytest.mark.parametrize(

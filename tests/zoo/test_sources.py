@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from attnpool_backbones.command_line import UserError
+from attnpool_backbones.zoo.compared_models import read_compared_models
 from attnpool_backbones.zoo.config_names import families
 from attnpool_backbones.zoo.metafiles import FILE_NAME, read_metafile
 from attnpool_backbones.zoo.sources import read_sources, shown_entries
@@ -30,7 +31,9 @@ def test_every_published_row_has_source_place_and_date():
         source = SOURCES[entry['Source']]
         assert source.place.startswith('https://') and '2015' < source.date <= today, name
         assert 'memory' not in source.name, name
-    assert set(SOURCES) == {entry['Source'] for _, entry in published}
+    compared = [m for f in families(CONFIGS) for m in read_compared_models(CONFIGS / f, SOURCES)]
+    named = {entry['Source'] for _, entry in published} | {m.source.name for m in compared}
+    assert set(SOURCES) == named
 
 
 def test_what_is_only_remembered_is_kept_and_not_shown():
