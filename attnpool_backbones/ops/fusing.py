@@ -30,7 +30,13 @@ def is_plain(*layers: nn.Module | None) -> bool:
 
 def may_fuse(*layers: nn.Module | None) -> bool:
     """Tells whether nobody can notice that layers are not called: plain ones without hooks."""
-    if torch_module._has_any_global_hook():
+    # PyTorch's own question after them is younger than the oldest version that we take
+    if (
+        torch_module._global_forward_hooks
+        or torch_module._global_forward_pre_hooks
+        or torch_module._global_backward_hooks
+        or torch_module._global_backward_pre_hooks
+    ):
         return False
     return is_plain(*layers) and not any(
         layer is not None
