@@ -20,9 +20,9 @@ def _child(parent: Registry, *packages: str) -> Registry:
     )
 
 
-MODELS = _child(root.MODELS, 'backbones', 'heads', 'necks', 'engine')
+MODELS = _child(root.MODELS, 'backbones', 'heads', 'necks', 'dense_models', 'engine')
 HOOKS = _child(root.HOOKS, 'engine')
-METRICS = _child(root.METRICS, 'engine')
+METRICS = _child(root.METRICS, 'evaluation', 'engine')
 LOOPS = _child(root.LOOPS, 'engine')
 OPTIM_WRAPPER_CONSTRUCTORS = _child(root.OPTIM_WRAPPER_CONSTRUCTORS, 'engine')
 OPTIM_WRAPPERS = _child(root.OPTIM_WRAPPERS, 'engine')

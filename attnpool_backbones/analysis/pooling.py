@@ -39,12 +39,17 @@ def pool(subject: Subject, inputs: Tensor) -> Pooled:
     """Pools images by the attention pooling that a model has.
 
     Args:
-        subject: A model with an :class:`AttentionPoolingHead`, or whose backbone pools.
+        subject: A model with an image-level head, e.g. by ``WithImageHead``, or whose backbone
+            pools.
         inputs: Images B, 3, H, W, normalised.
 
     Raises:
         UserError: It has no attention pooling.
     """
+    image_head = getattr(subject.model, 'image_head', None)
+    if image_head is not None:
+        logits, maps = image_head(subject.backbone(inputs)[-1], return_maps=True)
+        return Pooled(maps.clamp(min=0), logits)  # class activation maps have negative parts
     heads = [m for m in subject.model.modules() if isinstance(m, AttentionPoolingHead)]
     if heads:
         logits, maps = heads[0](subject.backbone(inputs), return_maps=True)
@@ -54,7 +59,7 @@ def pool(subject: Subject, inputs: Tensor) -> Pooled:
         raise UserError(
             f'{subject.name} has no attention pooling: its image feature is no weighted sum of '
             'positions. PatchConvNet and AttnResNet have it with pooling=True and weights of it, '
-            'any model with an AttentionPoolingHead'
+            'detectors and segmentors by type=WithImageHead'
         )
     tokens, maps = backbone.forward_pooled(inputs)
     weight, bias = _classifier(subject.head, tokens.shape[-1])

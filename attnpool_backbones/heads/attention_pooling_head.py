@@ -34,6 +34,7 @@ class AttentionPoolingHead(BaseModule):
         per_class: One class token per class instead of one for all.
         mlp_ratio: Of the pooling layer.
         layer_scale_init: Of the pooling layer.
+        init_std: Of the pooling layer.
         init_cfg: Initialisation config of mmengine.
     """
 
@@ -44,6 +45,7 @@ class AttentionPoolingHead(BaseModule):
         per_class: bool = False,
         mlp_ratio: float = 3.0,
         layer_scale_init: float = 1e-4,
+        init_std: float | None = 0.02,
         init_cfg: dict | list[dict] | None = None,
     ):
         super().__init__(init_cfg=init_cfg)
@@ -53,6 +55,7 @@ class AttentionPoolingHead(BaseModule):
             num_tokens=num_classes if per_class else 1,
             mlp_ratio=mlp_ratio,
             layer_scale_init=layer_scale_init,
+            init_std=init_std,
         )
         self.norm = nn.LayerNorm(in_channels, eps=1e-6)
         self.classifier = nn.Linear(in_channels, num_classes)

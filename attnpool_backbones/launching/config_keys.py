@@ -128,6 +128,10 @@ def entry_faults(key: str, entry: Mapping[str, Any], known_types: set[str]) -> I
         candidates = [r.module_dict[name] for r in registries() if name in r.module_dict]
     else:
         candidates = [kind]
+    base = entry.get('base')  # whose arguments WithImageHead takes, too
+    if isinstance(base, str):
+        base = base.rpartition('.')[2]
+        candidates += [r.module_dict[base] for r in registries() if base in r.module_dict]
     names: set[str] = set()
     for candidate in candidates:
         names |= parameters_of(candidate)[0]

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from attnpool_backbones.layers.activations import GELU
-from attnpool_backbones.ops.attention import attention, attention_maps
 from attnpool_backbones.ops.linear import linear
+from attnpool_backbones.ops.token_attention import token_attention
 
 
 class PooledTokens(NamedTuple):
@@ -35,6 +35,9 @@ class AttentionPooling(nn.Module):
         qkv_bias: Whether query, key and value projections have a bias.
         layer_scale_init: Initial value of both layer scales (arXiv 2103.17239).
         eps: Of the layer norms.
+        init_std: Deviation of the initial weights. None draws them by Xavier's rule: with the
+            published small ones attention is uniform for long, which only long training can wait
+            for.
     """
 
     undecayed = ('cls_token',)
@@ -47,6 +50,7 @@ class AttentionPooling(nn.Module):
         qkv_bias: bool = True,
         layer_scale_init: float = 1e-4,
         eps: float = 1e-6,
+        init_std: float | None = 0.02,
     ):
         super().__init__()
         self.cls_token = nn.Parameter(torch.zeros(1, num_tokens, channels))
@@ -60,6 +64,7 @@ class AttentionPooling(nn.Module):
         hidden = int(channels * mlp_ratio)
         self.mlp = nn.Sequential(nn.Linear(channels, hidden), GELU(), nn.Linear(hidden, channels))
         self.gamma_2 = nn.Parameter(torch.full((channels,), layer_scale_init))
+        self.init_std = init_std
         self.reset_parameters()
 
     @property
@@ -67,11 +72,14 @@ class AttentionPooling(nn.Module):
         return self.cls_token.shape[1]
 
     def reset_parameters(self) -> None:
-        """Draws weights and class tokens from a truncated normal of 0.02; zeroes the biases."""
+        """Draws weights by ``init_std`` and tokens from a normal of 0.02; zeroes the biases."""
         nn.init.trunc_normal_(self.cls_token, std=0.02)
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
+                if self.init_std is None:
+                    nn.init.xavier_uniform_(module.weight)
+                else:
+                    nn.init.trunc_normal_(module.weight, std=self.init_std)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
@@ -122,22 +130,14 @@ class AttentionPooling(nn.Module):
             The pooled tokens B, K, C and the maps B, K, H, W (or None).
         """
         height, width = x.shape[-2:]
-        tokens = self.cls_token.expand(len(x), -1, -1)  # B, K, C
-        queries = self.norm1(tokens)
+        queries = self.norm1(self.cls_token)  # 1, K, C
         memory = self.norm1(x.flatten(2).transpose(1, 2))  # B, H*W, C
         if self.num_tokens == 1:
-            memory = torch.cat([queries, memory], dim=1)  # B, 1 + H*W, C
-        q = linear(queries, self.q)[:, None]  # B, 1, K, C: one head
-        k, v = linear(memory, self.k)[:, None], linear(memory, self.v)[:, None]
-
-        maps = None
-        if return_maps:
-            weights = attention_maps(q, k)[:, 0]  # B, K, H*W or 1 + H*W
-            pooled = weights @ v[:, 0]  # B, K, C
-            maps = weights[..., -height * width :].unflatten(-1, (height, width))
-        else:
-            pooled = attention(q, k, v)[:, 0]  # B, K, C
-
-        tokens = tokens + self.gamma_1 * linear(pooled, self.proj)
+            memory = torch.cat([queries.expand(len(x), -1, -1), memory], dim=1)  # B, 1 + H*W, C
+        pooled, weights = token_attention(queries, memory, self.q, self.k, self.v)
+        tokens = self.cls_token + self.gamma_1 * linear(pooled, self.proj)  # B, K, C
         tokens = tokens + self.gamma_2 * self.mlp(self.norm2(tokens))
+        if not return_maps:
+            return PooledTokens(tokens, None)
+        maps = weights[..., -height * width :].unflatten(-1, (height, width))
         return PooledTokens(tokens, maps)

@@ -4,6 +4,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attnpool_backbones.layers.activations import ReLU
+from attnpool_backbones.layers.attention_pool import AttentionPool2d
 from attnpool_backbones.layers.channel_attention import squeezed_width
 from attnpool_backbones.ops.gate import gated
 from attnpool_backbones.registry import MODELS
@@ -16,10 +17,14 @@ class SqueezeExcite(nn.Module):
         channels: Channels C of the map.
         squeezed: Width of the bottleneck between the two 1x1 convolutions.
         act: Activation of the bottleneck.
+        pool_heads: Heads of attention pooling in place of the average, 0 for the average.
     """
 
-    def __init__(self, channels: int, squeezed: int, act: type[nn.Module] = ReLU):
+    def __init__(
+        self, channels: int, squeezed: int, act: type[nn.Module] = ReLU, pool_heads: int = 0
+    ):
         super().__init__()
+        self.pool = AttentionPool2d(channels, heads=pool_heads) if pool_heads else None
         self.reduce = nn.Conv2d(channels, squeezed, 1)
         self.act = act()
         self.expand = nn.Conv2d(squeezed, channels, 1)
@@ -38,8 +43,8 @@ class SqueezeExcite(nn.Module):
 
     def gate(self, x: Tensor) -> Tensor:
         """Returns the gate B, C, 1, 1 of a map B, C, H, W."""
-        average = F.adaptive_avg_pool2d(x, 1)  # B, C, 1, 1
-        return self.expand(self.act(self.reduce(average))).sigmoid()
+        pooled = F.adaptive_avg_pool2d(x, 1) if self.pool is None else self.pool(x)  # B, C, 1, 1
+        return self.expand(self.act(self.reduce(pooled))).sigmoid()
 
 
 @MODELS.register_module()
@@ -52,6 +57,7 @@ class SE(SqueezeExcite):
     Args:
         in_channels: Channels C of the map.
         reduction: C over the width of the bottleneck.
+        pool_heads: Heads of attention pooling in place of the average, 0 for the average.
 
     Raises:
         ValueError: ``reduction`` leaves no channel.
@@ -59,10 +65,12 @@ class SE(SqueezeExcite):
 
     _abbr_ = 'se'
 
-    def __init__(self, in_channels: int, reduction: int = 16):
-        super().__init__(in_channels, squeezed_width(in_channels, reduction))
+    def __init__(self, in_channels: int, reduction: int = 16, pool_heads: int = 0):
+        super().__init__(in_channels, squeezed_width(in_channels, reduction), pool_heads=pool_heads)
 
     def init_weights(self) -> None:
-        """Draws weights as torch does for linear layers."""
+        """Draws weights as torch does for linear layers; the pool starts as an average."""
         self.reduce.reset_parameters()
         self.expand.reset_parameters()
+        if self.pool is not None:
+            nn.init.zeros_(self.pool.query)

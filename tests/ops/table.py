@@ -8,6 +8,7 @@ from attnpool_backbones.layers.activations import GELU
 from attnpool_backbones.layers.star_relu import StarReLU
 from attnpool_backbones.ops.activations import gelu, relu, silu
 from attnpool_backbones.ops.attention import attention
+from attnpool_backbones.ops.attention_pool import attention_pool
 from attnpool_backbones.ops.conv_norm import conv_norm, scaled_conv
 from attnpool_backbones.ops.depthwise_conv import depthwise_conv
 from attnpool_backbones.ops.gate import gated
@@ -24,6 +25,7 @@ from attnpool_backbones.ops.relative_attention import relative_attention
 from attnpool_backbones.ops.residual import residual
 from attnpool_backbones.ops.sge import sge
 from attnpool_backbones.ops.star_relu import squared_relu, star_relu
+from attnpool_backbones.ops.token_attention import token_attention
 from tests.ops.mmcv_rows import MMCV_ROWS
 from tests.ops.rows import Draw, Row
 
@@ -86,6 +88,19 @@ def _tokens(draw: Draw, heads: int, queries: int, keys: int) -> tuple:
 
 def _attention(draw: Draw) -> tuple:
     return _tokens(draw, draw.size(1, 3), draw.size(1, 9), draw.size(1, 9))
+
+
+def _token_attention(draw: Draw) -> tuple:
+    width, positions = draw.size(1, 6), draw.size(1, 12)
+    q, k, v = (draw.module(nn.Linear(width, width, bias=draw.choice([True, False]))) for _ in 'qkv')
+    memory = draw.tensor(draw.size(1, 3), positions, width)
+    return draw.tensor(1, draw.size(1, 4), width), memory, q, k, v
+
+
+def _attention_pool(draw: Draw) -> tuple:
+    heads = draw.size(1, 3)
+    x = draw.map(heads * draw.size(1, 2))
+    return x, draw.tensor(len(x), heads, *x.shape[2:]), (draw.size(1, 6), draw.size(1, 6))
 
 
 def _mixed_attention(eps: float | None):
@@ -196,6 +211,8 @@ ROWS = [
     ),
     Row(operator=scaled_conv, example=_scaled_conv),
     Row(operator=attention, example=_attention),
+    Row(operator=token_attention, example=_token_attention),
+    Row(operator=attention_pool, example=_attention_pool),
     Row(operator=mixed_attention, example=_mixed_attention(None)),
     Row(operator=mixed_attention, example=_mixed_attention(1e-3), name='mixed_attention-rms'),
     Row(operator=map_covariance, example=_map_covariance),

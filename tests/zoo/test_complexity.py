@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from attnpool_backbones.layers.attention_pooling import AttentionPooling
+from attnpool_backbones.ops.attention import attention
 from attnpool_backbones.zoo.complexity import count_macs, count_parameters
 
 
@@ -14,7 +15,13 @@ def test_convolution_and_linear():
 
 
 def test_fused_attention_counts():
+    q, k = torch.zeros(1, 2, 5, 4), torch.zeros(1, 2, 6, 4)
+    assert count_macs(lambda: attention(q, k, k)) == 2 * (2 * 5 * 6 * 4)
+
+
+def test_attention_pooling_counts_as_in_the_article():
     pool = AttentionPooling(8, num_tokens=2)
     linear = 2 * 8 * 8 * 2 + 6 * 8 * 8 * 2 + 2 * (2 * 8 * 24)  # q, proj; k, v; mlp
-    attention = 2 * (2 * 6 * 8)
-    assert count_macs(lambda: pool(torch.zeros(1, 8, 2, 3))) == linear + attention
+    attended = 2 * (2 * 6 * 8)
+    # the counter watches the layers, so keys and values of all positions are computed
+    assert count_macs(lambda: pool(torch.zeros(1, 8, 2, 3))) == linear + attended

@@ -1,0 +1,80 @@
+"""Attention pooling that stands wherever average pooling does (arXiv 2112.13692)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from attnpool_backbones.ops.attention_pool import attention_pool
+from attnpool_backbones.registry import MODELS
+
+__all__ = ['AttentionPool2d', 'replace_average_pools']
+
+
+@MODELS.register_module()
+class AttentionPool2d(nn.Module):
+    """Adaptive pooling of a map into bins, each the sum of its positions by learned weights.
+
+    A head's weights are the softmax over a bin of q x / sqrt(C): a query that is the same for all
+    images needs no projection to keys, so the cost is near that of an average. The query starts at
+    0, where this is adaptive average pooling, and weights of a model with average pooling load.
+
+    Args:
+        channels: Channels C of the map.
+        bins: Rows and columns of the result, one number for both.
+        heads: Heads, which share the channels among them.
+
+    Raises:
+        ValueError: The channels cannot be shared among the heads.
+    """
+
+    def __init__(self, channels: int, bins: int | Sequence[int] = 1, heads: int = 1):
+        super().__init__()
+        if channels % heads:
+            raise ValueError(f'{channels} channels cannot be shared among heads={heads}')
+        self.bins = (bins, bins) if isinstance(bins, int) else tuple(bins)
+        self.query = nn.Parameter(torch.zeros(heads, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pools a map B, C, H, W of any size to B, C, rows, columns."""
+        return attention_pool(x, self.scores(x), self.bins)
+
+    def scores(self, x: Tensor) -> Tensor:
+        """Returns the scores of the positions before the softmax, B, heads, H, W."""
+        query = self.query * self.query.shape[1] ** -0.5
+        return functional.conv2d(x, query[..., None, None])
+
+    def extra_repr(self) -> str:
+        """Says bins and heads."""
+        return f'bins={self.bins}, heads={len(self.query)}'
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
+        # an average has no query
+        state_dict.setdefault(f'{prefix}query', torch.zeros_like(self.query))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def replace_average_pools(module: nn.Module, heads: int = 1) -> int:
+    """Puts attention pooling in place of every average pooling ahead of a convolution.
+
+    Args:
+        module: Any; changed in place. Its pools are the first layers of an ``nn.Sequential`` whose
+            next convolution tells the channels, as in PSPNet, UPerNet and ASPP.
+        heads: Of each pool.
+
+    Returns:
+        How many were replaced.
+    """
+    replaced = 0
+    for part in list(module.modules()):
+        if not isinstance(part, nn.Sequential) or len(part) < 2:
+            continue
+        pool = part[0]
+        convolutions = (m for m in part[1].modules() if isinstance(m, nn.Conv2d))
+        convolution = next(convolutions, None)
+        if isinstance(pool, nn.AdaptiveAvgPool2d) and convolution is not None:
+            part[0] = AttentionPool2d(convolution.in_channels, pool.output_size, heads)
+            replaced += 1
+    return replaced

@@ -1,0 +1,98 @@
+"""Attention pooling in place of average pooling."""
+
+import pytest
+import torch
+from mmengine.registry import DefaultScope
+from torch import nn
+from torch.nn import functional
+
+from attnpool_backbones.layers.attention_pool import AttentionPool2d, replace_average_pools
+from attnpool_backbones.layers.squeeze_excite import SE
+from attnpool_backbones.registry import MODELS
+
+
+@pytest.mark.parametrize('bins', [1, 2, 3, 6, (2, 5)])
+@pytest.mark.parametrize('size', [(6, 6), (7, 10), (4, 5), (1, 1)])
+def test_starts_as_the_average(bins, size):
+    x = torch.randn(2, 8, *size)
+    expected = functional.adaptive_avg_pool2d(x, bins)
+    torch.testing.assert_close(AttentionPool2d(8, bins, heads=2)(x), expected)
+
+
+def test_heads_look_where_their_query_points():
+    pool, x = AttentionPool2d(4, heads=2), torch.zeros(1, 4, 3, 3)
+    x[0, 0, 1, 2] = x[0, 3, 2, 0] = 100
+    x[0, 1] = torch.arange(9.0).view(3, 3)
+    with torch.no_grad():
+        pool.query[0, 0] = 10  # the first head, of channels 0 and 1, seeks channel 0
+    pooled = pool(x).detach().flatten()
+    assert pooled[1] == 5  # where channel 0 is large
+    assert pooled[3] == pytest.approx(100 / 9)  # the other one is an average
+
+
+def test_scores_do_not_overflow():
+    pool = AttentionPool2d(2, bins=2)
+    nn.init.constant_(pool.query, 1e4)
+    x = (1e4 * torch.randn(1, 2, 5, 5)).requires_grad_()
+    pool(x).sum().backward()
+    assert x.grad.isfinite().all() and pool.query.grad.isfinite().all()
+
+
+def test_weights_of_an_average_load():
+    average = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Conv2d(4, 3, 1))
+    attending = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Conv2d(4, 3, 1))
+    assert replace_average_pools(attending) == 1
+    nn.init.normal_(attending[0].query)
+    attending.load_state_dict(average.state_dict())
+    x = torch.randn(2, 4, 5, 5)
+    torch.testing.assert_close(attending(x), average(x))
+    assert not replace_average_pools(attending)
+
+
+@pytest.mark.parametrize(
+    ('base', 'options', 'pools'),
+    [
+        ('UPerHead', dict(in_channels=[8, 16], in_index=[0, 1]), 4),
+        ('PSPHead', dict(in_channels=16, in_index=1), 4),
+        ('ASPPHead', dict(in_channels=16, in_index=1), 1),
+    ],
+)
+def test_heads_of_mmseg(base, options, pools):
+    pytest.importorskip('mmseg')
+    options = dict(channels=8, num_classes=5, **options)
+    maps = [torch.randn(2, 8, 16, 16), torch.randn(2, 16, 8, 8)]
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        torch.manual_seed(1)
+        plain = MODELS.build(dict(type=base, **options)).eval()
+        torch.manual_seed(1)
+        head = MODELS.build(
+            dict(type='attnpool_backbones.WithAttentionPools', base=base, pool_heads=2, **options)
+        ).eval()
+        with pytest.raises(ValueError, match='has no average pooling'):
+            MODELS.build(
+                dict(type='attnpool_backbones.WithAttentionPools', base='FCNHead', in_channels=16,
+                     channels=8, num_classes=5)
+            )  # fmt: skip
+    assert sum(isinstance(m, AttentionPool2d) for m in head.modules()) == pools
+    torch.testing.assert_close(head(maps), plain(maps), atol=1e-5, rtol=1e-4)
+    head(maps).square().sum().backward()
+    queries = [p for name, p in head.named_parameters() if name.endswith('query')]
+    assert len(queries) == pools and all(q.grad.any() for q in queries)
+
+
+def test_squeeze_and_excitation_attends():
+    torch.manual_seed(0)
+    plain = SE(32)
+    attending = SE(32, pool_heads=4)
+    attending.load_state_dict(plain.state_dict())
+    x = torch.randn(2, 32, 5, 4)
+    torch.testing.assert_close(attending(x), plain(x))
+    nn.init.normal_(attending.pool.query)
+    assert not torch.allclose(attending(x), plain(x))
+    attending.init_weights()
+    assert not attending.pool.query.any()
+
+
+def test_uneven_heads_are_refused():
+    with pytest.raises(ValueError, match='6 channels cannot be shared among heads=4'):
+        AttentionPool2d(6, heads=4)
