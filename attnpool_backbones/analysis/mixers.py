@@ -36,6 +36,7 @@ __all__ = ['MIXERS', 'Cost', 'add_arguments', 'build_mixer', 'draw', 'measure']
 TAKES_IMAGES = False
 HEAD_DIM = 32
 SIDES = (7, 14, 28, 56)
+LINES = ('-', '--', ':', '-.')
 QUANTITIES = {'macs': 'MACs', 'kept': 'memory kept for the backward pass (bytes)',
               'seconds': 'time of a forward pass (s)'}  # fmt: skip
 
@@ -202,6 +203,11 @@ def draw(args: argparse.Namespace) -> Drawing:
     shown = [q for q in QUANTITIES if any(getattr(cost, q) for cost in costs)]
     figure = Figure(figsize=(4.6 * len(shown), 4.2), layout='constrained')
     powers = {quantity: exponents(costs, quantity) for quantity in shown}
+    # One style a mixer in all panels; lines may lie on each other.
+    styles = {
+        name: dict(color=f'C{i}', linestyle=LINES[i % len(LINES)], marker='o', markersize=3)
+        for i, name in enumerate(names)
+    }
     for axes, quantity in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
         for name in names:
             points = [(c.tokens, getattr(c, quantity)) for c in costs if c.mixer == name]
@@ -209,7 +215,7 @@ def draw(args: argparse.Namespace) -> Drawing:
             if points:
                 power = powers[quantity].get(name)
                 label = name if power is None else f'{name} (power {power:.2f})'
-                axes.plot(*zip(*points, strict=True), marker='o', markersize=3, label=label)
+                axes.plot(*zip(*points, strict=True), label=label, **styles[name])
         axes.set_xscale('log')
         axes.set_yscale('log')
         axes.set_xlabel('tokens', fontsize=8)
