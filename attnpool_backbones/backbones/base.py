@@ -1,16 +1,14 @@
 """The dense contract: what every backbone of this package takes, gives and promises."""
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from attnpool_backbones.backbones.choices import resolve_arch, resolve_out_indices
+from attnpool_backbones.backbones.training_parts import TrainingParts
 from attnpool_backbones.checkpoints import load_pretrained
 from attnpool_backbones.checkpoints.door import open_door
 from attnpool_backbones.checkpoints.loading import DEPLOYED, require_same_form
@@ -39,7 +37,7 @@ class Stage(nn.Module):
         self.blocks = nn.ModuleList(blocks)
 
 
-class DenseBackbone(BaseModule):
+class DenseBackbone(TrainingParts):
     """Base of all backbones: images in, a tuple of feature maps out.
 
     A subclass has the class attributes ``Arch`` (a dataclass: the numbers that make a variant) and
@@ -237,85 +235,6 @@ class DenseBackbone(BaseModule):
             x = norms[str(index)](x)
         return x.contiguous()
 
-    # ------------------------------------------------------------------ training
-
-    def stage_prefixes(self) -> list[tuple[str, ...]]:
-        """Returns the parameter-name prefixes of the stem (entry 0) and of each stage."""
-        depth = len(getattr(self, self.trunk))
-        return [('stem',), *((f'{self.trunk}.{i}',) for i in range(depth))]
-
-    def _freeze(self) -> None:
-        frozen = [p for prefixes in self.stage_prefixes()[: self.frozen_stages + 1]
-                  for p in prefixes]  # fmt: skip
-        for name, module in self.named_modules():
-            if _has_prefix(name, frozen):
-                module.training = False
-        for name, parameter in self.named_parameters():
-            if _has_prefix(name, frozen):
-                parameter.requires_grad_(False)
-
-    def train(self, mode: bool = True) -> 'DenseBackbone':
-        """Sets training mode; frozen stages and, with ``norm_eval``, BatchNorm stay in eval."""
-        super().train(mode)
-        if mode:
-            self._freeze()
-            if self.norm_eval:
-                for module in self.modules():
-                    if isinstance(module, _BatchNorm):
-                        module.training = False
-        return self
-
-    def layer_prefixes(self) -> list[tuple[str, ...]]:
-        """Returns the parameter-name prefixes of each layer, for layer-wise decay.
-
-        Layer 0 is the stem; each block is a layer; a downsampling layer belongs to the first
-        block after it.
-        """
-        if self.trunk == 'blocks':
-            return self.stage_prefixes()
-        layers = [self.stage_prefixes()[0]]
-        for s, stage in enumerate(self.stages):
-            for b in range(len(stage.blocks)):
-                block = (f'stages.{s}.blocks.{b}',)
-                layers.append(block if b else (f'stages.{s}.downsample', *block))
-        return layers
-
-    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """Tells in which layer a parameter lies, with the signature of mmpretrain's backbones.
-
-        Args:
-            param_name: Full name of the parameter.
-            prefix: What comes before the backbone's own names, e.g. ``'backbone.'``.
-
-        Returns:
-            The layer (0: stem; k: block k; the last: everything after the blocks, such as output
-            norms) and the number of layers, blocks + 2.
-
-        Raises:
-            ValueError: The name does not start with ``prefix``.
-        """
-        if not param_name.startswith(prefix):
-            raise ValueError(f"'{param_name}' does not start with '{prefix}'")
-        name = param_name[len(prefix):]  # fmt: skip
-        layers = self.layer_prefixes()
-        for depth, prefixes in enumerate(layers):
-            if _has_prefix(name, prefixes):
-                return depth, len(layers) + 1
-        return len(layers), len(layers) + 1
-
-    def no_weight_decay(self) -> set[str]:
-        """Returns the names of parameters that no recipe decays, although they are no vectors.
-
-        Modules list theirs in an attribute ``undecayed``: position tables, class tokens. The name
-        of the method is that of timm's models.
-        """
-        return {
-            f'{path}.{name}' if path else name
-            for path, module in self.named_modules()
-            for name in getattr(module, 'undecayed', ())
-            if getattr(module, name) is not None
-        }
-
     # ------------------------------------------------------------------ weights
 
     def init_weights(self) -> None:
@@ -382,7 +301,3 @@ class DenseBackbone(BaseModule):
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args, **kwargs) -> None:
         require_same_form(self, state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-
-
-def _has_prefix(name: str, prefixes: Sequence[str]) -> bool:
-    return any(re.match(rf'{re.escape(prefix)}(\.|$)', name) for prefix in prefixes)
