@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from attnpool_backbones import ops
+from tests.ops.mmcv_rows import MMCV_ROWS
 from tests.ops.rows import Draw
 from tests.ops.table import ROWS
 
@@ -164,20 +165,29 @@ def test_layouts_change_nothing(row, layout):
     assert_same(run(row, row.operator, changed(args, laid_out)), expected)
 
 
-@pytest.mark.parametrize('autocast', [False, True], ids=['', 'autocast'])
-@pytest.mark.parametrize('row', [row for row in ROWS if row.bfloat16], ids=lambda row: row.id)
-def test_bfloat16_is_as_close_as_the_formula(row, autocast):
+NARROW = [
+    *(pytest.param(row, torch.bfloat16, False, id=f'{row.id}-bfloat16') for row in ROWS),
+    *(pytest.param(row, torch.bfloat16, True, id=f'{row.id}-autocast') for row in ROWS),
+    *(pytest.param(row, torch.float16, False, id=f'{row.id}-float16') for row in MMCV_ROWS),
+]
+"""Not all that layers need is there in float16 on a CPU; what mmcv's operators need is."""
+
+
+@pytest.mark.parametrize(
+    ('row', 'narrow', 'autocast'), [case for case in NARROW if case.values[0].bfloat16]
+)
+def test_narrow_types_are_as_close_as_the_formula(row, narrow, autocast):
     args = row.example(Draw(5))
-    dtype = torch.float32 if autocast else torch.bfloat16
+    dtype = torch.float32 if autocast else narrow
     # Rounded once, so that both types compute from the same numbers.
     args = changed(args, lambda a: copy.deepcopy(a.detach() if isinstance(a, Tensor) else a)
-                   .to(torch.bfloat16).double())  # fmt: skip
+                   .to(narrow).double())  # fmt: skip
     with torch.no_grad():
         exact = call(row, row.operator.formula, copied(args))
-        narrow = changed(copied(args), lambda a: a.to(dtype))
+        rounded = changed(copied(args), lambda a: a.to(dtype))
         with torch.autocast('cpu', torch.bfloat16, enabled=autocast):
-            by_formula = call(row, row.operator.formula, copied(narrow))
-            computed = call(row, row.operator, narrow)
+            by_formula = call(row, row.operator.formula, copied(rounded))
+            computed = call(row, row.operator, rounded)
     for y, formula, right in zip(computed, by_formula, exact, strict=True):
         if not right.is_floating_point():
             continue
@@ -224,3 +234,16 @@ def test_compiled_is_the_same(row):
     expected = call(row, row.operator.formula, copied(args))
     with torch.no_grad():
         assert_same([call(row, compiled, copied(args))], [expected])
+
+
+@pytest.mark.parametrize('row', MMCV_ROWS, ids=lambda row: row.id)
+@torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True)  # nms
+def test_exported_is_the_same(row):
+    class Model(nn.Module):
+        def forward(self, *args):
+            return row.operator(*args)
+
+    args = changed(row.example(Draw(1)), lambda a: a.detach() if isinstance(a, Tensor) else a)
+    expected = call(row, row.operator.formula, copied(args))
+    exported = torch.export.export(Model(), copied(args))
+    assert_same([call(row, exported.module(), copied(args))], [expected])
