@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
 import torch
 from matplotlib.figure import Figure
@@ -309,7 +310,7 @@ def _plain(entry: dict, threshold: float) -> dict:
     return plain
 
 
-def _mean(values: list):
+def _mean(values: list) -> Any:
     """Averages numbers of equal structures; texts are those of the first."""
     first = values[0]
     if isinstance(first, dict):

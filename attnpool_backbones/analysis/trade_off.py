@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -196,7 +197,7 @@ def draw(args: argparse.Namespace) -> Drawing:
     return Drawing(figure, numbers, READING)
 
 
-def _panel(axes, cost: str, rows: Sequence[Row]) -> list[str]:
+def _panel(axes: Any, cost: str, rows: Sequence[Row]) -> list[str]:
     """Draws accuracy against a cost; returns the names on the front."""
     points = [(row.costs[cost], row.accuracy) for row in rows]
     front = pareto_front(points)

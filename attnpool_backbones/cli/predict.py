@@ -14,7 +14,9 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from attnpool_backbones.cli.own_data_arguments import share
 from attnpool_backbones.command_line import UserError
@@ -109,14 +111,16 @@ def run(args: argparse.Namespace) -> int:
     return 1 if speed.unreadable else 0
 
 
-def _first(items, count: int):
+def _first(items: Iterable[Any], count: int) -> Iterator[Any]:
     for index, item in enumerate(items, 1):
         yield item
         if index == count:
             return
 
 
-def _write(args: argparse.Namespace, model, source, predictions) -> list[Path]:
+def _write(
+    args: argparse.Namespace, model: Any, source: Any, predictions: Iterable[Any]
+) -> list[Path]:
     """Writes all predictions while the model goes on, with progress on the screen."""
     from rich.console import Console
     from rich.progress import (
@@ -148,7 +152,7 @@ def _write(args: argparse.Namespace, model, source, predictions) -> list[Path]:
     return outputs.close()
 
 
-def _tell(speed, seconds: float, written: list[Path]) -> None:
+def _tell(speed: Any, seconds: float, written: list[Path]) -> None:
     """Says what was done and how fast, on standard error, where no output goes."""
     if not speed.images and not speed.unreadable:
         raise UserError('no images came from the source')

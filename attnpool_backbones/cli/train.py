@@ -16,6 +16,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from attnpool_backbones.cli.own_data_arguments import (
     add_own_data_arguments,
@@ -141,7 +142,7 @@ def prepare_config(args: argparse.Namespace) -> None:
         print(f'epochs: {args.epochs} in {words_of(args.time)}')
 
 
-def count_images(cfg) -> int:
+def count_images(cfg: Any) -> int:
     """Counts the images that a config trains on."""
     from mmengine.registry import DATASETS, DefaultScope
 
@@ -185,7 +186,7 @@ def prepare_folder(args: argparse.Namespace) -> None:
     tell_plan(prepared, cost)
 
 
-def tell_plan(prepared, cost) -> None:
+def tell_plan(prepared: Any, cost: Any) -> None:
     """Says what was chosen, and what it will take."""
     from attnpool_backbones.launching.forecast import GIB
     from attnpool_backbones.zoo.config_sizes import measure_model

@@ -1,9 +1,11 @@
 """Progress of a run as one line every few seconds, for people who watch it."""
 
 import time
+from typing import Any
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
+from mmengine.runner import Runner
 
 from attnpool_backbones.registry import HOOKS
 
@@ -42,15 +44,19 @@ class ProgressHook(Hook):
             flush=True,
         )
 
-    def before_train(self, runner) -> None:
+    def before_train(self, runner: Runner) -> None:
         self._begin(runner.iter)
 
-    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
         loss = f', loss {outputs["loss"].item():.2f}' if outputs and 'loss' in outputs else ''
         self._tell('training', runner.iter + 1, runner.max_iters, loss)
 
-    def before_val(self, runner) -> None:
+    def before_val(self, runner: Runner) -> None:
         self._begin(0)
 
-    def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+    def after_val_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
         self._tell('evaluating', batch_idx + 1, len(runner.val_dataloader))

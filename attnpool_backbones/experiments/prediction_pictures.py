@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
+from torch import nn
 
 matplotlib.use('Agg')
 import numpy as np
@@ -14,7 +16,9 @@ DRAWN_SIZE = 576
 """Pixels of the enlarged images into which detections are drawn, so that labels stay small."""
 
 
-def detection_picture(detector, images: Sequence[Path], path: Path, score_thr: float = 0.5) -> None:
+def detection_picture(
+    detector: nn.Module, images: Sequence[Path], path: Path, score_thr: float = 0.5
+) -> None:
     """Draws boxes, masks and labels over images.
 
     Args:
@@ -41,7 +45,7 @@ def detection_picture(detector, images: Sequence[Path], path: Path, score_thr: f
 
 
 def segmentation_picture(
-    segmentor, images: Sequence[Path], label_maps: Sequence[Path], path: Path
+    segmentor: nn.Module, images: Sequence[Path], label_maps: Sequence[Path], path: Path
 ) -> None:
     """Draws true and predicted label maps over images.
 
@@ -131,7 +135,7 @@ def _grid(
     _save(figure, path)
 
 
-def _save(figure, path: Path) -> None:
+def _save(figure: Any, path: Path) -> None:
     figure.tight_layout(pad=0.4)
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -75,7 +75,9 @@ def draw_boxes(
     return drawn
 
 
-def _write(image: np.ndarray, text: str, corner: tuple[int, int], colour, size: float) -> None:
+def _write(
+    image: np.ndarray, text: str, corner: tuple[int, int], colour: Sequence[int], size: float
+) -> None:
     """Writes a text on a bar above a corner, or below it at the upper edge."""
     (width, height), below = cv2.getTextSize(text, _FONT, size, 1)
     left = min(max(corner[0], 0), max(image.shape[1] - width, 0))

@@ -95,7 +95,15 @@ class BasicBlock(ResidualBlock):
 
     expansion = 1
 
-    def build_branch(self, w_in, width, stride, attention, unit_options, norm_cfg) -> None:
+    def build_branch(
+        self,
+        w_in: int,
+        width: int,
+        stride: int,
+        attention: str | None,
+        unit_options: dict[str, Any],
+        norm_cfg: dict[str, Any],
+    ) -> None:
         self.conv1 = resnet_conv(w_in, width, 3, stride)
         self.bn1 = build_map_norm(norm_cfg, width)
         self.conv2 = resnet_conv(width, width, 3)
@@ -111,7 +119,15 @@ class Bottleneck(ResidualBlock):
 
     expansion = 4
 
-    def build_branch(self, w_in, width, stride, attention, unit_options, norm_cfg) -> None:
+    def build_branch(
+        self,
+        w_in: int,
+        width: int,
+        stride: int,
+        attention: str | None,
+        unit_options: dict[str, Any],
+        norm_cfg: dict[str, Any],
+    ) -> None:
         self.conv1 = resnet_conv(w_in, width, 1)
         self.bn1 = build_map_norm(norm_cfg, width)
         self.sk = None

@@ -5,6 +5,7 @@ are in :mod:`attnpool_backbones.ops`.
 """
 
 from collections.abc import Callable
+from typing import NoReturn
 
 from attnpool_backbones.compatibility import BUILD_MMCV
 from attnpool_backbones.mmcv_operators import (  # noqa: F401  each serves some
@@ -25,7 +26,7 @@ def __getattr__(name: str) -> Callable:
     if name.startswith('_'):
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
 
-    def missing(*args, **kwargs):
+    def missing(*args, **kwargs) -> NoReturn:
         raise MissingOperator(
             f"mmcv's operator {name!r} is not among those that attnpool_backbones {__version__} "
             'computes in plain torch. The compiled operators have it: `OPS=compiled make setup` in '

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from mmengine.logging import print_log
@@ -22,7 +23,7 @@ def serve(function: Callable) -> Callable:
     """Makes a function answer as mmcv's compiled one: without gradients, which are its callers'."""
 
     @functools.wraps(function)
-    def call(*args, **kwargs):
+    def call(*args, **kwargs) -> Any:
         if not torch.compiler.is_compiling():
             _say_who_serves()
         with torch.no_grad():

@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -29,7 +30,7 @@ def operator(formula: Callable) -> Callable:
     form, also_compiled = formula, True
 
     @functools.wraps(formula)
-    def call(*args, **kwargs):
+    def call(*args, **kwargs) -> Any:
         if _formulas_wanted or not also_compiled and torch.compiler.is_compiling():
             return formula(*args, **kwargs)
         return form(*args, **kwargs)

@@ -8,6 +8,7 @@ values and forgotten; the backward pass computes them again. The operators are o
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -223,7 +224,9 @@ def _mixed_attention(
 
 
 @_mixed_attention.register_fake
-def _(q, k, v, matrix, offset, eps, chunk_rows):
+def _(
+    q: Tensor, k: Tensor, v: Tensor, matrix: Tensor, offset: Tensor, eps: float, chunk_rows: int
+) -> Tensor:
     out = torch.empty_like(q.transpose(1, 2), memory_format=torch.contiguous_format)
     return out.transpose(1, 2)
 
@@ -269,17 +272,26 @@ def _mixed_attention_backward(
 
 
 @_mixed_attention_backward.register_fake
-def _(grad, q, k, v, matrix, offset, eps, chunk_rows):
+def _(
+    grad: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    matrix: Tensor,
+    offset: Tensor,
+    eps: float,
+    chunk_rows: int,
+) -> tuple:
     tokens = (torch.empty_like(t, memory_format=torch.contiguous_format) for t in (q, k, v))
     return (*tokens, torch.empty_like(matrix), matrix.new_empty(len(matrix)))
 
 
-def _save_mixed_attention(ctx, inputs, output) -> None:
+def _save_mixed_attention(ctx: Any, inputs: tuple, output: Any) -> None:
     *tensors, ctx.eps, ctx.chunk_rows = inputs
     ctx.save_for_backward(*tensors)
 
 
-def _differentiate_mixed_attention(ctx, grad):
+def _differentiate_mixed_attention(ctx: Any, grad: Tensor) -> tuple:
     *tensors, offset = ctx.saved_tensors
     dq, dk, dv, dmatrix, doffset = _mixed_attention_backward(
         grad, *tensors, offset, ctx.eps, ctx.chunk_rows
@@ -306,7 +318,7 @@ def _map_covariance(q: Tensor, k: Tensor, chunk_rows: int) -> Tensor:
 
 
 @_map_covariance.register_fake
-def _(q, k, chunk_rows):
+def _(q: Tensor, k: Tensor, chunk_rows: int) -> Tensor:
     return q.new_empty(q.shape[1], q.shape[1], dtype=wide_dtype(q.dtype))
 
 
@@ -330,17 +342,17 @@ def _map_covariance_backward(
 
 
 @_map_covariance_backward.register_fake
-def _(grad, q, k, chunk_rows):
+def _(grad: Tensor, q: Tensor, k: Tensor, chunk_rows: int) -> tuple:
     dq, dk = (torch.empty_like(t, memory_format=torch.contiguous_format) for t in (q, k))
     return dq, dk
 
 
-def _save_map_covariance(ctx, inputs, output) -> None:
+def _save_map_covariance(ctx: Any, inputs: tuple, output: Any) -> None:
     q, k, ctx.chunk_rows = inputs
     ctx.save_for_backward(q, k)
 
 
-def _differentiate_map_covariance(ctx, grad):
+def _differentiate_map_covariance(ctx: Any, grad: Tensor) -> tuple:
     return *_map_covariance_backward(grad, *ctx.saved_tensors, ctx.chunk_rows), None
 
 
@@ -348,12 +360,19 @@ _map_covariance.register_autograd(_differentiate_map_covariance, setup_context=_
 
 
 @register_flop_formula(torch.ops.attnpool_backbones.mixed_attention)
-def _count_mixed_attention(q_shape, k_shape, v_shape, matrix_shape, *args, **kwargs) -> int:
+def _count_mixed_attention(
+    q_shape: torch.Size,
+    k_shape: torch.Size,
+    v_shape: torch.Size,
+    matrix_shape: torch.Size,
+    *args,
+    **kwargs,
+) -> int:
     batch, heads, queries, width = q_shape
     return 2 * batch * heads * queries * k_shape[2] * (width + heads + v_shape[3])
 
 
 @register_flop_formula(torch.ops.attnpool_backbones.map_covariance)
-def _count_map_covariance(q_shape, k_shape, *args, **kwargs) -> int:
+def _count_map_covariance(q_shape: torch.Size, k_shape: torch.Size, *args, **kwargs) -> int:
     batch, heads, queries, width = q_shape
     return 2 * batch * heads * queries * k_shape[2] * (width + heads)

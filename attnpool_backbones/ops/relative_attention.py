@@ -7,6 +7,7 @@ otherwise grow with the number of chunks and keep their maps.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -152,7 +153,7 @@ def _relative_attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor, chunk_ro
 
 
 @_relative_attention.register_fake
-def _(q, k, v, table, chunk_rows):
+def _(q: Tensor, k: Tensor, v: Tensor, table: Tensor, chunk_rows: int) -> Tensor:
     return _empty_output(q)
 
 
@@ -191,18 +192,20 @@ def _relative_attention_backward(
 
 
 @_relative_attention_backward.register_fake
-def _(grad, q, k, v, table, out, chunk_rows):
+def _(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, table: Tensor, out: Tensor, chunk_rows: int
+) -> tuple:
     dq, dk, dv = (torch.empty_like(t, memory_format=torch.contiguous_format) for t in (q, k, v))
     wide = wide_dtype(q.dtype)
     return dq, dk, dv, torch.empty_like(table, dtype=wide, memory_format=torch.contiguous_format)
 
 
-def _save(ctx, inputs, output) -> None:
+def _save(ctx: Any, inputs: tuple, output: Any) -> None:
     *tensors, ctx.chunk_rows = inputs
     ctx.save_for_backward(*tensors, output)
 
 
-def _differentiate(ctx, grad):
+def _differentiate(ctx: Any, grad: Tensor) -> tuple:
     saved = ctx.saved_tensors
     *dtokens, dtable = _relative_attention_backward(grad, *saved, ctx.chunk_rows)
     return *dtokens, dtable.to(saved[3].dtype), None
@@ -212,12 +215,12 @@ _relative_attention.register_autograd(_differentiate, setup_context=_save)
 
 
 @register_flop_formula(torch.ops.attnpool_backbones.relative_attention)
-def _count(q_shape, *args, **kwargs) -> int:
+def _count(q_shape: torch.Size, *args, **kwargs) -> int:
     batch, heads, tokens, width = q_shape
     return 2 * batch * heads * tokens * tokens * 2 * width
 
 
 @register_flop_formula(torch.ops.attnpool_backbones.relative_attention_backward)
-def _count_backward(grad_shape, *args, **kwargs) -> int:
+def _count_backward(grad_shape: torch.Size, *args, **kwargs) -> int:
     batch, heads, tokens, width = grad_shape
     return 2 * batch * heads * tokens * tokens * 5 * width

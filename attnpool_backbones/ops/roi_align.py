@@ -256,7 +256,7 @@ def add_mean_gradient(grad: Tensor, rois: Tensor, grad_x: Tensor, pooling: Pooli
     (channels, height, width), wide = grad_x.shape[1:], wide_dtype(grad_x.dtype)
     current, lines = None, grad.new_zeros(height, width * channels, dtype=wide)
 
-    def deliver():
+    def deliver() -> None:
         if current is not None:
             grad_x[current] += lines.unflatten(1, (width, channels)).permute(2, 0, 1)
             lines.zero_()

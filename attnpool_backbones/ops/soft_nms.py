@@ -12,6 +12,8 @@ from attnpool_backbones.ops.nms import box_table, overlapping_pairs, overlaps
 from attnpool_backbones.ops.own_operator import own_operator
 from attnpool_backbones.ops.precision import wide_dtype
 
+Neighbours = Callable[[int], tuple[np.ndarray, np.ndarray]]
+"""From a box to those whose scores it lowers, and the factors."""
 METHODS = ('naive', 'linear', 'gaussian')
 """By mmcv's numbers 0, 1 and 2."""
 
@@ -162,7 +164,7 @@ def _take_in_rounds(values: np.ndarray, min_score: float, pairs: Pairs) -> np.nd
     return order if (final[1:] < final[:-1]).all() and (final >= least).all() else None
 
 
-def _neighbours(count: int, pairs: Pairs) -> Callable[[int], tuple[np.ndarray, np.ndarray]]:
+def _neighbours(count: int, pairs: Pairs) -> Neighbours:
     """Returns what tells the boxes whose scores a box lowers, and the factors."""
     boxes = np.concatenate(pairs[:2])
     order = boxes.argsort(kind='stable')
@@ -198,7 +200,9 @@ def _factors(shared: Tensor, iou_threshold: float, sigma: float, method: str) ->
     return torch.where(shared >= threshold, lowered, 1)
 
 
-def _take(boxes: Tensor, scores: Tensor, min_score: float, neighbours) -> tuple[Tensor, Tensor]:
+def _take(
+    boxes: Tensor, scores: Tensor, min_score: float, neighbours: Neighbours
+) -> tuple[Tensor, Tensor]:
     """Takes boxes one after the other.
 
     The boxes not yet taken lie as in mmcv: one that is taken changes places with the first of

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -250,7 +250,15 @@ def _name_colours(
     labels.values = mapping
 
 
-def _tell_foreign(labels, values, mapping, kind, word, kept, names) -> None:
+def _tell_foreign(
+    labels: LabelMaps,
+    values: Mapping[str, np.ndarray],
+    mapping: Mapping[int, int],
+    kind: str,
+    word: Callable[[int], str],
+    kept: Sequence[int],
+    names: Sequence[str],
+) -> None:
     """Notes the masks that have values of no class."""
     foreign: Mapping[str, list[int]] = defaultdict(list)
     for mask, found in values.items():

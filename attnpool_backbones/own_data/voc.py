@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import PurePosixPath
+from typing import Any
 from xml.etree import ElementTree
 
 from attnpool_backbones.own_data.folder import Folder, displayed_size, split_of_path
@@ -69,7 +70,9 @@ def _low_edges(tree: ElementTree.Element) -> Iterator[ElementTree.Element]:
         yield from tree.iter(edge)
 
 
-def _size(tree, folder, image, file, labels):
+def _size(
+    tree: ElementTree.Element, folder: Any, image: str, file: str, labels: Any
+) -> tuple[int, int] | None:
     try:
         size = tuple(int(number(tree.findtext(f'size/{side}'))) for side in ('width', 'height'))
         if min(size) > 0:
@@ -83,7 +86,7 @@ def _size(tree, folder, image, file, labels):
         return None
 
 
-def _objects(tree: ElementTree.Element, file: str, offset: int, labels) -> Iterator[Instance]:
+def _objects(tree: ElementTree.Element, file: str, offset: int, labels: Any) -> Iterator[Instance]:
     for index, entry in enumerate(tree.iterfind('object'), 1):
         where = f'{file}, object {index}'
         try:

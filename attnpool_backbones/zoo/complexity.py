@@ -7,7 +7,14 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 
-def _fused_attention_on_cpu(query, key, value, *args, out_shape=None, **kwargs) -> int:
+def _fused_attention_on_cpu(
+    query: torch.Size,
+    key: torch.Size,
+    value: torch.Size,
+    *args,
+    out_shape: torch.Size | None = None,
+    **kwargs,
+) -> int:
     return sdpa_flop_count(query, key, value)
 
 
