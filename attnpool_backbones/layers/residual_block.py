@@ -1,7 +1,7 @@
 """The blocks of a ResNet (arXiv 1512.03385), with an attention unit on the branch if wanted."""
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
