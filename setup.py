@@ -22,6 +22,7 @@ DET = [*OPENMMLAB, 'mmdet>=3.0', 'pycocotools']
 SEG = [*OPENMMLAB, 'mmsegmentation>=1.0', 'ftfy', 'regex']
 TOOLS = ['matplotlib', 'rich', 'scikit-learn']
 SLICES = ['sahi']  # large images in overlapping parts
+PEERS = ['timm']  # whose models the benchmark measures beside ours
 DEV = ['hotcoco', 'hypothesis', 'pre-commit', 'pytest', 'pytest-xdist', 'ruff']
 
 
@@ -88,6 +89,7 @@ setup(
         'seg': SEG,
         'slices': SLICES,
         'all': sorted({*DET, *SEG, *TOOLS, *SLICES}),
+        'peers': PEERS,
         'dev': DEV,
     },
 )

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass
 
-FORMS = ('ours', 'plain', 'compiled')
+FORMS = ('ours', 'plain', 'compiled', 'timm', 'mmdet', 'official', 'yardstick', 'apart')
 TASKS = ('forward', 'train')
 DTYPES = ('float32', 'bfloat16')
 LAYOUTS = ('contiguous', 'channels_last')
@@ -19,7 +19,8 @@ class Case:
     or segmentor, or ``mmcv.NAME``, an operator of :mod:`attnpool_backbones.benchmark.operators`."""
     form: str = 'ours'
     """``'ours'``; ``'plain'``: by the formulas, stored and unfused; ``'compiled'``: an operator of
-    mmcv's own."""
+    mmcv's own; else another's code for the same model, see
+    :mod:`attnpool_backbones.benchmark.peers`."""
     task: str = 'forward'
     """``'forward'`` (eval mode, no gradients) or ``'train'`` (forward and backward pass; of a
     detector or segmentor with its losses); ``'backward'`` alone, of an operator."""
@@ -29,7 +30,8 @@ class Case:
     dtype: str = 'float32'
     """``'float32'``, or ``'bfloat16'`` for autocast."""
     layout: str = 'contiguous'
-    """Of the images in memory: ``'contiguous'`` or ``'channels_last'``."""
+    """Of images and weights in memory: ``'contiguous'`` or, as after a user's
+    ``.to(memory_format=torch.channels_last)``, ``'channels_last'``."""
     compiled: bool = False
     """Whether the backbone goes through ``torch.compile``."""
     with_cp: bool = False

@@ -1,7 +1,9 @@
 """What a machine can do at best: multiply matrices and copy memory."""
 
+import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch.nn import functional as F
@@ -78,7 +80,9 @@ def describe_machine(device: str) -> dict[str, str | int | bool]:
         processor = torch.cuda.get_device_name()
     else:
         processor = processor_name()
-    return dict(
+    preloaded = os.environ.get('LD_PRELOAD', '')
+    allocator = {'preloaded': Path(preloaded).name} if preloaded and device == 'cpu' else {}
+    return allocator | dict(
         device=device,
         processor=processor,
         instructions=torch.backends.cpu.get_cpu_capability(),

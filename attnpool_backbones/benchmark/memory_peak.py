@@ -13,8 +13,8 @@ import torch
 from attnpool_backbones.benchmark.case_process import run_case_module, serve
 from attnpool_backbones.benchmark.cases import Case
 from attnpool_backbones.benchmark.models import make_workload
-from attnpool_backbones.benchmark.process_memory import return_free_memory
 from attnpool_backbones.machine import peak_memory, resident_memory
+from attnpool_backbones.process_memory import return_free_memory
 
 
 def measure_memory(case: Case, device: str) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """Builds what a benchmark runs: a backbone, a detector or a segmentor, and one step of it."""
 
+from collections.abc import Mapping
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,7 +12,10 @@ from torch import Tensor, nn
 from attnpool_backbones import ops
 from attnpool_backbones.benchmark.cases import Case
 from attnpool_backbones.benchmark.operators import OperatorWorkload, is_operator
+from attnpool_backbones.benchmark.peers import FORMS as PEER_FORMS
+from attnpool_backbones.benchmark.peers import build_peer
 from attnpool_backbones.benchmark.random_batches import random_batch
+from attnpool_backbones.benchmark.yardstick import APART, HERE, Yardstick
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.launching.config import load_config
 from attnpool_backbones.registry import MODELS
@@ -72,20 +77,25 @@ class Workload:
     Args:
         case: What to run.
         device: ``'cpu'`` or ``'cuda'``.
+        places: See :func:`attnpool_backbones.benchmark.peers.forms_of`. Default: none.
     """
 
-    def __init__(self, case: Case, device: str):
+    def __init__(self, case: Case, device: str, places: Mapping[str, Path] | None = None):
         self.case, self.device = case, device
         self.batch = self.gradients = None
-        if is_config(case.model):
+        if case.form in PEER_FORMS:
+            self.model = build_peer(case.model, case.form, case.size, case.norm_eval, places or {})
+        elif is_config(case.model):
             self.model = build_whole_model(case)
             self.batch = random_batch(self.model.cfg, case.size, case.batch)
         else:
             self.model = build_backbone(case)
+        if self.batch is None:
             generator = torch.Generator().manual_seed(0)
             self.images = torch.randn(case.batch, 3, *case.size, generator=generator).to(device)
             if case.layout == 'channels_last':
                 self.images = self.images.contiguous(memory_format=torch.channels_last)
+                self.model.to(memory_format=torch.channels_last)
         if case.form == 'plain':
             # In torch's default layout: that of the images decides that of the maps.
             self.model.to(memory_format=torch.contiguous_format)
@@ -95,6 +105,11 @@ class Workload:
             self.function = torch.compile(self.model)
         elif case.compiled:
             self.model.backbone = torch.compile(self.model.backbone)
+
+    @property
+    def difference(self) -> float | None:
+        """Of a peer's outputs from ours; see :class:`attnpool_backbones.benchmark.peers.Peer`."""
+        return getattr(self.model, 'difference', None)
 
     def clear(self) -> None:
         """Forgets the gradients of the last step."""
@@ -144,7 +159,18 @@ class Workload:
         torch.autograd.backward(outputs, self.gradients)
 
 
-def make_workload(case: Case, device: str) -> Workload | OperatorWorkload:
-    """Builds what a case runs: a model, or an operator."""
-    kind = OperatorWorkload if is_operator(case.model) else Workload
-    return kind(case, device)
+def make_workload(
+    case: Case, device: str, places: Mapping[str, Path] | None = None
+) -> Workload | OperatorWorkload | Yardstick:
+    """Builds what a case runs: a model, an operator, or a model of another checkout.
+
+    Args:
+        case: What to run.
+        device: ``'cpu'`` or ``'cuda'``.
+        places: See :func:`attnpool_backbones.benchmark.peers.forms_of`. Default: none.
+    """
+    if is_operator(case.model):
+        return OperatorWorkload(case, device)
+    if case.form in APART:
+        return Yardstick(case, device, (places or {}).get(case.form, HERE))
+    return Workload(case, device, places)

@@ -14,10 +14,11 @@ from matplotlib import pyplot as plt
 from attnpool_backbones.atomic_files import write_atomically
 from attnpool_backbones.benchmark.cost_curves import Curve, cost_curves
 from attnpool_backbones.benchmark.operators import is_operator
-from attnpool_backbones.benchmark.process_memory import KEPT_MEMORY
+from attnpool_backbones.benchmark.peers import FORMS as PEER_FORMS
 from attnpool_backbones.benchmark.suites import Target, measured_value, targets
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.markdown import markdown_table, replace_section
+from attnpool_backbones.process_memory import KEPT_MEMORY
 
 Row = Mapping[str, Any]
 
@@ -82,6 +83,9 @@ def markdown_report(results: Sequence[Row], machine: Mapping[str, Any], command:
     reached = _target_table(results, machine)
     if reached:
         parts += ['## Targets', reached]
+    peers = peer_table(times)
+    if peers:
+        parts += ['## Peers', PEER_NOTE, peers]
     if times:
         parts += ['## Times', _time_table(times)]
     if memory:
@@ -175,6 +179,67 @@ def _time_table(times: Sequence[Row]) -> str:
         'process with what the allocator has at hand; see --keep-memory.'
     )
     return f'{note}\n\n{markdown_table(header, rows)}'
+
+
+def peer_table(times: Sequence[Row]) -> str:
+    """Returns a table of ours beside the fastest who runs the same model; empty without any.
+
+    Args:
+        times: Results with seconds. A job has ours and others' rows under one key.
+    """
+    jobs: dict[str, list[Row]] = {}
+    for row in times:
+        jobs.setdefault(row['key'], []).append(row)
+    rows = []
+    for found in jobs.values():
+        theirs = [row for row in found if row['form'] in PEER_FORMS]
+        ours = [row for row in found if row['form'] == 'ours']
+        if not theirs or not ours:
+            continue
+        first, *others = sorted(ours, key=lambda row: row['layout'] != 'contiguous')
+        peers = [row for row in theirs if row['form'] not in ('apart', 'yardstick')]
+        best = min(peers, key=lambda row: row['seconds'], default=None)
+        apart, before = (
+            next((row for row in theirs if row['form'] == form), None)
+            for form in ('apart', 'yardstick')
+        )
+        differences = {row['form']: row['difference'] for row in theirs if row is not apart}
+        rows.append(
+            [first['model'], first['task'],
+             _conditions(first), f'{first["seconds"]:.3g}',
+             ', '.join(f'{row["seconds"]:.3g}' for row in others) or '-',
+             '-' if best is None else f'{best["form"]} {_layout(best)} {best["seconds"]:.3g}',
+             '-' if best is None else f'{best["seconds"] / first["seconds"]:.2f}',
+             '-' if apart is None or before is None
+             else f'{before["seconds"] / apart["seconds"]:.2f}',
+             _fastest(first, peers) if peers else '-',
+             '; '.join(f'{form} {_difference(value)}' for form, value in differences.items())]
+        )  # fmt: skip
+    header = ('model', 'task', 'conditions', 'ours s', 'ours channels_last s', 'fastest peer s',
+              'theirs / ours', 'yardstick / ours', 'fastest', 'outputs differ by')  # fmt: skip
+    return markdown_table(header, rows) if rows else ''
+
+
+PEER_NOTE = (
+    'Each row is one job: ours as a user gets it, ours after `.to(memory_format=torch.'
+    'channels_last)`, and everyone who ships the same model in either layout, with equal weights, '
+    'interleaved. The fastest peer is the faster of the two layouts of all of them. The yardstick '
+    'is another commit of ours; it and ours beside it run in a process each. Differences are '
+    'relative to the largest value, at 224x224.'
+)
+
+
+def _layout(row: Row) -> str:
+    return 'NCHW' if row['layout'] == 'contiguous' else row['layout']
+
+
+def _fastest(ours: Row, peers: Sequence[Row]) -> str:
+    best = min([ours, *peers], key=lambda row: row['seconds'])
+    return '**ours**' if best is ours else f'{best["form"]} {_layout(best)}'
+
+
+def _difference(value: float | None) -> str:
+    return 'not comparable' if value is None else f'{value:.0e}'
 
 
 def _gigabytes(count: float | None) -> str:

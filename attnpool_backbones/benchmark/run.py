@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,11 @@ from attnpool_backbones.atomic_files import write_atomically
 from attnpool_backbones.benchmark.cases import Job
 from attnpool_backbones.benchmark.machine_rates import describe_machine, has_bfloat16_instructions
 from attnpool_backbones.benchmark.memory_peak import measure_memory
-from attnpool_backbones.benchmark.process_memory import KEPT_MEMORY, keep_free_memory
+from attnpool_backbones.benchmark.peers import peer_versions
 from attnpool_backbones.benchmark.timing import measure_times
+from attnpool_backbones.benchmark.yardstick import commit_of
 from attnpool_backbones.command_line import UserError
+from attnpool_backbones.process_memory import KEPT_MEMORY, keep_free_memory
 
 FILE = 'results.json'
 
@@ -70,6 +72,7 @@ def run_jobs(
     time_limit: float | None = None,
     again: bool = False,
     keep_memory: bool = False,
+    places: Mapping[str, Path] | None = None,
 ) -> tuple[ResultFile, list[str]]:
     """Does the jobs that are not done yet.
 
@@ -85,6 +88,7 @@ def run_jobs(
         again: Whether to repeat what was measured before.
         keep_memory: Whether this process keeps the memory that it frees, so that no run waits for
             fresh pages, as with an allocator that caches.
+        places: See :func:`attnpool_backbones.benchmark.peers.forms_of`. Default: none.
 
     Returns:
         All results of the folder, and messages about what could not be measured; the next call
@@ -95,6 +99,10 @@ def run_jobs(
             another machine or setting.
     """
     machine = describe_machine(device)
+    forms = sorted({case.form for job in jobs for case in job.cases})
+    machine |= peer_versions(forms)
+    if 'yardstick' in forms:
+        machine['yardstick'] = commit_of(places['yardstick'])
     if keep_memory:
         if not keep_free_memory():
             raise UserError('--keep-memory needs the C library glibc; this is another')
@@ -118,7 +126,7 @@ def run_jobs(
         rows, failed = [], []
         try:  # what cannot be measured does not end the others
             if job.quantity == 'time':
-                rows, failed = measure_times(job.cases, device, repeats, warmup, seconds)
+                rows, failed = measure_times(job.cases, device, repeats, warmup, seconds, places)
             else:
                 rows = [measure_memory(case, device) for case in job.cases]
         except UserError as error:
@@ -138,7 +146,7 @@ def _emulates(job: Job, device: str) -> bool:
 
 
 def _summary(row: dict[str, Any]) -> str:
-    name = f'{row["model"]} {row["form"]}'
+    name = f'{row["model"]} {row["form"]}' + ' channels_last' * (row['layout'] != 'contiguous')
     if 'seconds' in row:
         return f'{name} {row["seconds"]:.4g} s'
     return f'{name} {row["peak_bytes"] / 1e9:.2f} GB'

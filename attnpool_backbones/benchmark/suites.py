@@ -2,12 +2,15 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from attnpool_backbones.benchmark.cases import TASKS, Case, Job
+from attnpool_backbones.benchmark.cases import LAYOUTS, TASKS, Case, Job
 from attnpool_backbones.benchmark.cost_curves import cost_of, fit_exponent, tokens_of
 from attnpool_backbones.benchmark.models import REFERENCES
 from attnpool_backbones.benchmark.operators import memory_of
+from attnpool_backbones.benchmark.peers import forms_of
+from attnpool_backbones.benchmark.yardstick import APART
 
 CROP = (512, 512)
 DETECTION = (800, 1344)
@@ -198,6 +201,29 @@ def suite_jobs(name: str) -> list[Job]:
     names = [n for n in SUITES if n not in ('operators', 'nano')] if name == 'all' else [name]
     jobs = [job for n in names for job in SUITES[n]()]
     return list({job.key(): job for job in jobs}.values())
+
+
+def peer_jobs(cases: Iterable[Case], places: Mapping[str, Path]) -> list[Job]:
+    """Returns one job for each case of ours: it beside all who can run the same model.
+
+    Ours and others' are measured in both layouts, another checkout of ours as it is.
+
+    Args:
+        cases: Of ours, in the default layout.
+        places: See :func:`attnpool_backbones.benchmark.peers.forms_of`.
+    """
+    jobs = []
+    for case in cases:
+        forms = forms_of(case.model, places)
+        if forms:
+            beside = [
+                replace(case, form=form, layout=layout)
+                for form in ('ours', *forms)
+                for layout in (LAYOUTS[:1] if form in APART else LAYOUTS)
+            ]
+            words = [case.dtype] * (case.dtype != 'float32') + ['compiled'] * case.compiled
+            jobs.append(time_job(' '.join([case.model, *words, 'peers']), beside))
+    return jobs
 
 
 # ------------------------------------------------------------------ targets

@@ -4,9 +4,10 @@ import gc
 import statistics
 import textwrap
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,8 +16,9 @@ from attnpool_backbones.benchmark.cases import Case
 from attnpool_backbones.benchmark.machine_rates import MachineRates
 from attnpool_backbones.benchmark.models import make_workload
 from attnpool_backbones.benchmark.operation_counts import count_operations
-from attnpool_backbones.benchmark.process_memory import fresh_bytes, return_free_memory
+from attnpool_backbones.benchmark.yardstick import APART
 from attnpool_backbones.command_line import UserError
+from attnpool_backbones.process_memory import fresh_bytes, return_free_memory
 
 MIN_ROUNDS = 2
 MESSAGE = 300  # characters; torch.compile's errors are pages long
@@ -28,6 +30,7 @@ def measure_times(
     repeats: int = 7,
     warmup: int = 1,
     seconds: float = 120,
+    places: Mapping[str, Path] | None = None,
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Measures cases in turns, so that a slower moment of the machine meets all of them.
 
@@ -41,13 +44,15 @@ def measure_times(
         repeats: Rounds.
         warmup: Rounds before these, not counted; each case has run once by then.
         seconds: No round but the second begins later than so long after the first did.
+        places: See :func:`attnpool_backbones.benchmark.peers.forms_of`. Default: none.
 
     Returns:
         For each case that runs its fields, ``seconds`` (median), ``spread`` (interquartile range
         over median), ``rounds``, ``fresh`` (median of the bytes of memory that the process had to
-        ask for), ``macs`` (of a forward pass), ``traffic`` (bytes), and the
-        machine's ``matrix_rate`` (FLOP/s) and ``copy_rate`` (bytes/s) in the same rounds; and a
-        message about each that does not.
+        ask for; None in another process), ``macs`` (of a forward pass), ``traffic`` (bytes),
+        ``difference`` (of a peer's outputs from ours, None if not compared), and the machine's
+        ``matrix_rate`` (FLOP/s) and ``copy_rate`` (bytes/s) in the same rounds; and a message
+        about each that does not.
 
     Raises:
         UserError: A case failed after its first run, e.g. for want of memory beside the others.
@@ -57,7 +62,7 @@ def measure_times(
     for case in cases:
         try:
             with _named_failure(case):
-                workload = make_workload(case, device)
+                workload = make_workload(case, device, places)
                 workload.run()
             workloads.append(workload)
         except UserError as error:
@@ -98,7 +103,8 @@ def measure_times(
     shared = dict(matrix_rate=statistics.median(matrix), copy_rate=statistics.median(copy))
     rows = [
         dict(asdict(workload.case), seconds=statistics.median(values), spread=_spread(values),
-             rounds=len(values), fresh=statistics.median(pages), **count, **shared)
+             rounds=len(values), fresh=_pages(workload.case, pages),
+             difference=getattr(workload, 'difference', None), **count, **shared)
         for workload, values, pages, count in zip(workloads, times, fresh, counts, strict=True)
     ]  # fmt: skip
     return rows, failures
@@ -114,6 +120,10 @@ def _named_failure(case: Case) -> Iterator[None]:
     except Exception as error:
         reason = textwrap.shorten(f'{type(error).__name__}: {error}', MESSAGE, placeholder=' ...')
         raise UserError(f'the time of {case.label()} cannot be measured: {reason}') from error
+
+
+def _pages(case: Case, pages: Sequence[int]) -> float | None:
+    return None if case.form in APART else statistics.median(pages)
 
 
 def _spread(values: Sequence[float]) -> float:

@@ -15,6 +15,7 @@ _RENAMED = (
     (r'\.se\.fc2\.', r'.se.expand.'),
     (r'\.se_layer\.conv1\.conv\.', r'.se.reduce.'),  # mmpretrain's SEResNet
     (r'\.se_layer\.conv2\.conv\.', r'.se.expand.'),
+    (r'\.context_block\.', r'.gc.'),  # mmdet's ResNet with the plugin ContextBlock
     (r'\.cbam\.ChannelGate\.mlp\.1\.', r'.cbam.channel.reduce.'),
     (r'\.cbam\.ChannelGate\.mlp\.3\.', r'.cbam.channel.expand.'),
     (r'\.cbam\.SpatialGate\.spatial\.', r'.cbam.spatial.'),

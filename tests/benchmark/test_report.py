@@ -5,10 +5,10 @@ from dataclasses import asdict
 import pytest
 
 from attnpool_backbones.benchmark.cases import Case
-from attnpool_backbones.benchmark.process_memory import KEPT_MEMORY
 from attnpool_backbones.benchmark.report import publish
 from attnpool_backbones.benchmark.suites import against_plain
 from attnpool_backbones.command_line import UserError
+from attnpool_backbones.process_memory import KEPT_MEMORY
 
 MACHINE = dict(device='cpu', processor='a processor', bfloat16_instructions=False)
 JOB = against_plain(Case(model='CoAtNet:0'))

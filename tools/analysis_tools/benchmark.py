@@ -3,9 +3,11 @@
 python tools/analysis_tools/benchmark.py --suite targets
 python tools/analysis_tools/benchmark.py DeepViT:16b ResNet-50 Swin-T --task forward train
 python tools/analysis_tools/benchmark.py configs/coatnet/CONFIG.py --memory --with-cp
+python tools/analysis_tools/benchmark.py --peers --task forward train
 """
 
 import argparse
+import os
 import re
 import shlex
 import sys
@@ -43,6 +45,24 @@ def parse_args() -> argparse.Namespace:
         '--only', metavar='REGEX', help='the jobs whose name this finds; see --list'
     )
     parser.add_argument('--list', action='store_true', help='show the jobs and stop')
+
+    group = parser.add_argument_group('peers')
+    group.add_argument('--peers', action='store_true',
+                       help='measure each MODEL (default: all that somebody else ships too) beside '
+                       'timm, mmdet and official code with the same weights, in NCHW and '
+                       "channels_last. timm: pip install -e '.[peers]'; without torchvision a "
+                       'stand-in serves its imports')  # fmt: skip
+    group.add_argument('--official', type=Path, metavar='DIR',
+                       help="folder with clones of the authors' code, or with its files: "
+                       'patchconvnet_models.py (deit), deep_vision_transformer.py (dvit_repo), '
+                       'poolformer.py, metaformer_baselines.py, resnet_sge.py and the like '
+                       '(PytorchInsight)')  # fmt: skip
+    group.add_argument('--yardstick', type=Path, metavar='DIR',
+                       help='another checkout of this package, e.g. of git worktree add: its models '
+                       'run in a process of their own beside ours')  # fmt: skip
+    group.add_argument('--preload', type=Path, metavar='LIBRARY',
+                       help='measure under another allocator, e.g. libtcmalloc_minimal.so.4: this '
+                       'command runs itself again with LD_PRELOAD')  # fmt: skip
 
     group = parser.add_argument_group('conditions, for MODEL')
     group.add_argument('--task', nargs='+', choices=('forward', 'train'), default=['forward'],
@@ -105,8 +125,10 @@ def chosen_jobs(args: argparse.Namespace) -> list:
     from attnpool_backbones.benchmark.cases import Case
     from attnpool_backbones.benchmark.suites import memory_job, suite_jobs, time_job
 
-    if not args.models and not args.suite:
-        raise UserError('nothing to measure: name a MODEL or a --suite; see --help')
+    if not (args.models or args.suite or args.peers):
+        raise UserError('nothing to measure: name a MODEL, a --suite or --peers; see --help')
+    if args.peers:
+        return chosen(peers_of(args), args.only)
     jobs = suite_jobs(args.suite) if args.suite else []
     forms = ('ours', 'plain') if args.plain else ('ours',)
     for pixels, task in product(args.size, args.task) if args.models else ():
@@ -127,18 +149,72 @@ def chosen_jobs(args: argparse.Namespace) -> list:
         ]
         jobs.append(time_job(' '.join(args.models), cases))
         jobs += [memory_job(case) for case in cases if args.memory]
+    return chosen(jobs, args.only)
+
+
+def peers_of(args: argparse.Namespace) -> list:
+    """Returns the jobs of ``--peers``."""
+    from attnpool_backbones.benchmark.cases import Case
+    from attnpool_backbones.benchmark.peers import MODELS_WITH_PEERS, forms_of
+    from attnpool_backbones.benchmark.suites import peer_jobs
+
+    if args.suite or args.plain or args.memory or args.layout != 'contiguous':
+        raise UserError('--peers goes without --suite, --plain, --memory and --layout')
+    known = places(args)
+    for model in args.models:
+        if not forms_of(model, known):
+            raise UserError(f'--peers: nobody ships {model}, of {", ".join(MODELS_WITH_PEERS)}')
+    cases = [
+        Case(
+            model=model,
+            task=task,
+            size=pixels,
+            batch=args.batch,
+            dtype=args.dtype,
+            compiled=args.compile,
+            with_cp=args.with_cp,
+            norm_eval=not args.live_norms,
+        )
+        for pixels, task, model in product(args.size, args.task, args.models or MODELS_WITH_PEERS)
+    ]
+    return peer_jobs(cases, known)
+
+
+def places(args: argparse.Namespace) -> dict[str, Path]:
+    """Returns the folders of ``--official`` and ``--yardstick``, those that are given."""
+    given = dict(official=args.official, yardstick=args.yardstick)
+    found = {form: folder.resolve() for form, folder in given.items() if folder is not None}
+    for form, folder in found.items():
+        if not folder.is_dir():
+            raise UserError(f'--{form} {folder} is no folder')
+    return found
+
+
+def chosen(jobs: list, pattern: str | None) -> list:
+    """Returns the jobs that ``--only`` finds."""
     try:
-        only = re.compile(args.only or '')
+        only = re.compile(pattern or '')
     except re.error as error:
-        raise UserError(f"--only '{args.only}' is no regular expression: {error}") from error
+        raise UserError(f"--only '{pattern}' is no regular expression: {error}") from error
     found = [job for job in jobs if only.search(f'{job.quantity} of {job.name}')]
     if not found:
-        raise UserError(f"--only '{args.only}' finds none of the {len(jobs)} jobs; see --list")
+        raise UserError(f"--only '{pattern}' finds none of the {len(jobs)} jobs; see --list")
     return found
+
+
+def preload(library: Path) -> None:
+    """Replaces this process by itself with another allocator, unless it has that already."""
+    if not library.is_file():
+        raise UserError(f'--preload {library} is no file')
+    if os.environ.get('LD_PRELOAD') != str(library):
+        os.environ['LD_PRELOAD'] = str(library)
+        os.execv(sys.executable, [sys.executable, *sys.argv])
 
 
 def main() -> None:
     args = parse_args()
+    if args.preload:
+        preload(args.preload)
 
     import torch
 
@@ -165,6 +241,7 @@ def main() -> None:
         args.time_limit,
         args.again,
         args.keep_memory,
+        places(args),
     )
     if failures and not kept.results:
         raise UserError('; '.join(failures))

@@ -15,6 +15,13 @@ KEPT_MEMORY = {'free memory': 'kept'}
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 _NEVER_TRIM, _MAP_FROM = 2**31 - 1, 2**30  # bytes
 
+KEPT_BY_ENVIRONMENT = {
+    'MALLOC_MMAP_THRESHOLD_': str(_MAP_FROM), 'MALLOC_TRIM_THRESHOLD_': str(_NEVER_TRIM)
+}  # fmt: skip
+"""What makes glibc do the same in a process that starts with these variables."""
+
+_kept = False
+
 
 def return_free_memory() -> None:
     """Gives the system back what is freed but kept, where the C library can (glibc)."""
@@ -27,10 +34,17 @@ def keep_free_memory() -> bool:
     Returns:
         Whether the C library can do that (glibc).
     """
-    return bool(
+    global _kept
+    _kept = bool(
         _call('mallopt', _M_MMAP_THRESHOLD, _MAP_FROM)
         and _call('mallopt', _M_TRIM_THRESHOLD, _NEVER_TRIM)
     )
+    return _kept
+
+
+def keeps_free_memory() -> bool:
+    """Tells whether :func:`keep_free_memory` was called in this process, and could do it."""
+    return _kept
 
 
 def fresh_bytes() -> int:

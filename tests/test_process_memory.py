@@ -7,7 +7,7 @@ import pytest
 
 PROGRAM = """
 import torch
-from attnpool_backbones.benchmark import process_memory
+from attnpool_backbones import process_memory
 if {keep}:
     assert process_memory.keep_free_memory()
 fresh = []
