@@ -13,7 +13,7 @@ from attnpool_backbones.checkpoints import load_pretrained
 from attnpool_backbones.checkpoints.door import open_door
 from attnpool_backbones.checkpoints.loading import DEPLOYED, require_same_form
 from attnpool_backbones.layers.activation_checkpointing import checkpoint_block
-from attnpool_backbones.ops.layout import in_format
+from attnpool_backbones.ops.layout import contiguous_map, in_format
 
 # Also under mmdet's and mmseg's own tools every checkpoint is read by the one safe reader.
 open_door()
@@ -233,7 +233,7 @@ class DenseBackbone(TrainingParts):
         norms = getattr(self, 'out_norms', None) or {}
         if str(index) in norms:
             x = norms[str(index)](x)
-        return x.contiguous()
+        return contiguous_map(x)
 
     # ------------------------------------------------------------------ weights
 

@@ -5,6 +5,7 @@ from torch.nn import functional as F
 
 from attnpool_backbones.layers.channel_attention import norm_of_vectors, squeezed_width
 from attnpool_backbones.layers.norm import build_map_norm
+from attnpool_backbones.ops.averages import position_mean
 
 
 class BamChannelGate(nn.Module):
@@ -23,7 +24,7 @@ class BamChannelGate(nn.Module):
         self.expand = nn.Conv2d(squeezed, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = self.reduce(F.adaptive_avg_pool2d(x, 1))  # B, C/r, 1, 1
+        hidden = self.reduce(position_mean(x))  # B, C/r, 1, 1
         return self.expand(F.relu(norm_of_vectors(self.norm, hidden)))  # B, C, 1, 1
 
 

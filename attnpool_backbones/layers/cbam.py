@@ -5,6 +5,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attnpool_backbones.layers.channel_attention import squeezed_width
+from attnpool_backbones.ops.averages import channel_mean, position_mean
+from attnpool_backbones.ops.gate import gated, gated_sum
 from attnpool_backbones.registry import MODELS
 
 
@@ -26,7 +28,7 @@ class ChannelGate(nn.Module):
 
     def gate(self, x: Tensor) -> Tensor:
         """Returns the gate B, C, 1, 1 of a map B, C, H, W."""
-        pooled = (F.adaptive_avg_pool2d(x, 1), x.amax(dim=(2, 3), keepdim=True))
+        pooled = (position_mean(x), F.adaptive_max_pool2d(x, 1))
         average, maximum = (self.expand(F.relu(self.reduce(p))) for p in pooled)  # B, C, 1, 1
         return (average + maximum).sigmoid()
 
@@ -47,7 +49,7 @@ class SpatialGate(nn.Module):
 
     def gate(self, x: Tensor) -> Tensor:
         """Returns the gate B, 1, H, W of a map B, C, H, W."""
-        pooled = [x.amax(dim=1, keepdim=True), x.mean(dim=1, keepdim=True)]
+        pooled = [x.amax(dim=1, keepdim=True), channel_mean(x)]
         return self.bn(self.conv(torch.cat(pooled, dim=1))).sigmoid()
 
 
@@ -83,8 +85,17 @@ class CBAM(nn.Module):
         nn.init.zeros_(self.spatial.bn.weight)
         nn.init.zeros_(self.spatial.bn.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.spatial(self.channel(x))
+    def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
+        """Scales a map B, C, H, W.
+
+        Args:
+            x: The map; overwritten where no gradient is wanted and there is a ``shortcut``.
+            shortcut: Map like ``x``: returns relu(shortcut + scaled x). Default: none.
+        """
+        if shortcut is None:
+            return self.spatial(self.channel(x))
+        x = gated(x, self.channel.gate(x), inplace=True)
+        return gated_sum(x, self.spatial.gate(x), shortcut)
 
     def gate(self, x: Tensor) -> Tensor:
         """Returns the product of both gates, B, C, H, W, of a map B, C, H, W."""

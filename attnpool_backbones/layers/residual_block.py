@@ -6,9 +6,10 @@ from typing import Any, ClassVar
 from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 
-from attnpool_backbones.layers.attention_units import BLOCK_UNITS
+from attnpool_backbones.layers.attention_units import BLOCK_UNITS, ENDING_UNITS
 from attnpool_backbones.layers.norm import build_map_norm
 from attnpool_backbones.layers.selective_kernel import SelectiveKernel
+from attnpool_backbones.ops.conv_norm import conv_norm
 from attnpool_backbones.ops.fusing import may_fuse
 
 
@@ -72,17 +73,16 @@ class ResidualBlock(nn.Module):
         """Adds the branch's layers; takes the constructor's arguments."""
         raise NotImplementedError
 
-    def branch(self, x: Tensor) -> tuple[Tensor, nn.Module]:
-        """Computes the branch up to its last norm; returns that norm and its input."""
+    def branch(self, x: Tensor) -> tuple[Tensor, nn.Conv2d, nn.Module]:
+        """Computes the branch up to its last convolution; returns its input, it, and its norm."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
-        shortcut = x if self.downsample is None else self.downsample(x)  # B, C, H/s, W/s
-        y, norm = self.branch(x)  # B, C, H/s, W/s
+        shortcut = x if self.downsample is None else conv_norm(x, *self.downsample)
+        y = conv_norm(*self.branch(x))  # B, C, H/s, W/s
         drops = self.training and self.drop_path.drop_prob
-        if self.attention == 'sge' and not drops and may_fuse(self.drop_path):
-            return self.sge(y, shortcut, norm=norm)
-        y = norm(y)
+        if self.attention in ENDING_UNITS and not drops and may_fuse(self.drop_path):
+            return getattr(self, self.attention)(y, shortcut)
         if self.attention:
             y = getattr(self, self.attention)(y)
         y = self.drop_path(y)
@@ -109,9 +109,9 @@ class BasicBlock(ResidualBlock):
         self.conv2 = resnet_conv(width, width, 3)
         self.bn2 = build_map_norm(norm_cfg, width)
 
-    def branch(self, x: Tensor) -> tuple[Tensor, nn.Module]:
-        y = self.relu(self.bn1(self.conv1(x)))
-        return self.conv2(y), self.bn2
+    def branch(self, x: Tensor) -> tuple[Tensor, nn.Conv2d, nn.Module]:
+        y = self.relu(conv_norm(x, self.conv1, self.bn1))
+        return y, self.conv2, self.bn2
 
 
 class Bottleneck(ResidualBlock):
@@ -139,7 +139,7 @@ class Bottleneck(ResidualBlock):
         self.conv3 = resnet_conv(width, width * self.expansion, 1)
         self.bn3 = build_map_norm(norm_cfg, width * self.expansion)
 
-    def branch(self, x: Tensor) -> tuple[Tensor, nn.Module]:
-        y = self.relu(self.bn1(self.conv1(x)))
-        y = self.relu(self.bn2(self.conv2(y))) if self.sk is None else self.sk(y)
-        return self.conv3(y), self.bn3
+    def branch(self, x: Tensor) -> tuple[Tensor, nn.Conv2d, nn.Module]:
+        y = self.relu(conv_norm(x, self.conv1, self.bn1))
+        y = self.relu(conv_norm(y, self.conv2, self.bn2)) if self.sk is None else self.sk(y)
+        return y, self.conv3, self.bn3

@@ -5,6 +5,8 @@ from torch.nn import functional as F
 
 from attnpool_backbones.layers.channel_attention import norm_of_vectors, squeezed_width
 from attnpool_backbones.layers.norm import build_map_norm
+from attnpool_backbones.ops.averages import position_mean
+from attnpool_backbones.ops.conv_norm import conv_norm
 
 
 class SelectiveKernel(nn.Module):
@@ -55,11 +57,12 @@ class SelectiveKernel(nn.Module):
         return self._weight(*self._branches(x))
 
     def _branches(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        dense = F.relu(self.bn(self.conv(x)), inplace=True)  # B, C, H/s, W/s
-        return dense, F.relu(self.bn_grouped(self.conv_grouped(x)), inplace=True)
+        dense = F.relu(conv_norm(x, self.conv, self.bn), inplace=True)  # B, C, H/s, W/s
+        grouped = conv_norm(x, self.conv_grouped, self.bn_grouped)
+        return dense, F.relu(grouped, inplace=True)
 
     def _weight(self, dense: Tensor, grouped: Tensor) -> Tensor:
-        pooled = F.adaptive_avg_pool2d(dense, 1) + F.adaptive_avg_pool2d(grouped, 1)
+        pooled = position_mean(dense) + position_mean(grouped)
         hidden = F.relu(norm_of_vectors(self.reduce_bn, self.reduce(pooled)))  # B, C/r, 1, 1
         logits = self.expand(hidden)  # B, 2C, 1, 1
         logits_dense, logits_grouped = logits.chunk(2, dim=1)

@@ -66,11 +66,9 @@ class SGE(nn.Module):
         nn.init.constant_(self.weight, self.scale_init)
         nn.init.constant_(self.bias, self.shift_init)
 
-    def forward(
-        self, x: Tensor, shortcut: Tensor | None = None, norm: nn.Module | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
         """Enhances a map; see :func:`attnpool_backbones.ops.sge.sge`."""
-        return sge(x, self.weight, self.bias, self.eps, shortcut, norm, self.normalize)
+        return sge(x, self.weight, self.bias, self.eps, shortcut, self.normalize)
 
     def gate(self, x: Tensor) -> Tensor:
         """Returns the gate B, G, H, W of a map B, C, H, W, at least float32."""

@@ -1,12 +1,12 @@
 """Squeeze-and-excitation (arXiv 1709.01507)."""
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from attnpool_backbones.layers.activations import ReLU
 from attnpool_backbones.layers.attention_pool import AttentionPool2d
 from attnpool_backbones.layers.channel_attention import squeezed_width
-from attnpool_backbones.ops.gate import gated
+from attnpool_backbones.ops.averages import position_mean
+from attnpool_backbones.ops.gate import gated, gated_sum
 from attnpool_backbones.registry import MODELS
 
 
@@ -43,7 +43,7 @@ class SqueezeExcite(nn.Module):
 
     def gate(self, x: Tensor) -> Tensor:
         """Returns the gate B, C, 1, 1 of a map B, C, H, W."""
-        pooled = F.adaptive_avg_pool2d(x, 1) if self.pool is None else self.pool(x)  # B, C, 1, 1
+        pooled = position_mean(x) if self.pool is None else self.pool(x)  # B, C, 1, 1
         return self.expand(self.act(self.reduce(pooled))).sigmoid()
 
 
@@ -67,6 +67,15 @@ class SE(SqueezeExcite):
 
     def __init__(self, in_channels: int, reduction: int = 16, pool_heads: int = 0):
         super().__init__(in_channels, squeezed_width(in_channels, reduction), pool_heads=pool_heads)
+
+    def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
+        """Scales a map B, C, H, W.
+
+        Args:
+            x: The map; overwritten where no gradient is wanted and there is a ``shortcut``.
+            shortcut: Map like ``x``: returns relu(shortcut + scaled x). Default: none.
+        """
+        return super().forward(x) if shortcut is None else gated_sum(x, self.gate(x), shortcut)
 
     def init_weights(self) -> None:
         """Draws weights as torch does for linear layers; the pool starts as an average."""

@@ -1,5 +1,6 @@
-"""The product of a map and a gate."""
+"""The product of a map and a gate, alone or at the end of a residual block."""
 
+import torch
 from torch import Tensor
 
 from attnpool_backbones.ops.formula import operator
@@ -18,6 +19,25 @@ def gated(x: Tensor, gate: Tensor, inplace: bool = False) -> Tensor:
     return x * gate
 
 
+@operator
+def gated_sum(x: Tensor, gate: Tensor, shortcut: Tensor) -> Tensor:
+    """Returns relu(shortcut + x * gate), the end of a block (arXiv 1709.01507, fig. 3).
+
+    Args:
+        x: Map B, C, H, W; overwritten where no gradient is wanted.
+        gate: B or 1, C or 1, H or 1, W or 1.
+        shortcut: Map like ``x``.
+    """
+    return torch.relu(shortcut + x * gate)
+
+
 @gated.fast(compiled=False)
 def _(x: Tensor, gate: Tensor, inplace: bool = False) -> Tensor:
     return x.mul_(gate) if inplace and not gradients_wanted(x, gate) else x * gate
+
+
+@gated_sum.fast(compiled=False)
+def _(x: Tensor, gate: Tensor, shortcut: Tensor) -> Tensor:
+    if gradients_wanted(x, gate, shortcut) or not x.dtype == gate.dtype == shortcut.dtype:
+        return torch.addcmul(shortcut, x, gate).relu_()
+    return torch.addcmul(shortcut, x, gate, out=x).relu_()

@@ -2,12 +2,15 @@
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
 
 from attnpool_backbones.ops.formula import operator
 
 SMALL_MAP = 400
 """Positions up to which a CPU convolves as fast, and trains faster, with contiguous maps; these
 also round as the official code does."""
+COPIED_POSITIONS = 512
+"""Positions of a map that a CPU copies from one layout to the other at a time."""
 
 
 @operator
@@ -17,9 +20,15 @@ def in_format(x: Tensor, memory_format: torch.memory_format) -> Tensor:
 
 
 @operator
-def contiguous_on_cpu(x: Tensor) -> Tensor:
-    """Returns a map B, C, H, W; on a CPU the positions of a channel lie together."""
+def channels_last_on_cpu(x: Tensor) -> Tensor:
+    """Returns a map B, C, H, W; on a CPU the channels of a position lie together."""
     return x
+
+
+@operator
+def contiguous_map(x: Tensor) -> Tensor:
+    """Returns a map B, C, H, W; the positions of a channel lie together, in any device's memory."""
+    return x.contiguous()
 
 
 @operator
@@ -39,9 +48,34 @@ def _(x: Tensor, memory_format: torch.memory_format) -> Tensor:
     return x.contiguous(memory_format=memory_format)
 
 
-@contiguous_on_cpu.fast
+@channels_last_on_cpu.fast
 def _(x: Tensor) -> Tensor:
-    return x.contiguous() if x.device.type == 'cpu' else x
+    if x.device.type != 'cpu':
+        return x
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+@contiguous_map.fast(compiled=False)
+def _(x: Tensor) -> Tensor:
+    if x.device.type != 'cpu' or not x.is_contiguous(memory_format=torch.channels_last):
+        return x.contiguous()
+    return x if x.is_contiguous() else _Contiguous.apply(x)
+
+
+class _Contiguous(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor) -> Tensor:
+        # In pieces that stay in the cache: it is read along one side and written along another.
+        out = torch.empty_like(x, memory_format=torch.contiguous_format)
+        rows = max(COPIED_POSITIONS // x.shape[3], 1)
+        for y, xs in zip(out.split(rows, dim=2), x.split(rows, dim=2), strict=True):
+            y.copy_(xs)
+        return out
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, dy: Tensor) -> Tensor:
+        # It will be added to a gradient of this layout.
+        return dy.contiguous(memory_format=torch.channels_last)
 
 
 @convolved.fast

@@ -3,15 +3,13 @@
 from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from attnpool_backbones.ops.conv_norm import fixed_affine, is_fixed
 from attnpool_backbones.ops.formula import operator
-from attnpool_backbones.ops.fusing import may_fuse
 from attnpool_backbones.ops.gradients import gradients_wanted
 from attnpool_backbones.ops.precision import full_precision, wide_dtype
+from attnpool_backbones.ops.sge_channels_last import enhanced_positions
 
 
 @operator
@@ -21,7 +19,6 @@ def sge(
     bias: Tensor,
     eps: float,
     shortcut: Tensor | None = None,
-    norm: nn.Module | None = None,
     normalize: bool = True,
 ) -> Tensor:
     """Returns x * gate, or relu(shortcut + x * gate) (arXiv 1905.09646, eq. 1-5).
@@ -31,19 +28,15 @@ def sge(
     pass.
 
     Args:
-        x: Map B, C, H, W; overwritten where no gradients are wanted and there is a ``shortcut`` or
-            a ``norm``.
+        x: Map B, C, H, W; overwritten where no gradients are wanted and there is a ``shortcut``.
         weight: Scale of each group's gate, 1, G, 1, 1; G divides C.
         bias: Shift of each group's gate, 1, G, 1, 1.
         eps: Added to the standard deviation.
         shortcut: Map of the shape of ``x``; the end of a residual block is computed along.
             Default: none.
-        norm: Norm before, whose input ``x`` is, then. A BatchNorm whose statistics are fixed is
-            computed in the same pass. Default: none.
         normalize: Whether similarities are normalised over the positions; False (the article's
             ablation) has no fast form. Default: True.
     """
-    x = x if norm is None else norm(x)
     gate = sge_gate(x, weight, bias, eps, normalize)[:, :, None]  # B, G, 1, H, W
     y = (x.unflatten(1, (weight.shape[1], -1)) * gate.to(x.dtype)).flatten(1, 2)  # B, C, H, W
     return y if shortcut is None else torch.relu(shortcut + y)
@@ -78,30 +71,21 @@ def _(
     bias: Tensor,
     eps: float,
     shortcut: Tensor | None = None,
-    norm: nn.Module | None = None,
     normalize: bool = True,
 ) -> Tensor:
     if not normalize:
-        return sge.formula(x, weight, bias, eps, shortcut, norm, normalize)
-    affine = ()
-    if norm is not None and _is_affine(norm, x, shortcut, weight, bias):
-        affine = fixed_affine(norm)
-    elif norm is not None:
-        x = norm(x)
-    if x.device.type == 'cpu' and not x.is_contiguous():
-        # Adjacent channels of few a group make loops too short for a CPU's vectors.
-        shortcut = None if shortcut is None else shortcut.contiguous()
-        y = sge(x.contiguous(), weight, bias, eps, shortcut)
-        return y.contiguous(memory_format=torch.channels_last) if _is_dense(x) else y
+        return sge.formula(x, weight, bias, eps, shortcut, normalize)
     if not _is_dense(x):
         x = x.contiguous()
     if shortcut is not None and not _same_layout(x, shortcut):
         return torch.relu(shortcut + sge(x, weight, bias, eps))
     inputs = (x, weight, bias, shortcut)
+    if not x.is_contiguous():
+        return enhanced_positions(*inputs, eps)
     if gradients_wanted(*inputs):
         return _Enhance.apply(*inputs, eps)
     out = x if shortcut is not None else torch.empty_like(x)
-    _enhance(*inputs, eps, out, None, affine)
+    _enhance(*inputs, eps, out, None)
     return out
 
 
@@ -118,17 +102,11 @@ def _enhance(
     eps: float,
     out: Tensor,
     kept: list[Tensor] | None,
-    affine: Sequence[Tensor] = (),
 ) -> None:
-    """Writes the enhanced map into ``out`` and what the backward pass needs into ``kept``.
-
-    If ``affine`` gives a scale and a shift, C each, it is ``scale * x + shift`` that is enhanced.
-    """
+    """Writes the enhanced map into ``out`` and what the backward pass needs into ``kept``."""
     maps, groups = (x, shortcut, out), weight.shape[1]
     with full_precision(x.device):
-        for xs, rs, ys, w, b, *scale_shift in _chunks(groups, maps, (weight, bias, *affine)):
-            if scale_shift:
-                xs.mul_(scale_shift[0]).add_(scale_shift[1])
+        for xs, rs, ys, w, b in _chunks(groups, maps, (weight, bias)):
             xs_f = xs.to(w.dtype)
             m = xs_f.mean(dim=2, keepdim=True)
             # The mean of m'x over the positions is m'm.
@@ -175,9 +153,7 @@ class _Enhance(torch.autograd.Function):
     def backward(ctx: FunctionCtx, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, bias, out, *kept = ctx.saved_tensors
         groups = weight.shape[1]
-        # Chunks of dy must be views that lie like those of x.
-        if not _same_layout(x, dy):
-            dy = torch.empty_like(x).copy_(dy)
+        dy = dy.contiguous()  # chunks of it must be views that lie like those of x
         dx = torch.empty_like(x)
         dshortcut = torch.empty_like(x) if ctx.has_shortcut else None
         dw, db = [], []
@@ -218,34 +194,27 @@ class _Enhance(torch.autograd.Function):
 def _chunks(
     groups: int, maps: Sequence[Tensor | None], parameters: Sequence[Tensor]
 ) -> Iterator[tuple[Tensor | None, ...]]:
-    """Cuts maps B, C, H, W of one layout into views g, C/G, H*W.
+    """Cuts contiguous maps B, C, H, W into views g, C/G, H*W.
 
-    Parameters, one a group or one a channel, become the g, 1, 1 or g, C/G, 1 that belong to them,
-    in the statistics' dtype.
+    Parameters, one a group, become the g, 1, 1 that belong to them, in the statistics' dtype.
     """
     x = maps[0]
     batch, dtype = len(x), wide_dtype(x.dtype)
     parameters = [p.to(dtype).view(groups, -1, 1) for p in parameters]
-    if x.is_contiguous():
-        # Samples and groups are one axis; a chunk may span samples.
-        shape = (batch * groups, x.shape[1] // groups, x.shape[2] * x.shape[3])
-        samples = [[None if y is None else y.view(shape) for y in maps]]
-        if batch != 1:
-            parameters = [p.repeat(batch, 1, 1) for p in parameters]
-    else:
-        views = [None if y is None else y.unflatten(1, (groups, -1)).flatten(3) for y in maps]
-        samples = [[None if y is None else y[i] for y in views] for i in range(batch)]
-    for views in samples:
-        rows = views[0]  # groups, C/G, H*W
-        size = len(rows)
-        if x.device.type == 'cpu':
-            size = max(CHUNK_BYTES // (rows[:1].nelement() * x.element_size() or 1), 1)
-        if size >= len(rows):
-            yield (*views, *parameters)
-            continue
-        for start in range(0, len(rows), size):
-            cut = slice(start, start + size)
-            yield tuple(None if y is None else y[cut] for y in (*views, *parameters))
+    # Samples and groups are one axis; a chunk may span samples.
+    shape = (batch * groups, x.shape[1] // groups, x.shape[2] * x.shape[3])
+    views = [None if y is None else y.view(shape) for y in maps]
+    if batch != 1:
+        parameters = [p.repeat(batch, 1, 1) for p in parameters]
+    rows = views[0]  # groups, C/G, H*W
+    size = len(rows)
+    if x.device.type == 'cpu':
+        size = max(CHUNK_BYTES // (rows[:1].nelement() * x.element_size() or 1), 1)
+    for start in range(0, len(rows), size) if size < len(rows) else ():
+        cut = slice(start, start + size)
+        yield tuple(None if y is None else y[cut] for y in (*views, *parameters))
+    if size >= len(rows):
+        yield (*views, *parameters)
 
 
 def _dot(x: Tensor, y: Tensor, scratch: Tensor) -> Tensor:
@@ -256,18 +225,6 @@ def _dot(x: Tensor, y: Tensor, scratch: Tensor) -> Tensor:
     for i in range(1, x.shape[1]):
         dot.addcmul_(x[:, i : i + 1], y[:, i : i + 1])
     return dot
-
-
-def _is_affine(norm: nn.Module, x: Tensor, shortcut: Tensor | None, *parameters: Tensor) -> bool:
-    """Tells whether a norm can be computed along: where a pass over the map costs most."""
-    if not isinstance(norm, _BatchNorm) or not is_fixed(norm) or not may_fuse(norm):
-        return False
-    if gradients_wanted(x, shortcut, *norm.parameters(), *parameters):
-        return False
-    if x.device.type != 'cpu' or not x.is_contiguous():
-        return False
-    alike = shortcut is None or _same_layout(x, shortcut)
-    return alike and x.dtype == wide_dtype(x.dtype) == norm.running_var.dtype
 
 
 def _is_dense(x: Tensor) -> bool:

@@ -15,40 +15,6 @@ def drawn(channels, groups, dtype=torch.float64):
     return layer
 
 
-@pytest.mark.parametrize('has_residual', [False, True])
-@pytest.mark.parametrize('case', ['fixed', 'grad', 'train', 'channels_last', 'hook', 'group_norm'])
-def test_norm_before(case, has_residual):
-    layer, norm = drawn(96, 12, torch.float32), torch.nn.BatchNorm2d(96).eval()
-    for value in (norm.weight, norm.bias, norm.running_mean):
-        torch.nn.init.normal_(value)
-    norm.running_var.uniform_(0.5, 2)
-    if case == 'train':
-        norm.train()
-    if case == 'group_norm':
-        norm = torch.nn.GroupNorm(4, 96)
-    inputs = []
-    if case == 'hook':
-        norm.register_forward_hook(lambda module, args, output: inputs.append(args[0]))
-    # Several chunks, the last of which is smaller.
-    x, residual = torch.randn(2, 2, 96, 120, 130).unbind()
-    if case == 'channels_last':
-        x = x.contiguous(memory_format=torch.channels_last)
-    residual = residual if has_residual else None
-    with torch.set_grad_enabled(case == 'grad'):
-        expected = layer(norm(x), residual)
-        inputs.clear()
-        y = layer(x.clone(), residual, norm)
-    torch.testing.assert_close(y, expected)
-    assert len(inputs) == (case == 'hook')
-    if case == 'grad':
-        for got, want in zip(
-            torch.autograd.grad(y.square().sum(), norm.weight),
-            torch.autograd.grad(expected.square().sum(), norm.weight),
-            strict=True,
-        ):
-            torch.testing.assert_close(got, want)
-
-
 def test_gate_is_what_the_layer_multiplies_with():
     layer, x = drawn(12, 3), torch.randn(2, 12, 5, 4, dtype=torch.float64)
     gate = layer.gate(x)

@@ -9,13 +9,20 @@ from attnpool_backbones.layers.star_relu import StarReLU
 from attnpool_backbones.ops.activations import gelu, relu, silu
 from attnpool_backbones.ops.attention import attention
 from attnpool_backbones.ops.attention_pool import attention_pool
+from attnpool_backbones.ops.averages import channel_mean, position_mean
 from attnpool_backbones.ops.conv_norm import conv_norm, scaled_conv
 from attnpool_backbones.ops.depthwise_conv import depthwise_conv
-from attnpool_backbones.ops.gate import gated
+from attnpool_backbones.ops.gate import gated, gated_sum
 from attnpool_backbones.ops.global_norm import global_norm
 from attnpool_backbones.ops.kernel_attention import kernel_attention
 from attnpool_backbones.ops.layer_norm import layer_norm2d
-from attnpool_backbones.ops.layout import contiguous_on_cpu, convolved, in_format, max_pooled
+from attnpool_backbones.ops.layout import (
+    channels_last_on_cpu,
+    contiguous_map,
+    convolved,
+    in_format,
+    max_pooled,
+)
 from attnpool_backbones.ops.linear import linear
 from attnpool_backbones.ops.mixed_attention import map_covariance, mixed_attention
 from attnpool_backbones.ops.mlp import mlp
@@ -42,6 +49,11 @@ def _gated(draw: Draw) -> tuple:
     (x,) = _map(draw)
     shape = draw.choice([(1, 1), tuple(x.shape[2:])])
     return x, draw.tensor(len(x), x.shape[1], *shape), True
+
+
+def _gated_sum(draw: Draw) -> tuple:
+    x, gate, _ = _gated(draw)
+    return x, gate, draw.tensor(*x.shape)
 
 
 def _linear(draw: Draw) -> tuple:
@@ -168,14 +180,13 @@ def _residual(draw: Draw) -> tuple:
     return draw.choice([None, draw.tensor(*y.shape)]), y, drop_path, *scales
 
 
-def _sge(norm: bool, normalize: bool = True):
+def _sge(normalize: bool = True):
     def example(draw: Draw) -> tuple:
         groups, width = draw.size(1, 4), draw.size(1, 10)
         shape = (draw.size(1, 3), groups * width, draw.size(1, 6), draw.size(2, 6))
         weight, bias = (draw.tensor(1, groups, 1, 1) for _ in range(2))
-        before = draw.module(nn.BatchNorm2d(groups * width)).eval() if norm else None
         shortcut = draw.choice([None, draw.tensor(*shape)])
-        return draw.tensor(*shape), weight, bias, 1e-5, shortcut, before, normalize
+        return draw.tensor(*shape), weight, bias, 1e-5, shortcut, normalize
 
     return example
 
@@ -197,6 +208,9 @@ ROWS = [
     Row(operator=squared_relu, example=_map, overwrites=(0,)),
     Row(operator=star_relu, example=_star_relu, overwrites=(0,)),
     Row(operator=gated, example=_gated, overwrites=(0,)),
+    Row(operator=gated_sum, example=_gated_sum, overwrites=(0,)),
+    Row(operator=position_mean, example=_map),
+    Row(operator=channel_mean, example=_map),
     Row(operator=linear, example=_linear),
     Row(operator=mlp, example=_mlp(GELU), name='mlp-gelu'),
     Row(operator=mlp, example=_mlp(StarReLU), name='mlp-star_relu'),
@@ -238,11 +252,11 @@ ROWS = [
     Row(operator=global_norm, example=_norm(scaled=True)),
     Row(operator=layer_norm2d, example=_norm(scaled=False)),
     Row(operator=residual, example=_residual),
-    Row(operator=sge, example=_sge(norm=False), overwrites=(0,)),
-    Row(operator=sge, example=_sge(norm=True), name='sge-norm', overwrites=(0,)),
-    Row(operator=sge, example=_sge(norm=True, normalize=False), name='sge-unnormalized'),
+    Row(operator=sge, example=_sge(), overwrites=(0,)),
+    Row(operator=sge, example=_sge(normalize=False), name='sge-unnormalized'),
     Row(operator=in_format, example=lambda draw: (*_map(draw), torch.channels_last)),
-    Row(operator=contiguous_on_cpu, example=_map),
+    Row(operator=channels_last_on_cpu, example=_map),
+    Row(operator=contiguous_map, example=_map),
     Row(operator=convolved, example=_convolved),
     Row(operator=max_pooled, example=_max_pooled),
 ]

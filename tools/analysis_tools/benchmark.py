@@ -58,8 +58,8 @@ def parse_args() -> argparse.Namespace:
                        'poolformer.py, metaformer_baselines.py, resnet_sge.py and the like '
                        '(PytorchInsight)')  # fmt: skip
     group.add_argument('--yardstick', type=Path, metavar='DIR',
-                       help='another checkout of this package, e.g. of git worktree add: its models '
-                       'run in a process of their own beside ours')  # fmt: skip
+                       help='another checkout of this package, e.g. of git worktree add: its '
+                       'models run in a process of their own beside ours')  # fmt: skip
     group.add_argument('--preload', type=Path, metavar='LIBRARY',
                        help='measure under another allocator, e.g. libtcmalloc_minimal.so.4: this '
                        'command runs itself again with LD_PRELOAD')  # fmt: skip
