@@ -71,14 +71,10 @@ def gates_of(subject: Subject, inputs: Tensor) -> list[Gate]:
     """
     found: list[Gate] = []
 
-    def look(
-        name: str, unit: nn.Module, x: Tensor, norm: nn.Module | None = None, **options
-    ) -> None:
-        # SGE takes the norm before it along, and adds the shortcut.
-        x = x if norm is None else norm(x)
+    def look(name: str, unit: nn.Module, x: Tensor) -> None:
         gate = unit.gate(x)
         kind = next(name for kind, name in GATED_UNITS.items() if isinstance(unit, kind))
-        after = unit.forward(x.clone())
+        after = unit.forward(x.clone())  # without the shortcut that some add
         found.append(
             Gate(name, kind, gate[0].mean(0), (float(gate.min()), float(gate.max())),
                  lengths_of(x), lengths_of(after))

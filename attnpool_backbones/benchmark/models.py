@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from attnpool_backbones import ops
 from attnpool_backbones.benchmark.cases import Case
 from attnpool_backbones.benchmark.operators import OperatorWorkload, is_operator
+from attnpool_backbones.benchmark.part_times import PartTimes
 from attnpool_backbones.benchmark.peers import FORMS as PEER_FORMS
 from attnpool_backbones.benchmark.peers import build_peer
 from attnpool_backbones.benchmark.random_batches import random_batch
@@ -82,12 +83,13 @@ class Workload:
 
     def __init__(self, case: Case, device: str, places: Mapping[str, Path] | None = None):
         self.case, self.device = case, device
-        self.batch = self.gradients = None
+        self.batch = self.gradients = self.parts = None
         if case.form in PEER_FORMS:
             self.model = build_peer(case.model, case.form, case.size, case.norm_eval, places or {})
         elif is_config(case.model):
             self.model = build_whole_model(case)
             self.batch = random_batch(self.model.cfg, case.size, case.batch)
+            self.parts = PartTimes(self.model) if device == 'cpu' else None
         else:
             self.model = build_backbone(case)
         if self.batch is None:

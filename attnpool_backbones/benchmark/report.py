@@ -14,6 +14,7 @@ from matplotlib import pyplot as plt
 from attnpool_backbones.atomic_files import write_atomically
 from attnpool_backbones.benchmark.cost_curves import Curve, cost_curves
 from attnpool_backbones.benchmark.operators import is_operator
+from attnpool_backbones.benchmark.part_times import PARTS
 from attnpool_backbones.benchmark.peers import FORMS as PEER_FORMS
 from attnpool_backbones.benchmark.suites import Target, measured_value, targets
 from attnpool_backbones.command_line import UserError
@@ -88,6 +89,9 @@ def markdown_report(results: Sequence[Row], machine: Mapping[str, Any], command:
         parts += ['## Peers', PEER_NOTE, peers]
     if times:
         parts += ['## Times', _time_table(times)]
+    shares = _part_table(times)
+    if shares:
+        parts += ['## Where the time goes', shares]
     if memory:
         parts += ['## Memory', _memory_table(memory)]
     curves = cost_curves(results)
@@ -229,6 +233,19 @@ PEER_NOTE = (
 )
 
 
+def _part_table(times: Sequence[Row]) -> str:
+    header = ('model', 'task', 'conditions', 'seconds', 'backbone', 'neck', 'heads and the rest')
+    rows = []
+    for row in times:
+        if row.get('parts'):
+            found = [row['parts'].get(name, 0) / row['seconds'] for name in PARTS]
+            rows.append(
+                [Path(row['model']).stem, row['task'], _conditions(row), f'{row["seconds"]:.3g}',
+                 *(_percent(share) for share in (*found, 1 - sum(found)))]
+            )  # fmt: skip
+    return markdown_table(header, rows) if rows else ''
+
+
 def _layout(row: Row) -> str:
     return 'NCHW' if row['layout'] == 'contiguous' else row['layout']
 
@@ -282,7 +299,7 @@ def csv_report(results: Sequence[Row]) -> str:
     times = [row for row in results if row['quantity'] == 'time']
     lines = []
     for row in results:
-        line = {name: value for name, value in row.items() if name != 'key'}
+        line = {name: value for name, value in row.items() if name not in ('key', 'parts')}
         line['size'] = 'x'.join(map(str, row['size']))
         if row['quantity'] == 'time':
             line.update(matrix_share=matrix_share(row), copy_share=copy_share(row))
@@ -365,12 +382,18 @@ def write_report(
     return files
 
 
+def _allocator(machine: Mapping[str, Any]) -> str:
+    kept = KEPT_MEMORY.items() <= machine.items()
+    return 'preloaded' if 'preloaded' in machine else 'kept' if kept else 'default'
+
+
 def publish(
     folder: Path, results: Sequence[Row], machine: Mapping[str, Any], command: str, root: Path
 ) -> None:
     """Puts the table of targets and the whole report into ``docs/speed``.
 
-    A report on a process that kept its memory goes to ``docs/speed/kept_memory``, alone.
+    A report on a process that kept its memory goes to ``docs/speed/kept_memory``, alone. A table of
+    peers goes to the section of ``docs/speed/peers.md`` that is named after the allocator.
 
     Args:
         folder: With a report.
@@ -383,14 +406,19 @@ def publish(
         UserError: None of the targets was measured.
         ValueError: ``docs/speed/README.md`` has no place for the table.
     """
+    times = [row for row in results if row['quantity'] == 'time']
+    peers, place = peer_table(times), root / 'docs' / 'speed'
+    if peers:
+        text = f'{peers}\n\n{_machine_text(machine, times)}\nMeasured by `{command}`.\n'
+        text += f'Medians of {_rounds_text(times)} rounds.\n'
+        replace_section(place / 'peers.md', _allocator(machine), text)
+        return
     table = _target_table(results, machine)
     if not table:
         raise UserError(f'{folder} has no result of the suite targets to publish')
-    place = root / 'docs' / 'speed'
     if KEPT_MEMORY.items() <= machine.items():
         place /= 'kept_memory'
     else:
-        times = [row for row in results if row['quantity'] == 'time']
         text = f'{table}\n\n{_machine_text(machine, times)}\nMeasured by `{command}`.\n'
         if times:
             text += f'Times are medians of {_rounds_text(times)} rounds.\n'

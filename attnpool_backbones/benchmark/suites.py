@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from attnpool_backbones.benchmark.cost_curves import cost_of, fit_exponent, toke
 from attnpool_backbones.benchmark.models import REFERENCES
 from attnpool_backbones.benchmark.operators import memory_of
 from attnpool_backbones.benchmark.peers import forms_of
-from attnpool_backbones.benchmark.yardstick import APART
+from attnpool_backbones.benchmark.yardstick import APART, HERE
 
 CROP = (512, 512)
 DETECTION = (800, 1344)
@@ -53,6 +54,15 @@ OPERATOR_SPEEDUPS = {
 }
 """How many times as fast as mmcv's compiled ones our operators are to be, forward and backward."""
 ROIS_OVER_THE_MAP = Case(model='mmcv.roi_align_whole_map', size=(100, 168))
+WHOLE_MODELS = (('retinanet', CROP), ('retinanet', DETECTION), ('mask-rcnn', CROP),
+                ('mask-rcnn', DETECTION), ('upernet', CROP))  # fmt: skip
+"""Heads, as configs name them, and sizes of the suite end-to-end."""
+WHOLE_BACKBONES = (
+    ('baselines', 'resnet50'), ('baselines', 'swin-tiny'), ('attn_resnet', 'sge-resnet50'),
+    ('poolformer', 'poolformer-s24'), ('metaformer', 'caformer-s18'), ('coatnet', 'coatnet-0-rw'),
+    ('patchconvnet', 'patchconvnet-s60'), ('deepvit', 'deepvit-s'),
+)  # fmt: skip
+"""Folders and names of backbones in configs; what comes first is beside each other one."""
 NANO = ('PatchConvNet:nano', 'CoAtNet:nano', 'MetaFormer:nano', 'DeepViT:nano', 'AttnResNet:nano')
 
 
@@ -170,6 +180,27 @@ def _operators() -> list[Job]:
     return [*times, memory_job(ROIS_OVER_THE_MAP)]
 
 
+def _end_to_end() -> list[Job]:
+    jobs = []
+    for head, size in WHOLE_MODELS:
+        files = _configs_of(head)
+        for task, file in product(reversed(TASKS), files[1:]):
+            cases = [Case(model=f, task=task, size=size) for f in (files[0], file)]
+            jobs.append(time_job(f'{Path(file).stem} end to end', cases))
+    return jobs
+
+
+def _configs_of(head: str) -> list[str]:
+    """Returns the configs of a head, that of mmdet's ResNet-50 first."""
+    files = []
+    for folder, backbone in WHOLE_BACKBONES:
+        found = sorted((HERE / 'configs' / folder).glob(f'{head}_{backbone}_*.py'))
+        # relative to the clone, in which the benchmark runs
+        names = [str(file.relative_to(HERE)) for file in found if 'digit' not in file.name]
+        files += names[:1]
+    return files
+
+
 def _nano() -> list[Job]:
     cases = [case for model in NANO for case in _both_tasks(model, size=(64, 64))]
     sizes = [(64, 64), (64, 96), (96, 128)]
@@ -188,17 +219,23 @@ SUITES = {
     'dtypes': _dtypes,
     'compiled': _compiled,
     'operators': _operators,
+    'end-to-end': _end_to_end,
     'nano': _nano,
 }
 """Name -> jobs. ``targets``: each family against its plain form, memory at detection's size;
 ``references``: all families beside ResNet-50 and Swin-T; ``curves``: cost over resolution;
 ``layouts``, ``dtypes`` (bfloat16), ``compiled`` (torch.compile): what these options give;
-``operators``: ours against mmcv's compiled ones; ``nano``: a check that everything runs."""
+``operators``: ours against mmcv's compiled ones; ``end-to-end``: iterations and predictions of
+detectors and segmentors beside those of mmdet's ResNet-50, by part; ``nano``: a check that
+everything runs."""
+
+
+NOT_IN_ALL = ('operators', 'end-to-end', 'nano')
 
 
 def suite_jobs(name: str) -> list[Job]:
-    """Returns the jobs of a suite; for ``'all'`` those of all suites of models but ``nano``."""
-    names = [n for n in SUITES if n not in ('operators', 'nano')] if name == 'all' else [name]
+    """Returns the jobs of a suite; for ``'all'`` those of all suites of backbones but ``nano``."""
+    names = [n for n in SUITES if n not in NOT_IN_ALL] if name == 'all' else [name]
     jobs = [job for n in names for job in SUITES[n]()]
     return list({job.key(): job for job in jobs}.values())
 

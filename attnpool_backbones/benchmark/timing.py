@@ -50,9 +50,9 @@ def measure_times(
         For each case that runs its fields, ``seconds`` (median), ``spread`` (interquartile range
         over median), ``rounds``, ``fresh`` (median of the bytes of memory that the process had to
         ask for; None in another process), ``macs`` (of a forward pass), ``traffic`` (bytes),
-        ``difference`` (of a peer's outputs from ours, None if not compared), and the machine's
-        ``matrix_rate`` (FLOP/s) and ``copy_rate`` (bytes/s) in the same rounds; and a message
-        about each that does not.
+        ``parts`` (seconds of backbone and neck in a detector or segmentor), ``difference`` (of a
+        peer's outputs from ours, None if not compared), and the machine's ``matrix_rate`` (FLOP/s)
+        and ``copy_rate`` (bytes/s) in the same rounds; and a message about each that does not.
 
     Raises:
         UserError: A case failed after its first run, e.g. for want of memory beside the others.
@@ -79,6 +79,7 @@ def measure_times(
 
     times: list[list[float]] = [[] for _ in workloads]
     fresh: list[list[int]] = [[] for _ in workloads]
+    parts: list[list[dict[str, float]]] = [[] for _ in workloads]
     matrix, copy = [], []
     began = time.perf_counter()
     gc.collect()
@@ -94,6 +95,8 @@ def measure_times(
                     had, started = fresh_bytes(), time.perf_counter()
                     workloads[i].run()
                     times[i].append(time.perf_counter() - started)
+                    if (watched := getattr(workloads[i], 'parts', None)) is not None:
+                        parts[i].append(watched.take())
                     fresh[i].append(fresh_bytes() - had)
             matrix.append(rates.matrix_rate())
             copy.append(rates.copy_rate())
@@ -104,8 +107,11 @@ def measure_times(
     rows = [
         dict(asdict(workload.case), seconds=statistics.median(values), spread=_spread(values),
              rounds=len(values), fresh=_pages(workload.case, pages),
+             parts=_medians(found),
              difference=getattr(workload, 'difference', None), **count, **shared)
-        for workload, values, pages, count in zip(workloads, times, fresh, counts, strict=True)
+        for workload, values, pages, found, count in zip(
+            workloads, times, fresh, parts, counts, strict=True
+        )
     ]  # fmt: skip
     return rows, failures
 
@@ -120,6 +126,11 @@ def _named_failure(case: Case) -> Iterator[None]:
     except Exception as error:
         reason = textwrap.shorten(f'{type(error).__name__}: {error}', MESSAGE, placeholder=' ...')
         raise UserError(f'the time of {case.label()} cannot be measured: {reason}') from error
+
+
+def _medians(found: Sequence[dict[str, float]]) -> dict[str, float]:
+    names = found[0] if found else ()
+    return {name: statistics.median(row[name] for row in found) for name in names}
 
 
 def _pages(case: Case, pages: Sequence[int]) -> float | None:

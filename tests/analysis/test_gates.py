@@ -71,8 +71,8 @@ def test_before_and_after_lie_on_the_branch_of_a_block():
     block, seen = model.layer2[-1], []
     block.register_forward_pre_hook(lambda _, args: seen.append(args[0].clone()))
     found = {gate.name: gate for gate in gates_of(as_subject(model), torch.randn(1, 3, 64, 96))}
-    y, norm = block.branch(seen[0])
-    y = norm(y)
+    y, conv, norm = block.branch(seen[0])
+    y = norm(conv(y))
     gate = found[f'layer2.{len(model.layer2) - 1}.sge']
     torch.testing.assert_close(gate.before, y[0].norm(dim=0), atol=1e-5, rtol=1e-4)
     enhanced = y.unflatten(1, (block.sge.groups, -1)) * block.sge.gate(y)[:, :, None]

@@ -17,7 +17,8 @@ from pathlib import Path
 from attnpool_backbones.command_line import UserError, run_command
 
 SUITES = (
-    'targets', 'references', 'curves', 'layouts', 'dtypes', 'compiled', 'operators', 'nano', 'all'
+    'targets', 'references', 'curves', 'layouts', 'dtypes', 'compiled', 'operators', 'end-to-end',
+    'nano', 'all',
 )  # fmt: skip
 
 
@@ -39,7 +40,9 @@ def parse_args() -> argparse.Namespace:
         help='targets: each family against its plain form (maps stored), memory at 800x1344; '
         'references: all families beside ResNet-50 and Swin-T; curves: cost over resolution; '
         'layouts, dtypes, compiled: what these give; operators: ours against the compiled ones of '
-        'mmcv (OPS=compiled make setup); nano: check that everything runs',
+        'mmcv (OPS=compiled make setup); end-to-end: train iterations and predictions of detectors '
+        "and segmentors beside those with mmdet's ResNet-50, and which part takes how long; "
+        'nano: check that everything runs',
     )
     parser.add_argument(
         '--only', metavar='REGEX', help='the jobs whose name this finds; see --list'
@@ -101,7 +104,8 @@ def parse_args() -> argparse.Namespace:
     group.add_argument('--out', type=Path, default=Path('work_dirs/speed'), metavar='DIR',
                        help='folder of results and report (default: %(default)s)')  # fmt: skip
     group.add_argument('--publish', action='store_true',
-                       help='put the table of targets and the report into docs/speed; '
+                       help='put the table of targets and the report, or the table of --peers, '
+                       'into docs/speed; '
                        'with --keep-memory only the report, into its folder '
                        'kept_memory')  # fmt: skip
     return parser.parse_args()
