@@ -6,10 +6,12 @@ from torch.nn import functional as F
 
 from attnpool_backbones.layers.channel_attention import squeezed_width
 from attnpool_backbones.ops.averages import channel_mean, position_mean
+from attnpool_backbones.ops.fusing import may_fuse, plain
 from attnpool_backbones.ops.gate import gated, gated_sum
 from attnpool_backbones.registry import MODELS
 
 
+@plain
 class ChannelGate(nn.Module):
     """Scales each channel by a gate from its average and its maximum (arXiv 1807.06521, eq. 2).
 
@@ -33,6 +35,7 @@ class ChannelGate(nn.Module):
         return (average + maximum).sigmoid()
 
 
+@plain
 class SpatialGate(nn.Module):
     """Scales each position by a gate from maximum and mean over channels (1807.06521, eq. 3).
 
@@ -94,6 +97,8 @@ class CBAM(nn.Module):
         """
         if shortcut is None:
             return self.spatial(self.channel(x))
+        if not may_fuse(self.channel, self.spatial):
+            return torch.relu(shortcut + self.spatial(self.channel(x)))
         x = gated(x, self.channel.gate(x), inplace=True)
         return gated_sum(x, self.spatial.gate(x), shortcut)
 
