@@ -35,6 +35,7 @@ def run(args: argparse.Namespace) -> None:
     from rich.table import Table
 
     from attnpool_backbones.experiments import quickstart
+    from attnpool_backbones.experiments.quickstart_pages import publish
 
     if args.publish and not Path('docs/quickstart').is_dir():
         raise UserError(f'--publish works in a clone of attnpool_backbones, not in {Path.cwd()}')
@@ -55,4 +56,4 @@ def run(args: argparse.Namespace) -> None:
     for name in ('results.md', *quickstart.PICTURES):
         print(f'  {args.work_dir / name}')
     if args.publish:
-        quickstart.publish(args.work_dir, Path.cwd())
+        publish(args.work_dir, Path.cwd())

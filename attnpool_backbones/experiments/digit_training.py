@@ -4,7 +4,6 @@ Each step leaves its result in its folder, so a run that was interrupted goes on
 """
 
 import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -32,6 +31,13 @@ from attnpool_backbones.zoo.complexity import count_macs, count_parameters
 DATA_ROOT = Path('data/digit_scenes')
 FRACTIONS = ('coco/',)
 """Evaluators' keys whose values are shares of 1; everything else is in percent."""
+TAG_METRICS = {
+    'tags/mAP': 'tag mAP',
+    'localisation/pointing': 'pointing',
+    'localisation/mask_IoU': 'mask IoU',
+}
+"""Key of the evaluator -> label, of what an image-level head is measured by."""
+CHANCE = {'localisation/pointing_chance': 'pointing by chance'}
 SECONDS_BETWEEN_LINES = 10
 
 
@@ -85,13 +91,16 @@ def scene_file(kind: str, index: int) -> Path:
     return DATA_ROOT / kind / 'validation' / f'{index:06d}.png'
 
 
-def pretrain_backbone(config: str, folder: Path, tell: Callable[[str], None]) -> Result:
-    """Teaches a detector's backbone to tell the digits apart, unless that is done.
+def pretrain_backbone(
+    config: str | dict, folder: Path, tell: Callable[[str], None], steps: int = 300
+) -> Result:
+    """Teaches a backbone to tell the digits apart, unless that is done.
 
     Args:
-        config: Of the detector, below ``configs``.
+        config: Of a detector, below ``configs``, or that of the backbone itself.
         folder: Gets ``backbone.pth``; see :func:`crop_pretraining.save_backbone`.
         tell: Called with lines of progress.
+        steps: Of training.
 
     Returns:
         The row, with the accuracy on the validation scenes' digits.
@@ -103,7 +112,10 @@ def pretrain_backbone(config: str, folder: Path, tell: Callable[[str], None]) ->
 
     started = time.monotonic()
     set_random_seed(0)
-    cfg = Config.fromfile(config_root() / config)
+    if isinstance(config, dict):
+        cfg = Config(dict(default_scope='mmdet', model=dict(backbone=config)))
+    else:
+        cfg = Config.fromfile(config_root() / config)
     backbone = build_backbone(cfg)
     train, val = (
         Objects.load(
@@ -114,7 +126,7 @@ def pretrain_backbone(config: str, folder: Path, tell: Callable[[str], None]) ->
     report = every_few_seconds(
         lambda step, steps, loss: tell(f'pretraining: step {step}/{steps}, loss {loss:.2f}')
     )
-    model = crop_pretraining.pretrain(backbone, train, progress=report)
+    model = crop_pretraining.pretrain(backbone, train, steps, progress=report)
     hits = crop_pretraining.accuracy(model, val)
     image = torch.zeros(1, 3, SIDE, SIDE)
     result = Result(
@@ -151,6 +163,7 @@ def train_and_evaluate(
     folder: Path,
     start: str,
     tell: Callable[[str], None],
+    image_head: dict | None = None,
 ) -> tuple[Result, Runner]:
     """Trains a detector or segmentor to the end, or goes on with it, and evaluates it once.
 
@@ -161,12 +174,15 @@ def train_and_evaluate(
         folder: For checkpoints and logs.
         start: Checkpoint with the backbone's first weights.
         tell: Called with lines of progress.
+        image_head: Arguments of an image-level head. Default: None, there is none.
 
     Returns:
         The row and the Runner with the trained model in eval mode.
     """
     open_door()  # for backbones that read a detector's checkpoint themselves
     cfg = load_config(str(config_root() / config), work_dir=str(folder))
+    if image_head is not None:
+        add_image_head(cfg, image_head)
     cfg.log_level = 'WARNING'
     cfg.custom_hooks.append(dict(type='attnpool_backbones.ProgressHook', name=name))
     cfg.default_hooks.pop('visualization')
@@ -198,15 +214,46 @@ def train_and_evaluate(
     result = Result(
         name=name,
         model=f'{type(model).__name__} {type(model.backbone).__name__}-nano',
-        metrics={
-            label: float(measured[key]) * (100 if key.startswith(FRACTIONS) else 1)
-            for key, label in labels.items()
-        },
+        metrics=labelled(measured, labels),
         parameters=count_parameters(model),
         macs=count_macs(lambda: model.val_step(one)),
         minutes=minutes,
         memory=peak_memory() / 2**20,
-        command=f'attnpool test {os.path.relpath(config_root() / config)} {folder / final.name}',
+        # with all that was changed here
+        command=f'attnpool test {folder / Path(config).name} {folder / final.name}',
+        notes=labelled(measured, CHANCE),
     )
     write_atomically(json.dumps(asdict(result), indent=2).encode(), stored)
     return result, runner
+
+
+def labelled(measured: dict[str, float], labels: dict[str, str]) -> dict[str, float]:
+    """Returns the metrics that have a label, by it, in percent.
+
+    Args:
+        measured: Of the evaluator.
+        labels: Key of the evaluator -> label of the table.
+    """
+    return {
+        label: float(measured[key]) * (100 if key.startswith(FRACTIONS) else 1)
+        for key, label in labels.items()
+        if key in measured
+    }
+
+
+def add_image_head(cfg: Config, image_head: dict) -> None:
+    """Gives a detector or segmentor an image-level head, and its evaluation what measures that.
+
+    Args:
+        cfg: The whole config, changed in place.
+        image_head: Arguments of the head.
+    """
+    cfg.model.update(
+        type='attnpool_backbones.WithImageHead', base=cfg.model.type, image_head=image_head
+    )
+    # Attention on top of a trunk that trains fast is unstable at the trunk's rate.
+    cfg.optim_wrapper.paramwise_cfg.custom_keys = dict(image_head=dict(lr_mult=0.5))
+    measures = [
+        dict(type=f'attnpool_backbones.{name}') for name in ('ImageTagMetric', 'LocalisationMetric')
+    ]
+    cfg.val_evaluator = cfg.test_evaluator = [cfg.val_evaluator, *measures]

@@ -75,43 +75,6 @@ def segmentation_picture(
     _grid(['image', 'truth', 'prediction'], images, [_read, truth, prediction], path)
 
 
-def attention_picture(
-    images: Sequence[Path],
-    maps: Sequence[np.ndarray],
-    classes: Sequence[Sequence[int]],
-    names: Sequence[str],
-    path: Path,
-    columns: int = 4,
-) -> None:
-    """Draws the attention of class tokens over images, for classes that the images have.
-
-    Args:
-        images: Files.
-        maps: Attention K, h, w of each image.
-        classes: Classes to draw for each image.
-        names: Of the K classes.
-        path: Of the picture.
-        columns: Images and maps in a row: the image, then up to ``columns - 1`` classes.
-    """
-    figure, axes = plt.subplots(
-        len(images), columns, figsize=(2.2 * columns, 2.35 * len(images)), squeeze=False
-    )
-    for row, file, attention, present in zip(axes, images, maps, classes, strict=True):
-        image = _read(file)
-        row[0].imshow(image)
-        row[0].set_title('image', fontsize=9)
-        for axis in row:
-            axis.axis('off')
-        for axis, k in zip(row[1:], present, strict=False):
-            weights = Image.fromarray((attention[k] / attention[k].max()).astype(np.float32))
-            weights = weights.resize(image.shape[1::-1], Image.BICUBIC)
-            axis.imshow(image.mean(-1), cmap='gray', vmin=0, vmax=255)
-            # As an array: matplotlib would make a colour image, all black, of PIL's floats.
-            axis.imshow(np.asarray(weights), cmap='inferno', vmin=0, vmax=1, alpha=0.65)
-            axis.set_title(f"token '{names[k]}'", fontsize=9)
-    _save(figure, path)
-
-
 def _read(file: Path) -> np.ndarray:
     return np.array(Image.open(file).convert('RGB'))
 

@@ -7,16 +7,19 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 
-import numpy as np
-import torch
 from mmengine.runner import Runner, set_random_seed
 
+from attnpool_backbones.analysis.command import parser_of_figures
+from attnpool_backbones.analysis.drawing import save
 from attnpool_backbones.atomic_files import write_atomically
 from attnpool_backbones.datasets import digit_scenes
 from attnpool_backbones.experiments.digit_training import (
+    TAG_METRICS,
     Result,
+    labelled,
     make_data,
     pretrain_backbone,
     scene_file,
@@ -24,24 +27,46 @@ from attnpool_backbones.experiments.digit_training import (
 )
 from attnpool_backbones.experiments.pooling_probe import collect_maps, evaluate_probe, train_probe
 from attnpool_backbones.experiments.prediction_pictures import (
-    attention_picture,
     detection_picture,
     segmentation_picture,
 )
 from attnpool_backbones.launching.latest_checkpoint import find_resumable_checkpoint
 from attnpool_backbones.machine import peak_memory
-from attnpool_backbones.markdown import markdown_table, replace_section
+from attnpool_backbones.markdown import markdown_table
 from attnpool_backbones.zoo.complexity import count_macs, count_parameters
 
 DETECTOR = 'patchconvnet/mask-rcnn_patchconvnet-nano_slim-fpn_digit-scenes.py'
 SEGMENTOR = 'patchconvnet/upernet_patchconvnet-nano_slim_digit-scenes.py'
-DETECTION_METRICS = {'coco/bbox_mAP': 'bbox mAP', 'coco/segm_mAP': 'segm mAP'}
+DETECTION_METRICS = {
+    'coco/bbox_mAP': 'bbox mAP',
+    'coco/segm_mAP': 'segm mAP',
+    **TAG_METRICS,
+}
 """Key of the evaluator -> label of the table."""
 SEGMENTATION_METRICS = {'mIoU': 'mIoU'}
 SHOWN = range(1, 7)
 """Validation scenes in the pictures."""
 COLUMNS = ('task', 'model', 'result (%)', 'parameters', 'MACs', 'minutes')
-PICTURES = ('detection.png', 'segmentation.png', 'attention.png')
+IMAGE_HEAD = dict(loss_weight=1.0)
+"""Of the detector."""
+POOLINGS = {
+    'attention pooling': ('AttentionPoolingHead, a token a class', None),
+    'average pooling': (
+        'AveragePoolingHead, CAM',
+        dict(type='attnpool_backbones.AveragePoolingHead', mlp_ratio=1.0),
+    ),
+}
+"""Name of a row -> its model, and the head's config; both cost about the same."""
+PROBE_EPOCHS = 20
+GALLERY = {
+    'pooling': ('detection', 3, ['--top', '4']),
+    'query': ('CoAtNet:nano', 1, ['--head', '0', '--block', '0', '--at', '150,105']),
+    'collapse': ('DeepViT:nano', 1, []),
+    'gates': ('AttnResNet:sge_resnet_nano', 1, ['--units', 'layer2.1.sge', 'layer3.1.sge']),
+}
+"""Kind of figure -> a run or a backbone, which is trained on crops; scene; further flags."""
+GALLERY_STEPS = 100
+PICTURES = ('detection.png', 'segmentation.png', *(f'{kind}.png' for kind in GALLERY))
 
 
 def run(work_dir: Path, tell: Callable[[str], None]) -> list[Result]:
@@ -61,11 +86,11 @@ def run(work_dir: Path, tell: Callable[[str], None]) -> list[Result]:
     first = str(work_dir / 'pretraining' / 'backbone.pth')
 
     detection, runner = train_and_evaluate(
-        'detection', DETECTOR, DETECTION_METRICS, work_dir / 'detection', first, tell
+        'detection', DETECTOR, DETECTION_METRICS, work_dir / 'detection', first, tell, IMAGE_HEAD
     )
     tell('detection: pictures')
     detection_picture(runner.model, images, work_dir / 'detection.png')
-    pooling = probe_attention(runner, work_dir, tell)
+    poolings = probe_pooling(runner, work_dir, tell)
 
     # The detector's backbone has seen more than the classifier's.
     last = find_resumable_checkpoint(str(work_dir / 'detection'))
@@ -76,50 +101,85 @@ def run(work_dir: Path, tell: Callable[[str], None]) -> list[Result]:
     truth = [scene_file('annotations', i) for i in SHOWN]
     segmentation_picture(runner.model, images, truth, work_dir / 'segmentation.png')
 
-    results = [detection, segmentation, pooling, classifier]
+    draw_gallery(work_dir, tell)
+
+    results = [detection, segmentation, *poolings, classifier]
     write_atomically(table(results).encode(), work_dir / 'results.md')
     content = json.dumps([asdict(result) for result in results], indent=2)
     write_atomically(content.encode(), work_dir / 'results.json')
     return results
 
 
-def probe_attention(runner: Runner, work_dir: Path, tell: Callable[[str], None]) -> Result:
-    """Trains one class token per digit on the detector's frozen maps and draws where it looks."""
+def probe_pooling(runner: Runner, work_dir: Path, tell: Callable[[str], None]) -> list[Result]:
+    """Compares attention and average pooling on the detector's frozen maps.
+
+    Args:
+        runner: With the trained detector.
+        work_dir: Keeps the result.
+        tell: Called with lines of progress.
+
+    Returns:
+        A row for each kind of class maps.
+    """
+    stored = work_dir / 'probes.json'
+    if stored.exists():
+        tell(f'pooling: compared before ({stored})')
+        return [Result(**row) for row in json.loads(stored.read_text())]
     detector = runner.model
-    started = time.monotonic()
     num_classes = len(digit_scenes.CLASSES)
-    tell('attention pooling: collecting the frozen maps')
-    # The same order and flips whether the detector was trained just now or earlier.
+    tell('pooling: collecting the frozen maps')
+    # The same order whether the detector was trained just now or earlier.
     set_random_seed(0)
     runner.train_dataloader.sampler.set_epoch(0)
     train = collect_maps(detector, runner.train_dataloader, num_classes)
-    val = collect_maps(detector, runner.val_dataloader, num_classes)
-    tell(f'attention pooling: training {num_classes} class tokens')
-    head = train_probe(train)
-    measured = evaluate_probe(head, val)
-    minutes = (time.monotonic() - started) / 60
+    val = collect_maps(detector, runner.val_dataloader, num_classes, with_objects=True)
+    results = []
+    for name, (model, pooling) in POOLINGS.items():
+        tell(f'pooling: {name}')
+        started = time.monotonic()
+        head = train_probe(train, pooling, epochs=PROBE_EPOCHS)
+        for use_grad_cam in (False, True)[: 1 + (pooling is not None)]:
+            head.use_grad_cam = use_grad_cam
+            measured = evaluate_probe(head, val)
+            results.append(
+                Result(
+                    name=f'frozen maps: {name}',
+                    model=model.replace('CAM', 'Grad-CAM') if use_grad_cam else model,
+                    metrics=labelled(measured, TAG_METRICS),
+                    parameters=count_parameters(head),
+                    macs=count_macs(lambda head=head: head(val.maps[:1])),
+                    minutes=(time.monotonic() - started) / 60,
+                    memory=peak_memory() / 2**20,
+                    command='attnpool quickstart',
+                )
+            )
+    write_atomically(json.dumps([asdict(row) for row in results], indent=2).encode(), stored)
+    return results
 
-    with torch.no_grad():
-        maps = head(val.maps[: SHOWN[-1]], return_maps=True).maps.numpy()
-    shown = [i - 1 for i in SHOWN]
-    attention_picture(
-        [scene_file('images', i) for i in SHOWN],
-        [maps[i] for i in shown],
-        [np.unique(val.classes[i].numpy()) for i in shown],
-        digit_scenes.CLASSES,
-        work_dir / 'attention.png',
-    )
-    return Result(
-        name='attention pooling',
-        model='AttentionPoolingHead on the frozen detector',
-        metrics={'image mAP': measured['image_mAP'], 'pointing': measured['pointing']},
-        parameters=count_parameters(head),
-        macs=count_macs(lambda: head(val.maps[:1])),
-        minutes=minutes,
-        memory=peak_memory() / 2**20,
-        command='attnpool quickstart',
-        notes={'pointing by chance': measured['pointing_chance']},
-    )
+
+def draw_gallery(work_dir: Path, tell: Callable[[str], None]) -> None:
+    """Draws where models look, as `attnpool figure` does.
+
+    The mixers that the detector has not are trained on crops for a few seconds each.
+
+    Args:
+        work_dir: Gets the pictures.
+        tell: Called with lines of progress.
+    """
+    for kind, (model, scene, flags) in GALLERY.items():
+        family, colon, arch = model.partition(':')
+        if not colon:
+            command = [kind, str(work_dir / model)]
+        else:
+            backbone = dict(type=f'attnpool_backbones.{family}', arch=arch)
+            pretrain_backbone(backbone, work_dir / kind, tell, steps=GALLERY_STEPS)
+            weights = str(work_dir / kind / 'backbone.pth')
+            command = [kind, model, '--checkpoint', weights, '--size', '192x192']
+        tell(f'pictures: {kind}')
+        args = parser_of_figures().parse_args(
+            [*command, '--images', str(scene_file('images', scene)), '--limit', '1', *flags]
+        )
+        save(import_module(f'attnpool_backbones.analysis.{kind}').draw(args), work_dir, kind)
 
 
 def table(results: list[Result]) -> str:
@@ -139,18 +199,3 @@ def cells(result: Result) -> list[str]:
         f'{result.macs / 1e9:.2f} G',
         f'{result.minutes:.1f}',
     ]
-
-
-def publish(work_dir: Path, root: Path) -> None:
-    """Puts the table and the pictures of a finished run into the README and ``docs/quickstart``.
-
-    Args:
-        work_dir: Of :func:`run`.
-        root: Of the clone.
-
-    Raises:
-        ValueError: The README has no place for the table.
-    """
-    replace_section(root / 'README.md', 'quickstart', (work_dir / 'results.md').read_text())
-    for name in PICTURES:
-        write_atomically((work_dir / name).read_bytes(), root / 'docs' / 'quickstart' / name)

@@ -11,25 +11,28 @@ def planted_maps(num_images, seed, channels=12, num_classes=3, side=6):
     generator = torch.Generator().manual_seed(seed)
     maps = 0.3 * torch.randn(num_images, channels, side, side, generator=generator)
     labels = torch.zeros(num_images, num_classes)
-    boxes, classes = [], []
+    samples = []
     for i in range(num_images):
         present = torch.randperm(num_classes, generator=generator)[: 1 + i % 2]
         where = torch.randperm(side * side, generator=generator)[: len(present)]
         labels[i, present] = 1
         ys, xs = where // side, where % side
         maps[i, present, ys, xs] += 4
-        boxes.append(torch.stack([xs, ys, xs + 1, ys + 1], dim=1).float() * 8)
-        classes.append(present)
-    return LabelledMaps(maps, labels, boxes, classes, stride=8)
+        boxes = torch.stack([xs, ys, xs + 1, ys + 1], dim=1).float() * 8
+        samples.append(dict(gt_instances=dict(labels=present, bboxes=boxes)))
+    return LabelledMaps(maps, labels, samples, stride=8)
 
 
-def test_tokens_learn_what_and_where():
-    head = train_probe(planted_maps(256, seed=0), epochs=30, lr=3e-2)
+@pytest.mark.parametrize(
+    'pooling', [None, dict(type='attnpool_backbones.AveragePoolingHead', mlp_ratio=0.25)]
+)
+def test_heads_learn_what_and_where(pooling):
+    head = train_probe(planted_maps(256, seed=0), pooling, epochs=30, lr=3e-2)
     assert not head.training
     measured = evaluate_probe(head, planted_maps(64, seed=1))
-    assert measured['image_mAP'] > 70  # 50 by chance
-    assert measured['pointing'] > 40
-    assert measured['pointing_chance'] == pytest.approx(100 / 36)
+    assert measured['tags/mAP'] > 70  # 50 by chance
+    assert measured['localisation/pointing'] > 40
+    assert measured['localisation/pointing_chance'] == pytest.approx(100 / 36)
 
 
 def test_training_is_reproducible_and_tells_its_progress():

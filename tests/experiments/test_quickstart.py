@@ -1,8 +1,12 @@
-"""The quickstart's table and its place in the README."""
+"""The quickstart's table and pictures, and their places in the docs."""
+
+import re
 
 import pytest
+from PIL import Image
 
-from attnpool_backbones.experiments.quickstart import PICTURES, Result, publish, table
+from attnpool_backbones.experiments.quickstart import GALLERY, PICTURES, Result, table
+from attnpool_backbones.experiments.quickstart_pages import CAPTIONS, publish, published
 
 RESULT = Result(
     name='detection',
@@ -25,27 +29,51 @@ def test_table():
     )
 
 
-def test_publish_replaces_only_the_table(tmp_path):
-    work_dir = tmp_path / 'work'
+def test_publish_replaces_only_its_sections(tmp_path):
+    work_dir, folder = tmp_path / 'work', tmp_path / 'docs' / 'quickstart'
     work_dir.mkdir()
+    folder.mkdir(parents=True)
     (work_dir / 'results.md').write_text(table([RESULT]))
     for name in PICTURES:
-        (work_dir / name).write_bytes(name.encode())
-    readme = tmp_path / 'README.md'
-    readme.write_text('a\n<!-- quickstart -->\nold\n<!-- /quickstart -->\nb\n')
+        Image.new('RGB', (1800, 300), 'red').save(work_dir / name)
+    readme, page = tmp_path / 'README.md', folder / 'README.md'
+    readme.write_text(
+        'a\n<!-- gallery -->\nold\n<!-- /gallery -->\nb\n'
+        '<!-- quickstart -->\nold\n<!-- /quickstart -->\nc\n'
+    )
+    page.write_text('a\n<!-- pictures -->\nold\n<!-- /pictures -->\nb\n')
+    (folder / 'attention.png').touch()
     for _ in range(2):
         publish(work_dir, tmp_path)
-        assert readme.read_text() == (
-            f'a\n<!-- quickstart -->\n{table([RESULT])}<!-- /quickstart -->\nb\n'
-        )
-    assert (tmp_path / 'docs/quickstart/attention.png').read_bytes() == b'attention.png'
+        text = readme.read_text()
+        assert text.startswith('a\n<!-- gallery -->\n| | |\n') and 'old' not in text
+        assert text.endswith(f'b\n<!-- quickstart -->\n{table([RESULT])}<!-- /quickstart -->\nc\n')
+        for file, folder_of_links in ((readme, tmp_path), (page, folder)):
+            links = re.findall(r'\]\(([^)]*[.]jpg)\)', file.read_text())
+            assert len(links) == len(PICTURES) == 6
+            assert all((folder_of_links / link).is_file() for link in links)
+    assert sorted(path.suffix for path in folder.iterdir()) == ['.jpg'] * 6 + ['.md']
+    with Image.open(folder / 'pooling.jpg') as picture:
+        assert picture.size == (1200, 200)
     readme.write_text('no place')
     with pytest.raises(ValueError, match='lacks the lines'):
         publish(work_dir, tmp_path)
 
 
-def test_the_readme_has_the_place(repo_root):
+def test_the_docs_have_the_places(repo_root):
     text = (repo_root / 'README.md').read_text()
-    assert text.index('<!-- quickstart -->') < text.index('<!-- /quickstart -->')
     page = (repo_root / 'docs' / 'quickstart' / 'README.md').read_text()
-    assert all(f']({name})' in page for name in PICTURES)
+    for content, name in ((text, 'quickstart'), (text, 'gallery'), (page, 'pictures')):
+        assert content.index(f'<!-- {name} -->') < content.index(f'<!-- /{name} -->')
+    for link in re.findall(r'\]\((docs/quickstart/[^)]*[.](?:png|jpg))\)', text):
+        assert (repo_root / link).is_file()
+
+
+def test_every_picture_has_a_caption_and_a_model():
+    assert {f'{name}.png' for name in CAPTIONS} == set(PICTURES)
+    assert {published(name) for name in PICTURES} == {f'{name}.jpg' for name in CAPTIONS}
+    from attnpool_backbones.registry import MODELS
+
+    for model, _, _ in GALLERY.values():
+        family, colon, arch = model.partition(':')
+        assert not colon or arch in MODELS.get(f'attnpool_backbones.{family}').archs
