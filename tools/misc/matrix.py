@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -117,9 +117,9 @@ def read_rows() -> list[Row]:
 
 def write_rows(rows: dict[tuple[str, str, str], Row]) -> None:
     """Writes what was seen, and the table."""
-    order = {row.key: number for number, row in enumerate(all_rows())}
-    rows = sorted(rows.values(), key=lambda row: order.get(row.key, len(order)))
-    RESULTS.write_text(''.join(json.dumps(asdict(row)) + '\n' for row in rows))
+    seen = [rows[row.key] for row in all_rows() if row.key in rows]
+    RESULTS.write_text(''.join(json.dumps(asdict(row)) + '\n' for row in seen))
+    rows = [rows.get(row.key, replace(row, setup='not run yet')) for row in all_rows()]
     cells = [
         [row.stack, row.python, row.torch or row.wanted, row.setup, row.quickstart, row.tests]
         + [row.date]
@@ -206,9 +206,8 @@ class Steps:
             command, cwd=self.clone, env=self.env, text=True, capture_output=True, check=False
         )
         self.log.write(done.stdout + done.stderr)
-        found = re.findall(
-            r'(\d+) (passed|failed|errors?)', done.stdout.rpartition('=====')[0] or done.stdout
-        )
+        last = done.stdout.rstrip().rpartition('\n')[2]
+        found = re.findall(r'(\d+) (passed|failed|errors?)', last)
         counts = ', '.join(f'{number} {what}' for number, what in found) or 'did not run'
         return counts, re.findall(r'^(?:FAILED|ERROR) (\S+)', done.stdout, re.MULTILINE)
 
