@@ -8,6 +8,7 @@ import contextlib
 import gc
 import importlib
 import json
+import os
 import re
 import signal
 import warnings
@@ -36,7 +37,7 @@ def find_configs(library: str) -> dict[str, list[Path]]:
     """Returns the configs with a model that a library's wheel ships, by the models' structure."""
     from mmengine.config import Config
 
-    root = Path(importlib.import_module(library).__file__).parent / '.mim' / 'configs'
+    root = _shipped(library) / 'configs'
     structures: dict[str, list[Path]] = {}
     for path in sorted(root.rglob('*.py')):
         if '_base_' in path.parts or path.name.startswith('_'):
@@ -124,6 +125,7 @@ def try_config(path: Path) -> str:
 
 def _predict(path: Path, image: tuple[int, int, int]) -> None:
     from mmengine.config import Config
+    from mmengine.model import revert_sync_batchnorm
     from mmengine.registry import MODELS, init_default_scope
 
     config = Config.fromfile(path)
@@ -133,7 +135,10 @@ def _predict(path: Path, image: tuple[int, int, int]) -> None:
     model_config = config.model
     if 'teacher_ckpt' in model_config:
         model_config.teacher_ckpt = None  # weights on the network
-    model = MODELS.build(model_config).eval()
+    with _folder(_shipped(scope)):  # some name the configs of their teachers
+        # one process, as mmdet's and mmseg's own functions for inference make it
+        model = revert_sync_batchnorm(MODELS.build(model_config))
+    model.eval()
     with torch.no_grad():
         model.test_step(_inputs(scope, model, image))
 
@@ -154,9 +159,13 @@ def _inputs(scope: str, model: torch.nn.Module, image: tuple[int, int, int]) -> 
         return testing.demo_track_inputs(
             batch_size=1, num_frames=1, image_shapes=image, num_classes=2
         )
-    return testing.demo_mm_inputs(
+    batch = testing.demo_mm_inputs(
         batch_size=1, image_shapes=[image], with_mask=True, with_semantic=True
     )
+    if type(model).__name__ == 'FastRCNN':  # takes proposals from a file
+        for sample in batch['data_samples']:
+            sample.proposals = sample.gt_instances.clone()
+    return batch
 
 
 def _types(value: Any, key: str) -> Iterator[tuple[str, str]]:
@@ -172,6 +181,11 @@ def _types(value: Any, key: str) -> Iterator[tuple[str, str]]:
     elif isinstance(value, (list, tuple)):
         for entry in value:
             yield from _types(entry, key)
+
+
+def _shipped(library: str) -> Path:
+    """Returns the folder of what a library's wheel ships besides its code."""
+    return Path(importlib.import_module(library).__file__).parent / '.mim'
 
 
 def _reason(error: Exception) -> str:
@@ -193,6 +207,16 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings(), contextlib.redirect_stdout(None):
         warnings.simplefilter('ignore')
         yield
+
+
+@contextlib.contextmanager
+def _folder(path: Path) -> Iterator[None]:
+    before = Path.cwd()
+    os.chdir(path)
+    try:
+        yield
+    finally:
+        os.chdir(before)
 
 
 @contextlib.contextmanager

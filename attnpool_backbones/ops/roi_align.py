@@ -94,8 +94,8 @@ def roi_align(
         R, C, *output_size. Differentiable in ``x``, once.
 
     Raises:
-        ValueError: If a RoI is not finite, has a negative size or is of an image that is not there,
-            or the pool mode is unknown.
+        ValueError: If a RoI is not finite or of an image that is not there, or the pool mode is
+            unknown.
     """
     pooling = Pooling(output_size, spatial_scale, sampling_ratio, aligned)
     ys, xs = _sample(x.shape, rois, pooling)
@@ -306,7 +306,7 @@ def _walk(
     shape: torch.Size, rois: Tensor, pooling: Pooling
 ) -> Iterator[tuple[Tensor, Iterator[tuple[int, int, Window]]]]:
     """Yields indices of some RoIs, image by image, and their windows with index and image."""
-    images, order = _by_image(shape, rois, pooling)
+    images, order = _by_image(shape, rois)
     step = max(1, CELLS // (2 * max(pooling.output_size) * sum(shape[2:])))
     for chunk, image in zip(order.split(step), images.split(step), strict=True):
         yield chunk, _windows(shape, rois[chunk], image.tolist(), pooling)
@@ -352,7 +352,7 @@ def write_maximum(
         where_x: Likewise.
         pooling: How to pool.
     """
-    _check_rois(x.shape, rois, pooling)
+    _check_rois(x.shape, rois)
     table = _table_of_pixels(x)
     for chunk in _alike(x.shape, rois, pooling):
         y, x_ = (axis.trimmed() for axis in _sample(x.shape, rois[chunk], pooling))
@@ -541,19 +541,17 @@ def _neighbours(position: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
     return low, (low + 1).clamp(max=size - 1), position - low
 
 
-def _by_image(shape: torch.Size, rois: Tensor, pooling: Pooling) -> tuple[Tensor, Tensor]:
+def _by_image(shape: torch.Size, rois: Tensor) -> tuple[Tensor, Tensor]:
     """Returns the images of RoIs, ascending, and the indices of the RoIs in that order."""
-    _check_rois(shape, rois, pooling)
+    _check_rois(shape, rois)
     return rois[:, 0].long().sort(stable=True)
 
 
-def _check_rois(shape: torch.Size, rois: Tensor, pooling: Pooling) -> None:
+def _check_rois(shape: torch.Size, rois: Tensor) -> None:
     bad = ~rois.isfinite().all(1)
-    if pooling.aligned:
-        bad |= (rois[:, 3:] < rois[:, 1:3]).any(1)
     if bad.any():
         index = int(bad.nonzero()[0])
-        raise ValueError(f'RoI {index} is no box of at least zero size: {rois[index, 1:].tolist()}')
+        raise ValueError(f'RoI {index} is not finite: {rois[index].tolist()}')
     if not len(rois):
         return
     first, last = (int(image) for image in rois[:, 0].long().aminmax())
