@@ -3,6 +3,8 @@
 import argparse
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,8 @@ import torch
 from mmengine.registry import DefaultScope
 
 from attnpool_backbones.analysis.command import KINDS, parser_of_figures
+from attnpool_backbones.cli import main
+from attnpool_backbones.datasets.digit_scenes import generate
 from attnpool_backbones.launching.config import load_config
 from attnpool_backbones.launching.config_keys import require_known_keys
 from attnpool_backbones.launching.options import CfgOptions
@@ -77,3 +81,43 @@ def test_trainings_are_commands(line):
 def test_tests_are_commands():
     named = {code.split()[1] for code in CODE if code.startswith('pytest ')}
     assert named and all((ROOT / file).is_file() for file in named)
+
+
+@pytest.fixture(scope='module')
+def scenes(tmp_path_factory):
+    root = tmp_path_factory.mktemp('data') / 'digit_scenes'
+    generate(root, train=8, val=4)
+    return root
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('line', [line for line in TRAININGS if 'nano' in line])
+def test_nano_trainings_run(line, scenes, tmp_path):
+    """The command itself, on eight scenes and for an epoch or two iterations."""
+    config, *options = shlex.split(line)[2:]
+    options = [word for word in options if '=' in word and word != 'load_from=CKPT']
+    splits = ('train', 'val', 'test')
+    options += [f'{split}_dataloader.dataset.data_root={scenes}' for split in splits]
+    options += [f'{split}_dataloader.batch_size=4' for split in splits]
+    options += [f'{split}_dataloader.num_workers=0' for split in splits]
+    if 'upernet' in config:
+        options += ['train_cfg.max_iters=2', 'train_cfg.val_interval=2', 'param_scheduler=[]']
+    else:
+        options += ['train_cfg.max_epochs=1', 'train_cfg.val_interval=1', 'param_scheduler=[]']
+    if 'mask-rcnn' in config:
+        annotations = scenes / 'annotations' / 'instances_val.json'
+        options += [f'{split}_evaluator.ann_file={annotations}' for split in ('val', 'test')]
+        options += ['model.test_cfg.rcnn.score_thr=0.0']
+    words = ['train', str(ROOT / config), '--work-dir', str(tmp_path / 'run'), '--seed', '0']
+    assert main([*words, '--cfg-options', *options]) == 0
+    assert (tmp_path / 'run' / 'last_checkpoint').exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    'line', sorted(code for code in CODE if code.startswith('python tools/analysis_tools/benchm'))
+)
+def test_benchmarks_are_commands(line):
+    words = [sys.executable, *shlex.split(line)[1:], '--list']
+    answer = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert answer.returncode == 0 and answer.stdout, answer.stderr
