@@ -23,6 +23,7 @@ SEG = [*OPENMMLAB, 'mmsegmentation>=1.0', 'ftfy', 'regex']
 TOOLS = ['matplotlib', 'rich', 'scikit-learn']
 SLICES = ['sahi']  # large images in overlapping parts
 PEERS = ['timm']  # whose models the benchmark measures beside ours
+EXPORT = ['onnx', 'onnxruntime', 'onnxscript']  # trained models as ONNX files
 DEV = ['hotcoco', 'hypothesis', 'pre-commit', 'pytest', 'pytest-xdist', 'ruff']
 
 
@@ -88,7 +89,8 @@ setup(
         'det': DET,
         'seg': SEG,
         'slices': SLICES,
-        'all': sorted({*DET, *SEG, *TOOLS, *SLICES}),
+        'export': EXPORT,
+        'all': sorted({*DET, *SEG, *TOOLS, *SLICES, *EXPORT}),
         'peers': PEERS,
         'dev': DEV,
     },

@@ -274,16 +274,16 @@ def _resized(image: np.ndarray, size: tuple[int, int] | int) -> np.ndarray:
 def _of_config(source: str, checkpoint: str | None, random_weights: bool, device: str) -> Subject:
     from mmengine.dataset import pseudo_collate
 
-    from attnpool_backbones.inference.loading import load
-    from attnpool_backbones.inference.predictor import Predictor
+    from attnpool_backbones.inference.loading import load_model, predictor_of
     from attnpool_backbones.launching.config import load_config
     from attnpool_backbones.zoo.config_models import build_config_model
 
     if random_weights:
-        cfg = load_config(source)
-        predictor = Predictor(build_config_model(cfg).to(device).eval(), cfg, (), device)
+        cfg, classes = load_config(source), ()
+        model = build_config_model(cfg).eval()
     else:
-        predictor = load(source, checkpoint, device)
+        model, cfg, classes = load_model(source, checkpoint)
+    predictor = predictor_of(model.to(device), cfg, classes, device)
 
     def prepare(name: str, image: np.ndarray) -> View:
         sample = predictor.pipeline(dict(img=image, img_id=0))

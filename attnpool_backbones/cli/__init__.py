@@ -19,6 +19,7 @@ COMMANDS: dict[str, str] = dict(
     train='train on a folder of your own, or as a config says',
     test='evaluate a trained model',
     predict='run a trained model on images, a video or a camera',
+    export='write a trained model as one file (ONNX)',
     verify='find all that is wrong with a folder or with the data of a config',
     browse='draw samples with their labels, before and after augmentation',
     config='write the config for a folder, without training',

@@ -2,6 +2,7 @@
 
     attnpool predict work_dirs/photos_mask-rcnn_caformer-s18 photos/new --out predictions
     attnpool predict CONFIG 'photos/*.jpg' --checkpoint epoch_12.pth --save pictures coco
+    attnpool predict model.onnx photos/new
     attnpool predict RUN video.mp4
     attnpool predict RUN camera:0
     cat photo.jpg | attnpool predict RUN - --out -
@@ -31,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from attnpool_backbones.launching.training_options import positive
 
     add = parser.add_argument
-    add('model', metavar='MODEL', help='folder of a run, or a config')
+    add('model', metavar='MODEL', help='folder of a run, a config, or a file of attnpool export')
     add(
         'source',
         metavar='SOURCE',

@@ -1,4 +1,4 @@
-"""A trained model from what a user has: a run's folder, or a config and a checkpoint."""
+"""A trained model from what a user has: a run's folder, a config and a checkpoint, or one file."""
 
 import re
 from collections.abc import Sequence
@@ -13,12 +13,18 @@ from attnpool_backbones.checkpoints.door import load_from_checked_file
 from attnpool_backbones.checkpoints.errors import CheckpointError
 from attnpool_backbones.checkpoints.matching import names_in_model, shapes_of
 from attnpool_backbones.command_line import UserError
+from attnpool_backbones.inference.config_data import array_pipeline, tested_dataset
+from attnpool_backbones.inference.exported_files import EXPORTED, read_exported
+from attnpool_backbones.inference.exported_model import ExportedModel
 from attnpool_backbones.inference.predictor import Predictor
 from attnpool_backbones.launching.checkpoint_check import require_own_weights
-from attnpool_backbones.launching.config import load_config
+from attnpool_backbones.launching.config import load_config, recognise_task
 from attnpool_backbones.zoo.config_models import build_config_model
 
-__all__ = ['find_model_files', 'load']
+__all__ = [
+    'config_of_run', 'find_model_files', 'is_exported', 'load', 'load_exported', 'load_model',
+    'predictor_of',
+]  # fmt: skip
 
 _NUMBER = re.compile(r'(\d+)')
 
@@ -32,13 +38,58 @@ def load(
     """Loads a trained detector or segmentor.
 
     Args:
-        model: The folder of a run, or a config file.
+        model: The folder of a run, a config file, or a file of ``attnpool export``.
         checkpoint: Of the config. Default: the best one beside it, else the last.
-        device: Default: ``'cuda'`` where there is one, else ``'cpu'``.
+        device: Default: ``'cuda'`` where there is one, else ``'cpu'``; of a file ``'cpu'``.
         cfg_options: Settings of the config to override, by dotted key.
 
     Returns:
         Called with a source it yields predictions.
+
+    Raises:
+        UserError: If something is not there, or does not belong together.
+    """
+    if is_exported(model):
+        if checkpoint or cfg_options:
+            raise UserError(f'{model}: an exported file takes no --checkpoint and no --cfg-options')
+        return load_exported(model, device or 'cpu')
+    built, cfg, classes = load_model(model, checkpoint, cfg_options)
+    device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
+    try:
+        built.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f'--device {device}: {str(error).splitlines()[0]}') from error
+    return predictor_of(built, cfg, classes, device)
+
+
+def predictor_of(model: nn.Module, cfg: Config, classes: Sequence[str], device: str) -> Predictor:
+    """Makes a predictor of a model that is built.
+
+    Args:
+        model: In eval mode, on its device.
+        cfg: Its config; the test pipeline tells how images are prepared.
+        classes: Names, by label.
+        device: Where the model is.
+    """
+    palette = (tested_dataset(cfg).get('metainfo') or {}).get('palette')
+    is_detector = recognise_task(cfg) == 'mmdet'
+    return Predictor(model, array_pipeline(cfg), classes, palette, is_detector, device, cfg)
+
+
+def load_model(
+    model: str | Path,
+    checkpoint: str | Path | None = None,
+    cfg_options: dict[str, Any] | None = None,
+) -> tuple[nn.Module, Config, tuple[str, ...]]:
+    """Loads a trained detector or segmentor to work with it.
+
+    Args:
+        model: The folder of a run, or a config file.
+        checkpoint: As :func:`load` takes it.
+        cfg_options: As :func:`load` takes them.
+
+    Returns:
+        The model in eval mode on the CPU, its config, and the names of its classes.
 
     Raises:
         UserError: If something is not there, or does not belong together.
@@ -48,12 +99,20 @@ def load(
     content = load_from_checked_file(str(weights))
     built = build_config_model(cfg)
     _load_weights(built, content, weights)
-    device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
-    try:
-        built.to(device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f'--device {device}: {str(error).splitlines()[0]}') from error
-    return Predictor(built.eval(), cfg, _classes(cfg, content, built), device)
+    return built.eval(), cfg, _classes(cfg, content, built)
+
+
+def is_exported(model: str | Path) -> bool:
+    """Tells whether a name is that of a file of ``attnpool export``."""
+    return Path(model).suffix in EXPORTED
+
+
+def load_exported(path: str | Path, device: str = 'cpu') -> Predictor:
+    """Loads a file of ``attnpool export``; see :func:`load`."""
+    file, facts = read_exported(path, device)
+    model = ExportedModel(file, facts).eval()
+    is_detector = facts.task == 'detection'
+    return Predictor(model, facts.preparation, facts.classes, facts.palette, is_detector, device)
 
 
 def find_model_files(model: str | Path, checkpoint: str | Path | None = None) -> tuple[Path, Path]:
@@ -80,11 +139,12 @@ def find_model_files(model: str | Path, checkpoint: str | Path | None = None) ->
         there = f'; runs here: {", ".join(runs)}' if runs else ''
         raise UserError(f'model not found: {path.absolute()}{there}')
     if path.is_dir():
-        config = _config_of_run(path)
+        config = config_of_run(path)
         return config, Path(checkpoint) if checkpoint else _checkpoint_of_run(path)
     if path.suffix != '.py':
         raise UserError(
-            f'{path}: a model is the folder of a run or a config (.py) with a checkpoint (.pth)'
+            f'{path}: a model is the folder of a run or a config (.py) with a checkpoint (.pth), '
+            f'or a file of attnpool export ({", ".join(EXPORTED)})'
         )
     if checkpoint is None:
         run = path.parent / path.stem
@@ -98,7 +158,12 @@ def find_model_files(model: str | Path, checkpoint: str | Path | None = None) ->
     return path, Path(checkpoint)
 
 
-def _config_of_run(folder: Path) -> Path:
+def config_of_run(folder: Path) -> Path:
+    """Finds the config in the folder of a run.
+
+    Raises:
+        UserError: If there is none.
+    """
     # mmengine leaves the whole config there when a run starts
     configs = sorted(folder.glob('*.py'), key=lambda file: file.stat().st_mtime)
     if not configs:
@@ -135,7 +200,7 @@ def _load_weights(model: nn.Module, content: Any, file: Path) -> None:
     model.load_state_dict({names[name]: weights[name] for name in stored}, strict=False)
 
 
-def _classes(cfg: Config, content: Any, model: nn.Module) -> Sequence[str]:
+def _classes(cfg: Config, content: Any, model: nn.Module) -> tuple[str, ...]:
     """Names of the classes: the checkpoint knows what it was trained on, else the config."""
     meta = (content.get('meta') or {}).get('dataset_meta') or {}
     told = meta.get('classes') or meta.get('CLASSES')

@@ -2,15 +2,14 @@
 
 import difflib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.dataset import Compose, pseudo_collate
-from mmengine.registry import DefaultScope
+from mmengine.dataset import pseudo_collate
 from torch import nn
 
 from attnpool_backbones.command_line import UserError
@@ -18,13 +17,9 @@ from attnpool_backbones.inference.overlap import read_ahead
 from attnpool_backbones.inference.prediction import Detections, Segmentation
 from attnpool_backbones.inference.slicing import merge, slices
 from attnpool_backbones.inference.sources import Frame, Source, open_source
-from attnpool_backbones.launching.config import recognise_dense_task
 from attnpool_backbones.own_data.masks import distinct_colours
 
 __all__ = ['Options', 'Predictor', 'Speed']
-
-_LOADERS = ('LoadImageFromFile',)
-_TRUTH = ('LoadAnnotations', 'LoadPanopticAnnotations')
 
 
 @dataclass(frozen=True)
@@ -77,17 +72,31 @@ class Predictor:
     """A trained model.
 
     Args:
-        model: In eval mode, on its device.
-        cfg: Its config; the test pipeline tells how images are prepared.
+        model: In eval mode, on its device, or an exported file in its place.
+        pipeline: Makes an image ready: takes ``img`` H, W, 3, gives ``inputs`` and
+            ``data_samples``.
         classes: Names, by label.
+        palette: Red, green and blue of each class; None: distinct colours.
+        is_detector: Whether it finds objects, else it labels pixels.
         device: Where it is.
+        cfg: Its config. Default: none, as of an exported file.
     """
 
-    def __init__(self, model: nn.Module, cfg: Config, classes: Sequence[str], device: str) -> None:
-        self.model, self.cfg, self.classes, self.device = model, cfg, tuple(classes), device
-        self.is_detector = recognise_dense_task(cfg, 'prediction') == 'mmdet'
-        self.palette = self._palette()
-        self.pipeline = self._pipeline()
+    def __init__(
+        self,
+        model: nn.Module,
+        pipeline: Callable[[dict[str, Any]], dict[str, Any]],
+        classes: Sequence[str],
+        palette: Any,
+        is_detector: bool,
+        device: str,
+        cfg: Config | None = None,
+    ) -> None:
+        self.model, self.pipeline, self.cfg = model, pipeline, cfg
+        self.classes, self.is_detector, self.device = tuple(classes), is_detector, device
+        if palette is None or len(palette) != len(self.classes):
+            palette = distinct_colours(len(self.classes))
+        self.palette = np.array(palette, np.uint8).reshape(-1, 3)
 
     def __call__(self, source: Any, **options: Any) -> Iterator[Detections | Segmentation]:
         """Predicts on all images of a source.
@@ -245,31 +254,3 @@ class Predictor:
                     f'{", ".join(self.classes)}'
                 )
         return frozenset(self.classes.index(name) for name in names)
-
-    def _dataset(self) -> dict[str, Any]:
-        loader = self.cfg.get('test_dataloader') or self.cfg.get('val_dataloader')
-        if loader is None:
-            raise UserError(
-                f'{self.cfg.filename} has no test_dataloader, which tells how images are prepared'
-            )
-        dataset = loader.dataset
-        while dataset.get('dataset') is not None or dataset.get('datasets'):
-            dataset = dataset.get('dataset') or dataset.datasets[0]
-        return dataset
-
-    def _palette(self) -> np.ndarray:
-        told = (self._dataset().get('metainfo') or {}).get('palette')
-        if not told or len(told) != len(self.classes):
-            told = distinct_colours(len(self.classes))
-        return np.array(told, np.uint8).reshape(-1, 3)
-
-    def _pipeline(self) -> Compose:
-        """Makes the test pipeline start from an array, and without a ground truth."""
-        steps = []
-        for step in self._dataset().pipeline:
-            if step['type'].rpartition('.')[2] in _LOADERS:
-                steps.append(dict(type='LoadImageFromNDArray'))
-            elif step['type'].rpartition('.')[2] not in _TRUTH:
-                steps.append(step)
-        with DefaultScope.overwrite_default_scope(self.cfg.default_scope):
-            return Compose(steps)

@@ -133,7 +133,7 @@ class AttentionPooling(nn.Module):
         queries = self.norm1(self.cls_token)  # 1, K, C
         memory = self.norm1(x.flatten(2).transpose(1, 2))  # B, H*W, C
         if self.num_tokens == 1:
-            memory = torch.cat([queries.expand(len(x), -1, -1), memory], dim=1)  # B, 1 + H*W, C
+            memory = torch.cat([queries.expand(x.shape[0], -1, -1), memory], dim=1)  # B, 1 + H*W, C
         pooled, weights = token_attention(queries, memory, self.q, self.k, self.v)
         tokens = self.cls_token + self.gamma_1 * linear(pooled, self.proj)  # B, K, C
         tokens = tokens + self.gamma_2 * self.mlp(self.norm2(tokens))

@@ -25,7 +25,7 @@ def norm_of_vectors(norm: nn.Module, x: Tensor) -> Tensor:
         norm: BatchNorm or any other.
         x: B, C, 1, 1.
     """
-    if len(x) > 1 or not isinstance(norm, _BatchNorm) or isinstance(norm, nn.SyncBatchNorm):
+    if x.shape[0] > 1 or not isinstance(norm, _BatchNorm) or isinstance(norm, nn.SyncBatchNorm):
         return norm(x)
     return F.batch_norm(
         x, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps

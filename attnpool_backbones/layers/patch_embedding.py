@@ -69,6 +69,10 @@ class PatchEmbedding(nn.Module):
     def _missing(self, x: Tensor) -> tuple[int, int, int, int]:
         """Returns how many zeros the input lacks left, right, at the top and at the bottom."""
         kernel, stride, padding = self.kernel_size, self.stride, self.padding
+        # What lacks most; more than is missing changes nothing, so that a graph holds for any size.
+        most = max(0, kernel - 2 * padding - 1)
+        if torch.compiler.is_exporting():
+            return 0, most, 0, most
         bottom, right = (
             max(0, ((n - 1) // stride) * stride + kernel - 2 * padding - n) for n in x.shape[-2:]
         )

@@ -48,6 +48,9 @@ class TokenStem(nn.Module):
     def embed(self, x: Tensor) -> Tensor:
         """Embeds the patches of images B, 3, H, W; returns a map B, C, H / stride, W / stride."""
         bottom, right = (-size % self.stride for size in x.shape[-2:])
+        if torch.compiler.is_exporting():
+            # The most that may lack: it makes no further patch, so that a graph holds for any size.
+            bottom = right = self.stride - (2 if self.cnn else 1)
         if bottom or right:
             x = F.pad(x, (0, right, 0, bottom))
         if self.cnn:
@@ -61,7 +64,7 @@ class TokenStem(nn.Module):
         x = self.embed(x)
         positions = resize_positions(self.pos_embed, x.shape[-2:])
         x = x.flatten(2).transpose(1, 2)  # B, N, C
-        return torch.cat([self.cls_token.to(x.dtype).expand(len(x), -1, -1), x], 1) + positions
+        return torch.cat([self.cls_token.to(x.dtype).expand(x.shape[0], -1, -1), x], 1) + positions
 
     def fold(self) -> None:
         """Folds the BatchNorms into the convolutions for inference."""

@@ -1,0 +1,99 @@
+"""Writes a trained model as one file that predicts without mmdet, mmseg or a config.
+
+    attnpool export work_dirs/photos_mask-rcnn_caformer-s18
+    attnpool export RUN --out model.onnx --images photos/val
+    attnpool export RUN --int8 --images photos/train
+    attnpool export CONFIG --checkpoint epoch_12.pth --size 640 640
+    attnpool predict model.onnx photos/new
+
+The file holds all from pixels to predictions (normalisation, suppression of double boxes, masks,
+the label of each pixel), and says how images are prepared, which classes there are and which
+thresholds. It is compared with the model before it is written; one that differs is not written.
+"""
+
+import argparse
+
+__all__ = ['add_arguments', 'run']
+
+FORMATS = {'onnx': '.onnx', 'torch-export': '.pt2'}
+"""What can be written -> ending of the file."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of ``attnpool export``."""
+    from attnpool_backbones.launching.options import CfgOptions
+    from attnpool_backbones.launching.training_options import positive
+
+    add = parser.add_argument
+    add('model', metavar='MODEL', help='folder of a run, or a config')
+    add('--checkpoint', help='of the config (default: the best of the run, else the last)')
+    add('--to', choices=FORMATS, default='onnx', help='kind of file (default: %(default)s)')
+    add('--out', metavar='FILE', help='default: the name of the run or config, here')
+    add(
+        '--size',
+        nargs=2,
+        type=positive(int),
+        metavar=('HEIGHT', 'WIDTH'),
+        help='of all images, in pixels after resizing (default: any size, where the model allows)',
+    )
+    add(
+        '--batch',
+        type=positive(int),
+        default=1,
+        metavar='N',
+        help='images at once where the size is fixed (default: %(default)s)',
+    )
+    add(
+        '--images',
+        metavar='SOURCE',
+        help='images on which file and model are compared, the first 4 of them: a folder, a '
+        'pattern in quotes, a file (default: noise, which shows less of a detector)',
+    )
+    add(
+        '--int8',
+        action='store_true',
+        help='convolutions and linear layers with 8 bits, calibrated on --images (onnx only)',
+    )
+    add(
+        '--calibration',
+        type=positive(int),
+        default=64,
+        metavar='N',
+        help='images of --images that --int8 looks at (default: %(default)s)',
+    )
+    add('--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE',
+        help='override settings of the config')  # fmt: skip
+
+
+def run(args: argparse.Namespace) -> None:
+    """Carries out ``attnpool export``."""
+    from pathlib import Path
+
+    from attnpool_backbones.command_line import UserError
+    from attnpool_backbones.export.exporting import Request, export
+    from attnpool_backbones.inference.sources import open_source
+    from attnpool_backbones.launching.targets import require_target_file
+
+    ending = FORMATS[args.to]
+    path = Path(args.model)
+    target = Path(args.out or (path.name if path.is_dir() else path.stem) + ending)
+    if target.suffix != ending:
+        raise UserError(f'--out {target}: a file of --to {args.to} ends with {ending}')
+    require_target_file('--out', str(target))
+    if args.images is not None:
+        open_source(args.images)  # told before the work, if it is not there
+    done = export(
+        Request(
+            args.model,
+            str(target),
+            checkpoint=args.checkpoint,
+            size=args.size and tuple(args.size),
+            batch=args.batch,
+            to=args.to,
+            images=args.images,
+            int8=args.int8,
+            calibration=args.calibration,
+            cfg_options=args.cfg_options,
+        )
+    )
+    print(f'written: {done.path} ({done.path.stat().st_size / 2**20:.1f} MiB)')

@@ -1,0 +1,100 @@
+"""Whether an exported file says what the model says."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from attnpool_backbones.inference.prediction import Detections, Segmentation
+
+__all__ = ['Agreement', 'compare']
+
+SCORE = 1e-3
+"""Largest difference of scores and shares."""
+PIXELS = 0.05
+"""Largest difference of an edge of a box."""
+PARTED = 0.01
+"""Largest share of objects and pixels that may part company: where two scores or overlaps are equal
+but for rounding, either may win."""
+
+
+@dataclass
+class Agreement:
+    """How far the predictions of two models are apart.
+
+    Args:
+        images: That were compared.
+        objects: Of the first model in all images.
+        score: Largest difference of the scores of an object.
+        box: Largest difference of an edge in pixels.
+        mask: Largest share of a mask's pixels that differ.
+        parted: Objects, or pixels, without a partner.
+        total: Objects, or pixels, of both models.
+    """
+
+    images: int = 0
+    objects: int = 0
+    score: float = 0.0
+    box: float = 0.0
+    mask: float = 0.0
+    parted: int = 0
+    total: int = 0
+
+    @property
+    def holds(self) -> bool:
+        """Whether the two are equal but for rounding."""
+        return self.parted <= PARTED * self.total
+
+    def __str__(self) -> str:
+        if self.total and not self.objects:
+            share = self.parted / self.total
+            return f'{self.images} images, {share:.4%} of the pixels have another label'
+        masks = f', masks by {self.mask:.3%} of their pixels' if self.mask else ''
+        return (
+            f'{self.images} images with {self.objects} objects: scores differ by up to '
+            f'{self.score:.1e}, boxes by up to {self.box:.1e} pixels{masks}, {self.parted} objects '
+            'are in one result only'
+        )
+
+
+def compare(
+    ones: Sequence[Detections | Segmentation], others: Sequence[Detections | Segmentation]
+) -> Agreement:
+    """Compares predictions on the same images.
+
+    Args:
+        ones: Of the model.
+        others: Of the file.
+    """
+    result = Agreement()
+    for one, other in zip(ones, others, strict=True):
+        result.images += 1
+        if isinstance(one, Segmentation):
+            result.total += one.label_map.size
+            result.parted += int((one.label_map != other.label_map).sum())
+        else:
+            _compare_objects(one, other, result)
+    return result
+
+
+def _compare_objects(one: Detections, other: Detections, result: Agreement) -> None:
+    """Finds each object's partner: of its class, its score and its place."""
+    result.objects += len(one)
+    result.total += len(one) + len(other)
+    free = np.ones(len(other), bool)
+    for index in range(len(one)):
+        scores = np.abs(other.scores - one.scores[index])
+        edges = np.abs(other.boxes - one.boxes[index]).max(1, initial=0)
+        fits = free & (other.labels == one.labels[index]) & (scores <= SCORE) & (edges <= PIXELS)
+        if not fits.any():
+            result.parted += 1
+            continue
+        partner = int(np.flatnonzero(fits)[np.argmin(edges[fits])])
+        free[partner] = False
+        result.score = max(result.score, float(scores[partner]))
+        result.box = max(result.box, float(edges[partner]))
+        if one.masks is not None:
+            differ = one.masks[index] != other.masks[partner]
+            size = max(int(one.masks[index].sum()), 1)
+            result.mask = max(result.mask, float(differ.sum()) / size)
+    result.parted += int(free.sum())

@@ -1,0 +1,271 @@
+"""What ``attnpool export`` does: record, write, compare, and only then put the file there."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from torch import nn
+
+from attnpool_backbones.atomic_files import write_atomically
+from attnpool_backbones.command_line import UserError
+from attnpool_backbones.export.checking import Agreement, compare
+from attnpool_backbones.export.graph import (
+    SMALLEST,
+    Sizes,
+    build_graph,
+    example,
+    fixed_because,
+    trace,
+)
+from attnpool_backbones.export.int8 import keep_of, quantise, seconds
+from attnpool_backbones.export.onnx_file import to_onnx
+from attnpool_backbones.export.torch_file import run_program, to_pt2
+from attnpool_backbones.inference.config_data import tested_dataset
+from attnpool_backbones.inference.exported_facts import Facts
+from attnpool_backbones.inference.exported_model import ExportedModel
+from attnpool_backbones.inference.loading import load_model, predictor_of
+from attnpool_backbones.inference.onnx_engine import OnnxEngine, require_onnx
+from attnpool_backbones.inference.predictor import Predictor
+from attnpool_backbones.inference.preparation import Preparation
+from attnpool_backbones.inference.sources import open_source
+from attnpool_backbones.launching.config import recognise_task
+from attnpool_backbones.own_data.masks import distinct_colours
+from attnpool_backbones.version import __version__
+
+__all__ = ['Exported', 'Request', 'export']
+
+EXAMPLE = (128, 160)
+"""Height and width that a graph for any size is recorded with."""
+CHECKED = 4
+"""Images on which model and file are compared, of those that are named."""
+COMPARED = 32
+"""Images on which files of 32 and of 8 bits are compared."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to export.
+
+    Args:
+        model: The folder of a run, or a config.
+        target: The file to write.
+        checkpoint: Of the config. Default: the best of the run, else the last.
+        size: Height and width of all images. Default: any, where the model allows it.
+        batch: Images at once where the size is fixed. Default: 1.
+        to: Kind of the file. Default: ``'onnx'``.
+        images: What the file is compared on: a source of images. Default: smooth noise.
+        int8: Whether convolutions and linear layers compute with 8 bits. Default: False.
+        calibration: Images that tell how large maps get, of ``images``. Default: 64.
+        cfg_options: Settings of the config to override. Default: none.
+    """
+
+    model: str
+    target: str
+    checkpoint: str | None = None
+    size: tuple[int, int] | None = None
+    batch: int = 1
+    to: str = 'onnx'
+    images: Any = None
+    int8: bool = False
+    calibration: int = 64
+    cfg_options: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was exported.
+
+    Args:
+        path: The file.
+        facts: What it says about itself.
+        agreement: With the model.
+    """
+
+    path: Path
+    facts: Facts
+    agreement: Agreement
+
+
+def export(request: Request, tell: Callable[[str], None] = print) -> Exported:
+    """Writes a model as a file that predicts what the model predicts, or nothing.
+
+    Args:
+        request: What to export.
+        tell: Called with a line about each step.
+
+    Raises:
+        UserError: If the model cannot be exported, or the file does not agree with it.
+    """
+    if request.to == 'onnx':
+        require_onnx('onnxscript')
+    if request.int8 and (request.images is None or request.to != 'onnx'):
+        raise UserError('--int8 is for --to onnx, and needs --images SOURCE to calibrate on')
+    model, cfg, classes = load_model(request.model, request.checkpoint, request.cfg_options)
+    sizes = choose_sizes(model, cfg, request)
+    if sizes.fixed:
+        reason = '' if request.size else f', because {fixed_because(model)}'
+        tell(
+            f'the file takes images of {sizes.height}x{sizes.width} (height and width), '
+            f'{sizes.batch} at once, and no others{reason}'
+        )
+    else:
+        tell('the file takes any number of images of any size')
+    graph = build_graph(model, cfg)
+    facts = describe(model, cfg, classes, sizes, Path(request.model).name)
+    program = trace(graph, sizes)
+    if request.to == 'torch-export':
+        content = to_pt2(program, facts)
+        engine = run_program(content, graph.outputs)
+    else:
+        content = to_onnx(program, graph.outputs, facts)
+        engine = OnnxEngine(content)
+    reference = predictor_of(model, cfg, classes, 'cpu')
+    images = noise(sizes) if request.images is None else first_images(request.images, CHECKED)
+    agreement = check(reference, engine, facts, images)
+    tell(f'compared with the model: {agreement}')
+    if not agreement.holds:
+        raise UserError(
+            f'{request.target} was not written: the file does not predict what the model does'
+        )
+    if request.int8:
+        content = _quantised(content, engine, facts, request, tell)
+    write_atomically(content, request.target)
+    return Exported(Path(request.target), facts, agreement)
+
+
+def _quantised(
+    content: bytes, engine: Any, facts: Facts, request: Request, tell: Callable[[str], None]
+) -> bytes:
+    """Quantises a file and tells what that costs and gains.
+
+    Raises:
+        UserError: If little is left of what the file predicts.
+    """
+    images = first_images(request.images, request.calibration)
+    inputs = [prepared(image, facts) for image in images]
+    tell(f'8 bits: calibrating on {len(inputs)} images')
+    smaller = quantise(content, inputs)
+    quick = OnnxEngine(smaller)
+    pictures = images[:COMPARED]
+    kept = keep_of(*(list(_predictor(e, facts)(pictures, score=0.0)) for e in (engine, quick)))
+    before, after = seconds([engine, quick], inputs[0])
+    what = 'objects' if facts.task == 'detection' else 'pixels'
+    tell(
+        f'8 bits: {kept.share:.1%} of {kept.total} {what} are told as before, an image takes '
+        f'{after * 1e3:.1f} ms in place of {before * 1e3:.1f} ms, the file has '
+        f'{len(smaller) / 2**20:.1f} MiB in place of {len(content) / 2**20:.1f} MiB'
+    )
+    if kept.share < 0.5:
+        raise UserError(
+            f'{request.target} was not written: with 8 bits less than half of the {what} are left; '
+            'more and better --images may help'
+        )
+    return smaller
+
+
+def choose_sizes(model: nn.Module, cfg: Config, request: Request) -> Sizes:
+    """Chooses what images the graph takes.
+
+    Raises:
+        UserError: If a size is needed and nobody says one.
+    """
+    if request.size is not None:
+        height, width = request.size
+        if min(height, width) < SMALLEST:
+            raise UserError(f'--size {height} {width}: sides have to be {SMALLEST} or more')
+        return Sizes(height, width, request.batch, fixed=True)
+    reason = fixed_because(model)
+    if reason is None:
+        return Sizes(*EXAMPLE)
+    for step in Preparation.of_pipeline(tested_dataset(cfg).pipeline).steps:
+        if step.scale is not None:
+            width, height = step.scale
+            return Sizes(height, width, request.batch, fixed=True)
+    raise UserError(f'--size HEIGHT WIDTH has to be said: {reason}')
+
+
+def describe(
+    model: nn.Module, cfg: Config, classes: Sequence[str], sizes: Sizes, name: str
+) -> Facts:
+    """Collects what travels in the file."""
+    dataset = tested_dataset(cfg)
+    palette = (dataset.get('metainfo') or {}).get('palette')
+    if not palette or len(palette) != len(classes):
+        palette = distinct_colours(len(classes))
+    test_cfg = model.test_cfg or {}
+    of_objects = test_cfg.get('rcnn') or test_cfg
+    is_detector = recognise_task(cfg) == 'mmdet'
+    has_masks = bool(getattr(getattr(model, 'roi_head', None), 'with_mask', False))
+    return Facts(
+        task='detection' if is_detector else 'segmentation',
+        classes=tuple(classes),
+        palette=tuple(tuple(int(value) for value in colour) for colour in palette),
+        preparation=Preparation.of_pipeline(dataset.pipeline),
+        score=float(of_objects.get('score_thr', 0.0)) if is_detector else 0.0,
+        mask=float(of_objects.mask_thr_binary) if has_masks else None,
+        binary=getattr(getattr(model, 'decode_head', None), 'threshold', None),
+        size=(sizes.height, sizes.width) if sizes.fixed else None,
+        batch=sizes.batch if sizes.fixed else None,
+        smallest=SMALLEST,
+        made=dict(model=name, attnpool_backbones=__version__, torch=torch.__version__),
+    )
+
+
+def check(reference: Predictor, engine: Any, facts: Facts, images: list[np.ndarray]) -> Agreement:
+    """Compares a graph with its model, image by image.
+
+    Args:
+        reference: The model.
+        engine: Runs the graph.
+        facts: About the graph.
+        images: H, W, 3 uint8 in blue, green, red.
+    """
+    results = [list(p(images, score=0.0)) for p in (reference, _predictor(engine, facts))]
+    return compare(*results)
+
+
+def _predictor(engine: Any, facts: Facts) -> Predictor:
+    return Predictor(
+        ExportedModel(engine, facts).eval(),
+        facts.preparation,
+        facts.classes,
+        facts.palette,
+        facts.task == 'detection',
+        'cpu',
+    )
+
+
+def prepared(image: np.ndarray, facts: Facts) -> np.ndarray:
+    """Makes an image H, W, 3 the input of a graph, 1, 3, H', W' float32."""
+    model = ExportedModel(None, facts)
+    inputs = model.fitted(facts.preparation(dict(img=image))['inputs'])
+    return inputs[None].float().numpy()
+
+
+def first_images(source: Any, count: int) -> list[np.ndarray]:
+    """Reads the first images of a source.
+
+    Raises:
+        UserError: If one of them cannot be read.
+    """
+    images = []
+    for frame in islice(open_source(source).frames, count):
+        image = frame.read()
+        if image is None:
+            raise UserError(f'--images: {frame.name} is no image')
+        images.append(image)
+    return images
+
+
+def noise(sizes: Sizes) -> list[np.ndarray]:
+    """Makes images of smooth noise, H, W, 3 uint8; of several sizes if the graph takes any."""
+    shapes = [(sizes.height, sizes.width)]
+    if not sizes.fixed:
+        shapes += [(sizes.height - 27, sizes.width + 35), (sizes.height + 64, sizes.width - 60)]
+    images = [example(1, *shape)[0].permute(1, 2, 0) for shape in shapes]
+    return [image.to(torch.uint8).numpy() for image in images]

@@ -1,0 +1,56 @@
+"""Segmentors as graphs."""
+
+from mmseg.models.utils import resize
+from torch import Tensor, nn
+
+from attnpool_backbones.command_line import UserError
+from attnpool_backbones.export.images import ImageInput
+
+__all__ = ['SegmentorGraph']
+
+
+class SegmentorGraph(nn.Module):
+    """mmseg's EncoderDecoder in ``whole`` mode, from pixels to labels.
+
+    Args:
+        model: In eval mode.
+
+    Raises:
+        UserError: If it predicts in another way.
+    """
+
+    outputs = ('labels', 'logits')
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        mode = model.test_cfg.get('mode', 'whole')
+        if mode != 'whole':
+            raise UserError(
+                f"model.test_cfg.mode='{mode}': only 'whole' can be exported; --cfg-options "
+                'model.test_cfg.mode=whole exports the model so, and attnpool predict --slice cuts '
+                'large images'
+            )
+        if not hasattr(model, 'decode_head') or isinstance(model.decode_head, nn.ModuleList):
+            raise UserError(f'{type(model).__name__} with several decode heads cannot be exported')
+        self.images = ImageInput(model.data_preprocessor)
+        self.model = model
+        self.threshold = getattr(model.decode_head, 'threshold', None)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Labels all pixels.
+
+        Args:
+            images: B, 3, H, W in blue, green, red, 0 to 255.
+
+        Returns:
+            Labels B, H, W int64, and logits B, K, H, W; K is 1 where two classes share a logit.
+        """
+        height, width = images.shape[-2:]
+        x = self.images(images)
+        head = self.model.decode_head
+        logits = head(self.model.extract_feat(x))
+        logits = resize(logits, x.shape[-2:], mode='bilinear', align_corners=head.align_corners)
+        logits = logits[..., :height, :width]
+        if logits.shape[1] > 1:
+            return logits.argmax(1), logits
+        return (logits[:, 0].sigmoid() > self.threshold).long(), logits

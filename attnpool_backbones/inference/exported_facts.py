@@ -1,0 +1,139 @@
+"""What an exported file says about itself. It is data: nothing in it is run or looked up."""
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from attnpool_backbones.inference.preparation import Preparation
+
+__all__ = ['KEY', 'Facts']
+
+KEY = 'attnpool_backbones'
+"""Name of the metadata entry."""
+_FORMAT = 1
+_LONGEST = 1 << 20
+"""Characters of the entry."""
+_CLASSES = 100_000
+_NAME = 200
+_SIDE = 1 << 16
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a graph does not say.
+
+    Args:
+        task: ``'detection'`` or ``'segmentation'``.
+        classes: Names, by label.
+        palette: Red, green and blue of each class.
+        preparation: Of images.
+        score: Smallest score that the graph gives.
+        mask: Probability from which on a pixel belongs to an object; None without masks.
+        binary: Probability from which on a pixel has label 1, where two classes share a logit;
+            None for others. Default: None.
+        size: Height and width of all images, None where any will do. Default: None.
+        batch: Images at once, None where any number will do. Default: None.
+        smallest: Pixels of the smallest side where any size will do. Default: 32.
+        made: By what the file was made, for people. Default: nothing.
+    """
+
+    task: str
+    classes: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...]
+    preparation: Preparation
+    score: float
+    mask: float | None
+    binary: float | None = None
+    size: tuple[int, int] | None = None
+    batch: int | None = None
+    smallest: int = 32
+    made: dict[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """Returns the metadata entry."""
+        data = asdict(replace(self, preparation=Preparation()))
+        return json.dumps(
+            dict(data, format=_FORMAT, preparation=self.preparation.to_data()), ensure_ascii=False
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> 'Facts':
+        """Reads the metadata entry of a file, which may be anybody's.
+
+        Raises:
+            ValueError: If it is something else; the message says what.
+        """
+        if len(text) > _LONGEST:
+            raise ValueError(f'the metadata has {len(text)} characters, at most {_LONGEST} may be')
+        try:
+            data = json.loads(text)
+        except RecursionError as error:
+            raise ValueError('the metadata is nested too deeply') from error
+        if not isinstance(data, dict):
+            raise ValueError('the metadata is no table')
+        if data.pop('format', None) != _FORMAT:
+            raise ValueError('the metadata is of another version of attnpool_backbones')
+        unknown = set(data) - set(cls.__dataclass_fields__)
+        lacking = {'task', 'classes', 'palette', 'preparation', 'score', 'mask'} - set(data)
+        if unknown or lacking:
+            raise ValueError(f'the metadata lacks {sorted(lacking)}, unknown is {sorted(unknown)}')
+        _require(data['task'] in ('detection', 'segmentation'), 'task', data['task'])
+        classes, palette = data['classes'], data['palette']
+        _require(
+            isinstance(classes, list)
+            and 0 < len(classes) <= _CLASSES
+            and all(isinstance(name, str) and len(name) <= _NAME for name in classes),
+            'classes',
+            classes,
+        )
+        _require(
+            isinstance(palette, list)
+            and len(palette) == len(classes)
+            and all(
+                isinstance(c, list) and len(c) == 3 and all(_is_whole(v, 0, 255) for v in c)
+                for c in palette
+            ),
+            'palette',
+            palette,
+        )
+        for name in ('score', 'mask', 'binary'):
+            value = data.get(name)
+            allowed = _is_share(value) or value is None and name != 'score'
+            _require(allowed, name, value)
+        size, batch = data.get('size'), data.get('batch')
+        _require(
+            size is None
+            or isinstance(size, list)
+            and len(size) == 2
+            and all(_is_whole(side, 1, _SIDE) for side in size),
+            'size',
+            size,
+        )
+        _require(batch is None or _is_whole(batch, 1, 1024), 'batch', batch)
+        _require(_is_whole(data.get('smallest', 32), 1, _SIDE), 'smallest', data.get('smallest'))
+        made = data.get('made', {})
+        _require(
+            isinstance(made, dict) and all(isinstance(v, str) for v in made.values()), 'made', made
+        )
+        return cls(
+            **dict(
+                data,
+                classes=tuple(classes),
+                palette=tuple(map(tuple, palette)),
+                preparation=Preparation.from_data(data['preparation']),
+                size=size and tuple(size),
+            )
+        )
+
+
+def _require(condition: bool, name: str, value: Any) -> None:
+    if not condition:
+        raise ValueError(f'{name} cannot be {str(value)[:80]!r}')
+
+
+def _is_whole(value: Any, least: int, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1

@@ -1,0 +1,69 @@
+"""Evaluates an exported file on the data of a config."""
+
+import argparse
+from typing import Any
+
+from attnpool_backbones.command_line import UserError
+from attnpool_backbones.inference.exported_files import read_exported
+from attnpool_backbones.inference.exported_model import ExportedModel
+from attnpool_backbones.launching.config import recognise_task
+from attnpool_backbones.launching.config_errors import started
+from attnpool_backbones.launching.data_check import build_loops
+from attnpool_backbones.launching.launch import build_runner, plan_test
+from attnpool_backbones.launching.preflight import check_everything
+from attnpool_backbones.registry import MODELS
+
+__all__ = ['ExportedFile', 'evaluate_exported']
+
+
+@MODELS.register_module()
+class ExportedFile(ExportedModel):
+    """An exported file as the model of a config.
+
+    Args:
+        file: As :func:`~attnpool_backbones.inference.exported_files.read_exported` takes it.
+        device: Where it is to run.
+    """
+
+    def __init__(self, file: str, device: str = 'cpu', **_: Any) -> None:
+        super().__init__(*read_exported(file, device))
+
+
+def evaluate_exported(args: argparse.Namespace) -> dict[str, float]:
+    """Evaluates a file with data, pipeline and evaluators of a config.
+
+    Args:
+        args: Flags of ``tools/test.py``; ``config`` is the config, ``exported`` the file.
+
+    Returns:
+        The metrics.
+
+    Raises:
+        UserError: If something is missing, or file and data do not belong together.
+    """
+    for option in ('tta', 'compile'):
+        if getattr(args, option, False):
+            raise UserError(f'--{option} is for models, not for exported files')
+    _, facts = read_exported(args.exported)
+    args.checkpoint = None
+    plan = plan_test(args)
+    kinds = dict(mmdet='detection', mmseg='segmentation')
+    task = kinds[recognise_task(plan.cfg)]
+    if facts.task != task:
+        raise UserError(f'{args.exported} is for {facts.task}, {args.config} for {task}')
+    check_everything(plan)
+    plan.cfg.model = dict(type='attnpool_backbones.ExportedFile', file=str(args.exported))
+    runner = build_runner(plan.cfg)
+    for loader in build_loops(runner, plan.splits).values():
+        classes = tuple(loader.dataset.metainfo.get('classes') or ())
+        if classes != facts.classes:
+            raise UserError(
+                f'the data of {args.config} have the classes {_few(classes)}, {args.exported} '
+                f'tells {_few(facts.classes)}'
+            )
+    with started(plan.cfg):
+        return runner.test()
+
+
+def _few(names: tuple[str, ...]) -> str:
+    return ', '.join(names[:5]) + (f', ... ({len(names)})' if len(names) > 5 else '')

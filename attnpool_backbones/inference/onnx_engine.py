@@ -1,0 +1,181 @@
+"""Runs an ONNX file with onnxruntime."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from attnpool_backbones.command_line import UserError
+from attnpool_backbones.inference.exported_facts import KEY, Facts
+
+__all__ = ['OnnxEngine', 'read_onnx', 'require_onnx']
+
+LARGEST = (1 << 31) - 1
+"""Bytes of a file, which ONNX holds in one protocol buffer."""
+OUTPUTS = dict(
+    detection=({'boxes', 'scores', 'labels'}, {'boxes', 'scores', 'labels', 'masks'}),
+    segmentation=({'labels', 'logits'},),
+)
+"""What a graph gives, by task."""
+
+
+def require_onnx(*more: str) -> None:
+    """Raises UserError unless onnx and onnxruntime, and ``more`` packages, can be imported."""
+    from importlib import import_module
+
+    for name in ('onnx', 'onnxruntime', *more):
+        try:
+            import_module(name)
+        except ImportError as error:
+            raise UserError(
+                f'exported files need {name}, which cannot be imported ({error}): '
+                "pip install 'attnpool_backbones[export]'"
+            ) from error
+
+
+class OnnxEngine:
+    """A session of onnxruntime.
+
+    Args:
+        content: Of the file.
+        device: ``'cpu'``, ``'cuda'`` or ``'cuda:1'``. Default: ``'cpu'``.
+
+    Raises:
+        UserError: If it is no model that onnxruntime can run there.
+    """
+
+    def __init__(self, content: bytes, device: str = 'cpu') -> None:
+        import onnxruntime
+
+        provider, _, number = device.partition(':')
+        providers = dict(cpu='CPUExecutionProvider', cuda='CUDAExecutionProvider')
+        there = onnxruntime.get_available_providers()
+        if providers.get(provider) not in there:
+            able = [name for name, value in providers.items() if value in there]
+            raise UserError(
+                f'--device {device}: this onnxruntime runs on {", ".join(able)}; for cuda install '
+                'onnxruntime-gpu'
+            )
+        settings = {'device_id': number or '0'} if provider == 'cuda' else {}
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(
+                content, options, providers=[(providers[provider], settings)]
+            )
+        except Exception as error:  # onnxruntime's errors have no common class
+            raise UserError(f'onnxruntime cannot run the file: {_first_line(error)}') from error
+        self.input = self._session.get_inputs()[0].name
+        self.outputs = [output.name for output in self._session.get_outputs()]
+
+    def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Runs the graph.
+
+        Args:
+            images: B, 3, H, W float32.
+
+        Returns:
+            Its outputs by name.
+
+        Raises:
+            UserError: If it does not take them.
+        """
+        try:
+            values = self._session.run(None, {self.input: images})
+        except Exception as error:  # onnxruntime's errors have no common class
+            raise UserError(
+                f'onnxruntime on images of {"x".join(map(str, images.shape))}: {_first_line(error)}'
+            ) from error
+        return dict(zip(self.outputs, values, strict=True))
+
+
+def read_onnx(path: str | Path) -> tuple[bytes, Facts]:
+    """Reads an ONNX file of this package, which may be a stranger's.
+
+    Nothing of it is run, and no other file is read: one that asks for data beside it is refused.
+
+    Args:
+        path: Of the file.
+
+    Returns:
+        Its content, and what it says about itself.
+
+    Raises:
+        UserError: If it is no such file.
+    """
+    require_onnx()
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f'{path.absolute()}: not there, or no ordinary file')
+    size = path.stat().st_size
+    if size > LARGEST:
+        raise UserError(f'{path}: {size} bytes, an ONNX file has at most {LARGEST}')
+    content = path.read_bytes()
+    try:
+        model = onnx.load_model_from_string(content)
+    except DecodeError as error:
+        raise UserError(f'{path}: no ONNX file, or damaged ({_first_line(error)})') from error
+    for name in _outside(model):
+        raise UserError(
+            f'{path}: the values of {name[:80]!r} are said to be in another file; attnpool export '
+            'writes everything into one, and no other is read'
+        )
+    entries = [entry.value for entry in model.metadata_props if entry.key == KEY]
+    if len(entries) != 1:
+        raise UserError(
+            f'{path}: an ONNX file, but not one of attnpool export: it does not say how images are '
+            'prepared and which classes there are'
+        )
+    try:
+        facts = Facts.from_json(entries[0])
+    except (ValueError, TypeError) as error:
+        raise UserError(f'{path}: {error}') from error
+    given = {output.name for output in model.graph.output}
+    if given not in OUTPUTS[facts.task] or len(model.graph.input) != 1:
+        raise UserError(f'{path}: its outputs {sorted(given)} are not those of {facts.task}')
+    if 'masks' in given and facts.mask is None:
+        raise UserError(f'{path}: masks without a threshold')
+    return content, facts
+
+
+def _outside(model: Any) -> Iterator[str]:
+    """Yields the names of tensors whose values are in other files, wherever they are."""
+    import onnx
+
+    def tensors(graph: Any) -> Iterator[Any]:
+        yield from graph.initializer
+        for sparse in graph.sparse_initializer:
+            yield from (sparse.values, sparse.indices)
+        yield from of_nodes(graph.node)
+
+    def of_nodes(nodes: Any) -> Iterator[Any]:
+        for node in nodes:
+            for attribute in node.attribute:
+                yield attribute.t
+                yield from attribute.tensors
+                for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+                    yield from (sparse.values, sparse.indices)
+                for graph in (attribute.g, *attribute.graphs):
+                    yield from tensors(graph)
+
+    def everything() -> Iterator[Any]:
+        yield from tensors(model.graph)
+        for function in model.functions:
+            yield from of_nodes(function.node)
+
+    for tensor in everything():
+        if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
+            yield tensor.name
+
+
+def metadata_of(facts: Facts) -> Mapping[str, str]:
+    """Returns the metadata entries of a file."""
+    return {KEY: facts.to_json()}
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

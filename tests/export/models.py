@@ -1,0 +1,101 @@
+"""Untrained models of nano size under every head that can be exported."""
+
+import copy
+
+import torch
+from mmengine.config import Config
+from torch import nn
+
+from attnpool_backbones.config_files import config_root
+from attnpool_backbones.zoo.config_models import build_config_model
+
+FAMILIES = {
+    'caformer': 'metaformer',
+    'poolformer': 'poolformer',
+    'patchconvnet': 'patchconvnet',
+    'coatnet': 'coatnet',
+    'deepvit': 'deepvit',
+    'sge-resnet': 'attn_resnet',
+    'resnet': 'baselines',
+    'swin': 'baselines',
+}
+"""Backbone of nano size -> folder of its configs."""
+HEADS = ('retinanet', 'mask-rcnn', 'cascade-mask-rcnn', 'upernet', 'semantic-fpn')
+
+RETINA = dict(
+    type='RetinaHead',
+    num_classes=10,
+    in_channels=64,
+    stacked_convs=1,
+    feat_channels=64,
+    anchor_generator=dict(type='AnchorGenerator', scales=[3], ratios=[1.0, 2.0], strides=[8, 16]),
+    bbox_coder=dict(type='DeltaXYWHBBoxCoder'),
+)
+RETINA_TEST = dict(
+    nms_pre=300,
+    min_bbox_size=0,
+    score_thr=0.05,
+    nms=dict(type='nms', iou_threshold=0.5),
+    max_per_img=20,
+)
+SEMANTIC_FPN = dict(
+    type='FPNHead',
+    in_channels=[64, 64],
+    in_index=[0, 1],
+    feature_strides=[8, 16],
+    channels=64,
+    num_classes=11,
+    norm_cfg=dict(type='BN'),
+    align_corners=False,
+)
+
+
+def nano_config(family: str, head: str) -> Config:
+    """Returns the config of a family's nano size on digit scenes under a head."""
+    folder = config_root() / FAMILIES[family]
+    under = {'upernet': 'upernet', 'semantic-fpn': 'upernet'}.get(head, 'mask-rcnn')
+    slim = 'slim' if under == 'upernet' else 'slim-fpn'
+    cfg = Config.fromfile(folder / f'{under}_{family}-nano_{slim}_digit-scenes.py')
+    rcnn = Config.fromfile(folder / f'mask-rcnn_{family}-nano_slim-fpn_digit-scenes.py').model
+    model = cfg.model
+    if head == 'retinanet':
+        cfg.model = dict(
+            type='RetinaNet',
+            data_preprocessor=model.data_preprocessor,
+            backbone=model.backbone,
+            neck=model.neck,
+            bbox_head=RETINA,
+            test_cfg=RETINA_TEST,
+        )
+    elif head == 'cascade-mask-rcnn':
+        roi_head = dict(model.roi_head, type='CascadeRoIHead', num_stages=3)
+        roi_head['stage_loss_weights'] = [1, 0.5, 0.25]
+        for part in ('bbox_head', 'mask_head'):
+            roi_head[part] = [copy.deepcopy(roi_head[part]) for _ in range(3)]
+        model.update(type='CascadeRCNN', roi_head=roi_head, train_cfg=None)
+    elif head == 'semantic-fpn':
+        model.update(backbone=rcnn.backbone, neck=rcnn.neck, decode_head=SEMANTIC_FPN)
+        model.pop('auxiliary_head', None)
+    return cfg
+
+
+def untrained(cfg: Config) -> nn.Module:
+    """Builds a model whose scores are far enough apart to be ranked."""
+    model = build_config_model(cfg).eval()
+    for name, module in model.named_modules():
+        if name.endswith(('rpn_cls', 'fc_cls', 'retina_cls')):
+            nn.init.normal_(module.weight, std=0.3)
+            nn.init.constant_(module.bias, -2 if name.endswith('retina_cls') else 0)
+        if name.endswith(('rpn_reg', 'fc_reg', 'retina_reg')):
+            nn.init.normal_(module.weight, std=0.02)
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.running_mean, -0.1, 0.1)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+    return model
+
+
+def classes_of(model: nn.Module) -> tuple[str, ...]:
+    """Returns names for the classes of a model."""
+    torch.manual_seed(0)
+    count = 11 if hasattr(model, 'decode_head') else 10
+    return tuple(f'class {label}' for label in range(count))

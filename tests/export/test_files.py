@@ -1,0 +1,200 @@
+"""Exported files of strangers are data: nothing of them is run, and what is wrong is told."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+onnx = pytest.importorskip('onnx')
+pytest.importorskip('onnxruntime')
+pytest.importorskip('mmcv')
+
+from onnx import TensorProto, helper
+
+from attnpool_backbones.command_line import UserError
+from attnpool_backbones.inference.exported_facts import KEY, Facts
+from attnpool_backbones.inference.exported_model import ExportedModel
+from attnpool_backbones.inference.loading import load
+from attnpool_backbones.inference.onnx_engine import OnnxEngine, read_onnx
+from attnpool_backbones.inference.preparation import Preparation, Resize
+
+FACTS = Facts(
+    task='segmentation',
+    classes=('one', 'two', 'three'),
+    palette=((1, 2, 3), (4, 5, 6), (7, 8, 9)),
+    preparation=Preparation((Resize((64, 48)), Resize(divisor=4))),
+    score=0.0,
+    mask=None,
+)
+
+
+def small_model(metadata=None, inputs=('images',), outputs=('labels', 'logits')):
+    """A segmentor whose logits are the channels of the image."""
+    shape = ['B', 3, 'H', 'W']
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in inputs]
+    results = [
+        helper.make_tensor_value_info(outputs[0], TensorProto.INT64, ['B', 'H', 'W']),
+        helper.make_tensor_value_info(outputs[1], TensorProto.FLOAT, shape),
+    ]
+    weight = helper.make_tensor('one', TensorProto.FLOAT, [1], [1.0])
+    nodes = [
+        helper.make_node('Mul', [inputs[0], 'one'], [outputs[1]]),
+        helper.make_node('ArgMax', [outputs[1]], [outputs[0]], axis=1, keepdims=0),
+    ]
+    graph = helper.make_graph(nodes, 'small', values, results, [weight])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid('', 18)], ir_version=9)
+    helper.set_model_props(model, metadata or {KEY: FACTS.to_json()})
+    return model
+
+
+def write(tmp_path, model):
+    path = tmp_path / 'model.onnx'
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def test_facts_go_through_a_file():
+    assert Facts.from_json(FACTS.to_json()) == FACTS
+    fixed = replace(FACTS, task='detection', size=(64, 96), batch=2, mask=0.5, score=0.05)
+    assert Facts.from_json(fixed.to_json()) == fixed
+
+
+def test_predictions_of_a_file(tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
+    (found,) = load(write(tmp_path, small_model()))(image)
+    assert found.label_map.shape == (30, 40) and found.classes == FACTS.classes
+    assert np.array_equal(found.palette, FACTS.palette)
+    (same,) = load(
+        write(tmp_path, small_model({KEY: replace(FACTS, preparation=Preparation()).to_json()}))
+    )(np.full((32, 32, 3), (1, 9, 5), np.uint8))
+    assert (same.label_map == 1).all()
+
+
+@pytest.mark.parametrize(
+    'change, words',
+    [
+        (dict(classes=[]), 'classes cannot be'),
+        (dict(classes=['x' * 300] * 3), 'classes cannot be'),
+        (dict(classes=[1, 2, 3]), 'classes cannot be'),
+        (dict(palette=[[0, 0, 0]]), 'palette cannot be'),
+        (dict(palette=[[0, 0, 256]] * 3), 'palette cannot be'),
+        (dict(task='training'), 'task cannot be'),
+        (dict(score=2), 'score cannot be'),
+        (dict(score='0.5'), 'score cannot be'),
+        (dict(mask=float('nan')), 'mask cannot be'),
+        (dict(size=[10**9, 1]), 'size cannot be'),
+        (dict(batch=0), 'batch cannot be'),
+        (dict(batch=True), 'batch cannot be'),
+        (dict(smallest=10**9), 'smallest cannot be'),
+        (dict(made=['x']), 'made cannot be'),
+        (dict(format=2), 'another version'),
+        (dict(config="__import__('os')"), "unknown is .'config'"),
+        (dict(preparation=[dict(type='os.system')]), 'no step of a preparation'),
+        (dict(preparation=[dict(scale=[10**9, 10**9])]), 'scale has to be'),
+        (dict(preparation=[dict(factor=1e9)]), 'factor has to be'),
+        (dict(preparation=[dict(divisor=10**6)]), 'divisor has to be'),
+        (dict(preparation=[{}] * 17), 'at most 16'),
+        (dict(preparation='Resize'), 'at most 16'),
+    ],
+)
+def test_metadata_of_strangers(change, words, tmp_path):
+    data = dict(json.loads(FACTS.to_json()), **change)
+    with pytest.raises(UserError, match=words):
+        read_onnx(write(tmp_path, small_model({KEY: json.dumps(data)})))
+
+
+@pytest.mark.parametrize(
+    'text, words',
+    [
+        ('', 'Expecting value'),
+        ('[' * 200_000, 'nested too deeply'),
+        ('[]', 'no table'),
+        ('"' + 'x' * (1 << 20) + '"', 'characters'),
+        ('{"format": 1}', 'lacks'),
+    ],
+    ids=['empty', 'deep', 'list', 'long', 'lacking'],
+)
+def test_metadata_that_is_none(text, words, tmp_path):
+    with pytest.raises(UserError, match=words):
+        read_onnx(write(tmp_path, small_model({KEY: text})))
+
+
+def test_files_that_are_none(tmp_path):
+    path = tmp_path / 'model.onnx'
+    with pytest.raises(UserError, match='not there'):
+        read_onnx(path)
+    path.write_bytes(b'no model' * 100)
+    with pytest.raises(UserError, match='no ONNX file'):
+        read_onnx(path)
+    with pytest.raises(UserError, match='not one of attnpool export'):
+        read_onnx(write(tmp_path, small_model({'other': 'x'})))
+    with pytest.raises(UserError, match='outputs'):
+        read_onnx(write(tmp_path, small_model(outputs=('labels', 'boxes'))))
+    (tmp_path / 'folder.onnx').mkdir()
+    with pytest.raises(UserError, match='no ordinary file'):
+        read_onnx(tmp_path / 'folder.onnx')
+
+
+@pytest.mark.parametrize('place', ['initializer', 'constant', 'subgraph', 'function'])
+def test_values_in_other_files_are_refused(place, tmp_path):
+    (tmp_path / 'secret').write_bytes(b'\0' * 4)
+    tensor = TensorProto(name='stolen', data_type=TensorProto.FLOAT, dims=[1])
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key='location', value='../secret')
+    model = small_model()
+    constant = helper.make_node('Constant', [], ['stolen'], value=tensor)
+    if place == 'initializer':
+        model.graph.initializer.append(tensor)
+    elif place == 'constant':
+        model.graph.node.append(constant)
+    elif place == 'subgraph':
+        inner = helper.make_graph([constant], 'inner', [], [])
+        model.graph.node.append(helper.make_node('If', ['one'], ['x'], then_branch=inner))
+    else:
+        model.functions.append(helper.make_function('d', 'f', [], ['stolen'], [constant], []))
+    with pytest.raises(UserError, match="'stolen' are said to be in another file"):
+        read_onnx(write(tmp_path, model))
+
+
+def test_one_size():
+    fixed = replace(FACTS, size=(40, 48), batch=2, preparation=Preparation())
+    seen = []
+
+    def forward(images):
+        seen.append(images.shape)
+        return dict(labels=images.argmax(1), logits=images)
+
+    pipeline = fixed.preparation
+    images = [np.full((h, w, 3), 7, np.uint8) for h, w in ((40, 48), (20, 48), (33, 9))]
+    data = [pipeline(dict(img=image)) for image in images]
+    batch = {key: [entry[key] for entry in data] for key in ('inputs', 'data_samples')}
+    model = ExportedModel(forward, fixed)
+    found = model.test_step(batch)
+    assert seen == [(2, 3, 40, 48), (1, 3, 40, 48)]
+    assert [tuple(f.pred_sem_seg.data.shape[1:]) for f in found] == [(40, 48), (20, 48), (33, 9)]
+    large = pipeline(dict(img=np.zeros((41, 48, 3), np.uint8)))
+    with pytest.raises(UserError, match='up to 40x48 .* has 41x48; export it with --size'):
+        model.test_step({key: [value] for key, value in large.items()})
+
+
+def test_steps_of_a_config():
+    known = [
+        dict(type='LoadImageFromFile', backend_args=None),
+        dict(type='Resize', scale=(1333, 800), keep_ratio=True),
+        dict(type='mmseg.ResizeToMultiple', size_divisor=32),
+        dict(type='PackSegInputs'),
+    ]
+    read = Preparation.of_pipeline(known)
+    assert read.steps == (Resize((1333, 800), keep_ratio=True), Resize(divisor=32))
+    assert Preparation.from_data(json.loads(json.dumps(read.to_data()))) == read
+    with pytest.raises(UserError, match='step .*CLAHE.* cannot hold'):
+        Preparation.of_pipeline([*known, dict(type='CLAHE')])
+
+
+def test_devices(tmp_path):
+    content, _ = read_onnx(write(tmp_path, small_model()))
+    with pytest.raises(UserError, match='--device tpu: this onnxruntime runs on cpu'):
+        OnnxEngine(content, 'tpu')
+    with pytest.raises(UserError, match='onnxruntime on images of 1x4x2x2'):
+        OnnxEngine(content)(np.zeros((1, 4, 2, 2), np.float32))
