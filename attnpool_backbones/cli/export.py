@@ -15,7 +15,7 @@ import argparse
 
 __all__ = ['add_arguments', 'run']
 
-FORMATS = {'onnx': '.onnx', 'torch-export': '.pt2'}
+FORMATS = {'onnx': '.onnx', 'torch-export': '.pt2', 'openvino': '.xml'}
 """What can be written -> ending of the file."""
 
 

@@ -1,11 +1,12 @@
 """What ``attnpool export`` does: record, write, compare, and only then put the file there."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from mmengine.config import Config
@@ -24,14 +25,16 @@ from attnpool_backbones.export.graph import (
 )
 from attnpool_backbones.export.int8 import keep_of, quantise, seconds
 from attnpool_backbones.export.onnx_file import to_onnx
+from attnpool_backbones.export.openvino_file import to_openvino, write_openvino
 from attnpool_backbones.export.torch_file import run_program, to_pt2
 from attnpool_backbones.inference.config_data import tested_dataset
 from attnpool_backbones.inference.exported_facts import Facts
 from attnpool_backbones.inference.exported_model import ExportedModel
 from attnpool_backbones.inference.loading import load_model, predictor_of
 from attnpool_backbones.inference.onnx_engine import OnnxEngine, require_onnx
+from attnpool_backbones.inference.openvino_engine import OpenVinoEngine, require_openvino
 from attnpool_backbones.inference.predictor import Predictor
-from attnpool_backbones.inference.preparation import Preparation
+from attnpool_backbones.inference.preparation import Preparation, Resize
 from attnpool_backbones.inference.sources import open_source
 from attnpool_backbones.launching.config import recognise_task
 from attnpool_backbones.own_data.masks import distinct_colours
@@ -101,8 +104,10 @@ def export(request: Request, tell: Callable[[str], None] = print) -> Exported:
     Raises:
         UserError: If the model cannot be exported, or the file does not agree with it.
     """
-    if request.to == 'onnx':
+    if request.to != 'torch-export':
         require_onnx('onnxscript')
+    if request.to == 'openvino':
+        require_openvino()
     if request.int8 and (request.images is None or request.to != 'onnx'):
         raise UserError('--int8 is for --to onnx, and needs --images SOURCE to calibrate on')
     model, cfg, classes = load_model(request.model, request.checkpoint, request.cfg_options)
@@ -124,6 +129,9 @@ def export(request: Request, tell: Callable[[str], None] = print) -> Exported:
     else:
         content = to_onnx(program, graph.outputs, facts)
         engine = OnnxEngine(content)
+    if request.to == 'openvino':
+        files = to_openvino(content, facts)
+        engine = OpenVinoEngine(*files)
     reference = predictor_of(model, cfg, classes, 'cpu')
     images = noise(sizes) if request.images is None else first_images(request.images, CHECKED)
     agreement = check(reference, engine, facts, images)
@@ -134,7 +142,10 @@ def export(request: Request, tell: Callable[[str], None] = print) -> Exported:
         )
     if request.int8:
         content = _quantised(content, engine, facts, request, tell)
-    write_atomically(content, request.target)
+    if request.to == 'openvino':
+        write_openvino(*files, Path(request.target))
+    else:
+        write_atomically(content, request.target)
     return Exported(Path(request.target), facts, agreement)
 
 
@@ -200,12 +211,15 @@ def describe(
     test_cfg = model.test_cfg or {}
     of_objects = test_cfg.get('rcnn') or test_cfg
     is_detector = recognise_task(cfg) == 'mmdet'
+    preparation = Preparation.of_pipeline(dataset.pipeline)
+    if sizes.fixed:
+        preparation = Preparation((Resize((sizes.width, sizes.height), keep_ratio=True),))
     has_masks = bool(getattr(getattr(model, 'roi_head', None), 'with_mask', False))
     return Facts(
         task='detection' if is_detector else 'segmentation',
         classes=tuple(classes),
         palette=tuple(tuple(int(value) for value in colour) for colour in palette),
-        preparation=Preparation.of_pipeline(dataset.pipeline),
+        preparation=preparation,
         score=float(of_objects.get('score_thr', 0.0)) if is_detector else 0.0,
         mask=float(of_objects.mask_thr_binary) if has_masks else None,
         binary=getattr(getattr(model, 'decode_head', None), 'threshold', None),
@@ -225,6 +239,12 @@ def check(reference: Predictor, engine: Any, facts: Facts, images: list[np.ndarr
         facts: About the graph.
         images: H, W, 3 uint8 in blue, green, red.
     """
+    if facts.size is not None:
+        # Both see the same pixels: around an image of another size there would be room in the file
+        # only.
+        images = [cv2.resize(image, facts.size[::-1]) for image in images]
+        facts = replace(facts, preparation=Preparation())
+        reference.pipeline = facts.preparation
     results = [list(p(images, score=0.0)) for p in (reference, _predictor(engine, facts))]
     return compare(*results)
 

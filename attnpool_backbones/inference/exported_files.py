@@ -7,6 +7,7 @@ import numpy as np
 
 from attnpool_backbones.inference.exported_facts import Facts
 from attnpool_backbones.inference.onnx_engine import OnnxEngine, read_onnx
+from attnpool_backbones.inference.openvino_engine import read_openvino
 
 __all__ = ['EXPORTED', 'read_exported']
 
@@ -18,7 +19,7 @@ def _open_onnx(
     return OnnxEngine(content, device), facts
 
 
-EXPORTED = {'.onnx': _open_onnx}
+EXPORTED = {'.onnx': _open_onnx, '.xml': read_openvino}
 """Ending of a file -> what opens it."""
 
 

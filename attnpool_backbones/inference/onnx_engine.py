@@ -1,6 +1,6 @@
 """Runs an ONNX file with onnxruntime."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy as np
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.inference.exported_facts import KEY, Facts
 
-__all__ = ['OnnxEngine', 'read_onnx', 'require_onnx']
+__all__ = ['OnnxEngine', 'read_onnx', 'require_onnx', 'require_outputs']
 
 LARGEST = (1 << 31) - 1
 """Bytes of a file, which ONNX holds in one protocol buffer."""
@@ -134,12 +134,18 @@ def read_onnx(path: str | Path) -> tuple[bytes, Facts]:
         facts = Facts.from_json(entries[0])
     except (ValueError, TypeError) as error:
         raise UserError(f'{path}: {error}') from error
-    given = {output.name for output in model.graph.output}
-    if given not in OUTPUTS[facts.task] or len(model.graph.input) != 1:
+    if len(model.graph.input) != 1:
+        raise UserError(f'{path}: has {len(model.graph.input)} inputs, not one')
+    require_outputs(path, {output.name for output in model.graph.output}, facts)
+    return content, facts
+
+
+def require_outputs(path: Path, given: set[str], facts: Facts) -> None:
+    """Raises UserError unless a graph has the outputs of its task."""
+    if given not in OUTPUTS[facts.task]:
         raise UserError(f'{path}: its outputs {sorted(given)} are not those of {facts.task}')
     if 'masks' in given and facts.mask is None:
         raise UserError(f'{path}: masks without a threshold')
-    return content, facts
 
 
 def _outside(model: Any) -> Iterator[str]:
@@ -170,11 +176,6 @@ def _outside(model: Any) -> Iterator[str]:
     for tensor in everything():
         if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
             yield tensor.name
-
-
-def metadata_of(facts: Facts) -> Mapping[str, str]:
-    """Returns the metadata entries of a file."""
-    return {KEY: facts.to_json()}
 
 
 def _first_line(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Every command and every program in the docs on own data and inference runs."""
+"""Every command and every program in the docs on own data, inference and export runs."""
 
 import re
 import shlex
@@ -72,12 +72,14 @@ def place(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_commands_of_both_pages(place, monkeypatch, capsys):
+def test_commands_of_all_pages(place, monkeypatch, capsys):
     monkeypatch.chdir(place)
-    for page in ('own_data.md', 'inference.md'):
+    for page in ('own_data.md', 'inference.md', 'export.md'):
         for line in commands(page):
             if '--slice' in line:
                 pytest.importorskip('sahi')
+            if page == 'export.md':
+                pytest.importorskip('onnxscript')
             assert main(quick(line)) == 0, (line, capsys.readouterr())
     for path in (
         'work_dirs/photos_mask-rcnn_caformer-nano.py',
@@ -86,10 +88,14 @@ def test_commands_of_both_pages(place, monkeypatch, capsys):
         'predictions/coco_results.json',
         'predictions/label_maps/000001.png',
         'film_predictions/video.mp4',
+        'from_file/predictions.jsonl',
+        'photos_96x128.onnx',
+        'photos_int8.onnx',
     ):
         assert (place / path).is_file(), path
-    for block in blocks('inference.md', 'python'):
-        exec(compile(block, 'inference.md', 'exec'), {})
+    for page in ('inference.md', 'export.md'):
+        for block in blocks(page, 'python'):
+            exec(compile(block, page, 'exec'), {})
 
 
 def test_every_command_is_documented():

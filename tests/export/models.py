@@ -72,10 +72,14 @@ def nano_config(family: str, head: str) -> Config:
         roi_head['stage_loss_weights'] = [1, 0.5, 0.25]
         for part in ('bbox_head', 'mask_head'):
             roi_head[part] = [copy.deepcopy(roi_head[part]) for _ in range(3)]
-        model.update(type='CascadeRCNN', roi_head=roi_head, train_cfg=None)
+        model['type'], model['roi_head'], model['train_cfg'] = 'CascadeRCNN', roi_head, None
     elif head == 'semantic-fpn':
-        model.update(backbone=rcnn.backbone, neck=rcnn.neck, decode_head=SEMANTIC_FPN)
         model.pop('auxiliary_head', None)
+        for part in ('backbone', 'neck', 'decode_head'):
+            model.pop(part, None)
+        model['backbone'], model['neck'], model['decode_head'] = (
+            rcnn.backbone, rcnn.neck, SEMANTIC_FPN,
+        )  # fmt: skip
     return cfg
 
 
@@ -84,7 +88,8 @@ def untrained(cfg: Config) -> nn.Module:
     model = build_config_model(cfg).eval()
     for name, module in model.named_modules():
         if name.endswith(('rpn_cls', 'fc_cls', 'retina_cls')):
-            nn.init.normal_(module.weight, std=0.3)
+            # equal scores, all of them 1, would have no order
+            nn.init.normal_(module.weight, std=1.5 / module.weight[0].numel() ** 0.5)
             nn.init.constant_(module.bias, -2 if name.endswith('retina_cls') else 0)
         if name.endswith(('rpn_reg', 'fc_reg', 'retina_reg')):
             nn.init.normal_(module.weight, std=0.02)

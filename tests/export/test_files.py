@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-onnx = pytest.importorskip('onnx')
+pytest.importorskip('onnx')
 pytest.importorskip('onnxruntime')
 pytest.importorskip('mmcv')
 
