@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> None:
 
     ending = FORMATS[args.to]
     path = Path(args.model)
-    target = Path(args.out or (path.name if path.is_dir() else path.stem) + ending)
+    target = Path(args.out or (path.resolve().name if path.is_dir() else path.stem) + ending)
     if target.suffix != ending:
         raise UserError(f'--out {target}: a file of --to {args.to} ends with {ending}')
     require_target_file('--out', str(target))

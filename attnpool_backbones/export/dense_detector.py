@@ -1,6 +1,6 @@
 """Detectors of one stage as graphs."""
 
-from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
+from mmdet.models.dense_heads import AnchorHead
 from torch import Tensor, nn
 
 from attnpool_backbones.command_line import UserError
@@ -30,8 +30,11 @@ class DenseDetectorGraph(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         head = model.bbox_head
-        own = type(head)._predict_by_feat_single is BaseDenseHead._predict_by_feat_single
-        if not own or not hasattr(head, 'prior_generator') or not hasattr(head, 'bbox_coder'):
+        known = isinstance(head, AnchorHead) and all(
+            getattr(type(head), name) is getattr(AnchorHead, name)
+            for name in ('forward', 'predict', 'predict_by_feat', '_predict_by_feat_single')
+        )
+        if not known or getattr(head.loss_cls, 'custom_cls_channels', False):
             raise UserError(
                 f'{type(head).__name__}: of detectors with one stage, those with anchors and no '
                 'post-processing of their own can be exported, such as RetinaNet'

@@ -1,5 +1,6 @@
 """Segmentors as graphs."""
 
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.utils import resize
 from torch import Tensor, nn
 
@@ -32,6 +33,16 @@ class SegmentorGraph(nn.Module):
             )
         if not hasattr(model, 'decode_head') or isinstance(model.decode_head, nn.ModuleList):
             raise UserError(f'{type(model).__name__} with several decode heads cannot be exported')
+        head = model.decode_head
+        known = all(
+            getattr(type(head), name) is getattr(BaseDecodeHead, name)
+            for name in ('predict', 'predict_by_feat')
+        )
+        if not known or head.align_corners:
+            raise UserError(
+                f'{type(head).__name__}: only decode heads whose logits are resized with '
+                'align_corners=False can be exported, such as UPerHead and FPNHead'
+            )
         self.images = ImageInput(model.data_preprocessor)
         self.model = model
         self.threshold = getattr(model.decode_head, 'threshold', None)

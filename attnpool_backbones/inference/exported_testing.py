@@ -4,6 +4,7 @@ import argparse
 from typing import Any
 
 from attnpool_backbones.command_line import UserError
+from attnpool_backbones.config_types import type_name
 from attnpool_backbones.inference.exported_files import read_exported
 from attnpool_backbones.inference.exported_model import ExportedModel
 from attnpool_backbones.launching.config import recognise_task
@@ -52,6 +53,10 @@ def evaluate_exported(args: argparse.Namespace) -> dict[str, float]:
     if facts.task != task:
         raise UserError(f'{args.exported} is for {facts.task}, {args.config} for {task}')
     check_everything(plan)
+    # what changes weights (averages of them, another normalisation) finds none here
+    plan.cfg.custom_hooks = [
+        hook for hook in plan.cfg.custom_hooks if type_name(hook) == 'SkipBadDataHook'
+    ]
     plan.cfg.model = dict(type='attnpool_backbones.ExportedFile', file=str(args.exported))
     runner = build_runner(plan.cfg)
     for loader in build_loops(runner, plan.splits).values():

@@ -69,7 +69,6 @@ def test_command_imports_neither_torch_nor_openmmlab_for_its_help():
         (['export', 'nowhere', '--out', 'model.pt'], 'a file of --to onnx ends with .onnx'),
         (['export', 'nowhere', '--images', 'a.jpg'], 'source not found'),
         (['export', 'nowhere', '--int8'], 'needs --images SOURCE'),
-        (['export', 'model.onnx'], 'a model is the folder of a run or a config'),
     ],
 )
 def test_one_message_and_exit_code_2(words, message, tmp_path, monkeypatch, capsys):

@@ -2,7 +2,6 @@
 
 import copy
 
-import torch
 from mmengine.config import Config
 from torch import nn
 
@@ -101,6 +100,8 @@ def untrained(cfg: Config) -> nn.Module:
 
 def classes_of(model: nn.Module) -> tuple[str, ...]:
     """Returns names for the classes of a model."""
-    torch.manual_seed(0)
-    count = 11 if hasattr(model, 'decode_head') else 10
-    return tuple(f'class {label}' for label in range(count))
+    head = getattr(model, 'decode_head', None) or getattr(model, 'bbox_head', None)
+    if head is None:
+        head = model.roi_head.bbox_head
+        head = head[0] if isinstance(head, nn.ModuleList) else head
+    return tuple(f'class {label}' for label in range(head.num_classes))

@@ -9,6 +9,8 @@ pytest.importorskip('onnx')
 pytest.importorskip('onnxruntime')
 pytest.importorskip('onnxscript')
 
+from attnpool_backbones.command_line import UserError
+from attnpool_backbones.config_files import config_root
 from attnpool_backbones.export.exporting import check, describe, noise
 from attnpool_backbones.export.graph import Sizes, build_graph, fixed_because, trace
 from attnpool_backbones.export.onnx_file import to_onnx
@@ -16,8 +18,19 @@ from attnpool_backbones.inference.exported_model import ExportedModel
 from attnpool_backbones.inference.loading import predictor_of
 from attnpool_backbones.inference.onnx_engine import OnnxEngine
 from attnpool_backbones.inference.predictor import Predictor
+from attnpool_backbones.launching.config import load_config
 from tests.export.models import FAMILIES, HEADS, classes_of, nano_config, untrained
 
+FULL = [
+    'patchconvnet/mask-rcnn_patchconvnet-s60_fpn_ms-3x_coco.py',
+    'metaformer/upernet_caformer-s18_8xb2-160k_ade20k-512x512.py',
+    'poolformer/retinanet_poolformer-s12_fpn_1x_coco.py',
+    'coatnet/mask-rcnn_coatnet-0-rw_fpn_ms-3x_coco.py',
+    'deepvit/upernet_deepvit-s_8xb2-160k_ade20k-512x512.py',
+    'attn_resnet/cascade-rcnn_sge-resnet50_fpn_20e_coco.py',
+    'baselines/faster-rcnn_resnet50_fpn_2x_coco.py',
+]
+"""One size a family that others train."""
 FAST = [('caformer', 'mask-rcnn'), ('patchconvnet', 'semantic-fpn')]
 
 
@@ -30,14 +43,27 @@ def rows():
 
 @pytest.mark.parametrize('family, head', rows())
 def test_file_predicts_what_the_model_does(family, head):
-    cfg = nano_config(family, head)
+    compare_file(nano_config(family, head), must_be_fixed=family == 'swin')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('path', FULL)
+def test_file_of_full_size(path):
+    cfg = load_config(str(config_root() / path))
+    for step in cfg.test_dataloader.dataset.pipeline:
+        if step.type == 'Resize':
+            step.scale = (160, 128)
+    compare_file(cfg, must_be_fixed='swin' in path)
+
+
+def compare_file(cfg, must_be_fixed):
     model = untrained(cfg)
     classes = classes_of(model)
     is_fixed = fixed_because(model) is not None
-    assert is_fixed == (family == 'swin')
+    assert is_fixed == must_be_fixed
     sizes = Sizes(96, 128, batch=1 if is_fixed else 2, fixed=is_fixed)
     graph = build_graph(model, cfg)
-    facts = describe(model, cfg, classes, sizes, head)
+    facts = describe(model, cfg, classes, sizes, 'model')
     engine = OnnxEngine(to_onnx(trace(graph, sizes), graph.outputs, facts))
     reference = predictor_of(model, cfg, classes, 'cpu')
     found = check(reference, engine, facts, noise(sizes))
@@ -51,3 +77,69 @@ def test_file_predicts_what_the_model_does(family, head):
         one, *_, last = exported(images, batch=3, score=0.0)
         assert np.allclose(*(getattr(p, 'boxes', getattr(p, 'label_map', None))
                              for p in (one, last)), atol=1e-3)  # fmt: skip
+
+
+@pytest.mark.slow
+def test_other_kinds_of_files():
+    from attnpool_backbones.export.exporting import prepared
+    from attnpool_backbones.export.int8 import keep_of, quantise
+    from attnpool_backbones.export.torch_file import run_program, to_pt2
+
+    cfg = nano_config('resnet', 'mask-rcnn')
+    model = untrained(cfg)
+    classes = classes_of(model)
+    sizes = Sizes(96, 128)
+    graph = build_graph(model, cfg)
+    facts = describe(model, cfg, classes, sizes, 'resnet')
+    program = trace(graph, sizes)
+    reference = predictor_of(model, cfg, classes, 'cpu')
+    images = noise(sizes)
+    found = check(reference, run_program(to_pt2(program, facts), graph.outputs), facts, images)
+    assert found.parted == 0 and found.objects, found
+    content = to_onnx(program, graph.outputs, facts)
+    smaller = quantise(content, [prepared(image, facts) for image in images])
+    assert len(smaller) < 0.5 * len(content)
+    results = []
+    for file in (content, smaller):
+        exported = ExportedModel(OnnxEngine(file), facts)
+        results.append(list(Predictor(exported, facts.preparation, classes, None, True, 'cpu')(
+            images, score=0.0
+        )))  # fmt: skip
+    kept = keep_of(*results)
+    assert kept.total and kept.share > 0.5
+    assert keep_of(results[0], results[0]).share == 1
+    pytest.importorskip('openvino')
+    from attnpool_backbones.export.openvino_file import to_openvino
+    from attnpool_backbones.inference.openvino_engine import OpenVinoEngine
+
+    found = check(reference, OpenVinoEngine(*to_openvino(content, facts)), facts, images)
+    assert found.holds and found.objects, found
+
+
+def test_what_cannot_be_exported():
+    cfg = nano_config('resnet', 'mask-rcnn')
+    cfg.model.test_cfg.rcnn.nms.type = 'soft_nms'
+    with pytest.raises(UserError, match='rcnn.nms.*soft_nms.*--cfg-options model.test_cfg.rcnn'):
+        build_graph(untrained(cfg), cfg)
+    cfg = nano_config('resnet', 'upernet')
+    cfg.model.test_cfg = dict(mode='slide', crop_size=(64, 64), stride=(32, 32))
+    with pytest.raises(UserError, match="mode='slide'.*--cfg-options"):
+        build_graph(untrained(cfg), cfg)
+
+
+@pytest.mark.parametrize('change', [dict(score=0.01), dict(box=1.0), dict(label=1), dict(gone=1)])
+def test_differences_are_found(change):
+    from attnpool_backbones.export.checking import compare
+    from attnpool_backbones.inference.prediction import Detections
+
+    rng = np.random.default_rng(0)
+    boxes = rng.uniform(0, 50, (8, 4)).astype(np.float32)
+    scores, labels = np.linspace(1, 0.1, 8, dtype=np.float32), np.arange(8) % 3
+    one = Detections('a', 64, 64, ('a', 'b', 'c'), boxes, scores, labels)
+    assert compare([one], [one]).holds
+    other = one.select(np.arange(8 - change.get('gone', 0)))
+    other.scores[0] += change.get('score', 0)
+    other.boxes[0, 2] += change.get('box', 0)
+    other.labels[0] = (other.labels[0] + change.get('label', 0)) % 3
+    result = compare([one], [other])
+    assert not result.holds and result.parted
