@@ -90,6 +90,7 @@ setup(
         'seg': SEG,
         'slices': SLICES,
         'export': EXPORT,
+        'openvino': [*EXPORT, 'openvino'],
         'all': sorted({*DET, *SEG, *TOOLS, *SLICES, *EXPORT}),
         'peers': PEERS,
         'dev': DEV,

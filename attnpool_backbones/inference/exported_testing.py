@@ -1,6 +1,8 @@
 """Evaluates an exported file on the data of a config."""
 
 import argparse
+import os
+from pathlib import Path
 from typing import Any
 
 from attnpool_backbones.command_line import UserError
@@ -47,6 +49,9 @@ def evaluate_exported(args: argparse.Namespace) -> dict[str, float]:
             raise UserError(f'--{option} is for models, not for exported files')
     _, facts = read_exported(args.exported)
     args.checkpoint = None
+    # a test leaves its config in the work folder; in that of the run it would take the run's place
+    path = Path(args.exported)
+    args.work_dir = args.work_dir or os.path.join('work_dirs', f'{path.stem}_{path.suffix[1:]}')
     plan = plan_test(args)
     kinds = dict(mmdet='detection', mmseg='segmentation')
     task = kinds[recognise_task(plan.cfg)]

@@ -60,6 +60,8 @@ class OnnxEngine:
         settings = {'device_id': number or '0'} if provider == 'cuda' else {}
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        # threads that wait for work take the cores of those that read and draw
+        options.add_session_config_entry('session.intra_op.allow_spinning', '0')
         try:
             self._session = onnxruntime.InferenceSession(
                 content, options, providers=[(providers[provider], settings)]

@@ -21,7 +21,7 @@ def require_openvino() -> None:
     except ImportError as error:
         raise UserError(
             f'this kind of file needs openvino, which cannot be imported ({error}): '
-            'pip install openvino'
+            "pip install 'attnpool_backbones[openvino]'"
         ) from error
 
 

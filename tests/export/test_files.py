@@ -198,3 +198,28 @@ def test_devices(tmp_path):
         OnnxEngine(content, 'tpu')
     with pytest.raises(UserError, match='onnxruntime on images of 1x4x2x2'):
         OnnxEngine(content)(np.zeros((1, 4, 2, 2), np.float32))
+
+
+def test_files_of_openvino(tmp_path):
+    pytest.importorskip('openvino')
+    from attnpool_backbones.export.openvino_file import to_openvino, write_openvino
+
+    target = tmp_path / 'model.xml'
+    graph, weights = to_openvino(small_model().SerializeToString(), FACTS)
+    write_openvino(graph, weights, target)
+    image = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
+    results = [load(file)(image) for file in (target, write(tmp_path, small_model()))]
+    one, other = (next(result).label_map for result in results)
+    assert np.array_equal(one, other)
+    target.write_bytes(graph.replace(b'classes', b'clauses'))
+    with pytest.raises(UserError, match="lacks .'classes'"):
+        load(target)
+    target.write_bytes(graph.replace(b'attnpool_backbones', b'somebody'))
+    with pytest.raises(UserError, match='not one of attnpool export'):
+        load(target)
+    target.write_bytes(graph[: len(graph) // 2])
+    with pytest.raises(UserError, match='openvino cannot run the file'):
+        load(target)
+    target.with_suffix('.bin').unlink()
+    with pytest.raises(UserError, match=r'model.bin: not there'):
+        load(target)
