@@ -36,7 +36,7 @@ from attnpool_backbones.inference.openvino_engine import OpenVinoEngine, require
 from attnpool_backbones.inference.predictor import Predictor
 from attnpool_backbones.inference.preparation import Preparation, Resize
 from attnpool_backbones.inference.sources import open_source
-from attnpool_backbones.launching.config import recognise_task
+from attnpool_backbones.launching.config import recognise_dense_task
 from attnpool_backbones.own_data.masks import distinct_colours
 from attnpool_backbones.version import __version__
 
@@ -210,7 +210,7 @@ def describe(
         palette = distinct_colours(len(classes))
     test_cfg = model.test_cfg or {}
     of_objects = test_cfg.get('rcnn') or test_cfg
-    is_detector = recognise_task(cfg) == 'mmdet'
+    is_detector = recognise_dense_task(cfg, 'attnpool export') == 'mmdet'
     preparation = Preparation.of_pipeline(dataset.pipeline)
     if sizes.fixed:
         preparation = Preparation((Resize((sizes.width, sizes.height), keep_ratio=True),))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from attnpool_backbones import ops
 from attnpool_backbones.command_line import UserError
-from attnpool_backbones.launching.config import recognise_task
+from attnpool_backbones.launching.config import recognise_dense_task
 from attnpool_backbones.layers.grid_attention import GridAttention
 
 __all__ = ['Sizes', 'build_graph', 'fixed_because', 'trace']
@@ -48,7 +48,7 @@ def build_graph(model: nn.Module, cfg: Config) -> nn.Module:
     Raises:
         UserError: If the model predicts in a way that is not restated here.
     """
-    if recognise_task(cfg) == 'mmseg':
+    if recognise_dense_task(cfg, 'attnpool export') == 'mmseg':
         from attnpool_backbones.export.segmentor import SegmentorGraph
 
         return SegmentorGraph(model).eval()

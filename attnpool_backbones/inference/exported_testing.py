@@ -9,7 +9,7 @@ from attnpool_backbones.command_line import UserError
 from attnpool_backbones.config_types import type_name
 from attnpool_backbones.inference.exported_files import read_exported
 from attnpool_backbones.inference.exported_model import ExportedModel
-from attnpool_backbones.launching.config import recognise_task
+from attnpool_backbones.launching.config import recognise_dense_task
 from attnpool_backbones.launching.config_errors import started
 from attnpool_backbones.launching.data_check import build_loops
 from attnpool_backbones.launching.launch import build_runner, plan_test
@@ -54,7 +54,7 @@ def evaluate_exported(args: argparse.Namespace) -> dict[str, float]:
     args.work_dir = args.work_dir or os.path.join('work_dirs', f'{path.stem}_{path.suffix[1:]}')
     plan = plan_test(args)
     kinds = dict(mmdet='detection', mmseg='segmentation')
-    task = kinds[recognise_task(plan.cfg)]
+    task = kinds[recognise_dense_task(plan.cfg, 'a test of an exported file')]
     if facts.task != task:
         raise UserError(f'{args.exported} is for {facts.task}, {args.config} for {task}')
     check_everything(plan)

@@ -18,7 +18,7 @@ from attnpool_backbones.inference.exported_files import EXPORTED, read_exported
 from attnpool_backbones.inference.exported_model import ExportedModel
 from attnpool_backbones.inference.predictor import Predictor
 from attnpool_backbones.launching.checkpoint_check import require_own_weights
-from attnpool_backbones.launching.config import load_config, recognise_task
+from attnpool_backbones.launching.config import load_config, recognise_dense_task
 from attnpool_backbones.zoo.config_models import build_config_model
 
 __all__ = [
@@ -72,7 +72,7 @@ def predictor_of(model: nn.Module, cfg: Config, classes: Sequence[str], device: 
         device: Where the model is.
     """
     palette = (tested_dataset(cfg).get('metainfo') or {}).get('palette')
-    is_detector = recognise_task(cfg) == 'mmdet'
+    is_detector = recognise_dense_task(cfg, 'prediction') == 'mmdet'
     return Predictor(model, array_pipeline(cfg), classes, palette, is_detector, device, cfg)
 
 
