@@ -1,7 +1,9 @@
 """Segmentors as graphs."""
 
+import copy
+
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
-from mmseg.models.utils import resize
+from mmseg.models.utils import Upsample, resize
 from torch import Tensor, nn
 
 from attnpool_backbones.command_line import UserError
@@ -45,7 +47,8 @@ class SegmentorGraph(nn.Module):
             )
         self.images = ImageInput(model.data_preprocessor)
         self.model = model
-        self.threshold = getattr(model.decode_head, 'threshold', None)
+        self.head = _for_any_size(model.decode_head)
+        self.threshold = getattr(head, 'threshold', None)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Labels all pixels.
@@ -58,10 +61,37 @@ class SegmentorGraph(nn.Module):
         """
         height, width = images.shape[-2:]
         x = self.images(images)
-        head = self.model.decode_head
-        logits = head(self.model.extract_feat(x))
-        logits = resize(logits, x.shape[-2:], mode='bilinear', align_corners=head.align_corners)
+        logits = self.head(self.model.extract_feat(x))
+        logits = resize(logits, x.shape[-2:], mode='bilinear', align_corners=False)
         logits = logits[..., :height, :width]
         if logits.shape[1] > 1:
             return logits.argmax(1), logits
         return (logits[:, 0].sigmoid() > self.threshold).long(), logits
+
+
+class _Enlarged(nn.Module):
+    """mmseg's ``Upsample`` by a whole factor, without sizes that are numbers of the example only.
+
+    Args:
+        upsample: Whose place it takes.
+    """
+
+    def __init__(self, upsample: Upsample) -> None:
+        super().__init__()
+        self.factor, self.mode = int(upsample.scale_factor), upsample.mode
+        self.align_corners = upsample.align_corners
+
+    def forward(self, x: Tensor) -> Tensor:
+        size = [side * self.factor for side in x.shape[-2:]]
+        return resize(x, size, mode=self.mode, align_corners=self.align_corners)
+
+
+def _for_any_size(head: nn.Module) -> nn.Module:
+    """Copies a head, with :class:`_Enlarged` in it; the head itself stays as it is."""
+    head = copy.deepcopy(head)
+    for module in list(head.modules()):
+        for name, child in module.named_children():
+            factor = getattr(child, 'scale_factor', None)
+            if isinstance(child, Upsample) and isinstance(factor, float) and factor.is_integer():
+                setattr(module, name, _Enlarged(child))
+    return head
