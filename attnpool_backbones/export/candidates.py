@@ -1,6 +1,7 @@
 """What dense heads and RPNs propose: the best boxes of each level, for a batch at once."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,12 +12,12 @@ from attnpool_backbones.export.operators import ABSENT, padded_nms
 __all__ = ['class_apart', 'decode', 'pick', 'ranked_candidates', 'require_plain_nms', 'suppress']
 
 
-def require_plain_nms(test_cfg, where: str) -> None:
+def require_plain_nms(test_cfg: Mapping[str, Any], where: str) -> None:
     """Raises UserError unless a head removes boxes by plain NMS within classes."""
-    kind = test_cfg.nms.get('type', 'nms')
-    if kind != 'nms' or test_cfg.nms.get('class_agnostic'):
+    nms = test_cfg['nms']
+    if nms.get('type', 'nms') != 'nms' or nms.get('class_agnostic'):
         raise UserError(
-            f'{where}.nms={dict(test_cfg.nms)}: only type=nms within each class can be exported; '
+            f'{where}.nms={dict(nms)}: only type=nms within each class can be exported; '
             f'--cfg-options {where}.nms.type=nms exports the model so'
         )
 
@@ -69,7 +70,7 @@ def ranked_candidates(
     return boxes, torch.cat(scores, 1), torch.cat(labels, 1), torch.cat(levels, 1)
 
 
-def decode(coder, boxes: Tensor, deltas: Tensor, image_size: Sequence[int]) -> Tensor:
+def decode(coder: Any, boxes: Tensor, deltas: Tensor, image_size: Sequence[int]) -> Tensor:
     """Moves boxes ..., 4 by deltas ..., 4 and cuts them at the image; see mmdet's coders."""
     decoded = coder.decode(boxes.reshape(-1, 4), deltas.reshape(-1, 4))
     if coder.clip_border:

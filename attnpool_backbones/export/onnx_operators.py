@@ -1,4 +1,5 @@
 """The operators of this package in ONNX."""
+# ruff: noqa: ANN001, ANN202  the exporter would take annotations for types of ONNX
 
 import torch
 from onnxscript import FLOAT, INT64
