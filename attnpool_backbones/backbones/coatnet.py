@@ -52,8 +52,8 @@ class ConvStem(nn.Module):
         self.conv2 = nn.Conv2d(*widths, 3, padding=1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = conv_norm(in_format(x, torch.channels_last), self.conv1, self.norm)
-        return self.conv2(self.act(y))  # B, C, H/2, W/2
+        y = conv_norm(in_format(x, torch.channels_last), self.conv1, self.norm, act=self.act)
+        return self.conv2(y)  # B, C, H/2, W/2
 
     @torch.no_grad()
     def fold(self) -> None:

@@ -24,8 +24,7 @@ from attnpool_backbones.layers.position_embedding import (
 )
 from attnpool_backbones.layers.squeeze_excite import SqueezeExcite
 from attnpool_backbones.layers.transformer_block import TransformerBlock
-from attnpool_backbones.ops.activations import gelu
-from attnpool_backbones.ops.conv_norm import scaled_conv
+from attnpool_backbones.ops.conv_norm import conv_norm, scaled_conv
 from attnpool_backbones.registry import MODELS
 
 SE_RATIO = 4
@@ -124,15 +123,16 @@ class PatchConvBlock(nn.Module):
         self.norm = build_map_norm(norm_cfg, width)
         self.conv1 = nn.Conv2d(width, width, 1)
         self.dwconv = nn.Conv2d(width, width, 3, padding=1, groups=width)
+        self.act = GELU()
         self.se = SqueezeExcite(width, width // SE_RATIO)
         self.conv2 = nn.Conv2d(width, width, 1)
         self.gamma = nn.Parameter(torch.full((width,), layer_scale_init))
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.conv1(self.norm(x))  # B, C, H, W throughout
-        y = self.dwconv(gelu(y))
-        y = self.se(gelu(y), inplace=True)
+        y = conv_norm(self.norm(x), self.conv1, act=self.act)  # B, C, H, W throughout
+        y = conv_norm(y, self.dwconv, act=self.act)
+        y = self.se(y, inplace=True)
         return x + self.drop_path(scaled_conv(y, self.conv2, self.gamma))
 
     def fold(self) -> None:

@@ -3,8 +3,10 @@
 from torch import Tensor, nn
 
 from attnpool_backbones.ops.activations import gelu, relu, silu
+from attnpool_backbones.ops.fusing import plain
 
 
+@plain
 class GELU(nn.GELU):
     """x Phi(x) (arXiv 1606.08415); may overwrite its input, see :func:`gelu`."""
 
@@ -15,6 +17,7 @@ class GELU(nn.GELU):
         return gelu(x)
 
 
+@plain
 class ReLU(nn.ReLU):
     """max(x, 0); may overwrite its input."""
 
@@ -25,6 +28,7 @@ class ReLU(nn.ReLU):
         return relu(x)
 
 
+@plain
 class SiLU(nn.SiLU):
     """x sigmoid(x) (arXiv 1702.03118); may overwrite its input."""
 

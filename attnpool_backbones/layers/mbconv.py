@@ -84,18 +84,19 @@ class MBConv(FreeNorms):
     def forward(self, x: Tensor) -> Tensor:
         """Maps B, C, H, W to B, C', ceil(H / stride), ceil(W / stride)."""
         shortcut = self.shortcut(self.shortcut_pool(x))
-        y = self.act(self._expanded(x))  # B, M, H, W (or halved already)
+        y = self._expanded(x)  # B, M, H, W (or halved already)
         if self.se_early:
             y = self.act(self.dwconv_norm(self.se(self.dwconv(y), inplace=True)))
         else:
-            y = self.se(self.act(conv_norm(y, self.dwconv, self.dwconv_norm)), inplace=True)
+            y = conv_norm(y, self.dwconv, self.dwconv_norm, act=self.act)
+            y = self.se(y, inplace=True)
         return shortcut + self.drop_path(self.project(y))
 
     def _expanded(self, x: Tensor) -> Tensor:
         if isinstance(self.act_before, nn.Identity):
-            return conv_norm(x, self.expand, self.expand_norm, self.norm, self.pool)
+            return conv_norm(x, self.expand, self.expand_norm, self.norm, self.pool, self.act)
         y = self.act_before(self.norm(x))
-        return conv_norm(y, self.expand, self.expand_norm, pool=self.pool)
+        return conv_norm(y, self.expand, self.expand_norm, pool=self.pool, act=self.act)
 
     def free_norms(self) -> tuple[str, ...]:
         """Returns the first norm's name, and the last one's if a gate stands before it."""

@@ -8,28 +8,31 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from attnpool_backbones.ops.formula import operator
 from attnpool_backbones.ops.fusing import may_fuse
 from attnpool_backbones.ops.linear import scaled
+from attnpool_backbones.ops.onednn import conv_act, has_activation, may_call_onednn
 
 
 @operator
 def conv_norm(
     x: Tensor,
     conv: nn.Conv2d,
-    norm: nn.Module,
+    norm: nn.Module | None = None,
     norm_before: nn.Module | None = None,
     pool: nn.Module | None = None,
+    act: nn.Module | None = None,
 ) -> Tensor:
-    """Returns norm(conv(pool(norm_before(x)))).
+    """Returns act(norm(conv(pool(norm_before(x))))).
 
     BatchNorms with fixed statistics (inference, ``norm_eval``, frozen stages) act on the weights
     instead of the map, which saves a pass over it and, in training, its copy. Their own parameters
-    still get their gradients.
+    still get their gradients. At inference on a CPU the activation needs no pass either.
 
     Args:
         x: Map B, C, H, W.
         conv: The convolution; of size 1x1 if there is a norm before it.
-        norm: Norm after it, or identity.
+        norm: Norm after it, or identity. Default: none.
         norm_before: Norm before it. Default: none.
         pool: Average pooling between ``norm_before`` and ``conv``. Default: none.
+        act: Activation at the end; may overwrite its input. Default: none.
 
     Returns:
         The map B, C', H', W'.
@@ -38,7 +41,10 @@ def conv_norm(
         x = norm_before(x)  # B, C, H, W
     if pool is not None:
         x = pool(x)
-    return norm(conv(x))  # B, C', H', W'
+    y = conv(x)  # B, C', H', W'
+    if norm is not None:
+        y = norm(y)
+    return y if act is None else act(y)
 
 
 @operator
@@ -61,12 +67,13 @@ def scaled_conv(x: Tensor, conv: nn.Conv2d, scale: Tensor | None) -> Tensor:
 def _(
     x: Tensor,
     conv: nn.Conv2d,
-    norm: nn.Module,
+    norm: nn.Module | None = None,
     norm_before: nn.Module | None = None,
     pool: nn.Module | None = None,
+    act: nn.Module | None = None,
 ) -> Tensor:
     if not may_fuse(conv):
-        return conv_norm.formula(x, conv, norm, norm_before, pool)
+        return conv_norm.formula(x, conv, norm, norm_before, pool, act)
     weight, bias = conv.weight, conv.bias
     if norm_before is not None and is_fixed(norm_before) and may_fuse(norm_before):
         # A constant affine map may change places with an average.
@@ -75,9 +82,15 @@ def _(
         x = norm_before(x)
     if pool is not None:
         x = pool(x)
-    if is_fixed(norm) and may_fuse(norm):
-        return _convolve(x, conv, *_before_norm(weight, bias, norm))
-    return norm(_convolve(x, conv, weight, bias))
+    if norm is not None and not (is_fixed(norm) and may_fuse(norm)):
+        y = norm(_convolve(x, conv, weight, bias))
+        return y if act is None else act(y)
+    if norm is not None:
+        weight, bias = _before_norm(weight, bias, norm)
+    if _is_plainly_padded(conv) and has_activation(act) and may_call_onednn(x, weight, bias):
+        return conv_act(x, conv, weight, bias, act)
+    y = _convolve(x, conv, weight, bias)
+    return y if act is None else act(y)
 
 
 @scaled_conv.fast
@@ -85,6 +98,10 @@ def _(x: Tensor, conv: nn.Conv2d, scale: Tensor | None) -> Tensor:
     if scale is None or not may_fuse(conv):
         return scaled_conv.formula(x, conv, scale)
     return _convolve(x, conv, *scaled(conv.weight, conv.bias, scale))
+
+
+def _is_plainly_padded(conv: nn.Conv2d) -> bool:
+    return conv.padding_mode == 'zeros' and not isinstance(conv.padding, str)
 
 
 def _convolve(x: Tensor, conv: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -7,7 +7,7 @@ from torch.nn.modules import module as torch_module
 
 _PLAIN: set[type[nn.Module]] = {
     nn.Linear, nn.Conv2d, nn.LayerNorm, nn.BatchNorm2d, nn.SyncBatchNorm, nn.Identity,
-    DropPath, type(revert_sync_batchnorm(nn.SyncBatchNorm(1))),
+    nn.GELU, nn.ReLU, nn.SiLU, DropPath, type(revert_sync_batchnorm(nn.SyncBatchNorm(1))),
 }  # fmt: skip
 
 

@@ -5,7 +5,8 @@ from torch import Tensor, nn
 from attnpool_backbones.ops.formula import operator
 from attnpool_backbones.ops.fusing import may_fuse
 from attnpool_backbones.ops.linear import linear, scaled
-from attnpool_backbones.ops.product import product
+from attnpool_backbones.ops.onednn import has_activation, linear_act, may_call_onednn
+from attnpool_backbones.ops.product import product, suits_onednn
 from attnpool_backbones.ops.star_relu import absorb_star_relu, squared_relu
 
 
@@ -33,6 +34,9 @@ def mlp(
 def _(
     x: Tensor, fc1: nn.Linear, act: nn.Module, fc2: nn.Linear, scale: Tensor | None = None
 ) -> Tensor:
+    y = _activated(x, fc1, act)  # ..., D
+    if y is not None:
+        return linear(y, fc2, scale)
     y = linear(x, fc1)  # ..., D
     if not (hasattr(act, 'scale') and may_fuse(act, fc2)):  # anything but a StarReLU
         return linear(act(y), fc2, scale)
@@ -42,3 +46,11 @@ def _(
     if scale is not None:
         weight, bias = scaled(weight, bias, scale)
     return product(squared_relu(y), weight, bias)
+
+
+def _activated(x: Tensor, layer: nn.Linear, act: nn.Module) -> Tensor | None:
+    """Returns act(layer(x)), ..., D, or None where oneDNN cannot compute both at once."""
+    args = x, layer.weight, layer.bias
+    if not (may_fuse(layer) and has_activation(act) and may_call_onednn(*args)):
+        return None
+    return linear_act(*args, act) if suits_onednn(*args[:2]) else None

@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
+from attnpool_backbones.ops.onednn import linear_act, may_call_onednn
+
 SMALLEST_PRODUCT = 1 << 20
 """Multiply-accumulates below which a convolution's longer call outweighs its rate."""
 SMALLEST_INPUT = 20480
@@ -42,10 +44,24 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """
     if not _suits_convolution(x, weight) or not is_convolution_chosen():
         return F.linear(x, weight, bias)
+    if may_call_onednn(x, weight, bias):
+        return linear_act(x, weight, bias)
     # Tokens as they lie are a channels_last map with one row of pixels.
     pixels = x.reshape(1, 1, -1, x.shape[-1]).permute(0, 3, 1, 2)  # 1, C, 1, P
     y = F.conv2d(pixels, weight[:, :, None, None], bias)  # 1, C', 1, P
     return y.permute(0, 2, 3, 1).reshape(*x.shape[:-1], -1)  # ..., C'
+
+
+def suits_onednn(x: Tensor, weight: Tensor) -> bool:
+    """Tells whether oneDNN is the faster library for a product of tokens and a weight on a CPU.
+
+    Args:
+        x: Tokens ..., C.
+        weight: C', C.
+    """
+    if x.dtype == torch.float32 and not torch.is_autocast_enabled('cpu'):
+        return _suits_convolution(x, weight) and is_convolution_chosen()
+    return x.numel() * len(weight) >= SMALLEST_PRODUCT  # PyTorch gives short types to it, too.
 
 
 def _suits_convolution(x: Tensor, weight: Tensor) -> bool:

@@ -80,9 +80,11 @@ def _conv_norm(size: int, training: bool, before: bool):
         conv = draw.module(nn.Conv2d(c_in, c_out, size, padding=size // 2, **options))
         norm = draw.module(nn.BatchNorm2d(c_out)).train(training)
         norm_before = draw.module(nn.BatchNorm2d(c_in)).eval() if before else None
+        act = draw.choice([None, GELU()])
         pool = nn.AvgPool2d(2, ceil_mode=True, count_include_pad=False) if before else None
         # Statistics of two values or so have unbounded derivatives.
-        return draw.tensor(3, c_in, 4 + draw.size(0, 3), 5), conv, norm, norm_before, pool
+        x = draw.tensor(3, c_in, 4 + draw.size(0, 3), 5)
+        return x, conv, draw.choice([norm, None]), norm_before, pool, act
 
     return example
 

@@ -1,0 +1,161 @@
+"""Layers that oneDNN computes with their activation give what the formulas give."""
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from attnpool_backbones.layers.activations import GELU, ReLU, SiLU
+from attnpool_backbones.ops.conv_norm import conv_norm
+from attnpool_backbones.ops.mlp import mlp
+from attnpool_backbones.ops.onednn import may_call_onednn
+from attnpool_backbones.ops.product import choose_convolution, product
+
+ACTIVATIONS = [GELU, ReLU, SiLU, nn.GELU, lambda: nn.GELU('tanh')]
+BFLOAT16 = pytest.param(
+    torch.bfloat16,
+    marks=pytest.mark.skipif(
+        not torch.backends.mkldnn.is_available()
+        or not torch.ops.mkldnn._is_mkldnn_bf16_supported(),
+        reason='this processor has no bfloat16 instructions',
+    ),
+)
+TOLERANCES = {torch.float32: 1e-5, torch.bfloat16: 3e-2}
+KERNELS = ('_linear_pointwise', '_convolution_pointwise')
+
+
+@pytest.fixture(autouse=True)
+def onednn():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    choose_convolution(True)
+    torch.manual_seed(0)
+    yield
+    choose_convolution(None)
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def called(monkeypatch):
+    """Notes which of oneDNN's kernels are called."""
+    names = []
+    for name in KERNELS:
+        kernel = getattr(torch.ops.mkldnn, name)
+        monkeypatch.setattr(
+            torch.ops.mkldnn, name, lambda *a, k=kernel, n=name: names.append(n) or k(*a)
+        )
+    return names
+
+
+def close(y, expected, dtype):
+    assert y.dtype == expected.dtype and y.shape == expected.shape
+    bound = TOLERANCES[dtype] * max(1.0, float(expected.abs().max()))
+    torch.testing.assert_close(y, expected, rtol=0, atol=bound)
+
+
+def layers(act):
+    return nn.Linear(64, 128), act(), nn.Linear(128, 64)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('act', ACTIVATIONS)
+@pytest.mark.parametrize('dtype', [torch.float32, BFLOAT16])
+@pytest.mark.parametrize('scale', [None, torch.linspace(0.5, 2, 64)])
+def test_mlp(called, act, dtype, scale):
+    args = [layer.to(dtype) for layer in layers(act)]
+    scale = None if scale is None else scale.to(dtype)
+    x = torch.randn(2, 20, 30, 64).to(dtype)
+    for tokens in (x, x.transpose(1, 2)):
+        y = mlp(tokens, *args, scale)
+        close(y, mlp.formula(tokens, *args, scale), dtype)
+    assert '_linear_pointwise' in called
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('bias', [True, False])
+def test_product(called, bias):
+    layer = nn.Linear(64, 96, bias=bias)
+    x = torch.randn(3, 500, 64)
+    close(product(x, layer.weight, layer.bias), layer(x), torch.float32)
+    assert called == ['_linear_pointwise']
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('act', ACTIVATIONS)
+@pytest.mark.parametrize('dtype', [torch.float32, BFLOAT16])
+@pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(
+    'conv',
+    [
+        lambda: nn.Conv2d(32, 48, 1, bias=False),
+        lambda: nn.Conv2d(32, 32, 3, padding=1, groups=32),
+        lambda: nn.Conv2d(32, 16, 3, stride=2, padding=1),
+        lambda: nn.Conv2d(32, 16, 3, dilation=2),
+    ],
+)
+def test_convolution(called, conv, memory_format, dtype, act):
+    conv, act = conv().to(dtype), act()
+    norm = nn.BatchNorm2d(conv.out_channels).eval().to(dtype)
+    x = torch.randn(2, 32, 20, 30).to(dtype, memory_format=memory_format)
+    for last in (None, norm):
+        expected = conv_norm.formula(x, conv, last, act=act)
+        close(conv_norm(x, conv, last, act=act), expected, dtype)
+    assert called == ['_convolution_pointwise'] * 2
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('dtype', [BFLOAT16])
+def test_autocast(called, dtype):
+    fc1, act, fc2 = layers(GELU)
+    conv = nn.Conv2d(32, 48, 1)
+    x, pixels = torch.randn(2, 600, 64), torch.randn(2, 32, 20, 30)
+    with torch.autocast('cpu', dtype):
+        close(mlp(x, fc1, act, fc2), mlp.formula(x, fc1, act, fc2), dtype)
+        close(conv_norm(pixels, conv, act=act), conv_norm.formula(pixels, conv, act=act), dtype)
+    assert set(called) == set(KERNELS)
+
+
+class Watching(TorchDispatchMode):
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.filterwarnings('ignore::torch.jit.TracerWarning')
+def test_not_where_somebody_watches(called):
+    fc1, act, fc2 = layers(GELU)
+    x = torch.randn(1200, 64)
+    mlp(x, fc1, act, fc2).sum().backward()  # gradients
+    with torch.no_grad():
+        with Watching():  # operations are counted
+            mlp(x, fc1, act, fc2)
+        mlp(x.double(), *(layer.double() for layer in layers(GELU)))
+    model = nn.Sequential(fc1, act, fc2).requires_grad_(False)
+    torch.jit.trace(lambda x: mlp(x, *model), x, check_trace=False)
+    assert not called
+
+
+def test_hooks_of_activations_are_called(called):
+    fc1, act, fc2 = layers(GELU)
+    seen = []
+    act.register_forward_hook(lambda *args: seen.append(args))
+    with torch.no_grad():
+        mlp(torch.randn(1200, 64), fc1, act, fc2)
+        conv_norm(torch.randn(1, 32, 30, 30), nn.Conv2d(32, 8, 1), act=act)
+    assert len(seen) == 2 and '_convolution_pointwise' not in called
+
+
+def test_padding_other_than_zeros_is_left_to_torch(called):
+    conv = nn.Conv2d(8, 8, 3, padding=1, padding_mode='reflect')
+    x = torch.randn(1, 8, 20, 20)
+    with torch.no_grad():
+        close(conv_norm(x, conv, act=GELU()), GELU()(conv(x)), torch.float32)
+    assert not called
+
+
+@torch.no_grad()
+def test_types_that_oneDNN_is_not_asked_for():
+    x = torch.randn(4, 4)
+    assert may_call_onednn(x, x, None) == torch.backends.mkldnn.is_available()
+    assert not may_call_onednn(x, x.double())
+    assert not may_call_onednn(x.half(), x.half())
+    assert not may_call_onednn(x.to('meta'), x.to('meta'))
