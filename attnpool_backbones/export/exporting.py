@@ -30,7 +30,7 @@ from attnpool_backbones.export.torch_file import run_program, to_pt2
 from attnpool_backbones.inference.config_data import tested_dataset
 from attnpool_backbones.inference.exported_facts import Facts
 from attnpool_backbones.inference.exported_model import ExportedModel
-from attnpool_backbones.inference.loading import load_model, predictor_of
+from attnpool_backbones.inference.loading import find_model_files, load_model, predictor_of
 from attnpool_backbones.inference.onnx_engine import OnnxEngine, require_onnx
 from attnpool_backbones.inference.openvino_engine import OpenVinoEngine, require_openvino
 from attnpool_backbones.inference.predictor import Predictor
@@ -104,12 +104,13 @@ def export(request: Request, tell: Callable[[str], None] = print) -> Exported:
     Raises:
         UserError: If the model cannot be exported, or the file does not agree with it.
     """
+    if request.int8 and (request.images is None or request.to != 'onnx'):
+        raise UserError('--int8 is for --to onnx, and needs --images SOURCE to calibrate on')
+    find_model_files(request.model, request.checkpoint)
     if request.to != 'torch-export':
         require_onnx('onnxscript')
     if request.to == 'openvino':
         require_openvino()
-    if request.int8 and (request.images is None or request.to != 'onnx'):
-        raise UserError('--int8 is for --to onnx, and needs --images SOURCE to calibrate on')
     model, cfg, classes = load_model(request.model, request.checkpoint, request.cfg_options)
     sizes = choose_sizes(model, cfg, request)
     if sizes.fixed:

@@ -106,13 +106,13 @@ def read_onnx(path: str | Path) -> tuple[bytes, Facts]:
     Raises:
         UserError: If it is no such file.
     """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f'{path.absolute()}: not there, or no ordinary file')
     require_onnx()
     import onnx
     from google.protobuf.message import DecodeError
 
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f'{path.absolute()}: not there, or no ordinary file')
     size = path.stat().st_size
     if size > LARGEST:
         raise UserError(f'{path}: {size} bytes, an ONNX file has at most {LARGEST}')

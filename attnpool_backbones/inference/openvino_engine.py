@@ -82,11 +82,11 @@ def read_openvino(path: str | Path, device: str = 'cpu') -> tuple[OpenVinoEngine
     Raises:
         UserError: If it is no such file.
     """
-    require_openvino()
     path = Path(path)
     for file in (path, path.with_suffix('.bin')):
         if not file.is_file():
             raise UserError(f'{file.absolute()}: not there, or no ordinary file')
+    require_openvino()
     if path.stat().st_size > LARGEST_GRAPH:
         raise UserError(f'{path}: {path.stat().st_size} bytes, at most {LARGEST_GRAPH} may be')
     engine = OpenVinoEngine(path.read_bytes(), path.with_suffix('.bin').read_bytes(), device)
