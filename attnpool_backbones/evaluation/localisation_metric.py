@@ -146,6 +146,7 @@ class LocalisationMetric(BaseMetric):
 
         Raises:
             KeyError: The sample has no annotations.
+            ValueError: They are those of the resized image.
         """
         instances = sample.get('gt_instances')
         if instances is not None and instances.get('labels') is not None:
@@ -155,6 +156,13 @@ class LocalisationMetric(BaseMetric):
             masks = instances.get('masks')
             if masks is not None:
                 masks = torch.from_numpy(masks.to_ndarray().astype(bool))
+                original = sample.get('ori_shape', masks.shape[1:])[:2]
+                if tuple(masks.shape[1:]) != tuple(original):
+                    raise ValueError(
+                        f'masks of {tuple(masks.shape[1:])} pixels on an image of '
+                        f'{tuple(original)}: LoadAnnotations has to come after Resize in the '
+                        'test pipeline'
+                    )
             return [
                 (k, boxes[labels == k], None if masks is None else masks[labels == k].any(0))
                 for k in labels.unique().tolist()

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from mmdet.structures.mask import BitmapMasks
 from sklearn.metrics import average_precision_score
 from torch.nn import functional
 
@@ -104,6 +105,18 @@ def test_all_classes_of_an_image_count():
     metric = LocalisationMetric()
     metric.process(None, [sample])
     assert metric.evaluate(1)['localisation/pointing'] == pytest.approx(200 / 3)
+
+
+def test_annotations_of_the_resized_image_are_refused():
+    masks = BitmapMasks(np.ones((1, 8, 8), np.uint8), 8, 8)
+    truth = dict(labels=torch.tensor([0]), bboxes=torch.tensor([[0.0, 0, 8, 8]]), masks=masks)
+    tags = dict(scores=torch.ones(1), maps=torch.ones(1, 1, 1), cell=(8, 8))
+    sample = dict(pred_tags=tags, gt_instances=truth, ori_shape=(8, 8))
+    metric = LocalisationMetric()
+    metric.process(None, [sample])
+    assert metric.evaluate(1)['localisation/mask_IoU'] == 100
+    with pytest.raises(ValueError, match='LoadAnnotations has to come after Resize'):
+        metric.process(None, [dict(sample, ori_shape=(16, 16))])
 
 
 def test_what_is_missing_is_named():
