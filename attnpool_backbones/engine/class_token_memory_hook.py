@@ -12,7 +12,7 @@ MIB = 2**20
 
 @HOOKS.register_module()
 class ClassTokenMemoryHook(Hook):
-    """Logs the memory that attention pooling takes in a training step, and its tokens alone.
+    """Logs the memory that attention pooling takes in a training step, with K tokens and with one.
 
     It is computed (:meth:`AttentionPooling.training_bytes`) for the batch of a process and the size
     of the first image, of a model with a ``backbone`` whose last map is pooled.
@@ -33,9 +33,9 @@ class ClassTokenMemoryHook(Hook):
         height, width = runner.train_dataloader.dataset[0]['inputs'].shape[-2:]
         positions = -(-height // stride) * -(-width // stride)
         for layer in layers:
-            whole, tokens = (layer.training_bytes(batch, n) / MIB for n in (positions, 0))
+            whole, one = (layer.training_bytes(batch, positions, n) / MIB for n in (None, 1))
             runner.logger.info(
                 f'attention pooling with {layer.num_tokens} class tokens takes about {whole:.0f} '
-                f'MiB at the peak of a step of {batch} images of {height}x{width}, {tokens:.0f} of '
-                f'them for the tokens ({tokens / layer.num_tokens:.2f} each)'
+                f'MiB at the peak of a step of {batch} images of {height}x{width}; one token would '
+                f'take {one:.0f} MiB'
             )

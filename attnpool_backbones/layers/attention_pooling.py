@@ -83,29 +83,30 @@ class AttentionPooling(nn.Module):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
-    def training_bytes(self, batch: int, positions: int) -> int:
+    def training_bytes(self, batch: int, positions: int, num_tokens: int | None = None) -> int:
         """Tells how much memory a training step takes at most, besides weights and their gradients.
 
         That is what the backward pass needs from the forward pass, and the two largest gradients
-        that it holds at once, those around the MLP's activation. The part of the class tokens,
-        ``(9 + 4 r) K C`` values an image for an MLP of ratio r, is nearly all of it with one
-        token per class.
+        that it holds at once, those around the MLP's activation: with one token per class mostly
+        the tokens' ``(7 + 4 r) C + N`` values each, for an MLP of ratio r. With fewer tokens than
+        positions a step takes a little less.
 
         Args:
             batch: Images B.
-            positions: Of the map, H * W.
+            positions: Of the map, N = H * W.
+            num_tokens: Class tokens K. Default: those of the layer.
 
         Returns:
-            Bytes in float32.
+            Bytes in float32, with a linear classifier of the tokens and its norm.
         """
-        channels = self.cls_token.shape[2]
-        hidden = self.mlp[0].out_features
-        # Kept: as many values a channel as the layers between token and classifier, and a
-        # few statistics of norms and softmax.
-        a_token = 9 * channels + 2 * hidden + 7
+        tokens = self.num_tokens if num_tokens is None else num_tokens
+        channels, hidden = self.cls_token.shape[2], self.mlp[0].out_features
+        # As many values a channel as there are layers between token and classifier, attention, and
+        # a few statistics of norms.
+        a_token = 7 * channels + 2 * hidden + positions + 4
         a_position = 3 * channels + 2
-        kept = self.num_tokens * a_token + positions * a_position
-        return 4 * batch * (kept + 2 * self.num_tokens * hidden)
+        kept = batch * (tokens * a_token + positions * a_position) + tokens * (2 * channels + 2)
+        return 4 * (kept + 2 * batch * tokens * hidden)
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args, **kwargs) -> None:
         token = state_dict.get(f'{prefix}cls_token')
