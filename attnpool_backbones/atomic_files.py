@@ -52,7 +52,8 @@ def unfinished_file(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    name = path.name.encode()[:120].decode(errors='ignore')  # a name has 255 bytes at most
+    # a name has 255 bytes at most, which may be no text
+    name = path.name.encode(errors='ignore')[:120].decode(errors='ignore')
     writer = f'{_host()}-{os.getpid()}-{secrets.token_hex(4)}'
     part = path.with_name(f'.{name}.{writer}.attnpool-part')
     try:

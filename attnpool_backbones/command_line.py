@@ -1,22 +1,26 @@
 """How command lines end: with one message for what the user can put right, without a traceback."""
 
+import argparse
 import errno
 import os
 import re
 import sys
+import textwrap
 from collections.abc import Callable
 from typing import NoReturn
 
 from attnpool_backbones.compatibility import IncompatibleEnvironment, check_environment
 from attnpool_backbones.process_lifetime import end_now
 
-__all__ = ['UserError', 'exit_command', 'run_command']
+__all__ = ['MAX_PROCESSES', 'UserError', 'exit_command', 'run_command', 'whole_number']
 
 
 class UserError(Exception):
     """Something the user can put right; the message says what and how."""
 
 
+MAX_PROCESSES = 1024
+"""That one machine is asked to run, of whatever kind; more is a mistake in typing."""
 INTERRUPTED = 130  # what shells give a command that Ctrl-C ended
 ANOTHER_ENDED = 3  # of a process whose partners are gone
 
@@ -24,6 +28,10 @@ LOST_PARTNER = r'gloo|NCCL|ncclRemoteError|[Cc]onnection (closed|reset|refused)'
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE)
 """What a disk does to whoever writes, whatever and wherever."""
+PATH_ERRORS = (
+    errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR,
+)  # fmt: skip
+"""What a system answers to a path that cannot be meant, or not by this user."""
 
 
 def message_of(error: Exception) -> str:
@@ -33,6 +41,27 @@ def message_of(error: Exception) -> str:
         return text
     last = text.rstrip().rpartition('\n')[2]
     return last.partition(': ')[2] or last
+
+
+def whole_number(least: int, most: int) -> Callable[[str], int]:
+    """Returns a parser of whole numbers for argparse.
+
+    Args:
+        least: The smallest that is taken.
+        most: The largest.
+    """
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if not least <= value <= most:
+            shown = textwrap.shorten(repr(text), 60, placeholder='...')
+            raise argparse.ArgumentTypeError(f'{shown} is no whole number from {least} to {most}')
+        return value
+
+    return parse
 
 
 def run_command(command: Callable[[], object], after_interrupt: str = '') -> int:
@@ -47,6 +76,10 @@ def run_command(command: Callable[[], object], after_interrupt: str = '') -> int
         Exit code: 0, or after a message on stderr 2, or 130 if it was stopped with Ctrl-C, or
         3 if another process of a distributed run was lost.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, 'reconfigure'):
+            # a file may have a name that is no text
+            stream.reconfigure(errors='backslashreplace')
     try:
         check_environment('core')
         command()
@@ -54,6 +87,10 @@ def run_command(command: Callable[[], object], after_interrupt: str = '') -> int
         print(f'error: {message_of(error)}', file=sys.stderr)
         return 2
     except OSError as error:
+        if error.errno in PATH_ERRORS and error.filename is not None:
+            name = textwrap.shorten(str(error.filename), 200, placeholder='...')
+            print(f'error: {name}: {error.strerror}', file=sys.stderr)
+            return 2
         if error.errno not in DISK_ERRORS:
             raise
         place = f' ({error.filename})' if error.filename else ''

@@ -1,11 +1,14 @@
 """What ends a command that the user can do something about is one line, and an exit code."""
 
+import argparse
 import errno
+import io
 import os
+import sys
 
 import pytest
 
-from attnpool_backbones.command_line import UserError, exit_command, run_command
+from attnpool_backbones.command_line import UserError, exit_command, run_command, whole_number
 from attnpool_backbones.stop_signals import Stopped
 
 WORKER = RuntimeError('DataLoader worker (pid 12) is killed by signal: Killed.')
@@ -16,6 +19,13 @@ ENDS = {
     'message': (UserError('no such file'), False, 2, 'error: no such file'),
     'full disk': (OSError(errno.ENOSPC, 'No space left', 'a.json'), False, 2, 'left (a.json)'),
     'bad disk': (OSError(errno.EIO, 'Input/output error'), False, 2, 'the disk fails: Input'),
+    'no rights': (
+        PermissionError(errno.EACCES, 'Permission denied', 'a.py'),
+        False,
+        2,
+        'a.py: Per',
+    ),
+    'long name': (OSError(errno.ENAMETOOLONG, 'Name too long', 'a' * 999), False, 2, 'too long'),
     'killed loader': (WORKER, False, 2, 'lower num_workers'),
     'lost partner': (PEER, True, 3, 'another process of this run was lost'),
 }
@@ -64,3 +74,20 @@ def test_a_process_of_several_ends_at_once(monkeypatch):
     with pytest.raises(SystemExit):
         exit_command(raising(Stopped(10)))
     assert ended == [138]
+
+
+def test_names_that_are_no_text_are_printed(monkeypatch):
+    output = io.TextIOWrapper(io.BytesIO(), encoding='utf-8')
+    monkeypatch.setattr(sys, 'stdout', output)
+    assert run_command(lambda: print(os.fsdecode(b'\xff.png'))) == 0
+    output.flush()
+    assert output.buffer.getvalue() == b'\\udcff.png\n'
+
+
+@pytest.mark.parametrize('text', ['0', '9', '-1', '9' * 20, '9' * 5000, 'nan', '1.5', '', 'x'])
+def test_whole_numbers(text):
+    parse = whole_number(1, 8)
+    assert (parse('1'), parse('8')) == (1, 8)
+    with pytest.raises(argparse.ArgumentTypeError, match='no whole number from 1 to 8') as caught:
+        parse(text)
+    assert len(str(caught.value)) < 120

@@ -4,8 +4,8 @@
 # Several machines: start it on each with NNODES, NODE_RANK, MASTER_ADDR and PORT set.
 set -euo pipefail
 
-if [[ ! ${3-} =~ ^[1-9][0-9]*$ ]]; then
-    [ $# -lt 3 ] || echo "error: GPUS is '$3', not a number from 1 on" >&2
+if [[ ! ${3-} =~ ^[1-9][0-9]{0,4}$ ]]; then
+    [ $# -lt 3 ] || echo "error: GPUS is '$3', not a number from 1 to 99999" >&2
     echo "usage: $0 CONFIG CHECKPOINT GPUS [flags of tools/test.py]" >&2
     exit 2
 fi

@@ -4,8 +4,8 @@
 # Several machines: start it on each with NNODES, NODE_RANK, MASTER_ADDR and PORT set.
 set -euo pipefail
 
-if [[ ! ${2-} =~ ^[1-9][0-9]*$ ]]; then
-    [ $# -lt 2 ] || echo "error: GPUS is '$2', not a number from 1 on" >&2
+if [[ ! ${2-} =~ ^[1-9][0-9]{0,4}$ ]]; then
+    [ $# -lt 2 ] || echo "error: GPUS is '$2', not a number from 1 to 99999" >&2
     echo "usage: $0 CONFIG GPUS [flags of tools/train.py]" >&2
     exit 2
 fi

@@ -5,8 +5,8 @@
 # PORT (29500) and SRUN_ARGS (further arguments of srun) can be set.
 set -euo pipefail
 
-if [[ ! ${5-} =~ ^[1-9][0-9]*$ ]]; then
-    [ $# -lt 5 ] || echo "error: GPUS is '$5', not a number from 1 on" >&2
+if [[ ! ${5-} =~ ^[1-9][0-9]{0,4}$ ]]; then
+    [ $# -lt 5 ] || echo "error: GPUS is '$5', not a number from 1 to 99999" >&2
     echo "usage: $0 PARTITION JOB_NAME CONFIG CHECKPOINT GPUS [flags of tools/test.py]" >&2
     exit 2
 fi

@@ -5,8 +5,8 @@
 # PORT (29500) and SRUN_ARGS (further arguments of srun) can be set.
 set -euo pipefail
 
-if [[ ! ${4-} =~ ^[1-9][0-9]*$ ]]; then
-    [ $# -lt 4 ] || echo "error: GPUS is '$4', not a number from 1 on" >&2
+if [[ ! ${4-} =~ ^[1-9][0-9]{0,4}$ ]]; then
+    [ $# -lt 4 ] || echo "error: GPUS is '$4', not a number from 1 to 99999" >&2
     echo "usage: $0 PARTITION JOB_NAME CONFIG GPUS [flags of tools/train.py]" >&2
     exit 2
 fi

@@ -40,9 +40,11 @@ def convert_file(
 
     Raises:
         FileNotFoundError: No such source.
-        ValueError: A destination of another ending, or a source that is no checkpoint of a family
-            this package knows.
+        ValueError: A destination of another ending or that is an address, or a source that is no
+            checkpoint of a family this package knows.
     """
+    if '://' in str(destination):
+        raise ValueError(f"'{destination}' is an address; name a file of this machine")
     destination = Path(destination)
     if destination.suffix not in SUFFIXES:
         raise ValueError(f"'{destination}' must end in one of {', '.join(SUFFIXES)}")

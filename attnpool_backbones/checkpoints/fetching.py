@@ -3,6 +3,7 @@
 import os
 import re
 import stat
+from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -56,7 +57,7 @@ def fetch(path: str) -> Source:
     """
     scheme, separator, name = path.partition('://')
     if not separator:
-        return Source(_regular_file(Path(path).expanduser()))
+        return Source(_regular_file(Path(os.path.expanduser(path))))
     if scheme == 'file':
         return Source(_regular_file(Path(name)))
     if scheme in _ADDRESS_LISTS:
@@ -115,7 +116,10 @@ def _listed_address(path: str, scheme: str, name: str) -> str:
 
 def _download(url: str) -> Path:
     """Returns the local copy of a file, downloaded by the first process if there is none yet."""
-    name = Path(urlparse(url).path).name
+    try:
+        name = Path(urlparse(url).path).name
+    except ValueError as error:
+        raise CheckpointError(f'{printable(url)} is no address: {error}') from error
     if name in ('', '..'):
         raise CheckpointError(f'{url} does not name a file')
     file = Path(torch.hub.get_dir()) / 'checkpoints' / name
@@ -132,7 +136,8 @@ def _fetch(url: str, file: Path, progress: bool = True) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     try:
         torch.hub.download_url_to_file(url, str(file), published_hash(file.name), progress)
-    except (OSError, RuntimeError) as error:  # RuntimeError: not the bytes that the name tells
+    except (OSError, ValueError, HTTPException, RuntimeError) as error:
+        # RuntimeError: not the bytes that the name tells; the others: of a malformed address, too
         raise UnreachableCheckpoint(
             f'{url} could not be downloaded: {error}. Put the file at {file}, or name your copy in '
             f'init_cfg (--cfg-options model.backbone.init_cfg.checkpoint=FILE); '

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from attnpool_backbones.cli.own_data_arguments import share
-from attnpool_backbones.command_line import UserError
+from attnpool_backbones.command_line import MAX_PROCESSES, UserError, whole_number
 
 __all__ = ['add_arguments', 'run']
 
@@ -73,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add('--device', help='cpu, cuda, cuda:1 (default: cuda where there is one)')
     add(
         '--threads',
-        type=int,
+        type=whole_number(0, MAX_PROCESSES),
         default=2,
         metavar='N',
         help='that read images (default: %(default)s)',
@@ -85,6 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Carries out ``attnpool predict``; the exit code is 1 if an image could not be read."""
+    from attnpool_backbones.datasets.limits import MAX_PIXELS
     from attnpool_backbones.inference.loading import load
     from attnpool_backbones.inference.predictor import Options, Speed
     from attnpool_backbones.inference.sources import open_source
@@ -92,7 +93,8 @@ def run(args: argparse.Namespace) -> int:
 
     to_stdout = args.out == '-'
     # a source that is not there is told before the model is loaded and a folder is made
-    source = open_source(args.source)
+    max_pixels = (args.cfg_options or {}).get('max_pixels') or MAX_PIXELS
+    source = open_source(args.source, max_pixels=max_pixels)
     if not to_stdout:
         require_target_folder('--out', args.out)
     model = load(args.model, args.checkpoint, args.device, args.cfg_options)

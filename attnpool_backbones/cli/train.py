@@ -25,7 +25,7 @@ from attnpool_backbones.cli.own_data_arguments import (
     is_config,
     request_of,
 )
-from attnpool_backbones.command_line import UserError
+from attnpool_backbones.command_line import MAX_PROCESSES, UserError, whole_number
 
 __all__ = ['AFTER_INTERRUPT', 'add_arguments', 'run']
 
@@ -113,14 +113,18 @@ def choose_devices(said: str | None) -> int:
     if re.fullmatch(r'\d+(,\d+)+', said):
         os.environ['CUDA_VISIBLE_DEVICES'] = said
         return len(said.split(','))
-    if not said.isdigit() or int(said) < 1:
-        raise UserError(f'--devices {said}: a number of devices, cpu, or which ones, as in 0,1')
+    try:
+        count = whole_number(1, MAX_PROCESSES)(said)
+    except argparse.ArgumentTypeError as error:
+        raise UserError(
+            f'--devices: a number of devices, cpu, or which ones, as in 0,1; {error}'
+        ) from error
     import torch
 
     there = torch.cuda.device_count()
-    if there and int(said) > there:
+    if there and count > there:
         raise UserError(f'--devices {said}: this machine has {there}')
-    return int(said)
+    return count
 
 
 def prepare_config(args: argparse.Namespace) -> None:

@@ -16,6 +16,7 @@ from attnpool_backbones.cli.own_data_arguments import (
     is_config,
     request_of,
 )
+from attnpool_backbones.command_line import MAX_PROCESSES, whole_number
 
 __all__ = ['add_arguments', 'run']
 
@@ -29,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='of a config (default: all)',
     )  # fmt: skip
     parser.add_argument(
-        '--workers', type=int, default=min(8, os.cpu_count() or 1),
+        '--workers', type=whole_number(1, MAX_PROCESSES), default=min(8, os.cpu_count() or 1),
         help='processes that read images (default: %(default)s)',
     )  # fmt: skip
     add_own_data_arguments(parser)

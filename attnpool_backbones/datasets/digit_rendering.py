@@ -38,6 +38,7 @@ PALETTE = [
 
 SIZE = (192, 192)  # width, height
 MIN_SIZE = 64
+MAX_SIZE = 8192
 
 MAX_DIGITS = 6
 DIGIT_HEIGHT = (20, 72)  # pixels in a scene whose shorter side is 192; scales with that side
@@ -373,18 +374,22 @@ def _draw_colour(rng: np.random.Generator, under: np.ndarray) -> np.ndarray:
     return colour
 
 
-def check_count(name: str, value: int, least: int) -> None:
-    """Raises ValueError unless a value is an integer of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f'{name} must be an integer of at least {least}, got {value!r}')
+def check_count(name: str, value: int, least: int, most: int = 2**63) -> None:
+    """Raises ValueError unless a value is an integer from `least` to `most`."""
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        limit = f'of at least {least}' if most == 2**63 else f'from {least} to {most}'
+        raise ValueError(f'{name} must be an integer {limit}, got {value!r}')
 
 
 def check_size(size: int | tuple[int, int]) -> tuple[int, int]:
     """Returns width and height of a size given as two numbers or one, or raises ValueError."""
     pair = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
-    if len(pair) != 2 or not all(isinstance(side, int) and side >= MIN_SIZE for side in pair):
+    if len(pair) != 2 or not all(
+        isinstance(side, int) and MIN_SIZE <= side <= MAX_SIZE for side in pair
+    ):
         raise ValueError(
-            f'size must be one or two integers (width, height) of at least {MIN_SIZE}, got {size!r}'
+            f'size must be one or two integers (width, height) of at least {MIN_SIZE} and at most '
+            f'{MAX_SIZE}, got {size!r}'
         )
     return pair
 

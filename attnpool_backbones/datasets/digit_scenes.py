@@ -59,6 +59,7 @@ __all__ = [
 
 TRAIN, VAL = DIGIT_SCENES.images['train'], DIGIT_SCENES.images['val']
 
+MAX_SCENES = 1_000_000  # of a split
 PARALLEL_FROM = 100  # scenes; fewer are drawn before processes have started
 
 MANIFEST = 'digit_scenes.json'
@@ -350,8 +351,8 @@ def _locked(root: Path) -> Iterator[None]:
 
 
 def _parameters(train: int, val: int, size: int | tuple[int, int], seed: int) -> dict:
-    check_count('train', train, 1)
-    check_count('val', val, 1)
+    check_count('train', train, 1, MAX_SCENES)
+    check_count('val', val, 1, MAX_SCENES)
     check_count('seed', seed, 0)
     return dict(
         format=FORMAT, version=VERSION, train=train, val=val, size=list(check_size(size)), seed=seed

@@ -8,6 +8,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from attnpool_backbones.datasets.bit_depth import (
+    IGNORED,
+    WIDE_IGNORED,
+    image_depth_fault,
+    is_wide,
+    wide_top,
+)
 from attnpool_backbones.datasets.findings import Problem
 from attnpool_backbones.datasets.limits import (
     InputTooLarge,
@@ -17,17 +24,10 @@ from attnpool_backbones.datasets.limits import (
 
 __all__ = ['IGNORED', 'Labels', 'Sample', 'read_sample']
 
-IGNORED = 255
-"""Label of pixels that no loss and no metric counts."""
-WIDE_IGNORED = 65535
-"""The same in label maps of 16 bits: cut to 8 bits it is 255."""
 UPRIGHT = 1
 ORIENTATION = 0x0112
 """The EXIF tag that says how a photo is to be turned before it is shown."""
 ORIENTATIONS = range(2, 9)
-TWELVE_BITS = 4095
-WIDE_MODES = ('I', 'I;16', 'I;16L', 'I;16B', 'I;16N', 'F')
-"""Modes of Pillow for one channel of more than 8 bits."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Reading:
     orientation: int = UPRIGHT
     file_format: str | None = None
     top: int | None = None
-    """Highest value of an image with one channel of more than 8 bits."""
+    """Highest value of an image of 16 bits."""
     raw_labels: np.ndarray | None = None
 
     def found(self, kind: str, item: object, detail: str) -> None:
@@ -122,9 +122,10 @@ def _is_whole(reading: Reading, name: str, path: str) -> bool:
             if name == 'image':
                 reading.file_format = image.format
                 reading.orientation = image.getexif().get(ORIENTATION, UPRIGHT)
+                wide = is_wide(image)  # told by what loading takes away
             image.load()
-            if name == 'image' and image.mode in WIDE_MODES:
-                reading.top = int(np.asarray(image).max(initial=0))
+            if name == 'image' and wide:
+                reading.top = wide_top(path)
             if name == 'mask':
                 reading.raw_labels = np.asarray(image)
     except Image.UnidentifiedImageError as error:
@@ -239,25 +240,11 @@ def _check_depth(reading: Reading, transform: Any, image: np.ndarray) -> None:
     if image.dtype.kind == 'f' and not np.isfinite(image).all():
         reading.found('image with values that are no numbers', path, 'inf or nan')
         return
-    top = reading.top
-    if top is None:
-        return
-    if top <= IGNORED:
-        if image.max() == 0 < top:
-            reading.found('image of more than 8 bits', path, f'values up to {top} are loaded as 0')
-    elif getattr(transform, 'imdecode_backend', None) == 'pillow':
-        reading.found(
-            'image of more than 8 bits',
-            path,
-            f'values up to {top}, which the loader cuts at 255; imdecode_backend="cv2" scales them',
-        )
-    elif top <= TWELVE_BITS:
-        reading.found(
-            'image of more than 8 bits',
-            path,
-            f'values up to {top} of 65535 become at most {int(image.max())} of 255: nearly black; '
-            'convert it to 8 bits',
-        )
+    if reading.top is not None:
+        scaled = getattr(transform, 'imdecode_backend', None) != 'pillow'
+        fault = image_depth_fault(reading.top, scaled)
+        if fault:
+            reading.found('image of more than 8 bits', path, fault)
 
 
 def _check_masks(reading: Reading, transform: Any, results: dict) -> None:

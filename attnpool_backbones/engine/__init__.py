@@ -7,7 +7,9 @@ from attnpool_backbones.engine.bad_data_hook import SkipBadDataHook
 from attnpool_backbones.engine.checkpoint_hook import SafeCheckpointHook
 from attnpool_backbones.engine.class_token_memory_hook import ClassTokenMemoryHook
 from attnpool_backbones.engine.compile_hook import CompileBackboneHook
+from attnpool_backbones.engine.early_stopping_hook import ResumableEarlyStoppingHook
 from attnpool_backbones.engine.epoch_loop import ResumableEpochBasedTrainLoop
+from attnpool_backbones.engine.input_limits_hook import InputLimitsHook
 from attnpool_backbones.engine.invalid_loss_hook import InvalidLossHook
 from attnpool_backbones.engine.iter_loop import ResumableIterBasedTrainLoop
 from attnpool_backbones.engine.layer_decay import LayerDecayOptimWrapperConstructor
@@ -27,6 +29,7 @@ __all__ = [
     'CPUAmpOptimWrapper',
     'ClassTokenMemoryHook',
     'CompileBackboneHook',
+    'InputLimitsHook',
     'InvalidLossHook',
     'LabelMapWriter',
     'LayerDecayOptimWrapperConstructor',
@@ -34,6 +37,7 @@ __all__ = [
     'PredictionPictureHook',
     'ProgressHook',
     'RandomStateHook',
+    'ResumableEarlyStoppingHook',
     'ResumableEpochBasedTrainLoop',
     'ResumableIterBasedTrainLoop',
     'ResumeCheckHook',

@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.registry import HOOKS
 
-__all__ = ['BadDataError', 'SkipBadDataHook']
+__all__ = ['BadDataError', 'SkipBadDataHook', 'data_sets', 'loading_again']
 
 SKIPPED = 'skipped'
 """Where a batch tells what was left out while it was made."""
@@ -169,6 +169,17 @@ def data_sets(dataset: Any) -> Iterator[BaseDataset]:
         yield from data_sets(each)
 
 
+def loading_again(loop: Any) -> None:
+    """Starts the loading processes of mmengine's iteration loop anew, to see changed data sets.
+
+    Args:
+        loop: Of a training. Others start theirs when they run.
+    """
+    started = getattr(loop, 'dataloader_iterator', None)
+    if started is not None and hasattr(started, '_dataloader'):
+        loop.dataloader_iterator = type(started)(loop.dataloader)
+
+
 @HOOKS.register_module()
 class SkipBadDataHook(Hook):
     """Leaves out images, masks and annotations that cannot be used, names them, stops at a limit.
@@ -197,12 +208,8 @@ class SkipBadDataHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Prepares the data sets, before their batches are loaded."""
-        loop = runner.train_loop
-        self._watch(loop.dataloader)
-        started = getattr(loop, 'dataloader_iterator', None)
-        if started is not None and hasattr(started, '_dataloader'):
-            # mmengine's iteration loop has started its loading processes already
-            loop.dataloader_iterator = type(started)(loop.dataloader)
+        self._watch(runner.train_loop.dataloader)
+        loading_again(runner.train_loop)
 
     def before_val(self, runner: Runner) -> None:
         """Prepares the data sets of a validation."""
@@ -249,7 +256,8 @@ class SkipBadDataHook(Hook):
                 dataset.test_mode,
                 self.max_bad,
             )
-        loader = getattr(loader, 'loader', loader)
+        while hasattr(loader, 'loader'):
+            loader = loader.loader
         if not isinstance(loader.collate_fn, SkippingCollate):
             loader.collate_fn = SkippingCollate(loader.collate_fn)
 

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 
 from attnpool_backbones.command_line import UserError
 
-__all__ = ['BatchSource', 'LoadingError']
+__all__ = ['BatchSource', 'LoadingError', 'with_replacements']
 
 MAX_REPLACEMENTS = 3
 """How often in a row the loading processes are replaced without a batch from them."""
@@ -227,3 +227,14 @@ class BatchSource:
             iterator._shutdown_workers()
         if self.loader.persistent_workers:
             self.loader._iterator = None
+
+
+def with_replacements(loader: Any) -> Any:
+    """Returns a dataloader of a validation or a test whose killed processes are replaced.
+
+    Args:
+        loader: Any; what is no dataloader of batches is returned as it is.
+    """
+    if isinstance(loader, DataLoader) and loader.batch_sampler is not None:
+        return BatchSource(loader, lambda number: None)
+    return loader

@@ -20,9 +20,9 @@ from attnpool_backbones.engine.duration import seconds_of
 from attnpool_backbones.engine.own_checkpoints import INTERIM, OwnCheckpoints, remove_interim
 from attnpool_backbones.engine.postponed_removals import PostponedRemovals
 from attnpool_backbones.engine.publishing import publish
-from attnpool_backbones.engine.resumable_loop import BATCHES_DONE, VALIDATED, ValidationStopped
+from attnpool_backbones.engine.resumable_loop import BATCHES_DONE, VALIDATED
 from attnpool_backbones.engine.saving_errors import require_savable, tells_why_saving_failed
-from attnpool_backbones.engine.wishes import Wishes, is_between_updates, wanted_signal
+from attnpool_backbones.engine.wishes import Wishes, is_between_updates
 from attnpool_backbones.engine.work_folder_hook import WatchedFolder
 from attnpool_backbones.registry import HOOKS
 from attnpool_backbones.stop_signals import Stopped, signal_name
@@ -47,8 +47,7 @@ class SafeCheckpointHook(CheckpointHook):
     - weights that are not finite are never saved;
     - under the resumable loops, a signal (SIGTERM, SIGUSR1, SIGHUP, SIGINT) to any process saves
       ``interim_iter_N.pth`` in the work folder after the running iteration and ends all of them;
-      it waits for the end of gradient accumulation, and in several processes for that of a
-      validation.
+      it waits for the end of gradient accumulation, and leaves a validation.
 
     Args:
         every: Time after which an ``interim_iter_N.pth`` is saved, as ``'10m'``; only the last one
@@ -97,6 +96,10 @@ class SafeCheckpointHook(CheckpointHook):
         self._take_over(runner)
         self._saved_at = time.monotonic()
         self._wishes = Wishes(runner)
+        strategy = getattr(runner, 'strategy', None)
+        if hasattr(strategy, 'wait_for_space'):
+            # it writes its checkpoints itself
+            strategy.wait_for_space = self.wait_for_space
         if is_main_process():
             self._folder = WatchedFolder(runner.work_dir, self.wait_for_space)
             for folder in {str(self.out_dir), runner.work_dir}:
@@ -260,28 +263,6 @@ class SafeCheckpointHook(CheckpointHook):
             )
         raise Stopped(number)
 
-    def after_val_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: Any = None,
-        outputs: Any = None,
-    ) -> None:
-        """Leaves a validation within a training if a signal asked to stop.
-
-        Args:
-            runner: The running training.
-            batch_idx: Index of the batch.
-            data_batch: The batch.
-            outputs: The predictions.
-
-        Raises:
-            ValidationStopped: To the resumable loops.
-        """
-        # processes may have different numbers of batches, so they cannot agree in between
-        if runner.world_size == 1 and wanted_signal(runner):
-            raise ValidationStopped
-
     def after_stopped_validation(self, runner: Runner) -> None:
         """Saves and stops; when the training goes on, it begins with the validation.
 
@@ -293,7 +274,8 @@ class SafeCheckpointHook(CheckpointHook):
         """
         if self._saved_iter != runner.iter:
             self._save_interim(runner, runner.iter)
-        self._stop(runner, runner.train_loop.signals.wanted)
+        number, _ = self._wishes.agreed(runner, due=False)
+        self._stop(runner, number)
 
     def after_val_epoch(self, runner: Runner, metrics: dict) -> None:
         """Notes that the validation is done, and saves the best checkpoint.

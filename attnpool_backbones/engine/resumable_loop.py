@@ -1,14 +1,15 @@
 """What the two resumable training loops share: stopping by signals, and validations made up for."""
 
+from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Any
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import EMAHook
 from torch import nn
-from torch.utils.data import DataLoader
 
-from attnpool_backbones.engine.batch_source import BatchSource
+from attnpool_backbones.engine.agreement import Agreement
+from attnpool_backbones.engine.batch_source import BatchSource, with_replacements
 from attnpool_backbones.engine.work_folder_lock import claimed
 from attnpool_backbones.stop_signals import StopSignals
 
@@ -25,15 +26,47 @@ class ValidationStopped(Exception):
     """A validation was left, because the training is to stop."""
 
 
+class StoppableBatches:
+    """The batches of a validation, which all processes leave together when one is to stop.
+
+    Args:
+        loader: Its dataloader.
+        agreement: Of the processes, which may have different numbers of batches.
+        signals: What this process was told.
+    """
+
+    def __init__(self, loader: Any, agreement: Agreement, signals: StopSignals) -> None:
+        self.loader = loader
+        self.agreement = agreement
+        self.signals = signals
+
+    def __iter__(self) -> Iterator:
+        (common,) = self.agreement.lowest(len(self.loader))
+        for index, batch in enumerate(self.loader):
+            if index < common and self.agreement.highest(self.signals.wanted)[0]:
+                raise ValidationStopped
+            yield batch
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == 'loader':  # asked for by copy before it is set
+            raise AttributeError(name)
+        return getattr(self.loader, name)
+
+
 class ResumableLoop:
     """Part of a training loop of mmengine, which is the other base class.
 
     - SIGTERM, SIGUSR1, SIGHUP and SIGINT end the training after the running iteration;
       :class:`~attnpool_backbones.engine.SafeCheckpointHook` saves before.
-    - A validation that a kill cut off is made up when the training goes on.
+    - They leave a validation at its next batch; when the training goes on, it is made up, as is
+      one that a kill cut off.
     """
 
     signals: StopSignals
+    agreement: Agreement
     batches: BatchSource
     runner: Any
 
@@ -44,6 +77,7 @@ class ResumableLoop:
             The trained model.
         """
         self.runner.call_hook('before_train')
+        self.agreement = Agreement(self.runner.world_size)
         writer = claimed(self.runner.work_dir) if is_main_process() else nullcontext()
         try:
             with writer, StopSignals() as self.signals:
@@ -75,9 +109,10 @@ class ResumableLoop:
 
     def _validate(self) -> None:
         validation = self.runner.val_loop
-        if isinstance(validation.dataloader, DataLoader) and validation.dataloader.batch_sampler:
-            # loading processes that are killed are replaced here, too
-            validation.dataloader = BatchSource(validation.dataloader, lambda number: None)
+        if not isinstance(validation.dataloader, StoppableBatches):
+            validation.dataloader = StoppableBatches(
+                with_replacements(validation.dataloader), self.agreement, self.signals
+            )
         try:
             validation.run()
         except ValidationStopped:

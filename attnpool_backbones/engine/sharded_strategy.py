@@ -84,6 +84,10 @@ class ShardedStrategy(FSDPStrategy):
         log_kwargs: Settings of the logger. Default: None.
         auto_scale_lr: Batch size of the recipe, and whether to scale by it. Defaults
             to None.
+
+    Attributes:
+        wait_for_space: Whether saving waits while the disk is full. Default: False; set by
+            :class:`~attnpool_backbones.engine.SafeCheckpointHook`.
     """
 
     def __init__(
@@ -107,6 +111,7 @@ class ShardedStrategy(FSDPStrategy):
             log_kwargs=log_kwargs,
             auto_scale_lr=auto_scale_lr,
         )
+        self.wait_for_space = False
         # without CUDA "offloading" frees the very storage that it has just handed out
         offload = torch.cuda.is_available()
         self.state_dict_config = FullStateDictConfig(rank0_only=True, offload_to_cpu=offload)
@@ -229,5 +234,6 @@ class ShardedStrategy(FSDPStrategy):
         if callback is not None:
             callback(checkpoint)
         if is_main_process():
-            backend = None if '://' in filename else dict(backend=ATOMIC_BACKEND)
+            atomic = dict(backend=ATOMIC_BACKEND, wait_for_space=self.wait_for_space)
+            backend = None if '://' in filename else atomic
             save_checkpoint(checkpoint, filename, backend_args=backend)

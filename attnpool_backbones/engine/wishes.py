@@ -1,8 +1,9 @@
 """What the processes of a training agree on after an iteration: to stop, or to save."""
 
-import torch
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
+
+from attnpool_backbones.engine.agreement import Agreement
 
 __all__ = ['Wishes', 'is_between_updates', 'wanted_signal']
 
@@ -15,9 +16,7 @@ class Wishes:
     """
 
     def __init__(self, runner: Runner) -> None:
-        self.group = None
-        if runner.world_size > 1 and torch.distributed.get_backend() != 'gloo':
-            self.group = torch.distributed.new_group(backend='gloo')
+        self.agreement = Agreement(runner.world_size)
 
     def agreed(self, runner: Runner, due: bool) -> tuple[int, bool]:
         """Returns the signal to stop by and whether it is time to save, the same for all ranks.
@@ -26,12 +25,8 @@ class Wishes:
             runner: The running training.
             due: Whether it is time in this process.
         """
-        number = wanted_signal(runner)
-        if runner.world_size == 1:
-            return number, due
-        wishes = torch.tensor([number, int(due)])
-        torch.distributed.all_reduce(wishes, torch.distributed.ReduceOp.MAX, group=self.group)
-        return int(wishes[0]), bool(wishes[1])
+        number, is_due = self.agreement.highest(wanted_signal(runner), int(due))
+        return number, bool(is_due)
 
 
 def wanted_signal(runner: Runner) -> int:

@@ -1,7 +1,8 @@
 """A trained model from what a user has: a run's folder, a config and a checkpoint, or one file."""
 
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +154,8 @@ def find_model_files(model: str | Path, checkpoint: str | Path | None = None) ->
             if list(folder.glob('*.pth')):
                 return path, _checkpoint_of_run(folder)
         raise UserError(f'{path}: name the checkpoint too; none is in {run} or beside the config')
-    if not Path(checkpoint).is_file() and '://' not in str(checkpoint):
+    # what is there but is no file is told by who reads it
+    if not os.path.lexists(checkpoint) and '://' not in str(checkpoint):
         raise UserError(f'checkpoint not found: {Path(checkpoint).absolute()}')
     return path, Path(checkpoint)
 
@@ -191,8 +193,8 @@ def _load_weights(model: nn.Module, content: Any, file: Path) -> None:
         CheckpointError: If it has none.
         CheckpointMismatch: If one is not in the file, or has another shape.
     """
-    weights = content.get('state_dict', content)
-    stored = shapes_of(weights)
+    weights = content.get('state_dict', content) if isinstance(content, Mapping) else None
+    stored = shapes_of(weights) if isinstance(weights, Mapping) else {}
     if not stored:
         raise CheckpointError(f'no weights in {file}; it has to be a checkpoint of a training')
     require_own_weights(model, stored, str(file))
@@ -202,15 +204,17 @@ def _load_weights(model: nn.Module, content: Any, file: Path) -> None:
 
 def _classes(cfg: Config, content: Any, model: nn.Module) -> tuple[str, ...]:
     """Names of the classes: the checkpoint knows what it was trained on, else the config."""
-    meta = (content.get('meta') or {}).get('dataset_meta') or {}
-    told = meta.get('classes') or meta.get('CLASSES')
-    if not told:
-        dataset = cfg.test_dataloader.dataset if cfg.get('test_dataloader') else {}
-        told = (dataset.get('metainfo') or {}).get('classes')
-    if not told:
-        count = _count_classes(model)
-        told = tuple(f'class_{label}' for label in range(count))
-    return tuple(told)
+    count = _count_classes(model)
+    meta = content.get('meta')
+    known = meta.get('dataset_meta') if isinstance(meta, Mapping) else None
+    dataset = cfg.test_dataloader.dataset if cfg.get('test_dataloader') else {}
+    for told in (known, dataset.get('metainfo')):
+        told = told if isinstance(told, Mapping) else {}
+        names = told.get('classes') or told.get('CLASSES')
+        # those of somebody's file, or of a data set that is not the model's, would be wrong names
+        if isinstance(names, (list, tuple)) and len(names) == count:
+            return tuple(map(str, names))
+    return tuple(f'class_{label}' for label in range(count))
 
 
 def _count_classes(model: nn.Module) -> int:

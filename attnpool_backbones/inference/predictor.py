@@ -13,6 +13,7 @@ from mmengine.dataset import pseudo_collate
 from torch import nn
 
 from attnpool_backbones.command_line import UserError
+from attnpool_backbones.datasets.limits import MAX_PIXELS
 from attnpool_backbones.inference.overlap import read_ahead
 from attnpool_backbones.inference.prediction import Detections, Segmentation
 from attnpool_backbones.inference.slicing import merge, slices
@@ -50,7 +51,7 @@ class Speed:
     Args:
         images: That were predicted on.
         forward: Seconds in the model.
-        unreadable: Names of images that could not be read.
+        unreadable: Names of images that could not be read, and why.
     """
 
     images: int = 0
@@ -65,6 +66,7 @@ class _Sample:
     name: str
     image: np.ndarray | None
     inputs: list[dict[str, Any]] = field(default_factory=list)
+    fault: str = ''
     corners: list[tuple[int, int]] = field(default_factory=list)
 
 
@@ -111,7 +113,8 @@ class Predictor:
         Raises:
             UserError: If the source or an option is wrong.
         """
-        for _, prediction in self.run(open_source(source), Options(**options)):
+        opened = open_source(source, max_pixels=self.cfg.get('max_pixels') or MAX_PIXELS)
+        for _, prediction in self.run(opened, Options(**options)):
             yield prediction
 
     def run(
@@ -153,7 +156,7 @@ class Predictor:
         batch: list[_Sample] = []
         for sample in samples:
             if sample.image is None:
-                speed.unreadable.append(sample.name)
+                speed.unreadable.append(f'{sample.name}: {sample.fault}')
                 continue
             if batch and (len(batch) == size or batch[0].image.shape != sample.image.shape):
                 yield batch
@@ -163,9 +166,12 @@ class Predictor:
             yield batch
 
     def _prepare(self, frame: Frame, options: Options) -> _Sample:
-        image = frame.read()
+        try:
+            image = frame.read()
+        except UserError as error:
+            return _Sample(frame.name, None, fault=str(error))
         if image is None:
-            return _Sample(frame.name, None)
+            return _Sample(frame.name, None, fault='no image')
         height, width = image.shape[:2]
         boxes = [(0, 0, width, height)]
         if options.side is not None:
@@ -174,7 +180,8 @@ class Predictor:
             self.pipeline(dict(img=image[top:bottom, left:right], img_id=0))
             for left, top, right, bottom in boxes
         ]
-        return _Sample(frame.name, image, inputs, [(left, top) for left, top, *_ in boxes])
+        corners = [(left, top) for left, top, *_ in boxes]
+        return _Sample(frame.name, image, inputs, corners=corners)
 
     @torch.inference_mode()
     def _forward(self, inputs: list[dict[str, Any]], options: Options) -> list[Any]:

@@ -1,9 +1,10 @@
 """Where images come from: files, folders, patterns, videos, cameras, streams, standard input."""
 
 import glob
+import io
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -12,6 +13,15 @@ import cv2
 import numpy as np
 
 from attnpool_backbones.command_line import UserError
+from attnpool_backbones.datasets.limits import (
+    BYTES_A_PIXEL,
+    MAX_PIXELS,
+    InputTooLarge,
+    require_depth,
+    require_header,
+    require_image_size,
+    require_pixels,
+)
 from attnpool_backbones.own_data.folder import IMAGE_SUFFIXES
 
 __all__ = ['VIDEO_SUFFIXES', 'Frame', 'Source', 'open_source']
@@ -26,7 +36,8 @@ class Frame:
 
     Args:
         name: Its path below the source, or the number of a frame.
-        read: Returns H, W, 3 uint8 in blue, green, red; None if it is no image.
+        read: Returns H, W, 3 uint8 in blue, green, red; None if it is no image. Raises UserError if
+            it must not be loaded, or has more than 8 bits and would be nearly black.
     """
 
     name: str
@@ -48,7 +59,7 @@ class Source:
     rate: float | None = None
 
 
-def open_source(source: Any, stdin: BinaryIO | None = None) -> Source:
+def open_source(source: Any, stdin: BinaryIO | None = None, max_pixels: int = MAX_PIXELS) -> Source:
     """Opens what a user names.
 
     Args:
@@ -56,6 +67,7 @@ def open_source(source: Any, stdin: BinaryIO | None = None) -> Source:
             ``0``, the address of a stream, ``'-'`` for standard input (one image, or paths line by
             line), an array H, W, 3 in blue, green, red, or a list of any of these images.
         stdin: What ``'-'`` reads. Default: standard input.
+        max_pixels: How many pixels an image may have. Default: 2**28.
 
     Raises:
         UserError: If there is nothing there, or it cannot be opened.
@@ -66,29 +78,31 @@ def open_source(source: Any, stdin: BinaryIO | None = None) -> Source:
         frames = [
             _array_frame(f'{index:06d}', image)
             if isinstance(image, np.ndarray)
-            else _file_frame(_existing(str(image)), Path(str(image)).name)
+            else _file_frame(_existing(str(image)), Path(str(image)).name, max_pixels)
             for index, image in enumerate(source)
         ]
         return Source(iter(frames), len(frames))
     text = str(source)
     if text == '-':
-        return _standard_input(stdin or sys.stdin.buffer)
+        return _standard_input(stdin or sys.stdin.buffer, max_pixels)
     if isinstance(source, int) or text.isdigit() and not os.path.exists(text):
-        return _camera(int(text))
+        return _camera(int(text), max_pixels)
     if text.startswith('camera:'):
         number = text.removeprefix('camera:')
         if not number.isdigit():
             raise UserError(f'{text}: a camera is camera:0, camera:1, ...')
-        return _camera(int(number))
+        return _camera(int(number), max_pixels)
     if '://' in text:
-        return _stream(text)
+        return _stream(text, max_pixels)
     path = Path(text)
     if path.is_dir():
-        return _folder(path)
+        return _folder(path, max_pixels)
     if path.is_file():
-        return _file(path)
+        return _file(path, max_pixels)
     if glob.has_magic(text):
-        return _pattern(text)
+        return _pattern(text, max_pixels)
+    if path.exists():
+        raise UserError(f'{path} is no ordinary file; - reads what comes on standard input')
     raise UserError(_nothing_there(path))
 
 
@@ -125,37 +139,60 @@ def _array_frame(name: str, image: np.ndarray) -> Frame:
     return Frame(name, lambda: image)
 
 
-def _file_frame(path: Path, name: str) -> Frame:
-    # mmcv's pipelines read so too: three channels, turned as the EXIF entry says
-    return Frame(name, lambda: cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR))
+def _file_frame(path: Path, name: str, max_pixels: int) -> Frame:
+    return Frame(name, lambda: _read_file(str(path), max_pixels))
 
 
-def _folder(path: Path) -> Source:
+def _read_file(path: str, max_pixels: int) -> np.ndarray | None:
+    if require_image_size(path, max_pixels):
+        require_depth(path)
+    try:
+        return _decoded(np.fromfile(path, np.uint8))
+    except OSError as error:
+        raise UserError(f'{path} cannot be read: {error.strerror or error}') from error
+
+
+def _decoded(content: np.ndarray) -> np.ndarray | None:
+    try:
+        # mmcv's pipelines read so too: three channels, turned as the EXIF entry says
+        return cv2.imdecode(content, cv2.IMREAD_COLOR)
+    except cv2.error:  # of an empty file, for instance
+        return None
+
+
+def _folder(path: Path, max_pixels: int) -> Source:
     files = sorted(p for p in path.rglob('*') if p.suffix.lower() in IMAGE_SUFFIXES)
-    files = [file for file in files if not file.name.startswith('.')]
+    files = [file for file in files if not file.name.startswith('.') and not file.is_dir()]
     if not files:
         raise UserError(
             f'{path}: no images in this folder ({", ".join(IMAGE_SUFFIXES)}); videos are named one '
             'by one'
         )
-    frames = (_file_frame(file, file.relative_to(path).as_posix()) for file in files)
+    frames = (_file_frame(f, f.relative_to(path).as_posix(), max_pixels) for f in files)
     return Source(frames, len(files))
 
 
-def _pattern(text: str) -> Source:
+def _pattern(text: str, max_pixels: int) -> Source:
     files = [Path(p) for p in sorted(glob.glob(text, recursive=True)) if os.path.isfile(p)]
     images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
     if not images:
         raise UserError(f'{text}: {len(files)} files, none of them an image')
     root = os.path.commonpath([file.absolute().parent for file in images])
-    frames = (_file_frame(f, f.absolute().relative_to(root).as_posix()) for f in images)
-    return Source(frames, len(images))
+    return _below(root, images, max_pixels)
 
 
-def _file(path: Path) -> Source:
+def _below(root: str, files: Sequence[Path], max_pixels: int) -> Source:
+    frames = (
+        _file_frame(file, file.absolute().relative_to(root).as_posix(), max_pixels)
+        for file in files
+    )
+    return Source(frames, len(files))
+
+
+def _file(path: Path, max_pixels: int) -> Source:
     if path.suffix.lower() in VIDEO_SUFFIXES:
-        return _video(str(path), f'{path}: cannot be read as a video')
-    frame = _file_frame(path, path.name)
+        return _video(str(path), f'{path}: cannot be read as a video', max_pixels)
+    frame = _file_frame(path, path.name, max_pixels)
     if path.suffix.lower() not in IMAGE_SUFFIXES and frame.read() is None:
         raise UserError(
             f'{path}: neither an image ({", ".join(IMAGE_SUFFIXES)}) nor a video '
@@ -164,8 +201,12 @@ def _file(path: Path) -> Source:
     return Source(iter([frame]), 1)
 
 
-def _video(address: str | int, failure: str, live: bool = False) -> Source:
+def _video(address: str | int, failure: str, max_pixels: int, live: bool = False) -> Source:
     capture = cv2.VideoCapture(address)
+    if capture.isOpened():
+        # told by its header, before a frame is decoded
+        sides = [capture.get(cv2.CAP_PROP_FRAME_WIDTH), capture.get(cv2.CAP_PROP_FRAME_HEIGHT)]
+        require_pixels(f'a frame of {address}', *map(int, sides), max_pixels)
     found, first = capture.read() if capture.isOpened() else (False, None)
     if not found:
         capture.release()
@@ -186,7 +227,7 @@ def _video_frames(capture: cv2.VideoCapture, first: np.ndarray) -> Iterator[Fram
         capture.release()
 
 
-def _camera(number: int) -> Source:
+def _camera(number: int, max_pixels: int) -> Source:
     devices = sorted(Path('/dev').glob('video*'))
     there = ', '.join(device.name.replace('video', 'camera:') for device in devices)
     # OpenCV writes its own warnings about a camera that is not there
@@ -197,24 +238,30 @@ def _camera(number: int) -> Source:
             number,
             f'camera:{number} is not there or cannot be opened; this machine has '
             f'{there or "no cameras"}',
+            max_pixels,
             live=True,
         )
     finally:
         cv2.utils.logging.setLogLevel(level)
 
 
-def _stream(address: str) -> Source:
+def _stream(address: str, max_pixels: int) -> Source:
     scheme = address.partition('://')[0]
     if scheme not in _STREAMS:
         raise UserError(f'{address}: streams are {", ".join(_STREAMS)}')
-    return _video(address, f'{address}: no video can be read from there', live=True)
+    failure = f'{address}: no video can be read from there'
+    return _video(address, failure, max_pixels, live=True)
 
 
-def _standard_input(stdin: BinaryIO) -> Source:
-    content = stdin.read()
+def _standard_input(stdin: BinaryIO, max_pixels: int) -> Source:
+    most = BYTES_A_PIXEL * max_pixels
+    content = stdin.read(most + 1)
     if not content:
         raise UserError('-: nothing came on standard input, neither an image nor paths')
-    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    if len(content) > most:
+        raise InputTooLarge(f'-: more than {most} bytes came on standard input')
+    require_header(io.BytesIO(content), 'what came on standard input', max_pixels)
+    image = _decoded(np.frombuffer(content, np.uint8))
     if image is not None:
         return Source(iter([Frame('stdin', lambda: image)]), 1)
     try:
@@ -225,5 +272,4 @@ def _standard_input(stdin: BinaryIO) -> Source:
         ) from error
     files = [_existing(line) for line in lines]
     root = os.path.commonpath([file.absolute().parent for file in files]) if files else ''
-    frames = (_file_frame(f, f.absolute().relative_to(root).as_posix()) for f in files)
-    return Source(frames, len(files))
+    return _below(root, files, max_pixels)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.dist import is_distributed
 
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.datasets.findings import Problem
@@ -142,7 +143,7 @@ def require_batches(loader: Any, settings: Any, split: str) -> None:
         batches = len(loader)
     except TypeError:  # of an endless sampler
         return
-    if not batches:
+    if not batches and (split == 'train' or not is_distributed()):
         size = settings.get('batch_size', 1)
         raise PreflightError(
             f'{split}_dataloader: {images} images make no batch of {size} with drop_last=True; set '

@@ -16,6 +16,7 @@ from attnpool_backbones.process_lifetime import end_with_parent
 __all__ = [
     'enable_amp',
     'fit_to_devices',
+    'is_first_of_machine',
     'is_first_process',
     'join_group',
     'leave_group',
@@ -112,6 +113,12 @@ def join_group(cfg: Config, local_rank: int = 0) -> None:
 def is_first_process() -> bool:
     """Tells whether this is the process that writes, before the processes know each other."""
     rank = os.environ.get('RANK') or os.environ.get('SLURM_PROCID') or '0'
+    return rank == '0'
+
+
+def is_first_of_machine() -> bool:
+    """Tells whether this is the first process of its machine, before they know each other."""
+    rank = os.environ.get('LOCAL_RANK') or os.environ.get('SLURM_LOCALID') or '0'
     return rank == '0'
 
 

@@ -15,6 +15,8 @@ from torch import nn
 
 from attnpool_backbones.checkpoints.door import open_door
 from attnpool_backbones.config_types import type_name
+from attnpool_backbones.engine.batch_source import with_replacements
+from attnpool_backbones.engine.input_limits_hook import InputLimitsHook
 from attnpool_backbones.engine.load_guard_hook import LoadGuardHook
 from attnpool_backbones.engine.work_folder_lock import claimed
 from attnpool_backbones.launching.checkpoint_check import require_own_weights
@@ -32,7 +34,6 @@ from attnpool_backbones.launching.devices import (
 )
 from attnpool_backbones.launching.errors import PreflightError
 from attnpool_backbones.launching.input_files import require_loader
-from attnpool_backbones.launching.input_limits import limit_inputs
 from attnpool_backbones.launching.loaders import fit_loaders
 from attnpool_backbones.launching.model_check import require_classes, require_fitting_parts
 from attnpool_backbones.launching.outputs import (
@@ -108,6 +109,7 @@ def test(args: argparse.Namespace) -> dict[str, float]:
     check_everything(plan)
     runner = build_runner(plan.cfg, args.local_rank)
     check_model(plan, runner)
+    runner.test_loop.dataloader = with_replacements(runner.test_loop.dataloader)
     with started(plan.cfg):
         metrics = runner.test()
     del runner
@@ -133,10 +135,12 @@ def read_config(args: argparse.Namespace, split: str) -> Config:
     require_loader(cfg, split)
     # before flags change what the config says
     require_known_keys(cfg)
-    hooks = cfg.get('custom_hooks') or []
-    if LoadGuardHook.__name__ not in map(type_name, hooks):
-        # also for configs that have none of this package's runtime settings
-        cfg.custom_hooks = [dict(type=f'attnpool_backbones.{LoadGuardHook.__name__}'), *hooks]
+    # also for configs that have none of this package's runtime settings
+    hooks = list(cfg.get('custom_hooks') or [])
+    present = set(map(type_name, hooks))
+    own = [hook.__name__ for hook in (LoadGuardHook, InputLimitsHook)]
+    missing = [dict(type=f'attnpool_backbones.{name}') for name in own if name not in present]
+    cfg.custom_hooks = [*missing, *hooks]
     return cfg
 
 
@@ -166,7 +170,6 @@ def plan_training(args: argparse.Namespace) -> RunPlan:
         enable_auto_scale_lr(cfg)
     add_safeguards(cfg, args.checkpoint_every, args.wait_for_space)
     choose_checkpoint_to_resume(cfg, args.resume)
-    limit_inputs(cfg)
     skip_bad_data(cfg, args.max_bad)
     fit_loaders(cfg)
     fit_to_devices(cfg)
@@ -222,7 +225,6 @@ def plan_test(args: argparse.Namespace) -> RunPlan:
         if show_dir:
             plan.folders['--show-dir'] = show_dir
     plan.folders['--work-dir'] = cfg.work_dir
-    limit_inputs(cfg)
     skip_bad_data(cfg, args.max_bad)
     fit_loaders(cfg)
     fit_to_devices(cfg)

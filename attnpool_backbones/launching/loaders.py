@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from mmengine.config import Config
 
+from attnpool_backbones.config_types import type_name
 from attnpool_backbones.launching.errors import PreflightError
 from attnpool_backbones.launching.input_files import metrics_of
 
@@ -15,6 +16,10 @@ IOU_METRICS = ('mIoU', 'mDice', 'mFscore')
 def fit_loaders(cfg: Config) -> None:
     """Drops what needs loading processes from dataloaders that have none.
 
+    Several processes share the images of a test as they are, without doing some twice so that all
+    have as many: where images are left out, what was done twice would be scored twice. Models that
+    are sharded need as many batches in every process.
+
     Args:
         cfg: The whole config, changed in place.
     """
@@ -24,6 +29,10 @@ def fit_loaders(cfg: Config) -> None:
             if loader.get('persistent_workers'):
                 loader['persistent_workers'] = False
             loader.pop('prefetch_factor', None)
+        sampler = loader.get('sampler') if isinstance(loader, Mapping) else None
+        is_shared = cfg.get('launcher', 'none') != 'none' and not cfg.get('strategy')
+        if split != 'train' and is_shared and type_name(sampler) == 'DefaultSampler':
+            sampler['round_up'] = False
 
 
 def missing_settings(cfg: Config, splits: Sequence[str]) -> None:

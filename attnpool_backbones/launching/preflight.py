@@ -9,7 +9,7 @@ from collections.abc import Callable
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.launching.checkpoint_check import require_checkpoint
 from attnpool_backbones.launching.data_check import require_annotations
-from attnpool_backbones.launching.devices import require_launcher
+from attnpool_backbones.launching.devices import is_first_of_machine, require_launcher
 from attnpool_backbones.launching.errors import PreflightError
 from attnpool_backbones.launching.input_files import require_data, require_pretrained
 from attnpool_backbones.launching.loaders import missing_settings
@@ -38,6 +38,11 @@ def pretrained(plan: RunPlan) -> None:
 def checkpoint(plan: RunPlan) -> None:
     """``load_from`` is there, whole and safe."""
     if plan.cfg.get('load_from'):
+        if not isinstance(plan.cfg.load_from, str):
+            raise PreflightError(
+                f'load_from in {plan.cfg.filename} has to be a file or an address, not '
+                f'{plan.cfg.load_from!r}'
+            )
         require_checkpoint(plan.cfg.load_from, plan.checkpoint_option)
         _ = plan.stored_shapes  # reads it
 
@@ -49,7 +54,8 @@ def settings(plan: RunPlan) -> None:
 
 def annotations(plan: RunPlan) -> None:
     """The annotations can be trained on and scored, and all files agree about the classes."""
-    plan.notes += require_annotations(plan.cfg, plan.splits, plan.max_bad)
+    if is_first_of_machine():  # parsing takes time and memory; the launcher ends the others
+        plan.notes += require_annotations(plan.cfg, plan.splits, plan.max_bad)
 
 
 def targets(plan: RunPlan) -> None:

@@ -17,6 +17,7 @@ import sys
 import time
 from types import FrameType
 
+from attnpool_backbones.command_line import MAX_PROCESSES, whole_number
 from attnpool_backbones.stop_signals import (
     SAME,
     STOP_SIGNALS,
@@ -161,7 +162,12 @@ def main(arguments: list[str] | None = None) -> int:
         prog='python -m attnpool_backbones.launching.processes',
         description='Starts the processes of a run on this machine, and ends with them.',
     )
-    parser.add_argument('--nproc-per-node', type=int, required=True, help='number of processes')
+    parser.add_argument(
+        '--nproc-per-node',
+        type=whole_number(1, MAX_PROCESSES),
+        required=True,
+        help='number of processes',
+    )
     parser.add_argument('--nnodes', type=int, default=1, help='number of machines (default: 1)')
     parser.add_argument('--node-rank', type=int, default=0, help='number of this machine, from 0')
     parser.add_argument('--master-addr', default='127.0.0.1', help='name of machine 0')
@@ -171,8 +177,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument('script', help='the program')
     parser.add_argument('arguments', nargs=argparse.REMAINDER, help='its arguments')
     args = parser.parse_args(arguments)
-    if args.nproc_per_node < 1 or not 0 <= args.node_rank < args.nnodes:
-        parser.error('--nproc-per-node is from 1 on, --node-rank below --nnodes')
+    if not 0 <= args.node_rank < args.nnodes:
+        parser.error('--node-rank is from 0 on and below --nnodes')
     if args.nnodes > 1 and not args.master_port:
         parser.error('several machines need one --master-port')
     # a signal between two starts would leave the first process alone

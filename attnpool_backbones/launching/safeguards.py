@@ -45,6 +45,9 @@ def add_safeguards(cfg: Config, every: str | None = None, wait_for_space: bool =
     if saving is not None:
         saving.update(wishes)
     hooks = list(cfg.get('custom_hooks') or [])
+    for hook in hooks:
+        if type_name(hook) == 'EarlyStoppingHook':
+            hook['type'] = f'{SCOPE}.ResumableEarlyStoppingHook'
     present = {type_name(hook) for hook in hooks if isinstance(hook, dict)}
     cfg.custom_hooks = hooks + [
         ConfigDict(type=f'{SCOPE}.{name}') for name in HOOKS if name not in present

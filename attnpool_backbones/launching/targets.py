@@ -19,6 +19,8 @@ def require_target_folder(option: str, folder: str) -> None:
     Raises:
         PreflightError: If it cannot be made or written to.
     """
+    if '://' in folder:
+        raise PreflightError(f'{option} {folder}: is an address; name a folder of this machine')
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         # permissions do not tell of read-only and full disks
@@ -42,6 +44,8 @@ def require_target_file(option: str, file: str) -> None:
     Raises:
         PreflightError: If it is a folder, or its folder cannot be written to.
     """
+    if '://' in file:
+        raise PreflightError(f'{option} {file}: is an address; name a file of this machine')
     if os.path.isdir(file):
         raise PreflightError(f'{option} {file}: is a folder, not a file')
     if os.path.exists(file) and not os.access(file, os.W_OK):

@@ -10,6 +10,7 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
+from attnpool_backbones.command_line import MAX_PROCESSES, whole_number
 from attnpool_backbones.launching.config import recognise_task
 from attnpool_backbones.launching.errors import PreflightError
 
@@ -105,7 +106,12 @@ def add_training_arguments(parser: argparse.ArgumentParser, with_auto: bool = Fa
         metavar='METRIC',
         help='keep the best checkpoint too, by bbox mAP, mIoU or METRIC',
     )
-    add('--workers', type=int, metavar='N', help='processes that load images, 0: none')
+    add(
+        '--workers',
+        type=whole_number(0, MAX_PROCESSES),
+        metavar='N',
+        help='processes that load images, 0: none',
+    )
     for flag in BACKENDS:
         add(f'--{flag}', action='store_true', help=f'write curves and pictures for {flag} too')
 

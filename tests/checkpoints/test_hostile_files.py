@@ -11,15 +11,19 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
+import torch
 from mmengine.model import BaseModule
 from mmengine.runner import CheckpointLoader, Runner
 
 from attnpool_backbones.backbones import AttnResNet
 from attnpool_backbones.checkpoints import CheckpointError, UnsafeCheckpoint, convert_file
+from attnpool_backbones.inference.loading import load
 from attnpool_backbones.launching.checkpoint_check import stored_shapes
 from attnpool_backbones.launching.latest_checkpoint import is_resumable
 from tests.checkpoints.hostile_files import BOMBS, CODE, KINDS, MILLIONS
 from tests.engine.tiny_run import make_config, make_runner
+
+pytest.importorskip('mmdet')
 
 LIMIT = 2.5e9  # bytes
 
@@ -38,14 +42,60 @@ def runner() -> Runner:
     return make_runner('hostile', make_config(tempfile.mkdtemp()))
 
 
+@functools.cache
+def detector() -> torch.nn.Module:
+    """A whole model of mmdet's, none of it of this package but the door."""
+    from mmdet.registry import MODELS
+
+    backbone = dict(type='AttnResNet', arch=dict(depths=(1, 1, 1, 1), widths=(8, 8, 8, 8)))
+    return MODELS.build(
+        dict(
+            type='RetinaNet',
+            backbone=dict(backbone, type='attnpool_backbones.AttnResNet'),
+            neck=dict(type='FPN', in_channels=[32, 32, 32, 32], out_channels=8, num_outs=5),
+            bbox_head=dict(
+                type='RetinaHead', num_classes=2, in_channels=8, feat_channels=8, stacked_convs=1
+            ),
+            _scope_='mmdet',
+        )
+    )
+
+
+def init_part(name: str, path: str) -> None:
+    """Starts a detector whose config says where one part's weights are."""
+    whole = detector()
+    for part in ('neck', 'bbox_head'):
+        module = getattr(whole, part)
+        module._is_init = False
+        module.init_cfg = dict(type='Pretrained', checkpoint=path) if part == name else None
+    whole._is_init = False
+    whole.init_weights()
+
+
+CONFIG = """
+default_scope = 'mmdet'
+model = dict(type='RetinaNet')
+"""
+
+
+def predict(path: str) -> None:
+    """Loads a model as ``attnpool predict`` does."""
+    config = Path(tempfile.mkdtemp()) / 'config.py'
+    config.write_text(CONFIG)
+    load(config, path)
+
+
 DOORS: dict[str, Callable[[str], object]] = {
     'backbone': init_backbone,
-    'head': init_head,
+    'module': init_head,
+    'neck of a detector': functools.partial(init_part, 'neck'),
+    'head of a detector': functools.partial(init_part, 'bbox_head'),
     'load_from': lambda path: runner().load_checkpoint(path),
     'resume': lambda path: runner().resume(path),
     'mmengine': lambda path: CheckpointLoader.load_checkpoint(path, map_location='cpu'),
     'convert': lambda path: convert_file(path, Path(path).with_suffix('.converted.pth')),
     'preflight': stored_shapes,
+    'predict': predict,
 }
 
 

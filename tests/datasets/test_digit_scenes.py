@@ -157,7 +157,7 @@ def test_scenes_differ(change):
     [
         (dict(index=-1), 'index must be .* at least 0, got -1'),
         (dict(index=0, split='test'), "one of train, val, got 'test'"),
-        (dict(index=0, size=63), 'at least 64, got 63'),
+        (dict(index=0, size=63), 'at least 64 .*, got 63'),
         (dict(index=0, size=(64, 64, 3)), 'one or two integers'),
         (dict(index=0, size=96.0), 'one or two integers'),
         (dict(index=0, seed=-1), 'seed must be .* at least 0, got -1'),

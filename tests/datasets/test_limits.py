@@ -5,15 +5,14 @@ import struct
 import zlib
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
-from mmengine.config import Config
-from mmengine.registry import TRANSFORMS as ROOT_TRANSFORMS
 from PIL import Image
 
 from attnpool_backbones.command_line import message_of
-from attnpool_backbones.datasets.limits import InputLimits, InputTooLarge
+from attnpool_backbones.datasets.limits import InputLimits, InputTooLarge, LostDepth
 from attnpool_backbones.datasets.sample_reading import Sample, read_sample
-from attnpool_backbones.launching.input_limits import limit_inputs
 
 
 def png(path: Path, width: int, height: int) -> str:
@@ -96,34 +95,76 @@ def test_the_data_check_reports_them(tmp_path):
     assert [(p.kind, p.item) for p in problems] == [('mask too large', path)]
 
 
-def test_every_pipeline_of_a_run_begins_with_it():
-    def dataset(name: str) -> dict:
-        return dict(type=name, pipeline=[dict(type='LoadImageFromFile')])
+SIXTEEN = {
+    'full': (65535, {}, None),
+    'of 12 bits': (4000, {}, 'become at most 15 of 255'),
+    'of 8 bits': (200, {}, 'are loaded as 0'),
+    'cut': (65535, dict(depth='cut'), 'cuts at 255'),
+    'kept': (4000, dict(depth='kept'), None),
+    'black': (0, {}, None),
+}
 
-    cfg = Config(
-        dict(
-            train_dataloader=dict(
-                dataset=dict(
-                    type='MultiImageMixDataset',
-                    pipeline=[dict(type='Mosaic')],
-                    dataset=dict(type='ConcatDataset', datasets=[dataset('A'), dataset('B')]),
-                )
-            ),
-            test_dataloader=dict(dataset=dataset('C')),
-            val_dataloader=None,
-            max_pixels=10**9,
-        )
-    )
-    limit_inputs(cfg)
-    limit_inputs(cfg)
-    mixed = cfg.train_dataloader.dataset
-    assert [step.type for step in mixed.pipeline] == ['Mosaic']
-    for inner in (*mixed.dataset.datasets, cfg.test_dataloader.dataset):
-        assert [step.type for step in inner.pipeline] == [
-            'attnpool_backbones.InputLimits',
-            'LoadImageFromFile',
-        ]
-        assert ROOT_TRANSFORMS.build(inner.pipeline[0]).max_pixels == 10**9
+
+@pytest.mark.parametrize('name', SIXTEEN)
+@pytest.mark.parametrize(
+    ('suffix', 'channels'),
+    [('png', 1), ('png', 3), ('tiff', 1), ('tiff', 3), ('ppm', 3), ('pgm', 1)],
+)
+def test_images_of_16_bits_are_scaled_or_refused(name, suffix, channels, tmp_path):
+    top, settings, message = SIXTEEN[name]
+    values = np.linspace(0, top, 64).astype(np.uint16)
+    image = np.tile(values, (48, 1))
+    path = str(tmp_path / f'x.{suffix}')
+    cv2.imwrite(path, image if channels == 1 else np.dstack([image] * 3))
+    if message is None:
+        assert InputLimits(**settings)(dict(img_path=path))
+        return
+    with pytest.raises(LostDepth, match=message):
+        InputLimits(**settings)(dict(img_path=path))
+
+
+@pytest.mark.parametrize('kind', ['L', 'RGB', 'RGBA', 'P', '1', 'CMYK'])
+def test_images_of_8_bits_are_not_decoded(kind, tmp_path, monkeypatch):
+    path = str(tmp_path / 'x.tiff')
+    Image.new(kind, (64, 48)).save(path)
+    monkeypatch.setattr(cv2, 'imdecode', None)
+    InputLimits()(dict(img_path=path, seg_map_path=path))
+
+
+@pytest.mark.parametrize(('label', 'is_lost'), [(255, False), (65535, False), (300, True)])
+def test_label_maps_of_16_bits_are_whole_or_refused(label, is_lost, tmp_path):
+    path = str(tmp_path / 'x.png')
+    cv2.imwrite(path, np.full((8, 8), label, np.uint16))
+    if not is_lost:
+        InputLimits()(dict(seg_map_path=path))
+        return
+    with pytest.raises(LostDepth, match=r'labels \[300\] do not fit into 8 bits'):
+        InputLimits()(dict(seg_map_path=path))
+
+
+# formats that OpenCV reads, and Pillow does not
+HEADERS = {
+    'hdr': b'#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\n-Y 60000 +X 50000\n',
+    'pam': b'P7\nWIDTH 50000\nHEIGHT 60000\nDEPTH 3\nMAXVAL 255\nENDHDR\n',
+    'pfm': b'PF\n50000 60000\n-1.0\n',
+}
+
+
+@pytest.mark.parametrize('suffix', HEADERS)
+def test_large_images_of_rare_formats_are_refused(suffix, tmp_path):
+    path = tmp_path / f'x.{suffix}'
+    path.write_bytes(HEADERS[suffix] + bytes(100))
+    with pytest.raises(InputTooLarge, match='50000x60000'):
+        InputLimits()(dict(img_path=str(path)))
+    path.write_bytes(HEADERS[suffix].replace(b'0000', b'0') + bytes(10000))
+    InputLimits()(dict(img_path=str(path)))
+
+
+def test_files_of_more_bytes_than_an_image_are_not_read(tmp_path):
+    with (tmp_path / 'x.png').open('wb') as file:
+        file.truncate(2**32)  # without taking room
+    with pytest.raises(InputTooLarge, match='has 4294967296 bytes'):
+        InputLimits()(dict(img_path=str(tmp_path / 'x.png')))
 
 
 def test_errors_of_loading_processes_are_one_line():

@@ -120,6 +120,24 @@ def test_stopped_by_each_signal(name, processes, tmp_path, undisturbed):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize('processes', [0, 2])
+def test_stopped_in_a_validation(processes, tmp_path, undisturbed):
+    """One process is told, all leave the validation; it is made up."""
+    settings = dict(SETTINGS['epochs'], processes=processes)
+    training = Training(tmp_path / 'run', pause=0.5, **settings)
+    training.wait_for('validation after 12')
+    one = training.children()[-1] if processes else training.process.pid
+    os.kill(one, signal.SIGTERM)
+    assert training.end() == 128 + signal.SIGTERM
+    assert 'the state after iteration 12 is in' in training.output
+    assert 'iteration 13' not in training.output
+    done = train(tmp_path / 'run', **settings)
+    reference = undisturbed('epochs', processes)
+    assert 'validation after 12' in done.output and done.digest == reference[0]
+    assert checkpoints(tmp_path / 'run') == reference[1]
+
+
+@pytest.mark.slow
 def test_second_signal_ends_at_once(tmp_path):
     training = Training(tmp_path / 'run', slow_saving=30)
     training.wait_for('saving')

@@ -92,7 +92,7 @@ def test_unreadable_images_are_left_out_and_told(detector, scenes, tmp_path):
     speed = Speed()
     run = load(detector, device='cpu').run(open_source(tmp_path / 'photos'), Options(), speed)
     assert [p.name for _, p in run] == ['000001.png', '000003.png', '000004.png']
-    assert speed.images == 3 and speed.unreadable == ['000002.png'] and speed.forward > 0
+    assert speed.images == 3 and speed.unreadable == ['000002.png: no image'] and speed.forward > 0
 
 
 @pytest.mark.parametrize('run', ['detector', 'segmentor'])

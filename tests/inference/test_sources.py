@@ -1,4 +1,5 @@
 import io
+import os
 from pathlib import Path
 
 import cv2
@@ -6,6 +7,7 @@ import numpy as np
 import pytest
 
 from attnpool_backbones.command_line import UserError
+from attnpool_backbones.datasets.limits import InputTooLarge
 from attnpool_backbones.inference.sources import open_source
 
 
@@ -119,3 +121,40 @@ def test_source_that_is_none(photos, video, source, words, monkeypatch):
 def test_standard_input_that_is_none(content, words):
     with pytest.raises(UserError, match=words):
         open_source('-', io.BytesIO(content))
+
+
+def test_what_would_fill_the_memory_is_not_decoded(photos, tmp_path):
+    small = dict(max_pixels=79)  # the photos have 80
+    for source in (photos, photos / 'b.png', [photos / 'b.png']):
+        for frame in open_source(source, **small).frames:
+            with pytest.raises(InputTooLarge, match='10x8 pixels'):
+                frame.read()
+    with pytest.raises(InputTooLarge, match='standard input has 10x8 pixels'):
+        open_source('-', io.BytesIO((photos / 'b.png').read_bytes()), **small)
+    with pytest.raises(InputTooLarge, match='more than 632 bytes'):
+        open_source('-', io.BytesIO(bytes(700)), **small)
+
+
+def test_large_videos_are_not_decoded(video):
+    with pytest.raises(InputTooLarge, match=r'a frame of .*film\.mp4 has 32x24 pixels'):
+        open_source(video, max_pixels=767)
+    assert open_source(video, max_pixels=768).count == 6
+
+
+def test_what_is_no_file_is_not_opened(photos, tmp_path):
+    (photos / 'folder.png').mkdir()
+    os.mkfifo(photos / 'pipe.png')
+    (photos / 'empty.png').write_bytes(b'')
+    frames = {frame.name: frame for frame in open_source(photos).frames}
+    assert 'folder.png' not in frames and frames['empty.png'].read() is None
+    with pytest.raises(InputTooLarge, match='no ordinary file'):
+        frames['pipe.png'].read()
+    with pytest.raises(UserError, match='no ordinary file'):
+        open_source(photos / 'pipe.png')
+
+
+def test_images_that_would_be_nearly_black_are_refused(tmp_path):
+    cv2.imwrite(str(tmp_path / 'x.png'), np.full((8, 8), 4000, np.uint16))
+    (frame,) = open_source(tmp_path / 'x.png').frames
+    with pytest.raises(UserError, match='nearly black'):
+        frame.read()

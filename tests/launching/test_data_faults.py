@@ -1,7 +1,10 @@
 """Data that cannot be used is left out and named, up to a limit, and odd data just works."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +84,55 @@ def test_processes_that_load_report_to_the_one_that_trains(scenes: Path, tmp_pat
         tmp_path, 'det', scenes, 'train_dataloader = dict(num_workers=2, persistent_workers=True)'
     )
     assert f'1 of at most 10: {path}' in log_of(run_training(config))
+
+
+TOOL = """
+import sys
+from attnpool_backbones.command_line import exit_command
+from attnpool_backbones.launching.launch import test, train
+from tests.launching.tiny_scenes import arguments
+from pathlib import Path
+config, checkpoint = Path(sys.argv[1]), sys.argv[2]
+args = arguments(config, launcher='pytorch')
+if checkpoint:
+    args.checkpoint = checkpoint
+exit_command(lambda: (test if checkpoint else train)(args))
+"""
+
+
+def in_two_processes(folder: Path, config: Path, checkpoint: str = '') -> str:
+    root = Path(__file__).resolve().parents[2]
+    (folder / 'tool.py').write_text(TOOL)
+    launcher = ['-m', 'attnpool_backbones.launching.processes', '--nproc-per-node', '2']
+    done = subprocess.run(
+        [sys.executable, *launcher, str(folder / 'tool.py'), str(config), checkpoint],
+        env=dict(os.environ, PYTHONPATH=str(root), OMP_NUM_THREADS='1'),
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_two_processes_leave_out_and_count_once(scenes: Path, tmp_path: Path) -> None:
+    bad = damage(scenes, 'text', TRAIN, '000002.png')
+    config = write_config(tmp_path, 'seg', scenes, 'train_cfg = dict(max_iters=6, val_interval=6)')
+    in_two_processes(tmp_path, config)
+    work_dir = config.with_suffix('')
+    assert f'1 of at most 10: {bad}' in log_of(work_dir)
+    (checkpoint,) = work_dir.glob('*.pth')
+    # three images: one process has two of them, in any of the places
+    name = sorted(path.name for path in (scenes / VAL).iterdir())
+    for number in range(3):
+        content = (scenes / VAL / name[number]).read_bytes()
+        damage(scenes, 'text', VAL, name[number])
+        config = write_config(tmp_path, 'seg', scenes)
+        expected = run_test(config, checkpoint, work_dir=str(tmp_path / f'alone{number}'))
+        told = in_two_processes(tmp_path, config, str(checkpoint))
+        assert f'mIoU: {expected["mIoU"]:.4f}' in told
+        (scenes / VAL / name[number]).write_bytes(content)
 
 
 @pytest.mark.parametrize('max_bad', [2, pytest.param(10, marks=pytest.mark.slow)])

@@ -2,7 +2,7 @@
 
 import pytest
 from mmengine.config import Config
-from mmengine.hooks import CheckpointHook
+from mmengine.hooks import CheckpointHook, EarlyStoppingHook
 from mmengine.runner import EpochBasedTrainLoop
 
 from attnpool_backbones.launching.errors import PreflightError
@@ -43,6 +43,14 @@ def test_loops(name):
             'InvalidLossHook',
             'RandomStateHook',
         ]
+
+
+@pytest.mark.parametrize('kind', ['EarlyStoppingHook', EarlyStoppingHook])
+def test_early_stopping(kind):
+    cfg = Config(dict(custom_hooks=[dict(type=kind, monitor='a', patience=3)]))
+    add_safeguards(cfg)
+    assert cfg.custom_hooks[0].type == 'attnpool_backbones.ResumableEarlyStoppingHook'
+    assert cfg.custom_hooks[0].patience == 3
 
 
 @pytest.mark.parametrize('kind', [None, 'CheckpointHook', CheckpointHook])

@@ -221,6 +221,64 @@ CASES = {
         ['bare.py', 'whole.pth', '--work-dir', 'bare.py'],
         ['--work-dir bare.py: is a file'],
     ),
+    'address_of_no_scheme': (
+        'test',
+        ['bare.py', 'foo://x/y.pth'],
+        ['foo://x/y.pth could not be read', 'addresses begin with http://'],
+    ),
+    'malformed_address': (
+        'test',
+        ['bare.py', 'http://[a/x.pth'],
+        ['http://[a/x.pth', 'no address'],
+    ),
+    'address_of_no_port': (
+        'test',
+        ['bare.py', 'http://127.0.0.1:99999999/x.pth'],
+        ['127.0.0.1:99999999/x.pth could not be downloaded'],
+    ),
+    'address_to_write_to': (
+        'train',
+        ['bare.py', '--work-dir', 's3://bucket/run'],
+        ['--work-dir s3://bucket/run: is an address'],
+    ),
+    'address_to_convert_to': (
+        'model_converters/convert_checkpoint',
+        ['whole.pth', 's3://bucket/x.pth'],
+        ['s3://bucket/x.pth: is an address'],
+    ),
+    'home_of_nobody': ('test', ['bare.py', '~nobody_at_all/x.pth'], ['checkpoint not found']),
+    'number_to_load': (
+        'train',
+        ['bare.py', '--cfg-options', 'load_from=99999999999999999999'],
+        ['load_from in bare.py has to be a file or an address, not 99999999999999999999'],
+    ),
+    'name_that_is_too_long': ('train', ['a' * 300 + '.py'], ['File name too long']),
+    'name_that_is_no_text': ('train', [os.fsdecode(b'\xff.py')], ['config not found']),
+    'too_many_loading_processes': (
+        'train',
+        ['bare.py', '--workers', '9' * 20],
+        ['--workers', 'no whole number from 0 to 1024'],
+    ),
+    'large_size': (
+        'dataset_converters/make_digit_scenes',
+        ['--size', '100000'],
+        ['at most 8192, got 100000'],
+    ),
+    'many_scenes': (
+        'dataset_converters/make_digit_scenes',
+        ['--train', '9' * 20],
+        ['train must be an integer from 1 to 1000000'],
+    ),
+    'large_size_to_measure': (
+        'analysis_tools/benchmark',
+        ['PatchConvNet:nano', '--size', '100000x100000'],
+        ['100000x100000', 'pixels'],
+    ),
+    'rounds_without_number': (
+        'analysis_tools/benchmark',
+        ['PatchConvNet:nano', '--seconds', 'nan'],
+        ["'nan' is no number of seconds"],
+    ),
     'negative_seed': (
         'train',
         ['bare.py', '--seed', '-1'],
@@ -373,7 +431,9 @@ SCRIPTS = {
 }
 
 
-@pytest.mark.parametrize('gpus', [None, 'xx', '', '0', '-1', '1.5', '08', '4x', 'a[$(touch new)]'])
+@pytest.mark.parametrize(
+    'gpus', [None, 'xx', '', '0', '-1', '1.5', '08', '4x', 'a[$(touch new)]', '9' * 20]
+)
 @pytest.mark.parametrize('script', SCRIPTS)
 def test_shell_scripts_tell_their_usage(
     script: str, gpus: str | None, tmp_path: Path, repo_root: Path
@@ -388,5 +448,5 @@ def test_shell_scripts_tell_their_usage(
     )
     assert done.returncode == 2 and 'usage:' in done.stderr and not done.stdout
     if gpus is not None:
-        assert f"GPUS is '{gpus}', not a number from 1 on" in done.stderr
+        assert f"GPUS is '{gpus}', not a number from 1 to 99999" in done.stderr
     assert not list(tmp_path.iterdir())

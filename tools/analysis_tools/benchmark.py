@@ -7,6 +7,7 @@ python tools/analysis_tools/benchmark.py --peers --task forward train
 """
 
 import argparse
+import math
 import os
 import re
 import shlex
@@ -14,12 +15,19 @@ import sys
 from itertools import product
 from pathlib import Path
 
-from attnpool_backbones.command_line import UserError, run_command
+from attnpool_backbones.command_line import (
+    MAX_PROCESSES,
+    UserError,
+    run_command,
+    whole_number,
+)
 
 SUITES = (
     'targets', 'references', 'curves', 'layouts', 'dtypes', 'compiled', 'operators', 'end-to-end',
     'nano', 'all',
 )  # fmt: skip
+
+MAX_PIXELS = 2**28
 
 
 def parse_args() -> argparse.Namespace:
@@ -72,7 +80,9 @@ def parse_args() -> argparse.Namespace:
                        help='forward pass, train step or both (default: forward)')  # fmt: skip
     group.add_argument('--size', nargs='+', type=size, default=[(512, 512)], metavar='HxW',
                        help='pixels; from three sizes on a curve (default: 512x512)')  # fmt: skip
-    group.add_argument('--batch', type=positive, default=1, help='images (default: 1)')
+    group.add_argument(
+        '--batch', type=whole_number(1, 2**16), default=1, help='images (default: 1)'
+    )
     group.add_argument('--dtype', choices=('float32', 'bfloat16'), default='float32',
                        help='bfloat16: autocast (default: float32)')  # fmt: skip
     group.add_argument('--layout', choices=('contiguous', 'channels_last'), default='contiguous',
@@ -87,18 +97,24 @@ def parse_args() -> argparse.Namespace:
 
     group = parser.add_argument_group('measuring')
     group.add_argument('--device', choices=('cpu', 'cuda'), default='cpu', help='(default: cpu)')
-    group.add_argument('--threads', type=positive, help="of torch (default: torch's own choice)")
-    group.add_argument('--repeats', type=positive, default=7,
+    group.add_argument(
+        '--threads',
+        type=whole_number(1, MAX_PROCESSES),
+        help="of torch (default: torch's own choice)",
+    )
+    group.add_argument('--repeats', type=whole_number(1, 10**6), default=7,
                        help='measured rounds; the median counts (default: 7)')  # fmt: skip
-    group.add_argument('--warmup', type=int, default=1, help='rounds before (default: 1)')
-    group.add_argument('--seconds', type=float, default=120,
+    group.add_argument(
+        '--warmup', type=whole_number(0, 10**6), default=1, help='rounds before (default: 1)'
+    )
+    group.add_argument('--seconds', type=seconds, default=120,
                        help='begin no round later than this in a job, but measure two in any case '
                        '(default: 120)')  # fmt: skip
     group.add_argument('--keep-memory', action='store_true',
                        help='keep all memory that is freed, as caching allocators do (glibc): '
                        'otherwise large maps are fresh memory each time, and page faults part of '
                        'the times')  # fmt: skip
-    group.add_argument('--time-limit', type=float, metavar='SECONDS',
+    group.add_argument('--time-limit', type=seconds, metavar='SECONDS',
                        help='begin no job later than this; call again for the rest')  # fmt: skip
     group.add_argument('--again', action='store_true', help='repeat what was measured before')
     group.add_argument('--out', type=Path, default=Path('work_dirs/speed'), metavar='DIR',
@@ -115,13 +131,20 @@ def size(text: str) -> tuple[int, int]:
     match = re.fullmatch(r'(\d+)x(\d+)', text)
     if not match:
         raise argparse.ArgumentTypeError(f"'{text}' is not HEIGHTxWIDTH, e.g. 800x1344")
-    return int(match[1]), int(match[2])
+    height, width = int(match[1][:9]), int(match[2][:9])
+    if not 0 < height * width <= MAX_PIXELS:
+        raise argparse.ArgumentTypeError(f"'{text}' has to have from 1 to {MAX_PIXELS} pixels")
+    return height, width
 
 
-def positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is no number from 1 on")
-    return int(text)
+def seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number of seconds")
+    return value
 
 
 def chosen_jobs(args: argparse.Namespace) -> list:

@@ -13,7 +13,12 @@ import argparse
 import os
 import sys
 
-from attnpool_backbones.command_line import UserError, run_command
+from attnpool_backbones.command_line import (
+    MAX_PROCESSES,
+    UserError,
+    run_command,
+    whole_number,
+)
 
 
 def main() -> None:
@@ -54,13 +59,13 @@ def main() -> None:
     )
     parser.add_argument(
         '--workers',
-        type=int,
+        type=whole_number(1, MAX_PROCESSES),
         default=min(8, os.cpu_count() or 1),
         help='processes that read images (default: %(default)s)',
     )
     parser.add_argument(
         '--examples',
-        type=int,
+        type=whole_number(0, 10**9),
         default=3,
         help='how many cases of each kind are shown (default: %(default)s)',
     )

@@ -13,6 +13,7 @@ from attnpool_backbones.command_line import UserError, run_command
 
 def main() -> None:
     from attnpool_backbones.checkpoints import convert_file
+    from attnpool_backbones.launching.targets import require_target_file
 
     parser = argparse.ArgumentParser(
         description="Writes a published checkpoint under this package's names."
@@ -26,6 +27,7 @@ def main() -> None:
     )
     parser.add_argument('--ema', action='store_true', help='take the moving average of the weights')
     args = parser.parse_args()
+    require_target_file('destination', args.dst)
     try:
         report = convert_file(args.src, args.dst, publish=args.publish, ema=args.ema)
     except (OSError, ValueError) as error:

@@ -1,0 +1,63 @@
+"""Under any tool that runs our configs, pipelines begin with a look at what they load."""
+
+from types import SimpleNamespace
+
+import pytest
+from mmcv.transforms import LoadImageFromFile
+from mmengine.config import Config
+from mmengine.dataset import BaseDataset, Compose, ConcatDataset
+
+from attnpool_backbones.config_files import config_root
+from attnpool_backbones.datasets.limits import MAX_PIXELS, InputLimits
+from attnpool_backbones.engine.bad_data_hook import SkippingPipeline
+from attnpool_backbones.engine.input_limits_hook import InputLimitsHook, depth_of
+
+
+def dataset(*steps: object) -> BaseDataset:
+    return BaseDataset(lazy_init=True, pipeline=list(steps))
+
+
+def runner(whole: object, **cfg: object) -> SimpleNamespace:
+    loop = SimpleNamespace(dataloader=SimpleNamespace(dataset=whole))
+    return SimpleNamespace(train_loop=loop, val_loop=loop, test_loop=loop, cfg=Config(cfg))
+
+
+@pytest.mark.parametrize('name', ['before_train', 'before_val', 'before_test'])
+@pytest.mark.parametrize(('setting', 'limit'), [({}, MAX_PIXELS), ({'max_pixels': 99}, 99)])
+def test_every_pipeline_begins_with_it(name, setting, limit):
+    inner = [dataset(LoadImageFromFile()), dataset(LoadImageFromFile())]
+    inner[1].pipeline = SkippingPipeline(inner[1].pipeline, None, True, 3)
+    hook = InputLimitsHook()
+    for _ in range(2):  # the second time changes nothing
+        getattr(hook, name)(runner(ConcatDataset(inner, lazy_init=True), **setting))
+    for each in inner:
+        first, second = each.pipeline.transforms
+        assert isinstance(first, InputLimits) and first.max_pixels == limit
+        assert isinstance(second, LoadImageFromFile)
+
+
+def test_an_own_limit_stays():
+    whole = dataset(InputLimits(7), LoadImageFromFile())
+    InputLimitsHook(5).before_test(runner(whole))
+    assert [step.max_pixels for step in whole.pipeline.transforms[:1]] == [7]
+    assert len(whole.pipeline.transforms) == 2
+
+
+@pytest.mark.parametrize(
+    ('loader', 'depth'),
+    [
+        (dict(), 'scaled'),
+        (dict(imdecode_backend='pillow'), 'cut'),
+        (dict(color_type='unchanged'), 'kept'),
+        (None, 'kept'),
+    ],
+)
+def test_what_the_loader_does_with_16_bits(loader, depth):
+    steps = [] if loader is None else [LoadImageFromFile(**loader)]
+    assert depth_of(Compose(steps).transforms) == depth
+
+
+@pytest.mark.parametrize('task', ['det', 'seg'])
+def test_our_configs_have_the_hook(task):
+    cfg = Config.fromfile(config_root() / '_base_' / f'default_runtime_{task}.py')
+    assert 'attnpool_backbones.InputLimitsHook' in [hook.type for hook in cfg.custom_hooks]
