@@ -42,13 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Carries out ``attnpool browse``."""
-    import cv2
-
     from attnpool_backbones.launching.config import load_config
     from attnpool_backbones.launching.input_files import require_data
     from attnpool_backbones.launching.targets import require_target_folder
     from attnpool_backbones.own_data.browsing import contact_sheet, draw_samples, write_page
     from attnpool_backbones.own_data.preparing import prepare
+    from attnpool_backbones.pictures import write_picture
 
     with tempfile.TemporaryDirectory() as folder:
         if is_config(args.source):
@@ -62,6 +61,6 @@ def run(args: argparse.Namespace) -> None:
     require_target_folder('--out', args.out)
     out = Path(args.out)
     sheet = out / 'contact_sheet.png'
-    cv2.imwrite(str(sheet), contact_sheet(samples, args.columns))
+    write_picture(sheet, contact_sheet(samples, args.columns))
     page = write_page(samples, out, f'{args.source}, {args.split}')
     print(f'{len(samples)} samples: {sheet}, {page}')

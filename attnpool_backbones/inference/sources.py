@@ -23,6 +23,7 @@ from attnpool_backbones.datasets.limits import (
     require_pixels,
 )
 from attnpool_backbones.own_data.folder import IMAGE_SUFFIXES
+from attnpool_backbones.pictures import name_for_opencv
 
 __all__ = ['VIDEO_SUFFIXES', 'Frame', 'Source', 'open_source']
 
@@ -202,7 +203,7 @@ def _file(path: Path, max_pixels: int) -> Source:
 
 
 def _video(address: str | int, failure: str, max_pixels: int, live: bool = False) -> Source:
-    capture = cv2.VideoCapture(address)
+    capture = cv2.VideoCapture(address if isinstance(address, int) else name_for_opencv(address))
     if capture.isOpened():
         # told by its header, before a frame is decoded
         sides = [capture.get(cv2.CAP_PROP_FRAME_WIDTH), capture.get(cv2.CAP_PROP_FRAME_HEIGHT)]

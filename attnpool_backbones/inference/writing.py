@@ -12,6 +12,7 @@ from attnpool_backbones.atomic_files import write_atomically
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.inference.drawing import draw
 from attnpool_backbones.inference.prediction import Detections, Segmentation
+from attnpool_backbones.pictures import name_for_opencv, write_picture
 
 __all__ = ['KINDS', 'Outputs']
 
@@ -74,7 +75,8 @@ class Outputs:
         if 'json' in self.kinds:
             if self._lines is None:
                 path = self.folder / 'predictions.jsonl'
-                self._lines = open(path, 'w', encoding='utf-8')  # noqa: SIM115  closed at the end
+                # closed at the end; names of files may be no text, and JSON has escapes for them
+                self._lines = open(path, 'w', encoding='utf-8', errors='backslashreplace')  # noqa: SIM115
             self._lines.write(json.dumps(prediction.to_dict(), ensure_ascii=False) + '\n')
         if 'coco' in self.kinds:
             name = prediction.name
@@ -85,16 +87,16 @@ class Outputs:
             self._coco += prediction.to_coco(number, self._categories)
         if 'maps' in self.kinds:
             path = self._path('label_maps', prediction.name, '.png')
-            cv2.imwrite(str(path), prediction.label_map)
+            write_picture(path, prediction.label_map)
 
     def _write_picture(self, drawn: np.ndarray, name: str) -> None:
         if self.rate is None:
-            cv2.imwrite(str(self._path('pictures', name, '.jpg')), drawn)
+            write_picture(self._path('pictures', name, '.jpg'), drawn)
             return
         if self._video is None:
             size = drawn.shape[1::-1]
             code = cv2.VideoWriter_fourcc(*_VIDEO)
-            path = str(self.folder / 'video.mp4')
+            path = name_for_opencv(self.folder / 'video.mp4')
             self._video = cv2.VideoWriter(path, code, self.rate, size)
         self._video.write(drawn)
 

@@ -15,6 +15,7 @@ from mmengine.runner import set_random_seed
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.inference.drawing import draw_boxes, draw_label_map
 from attnpool_backbones.own_data.masks import distinct_colours
+from attnpool_backbones.pictures import write_picture
 
 __all__ = ['Sample', 'contact_sheet', 'draw_samples', 'write_page']
 
@@ -185,7 +186,7 @@ def write_page(samples: Sequence[Sample], folder: Path, title: str) -> Path:
         names = []
         for kind in ('before', 'after'):
             name = f'samples/{index:04d}_{kind}.jpg'
-            cv2.imwrite(str(folder / name), getattr(sample, kind))
+            write_picture(folder / name, getattr(sample, kind))
             names.append(name)
         words = html.escape(f'{sample.name}: {sample.labels}')
         pictures = ''.join(f'<img src="{name}" loading="lazy" alt="">' for name in names)
@@ -199,5 +200,6 @@ def write_page(samples: Sequence[Sample], folder: Path, title: str) -> Path:
         f'<h1>{html.escape(title)}</h1>\n<p>Left: the labels of the file. Right: what the model is '
         'trained on.</p>\n' + '\n'.join(figures) + '\n</html>\n',
         encoding='utf-8',
+        errors='replace',
     )
     return page
