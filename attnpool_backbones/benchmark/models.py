@@ -16,6 +16,7 @@ from attnpool_backbones.benchmark.part_times import PartTimes
 from attnpool_backbones.benchmark.peers import FORMS as PEER_FORMS
 from attnpool_backbones.benchmark.peers import build_peer
 from attnpool_backbones.benchmark.random_batches import random_batch
+from attnpool_backbones.benchmark.safety import SafetyWorkload, is_safety
 from attnpool_backbones.benchmark.yardstick import APART, HERE, Yardstick
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.launching.config import load_config
@@ -163,8 +164,8 @@ class Workload:
 
 def make_workload(
     case: Case, device: str, places: Mapping[str, Path] | None = None
-) -> Workload | OperatorWorkload | Yardstick:
-    """Builds what a case runs: a model, an operator, or a model of another checkout.
+) -> Workload | OperatorWorkload | SafetyWorkload | Yardstick:
+    """Builds what a case runs: a model, an operator, what has checks, or a model elsewhere.
 
     Args:
         case: What to run.
@@ -173,6 +174,8 @@ def make_workload(
     """
     if is_operator(case.model):
         return OperatorWorkload(case, device)
+    if is_safety(case.model):
+        return SafetyWorkload(case, device)
     if case.form in APART:
         return Yardstick(case, device, (places or {}).get(case.form, HERE))
     return Workload(case, device, places)

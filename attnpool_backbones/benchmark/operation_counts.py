@@ -13,6 +13,7 @@ from attnpool_backbones.benchmark.memory_traffic import count_traffic
 from attnpool_backbones.benchmark.models import make_workload
 from attnpool_backbones.benchmark.operators import is_operator
 from attnpool_backbones.benchmark.peers import FORMS as PEER_FORMS
+from attnpool_backbones.benchmark.safety import is_safety
 from attnpool_backbones.zoo.complexity import count_macs
 
 
@@ -25,8 +26,8 @@ def count_operations(cases: Sequence[Case], device: str) -> list[dict[str, int]]
 
     Returns:
         For each ``macs`` of a forward pass and ``traffic``, bytes of the task; both 0 for an
-        operator, for a peer, whose arithmetic is ours, and for a compiled case, since a compiler
-        fuses what would be counted.
+        operator, for what :mod:`.safety` does, for a peer, whose arithmetic is ours, and for a
+        compiled case, since a compiler fuses what would be counted.
 
     Raises:
         UserError: The process failed.
@@ -36,7 +37,8 @@ def count_operations(cases: Sequence[Case], device: str) -> list[dict[str, int]]
 
 def counts_here(case: Case, device: str) -> dict[str, int]:
     """Counts in this process; see :func:`count_operations`."""
-    if case.compiled or is_operator(case.model) or case.form in PEER_FORMS:
+    is_other = is_operator(case.model) or is_safety(case.model)
+    if case.compiled or is_other or case.form in PEER_FORMS:
         return dict(macs=0, traffic=0)
     workload = make_workload(case, device)
     macs = count_macs(workload.forward)

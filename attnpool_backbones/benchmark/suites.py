@@ -53,6 +53,8 @@ OPERATOR_SPEEDUPS = {
     ('mmcv.psamask', (24, 32), 1): (0.8, 0.8),
 }
 """How many times as fast as mmcv's compiled ones our operators are to be, forward and backward."""
+SAFETY_OVERHEADS = {('safety.training', (192, 192), 4): 0.01, ('safety.loading', (162, 1), 1): 0.10}
+"""What checks may add: to an iteration of a training, to loading so many MiB."""
 ROIS_OVER_THE_MAP = Case(model='mmcv.roi_align_whole_map', size=(100, 168))
 WHOLE_MODELS = (('retinanet', CROP), ('retinanet', DETECTION), ('mask-rcnn', CROP),
                 ('mask-rcnn', DETECTION), ('upernet', CROP))  # fmt: skip
@@ -201,6 +203,18 @@ def _configs_of(head: str) -> list[str]:
     return files
 
 
+def _safety_cases() -> list[tuple[tuple[Case, Case], float]]:
+    cases = []
+    for (model, size, batch), bound in SAFETY_OVERHEADS.items():
+        ours = Case(model=model, size=size, batch=batch)
+        cases.append(((ours, replace(ours, form='plain')), bound))
+    return cases
+
+
+def _safety() -> list[Job]:
+    return [time_job(cases[0].model, cases) for cases, _ in _safety_cases()]
+
+
 def _nano() -> list[Job]:
     cases = [case for model in NANO for case in _both_tasks(model, size=(64, 64))]
     sizes = [(64, 64), (64, 96), (96, 128)]
@@ -220,17 +234,18 @@ SUITES = {
     'compiled': _compiled,
     'operators': _operators,
     'end-to-end': _end_to_end,
+    'safety': _safety,
     'nano': _nano,
 }
 """Name -> jobs. ``targets``: each family against its plain form, memory at detection's size;
 ``references``: all families beside ResNet-50 and Swin-T; ``curves``: cost over resolution;
 ``layouts``, ``dtypes`` (bfloat16), ``compiled`` (torch.compile): what these options give;
 ``operators``: ours against mmcv's compiled ones; ``end-to-end``: iterations and predictions of
-detectors and segmentors beside those of mmdet's ResNet-50, by part; ``nano``: a check that
-everything runs."""
+detectors and segmentors beside those of mmdet's ResNet-50, by part; ``safety``: what checks
+cost; ``nano``: a check that everything runs."""
 
 
-NOT_IN_ALL = ('operators', 'end-to-end', 'nano')
+NOT_IN_ALL = ('operators', 'end-to-end', 'safety', 'nano')
 
 
 def suite_jobs(name: str) -> list[Job]:
@@ -340,6 +355,9 @@ def targets() -> list[Target]:
                 bound=bound,
             )
         )
+    for cases, bound in _safety_cases():
+        text = f'{cases[0].model} with all checks, added'
+        found.append(Target(text=text, kind='overhead', quantity='time', cases=cases, bound=bound))
     found.append(
         Target(
             text=f'{ROIS_OVER_THE_MAP.model}, added to input and output',
