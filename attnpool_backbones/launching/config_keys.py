@@ -4,6 +4,7 @@ mmengine ignores a key that it does not know, `trian_cfg` for instance, without 
 """
 
 import difflib
+import textwrap
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from typing import Any
@@ -20,7 +21,7 @@ from attnpool_backbones.launching.config_errors import (
 )
 from attnpool_backbones.launching.errors import PreflightError
 
-__all__ = ['require_known_keys']
+__all__ = ['require_known_keys', 'require_shapes']
 
 RUNNER_KEYS = (
     'model', 'work_dir', 'train_dataloader', 'val_dataloader', 'test_dataloader', 'train_cfg',
@@ -55,6 +56,24 @@ FREE = {
 }
 """Dicts whose keys are read one by one, where others are ignored."""
 
+DICT, LIST, EITHER, TEXT = (Mapping,), (list, tuple), (Mapping, list, tuple), (str,)
+WORDS = {DICT: 'a dict', LIST: 'a list', EITHER: 'a dict or a list', TEXT: 'a text'}
+SHAPES = {
+    **dict.fromkeys(
+        (
+            'model', 'train_dataloader', 'val_dataloader', 'test_dataloader', 'train_cfg',
+            'val_cfg', 'test_cfg', 'auto_scale_lr', 'optim_wrapper', 'default_hooks',
+            'data_preprocessor', 'env_cfg', 'log_processor', 'visualizer', 'randomness',
+            'strategy', 'tta_model', 'model_wrapper_cfg',
+        ),
+        DICT,
+    ),
+    **dict.fromkeys(('param_scheduler', 'val_evaluator', 'test_evaluator'), EITHER),
+    **dict.fromkeys(('custom_hooks', 'tta_pipeline'), LIST),
+    **dict.fromkeys(('work_dir', 'load_from', 'experiment_name', 'launcher'), TEXT),
+}  # fmt: skip
+"""What is read at the top of a config, where it is not None, and what it has to be."""
+
 SIMILAR = 0.8
 
 
@@ -83,6 +102,67 @@ def require_known_keys(cfg: Config) -> None:
                 [f'{cfg.filename} has keys or types that are none:', *map('  {}'.format, faults)]
             )
         )
+
+
+def require_shapes(cfg: Config) -> None:
+    """Checks that dicts and lists are what they are taken for, by whoever reads a config.
+
+    Args:
+        cfg: The whole config.
+
+    Raises:
+        PreflightError: Listing all that are something else.
+    """
+    content = cfg._cfg_dict
+    faults = [
+        f'{key} has to be {WORDS[shape]}, not {shortened(content[key])}'
+        for key, shape in SHAPES.items()
+        if content.get(key) is not None and not isinstance(content[key], shape)
+    ]
+    if not faults:
+        faults += [
+            f'{key} has to be a dict, not {shortened(value)}'
+            for key, value in inner_dicts(content)
+            if value is not None and isinstance(value, (str, int, float, list, tuple))
+        ]
+        for split in ('train', 'val', 'test'):
+            for key, entry in config_entries(nested(content, f'{split}_dataloader.dataset')):
+                steps = entry.get('pipeline')
+                steps = [] if steps is None else steps
+                name = f'{split}_dataloader.dataset.{key and key + "."}pipeline'
+                if not isinstance(steps, LIST):
+                    faults.append(f'{name} has to be a list, not {shortened(steps)}')
+                    continue
+                faults += [
+                    f'{name} has {shortened(step)}, which is no step'
+                    for step in steps
+                    if step is None or isinstance(step, (str, int, float, list, tuple))
+                ]
+    if faults:
+        raise PreflightError(
+            '\n'.join([f'{cfg.filename} cannot be used:', *map('  {}'.format, faults)])
+        )
+
+
+def inner_dicts(content: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yields what has to be a dict inside of a config whose top is as it should be."""
+    for split in ('train', 'val', 'test'):
+        loader = content.get(f'{split}_dataloader') or {}
+        for name in ('dataset', 'sampler', 'batch_sampler', 'collate_fn'):
+            yield f'{split}_dataloader.{name}', loader.get(name)
+    for name in ('optimizer', 'clip_grad', 'paramwise_cfg'):
+        yield f'optim_wrapper.{name}', nested(content, 'optim_wrapper').get(name)
+    for name, hook in nested(content, 'default_hooks').items():
+        yield f'default_hooks.{name}', hook
+    for key in ('custom_hooks', 'param_scheduler', 'val_evaluator', 'test_evaluator'):
+        entries = content.get(key)
+        for index, entry in enumerate(entries if isinstance(entries, LIST) else ()):
+            yield f'{key}[{index}]', entry
+
+
+def shortened(value: Any) -> str:
+    """Returns a value as text, cut if it is long."""
+    return textwrap.shorten(repr(value), 60, placeholder='...')
 
 
 def load_registries(cfg: Config) -> None:

@@ -22,7 +22,7 @@ from attnpool_backbones.engine.work_folder_lock import claimed
 from attnpool_backbones.launching.checkpoint_check import require_own_weights
 from attnpool_backbones.launching.config import load_config
 from attnpool_backbones.launching.config_errors import explained, started
-from attnpool_backbones.launching.config_keys import require_known_keys
+from attnpool_backbones.launching.config_keys import require_known_keys, require_shapes
 from attnpool_backbones.launching.data_check import build_loops
 from attnpool_backbones.launching.devices import (
     enable_amp,
@@ -65,7 +65,8 @@ def train(args: argparse.Namespace) -> None:
         UserError: If something is missing that the user can provide.
     """
     plan = plan_training(args)
-    check_everything(plan)
+    with explained(plan.cfg, 'the run'):
+        check_everything(plan)
     run_training(plan, args.local_rank)
 
 
@@ -106,7 +107,8 @@ def test(args: argparse.Namespace) -> dict[str, float]:
         UserError: If something is missing that the user can provide.
     """
     plan = plan_test(args)
-    check_everything(plan)
+    with explained(plan.cfg, 'the run'):
+        check_everything(plan)
     runner = build_runner(plan.cfg, args.local_rank)
     check_model(plan, runner)
     runner.test_loop.dataloader = with_replacements(runner.test_loop.dataloader)
@@ -132,6 +134,7 @@ def read_config(args: argparse.Namespace, split: str) -> Config:
     """
     open_door()
     cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
+    require_shapes(cfg)
     require_loader(cfg, split)
     # before flags change what the config says
     require_known_keys(cfg)
@@ -157,6 +160,12 @@ def plan_training(args: argparse.Namespace) -> RunPlan:
         PreflightError: If a flag does not fit the config.
     """
     cfg = read_config(args, 'train')
+    with explained(cfg, 'the run'):
+        return training_plan(cfg, args)
+
+
+def training_plan(cfg: Config, args: argparse.Namespace) -> RunPlan:
+    """Does what :func:`plan_training` does with a config."""
     if args.seed is not None:
         if not 0 <= args.seed <= MAX_SEED:
             raise PreflightError(f'--seed {args.seed}: has to be in 0..{MAX_SEED}')
@@ -198,6 +207,12 @@ def plan_test(args: argparse.Namespace) -> RunPlan:
         PreflightError: If a flag does not fit the config.
     """
     cfg = read_config(args, 'test')
+    with explained(cfg, 'the run'):
+        return evaluation_plan(cfg, args)
+
+
+def evaluation_plan(cfg: Config, args: argparse.Namespace) -> RunPlan:
+    """Does what :func:`plan_test` does with a config."""
     cfg.load_from, cfg.resume = args.checkpoint, False
     # what a strategy shards, gradients and optimizer states, a test does not have
     cfg.pop('strategy', None)

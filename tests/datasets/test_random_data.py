@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -23,9 +24,14 @@ pytest.importorskip('mmseg')
 from mmdet.registry import DATASETS
 
 from attnpool_backbones.command_line import UserError
+from attnpool_backbones.datasets.digit_scenes import generate
 from attnpool_backbones.datasets.verification import verify
+from attnpool_backbones.launching import launch
+from attnpool_backbones.launching.config import load_config
 from attnpool_backbones.launching.config_keys import RUNNER_KEYS, require_known_keys
+from attnpool_backbones.launching.preflight import check_everything
 from tests.datasets.test_check_and_training import coco, detection
+from tests.launching.tiny_scenes import arguments, write_config
 
 FAST, SLOW = 45, 500
 """Cases of each kind, in the short tests and in the long ones."""
@@ -132,6 +138,48 @@ def config_holds(key: str, place: int, letter: str) -> None:
         require_known_keys(cfg)
 
 
+@pytest.fixture(scope='module')
+def whole_config(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """The config of a training that could start."""
+    folder = tmp_path_factory.mktemp('scenes')
+    generate(folder / 'digit_scenes', train=3, val=1, size=64)
+    return load_config(str(write_config(folder, 'det', folder / 'digit_scenes')))
+
+
+def places(value: Any, key: str = '') -> list[str]:
+    """Lists the dotted keys of what a run reads of a config, however deep."""
+    found = [key] if key else []
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            if key or name in RUNNER_KEYS:
+                found += places(inner, f'{key}.{name}' if key else name)
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            found += places(inner, f'{key}.{index}')
+    return found
+
+
+def value_holds(whole: Config, number: int, value: Any, folder: Path) -> None:
+    keys = places(whole._cfg_dict)
+    key = keys[number % len(keys)]
+    cfg = copy.deepcopy(whole)
+    *path, last = key.split('.')
+    target = cfg._cfg_dict
+    for name in path:
+        target = target[int(name) if isinstance(target, list) else name]
+    if value is ... and isinstance(target, dict):
+        target.pop(last)
+    else:
+        target[int(last) if isinstance(target, list) else last] = None if value is ... else value
+    cfg.work_dir = str(folder / 'run') if key != 'work_dir' else cfg.work_dir
+    args = arguments(folder / 'x.py', work_dir=None)
+    try:
+        with patch.object(launch, 'load_config', lambda *_: cfg):
+            check_everything(launch.plan_training(args))
+    except UserError as error:
+        assert str(error)
+
+
 ANNOTATIONS = st.lists(damages(), min_size=1, max_size=3)
 FORMATS = st.sampled_from(['PNG', 'JPEG', 'BMP', 'TIFF', 'WEBP', 'GIF'])
 CHANGES = st.lists(st.tuples(st.integers(0, 20000), st.integers(0, 255)), max_size=4)
@@ -170,5 +218,23 @@ def test_configs(count: int) -> None:
     @given(KEYS, st.integers(0, 30), st.sampled_from('aeinrtz_'))
     def holds(key: str, place: int, letter: str) -> None:
         config_holds(key, place, letter)
+
+    holds()
+
+
+@pytest.mark.parametrize('count', [FAST, pytest.param(SLOW, marks=pytest.mark.slow)])
+@pytest.mark.filterwarnings('ignore')
+def test_values_of_configs(
+    count: int, whole_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever stands anywhere in a config: it is used, or one message tells."""
+    monkeypatch.chdir(tmp_path)  # for work folders of any name
+
+    @many(count)
+    @given(st.integers(0, 10**6), st.one_of(st.just(...), VALUES))
+    def holds(number: int, value: Any) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            value_holds(whole_config, number, copy.deepcopy(value), tmp_path)
 
     holds()
