@@ -5,8 +5,6 @@ they are read: the CRC-32 of every member of a zip file, and that which this pac
 safetensors it writes.
 """
 
-from typing import Any
-
 from attnpool_backbones.checkpoints.errors import (
     CheckpointError,
     DamagedCheckpoint,
@@ -14,6 +12,7 @@ from attnpool_backbones.checkpoints.errors import (
 )
 from attnpool_backbones.checkpoints.safetensors_files import read_safetensors
 from attnpool_backbones.checkpoints.source import Source
+from attnpool_backbones.checkpoints.storage_bytes import Contents
 from attnpool_backbones.checkpoints.streams import read_stream
 from attnpool_backbones.checkpoints.zip_files import read_zip
 
@@ -27,7 +26,7 @@ _HEADERS_OF_OTHERS = {
 }
 
 
-def read_container(source: Source, *, shapes_only: bool = False) -> tuple[Any, bool]:
+def read_container(source: Source, *, shapes_only: bool = False) -> Contents:
     """Reads all of a checkpoint.
 
     Args:
@@ -36,7 +35,7 @@ def read_container(source: Source, *, shapes_only: bool = False) -> tuple[Any, b
             and no checksums compared.
 
     Returns:
-        The content, and whether its numbers have been compared with a checksum.
+        The content, and what is known about its numbers.
 
     Raises:
         UnsafeCheckpoint: It asks for more than weights need: calls, or memory.
@@ -58,4 +57,4 @@ def read_container(source: Source, *, shapes_only: bool = False) -> tuple[Any, b
         raise CheckpointError('it is of the tar format that torch wrote before 2017')
     if start[:1] not in _STARTS_OF_PICKLES:
         raise NoCheckpoint('torch.save did not write it')
-    return read_stream(source, shapes_only), False
+    return read_stream(source, shapes_only)

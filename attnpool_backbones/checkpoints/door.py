@@ -56,7 +56,8 @@ def load_from_checked_file(filename: str, map_location: Any = None) -> Any:
             all finite numbers.
     """
     filename = str(filename)
-    content = read_content(filename, 'cpu' if map_location is None else map_location)
+    finite: set[int] = set()
+    content = read_content(filename, 'cpu' if map_location is None else map_location, finite)
     if not isinstance(content, dict):
         return content
     if not any(isinstance(value, Tensor) for value in content.values()):
@@ -67,7 +68,8 @@ def load_from_checked_file(filename: str, map_location: Any = None) -> Any:
     weights = content.get(_WEIGHTS, content)
     with explained(filename):
         if isinstance(weights, dict):
-            require_finite_weights({k: v for k, v in weights.items() if isinstance(v, Tensor)})
+            tensors = {k: v for k, v in weights.items() if isinstance(v, Tensor)}
+            require_finite_weights(tensors, finite=finite)
             if weights is not content:
                 content[_WEIGHTS] = _renamed(weights)
     meta = content.get('meta')

@@ -1,6 +1,6 @@
 """Whether the weights of a file are numbers that a model can compute with."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -22,7 +22,9 @@ def looks_like_weight(name: str) -> bool:
 
 
 def require_finite_weights(
-    weights: Mapping[str, Tensor], is_weight: Callable[[str], bool] = looks_like_weight
+    weights: Mapping[str, Tensor],
+    is_weight: Callable[[str], bool] = looks_like_weight,
+    finite: Collection[int] = (),
 ) -> None:
     """Checks that weights are floating-point numbers, all of them finite.
 
@@ -31,13 +33,16 @@ def require_finite_weights(
         is_weight: Tells which of them the model computes with as floating-point numbers. Others,
             such as counters and masks, may be of any type and infinite, but not NaN. Default: by
             their names.
+        finite: Addresses of memories of which it is known, see :func:`~.reading.read_content`.
 
     Raises:
         CheckpointError: They are not; the message names all of them.
     """
     faults: dict[str, list[str]] = {}
     plain = {n: v for n, v in weights.items() if v.dtype == torch.float32 and v.is_cpu}
-    sound = plain if _are_finite(list(plain.values())) else {}
+    known = {n for n, v in plain.items() if v.untyped_storage().data_ptr() in finite}
+    others = [value for name, value in plain.items() if name not in known]
+    sound = plain if _are_finite(others) else known
     for name, value in weights.items():
         if name in sound:
             continue

@@ -73,9 +73,12 @@ def read_checkpoint(
         CheckpointError: The file is no checkpoint, holds no weights, weights that are not finite
             numbers, no moving average although ``ema`` is set, or no name with ``prefix``.
     """
-    state_dict = read_state_dict(path, prefix=prefix, ema=ema, map_location=map_location)
+    finite: set[int] = set()
+    state_dict = read_state_dict(
+        path, prefix=prefix, ema=ema, map_location=map_location, finite=finite
+    )
     with explained(str(path)):
-        require_finite_weights(state_dict)
+        require_finite_weights(state_dict, finite=finite)
     return state_dict
 
 
@@ -85,9 +88,18 @@ def read_state_dict(
     prefix: str | None = None,
     ema: bool = False,
     map_location: str | torch.device = 'cpu',
+    finite: set[int] | None = None,
 ) -> dict[str, Tensor]:
-    """Does what :func:`read_checkpoint` does, but does not look at the numbers."""
-    checkpoint = read_content(str(path), map_location)
+    """Does what :func:`read_checkpoint` does, but does not look at the numbers.
+
+    Args:
+        path: As :func:`read_checkpoint` takes it, as what follows.
+        prefix: Likewise.
+        ema: Likewise.
+        map_location: Likewise.
+        finite: As :func:`read_content` takes it.
+    """
+    checkpoint = read_content(str(path), map_location, finite)
     state_dict = find_state_dict(checkpoint, ema=ema)
     if not state_dict:
         kind = 'moving average of weights' if ema else 'state dict'
@@ -152,7 +164,7 @@ def strip_prefixes(
     return stripped
 
 
-def read_content(path: str, map_location: Any = 'cpu') -> Any:
+def read_content(path: str, map_location: Any = 'cpu', finite: set[int] | None = None) -> Any:
     """Returns all that a checkpoint file holds.
 
     This is the only place where this package, and mmengine with it, read checkpoints.
@@ -161,6 +173,8 @@ def read_content(path: str, map_location: Any = 'cpu') -> Any:
         path: As :func:`read_checkpoint` takes it.
         map_location: Device of the tensors. On ``'meta'`` only shapes are read and no checksums
             compared; functions and tables, which ``torch.load`` takes too, mean the CPU here.
+        finite: Gets the addresses of memories whose numbers were seen to be finite, for
+            :func:`~.finite_weights.require_finite_weights`; only as long as the content lives.
 
     Raises:
         FileNotFoundError: No such file.
@@ -172,13 +186,16 @@ def read_content(path: str, map_location: Any = 'cpu') -> Any:
     source = fetch(path)
     with explained(path):
         try:
-            content, compared = read_container(source, shapes_only=device.type == 'meta')
+            read = read_container(source, shapes_only=device.type == 'meta')
         except OSError as error:  # of the disk, or of a place that a damaged file points to
             raise DamagedCheckpoint(error.strerror or str(error)) from None
         expected = published_hash(path)
-        if expected is not None and not compared and device.type != 'meta':
+        if expected is not None and not read.are_compared and device.type != 'meta':
             _compare_hash(source, expected)
+    content = read.content
     restore_histories(content)
+    if finite is not None and device.type == 'cpu':
+        finite |= read.finite
     return content if device.type in ('cpu', 'meta') else _moved(content, device)
 
 

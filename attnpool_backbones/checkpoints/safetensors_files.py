@@ -16,7 +16,7 @@ from attnpool_backbones.checkpoints.errors import (
 )
 from attnpool_backbones.checkpoints.message_texts import printable
 from attnpool_backbones.checkpoints.source import Source
-from attnpool_backbones.checkpoints.storage_bytes import crc32
+from attnpool_backbones.checkpoints.storage_bytes import Contents, crc32
 
 MAX_TENSORS = 200_000
 """Tensors of a file of safetensors."""
@@ -44,7 +44,7 @@ def _checksum(weights: dict[str, Tensor]) -> str:
     return f'{crc:08x}'
 
 
-def read_safetensors(source: Source, shapes_only: bool) -> tuple[dict[str, Tensor], bool]:
+def read_safetensors(source: Source, shapes_only: bool) -> Contents:
     """Reads a file of safetensors; arguments, result and errors as of ``read_container``."""
     try:
         with source.open() as file:
@@ -60,12 +60,12 @@ def read_safetensors(source: Source, shapes_only: bool) -> tuple[dict[str, Tenso
             raise
         raise DamagedCheckpoint(printable(str(error))) from None
     if shapes_only:
-        return {name: value.to('meta') for name, value in weights.items()}, False
+        return Contents({name: value.to('meta') for name, value in weights.items()})
     metadata = header.get('__metadata__')
     expected = metadata.get(CHECKSUM) if isinstance(metadata, dict) else None
     if expected is None:
-        return weights, False
+        return Contents(weights)
     found = _checksum(weights)
     if found != expected:
         raise DamagedCheckpoint(f'its checksum is {found}, not {printable(expected)} as written')
-    return weights, True
+    return Contents(weights, are_compared=True)

@@ -4,7 +4,10 @@ import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,6 +35,19 @@ class Part:
     crc: int | None
     """Their CRC-32; None if the file has none."""
     name: str
+    is_float: bool
+    """Whether they are numbers of type float32."""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """All of a checkpoint, and what is known about its numbers."""
+
+    content: Any
+    are_compared: bool = False
+    """Whether they have been compared with a checksum."""
+    finite: frozenset[int] = frozenset()
+    """Addresses of memories whose numbers, of type float32, were seen to be finite."""
 
 
 def new_memory(size: int, shapes_only: bool) -> Tensor:
@@ -45,14 +61,18 @@ def copy(content: bytes, memory: Tensor) -> None:
         memory.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
 
 
-def fill(source: Source, parts: Iterable[Part]) -> None:
-    """Reads the bytes of storages and compares their checksums, in several threads."""
+def fill(source: Source, parts: Iterable[Part]) -> frozenset[int]:
+    """Reads the bytes of storages and compares their checksums, in several threads.
+
+    Returns:
+        Addresses of memories of float32 whose numbers are finite; looked at on the way, while they
+        are in the processor's cache.
+    """
     parts = sorted(parts, key=lambda part: part.offset)
     total = sum(part.memory.numel() for part in parts)
     workers = min(MAX_THREADS, os.cpu_count() or 1) if total >= MIN_PARALLEL else 1
     if workers == 1:
-        _fill_some(source, parts)
-        return
+        return frozenset(_fill_some(source, parts))
     # The longest first, each to the thread that has the least to do.
     shares: list[list[Part]] = [[] for _ in range(workers)]
     loads = [0] * workers
@@ -61,23 +81,30 @@ def fill(source: Source, parts: Iterable[Part]) -> None:
         shares[least].append(part)
         loads[least] += part.memory.numel()
     with ThreadPoolExecutor(workers) as pool:
-        list(pool.map(lambda share: _fill_some(source, share), shares))
+        return frozenset(chain(*pool.map(lambda share: _fill_some(source, share), shares)))
 
 
-def _fill_some(source: Source, parts: Sequence[Part]) -> None:
-    with source.open() as file:
+def _fill_some(source: Source, parts: Sequence[Part]) -> list[int]:
+    finite = []
+    with source.open() as file, np.errstate(over='ignore', invalid='ignore'):
         for part in sorted(parts, key=lambda part: part.offset):
             file.seek(part.offset)
             view = memoryview(part.memory.numpy())
-            crc = 0
+            crc, total = 0, np.float32(0)
             for start in range(0, len(view), _CHUNK):
                 chunk = view[start : start + _CHUNK]
                 if file.readinto(chunk) != len(chunk):
                     raise DamagedCheckpoint(f'{printable(part.name)} is cut off')
                 if part.crc is not None:
                     crc = crc32(chunk, crc)
+                if part.is_float:
+                    # not finite if one number is not, or if the sum itself overflows
+                    total += np.frombuffer(chunk, np.float32).sum()
+            if part.is_float and np.isfinite(total):
+                finite.append(part.memory.data_ptr())
             if part.crc is not None and crc != part.crc:
                 raise DamagedCheckpoint(
                     f'the checksum of {printable(part.name)} is {crc:08x}, not {part.crc:08x} as '
                     'written'
                 )
+    return finite

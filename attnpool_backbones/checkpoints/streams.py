@@ -1,7 +1,5 @@
 """Reads what torch wrote before its zip files: five pickles and the bytes of the storages."""
 
-from typing import Any
-
 import torch
 
 from attnpool_backbones.checkpoints.errors import (
@@ -10,14 +8,14 @@ from attnpool_backbones.checkpoints.errors import (
 )
 from attnpool_backbones.checkpoints.message_texts import printable
 from attnpool_backbones.checkpoints.source import Source
-from attnpool_backbones.checkpoints.storage_bytes import Part, fill, new_memory
+from attnpool_backbones.checkpoints.storage_bytes import Contents, Part, fill, new_memory
 from attnpool_backbones.checkpoints.unpickling import PickleReader, Storage
 
 _MAGIC = 0x1950A86A20F9469CFC6C  # first value of torch's old format
 _PROTOCOL = 1001
 
 
-def read_stream(source: Source, shapes_only: bool) -> Any:
+def read_stream(source: Source, shapes_only: bool) -> Contents:
     """Returns the content of a stream, which has no checksums; else as ``read_container``."""
     storages: dict[str, Storage] = {}
     views: dict[str, Storage] = {}
@@ -67,10 +65,9 @@ def read_stream(source: Source, shapes_only: bool) -> Any:
             header = file.read(8)
             if len(header) < 8 or int.from_bytes(header, 'little') * itemsize != memory.numel():
                 raise DamagedCheckpoint(f'the storage {printable(key)} is cut off or of other size')
-            parts.append(Part(memory, offset + 8, None, key))
+            is_float = storages[key].dtype == torch.float32
+            parts.append(Part(memory, offset + 8, None, key, is_float))
             offset += 8 + memory.numel()
     if offset > source.size:
         raise DamagedCheckpoint(f'it is cut off: {offset - source.size} bytes are missing')
-    if not shapes_only:
-        fill(source, parts)
-    return content
+    return Contents(content, finite=frozenset() if shapes_only else fill(source, parts))

@@ -9,6 +9,7 @@ import struct
 import sys
 import zipfile
 import zlib
+from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, BinaryIO
 
@@ -23,7 +24,7 @@ from attnpool_backbones.checkpoints.errors import (
 )
 from attnpool_backbones.checkpoints.message_texts import printable
 from attnpool_backbones.checkpoints.source import Source
-from attnpool_backbones.checkpoints.storage_bytes import Part, copy, fill, new_memory
+from attnpool_backbones.checkpoints.storage_bytes import Contents, Part, copy, fill, new_memory
 from attnpool_backbones.checkpoints.unpickling import PickleReader, Storage
 
 MAX_INFLATION = 4
@@ -56,7 +57,7 @@ class _BoundedFile:
         return self.file.read(size)
 
 
-def read_zip(source: Source, shapes_only: bool) -> tuple[Any, bool]:
+def read_zip(source: Source, shapes_only: bool) -> Contents:
     """Reads a zip file; arguments, result and errors as of ``read_container``."""
     with source.open() as file:
         try:
@@ -72,16 +73,16 @@ def read_zip(source: Source, shapes_only: bool) -> tuple[Any, bool]:
                     raise CheckpointError('it was written on a machine of another byte order')
                 content, parts = _read_members(pickled, members, root, source.size, shapes_only)
                 if shapes_only:
-                    return content, False
+                    return Contents(content)
                 stored = []
-                memories = {member.filename: memory for memory, member in parts.values()}
+                memories = {part.member.filename: part for part in parts.values()}
                 for name, member in members.items():
                     start = _start_of(file, member, source.size)
-                    memory = memories.get(name)
-                    if memory is not None and member.compress_type == zipfile.ZIP_STORED:
-                        stored.append(Part(memory, start, member.CRC, name))
-                    elif memory is not None:
-                        copy(_inflated(archive, member), memory)
+                    part = memories.get(name)
+                    if part is not None and member.compress_type == zipfile.ZIP_STORED:
+                        stored.append(Part(part.memory, start, member.CRC, name, part.is_float))
+                    elif part is not None:
+                        copy(_inflated(archive, member), part.memory)
                     elif member.file_size <= _SMALL:
                         _inflated(archive, member)  # to compare its checksum
         except (zipfile.BadZipFile, zlib.error, EOFError, struct.error) as error:
@@ -90,8 +91,8 @@ def read_zip(source: Source, shapes_only: bool) -> tuple[Any, bool]:
             if isinstance(error, CheckpointError):
                 raise
             raise DamagedCheckpoint(printable(str(error))) from None
-    fill(source, stored)
-    return content, all(member.CRC is not None for member in members.values())
+    finite = fill(source, stored)
+    return Contents(content, all(m.CRC is not None for m in members.values()), finite)
 
 
 def _checked_members(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
@@ -138,11 +139,20 @@ def _root_of(members: dict[str, zipfile.ZipInfo]) -> str:
     return roots[0]
 
 
+@dataclass(frozen=True)
+class _Member:
+    """A member of a zip file that is to become a storage."""
+
+    memory: Tensor
+    member: zipfile.ZipInfo
+    is_float: bool
+
+
 def _read_members(
     pickled: bytes, members: dict[str, zipfile.ZipInfo], root: str, size: int, shapes_only: bool
-) -> tuple[Any, dict[str, tuple[Tensor, zipfile.ZipInfo]]]:
+) -> tuple[Any, dict[str, _Member]]:
     """Reads the pickle of a zip file; the storages it refers to are still to be filled."""
-    parts: dict[str, tuple[Tensor, zipfile.ZipInfo]] = {}
+    parts: dict[str, _Member] = {}
 
     def find_storage(dtype: torch.dtype, address: tuple) -> Storage:
         key, _, count = address
@@ -155,8 +165,9 @@ def _read_members(
                 f'{count * dtype.itemsize}'
             )
         if key not in parts:
-            parts[key] = new_memory(member.file_size, shapes_only), member
-        return Storage(dtype, parts[key][0])
+            memory = new_memory(member.file_size, shapes_only)
+            parts[key] = _Member(memory, member, dtype == torch.float32)
+        return Storage(dtype, parts[key].memory)
 
     return PickleReader(BytesIO(pickled), find_storage, size).read(), parts
 
