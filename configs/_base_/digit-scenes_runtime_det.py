@@ -13,6 +13,7 @@ default_hooks = dict(
 )
 custom_hooks = [
     dict(type='attnpool_backbones.LoadGuardHook'),
+    dict(type='attnpool_backbones.InputLimitsHook'),
     dict(type='attnpool_backbones.InvalidLossHook'),
     dict(type='attnpool_backbones.ResumeCheckHook'),
     dict(type='attnpool_backbones.WorkFolderHook'),
