@@ -204,7 +204,7 @@ def uses_of(
             scored = scoring.get('ann_file') and not scoring.get('format_only')
             if scored and os.path.normpath(scoring['ann_file']) == os.path.normpath(path):
                 metric = scoring.get('metric', 'bbox')
-                metrics.update([metric] if isinstance(metric, str) else metric)
+                metrics.update([metric] if isinstance(metric, str) else metric or ())
     return Uses(masks, frozenset(metrics), classes)
 
 

@@ -38,11 +38,6 @@ def pretrained(plan: RunPlan) -> None:
 def checkpoint(plan: RunPlan) -> None:
     """``load_from`` is there, whole and safe."""
     if plan.cfg.get('load_from'):
-        if not isinstance(plan.cfg.load_from, str):
-            raise PreflightError(
-                f'load_from in {plan.cfg.filename} has to be a file or an address, not '
-                f'{plan.cfg.load_from!r}'
-            )
         require_checkpoint(plan.cfg.load_from, plan.checkpoint_option)
         _ = plan.stored_shapes  # reads it
 

@@ -206,12 +206,7 @@ def set_workers(cfg: Config, workers: int) -> None:
     Args:
         cfg: The whole config, changed in-place.
         workers: How many; 0: the process that trains.
-
-    Raises:
-        PreflightError: If the number is negative.
     """
-    if workers < 0:
-        raise PreflightError(f'--workers {workers}: has to be 0 or more')
     for split in ('train', 'val', 'test'):
         loader = cfg.get(f'{split}_dataloader')
         if loader is not None:

@@ -89,7 +89,6 @@ def test_mlflow_has_a_data_base_beside_the_runs_or_the_named_server(monkeypatch)
     [
         (['--epochs', '3'], BY_ITERATION, r'counts iterations \(160000\)'),
         (['--freeze', '-2'], BY_EPOCH, '--freeze -2'),
-        (['--workers', '-1'], BY_EPOCH, '--workers -1'),
     ],
 )
 def test_flags_that_do_not_fit(words, config, message):

@@ -250,7 +250,7 @@ CASES = {
     'number_to_load': (
         'train',
         ['bare.py', '--cfg-options', 'load_from=99999999999999999999'],
-        ['load_from in bare.py has to be a file or an address, not 99999999999999999999'],
+        ['bare.py cannot be used', 'load_from has to be a text, not 99999999999999999999'],
     ),
     'name_that_is_too_long': ('train', ['a' * 300 + '.py'], ['File name too long']),
     'name_that_is_no_text': ('train', [os.fsdecode(b'\xff.py')], ['config not found']),
@@ -287,7 +287,7 @@ CASES = {
     'number_for_a_loader': (
         'train',
         ['bare.py', '--cfg-options', 'train_dataloader=3'],
-        ['train_dataloader in bare.py has to be a dict with a dataset, not 3'],
+        ['bare.py cannot be used', 'train_dataloader has to be a dict, not 3'],
     ),
     'config_of_no_kind': (
         'train',
