@@ -116,7 +116,9 @@ def load_exported(path: str | Path, device: str = 'cpu') -> Predictor:
     return Predictor(model, facts.preparation, facts.classes, facts.palette, is_detector, device)
 
 
-def find_model_files(model: str | Path, checkpoint: str | Path | None = None) -> tuple[Path, Path]:
+def find_model_files(
+    model: str | Path, checkpoint: str | Path | None = None
+) -> tuple[Path, Path | str]:
     """Finds config and checkpoint.
 
     Args:
@@ -124,7 +126,7 @@ def find_model_files(model: str | Path, checkpoint: str | Path | None = None) ->
         checkpoint: Its checkpoint. Default: the best one of the run, else the last.
 
     Returns:
-        Both files.
+        Both files; of a checkpoint that is elsewhere, its address.
 
     Raises:
         UserError: If one of them is not there.
@@ -141,7 +143,7 @@ def find_model_files(model: str | Path, checkpoint: str | Path | None = None) ->
         raise UserError(f'model not found: {path.absolute()}{there}')
     if path.is_dir():
         config = config_of_run(path)
-        return config, Path(checkpoint) if checkpoint else _checkpoint_of_run(path)
+        return config, _named(checkpoint) if checkpoint else _checkpoint_of_run(path)
     if path.suffix != '.py':
         raise UserError(
             f'{path}: a model is the folder of a run or a config (.py) with a checkpoint (.pth), '
@@ -157,7 +159,12 @@ def find_model_files(model: str | Path, checkpoint: str | Path | None = None) ->
     # what is there but is no file is told by who reads it
     if not os.path.lexists(checkpoint) and '://' not in str(checkpoint):
         raise UserError(f'checkpoint not found: {Path(checkpoint).absolute()}')
-    return path, Path(checkpoint)
+    return path, _named(checkpoint)
+
+
+def _named(checkpoint: str | Path) -> Path | str:
+    # a path has no two slashes
+    return str(checkpoint) if '://' in str(checkpoint) else Path(checkpoint)
 
 
 def config_of_run(folder: Path) -> Path:
@@ -186,7 +193,7 @@ def _age(file: Path) -> tuple[int, float]:
     return int(numbers[-1]) if numbers else -1, file.stat().st_mtime
 
 
-def _load_weights(model: nn.Module, content: Any, file: Path) -> None:
+def _load_weights(model: nn.Module, content: Any, file: Path | str) -> None:
     """Loads all weights of a model; a head without its own would predict noise.
 
     Raises:
