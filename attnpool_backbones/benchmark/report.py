@@ -16,7 +16,6 @@ from attnpool_backbones.benchmark.cost_curves import Curve, cost_curves
 from attnpool_backbones.benchmark.operators import is_operator
 from attnpool_backbones.benchmark.part_times import PARTS
 from attnpool_backbones.benchmark.peers import FORMS as PEER_FORMS
-from attnpool_backbones.benchmark.process_memory import KEPT_MEMORY
 from attnpool_backbones.benchmark.safety import is_safety
 from attnpool_backbones.benchmark.suites import Target, measured_value, targets
 from attnpool_backbones.command_line import UserError
