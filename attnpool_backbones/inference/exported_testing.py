@@ -60,7 +60,9 @@ def evaluate_exported(args: argparse.Namespace) -> dict[str, float]:
     check_everything(plan)
     # what changes weights (averages of them, another normalisation) finds none here
     plan.cfg.custom_hooks = [
-        hook for hook in plan.cfg.custom_hooks if type_name(hook) == 'SkipBadDataHook'
+        hook
+        for hook in plan.cfg.custom_hooks
+        if type_name(hook) in ('SkipBadDataHook', 'InputLimitsHook')
     ]
     plan.cfg.model = dict(type='attnpool_backbones.ExportedFile', file=str(args.exported))
     runner = build_runner(plan.cfg)

@@ -113,7 +113,7 @@ class Predictor:
         Raises:
             UserError: If the source or an option is wrong.
         """
-        opened = open_source(source, max_pixels=self.cfg.get('max_pixels') or MAX_PIXELS)
+        opened = open_source(source, max_pixels=(self.cfg or {}).get('max_pixels') or MAX_PIXELS)
         for _, prediction in self.run(opened, Options(**options)):
             yield prediction
 
