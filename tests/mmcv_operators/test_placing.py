@@ -140,3 +140,33 @@ def test_the_serving_operators_are_told():
     compiled = ModuleSpec('mmcv._ext', None)
     compiled.__name__, compiled.__file__ = 'mmcv._ext', '_ext.so'
     assert serving_operators(compiled) == 'compiled (_ext.so)'
+
+
+FOREIGN_TOOL = """
+import sys
+class Hidden:  # an mmcv without operators, compiled or installed
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name == 'mmcv._ext':
+            for finder in sys.meta_path:
+                if getattr(finder, '__name__', '') == 'StandInFinder':
+                    return finder.find_spec(name)
+            raise ModuleNotFoundError("No module named 'mmcv._ext'")
+sys.meta_path.insert(0, Hidden)
+from mmengine.config import Config  # what mmdet's tools/train.py imports
+from mmengine.runner import Runner
+from mmdet.utils import setup_cache_size_limit_of_dynamo
+assert 'attnpool_backbones' not in sys.modules
+Config.fromfile({config!r})
+import mmcv.ops
+print(sys.modules['mmcv._ext'].__name__)
+"""
+
+
+def test_a_config_brings_the_operators_to_the_training_tool_of_mmdet(tmp_path):
+    pytest.importorskip('mmdet')
+    config = tmp_path / 'mine.py'
+    config.write_text("custom_imports = dict(imports=['attnpool_backbones'])\n")
+    program = FOREIGN_TOOL.format(config=str(config))
+    done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True)
+    assert 'attnpool_backbones.mmcv_operators.extension' in done.stdout, done.stderr
