@@ -46,7 +46,8 @@ def find_configs(library: str) -> dict[str, list[Path]]:
             with _quiet():
                 model = Config.fromfile(path).get('model')
         except Exception as error:
-            structures.setdefault(f'unreadable: {_first_line(error)}', []).append(path)
+            reason = _first_line(error).partition(', the current sys.path')[0]
+            structures.setdefault(f'unreadable: {reason}', []).append(path)
             continue
         if model:
             parts = sorted({f'{key}={kind}' for key, kind in _types(model, '')})
