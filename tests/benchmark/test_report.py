@@ -40,6 +40,22 @@ def test_publish_what_a_process_that_kept_its_memory_measured(tmp_path):
     assert 'free memory kept' in report and '2.50x' in report
 
 
+@pytest.mark.parametrize(
+    ('more', 'section'),
+    [({}, 'default'), (KEPT_MEMORY, 'kept'), (dict(preloaded='libother.so'), 'preloaded')],
+)
+def test_publish_peers_by_allocator(more, section, tmp_path):
+    file = tmp_path / 'docs' / 'speed' / 'peers.md'
+    file.parent.mkdir(parents=True)
+    file.write_text(''.join(f'<!-- {s} -->\n<!-- /{s} -->\n'
+                            for s in ('default', 'kept', 'preloaded')))  # fmt: skip
+    results = [RESULTS[0], dict(RESULTS[1], form='timm', difference=1e-6)]
+    publish(tmp_path / 'work', results, MACHINE | more, 'the command', tmp_path)
+    before, after = file.read_text().split(f'<!-- {section} -->')
+    assert 'timm NCHW 2.5 | 2.50 | - | **ours** | timm 1e-06 |' in after.split('<!-- /')[0]
+    assert 'the command' in after and 'timm' not in before
+
+
 def test_nothing_to_publish(tmp_path):
     with pytest.raises(UserError, match='no result of the suite targets'):
         publish(tmp_path, [], MACHINE, 'the command', tmp_path)
