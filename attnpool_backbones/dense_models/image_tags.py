@@ -44,8 +44,13 @@ def true_tags(
         return tags
     if label_map is not None:
         labels = label_map.get('data').flatten()
-        counts = labels[labels != ignore_index].long().bincount(minlength=num_classes)
-        return (counts[:num_classes] > 0).long()
+        if ignore_index < 0:  # cannot be counted
+            labels = labels[labels != ignore_index]
+        # ignored pixels are counted, too, which spares a copy of the others
+        present = (labels.bincount(minlength=num_classes) > 0).long()
+        if 0 <= ignore_index < len(present):
+            present[ignore_index] = 0
+        return present[:num_classes]
     raise KeyError(
         'the image has neither gt_instances.labels nor gt_sem_seg, of which its tags are read: '
         "the pipeline needs dict(type='LoadAnnotations', ...)"

@@ -177,6 +177,11 @@ def test_true_tags():
     assert true_tags(sample, 5).tolist() == [0, 1, 0, 1, -1]
     label_map = torch.tensor([[[0, 2], [255, 2]]])
     assert true_tags(dict(gt_sem_seg=dict(data=label_map)), 4).tolist() == [1, 0, 1, 0]
+    for ignored in (-1, 3):
+        label_map[label_map == 255] = ignored
+        found = true_tags(dict(gt_sem_seg=dict(data=label_map)), 4, ignored)
+        assert found.tolist() == [1, 0, 1, 0]
+        label_map[label_map == ignored] = 255
     with pytest.raises(KeyError, match='LoadAnnotations'):
         true_tags({}, 3)
 
