@@ -20,7 +20,7 @@ def may_call_onednn(*tensors: Tensor | None) -> bool:
     """Tells whether a layer may be given to oneDNN itself.
 
     Args:
-        tensors: Input, weight and bias of the layer.
+        *tensors: Input, weight and bias of the layer.
 
     Returns:
         True for float32, and bfloat16 where the processor has its instructions, on a CPU where
