@@ -45,10 +45,14 @@ def read_class_list(words: list[str]) -> ClassList:
         words: A file's path, or names, also with commas between them.
 
     Raises:
-        UserError: An empty list, or a name that comes twice.
+        UserError: A file that is no text, an empty list, or a name that comes twice.
     """
     if len(words) == 1 and Path(words[0]).is_file():
-        classes = parse_class_list(Path(words[0]).read_text(encoding='utf-8-sig'))
+        try:
+            text = Path(words[0]).read_text(encoding='utf-8-sig')
+        except UnicodeDecodeError as error:
+            raise UserError(f'--classes: {words[0]} is no text in UTF-8') from error
+        classes = parse_class_list(text)
     else:
         names = [name.strip() for word in words for name in word.split(',')]
         classes = ClassList(tuple(name for name in names if name))

@@ -120,3 +120,9 @@ def test_weights_are_found_where_they_usually_lie(tmp_path, monkeypatch):
 def test_every_backbone_has_a_head():
     for name in find_backbones():
         assert choose_bases(name, 'upernet').settings
+
+
+def test_a_list_of_classes_that_is_no_text(tmp_path):
+    (tmp_path / 'x.pth').write_bytes(b'PK\x80\x00')
+    with pytest.raises(UserError, match=r'x\.pth is no text'):
+        read_class_list([str(tmp_path / 'x.pth')])
