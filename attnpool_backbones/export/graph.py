@@ -68,6 +68,8 @@ def build_graph(model: nn.Module, cfg: Config) -> nn.Module:
 def fixed_because(model: nn.Module) -> str | None:
     """Tells why a graph of a model can have one size of images only; None if it takes any."""
     for module in model.modules():
+        if isinstance(module, GridAttention) and module.bias is not None:
+            return 'attention with a table of relative positions is written for one size of images'
         if isinstance(module, GridAttention) and module.window is not None:
             return 'attention in windows is cut to one size of images'
         if type(module).__name__ in ('ShiftWindowMSA', 'WindowMSA'):
