@@ -208,7 +208,7 @@ class SkipBadDataHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Prepares the data sets, before their batches are loaded."""
-        self._watch(runner.train_loop.dataloader)
+        self._watch(runner.train_loop.dataloader, testing=False)
         loading_again(runner.train_loop)
 
     def before_val(self, runner: Runner) -> None:
@@ -239,13 +239,13 @@ class SkipBadDataHook(Hook):
         self._tell_sum(runner)
 
     def _watch_loop(self, runner: Runner, loop: Any) -> None:
-        self._watch(loop.dataloader)
+        self._watch(loop.dataloader, testing=True)
         if not isinstance(loop.dataloader, WholeBatches):
             loop.dataloader = WholeBatches(
                 loop.dataloader, lambda skipped: self._report(runner, skipped)
             )
 
-    def _watch(self, loader: Any) -> None:
+    def _watch(self, loader: Any, testing: bool) -> None:
         for dataset in data_sets(loader.dataset):
             if isinstance(dataset.pipeline, SkippingPipeline):
                 continue
@@ -253,7 +253,8 @@ class SkipBadDataHook(Hook):
             dataset.pipeline = SkippingPipeline(
                 dataset.pipeline,
                 len(classes) if isinstance(classes, (list, tuple)) else None,
-                dataset.test_mode,
+                # by what is done, as data sets of segmentors do not say what they are for
+                testing or dataset.test_mode,
                 self.max_bad,
             )
         while hasattr(loader, 'loader'):

@@ -6,10 +6,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from mmengine.config import Config
+from mmengine.dataset import BaseDataset
 from PIL import Image
 
 pytest.importorskip('mmdet')
@@ -17,7 +19,7 @@ pytest.importorskip('mmseg')
 
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.datasets.digit_scenes import generate
-from attnpool_backbones.engine.bad_data_hook import BadDataError
+from attnpool_backbones.engine.bad_data_hook import BadDataError, SkipBadDataHook
 from attnpool_backbones.engine.predictions import own_name
 from attnpool_backbones.launching.config import load_config
 from attnpool_backbones.launching.data_check import require_annotations
@@ -84,6 +86,16 @@ def test_processes_that_load_report_to_the_one_that_trains(scenes: Path, tmp_pat
         tmp_path, 'det', scenes, 'train_dataloader = dict(num_workers=2, persistent_workers=True)'
     )
     assert f'1 of at most 10: {path}' in log_of(run_training(config))
+
+
+@pytest.mark.parametrize(('stage', 'is_test'), [('train', False), ('val', True), ('test', True)])
+def test_a_bad_image_of_a_test_is_not_replaced(stage: str, is_test: bool) -> None:
+    """Whatever the data set says: those of segmentors do not say that they are for testing."""
+    dataset = BaseDataset(lazy_init=True, pipeline=[dict, dict])
+    loader = SimpleNamespace(dataset=dataset, collate_fn=list)
+    loop = SimpleNamespace(dataloader=loader)
+    getattr(SkipBadDataHook(), f'before_{stage}')(SimpleNamespace(**{f'{stage}_loop': loop}))
+    assert dataset.pipeline.test_mode is is_test
 
 
 TOOL = """
