@@ -13,7 +13,7 @@ from attnpool_backbones.checkpoints.known_formats import FORMATS, recognise
 from attnpool_backbones.checkpoints.message_texts import list_names
 from attnpool_backbones.checkpoints.reading import read_checkpoint
 from attnpool_backbones.checkpoints.report import ConvertReport
-from attnpool_backbones.checkpoints.safetensors_files import safetensors_bytes
+from attnpool_backbones.checkpoints.safetensors_files import BACKBONE, safetensors_bytes
 
 SUFFIXES = ('.safetensors', '.pth', '.pt')
 """Endings of the files that can be written."""
@@ -70,7 +70,7 @@ def convert_file(
 
 def _write(weights: dict[str, Tensor], backbone: str, destination: Path, publish: bool) -> Path:
     if destination.suffix == '.safetensors':
-        content = safetensors_bytes(weights, {'backbone': backbone})
+        content = safetensors_bytes(weights, {BACKBONE: backbone})
     else:
         # Through a file object: torch.save would write the name of a path into the file.
         file = io.BytesIO()

@@ -1,6 +1,7 @@
 """Reads and writes safetensors, with a checksum of this package's in the metadata."""
 
 import json
+from difflib import get_close_matches
 
 import torch
 from safetensors import SafetensorError
@@ -20,6 +21,8 @@ from attnpool_backbones.checkpoints.storage_bytes import Contents, crc32
 
 MAX_TENSORS = 200_000
 """Tensors of a file of safetensors."""
+BACKBONE = 'backbone'
+"""Key of the type of the backbone, in the metadata of what the converter writes."""
 CHECKSUM = 'attnpool_backbones.crc32'
 """Key of the checksum in the metadata of safetensors."""
 
@@ -62,7 +65,10 @@ def read_safetensors(source: Source, shapes_only: bool) -> Contents:
     if shapes_only:
         return Contents({name: value.to('meta') for name, value in weights.items()})
     metadata = header.get('__metadata__')
-    expected = metadata.get(CHECKSUM) if isinstance(metadata, dict) else None
+    metadata = metadata if isinstance(metadata, dict) else {}
+    expected = metadata.get(CHECKSUM)
+    if expected is None and (BACKBONE in metadata or get_close_matches(CHECKSUM, metadata)):
+        raise DamagedCheckpoint('the checksum that this package writes into its files is missing')
     if expected is None:
         return Contents(weights)
     found = _checksum(weights)

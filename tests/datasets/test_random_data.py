@@ -131,7 +131,8 @@ def config_holds(key: str, place: int, letter: str) -> None:
     place %= len(key)
     wrong = key[:place] + letter + key[place + 1 :]
     cfg = Config(dict(default_scope='mmdet', **{wrong: dict(a=1)}))
-    if wrong in RUNNER_KEYS or wrong == 'default_scope':
+    # names that begin so are private to a config
+    if wrong in RUNNER_KEYS or wrong == 'default_scope' or wrong.startswith('_'):
         return
     with pytest.raises(UserError, match=f'did you mean {key}'):
         require_known_keys(cfg)
@@ -150,7 +151,8 @@ def places(value: Any, key: str = '') -> list[str]:
     found = [key] if key else []
     if isinstance(value, dict):
         for name, inner in value.items():
-            if key or name in RUNNER_KEYS:
+            # scope and work folder are seen to when a config is read, which is done here
+            if key or (name in RUNNER_KEYS and name not in ('default_scope', 'work_dir')):
                 found += places(inner, f'{key}.{name}' if key else name)
     elif isinstance(value, list):
         for index, inner in enumerate(value):
@@ -170,7 +172,7 @@ def value_holds(whole: Config, number: int, value: Any, folder: Path) -> None:
         target.pop(last)
     else:
         target[int(last) if isinstance(target, list) else last] = None if value is ... else value
-    cfg.work_dir = str(folder / 'run') if key != 'work_dir' else cfg.work_dir
+    cfg.work_dir = str(folder / 'run')
     args = arguments(folder / 'x.py', work_dir=None)
     try:
         with (
