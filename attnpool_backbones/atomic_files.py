@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mmengine.fileio import LocalBackend, register_backend
 
+from attnpool_backbones.command_line import UserError
 from attnpool_backbones.process_lifetime import is_running
 
 __all__ = [
@@ -49,8 +50,13 @@ def unfinished_file(path: str | Path) -> Iterator[Path]:
 
     Yields:
         The hidden file, to be written whole.
+
+    Raises:
+        UserError: If the path is a device or a pipe, whose place a file would take.
     """
     path = Path(path)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise UserError(f'{path} is no ordinary file, it is not replaced by one')
     path.parent.mkdir(parents=True, exist_ok=True)
     # a name has 255 bytes at most, which may be no text
     name = path.name.encode(errors='ignore')[:120].decode(errors='ignore')

@@ -20,7 +20,15 @@ def _child(parent: Registry, *packages: str) -> Registry:
     )
 
 
-MODELS = _child(root.MODELS, 'backbones', 'heads', 'necks', 'dense_models', 'engine')
+MODELS = _child(
+    root.MODELS,
+    'backbones',
+    'heads',
+    'necks',
+    'dense_models',
+    'engine',
+    'inference.exported_model',
+)
 HOOKS = _child(root.HOOKS, 'engine')
 METRICS = _child(root.METRICS, 'evaluation', 'engine')
 LOOPS = _child(root.LOOPS, 'engine')

@@ -34,6 +34,8 @@ def safetensors_bytes(weights: dict[str, Tensor], metadata: dict[str, str]) -> b
         weights: Tensors by name.
         metadata: Texts to be stored along.
     """
+    # convolutions may lie in channels_last, which the format does not have
+    weights = {name: value.contiguous() for name, value in weights.items()}
     return to_safetensors(weights, metadata={**metadata, CHECKSUM: _checksum(weights)})
 
 

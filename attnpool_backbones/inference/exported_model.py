@@ -12,9 +12,11 @@ from torch.nn import functional as F
 
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.inference.exported_facts import Facts
+from attnpool_backbones.inference.exported_files import read_exported
 from attnpool_backbones.inference.mask_pasting import paste_masks
+from attnpool_backbones.registry import MODELS
 
-__all__ = ['ExportedModel']
+__all__ = ['ExportedFile', 'ExportedModel']
 
 Forward = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 
@@ -120,3 +122,16 @@ class ExportedModel(BaseModel):
             grids = outputs['masks'][there].float()
             found.masks = paste_masks(grids, boxes, *original, self.facts.mask)
         sample.set_data(dict(pred_instances=found))
+
+
+@MODELS.register_module()
+class ExportedFile(ExportedModel):
+    """An exported file as the model of a config.
+
+    Args:
+        file: As :func:`~attnpool_backbones.inference.exported_files.read_exported` takes it.
+        device: Where it is to run.
+    """
+
+    def __init__(self, file: str, device: str = 'cpu', **_: Any) -> None:
+        super().__init__(*read_exported(file, device))

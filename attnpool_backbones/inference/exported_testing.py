@@ -3,33 +3,17 @@
 import argparse
 import os
 from pathlib import Path
-from typing import Any
 
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.config_types import type_name
 from attnpool_backbones.inference.exported_files import read_exported
-from attnpool_backbones.inference.exported_model import ExportedModel
 from attnpool_backbones.launching.config import recognise_dense_task
 from attnpool_backbones.launching.config_errors import started
 from attnpool_backbones.launching.data_check import build_loops
 from attnpool_backbones.launching.launch import build_runner, plan_test
 from attnpool_backbones.launching.preflight import check_everything
-from attnpool_backbones.registry import MODELS
 
-__all__ = ['ExportedFile', 'evaluate_exported']
-
-
-@MODELS.register_module()
-class ExportedFile(ExportedModel):
-    """An exported file as the model of a config.
-
-    Args:
-        file: As :func:`~attnpool_backbones.inference.exported_files.read_exported` takes it.
-        device: Where it is to run.
-    """
-
-    def __init__(self, file: str, device: str = 'cpu', **_: Any) -> None:
-        super().__init__(*read_exported(file, device))
+__all__ = ['evaluate_exported']
 
 
 def evaluate_exported(args: argparse.Namespace) -> dict[str, float]:

@@ -277,7 +277,7 @@ class TestErrors:
         family = MODELS.get(variant.config['type'])
         name, known = next(iter(family.archs.items()))
         assert family.resolve_arch(dict(base=name)) == known
-        depth = known.depth // 2 if 'depth' in vars(known) else tuple(d + 1 for d in known.depths)
+        depth = known.depth + 1 if 'depth' in vars(known) else tuple(d + 1 for d in known.depths)
         changed = {'depths' if isinstance(depth, tuple) else 'depth': depth}
         assert family.resolve_arch(dict(base=name, **changed)) == replace(known, **changed)
         with pytest.raises(ValueError, match=r"unknown fields \['wdth'\], missing fields \[\]"):

@@ -86,7 +86,7 @@ def test_measures_compares_and_goes_on(run, tmp_path):
         (['--suite', 'nano', '--only', 'ViTDet'], "--only 'ViTDet' finds none of the 14 jobs"),
         (['--suite', 'nano', '--only', '('], 'is no regular expression'),
         (['DeepViT:nano', '--size', '64'], "'64' is not HEIGHTxWIDTH"),
-        (['DeepViT:nano', '--repeats', '0'], "'0' is no number from 1 on"),
+        (['DeepViT:nano', '--repeats', '0'], "'0' is no whole number from 1 to"),
         (['nothing.py'], 'config not found'),
     ],
     ids=lambda value: ' '.join(value) if isinstance(value, list) else None,
