@@ -184,7 +184,7 @@ class DenseBackbone(TrainingParts):
         if image_size == (height, width):
             return tuple(outputs)
         return tuple(
-            y[..., : -(-height // stride), : -(-width // stride)].contiguous()
+            y[..., : (height + stride - 1) // stride, : (width + stride - 1) // stride].contiguous()
             for y, stride in zip(outputs, self.out_strides, strict=True)
         )
 

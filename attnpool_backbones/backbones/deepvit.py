@@ -170,7 +170,9 @@ class DeepViT(DenseBackbone):
 
     def as_map(self, x: Tensor, image_size: Sequence[int]) -> Tensor:
         """Takes the patch tokens as a map; see :meth:`DenseBackbone.as_map`."""
-        return self.patch_map(x, [-(-size // self.arch.stride) for size in image_size])
+        stride = self.arch.stride
+        # no negative numbers, which ONNX divides towards zero
+        return self.patch_map(x, [(size + stride - 1) // stride for size in image_size])
 
     @staticmethod
     def patch_map(tokens: Tensor, grid: Sequence[int]) -> Tensor:

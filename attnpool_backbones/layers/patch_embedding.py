@@ -71,7 +71,7 @@ class PatchEmbedding(nn.Module):
         kernel, stride, padding = self.kernel_size, self.stride, self.padding
         # What lacks most; more than is missing changes nothing, so that a graph holds for any size.
         most = max(0, kernel - 2 * padding - 1)
-        if torch.compiler.is_exporting():
+        if torch.compiler.is_compiling():
             return 0, most, 0, most
         bottom, right = (
             max(0, ((n - 1) // stride) * stride + kernel - 2 * padding - n) for n in x.shape[-2:]

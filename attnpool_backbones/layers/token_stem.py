@@ -47,11 +47,10 @@ class TokenStem(nn.Module):
 
     def embed(self, x: Tensor) -> Tensor:
         """Embeds the patches of images B, 3, H, W; returns a map B, C, H / stride, W / stride."""
-        bottom, right = (-size % self.stride for size in x.shape[-2:])
-        if torch.compiler.is_exporting():
-            # The most that may lack: it makes no further patch, so that a graph holds for any size.
-            bottom = right = self.stride - (2 if self.cnn else 1)
-        if bottom or right:
+        stride = self.stride
+        bottom, right = ((n + stride - 1) // stride * stride - n for n in x.shape[-2:])
+        # a recorded graph pads by nothing too: a branch would hold for sizes like the example's
+        if torch.compiler.is_compiling() or bottom or right:
             x = F.pad(x, (0, right, 0, bottom))
         if self.cnn:
             x = in_format(x, torch.channels_last)

@@ -113,7 +113,7 @@ class ScalePyramid(BaseModule):
         ):
             y = rescale(norm(x))  # B, C, ~H/stride, ~W/stride
             if image_size is not None:
-                height, width = (-(-size // stride) for size in image_size)
+                height, width = ((size + stride - 1) // stride for size in image_size)
                 y = y[..., :height, :width]
             # See DenseBackbone.output: mmcv's operators take contiguous maps for granted.
             outputs.append(y.contiguous())
