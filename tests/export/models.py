@@ -87,9 +87,11 @@ def untrained(cfg: Config) -> nn.Module:
     model = build_config_model(cfg).eval()
     for name, module in model.named_modules():
         if name.endswith(('rpn_cls', 'fc_cls', 'retina_cls')):
-            # equal scores, all of them 1, would have no order
-            nn.init.normal_(module.weight, std=1.5 / module.weight[0].numel() ** 0.5)
-            nn.init.constant_(module.bias, -2 if name.endswith('retina_cls') else 0)
+            # scores of many classes at once end close to 1, where equal ones have no order
+            is_dense = name.endswith('retina_cls')
+            spread = 0.3 if is_dense else 1.5
+            nn.init.normal_(module.weight, std=spread / module.weight[0].numel() ** 0.5)
+            nn.init.constant_(module.bias, -2 if is_dense else 0)
         if name.endswith(('rpn_reg', 'fc_reg', 'retina_reg')):
             nn.init.normal_(module.weight, std=0.02)
         if isinstance(module, nn.BatchNorm2d):
