@@ -58,9 +58,8 @@ def gallery() -> str:
     names = [Path(name).stem for name in PICTURES]
     lines = ['| | |\n', '|---|---|\n']
     for pair in zip(names[::2], names[1::2], strict=True):
-        images = [f'![{CAPTIONS[name]}](docs/quickstart/{name}.jpg)' for name in pair]
-        lines += [f'| {" | ".join(images)} |\n']
-        lines += [f'| {" | ".join(CAPTIONS[name] for name in pair)} |\n']
+        cells = [f'![{name}](docs/quickstart/{name}.jpg)<br>{CAPTIONS[name]}' for name in pair]
+        lines += [f'| {" | ".join(cells)} |\n']
     return ''.join(lines)
 
 
