@@ -65,7 +65,7 @@ TIMM = {
     'AttnResNet:resnet50': 'resnet50',
     'AttnResNet:se_resnet50': 'seresnet50',
 }
-"""timm's names of our models. """
+"""timm's names of our models."""
 MMDET = {
     'AttnResNet:resnet50': _RESNET50,
     'AttnResNet:gc_resnet50': dict(_RESNET50, plugins=[_GC]),

@@ -114,10 +114,9 @@ def training_config(case: Case, folder: Path) -> Config:
     cfg.log_level = 'WARNING'
     cfg.load_from = None
     # a validation has a batch source too, but is no part of an iteration
-    for key in ('val_dataloader', 'val_cfg', 'val_evaluator'):
-        cfg[key] = None
-    for key in ('test_dataloader', 'test_cfg', 'test_evaluator'):
-        cfg[key] = None
+    for split in ('val', 'test'):
+        for part in ('dataloader', 'cfg', 'evaluator'):
+            cfg[f'{split}_{part}'] = None
     if case.form == 'plain':
         cfg.train_cfg.type = 'EpochBasedTrainLoop'
         cfg.default_hooks.checkpoint = dict(type='CheckpointHook', interval=1)

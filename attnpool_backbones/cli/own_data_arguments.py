@@ -1,7 +1,10 @@
 """The flags of subcommands that read a folder of one's own."""
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from attnpool_backbones.own_data.folder import Folder
 
 __all__ = [
     'add_own_data_arguments',
@@ -156,10 +159,10 @@ def choose_model(args: argparse.Namespace) -> None:
     args.backbone = args.backbone or DEFAULT_BACKBONE
     if args.head is not None:
         return
-    if has_masks_only(args):
+    folder = open_folder(args.source)
+    if has_masks_only(folder, args.format):
         args.head, reason = 'upernet', 'masks of whole images'
     else:
-        folder = open_folder(args.source)
         found = recognise(folder, args.format)
         labels = FORMATS[found.format].read(folder, found.files)
         args.head, reason = (
@@ -177,16 +180,24 @@ def choose_any_model(args: argparse.Namespace, for_masks: bool = False) -> None:
         args: Parsed flags, changed in-place.
         for_masks: Whether masks of images are to be looked at where there are objects too.
     """
+    from attnpool_backbones.own_data.recognition import open_folder
+
     args.backbone = args.backbone or 'resnet50'
-    args.head = args.head or ('upernet' if for_masks or has_masks_only(args) else 'retinanet')
+    if args.head is None:
+        for_masks = for_masks or has_masks_only(open_folder(args.source), args.format)
+        args.head = 'upernet' if for_masks else 'retinanet'
 
 
-def has_masks_only(args: argparse.Namespace) -> bool:
-    """Tells a folder of images with masks from one with labels of objects."""
-    from attnpool_backbones.own_data.recognition import FORMATS, open_folder
+def has_masks_only(folder: 'Folder', wanted: str | None) -> bool:
+    """Tells a folder of images with masks from one with labels of objects.
 
-    if args.format is not None:
-        return args.format == 'masks'
-    folder = open_folder(args.source)
+    Args:
+        folder: Opened.
+        wanted: The format that the user says, None: any.
+    """
+    from attnpool_backbones.own_data.recognition import FORMATS
+
+    if wanted is not None:
+        return wanted == 'masks'
     found = {name for name, form in FORMATS.items() if form.find(folder)}
     return found == {'masks'}
