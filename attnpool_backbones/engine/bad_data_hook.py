@@ -10,6 +10,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from attnpool_backbones.command_line import UserError
+from attnpool_backbones.engine.stand_in import StandIn
 from attnpool_backbones.registry import HOOKS
 
 __all__ = ['BadDataError', 'SkipBadDataHook', 'data_sets', 'loading_again']
@@ -34,7 +35,7 @@ class BadSample:
     reason: str
 
 
-class SkippingPipeline:
+class SkippingPipeline(StandIn):
     """A pipeline that gives nothing for a sample that it fails at, and remembers which it was.
 
     It runs in the processes that load the data; what it remembers travels with the next batch.
@@ -46,6 +47,8 @@ class SkippingPipeline:
         max_bad: How many images may be left out.
     """
 
+    stands_for = 'pipeline'
+
     def __init__(
         self, pipeline: Callable, classes: int | None, test_mode: bool, max_bad: int
     ) -> None:
@@ -54,11 +57,6 @@ class SkippingPipeline:
         self.test_mode = test_mode
         self.max_bad = max_bad
         self.bad: list[BadSample] = []
-
-    def __getattr__(self, name: str) -> Any:
-        if name == 'pipeline':  # asked for by copy before it is set
-            raise AttributeError(name)
-        return getattr(self.pipeline, name)
 
     def __call__(self, results: dict) -> Any:
         path = str(results.get('img_path', 'an image'))
@@ -128,13 +126,15 @@ class SkippingCollate:
         return batch
 
 
-class WholeBatches:
+class WholeBatches(StandIn):
     """The batches of a dataloader that have a sample.
 
     Args:
         loader: The dataloader.
         report: Is told what was left out.
     """
+
+    stands_for = 'loader'
 
     def __init__(self, loader: Any, report: Callable[[Sequence[BadSample]], None]) -> None:
         self.loader = loader
@@ -150,11 +150,6 @@ class WholeBatches:
 
     def __len__(self) -> int:
         return len(self.loader)
-
-    def __getattr__(self, name: str) -> Any:
-        if name == 'loader':
-            raise AttributeError(name)
-        return getattr(self.loader, name)
 
 
 def data_sets(dataset: Any) -> Iterator[BaseDataset]:

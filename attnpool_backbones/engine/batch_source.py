@@ -19,6 +19,7 @@ from mmengine.logging import print_log
 from torch.utils.data import DataLoader
 
 from attnpool_backbones.command_line import UserError
+from attnpool_backbones.engine.stand_in import StandIn
 
 __all__ = ['BatchSource', 'LoadingError', 'with_replacements']
 
@@ -38,7 +39,7 @@ class LostWorker(Exception):
     """A process that loads batches ended before its work was done."""
 
 
-class SkippingBatchSampler:
+class SkippingBatchSampler(StandIn):
     """Gives the batches of another batch sampler without the first ones.
 
     Args:
@@ -49,6 +50,8 @@ class SkippingBatchSampler:
     Attributes:
         skip: How many batches the next pass leaves out.
     """
+
+    stands_for = 'batch_sampler'
 
     def __init__(
         self, batch_sampler: Any, dataset: Any, fresh: Callable[[], Iterable] | None = None
@@ -63,13 +66,8 @@ class SkippingBatchSampler:
     def __len__(self) -> int:
         return len(self.batch_sampler)
 
-    def __getattr__(self, name: str) -> Any:
-        if name == 'batch_sampler':  # asked for by copy before it is set
-            raise AttributeError(name)
-        return getattr(self.batch_sampler, name)
 
-
-class BatchSource:
+class BatchSource(StandIn):
     """Iterates over a dataloader from a given batch on, and replaces killed loading processes.
 
     Stands in for the dataloader, whose attributes it has; iterated by itself it begins at the first
@@ -84,6 +82,8 @@ class BatchSource:
     Raises:
         ValueError: If the loader has no batch sampler.
     """
+
+    stands_for = 'loader'
 
     def __init__(
         self,
@@ -136,11 +136,6 @@ class BatchSource:
 
     def __len__(self) -> int:
         return len(self.loader)
-
-    def __getattr__(self, name: str) -> Any:
-        if name == 'loader':  # asked for by copy before it is set
-            raise AttributeError(name)
-        return getattr(self.loader, name)
 
     def _start(self, skip: int, number: int) -> None:
         self.sampler.skip = skip

@@ -2,20 +2,21 @@
 
 from typing import Any
 
+from attnpool_backbones.engine.stand_in import StandIn
 
-class PostponedRemovals:
+
+class PostponedRemovals(StandIn):
     """A file backend that only notes what it is asked to remove.
 
     Args:
         backend: Does everything else, and the removals in the end.
     """
 
+    stands_for = 'backend'
+
     def __init__(self, backend: Any) -> None:
         self.backend = backend
         self.noted: dict[str, Any] = {}
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.backend, name)
 
     def remove(self, path: str) -> None:
         """Notes a file."""

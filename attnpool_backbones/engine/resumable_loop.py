@@ -10,6 +10,7 @@ from torch import nn
 
 from attnpool_backbones.engine.agreement import Agreement
 from attnpool_backbones.engine.batch_source import BatchSource, with_replacements
+from attnpool_backbones.engine.stand_in import StandIn
 from attnpool_backbones.engine.work_folder_lock import claimed
 from attnpool_backbones.stop_signals import StopSignals
 
@@ -26,7 +27,7 @@ class ValidationStopped(Exception):
     """A validation was left, because the training is to stop."""
 
 
-class StoppableBatches:
+class StoppableBatches(StandIn):
     """The batches of a validation, which all processes leave together when one is to stop.
 
     Args:
@@ -34,6 +35,8 @@ class StoppableBatches:
         agreement: Of the processes, which may have different numbers of batches.
         signals: What this process was told.
     """
+
+    stands_for = 'loader'
 
     def __init__(self, loader: Any, agreement: Agreement, signals: StopSignals) -> None:
         self.loader = loader
@@ -49,11 +52,6 @@ class StoppableBatches:
 
     def __len__(self) -> int:
         return len(self.loader)
-
-    def __getattr__(self, name: str) -> Any:
-        if name == 'loader':  # asked for by copy before it is set
-            raise AttributeError(name)
-        return getattr(self.loader, name)
 
 
 class ResumableLoop:
