@@ -2,6 +2,8 @@
 
 python tools/misc/matrix.py                                   # goes on with what was not run
 python tools/misc/matrix.py --python 3.12 --torch newest      # one row again
+python tools/misc/matrix.py --python 3.12 --steps tests --keep  # in the environment of before
+python tools/misc/matrix.py --python 3.14 --system DIR        # of a system of `debootstrap`
 """
 
 import argparse
@@ -34,6 +36,7 @@ FORK = {
 }
 """Distributions of the fork, by those whose modules they have."""
 UNBUILT = {('3.14', 'oldest'): 'torch 2.6 has no wheel for Python 3.14'}
+STEPS = ('setup', 'quickstart', 'tests')
 TESTED = ('tests/layers', 'tests/ops', 'tests/backbones')
 NAME = 'patchconvnet-nano_slim'
 SHORTEST = {
@@ -68,6 +71,15 @@ class Row:
         """Tells the row from the others."""
         return self.stack, self.python, self.wanted
 
+    @property
+    def name(self) -> str:
+        """Of the row's folder and log."""
+        return '-'.join(self.key)
+
+    def clone(self, folder: Path, system: Path) -> Path:
+        """Returns where the row's copy is: in ``folder`` of ``system``."""
+        return system / folder.relative_to('/') / self.name
+
 
 def main() -> None:
     """Runs the rows that were asked for, and writes the table."""
@@ -82,7 +94,14 @@ def main() -> None:
     parser.add_argument('--stack', choices=('openmmlab', 'onedl'), help='only this one')
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/matrix'),
                         help='for copies and environments (default: %(default)s)')  # fmt: skip
-    parser.add_argument('--no-tests', action='store_true', help='only set up and train')
+    parser.add_argument('--system', type=Path, default=Path('/'), metavar='DIR',
+                        help='root of another system, for a Python that this one has not, e.g. of '
+                        'debootstrap; as root, with /proc mounted there')  # fmt: skip
+    parser.add_argument('--steps', nargs='+', choices=STEPS, default=STEPS,
+                        help='only these; without setup, in an environment that --keep left '
+                        '(default: all)')  # fmt: skip
+    parser.add_argument('--processes', default='auto',
+                        help='of the tests (default: one a core, at most 8)')  # fmt: skip
     parser.add_argument('--keep', action='store_true', help='leave the environments there')
     args = parser.parse_args()
 
@@ -95,9 +114,13 @@ def main() -> None:
             continue
         if row.key in rows and rows[row.key].date and not asked:
             continue
-        run_row(row, args.work_dir.resolve(), args.keep, not args.no_tests)
-        rows[row.key] = row
+        if 'setup' not in args.steps:
+            row = rows.get(row.key, row)
+        run_row(row, args.work_dir.resolve(), args.system, args.steps, args.processes)
+        rows = {**{r.key: r for r in read_rows()}, row.key: row}
         write_rows(rows)
+        if not args.keep:
+            shutil.rmtree(row.clone(args.work_dir.resolve(), args.system), ignore_errors=True)
     write_rows(rows)
 
 
@@ -121,7 +144,8 @@ def write_rows(rows: dict[tuple[str, str, str], Row]) -> None:
     RESULTS.write_text(''.join(json.dumps(asdict(row)) + '\n' for row in seen))
     rows = [rows.get(row.key, replace(row, setup='not run yet')) for row in all_rows()]
     cells = [
-        [row.stack, row.python, row.torch or row.wanted, row.setup, row.quickstart, row.tests]
+        [row.stack, row.python, row.torch or row.wanted]
+        + [getattr(row, step) or '-' for step in STEPS]
         + [row.date]
         for row in rows
     ]
@@ -132,10 +156,23 @@ def write_rows(rows: dict[tuple[str, str, str], Row]) -> None:
     replace_section(ROOT / 'docs' / 'compatibility.md', 'matrix', text)
 
 
-def run_row(row: Row, folder: Path, keep: bool, test: bool) -> None:
-    """Fills a row; a step that fails ends it."""
+def run_row(row: Row, folder: Path, system: Path, steps: list[str], processes: str) -> None:
+    """Fills a row; a step that fails ends it.
+
+    Args:
+        row: What to run, and what was seen before.
+        folder: For its copy and its log.
+        system: Where the Python is: root of this system, or of another one.
+        steps: Names of :data:`STEPS`; the row's other cells stay.
+        processes: How many run the tests.
+
+    Raises:
+        UserError: If there is no environment and none is to be made.
+    """
     row.date = datetime.date.today().isoformat()
-    interpreter = find_python(row.python)
+    for step in steps:
+        setattr(row, step, '')
+    interpreter = find_python(row.python, system)
     reason = UNBUILT.get((row.python, row.wanted)) or (
         None if interpreter else 'no such Python here'
     )
@@ -145,28 +182,30 @@ def run_row(row: Row, folder: Path, keep: bool, test: bool) -> None:
     if reason:
         row.setup = f'not run: {reason}'
         return
-    clone = folder / '-'.join(row.key)
-    shutil.rmtree(clone, ignore_errors=True)
+    clone = row.clone(folder, system)
+    if 'setup' in steps:
+        shutil.rmtree(clone, ignore_errors=True)
+    elif not (clone / '.venv').exists():
+        raise UserError(f'{clone} has no environment; run the step setup with --keep first')
     copy_clone(clone)
     change_requirements(clone / 'requirements', row)
-    log = folder / f'{"-".join(row.key)}.log'
-    with log.open('w') as file:
-        steps = Steps(clone, file)
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / f'{row.name}.log'
+    with log.open('a') as file:
+        run = Steps(clone, system, file)
         try:
-            row.setup = f'{steps.run("bash", "tools/setup_env.sh", interpreter):.0f} s'
-            row.torch = steps.ask('import torch; print(torch.__version__)')
-            row.quickstart = f'{quickstart(steps):.0f} s'
-            row.tests, row.failed = steps.tests() if test else ('not run', [])
+            if 'setup' in steps:
+                row.setup = f'{run.run("bash", "tools/setup_env.sh", interpreter):.0f} s'
+                row.torch = run.ask('import torch; print(torch.__version__)')
+            if 'quickstart' in steps:
+                row.quickstart = f'{quickstart(run):.0f} s'
+            if 'tests' in steps:
+                row.tests, row.failed = run.tests(processes)
         except subprocess.CalledProcessError as error:
-            message = f'failed: {error.cmd[1] if len(error.cmd) > 1 else error.cmd[0]}'
-            row.setup, row.quickstart = (
-                row.setup or message,
-                row.setup and row.quickstart or message,
-            )
+            step = next(step for step in STEPS if step in steps and not getattr(row, step))
+            setattr(row, step, f'failed: {error.cmd[1] if len(error.cmd) > 1 else error.cmd[0]}')
             print(f'see {log}', flush=True)
     print(f'   {row}', flush=True)
-    if not keep:
-        shutil.rmtree(clone, ignore_errors=True)
 
 
 class Steps:
@@ -174,13 +213,16 @@ class Steps:
 
     Args:
         clone: The copy.
+        system: Root of the system in which it is.
         log: Gets what they say.
     """
 
-    def __init__(self, clone: Path, log: object) -> None:
+    def __init__(self, clone: Path, system: Path, log: object) -> None:
         self.clone = clone
         self.log = log
-        self.python = str(clone / '.venv' / 'bin' / 'python')
+        inside = Path('/') / clone.relative_to(system)
+        self.prefix = within(system, inside)
+        self.python = str(inside / '.venv' / 'bin' / 'python')
         self.env = {k: v for k, v in os.environ.items() if k not in ('PYTHONPATH', 'VIRTUAL_ENV')}
 
     def run(self, *command: str) -> float:
@@ -188,22 +230,30 @@ class Steps:
         started = time.monotonic()
         self.log.write(f'$ {" ".join(command)}\n')
         self.log.flush()
-        subprocess.run(
-            command, cwd=self.clone, env=self.env, stdout=self.log, stderr=self.log, check=True
-        )
+        try:
+            subprocess.run(
+                [*self.prefix, *command],
+                env=self.env,
+                stdout=self.log,
+                stderr=self.log,
+                check=True,
+            )
+        except subprocess.CalledProcessError as error:
+            error.cmd = command
+            raise
         return time.monotonic() - started
 
     def ask(self, code: str) -> str:
         """Returns what a line of Python prints."""
-        command = [self.python, '-c', code]
-        return subprocess.check_output(command, cwd=self.clone, env=self.env, text=True).strip()
+        command = [*self.prefix, self.python, '-c', code]
+        return subprocess.check_output(command, env=self.env, text=True).strip()
 
-    def tests(self) -> tuple[str, list[str]]:
+    def tests(self, processes: str) -> tuple[str, list[str]]:
         """Runs the tests; returns the last line in short, and the names of those that failed."""
-        cores = ['-n', 'auto', '--maxprocesses', '8', '--dist', 'worksteal']
+        cores = ['-n', processes, '--maxprocesses', '8', '--dist', 'worksteal']
         command = [self.python, '-m', 'pytest', '-q', '-m', 'not slow', *cores, *TESTED]
         done = subprocess.run(
-            command, cwd=self.clone, env=self.env, text=True, capture_output=True, check=False
+            [*self.prefix, *command], env=self.env, text=True, capture_output=True, check=False
         )
         self.log.write(done.stdout + done.stderr)
         last = done.stdout.rstrip().rpartition('\n')[2]
@@ -224,14 +274,18 @@ def quickstart(steps: Steps) -> float:
     return seconds
 
 
-def find_python(version: str) -> str | None:
+def within(system: Path, folder: Path = Path('/')) -> list[str]:
+    """Returns the words before a command that runs in a folder of a system."""
+    change = ['env', f'--chdir={folder}']
+    return change if system == Path('/') else ['chroot', str(system), *change]
+
+
+def find_python(version: str, system: Path) -> str | None:
     """Returns an interpreter of a version that runs, None if there is none."""
     managed = sorted(Path.home().glob(f'.pyenv/versions/{version}.*/bin/python'))
-    for path in (*map(str, managed), shutil.which(f'python{version}')):
-        if (
-            path
-            and subprocess.run([path, '-c', ''], check=False, capture_output=True).returncode == 0
-        ):
+    for path in (*map(str, managed), f'python{version}'):
+        command = [*within(system), path, '-c', '']
+        if subprocess.run(command, check=False, capture_output=True).returncode == 0:
             return path
     return None
 
