@@ -12,6 +12,8 @@ from importlib import import_module
 from types import ModuleType
 from typing import NamedTuple
 
+from attnpool_backbones.python_3_14 import gives_back_find_loader
+
 LOWEST_PYTHON = (3, 10)
 INSTALL_MMCV = 'pip uninstall -y mmcv mmcv-lite && pip install mmcv-lite==2.1.0'
 BUILD_MMCV = (
@@ -268,6 +270,8 @@ def main() -> int:
         print(f'{name:12} {version if version != "0" else "(no version)"}')
         if name == 'mmcv':
             print(f'{"mmcv._ext":12} {serving_operators(import_module("mmcv._ext"))}')
+    if gives_back_find_loader():
+        print(f'{"pkgutil":12} find_loader by this package, for mmengine on Python 3.14')
     return 0
 
 
