@@ -3,7 +3,7 @@ import json
 import pytest
 
 from attnpool_backbones.command_line import UserError
-from attnpool_backbones.mmcv_operators import survey
+from attnpool_backbones.mmcv_operators import model_trial, survey
 
 ROWS = [
     dict(library='mmdet', structure='a', config='one', configs=7, problem=''),
@@ -19,7 +19,7 @@ def library(monkeypatch, tmp_path):
     structures = {'x': [paths['large_r101'], paths['a_r50']], 'y': [paths['broken']]}
     tried = []
 
-    def try_config(path):
+    def try_config(path, seconds):
         tried.append(path.stem)
         return 'needs lap' if path.stem == 'broken' else ''
 
@@ -37,6 +37,16 @@ def test_the_smallest_config_of_a_structure_is_tried_once(library, tmp_path):
     assert library == ['a_r50', 'broken']
     assert [row['configs'] for row in survey.read_results(results)] == [2, 1]
     assert said[1] == '[1/2] a_r50: runs'
+
+
+def test_what_failed_for_a_reason_is_tried_again(library, tmp_path):
+    results = tmp_path / 'results.jsonl'
+    survey.try_structures('mmdet', results, print)
+    survey.try_structures('mmdet', results, print, again='needs scipy')
+    assert library == ['a_r50', 'broken']
+    survey.try_structures('mmdet', results, print, again='needs (lap|scipy)')
+    assert library == ['a_r50', 'broken', 'broken']
+    assert [row['problem'] for row in survey.read_results(results)] == ['', 'needs lap']
 
 
 def test_unknown_library(tmp_path):
@@ -72,8 +82,20 @@ def test_missing_modules_are_named():
         except ModuleNotFoundError as error:
             raise ImportError('could not import') from error
     except ImportError as error:
-        assert survey._reason(error) == 'needs lap'
-    assert survey._reason(RuntimeError('a\n  b')) == 'RuntimeError: a b'
+        assert model_trial._reason(error) == 'needs lap'
+    assert model_trial._reason(RuntimeError('a\n  b')) == 'RuntimeError: a b'
+
+
+def test_a_language_model_has_another_name_wherever_it_is_named():
+    model = dict(language_model=dict(name='bert', layers=1), head=dict(deep=dict(lang='bert')))
+    model_trial._rename(model, 'bert', 'folder')
+    assert model['language_model'] == dict(name='folder', layers=1)
+    assert model['head'] == dict(deep=dict(lang='folder'))
+
+
+def test_the_size_that_a_config_crops_to_is_its_own():
+    assert model_trial._own_sizes(dict(crop_size=[640, 480])) == [(640, 480)]
+    assert model_trial._own_sizes(dict(model=dict())) == []
 
 
 def test_results_are_lines_of_json(tmp_path):

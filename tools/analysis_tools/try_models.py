@@ -1,6 +1,7 @@
 """Tries which models of mmdet and mmseg build and run with the operators that are installed.
 
 python tools/analysis_tools/try_models.py            # goes on where it was stopped
+python tools/analysis_tools/try_models.py --again 'needs lap'  # once lap is installed
 python tools/analysis_tools/try_models.py --publish  # and writes the table of docs/compatibility.md
 """
 
@@ -23,6 +24,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--out', type=Path, default=Path('docs/compatibility/models.jsonl'),
                         help='file of results (default: %(default)s)')  # fmt: skip
     parser.add_argument('--limit', type=int, help='try no more than so many of each library')
+    parser.add_argument('--again', metavar='REGEX',
+                        help='try again what failed for a reason that this finds')  # fmt: skip
+    parser.add_argument('--seconds', type=int, default=240,
+                        help='how long a model may take (default: %(default)s)')  # fmt: skip
     parser.add_argument('--publish', action='store_true',
                         help='write the table into docs/compatibility.md')  # fmt: skip
     return parser.parse_args()
@@ -35,7 +40,14 @@ def main() -> None:
 
     args.out.parent.mkdir(parents=True, exist_ok=True)
     for library in args.libraries:
-        survey.try_structures(library, args.out, lambda line: print(line, flush=True), args.limit)
+        survey.try_structures(
+            library,
+            args.out,
+            lambda line: print(line, flush=True),
+            args.limit,
+            args.again,
+            args.seconds,
+        )
     text = survey.report(survey.read_results(args.out))
     print(text, end='')
     if args.publish:
