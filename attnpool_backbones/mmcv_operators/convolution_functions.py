@@ -126,13 +126,7 @@ def modulated_deform_conv_forward(
     with_bias: bool,
 ) -> None:
     """Writes ``output``."""
-    form = (
-        [stride_h, stride_w],
-        [pad_h, pad_w],
-        [dilation_h, dilation_w],
-        group,
-        deformable_group,
-    )
+    form = [stride_h, stride_w], [pad_h, pad_w], [dilation_h, dilation_w], group, deformable_group
     offset, mask = (_as_mmcv_reads(t, output.shape[2:]) for t in (offset, mask))
     output.copy_(deform_conv.convolve(input, offset, mask, weight, *form))
     if with_bias:
@@ -167,13 +161,7 @@ def modulated_deform_conv_backward(
     with_bias: bool,
 ) -> None:
     """Writes ``grad_input``, ``grad_offset`` and ``grad_mask``, adds to the other two."""
-    form = (
-        [stride_h, stride_w],
-        [pad_h, pad_w],
-        [dilation_h, dilation_w],
-        group,
-        deformable_group,
-    )
+    form = [stride_h, stride_w], [pad_h, pad_w], [dilation_h, dilation_w], group, deformable_group
     size = grad_output.shape[2:]
     offset, mask = (_as_mmcv_reads(t, size) for t in (offset, mask))
     wanted = [True, True]
