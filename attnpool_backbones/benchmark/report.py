@@ -1,6 +1,7 @@
 """Tables and plots of a benchmark: Markdown, CSV, PNG."""
 
 import csv
+import datetime
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from matplotlib import pyplot as plt
 
 from attnpool_backbones.atomic_files import write_atomically
 from attnpool_backbones.benchmark.cost_curves import Curve, cost_curves
+from attnpool_backbones.benchmark.operator_table import operator_tables
 from attnpool_backbones.benchmark.operators import is_operator
 from attnpool_backbones.benchmark.part_times import PARTS
 from attnpool_backbones.benchmark.peers import FORMS as PEER_FORMS
@@ -394,7 +396,8 @@ def publish(
     """Puts the table of targets and the whole report into ``docs/speed``.
 
     A report on a process that kept its memory goes to ``docs/speed/kept_memory``, alone. A table of
-    peers goes to the section of ``docs/speed/peers.md`` that is named after the allocator.
+    peers goes to the section of ``docs/speed/peers.md`` that is named after the allocator, one of
+    operators to ``docs/speed/operators.md``.
 
     Args:
         folder: With a report.
@@ -409,6 +412,13 @@ def publish(
     """
     times = [row for row in results if row['quantity'] == 'time']
     peers, place = peer_table(times), root / 'docs' / 'speed'
+    if all(is_operator(row['model']) for row in results) and operator_tables(results):
+        text = f'{operator_tables(results)}\n{_machine_text(machine, times)}\n'
+        text += f'Measured by `{command}` on {datetime.date.today().isoformat()}.\n'
+        if times:
+            text += f'Times are medians of {_rounds_text(times)} rounds.\n'
+        replace_section(place / 'operators.md', 'operators', text)
+        return
     if peers:
         text = f'{peers}\n\n{_machine_text(machine, times)}\nMeasured by `{command}`.\n'
         text += f'Medians of {_rounds_text(times)} rounds.\n'

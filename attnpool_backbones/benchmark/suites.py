@@ -55,7 +55,12 @@ OPERATOR_SPEEDUPS = {
 """How many times as fast as mmcv's compiled ones our operators are to be, forward and backward."""
 SAFETY_OVERHEADS = {('safety.training', (192, 192), 4): 0.01, ('safety.loading', (162, 1), 1): 0.10}
 """What checks may add: to an iteration of a training, to loading so many MiB."""
-ROIS_OVER_THE_MAP = Case(model='mmcv.roi_align_whole_map', size=(100, 168))
+ROI_MEMORY = tuple(
+    Case(model=model, size=(100, 168), task=task)
+    for model in ('mmcv.roi_align', 'mmcv.roi_align_whole_map')
+    for task in ('forward', 'backward')
+)
+"""What may use, at its peak, twice the memory of its input and output."""
 WHOLE_MODELS = (('retinanet', CROP), ('retinanet', DETECTION), ('mask-rcnn', CROP),
                 ('mask-rcnn', DETECTION), ('upernet', CROP))  # fmt: skip
 """Heads, as configs name them, and sizes of the suite end-to-end."""
@@ -179,7 +184,7 @@ def _operators() -> list[Job]:
         time_job(case.model, (case, replace(case, form='compiled')))
         for case, _ in _operator_cases()
     ]
-    return [*times, memory_job(ROIS_OVER_THE_MAP)]
+    return [*times, *map(memory_job, ROI_MEMORY)]
 
 
 def _end_to_end() -> list[Job]:
@@ -358,16 +363,11 @@ def targets() -> list[Target]:
     for cases, bound in _safety_cases():
         text = f'{cases[0].model} with all checks, added'
         found.append(Target(text=text, kind='overhead', quantity='time', cases=cases, bound=bound))
-    found.append(
-        Target(
-            text=f'{ROIS_OVER_THE_MAP.model}, added to input and output',
-            kind='added',
-            quantity='memory',
-            cases=(ROIS_OVER_THE_MAP,),
-            # the peak is at most twice input and output, which are there before the run
-            bound=memory_of(ROIS_OVER_THE_MAP),
-        )
-    )
+    for case in ROI_MEMORY:
+        text = f'{case.model} {case.task}, added to input and output'
+        # these are there before the run
+        bound = memory_of(case)
+        found.append(Target(text=text, kind='added', quantity='memory', cases=(case,), bound=bound))
     return found
 
 

@@ -5,8 +5,9 @@ from dataclasses import asdict
 import pytest
 
 from attnpool_backbones.benchmark.cases import Case
+from attnpool_backbones.benchmark.operators import memory_of
 from attnpool_backbones.benchmark.report import publish
-from attnpool_backbones.benchmark.suites import against_plain
+from attnpool_backbones.benchmark.suites import against_plain, suite_jobs
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.process_memory import KEPT_MEMORY
 
@@ -54,6 +55,33 @@ def test_publish_peers_by_allocator(more, section, tmp_path):
     before, after = file.read_text().split(f'<!-- {section} -->')
     assert 'timm NCHW 2.5 | 2.50 | - | **ours** | timm 1e-06 |' in after.split('<!-- /')[0]
     assert 'the command' in after and 'timm' not in before
+
+
+def test_publish_operators_with_their_memory(tmp_path):
+    file = tmp_path / 'docs' / 'speed' / 'operators.md'
+    file.parent.mkdir(parents=True)
+    file.write_text('<!-- operators -->\nold\n<!-- /operators -->\n')
+    jobs = {job.name: job for job in suite_jobs('operators')}
+    nms = jobs['mmcv.nms forward 6000x1']
+    results = [
+        dict(RESULTS[0], **asdict(case), seconds=seconds, job=nms.name, key=nms.key())
+        for case, seconds in zip(nms.cases, (0.01, 0.012), strict=True)
+    ]
+    peak = next(job for job in jobs.values() if job.quantity == 'memory')
+    given = memory_of(peak.cases[0])
+    for used, cells in (
+        (given, '2.00 | at most 2 | yes'),
+        (2 * given, '3.00 | at most 2 | **no**'),
+    ):
+        memory = dict(asdict(peak.cases[0]), job=peak.name, quantity='memory', key=peak.key(),
+                      idle_bytes=10, peak_bytes=10 + used)  # fmt: skip
+        publish(tmp_path, [*results, memory], MACHINE, 'the command', tmp_path)
+        text = file.read_text()
+        assert (
+            '| nms | 6000x1 | 1 | forward | 10 | 12 | 1.20 | at least 1.5 | 10 % | **no** |' in text
+        )
+        assert f'| {cells} |' in text
+    assert 'a processor' in text and 'Measured by `the command` on 2' in text and 'old' not in text
 
 
 def test_nothing_to_publish(tmp_path):

@@ -1,0 +1,77 @@
+"""Table of operators beside mmcv's compiled ones."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from attnpool_backbones.benchmark.operators import PREFIX, is_operator, memory_of
+from attnpool_backbones.benchmark.suites import Target, measured_value, targets
+from attnpool_backbones.markdown import markdown_table
+
+TIMES = ('operator', 'size', 'batch', 'pass', 'ours ms', 'compiled ms', 'compiled / ours', 'goal',
+         'spread of ours', 'met')  # fmt: skip
+MEMORY = ('operator', 'size', 'pass', 'input and output MB', 'peak MB', 'of input and output',
+          'goal', 'met')  # fmt: skip
+
+
+def operator_tables(results: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the times and the memory of operators, empty if none was measured.
+
+    Args:
+        results: Of a benchmark.
+    """
+    times, memory = [], []
+    for target in targets():
+        if not is_operator(target.cases[0].model):
+            continue
+        value = measured_value(target, results)
+        if value is None:
+            continue
+        if target.kind == 'speedup':
+            times.append(_time_cells(target, value, results))
+        else:
+            memory.append(_memory_cells(target, value))
+    tables = [markdown_table(TIMES, times)] * bool(times)
+    tables += [markdown_table(MEMORY, memory)] * bool(memory)
+    return '\n'.join(tables)
+
+
+def _time_cells(target: Target, value: float, results: Sequence[Mapping[str, Any]]) -> list[str]:
+    case = target.cases[0]
+    ours = next(
+        row
+        for row in results
+        if row['quantity'] == 'time'
+        and row['form'] == 'ours'
+        and all(row[name] == getattr(case, name) for name in ('model', 'size', 'batch', 'task'))
+    )
+    milliseconds = 1000 * ours['seconds']
+    return [
+        case.model.removeprefix(PREFIX),
+        'x'.join(map(str, case.size)),
+        str(case.batch),
+        case.task,
+        f'{milliseconds:.3g}',
+        f'{milliseconds * value:.3g}',
+        f'{value:.2f}',
+        f'at least {target.bound:g}',
+        f'{100 * ours["spread"]:.0f} %',
+        _met(target, value),
+    ]
+
+
+def _memory_cells(target: Target, value: float) -> list[str]:
+    case, given = target.cases[0], memory_of(target.cases[0])
+    return [
+        case.model.removeprefix(PREFIX),
+        'x'.join(map(str, case.size)),
+        case.task,
+        f'{given / 1e6:.1f}',
+        f'{(given + value) / 1e6:.1f}',
+        f'{(given + value) / given:.2f}',
+        f'at most {(given + target.bound) / given:g}',
+        _met(target, value),
+    ]
+
+
+def _met(target: Target, value: float) -> str:
+    return 'yes' if target.is_met(value) else '**no**'
