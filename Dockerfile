@@ -1,5 +1,7 @@
 # docker build -t attnpool_backbones .
 # docker build -t attnpool_backbones:cuda --build-arg BASE=nvidia/cuda:12.8.1-runtime-ubuntu24.04 .
+# PyPI's torch for Linux brings CUDA's libraries, 4 GB of them; an index with one for CPUs saves them:
+# docker build -t attnpool_backbones --build-arg PIP_EXTRA_INDEX_URL=... .
 # docker run --rm -it attnpool_backbones attnpool quickstart
 ARG BASE=ubuntu:24.04
 FROM ${BASE}
@@ -10,6 +12,7 @@ RUN apt-get update \
         ca-certificates git libgl1 libglib2.0-0 make python3 python3-pip python3-venv \
     && rm -rf /var/lib/apt/lists/*
 
+ARG PIP_EXTRA_INDEX_URL
 WORKDIR /attnpool_backbones
 COPY . .
 RUN make setup
