@@ -14,7 +14,7 @@ from attnpool_backbones.layers.squeeze_excite import SE
 
 BLOCK_UNITS: Mapping[str, type[nn.Module]] = {'sge': SGE, 'se': SE, 'cbam': CBAM, 'gc': GC}
 """Units on the branch of a block, after its last norm; the name is the attribute's too."""
-ENDING_UNITS = ('sge', 'se', 'cbam')
+ENDING_UNITS = ('sge', 'se', 'cbam', 'gc')
 """Those of them that compute the end of the block along, its shortcut and ReLU."""
 ATTENTIONS = (*BLOCK_UNITS, 'sk', 'bam')
 """All units: those of a block, in place of its 3x3 convolution, and after a stage."""

@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from attnpool_backbones.layers.channel_attention import squeezed_width
+from attnpool_backbones.ops.gate import shifted_sum
 from attnpool_backbones.registry import MODELS
 
 
@@ -47,10 +48,17 @@ class GC(nn.Module):
         nn.init.zeros_(self.conv_mask.bias)
         nn.init.zeros_(expand.weight)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
+        """Adds the context to a map B, C, H, W.
+
+        Args:
+            x: The map; overwritten where no gradient is wanted and there is a ``shortcut``.
+            shortcut: Map like ``x``: returns relu(shortcut + the result). Default: none.
+        """
         attention = self.gate(x).flatten(2)  # B, 1, H*W
         context = x.flatten(2) @ attention.transpose(1, 2)  # B, C, 1
-        return x + self.channel_add_conv(context[..., None])  # B, C, H, W
+        context = self.channel_add_conv(context[..., None])  # B, C, 1, 1
+        return x + context if shortcut is None else shifted_sum(x, context, shortcut)
 
     def gate(self, x: Tensor) -> Tensor:
         """Returns the weights of the positions, B, 1, H, W with a sum of 1, of a map B, C, H, W."""

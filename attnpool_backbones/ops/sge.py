@@ -1,15 +1,16 @@
 """Spatial group-wise enhance (arXiv 1905.09646)."""
 
 from collections.abc import Iterator, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from attnpool_backbones.ops.channel_groups import group_sums, repeated, suits_products
 from attnpool_backbones.ops.formula import operator
 from attnpool_backbones.ops.gradients import gradients_wanted
 from attnpool_backbones.ops.precision import full_precision, wide_dtype
-from attnpool_backbones.ops.sge_channels_last import enhanced_positions
 
 
 @operator
@@ -58,7 +59,7 @@ def sge_gate(x: Tensor, weight: Tensor, bias: Tensor, eps: float, normalize: boo
 
 
 CHUNK_BYTES = 4 << 20
-"""On a CPU, groups are enhanced in chunks of about this size: each of the formula's passes but the
+"""On a CPU, maps are enhanced in chunks of about this size: each of the formula's passes but the
 first then finds its chunk in the cache."""
 FEW_CHANNELS = 8
 """Up to so many channels a group, sums over them go channel by channel, without a map between."""
@@ -80,8 +81,6 @@ def _(
     if shortcut is not None and not _same_layout(x, shortcut):
         return torch.relu(shortcut + sge(x, weight, bias, eps))
     inputs = (x, weight, bias, shortcut)
-    if not x.is_contiguous():
-        return enhanced_positions(*inputs, eps)
     if gradients_wanted(*inputs):
         return _Enhance.apply(*inputs, eps)
     out = x if shortcut is not None else torch.empty_like(x)
@@ -91,7 +90,113 @@ def _(
 
 # Notation, per sample and group: x (d, N) with d = C/G channels and N positions; m (d, 1) the mean
 # over positions; a (1, N) = m'x, centred; s its deviation; n = a / (s + eps); t = weight n + bias;
-# y = x sigmoid(t). Temporaries are overwritten where they can: a fresh one costs as much as a pass.
+# y = x sigmoid(t). The two layouts name the axes of d and N and compute the sums over them; all
+# keep both axes. Temporaries are overwritten where they can: a fresh one costs as much as a pass.
+
+
+class _PositionsTogether:
+    """Contiguous maps, as views g, d, N of some groups, of one sample or several."""
+
+    channels: ClassVar[int] = 1
+    positions: ClassVar[int] = 2
+
+    @staticmethod
+    def parts(
+        groups: int, maps: Sequence[Tensor | None], parameters: Sequence[Tensor]
+    ) -> Iterator[list[Tensor | None]]:
+        x = maps[0]
+        # Samples and groups are one axis; a chunk may span samples.
+        shape = (len(x) * groups, x.shape[1] // groups, x.shape[2] * x.shape[3])
+        views = [None if y is None else y.view(shape) for y in maps]
+        parameters = [p.view(groups, 1, 1).repeat(len(x), 1, 1) for p in parameters]
+        yield from _cut([*views, *parameters], 0, views[0])
+
+    @staticmethod
+    def dot_mean(m: Tensor, x: Tensor) -> Tensor:
+        return torch.bmm(m.transpose(1, 2), x)
+
+    @staticmethod
+    def dot(x: Tensor, y: Tensor, scratch: Tensor) -> Tensor:
+        if x.shape[1] > FEW_CHANNELS:
+            return torch.mul(x, y, out=scratch).sum(dim=1, keepdim=True)
+        dot = x[:, :1] * y[:, :1]
+        for i in range(1, x.shape[1]):
+            dot.addcmul_(x[:, i : i + 1], y[:, i : i + 1])
+        return dot
+
+    @staticmethod
+    def position_sums(x: Tensor, a: Tensor, scratch: Tensor) -> Tensor:
+        return torch.bmm(x, a.transpose(1, 2))
+
+    @staticmethod
+    def spread(a: Tensor, channels: int) -> Tensor:
+        return a
+
+    @staticmethod
+    def pieces(maps: Sequence[Tensor | None]) -> Iterator[Sequence[Tensor | None]]:
+        yield maps  # a part is small already
+
+
+class _ChannelsTogether:
+    """``channels_last`` maps, as views 1, N, G, d of one sample."""
+
+    channels: ClassVar[int] = 3
+    positions: ClassVar[int] = 1
+
+    @staticmethod
+    def parts(
+        groups: int, maps: Sequence[Tensor | None], parameters: Sequence[Tensor]
+    ) -> Iterator[list[Tensor | None]]:
+        parameters = [p.view(1, 1, groups, 1) for p in parameters]
+        for i in range(len(maps[0])):
+            samples = [None if y is None else y[i : i + 1].permute(0, 2, 3, 1) for y in maps]
+            grouped = [
+                None if y is None else y.flatten(1, 2).unflatten(2, (groups, -1)) for y in samples
+            ]
+            yield [*grouped, *parameters]
+
+    @staticmethod
+    def dot_mean(m: Tensor, x: Tensor) -> Tensor:
+        return group_sums(x, m) if suits_products(x) else (x * m).sum(dim=3, keepdim=True)
+
+    @staticmethod
+    def dot(x: Tensor, y: Tensor, scratch: Tensor) -> Tensor:
+        products = torch.mul(x, y, out=scratch)
+        return group_sums(products) if suits_products(x) else products.sum(dim=3, keepdim=True)
+
+    @staticmethod
+    def position_sums(x: Tensor, a: Tensor, scratch: Tensor) -> Tensor:
+        return torch.mul(x, a, out=scratch).sum(dim=1, keepdim=True)
+
+    @staticmethod
+    def spread(a: Tensor, channels: int) -> Tensor:
+        return repeated(a, channels) if suits_products(a, channels) else a
+
+    @staticmethod
+    def pieces(maps: Sequence[Tensor | None]) -> Iterator[Sequence[Tensor | None]]:
+        yield from _cut(maps, 1, maps[0])
+
+
+_Layout = type[_PositionsTogether] | type[_ChannelsTogether]
+
+
+def _layout(x: Tensor) -> _Layout:
+    return _PositionsTogether if x.is_contiguous() else _ChannelsTogether
+
+
+def _cut(
+    tensors: Sequence[Tensor | None], dim: int, x: Tensor
+) -> Iterator[Sequence[Tensor | None]]:
+    """Cuts tensors along an axis that all of them have, on a CPU, so that x is in small chunks."""
+    size, length = x.shape[dim], x.shape[dim]
+    if x.device.type == 'cpu':
+        size = max(CHUNK_BYTES * length // (x.nelement() * x.element_size() or 1), 1)
+    if size >= length:
+        yield tensors
+        return
+    for start in range(0, length, size):
+        step = min(size, length - start)
+        yield [None if y is None else y.narrow(dim, start, step) for y in tensors]
 
 
 def _enhance(
@@ -104,30 +209,33 @@ def _enhance(
     kept: list[Tensor] | None,
 ) -> None:
     """Writes the enhanced map into ``out`` and what the backward pass needs into ``kept``."""
-    maps, groups = (x, shortcut, out), weight.shape[1]
+    form, groups = _layout(x), weight.shape[1]
+    parameters = [p.to(wide_dtype(x.dtype)) for p in (weight, bias)]
     with full_precision(x.device):
-        for xs, rs, ys, w, b in _chunks(groups, maps, (weight, bias)):
+        for xs, rs, ys, w, b in form.parts(groups, (x, shortcut, out), parameters):
             xs_f = xs.to(w.dtype)
-            m = xs_f.mean(dim=2, keepdim=True)
+            m = xs_f.mean(dim=form.positions, keepdim=True)
             # The mean of m'x over the positions is m'm.
-            mean = m.square().sum(dim=1, keepdim=True)
-            n = torch.bmm(m.transpose(1, 2), xs_f).sub_(mean)
-            freedom = n.shape[2] - 1
+            mean = m.square().sum(dim=form.channels, keepdim=True)
+            n = form.dot_mean(m, xs_f).sub_(mean)
+            freedom = n.shape[form.positions] - 1
             if not freedom:
                 n.zero_()  # no deviation; rounding must not pass for one
                 freedom = 1
-            s = torch.linalg.vector_norm(n, dim=2, keepdim=True) / freedom**0.5
+            s = torch.linalg.vector_norm(n, dim=form.positions, keepdim=True) / freedom**0.5
             if kept is None:
                 gate = n.mul_(w / (s + eps))
             else:
                 n /= s + eps
                 gate = n * w
                 kept += (m, s, n)
-            gate = gate.add_(b).sigmoid_().to(xs.dtype)
-            if shortcut is None:
-                torch.mul(xs, gate, out=ys)
-            else:
-                torch.addcmul(rs, xs, gate, out=ys).relu_()
+            gate = gate.add_(b).sigmoid_()
+            for xp, rp, yp, part in form.pieces((xs, rs, ys, gate)):
+                factor = form.spread(part, xp.shape[form.channels]).to(xp.dtype)
+                if rp is None:
+                    torch.mul(xp, factor, out=yp)
+                else:
+                    torch.addcmul(rp, xp, factor, out=yp).relu_()
 
 
 class _Enhance(torch.autograd.Function):
@@ -152,79 +260,50 @@ class _Enhance(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: FunctionCtx, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, bias, out, *kept = ctx.saved_tensors
-        groups = weight.shape[1]
-        dy = dy.contiguous()  # chunks of it must be views that lie like those of x
+        form, groups = _layout(x), weight.shape[1]
+        # parts of it must be views that lie like those of x
+        together = form is _PositionsTogether
+        memory_format = torch.contiguous_format if together else torch.channels_last
+        dy = dy.contiguous(memory_format=memory_format)
         dx = torch.empty_like(x)
         dshortcut = torch.empty_like(x) if ctx.has_shortcut else None
         dw, db = [], []
+        parameters = [p.to(wide_dtype(x.dtype)) for p in (weight, bias)]
         with full_precision(x.device):
-            chunks = _chunks(groups, (x, dy, out, dx, dshortcut), (weight, bias))
-            for i, (xs, dys, ys, dxs, drs, w, b) in enumerate(chunks):
+            parts = form.parts(groups, (x, dy, out, dx, dshortcut), parameters)
+            for i, (xs, dys, ys, dxs, drs, w, b) in enumerate(parts):
                 m, s, n = kept[3 * i : 3 * i + 3]
-                positions = xs.shape[2]
+                positions, d = xs.shape[form.positions], xs.shape[form.channels]
                 if ctx.has_shortcut:
                     torch.ops.aten.threshold_backward.grad_input(dys, ys, 0, grad_input=drs)
                     dys = drs
                 xs, dys = xs.to(w.dtype), dys.to(w.dtype)
                 grad = dxs if dxs.dtype == xs.dtype else torch.empty_like(xs)
-                dt = _dot(xs, dys, grad)
+                dt = form.dot(xs, dys, grad)
                 gate = (n * w).add_(b).sigmoid_()
                 dt *= gate
                 dt.addcmul_(dt, gate, value=-1)  # dt = dgate * gate * (1 - gate)
-                dw_s = torch.bmm(dt, n.transpose(1, 2))
-                db_s = dt.sum(dim=2, keepdim=True)
-                torch.mul(dys, gate, out=grad)
+                dw_s = (dt * n).sum(dim=form.positions, keepdim=True)
+                db_s = dt.sum(dim=form.positions, keepdim=True)
                 # Through the division by s + eps and the centring; n is 0 where s is.
                 through_s = w * dw_s / (max(positions - 1, 1) * s).clamp_min(1e-30)
                 da = dt.sub_(db_s, alpha=1 / positions).mul_(w / (s + ctx.eps))
                 da.addcmul_(n, through_s, value=-1)
-                dm = torch.bmm(xs, da.transpose(1, 2))
-                grad.addcmul_(m, da).add_(dm, alpha=1 / positions)
+                dm = torch.zeros_like(m)
+                for xp, dyp, gp, gate_p, da_p in form.pieces((xs, dys, grad, gate, da)):
+                    da_p = form.spread(da_p, d)
+                    dm += form.position_sums(xp, da_p, gp)
+                    torch.mul(dyp, form.spread(gate_p, d), out=gp).addcmul_(m, da_p)
+                grad.add_(dm, alpha=1 / positions)
                 if grad is not dxs:
                     dxs.copy_(grad)
-                dw.append(dw_s)
-                db.append(db_s)
+                dw.append(dw_s.flatten())
+                db.append(db_s.flatten())
         dweight, dbias = (
-            torch.cat(parts).view(len(x), groups).sum(dim=0).view_as(weight).to(weight.dtype)
-            for parts in (dw, db)
+            torch.cat(sums).view(len(x), groups).sum(dim=0).view_as(weight).to(weight.dtype)
+            for sums in (dw, db)
         )
         return dx, dweight, dbias, dshortcut, None
-
-
-def _chunks(
-    groups: int, maps: Sequence[Tensor | None], parameters: Sequence[Tensor]
-) -> Iterator[tuple[Tensor | None, ...]]:
-    """Cuts contiguous maps B, C, H, W into views g, C/G, H*W.
-
-    Parameters, one a group, become the g, 1, 1 that belong to them, in the statistics' dtype.
-    """
-    x = maps[0]
-    batch, dtype = len(x), wide_dtype(x.dtype)
-    parameters = [p.to(dtype).view(groups, -1, 1) for p in parameters]
-    # Samples and groups are one axis; a chunk may span samples.
-    shape = (batch * groups, x.shape[1] // groups, x.shape[2] * x.shape[3])
-    views = [None if y is None else y.view(shape) for y in maps]
-    if batch != 1:
-        parameters = [p.repeat(batch, 1, 1) for p in parameters]
-    rows = views[0]  # groups, C/G, H*W
-    size = len(rows)
-    if x.device.type == 'cpu':
-        size = max(CHUNK_BYTES // (rows[:1].nelement() * x.element_size() or 1), 1)
-    for start in range(0, len(rows), size) if size < len(rows) else ():
-        cut = slice(start, start + size)
-        yield tuple(None if y is None else y[cut] for y in (*views, *parameters))
-    if size >= len(rows):
-        yield (*views, *parameters)
-
-
-def _dot(x: Tensor, y: Tensor, scratch: Tensor) -> Tensor:
-    """Sums x * y, g, d, N, over d to g, 1, N; ``scratch``, like x, may be overwritten."""
-    if x.shape[1] > FEW_CHANNELS:
-        return torch.mul(x, y, out=scratch).sum(dim=1, keepdim=True)
-    dot = x[:, :1] * y[:, :1]
-    for i in range(1, x.shape[1]):
-        dot.addcmul_(x[:, i : i + 1], y[:, i : i + 1])
-    return dot
 
 
 def _is_dense(x: Tensor) -> bool:

@@ -12,7 +12,7 @@ from attnpool_backbones.ops.attention_pool import attention_pool
 from attnpool_backbones.ops.averages import channel_mean, position_mean
 from attnpool_backbones.ops.conv_norm import conv_norm, scaled_conv
 from attnpool_backbones.ops.depthwise_conv import depthwise_conv
-from attnpool_backbones.ops.gate import gated, gated_sum
+from attnpool_backbones.ops.gate import gated, gated_sum, shifted_sum
 from attnpool_backbones.ops.global_norm import global_norm
 from attnpool_backbones.ops.kernel_attention import kernel_attention
 from attnpool_backbones.ops.layer_norm import layer_norm2d
@@ -211,6 +211,7 @@ ROWS = [
     Row(operator=star_relu, example=_star_relu, overwrites=(0,)),
     Row(operator=gated, example=_gated, overwrites=(0,)),
     Row(operator=gated_sum, example=_gated_sum, overwrites=(0,)),
+    Row(operator=shifted_sum, example=_gated_sum, overwrites=(0,)),
     Row(operator=position_mean, example=_map),
     Row(operator=channel_mean, example=_map),
     Row(operator=linear, example=_linear),
