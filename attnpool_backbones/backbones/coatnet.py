@@ -23,6 +23,7 @@ from attnpool_backbones.layers.patch_stem import PatchStem
 from attnpool_backbones.layers.relative_bias import RelativeBiasMlp, RelativeBiasTable
 from attnpool_backbones.layers.stride2_pool import stride2_pool
 from attnpool_backbones.layers.transformer_block import TransformerBlock
+from attnpool_backbones.layers.windows import check_windows, window_of_block
 from attnpool_backbones.ops.conv_norm import conv_norm
 from attnpool_backbones.ops.layout import in_format
 from attnpool_backbones.registry import MODELS
@@ -85,6 +86,9 @@ class CoAtNet(DenseBackbone):
         windows: Side of the attention windows of each stage in positions, None for attention over
             the whole map, e.g. ``(None, None, 14, 7)``, the grid of pretraining. Default: no
             windows.
+        global_every: Of a windowed stage's blocks with attention, every so many the last one
+            attends over the whole map (as arXiv 2203.16527): 3 makes a third of them global.
+            Default: 0, none.
         pretrain_size: Side, or height and width, of the pretraining images in pixels: the bias
             tables have the size of their grid and are interpolated at run time for another one.
         frozen_stages: See :class:`DenseBackbone`.
@@ -103,6 +107,7 @@ class CoAtNet(DenseBackbone):
         drop_path_rate: float = 0.0,
         out_norms: bool = True,
         windows: Sequence[int | None] | None = None,
+        global_every: int = 0,
         pretrain_size: int | tuple[int, int] = 224,
         frozen_stages: int = -1,
         norm_eval: bool = False,
@@ -117,7 +122,8 @@ class CoAtNet(DenseBackbone):
             init_cfg=init_cfg,
         )
         stages = [self.arch.segments(s) for s in range(len(self.arch.layout))]
-        self.windows = self._check_windows(windows)
+        attends = ['T' in kinds for kinds in self.arch.layout]
+        self.windows = check_windows(windows, attends, global_every, 'CoAtNet')
         if isinstance(pretrain_size, int):
             pretrain_size = (pretrain_size, pretrain_size)
         self.pretrain_size = tuple(pretrain_size)
@@ -131,10 +137,14 @@ class CoAtNet(DenseBackbone):
         for index in range(self.out_indices[-1] + 1):
             blocks = []
             for kind, depth, width in stages[index]:
-                for _ in range(depth):
+                for b in range(depth):
                     downsamples = self.arch.patch_size is None and not blocks
-                    build = self._build_conv if kind == 'C' else self._build_transformer
-                    blocks.append(build(index, channels, width, downsamples, next(rates)))
+                    args = (index, channels, width, downsamples, next(rates))
+                    if kind == 'C':
+                        blocks.append(self._build_conv(*args))
+                    else:
+                        window = window_of_block(self.windows[index], b, global_every)
+                        blocks.append(self._build_transformer(*args, window))
                     channels = width
             self.stages.append(Stage(blocks))
         self.out_norms = None
@@ -147,19 +157,6 @@ class CoAtNet(DenseBackbone):
             )
         self.reset_parameters()
         self.finish_init()
-
-    def _check_windows(self, windows: Sequence[int | None] | None) -> tuple[int | None, ...]:
-        layout = self.arch.layout
-        windows = (None,) * len(layout) if windows is None else tuple(windows)
-        if len(windows) != len(layout) or any(
-            side is not None and (side < 1 or 'T' not in kinds)
-            for side, kinds in zip(windows, layout, strict=False)
-        ):
-            raise ValueError(
-                f'windows={windows} of CoAtNet must have one entry a stage of {layout}: None, or '
-                f"from 1 on where the stage has 'T'"
-            )
-        return windows
 
     def _build_stem(self) -> tuple[nn.Module, int]:
         arch = self.arch
@@ -194,7 +191,13 @@ class CoAtNet(DenseBackbone):
         )
 
     def _build_transformer(
-        self, stage: int, in_channels: int, out_channels: int, downsamples: bool, drop_path: float
+        self,
+        stage: int,
+        in_channels: int,
+        out_channels: int,
+        downsamples: bool,
+        drop_path: float,
+        window: int | None,
     ) -> nn.Module:
         arch = self.arch
         channels = out_channels if arch.attention_width == 'out' else in_channels
@@ -220,7 +223,7 @@ class CoAtNet(DenseBackbone):
                 out_channels,
                 arch.head_dim,
                 bias,
-                self.windows[stage],
+                window,
                 arch.bias_place,
             ),
             _norm(arch.norm, out_channels),

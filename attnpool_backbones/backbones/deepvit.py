@@ -3,20 +3,21 @@
 DeepViT: Towards Deeper Vision Transformer, arXiv 2103.11886.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 
-from attnpool_backbones.backbones.base import DenseBackbone
+from attnpool_backbones.backbones.base import MIN_TRUNK_SIZE, DenseBackbone
 from attnpool_backbones.backbones.choices import drop_path_rates, taps_of_depth
 from attnpool_backbones.backbones.deepvit_archs import ARCHS, DeepViTArch
 from attnpool_backbones.layers.mlp import MLP
 from attnpool_backbones.layers.norm import LayerNorm2d
 from attnpool_backbones.layers.re_attention import HeadMixing, ReAttention
 from attnpool_backbones.layers.token_stem import TokenStem, resize_positions
+from attnpool_backbones.layers.windows import check_global_blocks, window_of_block
 from attnpool_backbones.ops.re_attention import LazyMaps
 from attnpool_backbones.registry import MODELS
 
@@ -33,14 +34,21 @@ class DeepViTBlock(nn.Module):
         arch: Gives widths and the scale r.
         mixing: Of the attention maps. Default: none, plain attention.
         drop_path: Probability of dropping a branch of a sample.
+        window: Side of the attention windows. Default: all tokens attend to each other.
     """
 
-    def __init__(self, arch: DeepViTArch, mixing: HeadMixing | None, drop_path: float):
+    def __init__(
+        self,
+        arch: DeepViTArch,
+        mixing: HeadMixing | None,
+        drop_path: float,
+        window: int | None = None,
+    ):
         super().__init__()
         # LN(r x) with eps is LN(x) with eps / r^2: one pass over the tokens less.
         eps = EPS / arch.residual_scale**2
         self.norm1 = nn.LayerNorm(arch.width, eps=eps)
-        self.attn = ReAttention(arch.width, arch.num_heads, mixing)
+        self.attn = ReAttention(arch.width, arch.num_heads, mixing, window)
         self.norm2 = nn.LayerNorm(arch.width, eps=eps)
         self.mlp = MLP(arch.width, int(arch.width * arch.mlp_ratio))
         for linear in (self.mlp.fc1, self.mlp.fc2):
@@ -49,9 +57,11 @@ class DeepViTBlock(nn.Module):
         self.drop_path = DropPath(drop_path)
         self.gain = 1 / arch.residual_scale
 
-    def forward(self, x: Tensor, with_maps: bool = False) -> Tensor | tuple[Tensor, LazyMaps]:
+    def forward(
+        self, x: Tensor, with_maps: bool = False, grid: tuple[int, int] | None = None
+    ) -> Tensor | tuple[Tensor, LazyMaps | None]:
         """Returns tokens B, N, C of tokens B, N, C, and the attention maps if asked for."""
-        y, maps = self.attn(self.norm1(x), with_maps=True)
+        y, maps = self.attn(self.norm1(x), with_maps=True, grid=grid)
         x = torch.add(x, self.drop_path(y), alpha=self.gain)
         x = torch.add(x, self.drop_path(self.mlp(self.norm2(x))), alpha=self.gain)
         return (x, maps) if with_maps else x
@@ -88,6 +98,11 @@ class DeepViT(DenseBackbone):
         out_norm: Layer norms on the maps returned. None: the residual stream as it is (a neck that
             normalises its taps follows); ``'final'``: the official final norm, on the last block's
             map alone; ``'all'``: one on every map, the last block's being the official one.
+        window: Side of attention windows in patches, e.g. 14, the grid of pretraining at 224
+            pixels; the class token takes part in all of them, see :class:`ReAttention`. Attention
+            maps over all tokens do not exist then. Default: all tokens attend to each other.
+        global_every: With ``window``, every so many blocks the last one attends over all tokens
+            (as arXiv 2203.16527): 4 makes a quarter of them global. Default: 0, none.
         frozen_stages: See :class:`DenseBackbone`; a stage is a block.
         norm_eval: See :class:`DenseBackbone`; the map norms count, too.
         with_cp: See :class:`DenseBackbone`.
@@ -109,6 +124,8 @@ class DeepViT(DenseBackbone):
         map_norm: str | None = 'BN',
         stats_tokens: str = 'rescale',
         out_norm: str | None = None,
+        window: int | None = None,
+        global_every: int = 0,
         frozen_stages: int = -1,
         norm_eval: bool = False,
         with_cp: bool = False,
@@ -124,6 +141,10 @@ class DeepViT(DenseBackbone):
         a = self.arch
         if out_norm not in OUT_NORMS:
             raise ValueError(f'out_norm of DeepViT must be one of {OUT_NORMS}, not {out_norm!r}')
+        if window is not None and window < 1:
+            raise ValueError(f'window={window} of DeepViT must be None or from 1 on')
+        check_global_blocks(global_every, window is not None, 'DeepViT')
+        self.window = window
         taps = taps_of_depth(a.depth) if out_indices is None else out_indices
         self.choose_outputs(taps, (a.width,) * a.depth, (a.stride,) * a.depth)
 
@@ -136,12 +157,34 @@ class DeepViT(DenseBackbone):
             mixing = None
             if i in a.reattention:
                 mixing = HeadMixing(a.num_heads, 1 + grid**2, map_norm, scale, stats_tokens)
-            self.blocks.append(DeepViTBlock(a, mixing, rates[i]))
+            side = window_of_block(window, i, global_every)
+            self.blocks.append(DeepViTBlock(a, mixing, rates[i], side))
         normed = {'all': self.out_indices, 'final': (a.depth - 1,)}.get(out_norm, ())
         self.out_norms = nn.ModuleDict(
             {str(i): LayerNorm2d(a.width, eps=EPS) for i in normed if i in self.out_indices}
         )
         self.finish_init()
+
+    def run_trunk(self, x: Tensor, run: Callable[..., Any]) -> tuple[Tensor, ...]:
+        """Runs stem and blocks, see :meth:`DenseBackbone.run_trunk`; windows know their grid."""
+        if self.window is None:
+            return super().run_trunk(x, run)
+        self.check_input(x)
+        grid = self._grid([max(side, MIN_TRUNK_SIZE) for side in x.shape[-2:]])
+        return super().run_trunk(x, lambda block, tokens: run(block, tokens, False, grid))
+
+    def _grid(self, image_size: Sequence[int]) -> tuple[int, int]:
+        """Returns height and width of the patches of an image."""
+        stride = self.arch.stride
+        # no negative numbers, which ONNX divides towards zero
+        return tuple((size + stride - 1) // stride for size in image_size)
+
+    def _require_maps(self) -> None:
+        if self.window is not None:
+            raise ValueError(
+                f'DeepViT has attention maps over all tokens without windows only, not with '
+                f'window={self.window}'
+            )
 
     def forward_lazy_maps(
         self, x: Tensor, num_blocks: int
@@ -156,7 +199,11 @@ class DeepViT(DenseBackbone):
             The taps as :meth:`forward` returns them, and the maps, differentiable, e.g. for
             :class:`attnpool_backbones.heads.AttentionSimilarityLoss`. They hold queries and keys;
             the maps are computed when asked for.
+
+        Raises:
+            ValueError: The attention is cut into windows.
         """
+        self._require_maps()
         maps = []
 
         def run(block: nn.Module, x: Tensor) -> Tensor:
@@ -170,9 +217,7 @@ class DeepViT(DenseBackbone):
 
     def as_map(self, x: Tensor, image_size: Sequence[int]) -> Tensor:
         """Takes the patch tokens as a map; see :meth:`DenseBackbone.as_map`."""
-        stride = self.arch.stride
-        # no negative numbers, which ONNX divides towards zero
-        return self.patch_map(x, [(size + stride - 1) // stride for size in image_size])
+        return self.patch_map(x, self._grid(image_size))
 
     @staticmethod
     def patch_map(tokens: Tensor, grid: Sequence[int]) -> Tensor:
@@ -187,7 +232,11 @@ class DeepViT(DenseBackbone):
 
         Returns:
             One entry for each block.
+
+        Raises:
+            ValueError: The attention is cut into windows.
         """
+        self._require_maps()
         self.check_input(x)
         x = self.stem(x)
         blocks = []

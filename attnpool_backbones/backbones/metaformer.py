@@ -19,6 +19,7 @@ from attnpool_backbones.layers.named_norms import NORMS
 from attnpool_backbones.layers.patch_embedding import PatchEmbedding
 from attnpool_backbones.layers.position_embedding import resize_position_embedding
 from attnpool_backbones.layers.token_mixers import SpatialFC, resize_spatial_matrix
+from attnpool_backbones.layers.windows import check_windows, window_of_block
 from attnpool_backbones.registry import MODELS
 
 
@@ -56,6 +57,12 @@ class MetaFormer(DenseBackbone):
             spatial FC, random mixing and position embeddings are built: that of the checkpoint.
         drop_path_rate: Stochastic depth (arXiv 1603.09382) of the last block; 0 in the first,
             linear between.
+        windows: Side of the attention windows of each stage in positions, None for attention over
+            the whole map, e.g. ``(None, None, 14, 7)``, the grid of pretraining. Default: no
+            windows.
+        global_every: Of a windowed stage's blocks with attention, every so many the last one
+            attends over the whole map (as arXiv 2203.16527): 3 makes a third of them global.
+            Default: 0, none.
         frozen_stages: See :class:`DenseBackbone`.
         norm_eval: See :class:`DenseBackbone`.
         with_cp: See :class:`DenseBackbone`.
@@ -76,6 +83,8 @@ class MetaFormer(DenseBackbone):
         out_norm: str | None = None,
         pretrain_img_size: int | tuple[int, int] = 224,
         drop_path_rate: float = 0.0,
+        windows: Sequence[int | None] | None = None,
+        global_every: int = 0,
         frozen_stages: int = -1,
         norm_eval: bool = False,
         with_cp: bool = False,
@@ -90,6 +99,8 @@ class MetaFormer(DenseBackbone):
         )
         arch, out_norm = self.arch, out_norm or self.arch.out_norm or 'none'
         require_norm(out_norm)
+        attends = [mixer == 'attention' for mixer in arch.mixers]
+        windows = check_windows(windows, attends, global_every, 'MetaFormer')
         strides = [4 * 2**i for i in range(len(arch.depths))]
         self.choose_outputs(out_indices, arch.widths, strides)
 
@@ -120,7 +131,10 @@ class MetaFormer(DenseBackbone):
                     grid=grids[i] if i in arch.pos_embed_stages else None,
                 )
             blocks = [
-                MetaFormerBlock(arch, i, grids[i], next(rates)) for _ in range(arch.depths[i])
+                MetaFormerBlock(
+                    arch, i, grids[i], next(rates), window_of_block(windows[i], b, global_every)
+                )
+                for b in range(arch.depths[i])
             ]
             self.stages.append(Stage(blocks, downsample))
         self.out_norms = None

@@ -26,9 +26,17 @@ class MetaFormerBlock(FreeNorms):
         stage: Stage (0-based) the block is part of.
         grid: Height and width of the stage's map in pretraining.
         drop_path: Probability of dropping a branch of a sample.
+        window: Side of the windows of an attention mixer. Default: the whole map.
     """
 
-    def __init__(self, arch: MetaFormerArch, stage: int, grid: tuple[int, int], drop_path: float):
+    def __init__(
+        self,
+        arch: MetaFormerArch,
+        stage: int,
+        grid: tuple[int, int],
+        drop_path: float,
+        window: int | None = None,
+    ):
         super().__init__()
         width = arch.widths[stage]
         self.residual = arch.residual
@@ -39,6 +47,7 @@ class MetaFormerBlock(FreeNorms):
             grid=grid,
             pool_size=arch.pool_size,
             proj_bias=arch.bias,
+            window=window,
         )
         self.drop_path = DropPath(drop_path)
         self.layer_scale1 = _scale(arch.layer_scale_init, width)

@@ -238,8 +238,8 @@ def train_in_processes(args: argparse.Namespace, processes: int) -> int:
         value = getattr(args, name)
         if value is not None:
             words += [f'--{name.replace("_", "-")}', str(value)]
-    for name in ('amp', 'compile', 'ema', 'auto_scale_lr', 'wait_for_space', 'tensorboard', 'wandb',
-                 'mlflow'):  # fmt: skip
+    for name in ('amp', 'compile', 'ema', 'auto_scale_lr', 'wait_for_space', 'keep_memory',
+                 'tensorboard', 'wandb', 'mlflow'):  # fmt: skip
         if getattr(args, name):
             words.append(f'--{name.replace("_", "-")}')
     if args.cfg_options:

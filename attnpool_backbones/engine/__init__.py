@@ -12,6 +12,7 @@ from attnpool_backbones.engine.epoch_loop import ResumableEpochBasedTrainLoop
 from attnpool_backbones.engine.input_limits_hook import InputLimitsHook
 from attnpool_backbones.engine.invalid_loss_hook import InvalidLossHook
 from attnpool_backbones.engine.iter_loop import ResumableIterBasedTrainLoop
+from attnpool_backbones.engine.keep_memory_hook import KeepMemoryHook
 from attnpool_backbones.engine.layer_decay import LayerDecayOptimWrapperConstructor
 from attnpool_backbones.engine.load_guard_hook import LoadGuardHook
 from attnpool_backbones.engine.predictions import LabelMapWriter, PredictionPictureHook
@@ -31,6 +32,7 @@ __all__ = [
     'CompileBackboneHook',
     'InputLimitsHook',
     'InvalidLossHook',
+    'KeepMemoryHook',
     'LabelMapWriter',
     'LayerDecayOptimWrapperConstructor',
     'LoadGuardHook',

@@ -112,6 +112,12 @@ def add_training_arguments(parser: argparse.ArgumentParser, with_auto: bool = Fa
         metavar='N',
         help='processes that load images, 0: none',
     )
+    add(
+        '--keep-memory',
+        action='store_true',
+        help='on a CPU, keep freed memory in the process: fewer page faults, but it stays as '
+        'large as its largest step (glibc)',
+    )
     for flag in BACKENDS:
         add(f'--{flag}', action='store_true', help=f'write curves and pictures for {flag} too')
 
@@ -156,6 +162,8 @@ def apply_training_options(cfg: Config, args: argparse.Namespace) -> None:
         if _said(args, 'patience'):
             stopping = dict(monitor=metric, rule='greater', patience=args.patience)
             hooks.append(dict(type='EarlyStoppingHook', **stopping))
+    if _said(args, 'keep_memory'):
+        hooks.append(dict(type='attnpool_backbones.KeepMemoryHook'))
     cfg.custom_hooks = hooks
     for flag, (backend, module) in BACKENDS.items():
         if _said(args, flag):

@@ -1,10 +1,8 @@
 """Self-attention of a map's positions, over the whole grid or in windows."""
 
-from collections.abc import Iterator
-
-import torch
 from torch import Tensor, nn
 
+from attnpool_backbones.layers.windows import in_windows
 from attnpool_backbones.ops.attention import attention
 from attnpool_backbones.ops.kernel_attention import kernel_attention
 from attnpool_backbones.ops.linear import linear
@@ -14,9 +12,7 @@ from attnpool_backbones.ops.relative_attention import relative_attention
 class GridAttention(nn.Module):
     """Multi-head self-attention of a map with a bias per offset (arXiv 2106.04803).
 
-    Memory is linear in the positions. With ``window`` the map is cut into windows without shift
-    (as arXiv 2210.01820 does at detection resolution); those at the right and bottom border are as
-    small as what is left, so nothing is padded and nothing masked.
+    Memory is linear in the positions.
 
     Args:
         in_channels: Channels of the input.
@@ -25,7 +21,8 @@ class GridAttention(nn.Module):
         head_dim: Channels of a head.
         bias: Called with a height and a width, gives the bias of each offset, heads, 2H-1, 2W-1.
             Default: none.
-        window: Side of the windows in positions. Default: one window, the map.
+        window: Side of the windows in positions, see :func:`in_windows`. Default: one window, the
+            map.
         bias_place: ``'before'`` the softmax, or ``'after'`` it, where the bias is a static kernel
             beside the maps (arXiv 2106.04803, eq. 3). Default: ``'before'``.
     """
@@ -82,29 +79,13 @@ class GridAttention(nn.Module):
 
     def _attend_in_windows(self, qkv: Tensor) -> Tensor:
         table = None if self.bias is None else self.bias(self.window, self.window)
-        strips = []
-        for rows, height in self._cuts(qkv.shape[1]):
-            parts = [
-                self._attend_in_part(qkv[:, rows, columns], height, width, table)
-                for columns, width in self._cuts(qkv.shape[2])
-            ]
-            strips.append(torch.cat(parts, dim=2))
-        return torch.cat(strips, dim=1)
 
-    def _cuts(self, length: int) -> Iterator[tuple[slice, int]]:
-        """Yields what whole windows cover of an axis, and the rest, with their windows' length."""
-        covered = length - length % self.window
-        if covered:
-            yield slice(0, covered), self.window
-        if covered < length:
-            yield slice(covered, length), length - covered
-
-    def _attend_in_part(self, qkv: Tensor, height: int, width: int, table: Tensor | None) -> Tensor:
-        """Attends within the windows, all of one size, that make up a part B, H, W, h, 3, d."""
-        if table is not None:
+        def attend(windows: Tensor) -> Tensor:
+            if table is None:
+                return self._attend(windows)
+            height, width = windows.shape[1:3]
             top, left = self.window - height, self.window - width
-            table = table[:, top : top + 2 * height - 1, left : left + 2 * width - 1]
-        windows = qkv.unflatten(2, (-1, width)).unflatten(1, (-1, height))  # B, m, h, n, w, ...
-        batch, m, _, n = windows.shape[:4]
-        y = self._attend(windows.transpose(2, 3).flatten(0, 2), table)  # B*m*n, h, w, C
-        return y.unflatten(0, (batch, m, n)).transpose(2, 3).flatten(3, 4).flatten(1, 2)
+            inner = table[:, top : top + 2 * height - 1, left : left + 2 * width - 1]
+            return self._attend(windows, inner)
+
+        return in_windows(qkv, self.window, attend)

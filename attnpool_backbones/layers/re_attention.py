@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
+from attnpool_backbones.layers.windows import in_windows
 from attnpool_backbones.ops.attention import attention
 from attnpool_backbones.ops.linear import linear
 from attnpool_backbones.ops.re_attention import LazyMaps, Mixing, re_attention
@@ -123,10 +125,20 @@ class ReAttention(nn.Module):
         width: Channels C, a multiple of ``num_heads``.
         num_heads: Heads H.
         mixing: The mixing. Default: none, plain attention.
+        window: Side of the windows in patches, see :func:`in_windows`: the patches of a window
+            attend to each other and to the class token, which attends to each window apart and
+            takes the average over all patches' windows. Default: one window, all tokens.
     """
 
-    def __init__(self, width: int, num_heads: int, mixing: HeadMixing | None = None):
+    def __init__(
+        self,
+        width: int,
+        num_heads: int,
+        mixing: HeadMixing | None = None,
+        window: int | None = None,
+    ):
         super().__init__()
+        self.window = window
         self.num_heads = num_heads
         self.qkv = nn.Linear(width, 3 * width)
         self.mixing = mixing
@@ -135,22 +147,49 @@ class ReAttention(nn.Module):
             nn.init.trunc_normal_(layer.weight, std=0.02)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, x: Tensor, with_maps: bool = False) -> Tensor | tuple[Tensor, LazyMaps]:
+    def forward(
+        self, x: Tensor, with_maps: bool = False, grid: tuple[int, int] | None = None
+    ) -> Tensor | tuple[Tensor, LazyMaps | None]:
         """Attends.
 
         Args:
             x: Tokens B, N, C.
             with_maps: Whether to return the maps as well.
+            grid: Height and width of the patches, for windows. The class token is the first one.
 
         Returns:
-            Tokens B, N, C; with ``with_maps`` also the :class:`LazyMaps`.
+            Tokens B, N, C; with ``with_maps`` also the :class:`LazyMaps`, None for windows.
         """
         qkv = linear(x, self.qkv).unflatten(-1, (3, self.num_heads, -1))  # B, N, 3, H, d
+        if self.window is None:
+            out, maps = self._attend(qkv)
+        else:
+            out, maps = self._attend_in_windows(qkv, grid), None
+        out = linear(out, self.proj)  # B, N, C
+        return (out, maps) if with_maps else out
+
+    def _attend(self, qkv: Tensor) -> tuple[Tensor, LazyMaps]:
+        """Maps B, N, 3, H, d to B, N, C."""
         # Cut apart where they lie: their gradients are joined without another copy.
         q, k, v = (t.transpose(1, 2) for t in qkv.unbind(2))  # B, H, N, d each
         if self.mixing is None:
             out, maps = attention(q, k, v), LazyMaps(q, k)
         else:
             out, maps = self.mixing(q, k, v)
-        out = linear(out.transpose(1, 2).flatten(2), self.proj)  # B, N, C
-        return (out, maps) if with_maps else out
+        return out.transpose(1, 2).flatten(2), maps
+
+    def _attend_in_windows(self, qkv: Tensor, grid: tuple[int, int]) -> Tensor:
+        of_class, patches = qkv[:, :1], qkv[:, 1:].unflatten(1, grid)
+        batch, positions = len(qkv), grid[0] * grid[1]
+        shares = []  # of each size of windows in the class token
+
+        def attend(windows: Tensor) -> Tensor:
+            n, height, width = windows.shape[:3]
+            first = of_class.repeat_interleave(n // batch, dim=0)
+            out, _ = self._attend(torch.cat([first, windows.flatten(1, 2)], dim=1))
+            share = height * width / positions
+            shares.append(out[:, 0].unflatten(0, (batch, -1)).sum(1) * share)
+            return out[:, 1:].unflatten(1, (height, width))
+
+        y = in_windows(patches, self.window, attend).flatten(1, 2)  # B, H*W, C
+        return torch.cat([sum(shares)[:, None], y], dim=1)

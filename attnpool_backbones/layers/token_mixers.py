@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from attnpool_backbones.layers.depthwise_conv import DepthwiseConv2d
 from attnpool_backbones.layers.star_relu import StarReLU
+from attnpool_backbones.layers.windows import in_windows
 from attnpool_backbones.ops.attention import attention
 from attnpool_backbones.ops.linear import linear
 from attnpool_backbones.ops.pooling import pool_minus_identity
@@ -128,10 +129,15 @@ class SelfAttention2d(nn.Module):
         channels: Channels C; there are max(1, C // ``head_dim``) heads.
         head_dim: Channels of a head; the scale is ``head_dim`` ^ -0.5.
         proj_bias: Whether the output projection has a bias; queries, keys and values have none.
+        window: Side of the windows in positions, see :func:`in_windows`. Default: one window, the
+            map.
     """
 
-    def __init__(self, channels: int, head_dim: int = 32, proj_bias: bool = True):
+    def __init__(
+        self, channels: int, head_dim: int = 32, proj_bias: bool = True, window: int | None = None
+    ):
         super().__init__()
+        self.window = window
         self.head_dim = head_dim
         self.num_heads = max(1, channels // head_dim)
         inner = self.num_heads * head_dim
@@ -139,13 +145,17 @@ class SelfAttention2d(nn.Module):
         self.proj = nn.Linear(inner, channels, bias=proj_bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        size = x.shape[-2:]
-        qkv = linear(x.permute(0, 2, 3, 1).flatten(1, 2), self.qkv)  # B, H*W, 3 * inner
-        qkv = qkv.unflatten(-1, (3, self.num_heads, self.head_dim))
+        qkv = linear(x.permute(0, 2, 3, 1), self.qkv)  # B, H, W, 3 * inner
+        y = self._attend(qkv) if self.window is None else in_windows(qkv, self.window, self._attend)
+        return linear(y, self.proj).permute(0, 3, 1, 2)
+
+    def _attend(self, qkv: Tensor) -> Tensor:
+        """Maps B, H, W, 3 * inner to B, H, W, inner."""
+        size = qkv.shape[1:3]
+        qkv = qkv.flatten(1, 2).unflatten(-1, (3, self.num_heads, self.head_dim))
         # Cut apart where they lie: their gradients are joined without another copy.
         q, k, v = (t.transpose(1, 2) for t in qkv.unbind(2))  # B, heads, H*W, head_dim each
-        x = attention(q, k, v).transpose(1, 2).flatten(2).unflatten(1, size)  # B, H, W, inner
-        return linear(x, self.proj).permute(0, 3, 1, 2)
+        return attention(q, k, v).transpose(1, 2).flatten(2).unflatten(1, size)
 
 
 CHANNELWISE_MIXERS = (Pooling, SpatialFC, nn.Identity)
@@ -174,6 +184,7 @@ def build_token_mixer(
     grid: tuple[int, int],
     pool_size: int = 3,
     proj_bias: bool = True,
+    window: int | None = None,
 ) -> nn.Module:
     """Builds a token mixer by name.
 
@@ -185,6 +196,7 @@ def build_token_mixer(
         grid: Height and width of the map in pretraining, for ``'random'`` and ``'spatial_fc'``.
         pool_size: Of ``'pool'``.
         proj_bias: Of ``'attention'``.
+        window: Of ``'attention'``.
 
     Raises:
         ValueError: An unknown name.
@@ -195,7 +207,7 @@ def build_token_mixer(
         'random': lambda: SpatialFC(grid, random=True),
         'dwconv': lambda: DepthwiseConv2d(channels, 3),
         'sepconv': lambda: SeparableConv(channels),
-        'attention': lambda: SelfAttention2d(channels, proj_bias=proj_bias),
+        'attention': lambda: SelfAttention2d(channels, proj_bias=proj_bias, window=window),
         'spatial_fc': lambda: SpatialFC(grid),
     }
     if name not in builders:

@@ -48,7 +48,7 @@ def test_wrong_arch(arch, message):
 
 @pytest.mark.parametrize('windows', [(14, 7), (7, None, 7, 7), (None, None, 0, 7)])
 def test_wrong_windows(windows):
-    with pytest.raises(ValueError, match='windows=.* must have one entry a stage of CCTT'):
+    with pytest.raises(ValueError, match=r'windows=.* of CoAtNet must have .* attention \(2, 3\)'):
         CoAtNet(SMALL, windows=windows)
 
 

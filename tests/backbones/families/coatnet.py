@@ -54,6 +54,10 @@ VARIANTS = [
     Variant(name='coatnet-small-6', config=_config(SMALL_6)),
     Variant(name='coatnet-small-vit', config=_config(SMALL_VIT)),
     Variant(name='coatnet-small-windows', config=_config(SMALL, windows=(None, None, 4, 3))),
+    Variant(
+        name='coatnet-small-global',
+        config=_config(SMALL, windows=(None, None, 4, 3), global_every=2),
+    ),
     Variant(name='coatnet-small-after', config=_config(dict(SMALL, bias_place='after'))),
     Variant(name='coatnet-small-early', config=_config(SMALL, out_indices=(0, 2), out_norms=False)),
     Variant(name='coatnet-small-rw', config=_config(SMALL_RW), slow=True),

@@ -23,6 +23,7 @@ VARIANTS = [
     Variant(name='deepvit-small-fixed', config=_config(SMALL, stats_tokens='fixed')),
     Variant(name='deepvit-small-ln', config=_config(SMALL, map_norm='LN', out_norm='all')),
     Variant(name='deepvit-small-nonorm', config=_config(SMALL, map_norm=None)),
+    Variant(name='deepvit-small-windows', config=_config(SMALL, window=3, global_every=2)),
     Variant(name='deepvit-small-plain', config=_config(PLAIN, out_norm='final')),
     Variant(name='deepvit-small-s_like', config=_config(S_LIKE), compiled=True),
     Variant(name='deepvit-small-last', config=_config(S_LIKE, out_indices=-1)),

@@ -50,6 +50,10 @@ def _config(arch, **options):
 VARIANTS = [
     Variant(name='metaformer-nano', config=_config('nano'), compiled=True),
     Variant(name='metaformer-caformer_nano', config=_config('caformer_nano')),
+    Variant(
+        name='metaformer-tiny-windows',
+        config=_config(CAFORMER, windows=(None, None, 4, 2), global_every=2),
+    ),
     Variant(name='metaformer-tiny-pppa', config=_config(PPPA)),
     Variant(name='metaformer-tiny-pppf', config=_config(PPPF)),
     Variant(name='metaformer-tiny-last3', config=_config('nano', out_indices=(1, 2, 3))),
