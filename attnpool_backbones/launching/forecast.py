@@ -1,7 +1,6 @@
 """What a training will take, measured on a few of its own steps."""
 
 import itertools
-import resource
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from attnpool_backbones.launching.errors import PreflightError
+from attnpool_backbones.machine import peak_memory
 from attnpool_backbones.zoo.config_models import build_config_model
 
 __all__ = [
@@ -73,7 +73,8 @@ def memory_used() -> int:
     """Returns the most bytes held so far: of the device with CUDA, else of this process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_reserved()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts KiB
+    # not ru_maxrss: a process inherits that of the one that started it
+    return peak_memory()
 
 
 def forecast(cfg: Config, steps: int = STEPS) -> Forecast:

@@ -141,9 +141,10 @@ def test_no_file_runs_or_deletes_anything(name, tmp_path):
 
 
 SCRIPT = """
-import json, resource, sys, time
+import json, sys, time
 from pathlib import Path
 from attnpool_backbones.command_line import UserError
+from attnpool_backbones.machine import peak_memory
 from tests.checkpoints import test_hostile_files as tests
 
 results = {}
@@ -159,8 +160,8 @@ for name in sys.argv[2:]:
             message = f'{type(error).__name__}: {error}'
         except BaseException as error:
             message = f'raw {type(error).__name__}: {error}'
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        results.setdefault(name, {})[door] = message[:2000], time.monotonic() - start, peak
+        answer = message[:2000], time.monotonic() - start, peak_memory()
+        results.setdefault(name, {})[door] = answer
 print(json.dumps(results))
 """
 GREEDY = {**BOMBS, **KINDS, **MILLIONS}
