@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import math
 import os
 import re
 import sys
@@ -12,7 +13,14 @@ from typing import NoReturn
 from attnpool_backbones.compatibility import IncompatibleEnvironment, check_environment
 from attnpool_backbones.process_lifetime import end_now
 
-__all__ = ['MAX_PROCESSES', 'UserError', 'exit_command', 'run_command', 'whole_number']
+__all__ = [
+    'MAX_PROCESSES',
+    'UserError',
+    'exit_command',
+    'number_above_zero',
+    'run_command',
+    'whole_number',
+]
 
 
 class UserError(Exception):
@@ -43,25 +51,42 @@ def message_of(error: Exception) -> str:
     return last.partition(': ')[2] or last
 
 
-def whole_number(least: int, most: int) -> Callable[[str], int]:
+def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
     """Returns a parser of whole numbers for argparse.
 
     Args:
         least: The smallest that is taken.
-        most: The largest.
+        most: The largest. Default: None, there is none.
     """
+    end = 'on' if most is None else f'to {most}'
 
     def parse(text: str) -> int:
         try:
             value = int(text)
         except ValueError:
             value = least - 1
-        if not least <= value <= most:
-            shown = textwrap.shorten(repr(text), 60, placeholder='...')
-            raise argparse.ArgumentTypeError(f'{shown} is no whole number from {least} to {most}')
+        if value < least or (most is not None and value > most):
+            raise argparse.ArgumentTypeError(
+                f'{_shown(text)} is no whole number from {least} {end}'
+            )
         return value
 
     return parse
+
+
+def number_above_zero(text: str) -> float:
+    """Parses a finite number above 0 for argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not (value > 0 and math.isfinite(value)):
+        raise argparse.ArgumentTypeError(f'{_shown(text)} is no number above 0')
+    return value
+
+
+def _shown(text: str) -> str:
+    return textwrap.shorten(repr(text), 60, placeholder='...')
 
 
 def run_command(command: Callable[[], object], after_interrupt: str = '') -> int:

@@ -8,7 +8,13 @@ import sys
 
 import pytest
 
-from attnpool_backbones.command_line import UserError, exit_command, run_command, whole_number
+from attnpool_backbones.command_line import (
+    UserError,
+    exit_command,
+    number_above_zero,
+    run_command,
+    whole_number,
+)
 from attnpool_backbones.stop_signals import Stopped
 
 WORKER = RuntimeError('DataLoader worker (pid 12) is killed by signal: Killed.')
@@ -90,4 +96,19 @@ def test_whole_numbers(text):
     assert (parse('1'), parse('8')) == (1, 8)
     with pytest.raises(argparse.ArgumentTypeError, match='no whole number from 1 to 8') as caught:
         parse(text)
+    assert len(str(caught.value)) < 120
+
+
+@pytest.mark.parametrize('text', ['0', '-1', '1.5', 'x'])
+def test_whole_numbers_without_an_end(text):
+    assert whole_number(1)('9' * 400) == int('9' * 400)
+    with pytest.raises(argparse.ArgumentTypeError, match='no whole number from 1 on'):
+        whole_number(1)(text)
+
+
+@pytest.mark.parametrize('text', ['0', '-1', 'nan', 'inf', '1e999', 'x', 'x' * 5000])
+def test_numbers_above_zero(text):
+    assert number_above_zero('1e-4') == 1e-4
+    with pytest.raises(argparse.ArgumentTypeError, match='no number above 0') as caught:
+        number_above_zero(text)
     assert len(str(caught.value)) < 120

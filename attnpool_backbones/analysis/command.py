@@ -19,6 +19,8 @@ import re
 from importlib import import_module
 from types import ModuleType
 
+from attnpool_backbones.command_line import whole_number
+
 __all__ = ['KINDS', 'add_arguments', 'image_size', 'parser_of_figures', 'run']
 
 KINDS: dict[str, str] = dict(
@@ -77,7 +79,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     )
     add(
         '--limit',
-        type=_positive,
+        type=whole_number(1),
         default=4,
         metavar='N',
         help='how many images at most (default: %(default)s)',
@@ -103,12 +105,6 @@ def run(args: argparse.Namespace) -> None:
     for file in save(drawing, args.out, args.kind):
         print(file)
     print(drawing.reading)
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is no number from 1 on")
-    return int(text)
 
 
 def image_size(text: str) -> int | tuple[int, int]:

@@ -18,6 +18,7 @@ from attnpool_backbones.cli.own_data_arguments import (
     is_config,
     request_of,
 )
+from attnpool_backbones.command_line import whole_number
 
 __all__ = ['add_arguments', 'run']
 
@@ -25,15 +26,14 @@ __all__ = ['add_arguments', 'run']
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of ``attnpool browse``."""
     from attnpool_backbones.launching.options import CfgOptions
-    from attnpool_backbones.launching.training_options import positive
 
     add = parser.add_argument
     add('source', metavar='CONFIG|FOLDER', help='a config file, or own data')
     add('--split', choices=['train', 'val', 'test'], default='train', help='default: %(default)s')
-    add('--count', type=positive(int), default=12, metavar='N', help='default: %(default)s')
+    add('--count', type=whole_number(1), default=12, metavar='N', help='default: %(default)s')
     add('--out', default='browse', metavar='FOLDER', help='default: %(default)s')
     add('--seed', type=int, default=0, help='of choice and augmentation (default: %(default)s)')
-    add('--columns', type=positive(int), default=2, help='of the contact sheet (default: 2)')
+    add('--columns', type=whole_number(1), default=2, help='of the contact sheet (default: 2)')
     add('--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE',
         help='override settings of the config')  # fmt: skip
     add_own_data_arguments(parser)

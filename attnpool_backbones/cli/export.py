@@ -13,6 +13,8 @@ thresholds. It is compared with the model before it is written; one that differs
 
 import argparse
 
+from attnpool_backbones.command_line import whole_number
+
 __all__ = ['add_arguments', 'run']
 
 FORMATS = {'onnx': '.onnx', 'torch-export': '.pt2', 'openvino': '.xml'}
@@ -22,7 +24,6 @@ FORMATS = {'onnx': '.onnx', 'torch-export': '.pt2', 'openvino': '.xml'}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of ``attnpool export``."""
     from attnpool_backbones.launching.options import CfgOptions
-    from attnpool_backbones.launching.training_options import positive
 
     add = parser.add_argument
     add('model', metavar='MODEL', help='folder of a run, or a config')
@@ -32,13 +33,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         '--size',
         nargs=2,
-        type=positive(int),
+        type=whole_number(1),
         metavar=('HEIGHT', 'WIDTH'),
         help='of all images, in pixels after resizing (default: any size, where the model allows)',
     )
     add(
         '--batch',
-        type=positive(int),
+        type=whole_number(1),
         default=1,
         metavar='N',
         help='images at once where the size is fixed (default: %(default)s)',
@@ -56,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         '--calibration',
-        type=positive(int),
+        type=whole_number(1),
         default=64,
         metavar='N',
         help='images of --images that --int8 looks at (default: %(default)s)',

@@ -6,6 +6,8 @@ attnpool models --backbone caformer_s18 --size 640    parameters and multiply-ad
 
 import argparse
 
+from attnpool_backbones.command_line import whole_number
+
 __all__ = ['add_arguments', 'run']
 
 
@@ -13,7 +15,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of ``attnpool models``."""
     parser.add_argument('--backbone', help='count what this one costs under each head')
     parser.add_argument(
-        '--size', type=int, default=640, help='side of the image in pixels (default: %(default)s)'
+        '--size',
+        type=whole_number(32, 4096),
+        default=640,
+        help='side of the image in pixels (default: %(default)s)',
     )
 
 

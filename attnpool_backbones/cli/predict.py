@@ -29,7 +29,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of ``attnpool predict``."""
     from attnpool_backbones.inference.writing import KINDS
     from attnpool_backbones.launching.options import CfgOptions
-    from attnpool_backbones.launching.training_options import positive
 
     add = parser.add_argument
     add('model', metavar='MODEL', help='folder of a run, a config, or a file of attnpool export')
@@ -51,10 +50,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add('--score', type=share, default=0.3, help='smallest of an object (default: %(default)s)')
     add('--classes', nargs='+', metavar='NAME', help='only these')
-    add('--batch', type=positive(int), default=1, metavar='N', help='images the model sees at once')
+    add(
+        '--batch',
+        type=whole_number(1),
+        default=1,
+        metavar='N',
+        help='images the model sees at once',
+    )
     add(
         '--slice',
-        type=positive(int),
+        type=whole_number(1),
         metavar='PIXELS',
         help='cut large images into overlapping squares of this side (needs sahi)',
     )
@@ -78,7 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='N',
         help='that read images (default: %(default)s)',
     )
-    add('--limit', type=positive(int), metavar='N', help='stop after so many images')
+    add('--limit', type=whole_number(1), metavar='N', help='stop after so many images')
     add('--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE',
         help='override settings of the config')  # fmt: skip
 

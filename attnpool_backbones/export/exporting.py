@@ -30,9 +30,10 @@ from attnpool_backbones.export.torch_file import run_program, to_pt2
 from attnpool_backbones.inference.config_data import tested_dataset
 from attnpool_backbones.inference.exported_facts import Facts
 from attnpool_backbones.inference.exported_model import ExportedModel
+from attnpool_backbones.inference.extras import require_extra
 from attnpool_backbones.inference.loading import find_model_files, load_model, predictor_of
-from attnpool_backbones.inference.onnx_engine import OnnxEngine, require_onnx
-from attnpool_backbones.inference.openvino_engine import OpenVinoEngine, require_openvino
+from attnpool_backbones.inference.onnx_engine import OnnxEngine
+from attnpool_backbones.inference.openvino_engine import OpenVinoEngine
 from attnpool_backbones.inference.predictor import Predictor
 from attnpool_backbones.inference.preparation import Preparation, Resize
 from attnpool_backbones.inference.sources import open_source
@@ -108,9 +109,9 @@ def export(request: Request, tell: Callable[[str], None] = print) -> Exported:
         raise UserError('--int8 is for --to onnx, and needs --images SOURCE to calibrate on')
     find_model_files(request.model, request.checkpoint)
     if request.to != 'torch-export':
-        require_onnx('onnxscript')
+        require_extra('export', 'onnxscript')
     if request.to == 'openvino':
-        require_openvino()
+        require_extra('openvino')
     model, cfg, classes = load_model(request.model, request.checkpoint, request.cfg_options)
     sizes = choose_sizes(model, cfg, request)
     if sizes.fixed:

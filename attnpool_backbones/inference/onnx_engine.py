@@ -8,8 +8,9 @@ import numpy as np
 
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.inference.exported_facts import KEY, Facts
+from attnpool_backbones.inference.extras import require_extra
 
-__all__ = ['OnnxEngine', 'read_onnx', 'require_onnx', 'require_outputs']
+__all__ = ['OnnxEngine', 'read_onnx', 'require_outputs']
 
 LARGEST = (1 << 31) - 1
 """Bytes of a file, which ONNX holds in one protocol buffer."""
@@ -18,20 +19,6 @@ OUTPUTS = dict(
     segmentation=({'labels', 'logits'},),
 )
 """What a graph gives, by task."""
-
-
-def require_onnx(*more: str) -> None:
-    """Raises UserError unless onnx and onnxruntime, and ``more`` packages, can be imported."""
-    from importlib import import_module
-
-    for name in ('onnx', 'onnxruntime', *more):
-        try:
-            import_module(name)
-        except ImportError as error:
-            raise UserError(
-                f'exported files need {name}, which cannot be imported ({error}): '
-                "pip install 'attnpool_backbones[export]'"
-            ) from error
 
 
 class OnnxEngine:
@@ -109,7 +96,7 @@ def read_onnx(path: str | Path) -> tuple[bytes, Facts]:
     path = Path(path)
     if not path.is_file():
         raise UserError(f'{path.absolute()}: not there, or no ordinary file')
-    require_onnx()
+    require_extra('export')
     import onnx
     from google.protobuf.message import DecodeError
 

@@ -6,23 +6,13 @@ import numpy as np
 
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.inference.exported_facts import KEY, Facts
+from attnpool_backbones.inference.extras import require_extra
 from attnpool_backbones.inference.onnx_engine import require_outputs
 
-__all__ = ['OpenVinoEngine', 'read_openvino', 'require_openvino']
+__all__ = ['OpenVinoEngine', 'read_openvino']
 
 LARGEST_GRAPH = 1 << 28
 """Bytes of an XML file."""
-
-
-def require_openvino() -> None:
-    """Raises UserError unless openvino can be imported."""
-    try:
-        import openvino  # noqa: F401
-    except ImportError as error:
-        raise UserError(
-            f'this kind of file needs openvino, which cannot be imported ({error}): '
-            "pip install 'attnpool_backbones[openvino]'"
-        ) from error
 
 
 class OpenVinoEngine:
@@ -86,7 +76,7 @@ def read_openvino(path: str | Path, device: str = 'cpu') -> tuple[OpenVinoEngine
     for file in (path, path.with_suffix('.bin')):
         if not file.is_file():
             raise UserError(f'{file.absolute()}: not there, or no ordinary file')
-    require_openvino()
+    require_extra('openvino')
     if path.stat().st_size > LARGEST_GRAPH:
         raise UserError(f'{path}: {path.stat().st_size} bytes, at most {LARGEST_GRAPH} may be')
     engine = OpenVinoEngine(path.read_bytes(), path.with_suffix('.bin').read_bytes(), device)

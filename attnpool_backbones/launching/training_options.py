@@ -1,7 +1,6 @@
 """The flags of a training that most people ask for, on top of a config."""
 
 import argparse
-import math
 import os
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -10,7 +9,7 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
-from attnpool_backbones.command_line import MAX_PROCESSES, whole_number
+from attnpool_backbones.command_line import MAX_PROCESSES, number_above_zero, whole_number
 from attnpool_backbones.launching.config import recognise_task
 from attnpool_backbones.launching.errors import PreflightError
 
@@ -26,22 +25,6 @@ BACKENDS = dict(
 """Flag -> type of mmengine's backend, and the module it needs."""
 
 
-def positive(kind: type) -> Any:
-    """Returns a parser of numbers above 0 for argparse."""
-
-    def parse(text: str) -> float | int:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = 0
-        if not (value > 0 and math.isfinite(value)):
-            word = 'whole number' if kind is int else 'number'
-            raise argparse.ArgumentTypeError(f'{text!r} is no {word} above 0')
-        return value
-
-    return parse
-
-
 def add_training_arguments(parser: argparse.ArgumentParser, with_auto: bool = False) -> None:
     """Adds the flags of ``tools/train.py`` and ``attnpool train``, besides the common ones.
 
@@ -50,7 +33,7 @@ def add_training_arguments(parser: argparse.ArgumentParser, with_auto: bool = Fa
         with_auto: Whether ``--batch auto`` can be said; who parses it puts a number in its place.
     """
     add = parser.add_argument
-    number = positive(int)
+    number = whole_number(1)
     add('--amp', action='store_true', help='mixed precision: float16 on CUDA, bfloat16 on the CPU')
     add(
         '--resume',
@@ -77,7 +60,7 @@ def add_training_arguments(parser: argparse.ArgumentParser, with_auto: bool = Fa
         action='store_true',
         help='scale the learning rate by the batch size over that of the recipe',
     )
-    add('--epochs', type=positive(int), help='passes over the data; milestones move along')
+    add('--epochs', type=whole_number(1), help='passes over the data; milestones move along')
     add(
         '--batch',
         type=(lambda text: text if text == 'auto' else number(text)) if with_auto else number,
@@ -85,7 +68,7 @@ def add_training_arguments(parser: argparse.ArgumentParser, with_auto: bool = Fa
         help='images of a step of each process'
         + ('; auto: as many as fit and are worth it' if with_auto else ''),
     )
-    add('--lr', type=positive(float), help='learning rate of the optimizer')
+    add('--lr', type=number_above_zero, help='learning rate of the optimizer')
     add(
         '--freeze',
         type=int,
@@ -95,7 +78,7 @@ def add_training_arguments(parser: argparse.ArgumentParser, with_auto: bool = Fa
     add('--ema', action='store_true', help='evaluate and save a moving average of the weights')
     add(
         '--patience',
-        type=positive(int),
+        type=whole_number(1),
         metavar='N',
         help='stop when N validations in a row have not been better',
     )
