@@ -14,22 +14,21 @@ from attnpool_backbones.cli.own_data_arguments import (
     choose_model,
     request_of,
 )
+from attnpool_backbones.command_line import number_above_zero, whole_number
 
 __all__ = ['add_arguments', 'run']
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of ``attnpool config``."""
-    from attnpool_backbones.launching.training_options import positive
-
     parser.add_argument('source', metavar='FOLDER', help='with images and labels')
     parser.add_argument('--out', metavar='FILE', help='config to write (default: WORK_DIR.py)')
     parser.add_argument(
         '--work-dir', help='of the training (default: work_dirs/FOLDER_HEAD_BACKBONE)'
     )
-    parser.add_argument('--epochs', type=positive(int), help='passes over the data')
-    parser.add_argument('--batch', type=positive(int), help='images of a step')
-    parser.add_argument('--lr', type=positive(float), help='learning rate')
+    parser.add_argument('--epochs', type=whole_number(1), help='passes over the data')
+    parser.add_argument('--batch', type=whole_number(1), help='images of a step')
+    parser.add_argument('--lr', type=number_above_zero, help='learning rate')
     parser.add_argument('--freeze', type=int, metavar='STAGES', help='stages that are not trained')
     add_own_data_arguments(parser)
     add_plan_arguments(parser)
@@ -39,7 +38,7 @@ def run(args: argparse.Namespace) -> None:
     """Carries out ``attnpool config``."""
     from attnpool_backbones.own_data.preparing import prepare
 
-    choose_model(args)
-    prepared = prepare(request_of(args), Path(args.out) if args.out else None)
+    read = choose_model(args)
+    prepared = prepare(request_of(args), Path(args.out) if args.out else None, read=read)
     print(f'written: {prepared.config}')
     print(f'train it with: attnpool train {prepared.config} --work-dir {prepared.cfg.work_dir}')

@@ -3,6 +3,8 @@
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from attnpool_backbones.command_line import whole_number
+
 if TYPE_CHECKING:
     from attnpool_backbones.own_data.folder import Folder
 
@@ -82,7 +84,7 @@ def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group('what is made of it')
     group.add_argument(
         '--size',
-        type=_size,
+        type=whole_number(64, 4096),
         metavar='PIXELS',
         help='of the longer side of resized images (default: that of most images, at most 1333)',
     )
@@ -103,12 +105,6 @@ def share(text: str) -> float:
     if not 0 < value < 1:
         raise argparse.ArgumentTypeError(f'{text!r} is no share between 0 and 1')
     return value
-
-
-def _size(text: str) -> int:
-    if not text.isdigit() or not 64 <= int(text) <= 4096:
-        raise argparse.ArgumentTypeError(f'{text!r} is no number of pixels from 64 to 4096')
-    return int(text)
 
 
 def is_config(source: str) -> bool:
@@ -145,32 +141,36 @@ def request_of(args: argparse.Namespace, **more: Any) -> Any:
     )
 
 
-def choose_model(args: argparse.Namespace) -> None:
+def choose_model(args: argparse.Namespace) -> Any:
     """Completes the flags of a subcommand that trains: a head for the labels that are there.
 
     Args:
         args: Parsed flags, changed in-place.
 
+    Returns:
+        The labels where they had to be read for that, as
+        :func:`~attnpool_backbones.own_data.preparing.read_labels` gives them; else None.
+
     Raises:
         UserError: If there are no labels that can be trained on.
     """
-    from attnpool_backbones.own_data.recognition import FORMATS, open_folder, recognise
+    from attnpool_backbones.own_data.preparing import read_labels
+    from attnpool_backbones.own_data.recognition import open_folder
 
     args.backbone = args.backbone or DEFAULT_BACKBONE
     if args.head is not None:
-        return
+        return None
     folder = open_folder(args.source)
-    if has_masks_only(folder, args.format):
+    for_masks = has_masks_only(folder, args.format)
+    read = read_labels(request_of(args, batch=None), folder, for_masks)
+    if for_masks:
         args.head, reason = 'upernet', 'masks of whole images'
+    elif read[0].has_masks:
+        args.head, reason = 'mask-rcnn', 'objects with masks'
     else:
-        found = recognise(folder, args.format)
-        labels = FORMATS[found.format].read(folder, found.files)
-        args.head, reason = (
-            ('mask-rcnn', 'objects with masks')
-            if labels.has_masks
-            else ('faster-rcnn', 'objects with boxes')
-        )
+        args.head, reason = 'faster-rcnn', 'objects with boxes'
     print(f'--head {args.head}: the labels are {reason}')
+    return read
 
 
 def choose_any_model(args: argparse.Namespace, for_masks: bool = False) -> None:
@@ -195,9 +195,8 @@ def has_masks_only(folder: 'Folder', wanted: str | None) -> bool:
         folder: Opened.
         wanted: The format that the user says, None: any.
     """
-    from attnpool_backbones.own_data.recognition import FORMATS
+    from attnpool_backbones.own_data.recognition import FORMATS, label_files
 
     if wanted is not None:
         return wanted == 'masks'
-    found = {name for name, form in FORMATS.items() if form.find(folder)}
-    return found == {'masks'}
+    return {name for name in FORMATS if label_files(folder, name)} == {'masks'}

@@ -160,9 +160,9 @@ def prepare_folder(args: argparse.Namespace) -> None:
     from attnpool_backbones.launching.launch import plan_training
     from attnpool_backbones.own_data.bases import choose_bases
     from attnpool_backbones.own_data.planning import choose_val_interval
-    from attnpool_backbones.own_data.preparing import places_of, prepare
+    from attnpool_backbones.own_data.preparing import places_of, plan_again, prepare
 
-    choose_model(args)
+    read = choose_model(args)
     if args.resume:
         request = request_of(args, batch=None)
         run_folder, config = places_of(request, choose_bases(args.backbone, args.head))
@@ -171,20 +171,18 @@ def prepare_folder(args: argparse.Namespace) -> None:
             args.config, args.work_dir, args.batch = str(config), str(run_folder), None
             return
     is_auto = args.batch == 'auto'
-    prepared = prepare(request_of(args, batch=None if is_auto else args.batch))
+    prepared = prepare(request_of(args, batch=None if is_auto else args.batch), read=read)
     args.config, args.work_dir = str(prepared.config), prepared.cfg.work_dir
     args.batch = None
-    quiet = lambda line: None  # noqa: E731  the notes have been told
     if is_auto:
-        batch = forecast.largest_batch(plan_training(args).cfg, prepared.images, print)
-        prepared = prepare(request_of(args, batch=batch), tell=quiet)
+        batch = forecast.largest_batch(plan_training(args).cfg, prepared.data.train, print)
+        prepared = plan_again(prepared, request_of(args, batch=batch))
     cost = None
     if not args.no_forecast or args.time is not None:
         cost = forecast.forecast(plan_training(args).cfg)
     if args.time is not None:
         args.epochs = forecast.epochs_within(args.time, cost, choose_val_interval)
-        chosen = request_of(args, batch=prepared.plan.batch)
-        prepared = prepare(chosen, tell=quiet)
+        prepared = plan_again(prepared, request_of(args, batch=prepared.plan.batch))
         validations = forecast.count_validations(args.epochs, prepared.plan.val_interval)
         cost = replace(cost, epochs=args.epochs, validations=validations)
     tell_plan(prepared, cost)
@@ -204,7 +202,7 @@ def tell_plan(prepared: Any, cost: Any) -> None:
         f'model: {prepared.bases.head} on {prepared.bases.backbone}, '
         f'{size.parameters / 1e6:.1f} M parameters, {size.macs / 1e9:.1f} G multiply-adds at '
         f'{width}x{height}',
-        f'training: {plan.epochs} epochs of {prepared.images} images, batch {plan.batch}, '
+        f'training: {plan.epochs} epochs of {prepared.data.train} images, batch {plan.batch}, '
         f'learning rate {plan.lr:g}, images fitted into {plan.size} pixels, frozen: {frozen}, '
         f'weights: {plan.weights or "none"}',
     ]

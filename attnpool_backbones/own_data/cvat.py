@@ -1,6 +1,10 @@
-"""CVAT for images 1.1: one XML file with all images."""
+"""CVAT for images 1.1 and CVAT for video 1.1: one XML file with all images, or with tracks."""
 
-from collections.abc import Iterator
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
 from xml.etree import ElementTree
 
 import numpy as np
@@ -21,6 +25,7 @@ __all__ = ['NAME', 'find', 'read']
 NAME = 'CVAT'
 SHAPES = ('box', 'polygon', 'mask')
 OTHERS = ('ellipse', 'polyline', 'points', 'cuboid', 'skeleton')
+_FRAME = re.compile(r'\d+$')
 
 
 def find(folder: Folder) -> list[str]:
@@ -31,7 +36,8 @@ def find(folder: Folder) -> list[str]:
 def read(folder: Folder, files: list[str]) -> LabelledImages:
     """Reads boxes, polygons and masks; shapes of one group are one object.
 
-    The classes are those of the task, in its order, used or not.
+    The classes are those of the task, in its order, used or not. Of a video, the frames are the
+    images whose names end with their numbers.
     """
     labels = LabelledImages(folder.root, NAME, [])
     names: list[str] = []
@@ -41,16 +47,13 @@ def read(folder: Folder, files: list[str]) -> LabelledImages:
         except ElementTree.ParseError as error:
             labels.problems.append(problem('damaged label file', file, error))
             continue
-        if tree.find('track') is not None:
-            labels.problems.append(
-                problem('labels of a video', file, "export the task as 'CVAT for images 1.1'")
-            )
-            continue
         names += [(label.findtext('name') or '').strip() for label in tree.iter('label')]
         for entry in tree.iterfind('image'):
             image = _image(entry, file, folder, labels)
             if image is not None:
                 labels.images.append(image)
+        if tree.find('track') is not None:
+            labels.images += _frames(tree, file, folder, labels)
     used = labels.counts()
     labels.classes = tuple(dict.fromkeys([*filter(None, names), *sorted(used)]))
     return labels
@@ -84,30 +87,90 @@ def _image(
     # the subset of a task is the split that its author chose
     subset = (entry.get('subset') or '').lower()
     split = subset if subset in SPLITS else split_of_path(image)
-    return LabelledImage(image, *size, tuple(_objects(entry, file, name, size, labels)), split)
+    shapes = [
+        _Shape(shape, f'{file}, image {name}, shape {index}', shape.get('label'),
+               shape.get('group_id'))
+        for index, shape in enumerate(entry, 1)
+    ]  # fmt: skip
+    return LabelledImage(image, *size, tuple(_objects(shapes, size, labels)), split)
+
+
+def _frames(
+    tree: ElementTree.Element, file: str, folder: Folder, labels: LabelledImages
+) -> Iterator[LabelledImage]:
+    """Yields the frames of a video, those without an object too."""
+    if len({task for track in tree.iter('track') if (task := track.get('task_id'))}) > 1:
+        words = 'the frames of all count from 0; export one task at a time'
+        labels.problems.append(problem('labels of several videos', file, words))
+        return
+    images: dict[int, list[str]] = defaultdict(list)
+    for image in folder.photos:
+        found = _FRAME.search(PurePosixPath(image).stem)
+        if found:
+            images[int(found[0])].append(image)
+    shapes: dict[int, list[_Shape]] = defaultdict(list)
+    for position, track in enumerate(tree.iter('track')):
+        identity = track.get('id') or position
+        for shape in track:
+            frame = shape.get('frame') or ''
+            where = f'{file}, track {identity}, frame {frame}'
+            if not frame.isdigit():
+                labels.problems.append(problem('malformed label', where, 'no number of a frame'))
+            elif shape.get('outside') != '1':
+                group = track.get('group_id')
+                shapes[int(frame)].append(_Shape(shape, where, track.get('label'), group))
+    first, last = _range_of(tree, shapes)
+    for frame in sorted({*shapes, *(n for n in images if first <= n <= last)}):
+        there = images.get(frame, [])
+        if len(there) != 1:
+            kind = 'frame without an image' if not there else 'frame with several images'
+            words = ', '.join(there[:3]) or f'no image is named as frame_{frame:06d}.png is'
+            labels.problems.append(problem(kind, f'{file}, frame {frame}', words))
+            continue
+        try:
+            size = displayed_size(folder.path(there[0]))
+        except OSError as error:
+            labels.problems.append(problem('unreadable image', there[0], error))
+            continue
+        objects = tuple(_objects(shapes[frame], size, labels))
+        yield LabelledImage(there[0], *size, objects, split_of_path(there[0]))
+
+
+def _range_of(tree: ElementTree.Element, frames: Iterable[int]) -> tuple[int, int]:
+    """Returns the first and the last frame of a task, or of what is labelled."""
+    told = [tree.findtext(f'.//{name}') or '' for name in ('start_frame', 'stop_frame')]
+    if all(text.isdigit() for text in told):
+        return int(told[0]), int(told[1])
+    return min(frames, default=0), max(frames, default=-1)
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """A shape, where it is said, and the class and group that it or its track has."""
+
+    element: ElementTree.Element
+    where: str
+    label: str | None
+    group: str | None
 
 
 def _objects(
-    entry: ElementTree.Element,
-    file: str,
-    name: str,
-    size: tuple[int, int],
-    labels: LabelledImages,
+    shapes: Sequence[_Shape], size: tuple[int, int], labels: LabelledImages
 ) -> Iterator[Instance]:
     groups: dict[object, list[Instance]] = {}
-    for index, shape in enumerate(entry, 1):
-        where = f'{file}, image {name}, shape {index}'
-        if shape.tag in OTHERS:
-            words = f'{shape.tag}; {", ".join(SHAPES)} can be trained on'
-            labels.problems.append(problem('shape of another kind', where, words))
-        if shape.tag not in SHAPES:
+    for index, shape in enumerate(shapes):
+        kind = shape.element.tag
+        if kind in OTHERS:
+            words = f'{kind}; {", ".join(SHAPES)} can be trained on'
+            labels.problems.append(problem('shape of another kind', shape.where, words))
+        if kind not in SHAPES:
             continue
         try:
-            instance = _instance(shape, where, size)
+            instance = _instance(shape, size)
         except ValueError as error:
-            labels.problems.append(malformed(where, error))
+            labels.problems.append(malformed(shape.where, error))
             continue
-        group = int(shape.get('group_id') or 0)
+        group = int(shape.group or 0)
         groups.setdefault((instance.name, ('group', group) if group else index), []).append(
             instance
         )
@@ -115,8 +178,9 @@ def _objects(
         yield joined(instances, size)
 
 
-def _instance(shape: ElementTree.Element, where: str, size: tuple[int, int]) -> Instance:
-    name = (shape.get('label') or '').strip()
+def _instance(drawn: _Shape, size: tuple[int, int]) -> Instance:
+    shape, where = drawn.element, drawn.where
+    name = (drawn.label or '').strip()
     if shape.tag == 'box':
         edges = tuple(number(shape.get(key)) for key in ('xtl', 'ytl', 'xbr', 'ybr'))
         if float(shape.get('rotation') or 0):

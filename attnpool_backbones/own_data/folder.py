@@ -2,6 +2,7 @@
 
 import re
 from collections import defaultdict
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
@@ -41,6 +42,8 @@ class Folder:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.label_files: dict[str, Sequence] = {}
+        """By format, as far as they were looked for."""
 
     @cached_property
     def files(self) -> list[str]:

@@ -1,7 +1,7 @@
 """Masks as mmseg reads them: one channel of labels, and lists of the images of a split."""
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -11,6 +11,7 @@ from PIL import Image
 from attnpool_backbones.atomic_files import write_atomically
 from attnpool_backbones.own_data.labels import LabelMapPair, LabelMaps
 from attnpool_backbones.own_data.masks import IGNORED, pixel_values
+from attnpool_backbones.own_data.objects_as_maps import draw_label_map
 
 __all__ = ['MapLayout', 'lay_out']
 
@@ -65,14 +66,13 @@ def _write_maps(
     labels: LabelMaps, folder: Path, progress: Callable[[int, int], None] | None
 ) -> Path | None:
     """Writes a label map for each image, unless all masks can be read as they are."""
-    if labels.values is None and _is_regular(labels.pairs):
+    if labels.objects is None and labels.values is None and _is_regular(labels.pairs):
         return None
-    to = labels.values
     for done, pair in enumerate(labels.pairs, 1):
-        _, values = pixel_values(labels.root / pair.label_map)
-        mapped = np.full(values.shape, IGNORED, dtype=np.uint8)
-        for value in np.unique(values).tolist():
-            mapped[values == value] = to.get(value, IGNORED) if to is not None else value
+        if labels.objects is None:
+            mapped = _mapped(labels.root / pair.label_map, labels.values)
+        else:
+            mapped = draw_label_map(labels.objects[done - 1], labels.classes)
         file = folder / PurePosixPath(pair.image).with_suffix('.png')
         content = io.BytesIO()
         Image.fromarray(mapped).save(content, 'PNG')
@@ -80,6 +80,15 @@ def _write_maps(
         if progress is not None:
             progress(done, len(labels.pairs))
     return folder.absolute()
+
+
+def _mapped(path: Path, labels: Mapping[int, int] | None) -> np.ndarray:
+    """Reads a mask, and puts labels in the place of values where these differ."""
+    _, values = pixel_values(path)
+    mapped = np.full(values.shape, IGNORED, dtype=np.uint8)
+    for value in np.unique(values).tolist():
+        mapped[values == value] = labels.get(value, IGNORED) if labels is not None else value
+    return mapped
 
 
 def _is_regular(pairs: Sequence[LabelMapPair]) -> bool:

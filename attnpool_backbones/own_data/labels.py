@@ -124,6 +124,8 @@ class LabelMaps:
         palette: Red, green and blue of each class.
         values: Value of a pixel -> label, where these differ; a colour is the number 0xRRGGBB. None
             if the values are the labels.
+        objects: Of each pair in place of a file: the image and the objects that its label map is
+            drawn of. None if the label maps are there.
         problems: What cannot be understood, and where.
         notes: What is left out on purpose.
     """
@@ -134,6 +136,7 @@ class LabelMaps:
     classes: tuple[str, ...] = ()
     palette: tuple[tuple[int, int, int], ...] = ()
     values: dict[int, int] | None = None
+    objects: tuple[LabelledImage, ...] | None = None
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 

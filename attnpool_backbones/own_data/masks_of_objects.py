@@ -7,7 +7,7 @@ import numpy as np
 
 from attnpool_backbones.own_data.labels import Instance
 
-__all__ = ['area', 'box_of', 'encode', 'joined']
+__all__ = ['area', 'box_of', 'decode', 'encode', 'joined']
 
 
 def box_of(*polygons: Sequence[float]) -> tuple[float, float, float, float]:

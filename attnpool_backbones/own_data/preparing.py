@@ -22,16 +22,19 @@ from attnpool_backbones.own_data.config_writing import Data, detection_config, s
 from attnpool_backbones.own_data.folder import Folder, displayed_size
 from attnpool_backbones.own_data.label_map_files import lay_out
 from attnpool_backbones.own_data.labels import LabelledImages, LabelMaps
+from attnpool_backbones.own_data.objects_as_maps import as_label_maps
 from attnpool_backbones.own_data.planning import Plan, make_plan
 from attnpool_backbones.own_data.recognition import FORMATS, open_folder, recognise
 from attnpool_backbones.own_data.splitting import choose_splits
 
 __all__ = [
     'BrokenLabels',
+    'OwnData',
     'Prepared',
     'Request',
     'list_problems',
     'places_of',
+    'plan_again',
     'prepare',
     'read_labels',
 ]
@@ -92,6 +95,23 @@ class Request:
 
 
 @dataclass(frozen=True)
+class OwnData:
+    """Labels that were read, and where a config finds them.
+
+    Args:
+        labels: With splits.
+        places: What the config says of them.
+        sizes: Width and height of each image in pixels.
+        train: How many images are trained on.
+    """
+
+    labels: LabelledImages | LabelMaps
+    places: Data
+    sizes: Sequence[tuple[int, int]]
+    train: int
+
+
+@dataclass(frozen=True)
 class Prepared:
     """A config, and what was found and chosen on the way.
 
@@ -100,7 +120,7 @@ class Prepared:
         cfg: Its content.
         bases: Backbone and head.
         plan: The numbers.
-        images: To train on.
+        data: What is trained on.
         notes: In words, for the user.
     """
 
@@ -108,12 +128,15 @@ class Prepared:
     cfg: Config
     bases: Bases
     plan: Plan
-    images: int
+    data: OwnData
     notes: Sequence[str]
 
 
 def prepare(
-    request: Request, target: Path | None = None, tell: Callable[[str], None] = print
+    request: Request,
+    target: Path | None = None,
+    tell: Callable[[str], None] = print,
+    read: tuple[LabelledImages | LabelMaps, list[str]] | None = None,
 ) -> Prepared:
     """Reads, checks and splits labels, and writes a config for them.
 
@@ -121,20 +144,20 @@ def prepare(
         request: What the user says.
         target: File of the config. Default: the run's folder with ``.py``.
         tell: Called with lines of progress.
+        read: What :func:`read_labels` gave for this request. Default: it is called here.
 
     Raises:
         BrokenLabels: With all that is wrong, in the labels, the images and the masks.
         UserError: If the folder, the format or a choice is wrong.
     """
     bases = choose_bases(request.backbone, request.head)
-    folder = open_folder(request.folder)
     run, beside = places_of(request, bases)
     target = target or beside
-    labels, notes = read_labels(request, folder, bases.kind.segments)
-    if isinstance(labels, LabelMaps):
-        prepared = _prepare_maps(request, bases, labels, run, target)
-    else:
-        prepared = _prepare_objects(request, bases, labels, run, target)
+    labels, notes = read or read_labels(request, open_folder(request.folder), bases.kind.segments)
+    data = _map_data(labels, run) if isinstance(labels, LabelMaps) else _object_data(
+        labels, bases, run
+    )  # fmt: skip
+    prepared = _configure(request, bases, data, run, target)
     notes = [*notes, *labels.notes, *prepared.notes]
     problems = list(labels.problems)
     report = verify(prepared.cfg, workers=request.workers)
@@ -146,11 +169,25 @@ def prepare(
         if found.kind != 'mask without an image' and not _is_known(found, known)
     ]
     if problems:
-        raise BrokenLabels(folder.root, problems)
+        raise BrokenLabels(labels.root, problems)
     notes += _noted(report.notes)
     for note in notes:
         tell(note)
     return replace(prepared, notes=notes)
+
+
+def plan_again(prepared: Prepared, request: Request) -> Prepared:
+    """Writes the config anew where only its numbers change: epochs, batch, learning rate.
+
+    Labels and images are those that were read and checked.
+
+    Args:
+        prepared: For the same folder, backbone and head.
+        request: What is to be changed.
+    """
+    run, _ = places_of(request, prepared.bases)
+    again = _configure(request, prepared.bases, prepared.data, run, prepared.config)
+    return replace(again, notes=prepared.notes)
 
 
 def places_of(request: Request, bases: Bases) -> tuple[Path, Path]:
@@ -178,16 +215,20 @@ def read_labels(
     """
     found = recognise(folder, request.format, for_masks)
     classes = read_class_list(list(request.classes)) if request.classes else None
-    if for_masks:
+    if found.format == 'masks':
         labels = masks.read(folder, found.files, classes, request.ignored)
-        files, given = [p.image for p in labels.pairs], [p.split for p in labels.pairs]
     else:
         labels = FORMATS[found.format].read(folder, found.files)
         labels = check(labels, classes.names if classes else None)
-        files, given = [i.file for i in labels.images], [i.split for i in labels.images]
         is_empty = not any(image.instances for image in labels.images)
         if is_empty and not labels.problems:
             raise UserError(f'{folder.root}: no labels in {found.example}: not one object')
+        if for_masks:
+            labels = as_label_maps(labels)
+    if isinstance(labels, LabelMaps):
+        files, given = [p.image for p in labels.pairs], [p.split for p in labels.pairs]
+    else:
+        files, given = [i.file for i in labels.images], [i.split for i in labels.images]
     if not files or (labels.problems and len(files) < 2):
         raise BrokenLabels(folder.root, labels.problems)
     splits, words = choose_splits(
@@ -198,9 +239,7 @@ def read_labels(
     return labels.with_splits(splits), [found.example, f'{len(files)} images: {words}']
 
 
-def _prepare_objects(
-    request: Request, bases: Bases, labels: LabelledImages, run: Path, target: Path
-) -> Prepared:
+def _object_data(labels: LabelledImages, bases: Bases, run: Path) -> OwnData:
     if bases.kind.masks and not labels.has_masks:
         able = 'faster-rcnn, cascade-rcnn or retinanet'
         first = next(i for i in labels.instances() if not i.has_mask)
@@ -215,49 +254,53 @@ def _prepare_objects(
     else:
         files = dict(labels.coco_files)
     counts = labels.counts()
-    data = Data(
+    places = Data(
         labels.root,
         labels.classes,
         f'{labels.root.resolve().name} ({labels.format}): {len(labels.images)} images, '
         + ', '.join(f'{counts[name]} {name}' for name in labels.classes),
         files=files,
     )
-    train = [image for image in labels.images if image.split == 'train']
-    plan, notes = _plan(request, bases, sizes, len(train))
-    cfg = _write(detection_config(bases, plan, data, target), target, run)
-    anchors = _anchors(cfg, bases, plan, labels)
+    train = sum(image.split == 'train' for image in labels.images)
+    return OwnData(labels, places, sizes, train)
+
+
+def _configure(request: Request, bases: Bases, data: OwnData, run: Path, target: Path) -> Prepared:
+    """Chooses the numbers and writes the config."""
+    plan, notes = _plan(request, bases, data.sizes, data.train)
+    if isinstance(data.labels, LabelMaps):
+        cfg = _write(segmentation_config(bases, plan, data.places, target), target, run)
+        return Prepared(target, cfg, bases, plan, data, notes)
+    cfg = _write(detection_config(bases, plan, data.places, target), target, run)
+    anchors = _anchors(cfg, bases, plan, data.labels)
     if anchors is not None:
         plan = replace(plan, anchors=anchors)
-        cfg = _write(detection_config(bases, plan, data, target), target, run)
+        cfg = _write(detection_config(bases, plan, data.places, target), target, run)
         count = len(anchors.scales) * len(anchors.ratios)
         notes.append(
             f'anchors chosen for the boxes: {count} a position, '
             f'sides of {", ".join(f"{side:.3g}" for side in anchors.scales)} strides, heights of '
             f'{", ".join(f"{ratio:g}" for ratio in anchors.ratios)} widths'
         )
-    return Prepared(target, cfg, bases, plan, len(train), notes)
+    return Prepared(target, cfg, bases, plan, data, notes)
 
 
-def _prepare_maps(
-    request: Request, bases: Bases, labels: LabelMaps, run: Path, target: Path
-) -> Prepared:
+def _map_data(labels: LabelMaps, run: Path) -> OwnData:
     if not labels.classes:
         raise BrokenLabels(labels.root, labels.problems)
     # also of broken labels, so that one list tells what is wrong with the images too
     layouts = lay_out(labels, run)
     sizes = [displayed_size(labels.root / pair.image) for pair in labels.pairs]
-    data = Data(
+    places = Data(
         labels.root,
         labels.classes,
-        f'{labels.root.resolve().name} (masks): {len(labels.pairs)} images, '
+        f'{labels.root.resolve().name} ({labels.format}): {len(labels.pairs)} images, '
         f'{len(labels.classes)} classes',
         layouts=layouts,
         palette=labels.palette,
     )
-    images = sum(pair.split == 'train' for pair in labels.pairs)
-    plan, notes = _plan(request, bases, sizes, images)
-    cfg = _write(segmentation_config(bases, plan, data, target), target, run)
-    return Prepared(target, cfg, bases, plan, images, notes)
+    train = sum(pair.split == 'train' for pair in labels.pairs)
+    return OwnData(labels, places, sizes, train)
 
 
 def _plan(

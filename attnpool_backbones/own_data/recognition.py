@@ -10,18 +10,20 @@ from attnpool_backbones.command_line import UserError
 from attnpool_backbones.own_data import coco, cvat, labelme, masks, voc, yolo
 from attnpool_backbones.own_data.folder import Folder
 
-__all__ = ['FORMATS', 'Found', 'open_folder', 'recognise']
+__all__ = ['FORMATS', 'Found', 'label_files', 'open_folder', 'recognise']
 
 FORMATS: dict[str, ModuleType] = dict(
     coco=coco, yolo=yolo, voc=voc, labelme=labelme, cvat=cvat, masks=masks
 )
 """What ``--format`` can say; each has ``NAME``, ``find`` and ``read``."""
+OUTLINED = ('coco', 'yolo', 'labelme', 'cvat')
+"""Formats of objects that may have outlines, of which label maps can be drawn."""
 _LOOKS = """\
   coco     .json with images, annotations and categories
   yolo     a .txt for each image, in labels/ or beside it, and data.yaml or classes.txt
   voc      an .xml for each image, as labelImg and Pascal VOC write it
   labelme  a .json for each image
-  cvat     one .xml, exported as 'CVAT for images 1.1'
+  cvat     one .xml, exported as 'CVAT for images 1.1' or 'CVAT for video 1.1'
   masks    a .png for each image, in masks/ or annotations/, or named IMAGE_mask.png"""
 
 
@@ -75,12 +77,15 @@ def recognise(folder: Folder, wanted: str | None = None, for_masks: bool = False
         UserError: If there are no labels that fit, or of several formats.
     """
     # which of the two a folder is used for is said by the head
-    able = ['masks'] if for_masks else [name for name in FORMATS if name != 'masks']
+    able = ['masks', *OUTLINED] if for_masks else [name for name in FORMATS if name != 'masks']
     if wanted is not None and wanted not in able:
         raise UserError(
             f'--format {wanted}: {_purpose(for_masks)} is trained on {" or ".join(able)}'
         )
     found = _find(folder, [wanted] if wanted else able)
+    if for_masks and found and found[0].format == 'masks':
+        # whole label maps say more than outlines of objects
+        found = found[:1]
     if len(found) > 1:
         lines = [f'{folder.root} has labels of {len(found)} formats:']
         lines += [f'  {one.example}' for one in found]
@@ -102,8 +107,15 @@ def recognise(folder: Folder, wanted: str | None = None, for_masks: bool = False
     )
 
 
+def label_files(folder: Folder, name: str) -> Sequence:
+    """Lists the label files of a format; a folder is searched once for each."""
+    if name not in folder.label_files:
+        folder.label_files[name] = FORMATS[name].find(folder)
+    return folder.label_files[name]
+
+
 def _find(folder: Folder, names: Sequence[str]) -> list[Found]:
-    found = [Found(name, FORMATS[name].find(folder)) for name in names]
+    found = [Found(name, label_files(folder, name)) for name in names]
     return [one for one in found if one.files]
 
 

@@ -84,11 +84,11 @@ def test_one_message_and_exit_code_2(words, message, tmp_path, monkeypatch, caps
     'flag, value, message',
     [
         ('--time', 'soon', "'soon' is no duration"),
-        ('--epochs', '0', 'no whole number above 0'),
+        ('--epochs', '0', 'no whole number from 1 on'),
         ('--lr', 'nan', 'no number above 0'),
-        ('--batch', 'many', 'no whole number above 0'),
+        ('--batch', 'many', 'no whole number from 1 on'),
         ('--val-share', '1.5', 'no share between 0 and 1'),
-        ('--size', '9', 'no number of pixels'),
+        ('--size', '9', 'no whole number from 64 to 4096'),
         ('--format', 'tfrecord', 'coco'),
     ],
 )
@@ -114,6 +114,45 @@ def test_head_is_that_of_the_labels(labels, head, tmp_path, monkeypatch, capsys)
         outlines = labels != 'voc'
         found = scenes.load_scenes(tmp_path / 'source')
         scenes.WRITERS[labels](found, tmp_path / 'photos', outlines)
+    from attnpool_backbones.own_data.recognition import FORMATS
+
+    form, reads = FORMATS[labels], []
+    read = form.read
+    monkeypatch.setattr(form, 'read', lambda *args: reads.append(args) or read(*args))
     assert main(['config', 'photos', '--backbone', 'caformer-nano', '--out', 'own.py']) in (0, None)
+    assert len(reads) == 1
     assert f'--head {head}: ' in capsys.readouterr().out
     assert f'models/{head}' in Path('own.py').read_text()
+
+
+def test_labels_are_read_once_for_batch_and_time(tmp_path, monkeypatch, capsys):
+    import argparse
+
+    from attnpool_backbones.cli import train
+    from attnpool_backbones.datasets.digit_scenes import generate
+    from attnpool_backbones.launching import forecast
+    from attnpool_backbones.own_data import coco, preparing
+    from tests.own_data import scenes
+
+    monkeypatch.chdir(tmp_path)
+    generate(tmp_path / 'source', train=4, val=2, size=(96, 64))
+    scenes.coco(scenes.load_scenes(tmp_path / 'source'), tmp_path / 'photos', True)
+    seen = []
+    for module, name in ((coco, 'read'), (preparing, 'verify')):
+        function = getattr(module, name)
+        monkeypatch.setattr(
+            module,
+            name,
+            lambda *a, name=name, function=function, **k: seen.append(name) or function(*a, **k),
+        )
+    cost = forecast.Forecast(1.0, 2, 12, 1.0, 1, 2**30)
+    monkeypatch.setattr(forecast, 'largest_batch', lambda *a: 2)
+    monkeypatch.setattr(forecast, 'forecast', lambda cfg: cost)
+    parser = argparse.ArgumentParser()
+    train.add_arguments(parser)
+    words = ['photos', '--backbone', 'caformer-nano', '--batch', 'auto', '--time', '60s']
+    train.prepare_folder(parser.parse_args(words))
+    assert seen == ['read', 'verify']
+    text = Path('work_dirs/photos_mask-rcnn_caformer-nano.py').read_text()
+    assert 'batch_size=2' in text and 'max_epochs = 24' in text
+    assert '24 epochs of 4 images, batch 2' in capsys.readouterr().out

@@ -178,6 +178,37 @@ def cvat(scenes: Sequence[Scene], root: Path, outlines: bool) -> None:
     write(root / 'annotations.xml', ElementTree.tostring(tree, 'unicode'))
 
 
+def cvat_video(scenes: Sequence[Scene], root: Path, outlines: bool) -> None:
+    """Writes scenes as the frames of a video; each object is a track that ends after its frame."""
+    tree = ElementTree.Element('annotations')
+    task = ElementTree.SubElement(ElementTree.SubElement(tree, 'meta'), 'task')
+    ElementTree.SubElement(task, 'start_frame').text = '0'
+    ElementTree.SubElement(task, 'stop_frame').text = str(len(scenes) - 1)
+    labels = ElementTree.SubElement(task, 'labels')
+    for name in CLASSES:
+        ElementTree.SubElement(ElementTree.SubElement(labels, 'label'), 'name').text = name
+    count = 0
+    for frame, scene in enumerate(scenes):
+        place(scene, root / scene.split / f'frame_{frame:06d}.png')
+        for item in scene.objects:
+            track = ElementTree.SubElement(tree, 'track', {'id': str(count), 'label': item.name})
+            count += 1
+            left, top, width, height = item.box
+            edges = dict(xtl=left, ytl=top, xbr=left + width, ybr=top + height)
+            fields = {key: f'{value:.2f}' for key, value in edges.items()}
+            kind = 'box'
+            if outlines:
+                points = np.reshape(item.outline, (-1, 2)).tolist()
+                kind, fields = (
+                    'polygon',
+                    {'points': ';'.join(f'{x:.2f},{y:.2f}' for x, y in points)},
+                )
+            for number, outside in ((frame, '0'), (frame + 1, '1')):
+                told = {'frame': str(number), 'outside': outside, 'keyframe': '1'}
+                ElementTree.SubElement(track, kind, told | fields)
+    write(root / 'annotations.xml', ElementTree.tostring(tree, 'unicode'))
+
+
 WRITERS: dict[str, Callable[[Sequence[Scene], Path, bool], None]] = dict(
     coco=coco, yolo=yolo, voc=voc, labelme=labelme, cvat=cvat
 )

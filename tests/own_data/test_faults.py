@@ -171,6 +171,19 @@ OTHERS: list[tuple[str, str, str, Callable[[Path], object]]] = [
      lambda r: replaced(r / 'annotations.xml', 'xtl="', 'xtl="left')),
     ('cvat', 'shape of another kind', 'annotations.xml, image train_000001.png, shape 1',
      lambda r: replaced(r / 'annotations.xml', '<box ', '<points ')),
+    ('cvat_video', 'frame without an image', 'annotations.xml, frame 0',
+     lambda r: (r / 'train/frame_000000.png').unlink()),
+    ('cvat_video', 'frame with several images', 'annotations.xml, frame 0',
+     lambda r: Image.new('RGB', (9, 9)).save(r / 'train/other_0.png')),
+    ('cvat_video', 'unreadable image', 'train/frame_000000.png',
+     lambda r: (r / 'train/frame_000000.png').write_text('')),
+    ('cvat_video', 'malformed label', 'annotations.xml, track 0, frame 0',
+     lambda r: replaced(r / 'annotations.xml', 'xtl="', 'xtl="left')),
+    ('cvat_video', 'malformed label', 'annotations.xml, track 0, frame x',
+     lambda r: replaced(r / 'annotations.xml', 'frame="0"', 'frame="x"')),
+    ('cvat_video', 'labels of several videos', 'annotations.xml',
+     lambda r: [replaced(r / 'annotations.xml', f'id="{n}"', f'id="{n}" task_id="{n}"')
+                for n in range(2)]),
 ]  # fmt: skip
 
 
@@ -188,11 +201,14 @@ def test_every_format_tells_file_and_place(digits, tmp_path, form, kind, place, 
     from attnpool_backbones.own_data.preparing import BrokenLabels, Request, read_labels
     from attnpool_backbones.own_data.recognition import open_folder
 
-    written.WRITERS[form](written.load_scenes(digits), tmp_path, False)
+    write = written.cvat_video if form == 'cvat_video' else written.WRITERS[form]
+    write(written.load_scenes(digits), tmp_path, False)
     damage(tmp_path)
     folder = open_folder(str(tmp_path))
     try:
-        labels, _ = read_labels(Request(str(tmp_path), '', '', format=form), folder, False)
+        labels, _ = read_labels(
+            Request(str(tmp_path), '', '', format=form.partition('_')[0]), folder, False
+        )
         problems = labels.problems
     except BrokenLabels as error:
         problems = error.problems

@@ -9,6 +9,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from attnpool_backbones.command_line import UserError
 from attnpool_backbones.datasets.digit_scenes import CLASSES
 from attnpool_backbones.own_data.coco_files import write_coco_files
 from attnpool_backbones.own_data.label_map_files import lay_out
@@ -92,6 +93,76 @@ def test_objects_of_all_formats_are_the_same(digits, tmp_path, outlines, capsys)
         for split, (rows, metrics) in splits.items():
             assert rows == found['coco'][split][0], (name, split)
             assert metrics == found['coco'][split][1], (name, split)
+
+
+@pytest.mark.parametrize('outlines', [False, True], ids=['boxes', 'outlines'])
+def test_tracks_of_a_video_are_the_same(digits, tmp_path, outlines):
+    content = written.load_scenes(digits)
+    for number, scene in enumerate(content):
+        scene.stem = f'frame_{number:06d}'
+    content[1].objects.clear()
+    written.cvat(content, tmp_path / 'images', outlines)
+    written.cvat_video(content, tmp_path / 'video', outlines)
+    found = {}
+    for name in ('images', 'video'):
+        files = convert(tmp_path / name, tmp_path / f'{name}_out')
+        found[name] = {split: entries(file) for split, file in files.items()}
+    assert found['video'] == found['images']
+    assert set(found['video']) == {'train', 'val'}
+    assert sum(len(rows) for rows in found['video'].values()) == sum(
+        len(scene.objects) + 1 for scene in content
+    )
+
+
+def drawn(scene: written.Scene) -> np.ndarray:
+    """Draws the outlines of a scene, the smaller ones over the larger ones."""
+    masks = []
+    for item in scene.objects:
+        coded = written.coco_mask.frPyObjects([item.outline], scene.height, scene.width)
+        mask = written.coco_mask.decode(written.coco_mask.merge(coded))
+        masks.append((int(mask.sum()), mask.astype(bool), CLASSES.index(item.name) + 1))
+    labels = np.zeros((scene.height, scene.width), np.uint8)
+    for _, mask, label in sorted(masks, key=lambda row: -row[0]):
+        labels[mask] = label
+    return labels
+
+
+@pytest.mark.parametrize('form', OUTLINES)
+def test_outlines_are_drawn_as_label_maps(digits, tmp_path, form):
+    content = written.load_scenes(digits)
+    written.WRITERS[form](content, tmp_path / 'data', True)
+    request = Request(str(tmp_path / 'data'), '', '', classes=list(CLASSES))
+    labels, _ = read_labels(request, open_folder(request.folder), for_masks=True)
+    assert labels.problems == [] and labels.classes == ('background', *CLASSES)
+    assert any('label maps are drawn' in note for note in labels.notes)
+    layouts = lay_out(labels, tmp_path / 'run')
+    for scene in content:
+        (layout,) = layouts[scene.split]
+        (file,) = Path(layout.label_maps).rglob(f'{scene.stem}.png')
+        result = np.asarray(Image.open(file))
+        # YOLO's shares are rounded
+        assert (result != drawn(scene)).mean() < (0.005 if form == 'yolo' else 1e-9)
+        assert result.max() > 0
+
+
+def test_classes_of_outlines_that_are_none(digits, tmp_path):
+    content = written.load_scenes(digits)
+    first, second = content[0].objects[:2]
+    first.name, second.name = '__ignore__', '_background_'
+    written.labelme(content[:1] + content[-1:], tmp_path / 'data', True)
+    request = Request(str(tmp_path / 'data'), '', '')
+    labels, _ = read_labels(request, open_folder(request.folder), for_masks=True)
+    assert not {'__ignore__', '_background_'} & set(labels.classes)
+    lay_out(labels, tmp_path / 'run')
+    (file,) = (tmp_path / 'run/label_maps').rglob(f'{content[0].stem}.png')
+    values = set(np.unique(np.asarray(Image.open(file))).tolist())
+    assert 255 in values and values - {255} <= set(range(len(labels.classes)))
+
+
+def test_boxes_are_no_label_maps(digits, tmp_path):
+    written.labelme(written.load_scenes(digits), tmp_path, False)
+    with pytest.raises(UserError, match='boxes without an outline .*shape 1.*--head faster-rcnn'):
+        read_labels(Request(str(tmp_path), '', ''), open_folder(str(tmp_path)), True)
 
 
 @pytest.mark.parametrize('kind', ['ids', 'colours', 'bare colours', 'beside', 'grey'])
