@@ -7,6 +7,8 @@ TASKS = ('forward', 'train')
 DTYPES = ('float32', 'bfloat16')
 LAYOUTS = ('contiguous', 'channels_last')
 QUANTITIES = ('time', 'memory')
+OTHERS = ('mmcv.', 'predict.', 'safety.')
+"""Beginnings of models that are operators or commands."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +18,8 @@ class Case:
     model: str
     """``TYPE:ARCH`` of a backbone of this package (``DeepViT:16b``), a name of
     :data:`attnpool_backbones.benchmark.models.REFERENCES`, or a config file of a detector
-    or segmentor, or ``mmcv.NAME``, an operator of :mod:`attnpool_backbones.benchmark.operators`."""
+    or segmentor, or ``mmcv.NAME``, an operator of :mod:`attnpool_backbones.benchmark.operators`, or
+    ``predict.NAME`` or ``safety.NAME``, a command of the modules of these names."""
     form: str = 'ours'
     """``'ours'``; ``'plain'``: by the formulas, stored and unfused; ``'compiled'``: an operator of
     mmcv's own; else another's code for the same model, see
@@ -38,6 +41,11 @@ class Case:
     """Activation checkpointing of the backbone."""
     norm_eval: bool = True
     """Whether BatchNorm statistics are fixed in training, as is usual in dense training."""
+
+    @property
+    def is_network(self) -> bool:
+        """Whether it is a backbone, a detector or a segmentor, and nothing else."""
+        return not self.model.startswith(OTHERS)
 
     def label(self) -> str:
         """Returns a short description: all that is not the default."""

@@ -15,6 +15,7 @@ from attnpool_backbones.benchmark.operators import OperatorWorkload, is_operator
 from attnpool_backbones.benchmark.part_times import PartTimes
 from attnpool_backbones.benchmark.peers import FORMS as PEER_FORMS
 from attnpool_backbones.benchmark.peers import build_peer
+from attnpool_backbones.benchmark.prediction import PredictionWorkload, is_prediction
 from attnpool_backbones.benchmark.random_batches import random_batch
 from attnpool_backbones.benchmark.safety import SafetyWorkload, is_safety
 from attnpool_backbones.benchmark.yardstick import APART, HERE, Yardstick
@@ -164,8 +165,8 @@ class Workload:
 
 def make_workload(
     case: Case, device: str, places: Mapping[str, Path] | None = None
-) -> Workload | OperatorWorkload | SafetyWorkload | Yardstick:
-    """Builds what a case runs: a model, an operator, what has checks, or a model elsewhere.
+) -> Workload | OperatorWorkload | PredictionWorkload | SafetyWorkload | Yardstick:
+    """Builds what a case runs: a model, an operator, a command, or a model elsewhere.
 
     Args:
         case: What to run.
@@ -174,6 +175,8 @@ def make_workload(
     """
     if is_operator(case.model):
         return OperatorWorkload(case, device)
+    if is_prediction(case.model):
+        return PredictionWorkload(case, device)
     if is_safety(case.model):
         return SafetyWorkload(case, device)
     if case.form in APART:

@@ -11,9 +11,7 @@ from attnpool_backbones.benchmark.case_process import run_case_module, serve
 from attnpool_backbones.benchmark.cases import Case
 from attnpool_backbones.benchmark.memory_traffic import count_traffic
 from attnpool_backbones.benchmark.models import make_workload
-from attnpool_backbones.benchmark.operators import is_operator
 from attnpool_backbones.benchmark.peers import FORMS as PEER_FORMS
-from attnpool_backbones.benchmark.safety import is_safety
 from attnpool_backbones.zoo.complexity import count_macs
 
 
@@ -26,7 +24,7 @@ def count_operations(cases: Sequence[Case], device: str) -> list[dict[str, int]]
 
     Returns:
         For each ``macs`` of a forward pass and ``traffic``, bytes of the task; both 0 for an
-        operator, for what :mod:`.safety` does, for a peer, whose arithmetic is ours, and for a
+        operator, for a command, for a peer, whose arithmetic is ours, and for a
         compiled case, since a compiler fuses what would be counted.
 
     Raises:
@@ -37,8 +35,7 @@ def count_operations(cases: Sequence[Case], device: str) -> list[dict[str, int]]
 
 def counts_here(case: Case, device: str) -> dict[str, int]:
     """Counts in this process; see :func:`count_operations`."""
-    is_other = is_operator(case.model) or is_safety(case.model)
-    if case.compiled or is_other or case.form in PEER_FORMS:
+    if case.compiled or not case.is_network or case.form in PEER_FORMS:
         return dict(macs=0, traffic=0)
     workload = make_workload(case, device)
     macs = count_macs(workload.forward)

@@ -15,10 +15,8 @@ from matplotlib import pyplot as plt
 from attnpool_backbones.atomic_files import write_atomically
 from attnpool_backbones.benchmark.cost_curves import Curve, cost_curves
 from attnpool_backbones.benchmark.operator_table import operator_tables
-from attnpool_backbones.benchmark.operators import is_operator
 from attnpool_backbones.benchmark.part_times import PARTS
 from attnpool_backbones.benchmark.peers import FORMS as PEER_FORMS
-from attnpool_backbones.benchmark.safety import is_safety
 from attnpool_backbones.benchmark.suites import Target, measured_value, targets
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.markdown import markdown_table, replace_section
@@ -124,7 +122,7 @@ def _target_table(results: Sequence[Row], machine: Mapping[str, Any]) -> str:
     for target in targets():
         value = measured_value(target, results)
         measured |= value is not None
-        other = any(is_operator(case.model) or is_safety(case.model) for case in target.cases)
+        other = not all(case.is_network for case in target.cases)
         if value is None and other:
             continue  # measured by a suite of their own
         if value is None:

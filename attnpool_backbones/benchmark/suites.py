@@ -61,6 +61,14 @@ ROI_MEMORY = tuple(
     for task in ('forward', 'backward')
 )
 """What may use, at its peak, twice the memory of its input and output."""
+PREDICTION_SPEED = 0.9
+"""Of a model's own, that a folder of images is predicted on with."""
+PREDICTIONS = {
+    'predict.nano-detector': ((192, 192), 16),
+    'predict.nano-segmentor': ((192, 192), 16),
+    'predict.detector': ((480, 640), 2),
+}
+"""Size and number of the images."""
 WHOLE_MODELS = (('retinanet', CROP), ('retinanet', DETECTION), ('mask-rcnn', CROP),
                 ('mask-rcnn', DETECTION), ('upernet', CROP))  # fmt: skip
 """Heads, as configs name them, and sizes of the suite end-to-end."""
@@ -220,6 +228,17 @@ def _safety() -> list[Job]:
     return [time_job(cases[0].model, cases) for cases, _ in _safety_cases()]
 
 
+def _prediction_cases() -> list[tuple[Case, Case]]:
+    cases = [
+        Case(model=model, size=size, batch=images) for model, (size, images) in PREDICTIONS.items()
+    ]
+    return [(case, replace(case, form='plain')) for case in cases]
+
+
+def _prediction() -> list[Job]:
+    return [time_job(cases[0].model, cases) for cases in _prediction_cases()]
+
+
 def _nano() -> list[Job]:
     cases = [case for model in NANO for case in _both_tasks(model, size=(64, 64))]
     sizes = [(64, 64), (64, 96), (96, 128)]
@@ -239,6 +258,7 @@ SUITES = {
     'compiled': _compiled,
     'operators': _operators,
     'end-to-end': _end_to_end,
+    'predict': _prediction,
     'safety': _safety,
     'nano': _nano,
 }
@@ -246,11 +266,11 @@ SUITES = {
 ``references``: all families beside ResNet-50 and Swin-T; ``curves``: cost over resolution;
 ``layouts``, ``dtypes`` (bfloat16), ``compiled`` (torch.compile): what these options give;
 ``operators``: ours against mmcv's compiled ones; ``end-to-end``: iterations and predictions of
-detectors and segmentors beside those of mmdet's ResNet-50, by part; ``safety``: what checks
-cost; ``nano``: a check that everything runs."""
+detectors and segmentors beside those of mmdet's ResNet-50, by part; ``predict``: a folder of images
+beside the model alone; ``safety``: what checks cost; ``nano``: a check that everything runs."""
 
 
-NOT_IN_ALL = ('operators', 'end-to-end', 'safety', 'nano')
+NOT_IN_ALL = ('operators', 'end-to-end', 'predict', 'safety', 'nano')
 
 
 def suite_jobs(name: str) -> list[Job]:
@@ -358,6 +378,16 @@ def targets() -> list[Target]:
                 quantity='time',
                 cases=(case, replace(case, form='compiled')),
                 bound=bound,
+            )
+        )
+    for cases in _prediction_cases():
+        found.append(
+            Target(
+                text=f'{cases[0].model} on a folder, share of the model alone',
+                kind='speedup',
+                quantity='time',
+                cases=cases,
+                bound=PREDICTION_SPEED,
             )
         )
     for cases, bound in _safety_cases():

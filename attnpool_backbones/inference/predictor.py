@@ -140,8 +140,10 @@ class Predictor:
         samples = read_ahead(source.frames, prepare, options.threads, ahead)
         for batch in self._batches(samples, options.batch, speed):
             started = time.perf_counter()
-            outputs = self._forward(
-                [inputs for sample in batch for inputs in sample.inputs], options
+            # the slices of an image are batches of their own size
+            outputs = self.forward(
+                [inputs for sample in batch for inputs in sample.inputs],
+                options.batch if options.side is not None else None,
             )
             speed.forward += time.perf_counter() - started
             speed.images += len(batch)
@@ -184,11 +186,16 @@ class Predictor:
         return _Sample(frame.name, image, inputs, corners=corners)
 
     @torch.inference_mode()
-    def _forward(self, inputs: list[dict[str, Any]], options: Options) -> list[Any]:
+    def forward(self, inputs: list[dict[str, Any]], batch: int | None = None) -> list[Any]:
+        """Runs the model on images of one size that the pipeline made ready.
+
+        Args:
+            inputs: What the pipeline gave.
+            batch: How many the model sees at once. Default: all.
+        """
         outputs = []
-        # the slices of an image are a batch of their own size
-        step = options.batch if options.side is not None else len(inputs)
-        for start in range(0, len(inputs), max(step, 1)):
+        step = max(batch or len(inputs), 1)
+        for start in range(0, len(inputs), step):
             outputs += self.model.test_step(pseudo_collate(inputs[start : start + step]))
         if self.device.startswith('cuda'):
             torch.cuda.synchronize()

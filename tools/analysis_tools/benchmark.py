@@ -24,7 +24,7 @@ from attnpool_backbones.command_line import (
 
 SUITES = (
     'targets', 'references', 'curves', 'layouts', 'dtypes', 'compiled', 'operators', 'end-to-end',
-    'safety', 'nano', 'all',
+    'predict', 'safety', 'nano', 'all',
 )  # fmt: skip
 
 MAX_PIXELS = 2**28
@@ -50,6 +50,7 @@ def parse_args() -> argparse.Namespace:
         'layouts, dtypes, compiled: what these give; operators: ours against the compiled ones of '
         'mmcv (OPS=compiled make setup); end-to-end: train iterations and predictions of detectors '
         "and segmentors beside those with mmdet's ResNet-50, and which part takes how long; "
+        'predict: a folder of images, with reading and drawing, beside the model alone; '
         'safety: what checks cost, in training and loading; nano: check that everything runs',
     )
     parser.add_argument(
