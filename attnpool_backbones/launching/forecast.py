@@ -1,9 +1,10 @@
 """What a training will take, measured on a few of its own steps."""
 
+import io
 import itertools
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.evaluator import Evaluator
 from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
@@ -171,8 +173,9 @@ def _memory_of_machine() -> int:
 
 @contextmanager
 def _ready(cfg: Config) -> Iterator[None]:
-    # without a logger mmengine tells on the screen how each parameter was initialised
-    MMLogger.get_instance('forecast', log_level='ERROR')
+    # without a logger mmengine tells on the screen how each parameter was initialised, and metrics
+    # that an untrained model finds nothing
+    MMLogger.get_instance('forecast', log_level='CRITICAL')
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         yield
 
@@ -215,12 +218,27 @@ def _seconds_of_steps(cfg: Config, model: nn.Module, loader: Any, steps: int) ->
 @torch.no_grad()
 def _seconds_of_validation(cfg: Config, model: nn.Module, steps: int) -> float:
     loader = Runner.build_dataloader(_loader(cfg, 'val'), seed=0)
+    evaluator = _evaluator(cfg, loader)
     model.eval()
-    started = _synchronised()
-    done = 0
-    for batch in itertools.islice(loader, steps):
-        model.val_step(batch)
-        done += 1
-        if _synchronised() - started > SECONDS / 2:
+    times = []
+    started = first = _synchronised()
+    for batch in itertools.islice(loader, WARM_UP + steps):
+        evaluator.process(model.val_step(batch), batch)
+        now = _synchronised()
+        times.append(now - started)
+        started = now
+        if now - first > SECONDS / 2 and len(times) > WARM_UP:
             break
-    return (_synchronised() - started) / max(done, 1) * len(loader)
+    # the first batches wait for the processes that load them, which is no part of the others
+    counted = times[WARM_UP:] or times
+    started = time.perf_counter()
+    with redirect_stdout(io.StringIO()):
+        evaluator.evaluate(len(loader.dataset))
+    evaluation = (time.perf_counter() - started) / len(times)
+    return (sum(counted) / len(counted) + evaluation) * len(loader)
+
+
+def _evaluator(cfg: Config, loader: Any) -> Evaluator:
+    evaluator = Evaluator(cfg.val_evaluator)
+    evaluator.dataset_meta = loader.dataset.metainfo
+    return evaluator
