@@ -64,7 +64,7 @@ def draw_boxes(
     colours = [colour[::-1] for colour in distinct_colours(classes)]
     if masks is not None:
         for mask, label in zip(masks, labels, strict=True):
-            drawn[mask] = (drawn[mask] * 0.5 + np.array(colours[int(label)]) * 0.5).astype(np.uint8)
+            _tint(drawn, mask, colours[int(label)])
     side = max(image.shape[:2])
     width = max(1, round(side / 400))
     for box, label, text in reversed(list(zip(boxes.tolist(), labels, texts, strict=True))):
@@ -73,6 +73,17 @@ def draw_boxes(
         cv2.rectangle(drawn, (left, top), (right, bottom), colour, width)
         _write(drawn, text, (left, top), colour, max(0.35, side / 1600))
     return drawn
+
+
+def _tint(image: np.ndarray, mask: np.ndarray, colour: Sequence[int]) -> None:
+    """Mixes the pixels of a mask with a colour, in place."""
+    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+    if not len(rows):
+        return
+    # most of an image is in no single mask
+    inside = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    part, covered = image[inside], mask[inside]
+    part[covered] = (part[covered] * 0.5 + np.array(colour) * 0.5).astype(np.uint8)
 
 
 def _write(

@@ -3,6 +3,7 @@
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -276,6 +277,7 @@ def _ranges(values: Sequence[int]) -> str:
     return ', '.join(map(str, values))
 
 
+@cache
 def distinct_colours(count: int) -> tuple[tuple[int, int, int], ...]:
     """Returns colours that are told apart well: hues in steps of the golden ratio.
 

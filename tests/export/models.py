@@ -30,6 +30,13 @@ RETINA = dict(
     anchor_generator=dict(type='AnchorGenerator', scales=[3], ratios=[1.0, 2.0], strides=[8, 16]),
     bbox_coder=dict(type='DeltaXYWHBBoxCoder'),
 )
+RETINA_TRAIN = dict(
+    assigner=dict(type='MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.4, min_pos_iou=0),
+    sampler=dict(type='PseudoSampler'),
+    allowed_border=-1,
+    pos_weight=-1,
+    debug=False,
+)
 RETINA_TEST = dict(
     nms_pre=300,
     min_bbox_size=0,
@@ -64,6 +71,7 @@ def nano_config(family: str, head: str) -> Config:
             backbone=model.backbone,
             neck=model.neck,
             bbox_head=RETINA,
+            train_cfg=RETINA_TRAIN,
             test_cfg=RETINA_TEST,
         )
     elif head == 'cascade-mask-rcnn':
@@ -71,7 +79,8 @@ def nano_config(family: str, head: str) -> Config:
         roi_head['stage_loss_weights'] = [1, 0.5, 0.25]
         for part in ('bbox_head', 'mask_head'):
             roi_head[part] = [copy.deepcopy(roi_head[part]) for _ in range(3)]
-        model['type'], model['roi_head'], model['train_cfg'] = 'CascadeRCNN', roi_head, None
+        model['type'], model['roi_head'] = 'CascadeRCNN', roi_head
+        model.train_cfg.rcnn = [copy.deepcopy(model.train_cfg.rcnn) for _ in range(3)]
     elif head == 'semantic-fpn':
         model.pop('auxiliary_head', None)
         for part in ('backbone', 'neck', 'decode_head'):
