@@ -15,6 +15,7 @@ from matplotlib import pyplot as plt
 from attnpool_backbones.atomic_files import write_atomically
 from attnpool_backbones.benchmark.cost_curves import Curve, cost_curves
 from attnpool_backbones.benchmark.operator_table import operator_tables
+from attnpool_backbones.benchmark.operators import is_operator
 from attnpool_backbones.benchmark.part_times import PARTS
 from attnpool_backbones.benchmark.peers import FORMS as PEER_FORMS
 from attnpool_backbones.benchmark.suites import Target, measured_value, targets
