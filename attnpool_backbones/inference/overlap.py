@@ -7,6 +7,8 @@ from queue import Full, Queue
 from threading import Event, Thread
 from typing import Any, TypeVar
 
+import torch
+
 __all__ = ['Writer', 'read_ahead']
 
 T = TypeVar('T')
@@ -44,7 +46,7 @@ def read_ahead(
             if stop.is_set():
                 return
 
-    with ThreadPoolExecutor(threads, thread_name_prefix='read') as pool:
+    with _helpers(threads, 'read') as pool:
         feeder = Thread(target=_fed, args=(feed, offer), daemon=True)
         feeder.start()
         try:
@@ -53,6 +55,17 @@ def read_ahead(
         finally:
             stop.set()
             feeder.join()
+
+
+def _helpers(threads: int, name: str) -> ThreadPoolExecutor:
+    """Makes threads in which torch computes with one thread each.
+
+    A tensor that is copied in a thread would bring OpenMP threads of its own, and more of them than
+    cores make all of them sleep at every barrier: small models take twice as long then.
+    """
+    return ThreadPoolExecutor(
+        threads, thread_name_prefix=name, initializer=torch.set_num_threads, initargs=(1,)
+    )
 
 
 def _fed(feed: Callable[[], None], offer: Callable[[Future | None], None]) -> None:
@@ -75,7 +88,7 @@ class Writer:
     """
 
     def __init__(self, waiting: int = 8) -> None:
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix='write')
+        self._pool = _helpers(1, 'write')
         self._waiting: deque[Future] = deque()
         self._limit = waiting
 

@@ -2,6 +2,7 @@ import threading
 import time
 
 import pytest
+import torch
 
 from attnpool_backbones.inference.overlap import Writer, read_ahead
 
@@ -65,3 +66,16 @@ def test_writer_calls_in_order_and_raises_errors():
 
     with pytest.raises(OSError, match='disk is full'), Writer() as writer:
         writer.submit(fail)
+
+
+def test_helpers_compute_with_one_thread_and_leave_others_alone():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        seen = list(read_ahead(range(4), lambda n: torch.get_num_threads(), 2, 3))
+        with Writer() as writer:
+            writer.submit(lambda: seen.append(torch.get_num_threads()))
+        assert seen == [1] * 5
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
