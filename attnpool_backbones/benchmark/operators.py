@@ -18,6 +18,8 @@ from attnpool_backbones.command_line import UserError
 from attnpool_backbones.compatibility import BUILD_MMCV, serving_operators
 
 PREFIX = 'mmcv.'
+TINY = (6, 8)
+"""Size of a case for loading an operator's code."""
 
 
 @dataclass(frozen=True)

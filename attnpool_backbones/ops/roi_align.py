@@ -75,7 +75,7 @@ def roi_align(
 
     The mean is separable: of a RoI's part F of a map it is Wy F Wx^T, two small matrix products,
     and so is its gradient. Besides input and output it holds one image of the batch once more and
-    2 MiB of weights; the maximum holds the batch once more and some MiB of
+    a few MiB of weights and means; the maximum holds the batch once more and some MiB of
     interpolated values. Sums are at least float32 in any type. In a mean, a pixel that is not
     finite spoils all bins of the RoIs around it, not only those that sample it.
 
@@ -307,7 +307,7 @@ def _walk(
 ) -> Iterator[tuple[Tensor, Iterator[tuple[int, int, Window]]]]:
     """Yields indices of some RoIs, image by image, and their windows with index and image."""
     images, order = _by_image(shape, rois)
-    step = max(1, CELLS // (2 * max(pooling.output_size) * sum(shape[2:])))
+    step = max(1, CELLS // (4 * max(pooling.output_size) * sum(shape[2:])))
     for chunk, image in zip(order.split(step), images.split(step), strict=True):
         yield chunk, _windows(shape, rois[chunk], image.tolist(), pooling)
 
