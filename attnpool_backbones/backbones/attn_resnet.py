@@ -37,8 +37,9 @@ class AttnResNet(PooledBackbone):
             (for CPU work, ours), plain or after the name of a unit of :data:`ATTENTIONS`, e.g.
             ``'sge_resnet50'`` (``'sk'``: bottlenecks only); ``'nano'`` is ``'sge_resnet_nano'``;
             SGE's ablations, e.g. ``'sge_resnet50_groups32'``, ``'sge_resnet50_scale1_shift0'``,
-            ``'sge_resnet50_unnormalized'`` and the same of ``resnet_nano``; or a mapping with the
-            fields of :class:`AttnResNetArch`.
+            ``'sge_resnet50_unnormalized'`` and the same of ``resnet_nano``; SE and GC with
+            attention pooling, ``'se_resnet50_attnpool'`` and likewise; or a mapping with the fields
+            of :class:`AttnResNetArch`.
         out_indices: Stages whose maps are returned, 0-based.
         drop_path_rate: Stochastic depth of the last block, arXiv 1603.09382; 0 in the first and
             linear between them.

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, fields, replace
 
-from attnpool_backbones.layers.attention_units import ATTENTIONS, DEFAULT_GROUPS
+from attnpool_backbones.layers.attention_units import ATTENTIONS, DEFAULT_GROUPS, POOLING_UNITS
 
 SGE_OPTIONS = ('scale_init', 'shift_init', 'normalize')
 """Fields that only SGE takes."""
@@ -33,6 +33,9 @@ class AttnResNetArch:
     """Initial shift of SGE's gates."""
     normalize: bool = True
     """Whether SGE normalises its similarities over the positions."""
+    pool_heads: int = 0
+    """Heads of attention pooling (arXiv 2112.13692) in place of SE's average and GC's map; 0: as
+    published."""
     num_class_tokens: int = 1
     """Queries of the pooling layer (``pooling=True``): one, or one per class."""
 
@@ -52,6 +55,11 @@ class AttnResNetArch:
         if changed and self.attention != 'sge':
             raise ValueError(
                 f"{', '.join(changed)} of AttnResNet needs attention='sge', not {self.attention!r}"
+            )
+        if self.pool_heads and self.attention not in POOLING_UNITS:
+            raise ValueError(
+                f'pool_heads={self.pool_heads} of AttnResNet needs attention to be one of '
+                f'{", ".join(POOLING_UNITS)}, not {self.attention!r}'
             )
         if len(self.depths) != len(self.widths):
             raise ValueError(
@@ -81,6 +89,8 @@ class AttnResNetArch:
             options |= {name: getattr(self, name) for name in SGE_OPTIONS}
         else:
             options['reduction'] = self.reduction
+        if self.attention in POOLING_UNITS:
+            options['pool_heads'] = self.pool_heads
         return options
 
 
@@ -117,6 +127,9 @@ def _published_archs() -> dict[str, AttnResNetArch]:
         sge = archs[f'sge_{size}']
         archs |= {f'sge_{size}_groups{n}': replace(sge, groups=n) for n in groups}
         archs |= {f'sge_{size}_{name}': replace(sge, **o) for name, o in _SGE_ABLATIONS.items()}
+    for unit in POOLING_UNITS:
+        for size in ('resnet50', 'resnet_nano'):
+            archs[f'{unit}_{size}_attnpool'] = replace(archs[f'{unit}_{size}'], pool_heads=4)
     archs['nano'] = archs['sge_resnet_nano']
     return archs
 

@@ -64,7 +64,7 @@ RESNET = CheckpointFormat(
     signature=(r'conv1\.weight$', r'layer1\.0\.conv1\.weight$'),
     convert=_convert,
     leftovers=(r'fc\.', r'head\.fc\.', r'pool\.', r'pool_norm\.'),
-    fresh=(r'pool\.', r'pool_norm\.'),
+    fresh=(r'pool\.', r'pool_norm\.', r'layer\d\.\d+\.(se|gc)\.pool\.'),
     names=(r'conv1\.', r'bn1\.', r'layer\d\.', r'bam\d\.'),
 )
 FORMATS = (RESNET,)

@@ -5,9 +5,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from attnpool_backbones.ops.attention_pool import attention_pool
+from attnpool_backbones.ops.attention_pool import attention_pool, position_scores
 from attnpool_backbones.registry import MODELS
 
 __all__ = ['AttentionPool2d', 'replace_average_pools']
@@ -39,12 +38,11 @@ class AttentionPool2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Pools a map B, C, H, W of any size to B, C, rows, columns."""
-        return attention_pool(x, self.scores(x), self.bins)
+        return attention_pool(x, self.query, self.bins)
 
     def scores(self, x: Tensor) -> Tensor:
         """Returns the scores of the positions before the softmax, B, heads, H, W."""
-        query = self.query * self.query.shape[1] ** -0.5
-        return functional.conv2d(x, query[..., None, None])
+        return position_scores(x, self.query)
 
     def extra_repr(self) -> str:
         """Says bins and heads."""

@@ -89,7 +89,7 @@ class AttentionPooling(nn.Module):
         That is what the backward pass needs from the forward pass, and the two largest gradients
         that it holds at once, those around the MLP's activation: with one token per class mostly
         the tokens' ``(7 + 4 r) C + N`` values each, for an MLP of ratio r. With fewer tokens than
-        positions a step takes a little less.
+        positions a step takes about as much or less.
 
         Args:
             batch: Images B.
@@ -131,11 +131,9 @@ class AttentionPooling(nn.Module):
             The pooled tokens B, K, C and the maps B, K, H, W (or None).
         """
         height, width = x.shape[-2:]
-        queries = self.norm1(self.cls_token)  # 1, K, C
-        memory = self.norm1(x.flatten(2).transpose(1, 2))  # B, H*W, C
-        if self.num_tokens == 1:
-            memory = torch.cat([queries.expand(x.shape[0], -1, -1), memory], dim=1)  # B, 1 + H*W, C
-        pooled, weights = token_attention(queries, memory, self.q, self.k, self.v)
+        pooled, weights = token_attention(
+            self.cls_token, x, self.norm1, self.q, self.k, self.v, among_tokens=self.num_tokens == 1
+        )
         tokens = self.cls_token + self.gamma_1 * linear(pooled, self.proj)  # B, K, C
         tokens = tokens + self.gamma_2 * self.mlp(self.norm2(tokens))
         if not return_maps:

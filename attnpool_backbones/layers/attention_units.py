@@ -18,5 +18,7 @@ ENDING_UNITS = ('sge', 'se', 'cbam', 'gc')
 """Those of them that compute the end of the block along, its shortcut and ReLU."""
 ATTENTIONS = (*BLOCK_UNITS, 'sk', 'bam')
 """All units: those of a block, in place of its 3x3 convolution, and after a stage."""
+POOLING_UNITS = ('se', 'gc')
+"""Those whose pooling can be :class:`AttentionPool2d`: they take ``pool_heads``."""
 DEFAULT_GROUPS = {'sge': 64, 'sk': 32}
 """Groups of the units that have any, as published."""

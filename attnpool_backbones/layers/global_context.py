@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from attnpool_backbones.layers.attention_pool import AttentionPool2d
 from attnpool_backbones.layers.channel_attention import squeezed_width
 from attnpool_backbones.ops.gate import shifted_sum
 from attnpool_backbones.registry import MODELS
@@ -20,17 +21,20 @@ class GC(nn.Module):
     Args:
         in_channels: Channels C of the map.
         reduction: C over the width of the bottleneck.
+        pool_heads: Heads of :class:`AttentionPool2d` in place of the one published attention map;
+            it starts as the average. 0: as published.
 
     Raises:
-        ValueError: ``reduction`` leaves no channel.
+        ValueError: ``reduction`` leaves no channel, or the heads do not divide the channels.
     """
 
     _abbr_ = 'gc'
 
-    def __init__(self, in_channels: int, reduction: int = 16):
+    def __init__(self, in_channels: int, reduction: int = 16, pool_heads: int = 0):
         super().__init__()
         squeezed = squeezed_width(in_channels, reduction)
-        self.conv_mask = nn.Conv2d(in_channels, 1, 1)
+        self.pool = AttentionPool2d(in_channels, heads=pool_heads) if pool_heads else None
+        self.conv_mask = None if pool_heads else nn.Conv2d(in_channels, 1, 1)
         self.channel_add_conv = nn.Sequential(
             nn.Conv2d(in_channels, squeezed, 1),
             nn.LayerNorm([squeezed, 1, 1]),
@@ -42,10 +46,14 @@ class GC(nn.Module):
     def init_weights(self) -> None:
         """Draws weights as GCNet does; the last layer's weight is 0, its bias torch's default."""
         reduce, norm, _, expand = self.channel_add_conv
-        for layer in (self.conv_mask, reduce, norm, expand):
+        for layer in (reduce, norm, expand):
             layer.reset_parameters()
-        nn.init.kaiming_normal_(self.conv_mask.weight, mode='fan_in', nonlinearity='relu')
-        nn.init.zeros_(self.conv_mask.bias)
+        if self.pool is not None:
+            nn.init.zeros_(self.pool.query)
+        else:
+            self.conv_mask.reset_parameters()
+            nn.init.kaiming_normal_(self.conv_mask.weight, mode='fan_in', nonlinearity='relu')
+            nn.init.zeros_(self.conv_mask.bias)
         nn.init.zeros_(expand.weight)
 
     def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
@@ -55,11 +63,19 @@ class GC(nn.Module):
             x: The map; overwritten where no gradient is wanted and there is a ``shortcut``.
             shortcut: Map like ``x``: returns relu(shortcut + the result). Default: none.
         """
-        attention = self.gate(x).flatten(2)  # B, 1, H*W
-        context = x.flatten(2) @ attention.transpose(1, 2)  # B, C, 1
-        context = self.channel_add_conv(context[..., None])  # B, C, 1, 1
+        if self.pool is None:
+            attention = self.gate(x).flatten(2)  # B, 1, H*W
+            context = (x.flatten(2) @ attention.transpose(1, 2))[..., None]  # B, C, 1, 1
+        else:
+            context = self.pool(x)
+        context = self.channel_add_conv(context)  # B, C, 1, 1
         return x + context if shortcut is None else shifted_sum(x, context, shortcut)
 
     def gate(self, x: Tensor) -> Tensor:
-        """Returns the weights of the positions, B, 1, H, W with a sum of 1, of a map B, C, H, W."""
-        return self.conv_mask(x).flatten(2).softmax(dim=-1).unflatten(2, x.shape[2:])
+        """Returns the weights of the positions, each head's with a sum of 1, of a map B, C, H, W.
+
+        Returns:
+            B, heads, H, W; as published there is one head.
+        """
+        scores = self.conv_mask(x) if self.pool is None else self.pool.scores(x)
+        return scores.flatten(2).softmax(dim=-1).unflatten(2, x.shape[2:])

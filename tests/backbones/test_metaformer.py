@@ -9,6 +9,7 @@ from attnpool_backbones.backbones.metaformer_block import MetaFormerBlock
 from attnpool_backbones.checkpoints import load_pretrained
 from attnpool_backbones.layers.patch_embedding import PatchEmbedding
 from attnpool_backbones.layers.token_mixers import resize_spatial_matrix
+from attnpool_backbones.zoo.complexity import count_macs
 from tests.backbones.deploying import assert_deploys_to_the_same
 from tests.backbones.families.metaformer import CAFORMER, PPPA, PPPF, TINY, TINY_V2
 
@@ -216,3 +217,25 @@ def test_deployed_equals_trained_without_biases(norm):
 def test_errors(options, message):
     with pytest.raises(ValueError, match=message):
         MetaFormer(**options)
+
+
+PRINTED = {
+    'random': (11.9, 3.3),  # and 21 million frozen values
+    'dwconv': (11.9, 1.8),
+    **dict.fromkeys(('pool5', 'pool7', 'pool9', 'layernorm', 'batchnorm', 'nonorm'), (11.9, 1.8)),
+    **dict.fromkeys(('relu', 'silu', 'noresidual'), (11.9, 1.8)),
+    'nomlp': (2.5, 0.2),
+}
+"""arXiv 2111.11418, table 5: ablation of S12 -> 1e6 parameters, 1e9 multiply-accumulates."""
+
+
+@pytest.mark.parametrize('name', PRINTED)
+def test_sizes_of_the_ablations_are_those_printed(name):
+    with torch.device('meta'):
+        model = MetaFormer(f'poolformer_s12_{name}', out_norm='none').eval()
+    width = model.out_channels[-1]
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    trained += 1000 * (width + 1) + 2 * width * (name != 'nonorm')
+    x = torch.zeros(1, 3, 224, 224, device='meta')
+    macs = count_macs(lambda: model(x)) + 1000 * width
+    assert (round(trained / 1e6, 1), round(macs / 1e9, 1)) == PRINTED[name]

@@ -9,6 +9,7 @@ ABLATIONS = {
         *(f'sge_resnet_nano_{name}' for name in ('scale0_shift0', 'scale1_shift0',
           'scale1_shift1', 'unnormalized')),
         *(f'{unit}_resnet_nano' for unit in ('se', 'sk', 'cbam', 'bam', 'gc')),
+        *(f'{unit}_resnet_nano_attnpool' for unit in ('se', 'gc')),
     ),
     'coatnet-nano': ('nano_cccc', 'nano_ccct', 'nano_cttt', 'nano_vit_rel', 'nano_after'),
     'deepvit-nano': (

@@ -6,7 +6,11 @@ from mmengine.registry import DefaultScope
 from torch import nn
 from torch.nn import functional
 
+from attnpool_backbones.backbones import AttnResNet
+from attnpool_backbones.checkpoints import load_pretrained
 from attnpool_backbones.layers.attention_pool import AttentionPool2d, replace_average_pools
+from attnpool_backbones.layers.attention_units import POOLING_UNITS
+from attnpool_backbones.layers.global_context import GC
 from attnpool_backbones.layers.squeeze_excite import SE
 from attnpool_backbones.registry import MODELS
 
@@ -91,6 +95,39 @@ def test_squeeze_and_excitation_attends():
     assert not torch.allclose(attending(x), plain(x))
     attending.init_weights()
     assert not attending.pool.query.any()
+
+
+def test_global_context_attends_in_heads():
+    gc, x = GC(32, pool_heads=4), torch.randn(2, 32, 5, 4)
+    nn.init.normal_(gc.channel_add_conv[-1].weight)
+    context = x.mean((2, 3), keepdim=True)
+    torch.testing.assert_close(gc(x), x + gc.channel_add_conv(context))  # starts as the average
+    nn.init.normal_(gc.pool.query, std=5)
+    assert not torch.allclose(gc(x), x + gc.channel_add_conv(context))
+    gate = gc.gate(x)
+    assert gate.shape == (2, 4, 5, 4)
+    torch.testing.assert_close(gate.sum((2, 3)), torch.ones(2, 4))
+    pooled = (x.unflatten(1, (4, 8)) * gate[:, :, None]).sum((3, 4)).flatten(1)[..., None, None]
+    torch.testing.assert_close(gc(x), x + gc.channel_add_conv(pooled))
+    gc.init_weights()
+    assert not gc.pool.query.any()
+
+
+@pytest.mark.parametrize('unit', POOLING_UNITS)
+def test_units_of_a_resnet_by_config(unit, tmp_path):
+    arch = f'{unit}_resnet_nano'
+    plain = AttnResNet(arch).eval()
+    attending = AttnResNet(f'{arch}_attnpool').eval()
+    pools = [m for m in attending.modules() if isinstance(m, AttentionPool2d)]
+    assert len(pools) == sum(attending.arch.depths) and {len(p.query) for p in pools} == {4}
+    if unit == 'se':  # it was an average, so its weights load and give the same maps
+        torch.save(plain.state_dict(), tmp_path / 'published.pth')
+        report = load_pretrained(attending, tmp_path / 'published.pth', logger=None)
+        assert report.clean and len(report.fresh) == len(pools)
+        x = torch.randn(1, 3, 64, 64)
+        torch.testing.assert_close(attending(x), plain(x))
+    with pytest.raises(ValueError, match="pool_heads=2 of AttnResNet needs .* se, gc, not 'sge'"):
+        AttnResNet(dict(base='nano', pool_heads=2))
 
 
 def test_uneven_heads_are_refused():

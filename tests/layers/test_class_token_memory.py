@@ -17,7 +17,7 @@ def test_what_is_told_is_what_is_kept(tokens, channels, batch, side):
     told = head.pool.training_bytes(batch, side * side) // 4 - largest_gradients
     kept = kept_bytes(head, x) // 4
     # with fewer tokens than positions the keys and values are not computed
-    assert kept == told if tokens >= side * side else 0.7 * told < kept < told
+    assert kept == told if tokens >= side * side else 0.6 * told < kept <= told
 
 
 def test_tokens_cost_what_the_formula_says():

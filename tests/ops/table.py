@@ -105,16 +105,21 @@ def _attention(draw: Draw) -> tuple:
 
 
 def _token_attention(draw: Draw) -> tuple:
-    width, positions = draw.size(1, 6), draw.size(1, 12)
+    width = draw.size(2, 6)
     q, k, v = (draw.module(nn.Linear(width, width, bias=draw.choice([True, False]))) for _ in 'qkv')
-    memory = draw.tensor(draw.size(1, 3), positions, width)
-    return draw.tensor(1, draw.size(1, 4), width), memory, q, k, v
+    norm, x = draw.module(nn.LayerNorm(width, eps=0.1)), draw.map(width)
+    among_tokens = draw.choice([True, False])
+    return draw.tensor(1, draw.size(1, 4), width), x, norm, q, k, v, among_tokens
 
 
-def _attention_pool(draw: Draw) -> tuple:
-    heads = draw.size(1, 3)
-    x = draw.map(heads * draw.size(1, 2))
-    return x, draw.tensor(len(x), heads, *x.shape[2:]), (draw.size(1, 6), draw.size(1, 6))
+def _attention_pool(one_bin: bool):
+    def example(draw: Draw) -> tuple:
+        heads = draw.size(1, 3)
+        x = draw.map(heads * draw.size(1, 2))
+        bins = (1, 1) if one_bin else (draw.size(1, 6), draw.size(1, 6))
+        return x, draw.tensor(heads, x.shape[1]), bins
+
+    return example
 
 
 def _mixed_attention(eps: float | None):
@@ -229,7 +234,8 @@ ROWS = [
     Row(operator=scaled_conv, example=_scaled_conv),
     Row(operator=attention, example=_attention),
     Row(operator=token_attention, example=_token_attention),
-    Row(operator=attention_pool, example=_attention_pool),
+    Row(operator=attention_pool, example=_attention_pool(True), name='attention_pool-one_bin'),
+    Row(operator=attention_pool, example=_attention_pool(False)),
     Row(operator=mixed_attention, example=_mixed_attention(None)),
     Row(operator=mixed_attention, example=_mixed_attention(1e-3), name='mixed_attention-rms'),
     Row(operator=map_covariance, example=_map_covariance),

@@ -2,7 +2,7 @@
 
 import torch
 
-from attnpool_backbones.layers.attention_units import ATTENTIONS
+from attnpool_backbones.layers.attention_units import ATTENTIONS, POOLING_UNITS
 from attnpool_backbones.zoo.complexity import count_macs
 from attnpool_backbones.zoo.pytorch_insight_flops import count_insight_flops
 from tests.backbones.cases import Golden, Size, Variant
@@ -31,6 +31,9 @@ VARIANTS = [
     _tiny('sge-late', dict(attention='sge', groups=8, attention_stages=(2, 3))),
     _tiny('sge-unnormalized', dict(attention='sge', groups=8, normalize=False)),
     _tiny('sge-scaled', dict(attention='sge', groups=4, scale_init=1.0, shift_init=0.5)),
+    *(
+        _tiny(f'{unit}-attnpool', dict(attention=unit, pool_heads=4)) for unit in POOLING_UNITS
+    ),
     _tiny('bam-early', dict(attention='bam'), out_indices=(0, 1)),
     _tiny('sge-gn', dict(attention='sge', groups=8), norm_cfg=dict(type='GN', num_groups=4)),
     *(
