@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from mmengine.registry import Registry
+from torch import nn
 
 from attnpool_backbones import registry
 
@@ -43,17 +44,21 @@ def test_everything_is_found_by_name_alone(registered):
     assert done.stdout.strip() == '[]'
 
 
-def test_the_model_of_tta_is_built_by_name():
-    pytest.importorskip('mmdet')
-    from mmdet.models import DetTTAModel
-    from torch import nn
+@pytest.mark.parametrize(
+    ('library', 'base', 'name', 'options'),
+    [
+        ('mmdet', 'DetTTAModel', 'InstanceTTAModel', dict(tta_cfg=dict(max_per_img=100))),
+        ('mmseg', 'SegTTAModel', 'SemanticTTAModel', {}),
+    ],
+)
+def test_the_models_of_tta_are_built_by_name(library, base, name, options):
+    models = pytest.importorskip(f'{library}.models')
 
-    class Detector(nn.Module):
+    class Model(nn.Module):
         def test_step(self, data):
             raise NotImplementedError
 
-    tta_cfg = dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)
     built = registry.MODELS.build(
-        dict(type='attnpool_backbones.InstanceTTAModel', tta_cfg=tta_cfg, module=Detector())
+        dict(type=f'attnpool_backbones.{name}', module=Model(), **options)
     )
-    assert isinstance(built, DetTTAModel) and type(built).__name__ == 'InstanceTTAModel'
+    assert isinstance(built, getattr(models, base)) and type(built).__name__ == name

@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=KINDS,
         default=['pictures', 'json'],
         help='what is written: pictures or a video, lines of JSON, results for the evaluation of '
-        'COCO, label maps (default: pictures json)',
+        'COCO, label maps, class maps of an image-level head (default: pictures json)',
     )
     add('--score', type=share, default=0.3, help='smallest of an object (default: %(default)s)')
     add('--classes', nargs='+', metavar='NAME', help='only these')
@@ -143,8 +143,9 @@ def _write(
     from attnpool_backbones.inference.writing import Outputs
 
     outputs = Outputs(
-        Path(args.out), args.save, model.is_detector, model.classes, source.rate, args.annotations
-    )
+        Path(args.out), args.save, model.is_detector, model.classes, source.rate, args.annotations,
+        model.has_tags,
+    )  # fmt: skip
     columns = (TextColumn('images'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar, Writer() as writer:
         counts = [count for count in (source.count, args.limit) if count is not None]

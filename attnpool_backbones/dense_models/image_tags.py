@@ -6,13 +6,40 @@ from typing import Any
 import torch
 from mmengine.structures import BaseDataElement
 from torch import Tensor
+from torch.nn import functional
 
-__all__ = ['TAGS', 'make_tags', 'true_tags']
+__all__ = ['TAGS', 'annotations_of', 'make_tags', 'merge_tags', 'true_tags']
 
 TAGS = 'pred_tags'
 """Field of a data sample with the predicted tags; :func:`make_tags` tells what it has."""
 FLIPPED_AXES = {'horizontal': (2,), 'vertical': (1,), 'diagonal': (1, 2)}
 """Axes of K, h, w that a flip of the image reverses."""
+
+
+def annotations_of(
+    sample: BaseDataElement | Mapping[str, Any],
+) -> tuple[Mapping[str, Any] | None, Tensor | None]:
+    """Finds what is annotated in an image.
+
+    Args:
+        sample: A data sample of mmdet (``gt_instances`` with ``labels``) or mmseg (``gt_sem_seg``),
+            or such a one as a dict.
+
+    Returns:
+        The instances, or None and the label map 1, H, W.
+
+    Raises:
+        KeyError: The sample has no annotations.
+    """
+    instances, label_map = sample.get('gt_instances'), sample.get('gt_sem_seg')
+    if instances is not None and instances.get('labels') is not None:
+        return instances, None
+    if label_map is not None:
+        return None, label_map.get('data')
+    raise KeyError(
+        'the image has neither gt_instances.labels nor gt_sem_seg, which tell its classes: the '
+        "pipeline needs dict(type='LoadAnnotations', ...)"
+    )
 
 
 def true_tags(
@@ -21,8 +48,7 @@ def true_tags(
     """Reads from the annotations which classes an image has.
 
     Args:
-        sample: A data sample of mmdet (``gt_instances`` with ``labels``) or mmseg (``gt_sem_seg``),
-            or such a one as a dict.
+        sample: As :func:`annotations_of` takes it.
         num_classes: Classes K.
         ignore_index: Label of pixels without a class.
 
@@ -33,8 +59,8 @@ def true_tags(
     Raises:
         KeyError: The sample has no annotations.
     """
-    label_map, instances = sample.get('gt_sem_seg'), sample.get('gt_instances')
-    if instances is not None and instances.get('labels') is not None:
+    instances, label_map = annotations_of(sample)
+    if instances is not None:
         labels = instances.get('labels').long()
         tags = labels.new_zeros(num_classes)
         ignored = sample.get('ignored_instances')
@@ -42,19 +68,14 @@ def true_tags(
             tags[ignored.get('labels').long()] = -1
         tags[labels] = 1
         return tags
-    if label_map is not None:
-        labels = label_map.get('data').flatten()
-        if ignore_index < 0:  # cannot be counted
-            labels = labels[labels != ignore_index]
-        # ignored pixels are counted, too, which spares a copy of the others
-        present = (labels.bincount(minlength=num_classes) > 0).long()
-        if 0 <= ignore_index < len(present):
-            present[ignore_index] = 0
-        return present[:num_classes]
-    raise KeyError(
-        'the image has neither gt_instances.labels nor gt_sem_seg, of which its tags are read: '
-        "the pipeline needs dict(type='LoadAnnotations', ...)"
-    )
+    labels = label_map.flatten()
+    if ignore_index < 0:  # cannot be counted
+        labels = labels[labels != ignore_index]
+    # ignored pixels are counted, too, which spares a copy of the others
+    present = (labels.bincount(minlength=num_classes) > 0).long()
+    if 0 <= ignore_index < len(present):
+        present[ignore_index] = 0
+    return present[:num_classes]
 
 
 def make_tags(
@@ -77,6 +98,37 @@ def make_tags(
     return BaseDataElement(
         metainfo=dict(cell=tuple(cell)), scores=logits.float().sigmoid(), maps=maps
     )
+
+
+def merge_tags(views: Sequence[BaseDataElement]) -> BaseDataElement:
+    """Averages the tags of several views of one image.
+
+    Args:
+        views: Tags of each, as :func:`make_tags` packs them.
+
+    Returns:
+        Tags on the positions of the first view. In each class's map every view counts alike.
+    """
+    first = views[0]
+    height, width = first.maps.shape[1:]
+    total = torch.zeros_like(first.maps)
+    strength = first.maps.abs().sum((1, 2), keepdim=True)  # K, 1, 1
+    for view in views:
+        # centres of the first view's positions, -1 to 1 over the other's map
+        ys, xs = (
+            (torch.arange(n, device=total.device) + 0.5) * cell / (size * own) * 2 - 1
+            for n, cell, size, own in zip(
+                (height, width), first.cell, view.maps.shape[1:], view.cell, strict=True
+            )
+        )
+        grid = torch.stack(torch.meshgrid(ys, xs, indexing='ij')[::-1], -1)  # h, w, 2
+        part = functional.grid_sample(
+            view.maps[None].float(), grid[None].float(), padding_mode='border', align_corners=False
+        )[0]  # K, h, w
+        part = part * strength / part.abs().sum((1, 2), keepdim=True).clamp(min=1e-12)
+        total += part.to(total.dtype) / len(views)
+    scores = torch.stack([view.scores for view in views]).mean(0)
+    return BaseDataElement(metainfo=dict(cell=first.cell), scores=scores, maps=total)
 
 
 def covered(maps: Tensor, images: Sequence[int], inputs: Sequence[int]) -> tuple[int, int]:

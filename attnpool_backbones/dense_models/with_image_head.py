@@ -32,7 +32,8 @@ def build_with_image_head(
             image_head=dict(loss_weight=0.5))
 
     Each predicted sample has ``pred_tags`` (see :mod:`attnpool_backbones.dense_models.image_tags`)
-    and training a loss ``loss_tags``. In test-time augmentation the tags are those of one view.
+    and training a loss ``loss_tags``. Test-time augmentation by ``--tta`` averages the tags of
+    all views.
 
     Args:
         base: Type of the model, e.g. ``'MaskRCNN'``, ``'mmdet.RetinaNet'`` or ``'EncoderDecoder'``.

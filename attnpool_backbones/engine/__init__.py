@@ -20,7 +20,7 @@ from attnpool_backbones.engine.progress_hook import ProgressHook
 from attnpool_backbones.engine.random_state_hook import RandomStateHook
 from attnpool_backbones.engine.resume_check_hook import ResumeCheckHook
 from attnpool_backbones.engine.sharded_strategy import ShardedStrategy
-from attnpool_backbones.engine.tta_model import build_instance_tta_model
+from attnpool_backbones.engine.tta_model import build_instance_tta_model, build_semantic_tta_model
 from attnpool_backbones.engine.work_folder_hook import WorkFolderHook
 
 # For runs of foreign models too, which have nothing of this package but its hooks.
@@ -49,4 +49,5 @@ __all__ = [
     'TopAccuracy',
     'WorkFolderHook',
     'build_instance_tta_model',
+    'build_semantic_tta_model',
 ]

@@ -6,6 +6,8 @@ from mmdet.models import DetTTAModel
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 
+from attnpool_backbones.dense_models.image_tags import TAGS, merge_tags
+
 __all__ = ['InstanceTTAModel']
 
 # axes of a N, H, W stack of masks that a flip reverses
@@ -16,10 +18,18 @@ class InstanceTTAModel(DetTTAModel):
     """Merges boxes as ``DetTTAModel`` does, and lets every box that is kept keep its mask.
 
     Takes the arguments of :class:`mmdet.models.DetTTAModel`. The views of an image may differ in
-    scale and flip. Detectors without masks are merged by ``DetTTAModel`` itself.
+    scale and flip. Detectors without masks are merged by ``DetTTAModel`` itself. The tags of an
+    image-level head are averaged.
     """
 
     def _merge_single_sample(self, data_samples: list[DetDataSample]) -> DetDataSample:
+        tags = [sample.get(TAGS) for sample in data_samples]
+        merged = self._merge_instances(data_samples)
+        if None not in tags:
+            merged.set_field(merge_tags(tags), TAGS)
+        return merged
+
+    def _merge_instances(self, data_samples: list[DetDataSample]) -> DetDataSample:
         views = [sample.pred_instances for sample in data_samples]
         merged = data_samples[0]
         if 'masks' not in views[0]:

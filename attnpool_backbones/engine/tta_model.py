@@ -1,4 +1,4 @@
-"""Registers the model of test-time augmentation without importing mmdet, which it needs."""
+"""Registers the models of test-time augmentation without importing mmdet or mmseg for them."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -6,8 +6,9 @@ from attnpool_backbones.registry import MODELS
 
 if TYPE_CHECKING:
     from attnpool_backbones.engine.instance_tta import InstanceTTAModel
+    from attnpool_backbones.engine.semantic_tta import SemanticTTAModel
 
-__all__ = ['build_instance_tta_model']
+__all__ = ['build_instance_tta_model', 'build_semantic_tta_model']
 
 
 @MODELS.register_module(name='InstanceTTAModel')
@@ -23,3 +24,18 @@ def build_instance_tta_model(**options: Any) -> 'InstanceTTAModel':
     from attnpool_backbones.engine.instance_tta import InstanceTTAModel
 
     return InstanceTTAModel(**options)
+
+
+@MODELS.register_module(name='SemanticTTAModel')
+def build_semantic_tta_model(**options: Any) -> 'SemanticTTAModel':
+    """Builds a :class:`SemanticTTAModel`.
+
+    Args:
+        **options: Arguments of mmseg's ``SegTTAModel``.
+
+    Raises:
+        ModuleNotFoundError: Without mmseg.
+    """
+    from attnpool_backbones.engine.semantic_tta import SemanticTTAModel
+
+    return SemanticTTAModel(**options)

@@ -9,6 +9,7 @@ from mmengine.evaluator import BaseMetric
 from torch import Tensor
 from torch.nn import functional
 
+from attnpool_backbones.dense_models.image_tags import annotations_of, true_tags
 from attnpool_backbones.evaluation.tag_metric import predicted_tags
 from attnpool_backbones.registry import METRICS
 
@@ -137,46 +138,46 @@ class LocalisationMetric(BaseMetric):
             self.results.append(
                 [
                     localise(tags['maps'][k].float().cpu(), tags['cell'], boxes, mask)
-                    for k, boxes, mask in self.objects(sample)
+                    for k, boxes, mask in self.objects(sample, len(tags['maps']))
                 ]
             )
 
-    def objects(self, sample: Mapping[str, Any]) -> list[tuple[int, Tensor | None, Tensor | None]]:
+    def objects(
+        self, sample: Mapping[str, Any], num_classes: int
+    ) -> list[tuple[int, Tensor | None, Tensor | None]]:
         """Returns class, boxes and mask of each class that an image has.
+
+        Args:
+            sample: With its annotations.
+            num_classes: Classes K.
 
         Raises:
             KeyError: The sample has no annotations.
             ValueError: They are those of the resized image.
         """
-        instances = sample.get('gt_instances')
-        if instances is not None and instances.get('labels') is not None:
-            labels = instances['labels'].cpu()
-            boxes = instances['bboxes']
-            boxes = getattr(boxes, 'tensor', boxes).cpu()
-            masks = instances.get('masks')
-            if masks is not None:
-                masks = torch.from_numpy(masks.to_ndarray().astype(bool))
-                original = sample.get('ori_shape', masks.shape[1:])[:2]
-                if tuple(masks.shape[1:]) != tuple(original):
-                    raise ValueError(
-                        f'masks of {tuple(masks.shape[1:])} pixels on an image of '
-                        f'{tuple(original)}: LoadAnnotations has to come after Resize in the '
-                        'test pipeline'
-                    )
-            return [
-                (k, boxes[labels == k], None if masks is None else masks[labels == k].any(0))
-                for k in labels.unique().tolist()
-                if k not in self.exclude
-            ]
-        if sample.get('gt_sem_seg') is not None:
-            label_map = sample['gt_sem_seg']['data'][0].cpu()
-            skipped = {self.ignore_index, *self.exclude}
-            present = [k for k in label_map.unique().tolist() if k not in skipped]
+        tags = true_tags(sample, num_classes, self.ignore_index)
+        present = [k for k in (tags == 1).nonzero().flatten().tolist() if k not in self.exclude]
+        instances, label_map = annotations_of(sample)
+        if instances is None:
+            label_map = label_map[0].cpu()
             return [(k, None, label_map == k) for k in present]
-        raise KeyError(
-            'the image has neither gt_instances nor gt_sem_seg to compare with: the test pipeline '
-            "needs dict(type='LoadAnnotations', ...)"
-        )
+        labels = instances['labels'].cpu()
+        boxes = instances['bboxes']
+        boxes = getattr(boxes, 'tensor', boxes).cpu()
+        masks = instances.get('masks')
+        if masks is not None:
+            masks = torch.from_numpy(masks.to_ndarray().astype(bool))
+            original = sample.get('ori_shape', masks.shape[1:])[:2]
+            if tuple(masks.shape[1:]) != tuple(original):
+                raise ValueError(
+                    f'masks of {tuple(masks.shape[1:])} pixels on an image of '
+                    f'{tuple(original)}: LoadAnnotations has to come after Resize in the '
+                    'test pipeline'
+                )
+        return [
+            (k, boxes[labels == k], None if masks is None else masks[labels == k].any(0))
+            for k in present
+        ]
 
     def compute_metrics(self, results: list[list[Localisation]]) -> dict[str, float]:
         """Returns the metrics of all images."""

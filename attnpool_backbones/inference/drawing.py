@@ -10,9 +10,10 @@ import cv2
 import numpy as np
 
 from attnpool_backbones.inference.prediction import Detections, Segmentation
+from attnpool_backbones.inference.tags import Tags
 from attnpool_backbones.own_data.masks import distinct_colours
 
-__all__ = ['draw', 'draw_boxes']
+__all__ = ['draw', 'draw_boxes', 'draw_class_maps']
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _DARK, _LIGHT = (0, 0, 0), (255, 255, 255)
@@ -122,4 +123,41 @@ def draw_label_map(
     keep[list(hidden)] = True
     kept = keep[label_map]
     drawn[kept] = image[kept]
+    return drawn
+
+
+def draw_class_maps(image: np.ndarray, tags: Tags, classes: Sequence[str]) -> np.ndarray:
+    """Draws where the classes are that an image has, each position in the colour of its class.
+
+    A map is divided by its maximum; the colour is as dense as what is left.
+
+    Args:
+        image: H, W, 3 uint8 in blue, green, red; left as it is.
+        tags: Of that image.
+        classes: Names, by label; a class has one colour everywhere.
+
+    Returns:
+        The drawing, of the same shape, over the image in grey.
+    """
+    height, width = image.shape[:2]
+    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
+    shown = tags.present()
+    if not shown:
+        return grey
+    colours = np.array(distinct_colours(len(classes)), np.float32)[shown, ::-1]
+    size = [max(1, round(n * c)) for n, c in zip(tags.maps.shape[1:], tags.cell, strict=True)]
+    strengths = []
+    for values in np.maximum(tags.maps[shown], 0):
+        fine = cv2.resize(values, size[::-1], interpolation=cv2.INTER_LINEAR)[:height, :width]
+        below, right = height - fine.shape[0], width - fine.shape[1]
+        fine = np.pad(fine, ((0, below), (0, right)), mode='edge')
+        strengths.append(fine / max(fine.max(), 1e-12))
+    strength = np.stack(strengths)  # classes, H, W
+    density = 0.85 * strength.max(0)[..., None]
+    drawn = (grey * (1 - density) + colours[strength.argmax(0)] * density).astype(np.uint8)
+    letters = max(0.35, max(height, width) / 1600)
+    row = round(24 * letters)
+    for index, (k, colour) in enumerate(zip(shown, colours.tolist(), strict=True)):
+        text = f'{classes[k]} {tags.scores[k]:.2f}'
+        _write(drawn, text, (0, row * (index + 1)), colour, letters)
     return drawn

@@ -82,7 +82,7 @@ def load_model(
     checkpoint: str | Path | None = None,
     cfg_options: dict[str, Any] | None = None,
 ) -> tuple[nn.Module, Config, tuple[str, ...]]:
-    """Loads a trained detector or segmentor to work with it.
+    """Loads a trained detector, segmentor or image classifier to work with it.
 
     Args:
         model: The folder of a run, or a config file.
@@ -225,8 +225,14 @@ def _classes(cfg: Config, content: Any, model: nn.Module) -> tuple[str, ...]:
 
 
 def _count_classes(model: nn.Module) -> int:
-    for head in ('bbox_head', 'decode_head'):
-        if hasattr(model, head):
-            return int(getattr(model, head).num_classes)
-    head = model.roi_head.bbox_head
+    roi_head = getattr(model, 'roi_head', None)
+    heads = (
+        getattr(roi_head, 'bbox_head', None),
+        # a classifier has `head`, an ImageTagger the image-level one alone
+        *(
+            getattr(model, name, None)
+            for name in ('bbox_head', 'decode_head', 'head', 'image_head')
+        ),
+    )
+    head = next(head for head in heads if head is not None)
     return int((head[0] if isinstance(head, nn.ModuleList) else head).num_classes)

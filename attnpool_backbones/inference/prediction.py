@@ -1,10 +1,12 @@
 """What a model says about one image."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+
+from attnpool_backbones.inference.tags import Tags
 
 __all__ = ['Detections', 'Segmentation']
 
@@ -22,6 +24,7 @@ class Detections:
         scores: N float32, 0 to 1.
         labels: N int64.
         masks: N, height, width bool; None if the model gives none.
+        tags: Of the image as a whole; None without an image-level head.
     """
 
     name: str
@@ -32,6 +35,7 @@ class Detections:
     scores: np.ndarray
     labels: np.ndarray
     masks: np.ndarray | None = None
+    tags: Tags | None = None
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -43,13 +47,13 @@ class Detections:
             keep: N bool, or numbers of the objects.
         """
         masks = None if self.masks is None else self.masks[keep]
-        return Detections(
-            self.name, self.height, self.width, self.classes, self.boxes[keep], self.scores[keep],
-            self.labels[keep], masks,
+        return replace(
+            self, boxes=self.boxes[keep], scores=self.scores[keep], labels=self.labels[keep],
+            masks=masks,
         )  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns what JSON can hold; masks in COCO's compressed form."""
+        """Returns what JSON can hold; masks in COCO's compressed form, tags if any."""
         objects = []
         coded = self.run_lengths()
         for index, (box, score, label) in enumerate(
@@ -64,7 +68,7 @@ class Detections:
             if coded is not None:
                 entry['mask'] = coded[index]
             objects.append(entry)
-        return dict(image=self.name, width=self.width, height=self.height, objects=objects)
+        return _line(self, objects=objects)
 
     def to_coco(self, image_id: int | str, category_ids: Sequence[int]) -> list[dict[str, Any]]:
         """Returns results as COCO's evaluation reads them.
@@ -111,6 +115,7 @@ class Segmentation:
         palette: K, 3 uint8: red, green and blue of each class.
         label_map: height, width uint8.
         hidden: Labels that are not to be drawn or told.
+        tags: Of the image as a whole; None without an image-level head.
     """
 
     name: str
@@ -120,6 +125,7 @@ class Segmentation:
     palette: np.ndarray
     label_map: np.ndarray
     hidden: tuple[int, ...] = ()
+    tags: Tags | None = None
 
     def shares(self) -> dict[str, float]:
         """Returns the share of the pixels by class, the largest first."""
@@ -132,6 +138,14 @@ class Segmentation:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns what JSON can hold: the share of each class."""
+        """Returns what JSON can hold: the share of each class, and the tags if there are any."""
         shares = {name: round(share, 5) for name, share in self.shares().items()}
-        return dict(image=self.name, width=self.width, height=self.height, shares=shares)
+        return _line(self, shares=shares)
+
+
+def _line(prediction: Detections | Segmentation, **content: Any) -> dict[str, Any]:
+    """Returns the image, its content, and the evidence for each class if there are tags."""
+    line = dict(image=prediction.name, width=prediction.width, height=prediction.height, **content)
+    if prediction.tags is not None:
+        line['tags'] = prediction.tags.to_dict(prediction.classes)
+    return line

@@ -3,7 +3,7 @@
 import difflib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,12 @@ from torch import nn
 
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.datasets.limits import MAX_PIXELS
+from attnpool_backbones.dense_models.image_tags import TAGS
 from attnpool_backbones.inference.overlap import read_ahead
 from attnpool_backbones.inference.prediction import Detections, Segmentation
 from attnpool_backbones.inference.slicing import merge, slices
 from attnpool_backbones.inference.sources import Frame, Source, open_source
+from attnpool_backbones.inference.tags import tags_of
 from attnpool_backbones.own_data.masks import distinct_colours
 
 __all__ = ['Options', 'Predictor', 'Speed']
@@ -206,11 +208,19 @@ class Predictor:
     ) -> Detections | Segmentation:
         height, width = sample.image.shape[:2]
         if not self.is_detector:
-            return self._segmentation(sample, outputs, wanted)
-        parts = [self._detections(output, sample.name, options.score, wanted) for output in outputs]
-        if len(parts) > 1:
-            return merge(parts, sample.corners, sample.name, height, width)
-        return parts[0]
+            prediction = self._segmentation(sample, outputs, wanted)
+        else:
+            parts = [
+                self._detections(output, sample.name, options.score, wanted) for output in outputs
+            ]
+            prediction = parts[0]
+            if len(parts) > 1:
+                prediction = merge(parts, sample.corners, sample.name, height, width)
+        if not self.has_tags:
+            return prediction
+        found, hidden = [output.get(TAGS) for output in outputs], self._hidden(wanted)
+        tags = tags_of(found, sample.corners, options.side, height, width, hidden)
+        return replace(prediction, tags=tags)
 
     def _detections(
         self, output: Any, name: str, score: float, wanted: frozenset[int] | None
@@ -250,11 +260,18 @@ class Predictor:
             # two classes may share one channel, which mmseg compares with a threshold
             label_map = mean.argmax(0) if len(mean) > 1 else mean[0].sigmoid() > 0.5
             label_map = label_map.numpy()
-        hidden = () if wanted is None else tuple(sorted(set(range(len(self.classes))) - wanted))
         return Segmentation(
             sample.name, height, width, self.classes, self.palette, label_map.astype(np.uint8),
-            hidden,
+            self._hidden(wanted),
         )  # fmt: skip
+
+    @property
+    def has_tags(self) -> bool:
+        """Whether the model has an image-level head."""
+        return hasattr(self.model, 'image_head')
+
+    def _hidden(self, wanted: frozenset[int] | None) -> tuple[int, ...]:
+        return () if wanted is None else tuple(sorted(set(range(len(self.classes))) - wanted))
 
     def _wanted(self, names: Sequence[str] | None) -> frozenset[int] | None:
         if names is None:

@@ -10,13 +10,13 @@ import numpy as np
 
 from attnpool_backbones.atomic_files import write_atomically
 from attnpool_backbones.command_line import UserError
-from attnpool_backbones.inference.drawing import draw
+from attnpool_backbones.inference.drawing import draw, draw_class_maps
 from attnpool_backbones.inference.prediction import Detections, Segmentation
 from attnpool_backbones.pictures import name_for_opencv, write_picture
 
 __all__ = ['KINDS', 'Outputs']
 
-KINDS = ('pictures', 'json', 'coco', 'maps')
+KINDS = ('pictures', 'json', 'coco', 'maps', 'class-maps')
 """What can be written."""
 _VIDEO = 'mp4v'
 
@@ -26,7 +26,7 @@ class Outputs:
 
     ``pictures/`` has a JPEG for each image, or ``video.mp4`` for a video; ``predictions.jsonl`` a
     line of JSON for each image; ``coco_results.json`` what COCO's evaluation reads, ``label_maps/``
-    a PNG with the label of each pixel.
+    a PNG with the label of each pixel, ``class_maps/`` a JPEG with the maps of an image-level head.
 
     Args:
         folder: Made if it is missing.
@@ -37,6 +37,7 @@ class Outputs:
         annotations: COCO file that tells the numbers of images and categories for ``coco``;
             without one categories count from 1, and images are named by the number that their file
             name is, or by the name.
+        has_tags: Whether the model has an image-level head.
 
     Raises:
         UserError: If the model gives no such output, or the annotations cannot be read.
@@ -50,7 +51,13 @@ class Outputs:
         classes: Sequence[str],
         rate: float | None = None,
         annotations: str | None = None,
+        has_tags: bool = False,
     ) -> None:
+        if 'class-maps' in kinds and not has_tags:
+            raise UserError(
+                '--save class-maps: they are those of an image-level head, which this model has '
+                "not; type='attnpool_backbones.WithImageHead' in its config gives it one"
+            )
         if 'maps' in kinds and is_detector:
             raise UserError('--save maps: label maps are of segmentors, this is a detector')
         if 'coco' in kinds and not is_detector:
@@ -85,6 +92,9 @@ class Outputs:
                 stem = PurePosixPath(name).stem
                 number = int(stem) if stem.isdigit() else name
             self._coco += prediction.to_coco(number, self._categories)
+        if 'class-maps' in self.kinds:
+            path = self._path('class_maps', prediction.name, '.jpg')
+            write_picture(path, draw_class_maps(image, prediction.tags, prediction.classes))
         if 'maps' in self.kinds:
             path = self._path('label_maps', prediction.name, '.png')
             write_picture(path, prediction.label_map)
@@ -122,7 +132,8 @@ class Outputs:
             self._video.release()
         if 'coco' in self.kinds:
             write_atomically(json.dumps(self._coco).encode(), self.folder / 'coco_results.json')
-        names = ('pictures', 'video.mp4', 'predictions.jsonl', 'coco_results.json', 'label_maps')
+        names = ('pictures', 'video.mp4', 'predictions.jsonl', 'coco_results.json', 'label_maps',
+                 'class_maps')  # fmt: skip
         return [self.folder / name for name in names if (self.folder / name).exists()]
 
 

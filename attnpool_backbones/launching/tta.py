@@ -53,6 +53,8 @@ def enable_tta(cfg: Config) -> None:
         )
     else:
         cfg.setdefault('tta_model', ConfigDict(type='SegTTAModel'))
+        if type_name(cfg.tta_model) == 'SegTTAModel':
+            cfg.tta_model.type = 'attnpool_backbones.SemanticTTAModel'
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
     for dataset in datasets:
         dataset.pipeline = cfg.tta_pipeline

@@ -4,13 +4,13 @@ import copy
 
 import pytest
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 
 pytest.importorskip('mmdet')
 pytest.importorskip('mmseg')
 
 from attnpool_backbones.datasets.digit_scenes import generate
-from attnpool_backbones.dense_models.image_tags import make_tags, stitched, true_tags
+from attnpool_backbones.dense_models.image_tags import make_tags, merge_tags, stitched, true_tags
 from attnpool_backbones.launching.config_keys import require_known_keys
 from attnpool_backbones.registry import MODELS
 from tests.dense_models.tagged_runs import CONFIGS, SIDE, build, make_config
@@ -91,6 +91,19 @@ def test_a_tagger_has_nothing_but_its_head(image_head, message):
         MODELS.build(
             dict(type='attnpool_backbones.ImageTagger', backbone=backbone, image_head=image_head)
         )
+
+
+def test_a_segmentor_with_attention_pools_trains(scenes, tmp_path):
+    cfg = make_config('upernet', scenes, tmp_path, image_head={})
+    cfg.model.decode_head.update(
+        type='attnpool_backbones.WithAttentionPools', base='UPerHead', pool_heads=4
+    )
+    require_known_keys(cfg)
+    runner, record = build(cfg)
+    runner.train()
+    assert len(record.losses) == 2
+    queries = [p for n, p in runner.model.decode_head.named_parameters() if n.endswith('query')]
+    assert len(queries) == 4 and all(query.any() for query in queries)  # from 0 on
 
 
 def batch_of(runner):
@@ -190,6 +203,49 @@ def test_flipped_views_are_flipped_back():
     maps = torch.arange(6.0).view(1, 2, 3)
     tags = make_tags(torch.zeros(1), maps, (8, 8), 'horizontal')
     assert torch.equal(tags.maps, maps.flip(2)) and tags.scores == 0.5
+
+
+def test_views_are_averaged():
+    maps = torch.rand(2, 4, 6)
+    first = make_tags(torch.zeros(2), maps, (8, 8))
+    flipped = make_tags(torch.full((2,), 9.0), maps.flip(2), (8, 8), 'horizontal')
+    merged = merge_tags([first, flipped])
+    torch.testing.assert_close(merged.maps, maps)
+    torch.testing.assert_close(merged.scores, (first.scores + flipped.scores) / 2)
+    # twice as many positions of half the size, whose sum is four times as large
+    fine = make_tags(torch.zeros(2), maps.repeat_interleave(2, 1).repeat_interleave(2, 2), (4, 4))
+    merged = merge_tags([first, fine])
+    torch.testing.assert_close(merged.maps, maps)
+    assert merged.cell == (8, 8)
+    # the other view's extent is one row longer
+    longer = make_tags(torch.zeros(2), torch.cat([maps, torch.zeros(2, 1, 6)], 1), (8, 8))
+    torch.testing.assert_close(merge_tags([first, longer]).maps, maps)
+
+
+@pytest.mark.parametrize('head', ['mask-rcnn', 'upernet'])
+@torch.no_grad()
+def test_time_augmentation_averages_the_tags_of_all_views(head, scenes, tmp_path):
+    runner, _ = build(make_config(head, scenes, tmp_path, image_head={}))
+    model, batch = runner.model.eval(), batch_of(runner)
+    views = []
+    for flip in (None, 'horizontal'):
+        view = copy.deepcopy(batch)
+        for index, sample in enumerate(view['data_samples']):
+            sample.set_metainfo(dict(flip=bool(flip), flip_direction=flip, img_path=''))
+            if flip:
+                view['inputs'][index] = view['inputs'][index].flip(2)
+        views.append(view)
+    name, options = 'SemanticTTAModel', {}
+    if head == 'mask-rcnn':
+        tta_cfg = ConfigDict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=10)
+        name, options = 'InstanceTTAModel', dict(tta_cfg=tta_cfg)
+    wrapped = MODELS.build(dict(type=f'attnpool_backbones.{name}', module=model, **options))
+    alone = [model.test_step(copy.deepcopy(view)) for view in views]
+    data = {key: [view[key] for view in views] for key in batch}
+    for index, merged in enumerate(wrapped.test_step(data)):
+        own = [view[index].pred_tags for view in alone]
+        torch.testing.assert_close(merged.pred_tags.scores, (own[0].scores + own[1].scores) / 2)
+        torch.testing.assert_close(merged.pred_tags.maps, (own[0].maps + own[1].maps) / 2)
 
 
 def test_gradients_of_unknown_classes():

@@ -15,12 +15,16 @@ def scenes(tmp_path_factory):
     return root
 
 
-def save_run(scenes: Path, folder: Path, head: str) -> Path:
+def save_run(scenes: Path, folder: Path, head: str, image_head: bool = False) -> Path:
     from attnpool_backbones.own_data.preparing import Request, prepare
     from attnpool_backbones.zoo.config_models import build_config_model
 
     request = Request(str(scenes), 'caformer-nano', head, size=96, work_dir=str(folder))
     cfg = prepare(request, tell=lambda line: None).cfg
+    if image_head:
+        cfg.model.update(
+            type='attnpool_backbones.WithImageHead', base=cfg.model.type, image_head={}
+        )
     folder.mkdir(parents=True, exist_ok=True)
     cfg.dump(folder / 'config.py')
     state = build_config_model(cfg).state_dict()
@@ -41,3 +45,17 @@ def segmentor(scenes, tmp_path_factory):
     """The folder of a run of an UperNet."""
     pytest.importorskip('mmseg')
     return save_run(scenes, tmp_path_factory.mktemp('runs') / 'segmentor', 'upernet')
+
+
+@pytest.fixture(scope='session')
+def tagged_detector(scenes, tmp_path_factory):
+    """The folder of a run of a Mask R-CNN with an image-level head."""
+    pytest.importorskip('mmdet')
+    return save_run(scenes, tmp_path_factory.mktemp('runs') / 'tagged', 'mask-rcnn', True)
+
+
+@pytest.fixture(scope='session')
+def tagged_segmentor(scenes, tmp_path_factory):
+    """The folder of a run of an UperNet with an image-level head."""
+    pytest.importorskip('mmseg')
+    return save_run(scenes, tmp_path_factory.mktemp('runs') / 'tagged_seg', 'upernet', True)

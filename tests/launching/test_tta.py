@@ -19,7 +19,8 @@ def test_tta_of_segmentation_needs_a_pipeline():
         enable_tta(cfg)
     cfg.tta_pipeline = [dict(type='TestTimeAug')]
     enable_tta(cfg)
-    assert cfg.model.type == 'SegTTAModel' and cfg.model.module.type == 'EncoderDecoder'
+    assert cfg.model.type == 'attnpool_backbones.SemanticTTAModel'
+    assert cfg.model.module.type == 'EncoderDecoder'
     assert cfg.test_dataloader.dataset.pipeline == [dict(type='TestTimeAug')]
 
 

@@ -1,0 +1,91 @@
+"""What an image-level head says reaches files and pictures."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from attnpool_backbones.command_line import UserError
+from attnpool_backbones.inference import load
+from attnpool_backbones.inference.drawing import draw_class_maps
+from attnpool_backbones.inference.tags import Tags, tags_of
+from attnpool_backbones.inference.writing import Outputs
+
+both = pytest.mark.parametrize('run', ['tagged_detector', 'tagged_segmentor'])
+
+
+@both
+@torch.no_grad()
+def test_tags_are_those_of_the_model(run, scenes, tmp_path, request):
+    model = load(str(request.getfixturevalue(run)), device='cpu')
+    image = sorted((scenes / 'images' / 'validation').glob('*.png'))[0]
+    (prediction,) = model(str(image))
+    data = model.pipeline(dict(img=cv2.imread(str(image)), img_id=0))
+    (sample,) = model.model.test_step(
+        dict(inputs=[data['inputs']], data_samples=[data['data_samples']])
+    )
+    expected = sample.pred_tags
+    np.testing.assert_allclose(prediction.tags.scores, expected.scores.numpy(), rtol=1e-5)
+    np.testing.assert_allclose(prediction.tags.maps, expected.maps.numpy(), rtol=1e-4, atol=1e-7)
+    assert prediction.tags.cell == pytest.approx(expected.cell)
+    told = prediction.to_dict()['tags']
+    assert set(told) == set(model.classes) and list(told.values()) == sorted(told.values())[::-1]
+    (few,) = model(str(image), classes=model.classes[2:4])
+    assert set(few.to_dict()['tags']) == set(model.classes[2:4])
+    outputs = Outputs(
+        tmp_path, ['json', 'class-maps'], model.is_detector, model.classes, has_tags=True
+    )
+    outputs.write(cv2.imread(str(image)), prediction)
+    written = outputs.close()
+    assert json.loads(written[0].read_text())['tags'] == told
+    drawn = cv2.imread(str(next(written[1].glob('*.jpg'))))
+    assert drawn.shape == cv2.imread(str(image)).shape
+
+
+def test_models_without_a_head_have_no_tags(detector, scenes, tmp_path):
+    model = load(str(detector), device='cpu')
+    (prediction, *_) = model(str(scenes / 'images' / 'validation'))
+    assert prediction.tags is None and 'tags' not in prediction.to_dict()
+    with pytest.raises(UserError, match='class-maps: .* image-level head'):
+        Outputs(tmp_path, ['class-maps'], True, model.classes, has_tags=model.has_tags)
+
+
+@both
+def test_slices_are_put_together(run, scenes, tmp_path, request):
+    pytest.importorskip('sahi')
+    model = load(str(request.getfixturevalue(run)), device='cpu')
+    image = cv2.imread(str(sorted((scenes / 'images' / 'validation').glob('*.png'))[0]))
+    large = tmp_path / 'large.png'
+    cv2.imwrite(str(large), np.tile(image, (2, 2, 1)))
+    (prediction,) = model(str(large), side=96)
+    sides = np.array(prediction.tags.maps.shape[1:]) * prediction.tags.cell
+    np.testing.assert_allclose(sides, 2 * np.array(image.shape[:2]), rtol=0.15)
+
+
+def test_an_image_has_what_a_slice_has():
+    from attnpool_backbones.dense_models.image_tags import make_tags
+
+    parts = [
+        make_tags(torch.tensor([0.0, 9.0]), torch.full((2, 2, 2), 0.25), (8, 8)),
+        make_tags(torch.tensor([4.0, -9.0]), torch.full((2, 2, 2), 0.25), (8, 8)),
+    ]
+    tags = tags_of(parts, [(0, 0), (16, 0)], 16, 16, 32, hidden=(1,))
+    assert tags.scores == pytest.approx(torch.tensor([4.0, 9.0]).sigmoid().numpy())
+    assert tags.maps.shape == (2, 2, 4) and tags.to_dict('ab') == {'a': 0.98201}
+
+
+def test_class_maps_are_drawn_where_they_are():
+    maps = np.zeros((3, 2, 4), np.float32)
+    maps[0, :, :2], maps[1, :, 2:], maps[2] = 1, 1, 5
+    image = np.full((160, 320, 3), 100, np.uint8)
+    tags = Tags(np.array([0.9, 0.6, 0.4], np.float32), maps, (80.0, 80.0))
+    assert tags.present() == [0, 1]
+    drawn = draw_class_maps(image, tags, ['a', 'b', 'c'])
+    left, right = drawn[100, 20], drawn[100, 300]
+    assert (image == 100).all() and (left != right).any() and (left != 100).any()
+    grey = Tags(tags.scores, maps, (80.0, 80.0), hidden=(0, 1, 2))
+    assert (draw_class_maps(image, grey, ['a', 'b', 'c']) == 100).all()
+    # the surest class is drawn where none is sure
+    assert Tags(tags.scores / 10, maps, (80.0, 80.0)).present() == [0]
