@@ -7,6 +7,7 @@ from mmengine.model import BaseModel
 from torch import Tensor
 from torch.nn import functional as F
 
+from attnpool_backbones.heads.batch_mixing import BatchMixing
 from attnpool_backbones.registry import MODELS
 
 
@@ -20,6 +21,7 @@ class ImageClassifier(BaseModel):
             takes a backbone's maps and returns something with ``logits``. Without ``in_channels``
             it gets the backbone's last ``out_channels``.
         label_smoothing: Of the cross entropy, 0 to 1. Default: 0.
+        mixing: Arguments of :class:`BatchMixing` (mixup and CutMix) in training. Default: none.
         data_preprocessor: Config of mmengine's ``ImgDataPreprocessor``.
         init_cfg: Initialisation config of mmengine.
     """
@@ -29,6 +31,7 @@ class ImageClassifier(BaseModel):
         backbone: Mapping[str, Any],
         head: Mapping[str, Any],
         label_smoothing: float = 0.0,
+        mixing: Mapping[str, float] | None = None,
         data_preprocessor: Mapping[str, Any] | None = None,
         init_cfg: dict | list[dict] | None = None,
     ):
@@ -39,6 +42,7 @@ class ImageClassifier(BaseModel):
             head['in_channels'] = self.backbone.out_channels[-1]
         self.head = MODELS.build(head)
         self.label_smoothing = label_smoothing
+        self.mixing = None if mixing is None else BatchMixing(**mixing)
 
     def forward(
         self,
@@ -62,12 +66,17 @@ class ImageClassifier(BaseModel):
         Raises:
             ValueError: An unknown mode.
         """
+        targets = labels
+        if mode == 'loss' and self.mixing is not None:
+            inputs, targets = self.mixing(inputs, labels, self.head.num_classes)
         logits = self.head(self.backbone(inputs)).logits  # B, K
         if mode == 'tensor':
             return logits
         if mode == 'loss':
-            hits = (logits.detach().argmax(1) == labels).float()
-            loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing)
+            # of mixed images that of the class with the larger share
+            right = targets if targets is labels else targets.argmax(1)
+            hits = (logits.detach().argmax(1) == right).float()
+            loss = F.cross_entropy(logits.float(), targets, label_smoothing=self.label_smoothing)
             return dict(loss=loss, accuracy=100 * hits.mean())
         if mode != 'predict':
             raise ValueError(f"mode='{mode}' must be one of tensor, loss, predict")

@@ -15,4 +15,6 @@ model = dict(
         out_norm='all',
     ),
     head=dict(type='attnpool_backbones.AveragePoolingHead', num_classes=1000, norm='none'),
+    label_smoothing=0.1,
+    mixing=dict(mixup=0.8, cutmix=1.0),
 )

@@ -11,4 +11,6 @@ model = dict(
     head=dict(
         type='attnpool_backbones.AttentionPoolingHead', num_classes=1000, layer_scale_init=1e-4
     ),
+    label_smoothing=0.1,
+    mixing=dict(mixup=0.8, cutmix=1.0),
 )

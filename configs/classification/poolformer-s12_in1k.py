@@ -12,4 +12,6 @@ model = dict(
         drop_path_rate=0.1,
     ),
     head=dict(type='attnpool_backbones.AveragePoolingHead', num_classes=1000, norm='none'),
+    label_smoothing=0.1,
+    mixing=dict(mixup=0.8, cutmix=1.0),
 )

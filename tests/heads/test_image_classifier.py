@@ -5,6 +5,7 @@ import torch
 
 from attnpool_backbones.engine import TopAccuracy
 from attnpool_backbones.heads import AveragePoolingHead, ImageClassifier
+from attnpool_backbones.heads.batch_mixing import BatchMixing
 
 BACKBONE = dict(
     type='attnpool_backbones.AttnResNet', arch=dict(depths=(1, 1), widths=(8, 16)), out_indices=-1
@@ -53,6 +54,44 @@ def test_label_smoothing():
     x, labels = torch.randn(2, 3, 32, 32), torch.tensor([0, 1])
     expected = torch.nn.functional.cross_entropy(plain.eval()(x), labels, label_smoothing=0.2)
     torch.testing.assert_close(smooth.eval()(x, labels, mode='loss')['loss'], expected)
+
+
+@pytest.mark.parametrize('method', ['mixup', 'cutmix'])
+def test_mixed_labels_are_the_shares_of_the_images(method):
+    options = dict(mixup=0.0, cutmix=0.0) | {method: 1.0}
+    mixing, labels = BatchMixing(**options), torch.tensor([0, 2, 1])
+    inputs = torch.eye(3)[labels][..., None, None].expand(3, 3, 20, 30)  # channel k: class k
+    shares = set()
+    for seed in range(20):
+        torch.manual_seed(seed)
+        mixed, targets = mixing(inputs, labels, 3)
+        torch.testing.assert_close(mixed.mean((2, 3)), targets)
+        torch.testing.assert_close(targets.sum(1), torch.ones(3))
+        assert (method == 'cutmix') == bool(((mixed == 0) | (mixed == 1)).all())
+        shares.add(round(float(targets[0, 0]), 3))
+    assert len(shares) > 10 and torch.equal(inputs[0, 0], torch.ones(20, 30))
+    mixed, targets = BatchMixing(prob=0.0)(inputs, labels, 3)
+    assert torch.equal(mixed, inputs) and torch.equal(targets, torch.eye(3)[labels])
+
+
+def test_a_classifier_learns_from_mixed_batches():
+    model = classifier(mixing=dict(mixup=1.0, cutmix=0.0)).eval()
+    x, labels = torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 0])
+    torch.manual_seed(3)
+    losses = model(x, labels, mode='loss')
+    torch.manual_seed(3)
+    mixed, targets = model.mixing(x, labels, 3)
+    logits = model(mixed)
+    torch.testing.assert_close(losses['loss'], -(targets * logits.log_softmax(1)).sum(1).mean())
+    assert losses['accuracy'] == 100 * (logits.argmax(1) == targets.argmax(1)).float().mean()
+    answers = model(x, labels, mode='predict')  # of the images as they are
+    torch.testing.assert_close(torch.stack([a['scores'] for a in answers]), model(x).softmax(1))
+
+
+@pytest.mark.parametrize('options', [dict(mixup=0, cutmix=0), dict(mixup=-1), dict(prob=2)])
+def test_wrong_mixing(options):
+    with pytest.raises(ValueError, match='mixing needs mixup or cutmix above 0'):
+        classifier(mixing=options)
 
 
 def test_accuracy_counts_the_highest_scores():
