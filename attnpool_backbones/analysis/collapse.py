@@ -28,6 +28,7 @@ from attnpool_backbones.analysis.subjects import Subject, View, load_subject, vi
 from attnpool_backbones.analysis.watching import watched
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.layers.grid_attention import GridAttention
+from attnpool_backbones.process_memory import return_free_memory
 
 __all__ = ['Collapse', 'add_arguments', 'collapse_of', 'draw', 'measure_collapse']
 
@@ -138,6 +139,7 @@ def attentions_of(backbone: nn.Module, inputs: Tensor) -> list[list[tuple[str, A
 
     with watched(backbone, ATTENTION_LAYERS, look):
         backbone(inputs)
+    return_free_memory()  # what the maps of the trunk took
     return [list(group) for _, group in groupby(found, lambda at: at[1].q.shape[:3])]
 
 
@@ -154,12 +156,29 @@ def features_of(attention: Attention, mixed: bool, chunk_bytes: int = CHUNK_BYTE
     return torch.cat(parts, dim=2)
 
 
-def feature_similarity(features: Sequence[Tensor]) -> list[float]:
-    """Returns the mean cosine of the features of adjacent layers, each B, H, N, d."""
-    return [
-        float(torch.cosine_similarity(a, b, dim=-1).mean())
-        for a, b in zip(features[:-1], features[1:], strict=True)
-    ]
+def compare_features(
+    attentions: Sequence[Attention], mixed: bool
+) -> tuple[list[float], dict[str, Tensor]]:
+    """Compares the maps times the values of adjacent layers, two of which are held at a time.
+
+    Args:
+        attentions: Of layers of one shape, in order.
+        mixed: As :func:`features_of` takes it.
+
+    Returns:
+        The mean cosine of the features of adjacent layers; and their lengths, N, as a mean over the
+        heads of the first image, in the ``first``, ``middle`` and ``last`` layer.
+    """
+    places = dict(first=0, middle=len(attentions) // 2, last=len(attentions) - 1)
+    similar, lengths, before = [], {}, None
+    for p, attention in enumerate(attentions):
+        features = features_of(attention, mixed)  # B, H, N, d
+        if before is not None:
+            similar.append(float(torch.cosine_similarity(before, features, dim=-1).mean()))
+        for place in (place for place, at in places.items() if at == p):
+            lengths[place] = features[0].norm(dim=-1).mean(0)
+        before = features
+    return similar, {place: lengths[place] for place in places}
 
 
 def collapse_of(
@@ -199,12 +218,7 @@ def _of_group(group: list[tuple[str, Attention]], threshold: float, head_thresho
     mixes = any(attention.mixes for _, attention in group)
     features, pictures = {}, {}
     for form, mixed in (('plain', False), ('mixed', True))[: 1 + mixes]:
-        outputs = [features_of(attention, mixed) for _, attention in group]
-        features[form] = feature_similarity(outputs)
-        chosen = dict(first=0, middle=len(outputs) // 2, last=len(outputs) - 1)
-        pictures[form] = {
-            at: outputs[p][0].norm(dim=-1).mean(0) for at, p in chosen.items()
-        }  # N, mean over heads
+        features[form], pictures[form] = compare_features([a for _, a in group], mixed)
     options = dict(threshold=threshold, head_threshold=head_threshold)
     return dict(
         softmax=measure_collapse(group, False, **options),

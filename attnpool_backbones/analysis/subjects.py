@@ -80,8 +80,9 @@ def load_subject(
         source: The folder of a run; a config file; ``TYPE:ARCH`` of a backbone, e.g.
             ``DeepViT:16b``; or a checkpoint alone, whose names and shapes tell the backbone.
         checkpoint: Of a config (default: the best of its run, else the last) or of ``TYPE:ARCH``.
-        size: Height and width of the images, or their short side, in pixels, for a backbone alone.
-            Default: 224 for the short side. A config's test pipeline tells its own.
+        size: Height and width of the images, or their short side, in pixels, for a backbone alone
+            or a classifier. Default: 224 for the short side, 48 for one of the built-in digits. The
+            test pipeline of a detector or segmentor tells its own.
         random_weights: Whether a backbone may stay as it was initialised.
         device: Where the model runs.
 
@@ -91,9 +92,7 @@ def load_subject(
     """
     path = Path(source)
     if path.is_dir() or path.suffix == '.py':
-        if size is not None:
-            raise UserError('--size is for a backbone alone; a config tells the size of its images')
-        return _of_config(source, checkpoint, random_weights, device)
+        return _of_config(source, checkpoint, size, random_weights, device)
     if _is_file(source):
         return _of_file(source, size, device)
     kind, colon, arch = source.partition(':')
@@ -271,11 +270,14 @@ def _resized(image: np.ndarray, size: tuple[int, int] | int) -> np.ndarray:
 # ---------------------------------------------------------------------- a run, a config
 
 
-def _of_config(source: str, checkpoint: str | None, random_weights: bool, device: str) -> Subject:
+def _of_config(
+    source: str, checkpoint: str | None, size: tuple[int, int] | int | None, random_weights: bool,
+    device: str,
+) -> Subject:  # fmt: skip
     from mmengine.dataset import pseudo_collate
 
     from attnpool_backbones.inference.loading import load_model, predictor_of
-    from attnpool_backbones.launching.config import load_config
+    from attnpool_backbones.launching.config import load_config, recognise_task
     from attnpool_backbones.zoo.config_models import build_config_model
 
     if random_weights:
@@ -283,6 +285,12 @@ def _of_config(source: str, checkpoint: str | None, random_weights: bool, device
         model = build_config_model(cfg).eval()
     else:
         model, cfg, classes = load_model(source, checkpoint)
+    if recognise_task(cfg) == 'mmengine':
+        return _of_classifier(source, model.to(device), cfg, classes, size)
+    if size is not None:
+        raise UserError(
+            '--size: the config of a detector or segmentor tells the size of its images'
+        )
     predictor = predictor_of(model.to(device), cfg, classes, device)
 
     def prepare(name: str, image: np.ndarray) -> View:
@@ -301,19 +309,47 @@ def _of_config(source: str, checkpoint: str | None, random_weights: bool, device
     )  # fmt: skip
 
 
+def _of_classifier(
+    source: str, model: nn.Module, cfg: Any, classes: tuple[str, ...],
+    size: tuple[int, int] | int | None,
+) -> Subject:  # fmt: skip
+    from attnpool_backbones.config_types import type_name
+    from attnpool_backbones.datasets.object_crops import SIDE
+    from attnpool_backbones.inference.config_data import tested_dataset
+
+    if size is None:
+        size = SIDE if type_name(tested_dataset(cfg)) == 'ObjectCrops' else SHORT_SIDE
+
+    def prepare(name: str, image: np.ndarray) -> View:
+        # as a whole: what a test cuts off of an image would be missing in the picture
+        resized = _resized(image, size)[..., ::-1].copy()
+        pixels = torch.from_numpy(resized).permute(2, 0, 1)
+        inputs = model.data_preprocessor(dict(inputs=[pixels]))['inputs']
+        scale = (resized.shape[0] / image.shape[0], resized.shape[1] / image.shape[1])
+        return View(name, resized, inputs, scale)
+
+    return Subject(
+        Path(source).stem, model, model.backbone, prepare, classes,
+        dataset=lambda split: _image_files(cfg, split),
+    )  # fmt: skip
+
+
 def _image_files(cfg: Any, split: str) -> Iterator[str]:
     from attnpool_backbones.datasets.building import build_dataset
-    from attnpool_backbones.launching.config import recognise_dense_task
+    from attnpool_backbones.launching.config import recognise_task
     from attnpool_backbones.launching.input_files import require_data, require_loader
 
     require_loader(cfg, split)
     require_data(cfg, [split])
-    if recognise_dense_task(cfg, f'--images {split}') == 'mmdet':
+    task = recognise_task(cfg)
+    if task == 'mmdet':
         from mmdet.registry import DATASETS
-    else:
+    elif task == 'mmseg':
         from mmseg.registry import DATASETS
+    else:
+        from attnpool_backbones.registry import DATASETS
     dataset = build_dataset(cfg[f'{split}_dataloader']['dataset'], DATASETS)
     if not hasattr(dataset, 'get_data_info'):
-        raise UserError(f'--images {split}: the data set is a mix; name a folder of images')
+        raise UserError(f'--images {split}: the data set has no images of its own; name a folder')
     for index in range(len(dataset)):
         yield dataset.get_data_info(index)['img_path']

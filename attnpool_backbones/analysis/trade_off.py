@@ -27,10 +27,12 @@ __all__ = ['Row', 'add_arguments', 'draw', 'pareto_front']
 TAKES_IMAGES = False
 COSTS = ('parameters (M)', 'MACs (G)', 'memory (MiB)', 'time (ms)')
 
+NAME_COLUMNS = 2
+"""Of the legend, for each panel of the figure but the first."""
 READING = (
-    'Higher is better, further left is cheaper; no model on the line is beaten by one that is both '
-    'better and cheaper. Filled: measured here; hollow: published by others, perhaps under other '
-    'conditions.'
+    'Numbers stand for the names below. Higher is better, further left is cheaper; no model on the '
+    'line is beaten by one that is both better and cheaper. Filled: measured here; hollow: '
+    'published by others, perhaps under other conditions.'
 )
 
 
@@ -188,24 +190,46 @@ def draw(args: argparse.Namespace) -> Drawing:
         raise UserError('nothing to draw: name tables, runs, or --published configs')
     known = [cost for cost in COSTS if sum(cost in row.costs for row in rows) > 1 or len(rows) == 1]
     known = [cost for cost in known if any(cost in row.costs for row in rows)]
-    figure = Figure(figsize=(5.2 * len(known), 4.4), layout='constrained')
+    columns = max(1, NAME_COLUMNS * (len(known) - 1))
+    names = -(-len(rows) // columns)
+    figure = Figure(figsize=(5.2 * len(known), 4.4 + 0.14 * names), layout='constrained')
     fronts = {}
+    marks: dict[int, Any] = {}
     for axes, cost in zip(figure.subplots(1, len(known), squeeze=False)[0], known, strict=True):
-        fronts[cost] = _panel(axes, cost, [row for row in rows if cost in row.costs])
+        fronts[cost] = _panel(axes, cost, rows, marks)
         axes.set_ylabel(args.metric, fontsize=8)
+    # names beside their points would lie over one another
+    figure.legend(
+        handles=[marks[index] for index in sorted(marks)], loc='outside lower center',
+        ncols=columns, fontsize=6, frameon=False,
+    )  # fmt: skip
     numbers = dict(metric=args.metric, rows=[asdict(row) for row in rows], fronts=fronts)
     return Drawing(figure, numbers, READING)
 
 
-def _panel(axes: Any, cost: str, rows: Sequence[Row]) -> list[str]:
-    """Draws accuracy against a cost; returns the names on the front."""
-    points = [(row.costs[cost], row.accuracy) for row in rows]
+def _panel(axes: Any, cost: str, rows: Sequence[Row], marks: dict[int, Any]) -> list[str]:
+    """Draws accuracy against a cost.
+
+    Args:
+        axes: Where.
+        cost: One of :data:`COSTS`.
+        rows: Of all panels; those without the cost are left out.
+        marks: Gets a mark, labelled with number and name, for the index of each row that is drawn.
+
+    Returns:
+        The names on the front.
+    """
+    drawn = [index for index, row in enumerate(rows) if cost in row.costs]
+    points = [(rows[index].costs[cost], rows[index].accuracy) for index in drawn]
     front = pareto_front(points)
     axes.plot(*zip(*(points[i] for i in front), strict=True), color='grey', linewidth=1, zorder=0)
-    for row, (x, y) in zip(rows, points, strict=True):
-        filled = row.origin == 'measured'
-        axes.plot(x, y, 'o', color='C0' if filled else 'C1', fillstyle='full' if filled else 'none')
-        axes.annotate(row.name, (x, y), fontsize=6, xytext=(3, 3), textcoords='offset points')
-    axes.margins(0.18)  # for the names
+    for index, (x, y) in zip(drawn, points, strict=True):
+        filled = rows[index].origin == 'measured'
+        (marks[index],) = axes.plot(
+            x, y, 'o', color='C0' if filled else 'C1', fillstyle='full' if filled else 'none',
+            label=f'{index + 1}  {rows[index].name}',
+        )  # fmt: skip
+        axes.annotate(str(index + 1), (x, y), fontsize=7, xytext=(4, 4), textcoords='offset points')
+    axes.margins(0.08)  # for the numbers
     axes.set_xlabel(cost, fontsize=8)
-    return [rows[i].name for i in front]
+    return [rows[drawn[i]].name for i in front]

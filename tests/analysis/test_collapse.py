@@ -6,7 +6,7 @@ from torch.nn import functional as F
 from attnpool_backbones.analysis.collapse import (
     attentions_of,
     collapse_of,
-    feature_similarity,
+    compare_features,
     features_of,
     measure_collapse,
 )
@@ -70,7 +70,10 @@ def test_features_are_maps_times_values(tmp_path):
         torch.testing.assert_close(found, official, atol=2e-3, rtol=1e-3, msg=name)
     pairs = zip(features, features[1:], strict=False)
     plain = [float(F.cosine_similarity(a, b, dim=3).mean()) for a, b in pairs]
-    np.testing.assert_allclose(feature_similarity(features), plain, atol=1e-6)
+    similar, lengths = compare_features([attention for _, attention in group], True)
+    np.testing.assert_allclose(similar, plain, atol=1e-6)
+    for place, p in (('first', 0), ('middle', 2), ('last', 3)):
+        torch.testing.assert_close(lengths[place], features[p][0].norm(dim=-1).mean(0))
 
 
 def test_layers_of_one_shape_are_a_group():

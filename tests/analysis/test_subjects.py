@@ -79,7 +79,6 @@ def test_images_are_normalised_as_in_pretraining(image):
         ('DeepViT:16b', {}, 'name its --checkpoint, or say --random-weights'),
         ('DeepVit:16b', dict(random_weights=True), 'no backbone of this name; there are AttnRes'),
         ('DeepViT:15b', dict(random_weights=True), '15b'),
-        ('a.py', dict(size=64), '--size is for a backbone alone'),
     ],
 )
 def test_wrong_names_get_one_line(source, options, message):
@@ -150,3 +149,44 @@ def test_a_run_and_its_data_set(tmp_path):
         for channel in range(3):
             pixels = view.image[..., channel].flatten()
             assert np.corrcoef(pixels, inputs[..., channel].flatten())[0, 1] > 0.98
+
+    with pytest.raises(UserError, match='--size: the config of a detector or segmentor tells'):
+        load_subject(str(folder), size=64)
+
+
+@pytest.mark.parametrize('per_class', [False, True])
+def test_the_run_of_a_classifier(per_class, image, tmp_path):
+    from attnpool_backbones.config_files import config_root
+    from attnpool_backbones.launching.config import load_config
+    from attnpool_backbones.zoo.config_models import build_config_model
+
+    config = config_root() / 'classification' / 'resnet-nano-attnpool_digit-crops.py'
+    cfg = load_config(str(config), {'model.head.per_class': per_class})
+    model = build_config_model(cfg).eval()
+    folder = tmp_path / 'run'
+    folder.mkdir()
+    cfg.dump(folder / 'config.py')
+    meta = dict(dataset_meta=dict(classes=tuple('abcdefghij')))
+    torch.save(dict(state_dict=model.state_dict(), meta=meta), folder / 'epoch_6.pth')
+    subject = load_subject(str(folder))
+    assert subject.classes == tuple('abcdefghij')
+    (view,) = views_of(subject, str(image))
+    assert min(view.padded) == 48  # the side of the crops that it was trained on
+    larger = load_subject(str(folder), size=(64, 96))
+    (view,) = views_of(larger, str(image))
+    assert view.padded == (64, 96) == view.image.shape[:2]
+    mean, std = (cfg.model.data_preprocessor[key] for key in ('mean', 'std'))
+    expected = (view.image - np.array(mean)) / np.array(std)
+    np.testing.assert_allclose(view.inputs[0].permute(1, 2, 0).numpy(), expected, atol=1e-5)
+    assert main(['figure', 'pooling', str(folder), '--images', str(image), '--size', '64x96',
+                 '--out', str(tmp_path / 'out')]) == 0  # fmt: skip
+    numbers = json.loads((tmp_path / 'out' / 'pooling.json').read_text())
+    (entry,) = numbers['images']
+    with torch.no_grad():
+        _, maps = model.head(model.backbone(view.inputs), return_maps=True)
+    if per_class:
+        entry = entry['classes'][0]
+        maps = maps[:, entry['number']]
+    else:
+        maps = maps[:, 0]
+    np.testing.assert_allclose(entry['map'], maps[0].numpy(), rtol=1e-4, atol=1e-7)
