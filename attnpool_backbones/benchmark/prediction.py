@@ -70,16 +70,14 @@ class PredictionWorkload:
             for inputs in self.prepared:
                 self.predictor.forward([inputs])
             return
-        from attnpool_backbones.inference.overlap import Writer
         from attnpool_backbones.inference.predictor import Options
+        from attnpool_backbones.inference.running import predict_and_write
         from attnpool_backbones.inference.sources import open_source
         from attnpool_backbones.inference.writing import Outputs
 
         predictor = self.predictor
         outputs = Outputs(self.out, ['pictures', 'json'], predictor.is_detector, predictor.classes)
-        with Writer() as writer:
-            for image, prediction in predictor.run(open_source(self.images), Options(score=0.0)):
-                writer.submit(outputs.write, image, prediction)
+        predict_and_write(predictor, open_source(self.images), Options(score=0.0), outputs)
         outputs.close()
 
     forward = run

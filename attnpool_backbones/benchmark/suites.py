@@ -64,8 +64,8 @@ ROI_MEMORY = tuple(
 PREDICTION_SPEED = 0.9
 """Of a model's own, that a folder of images is predicted on with."""
 PREDICTIONS = {
-    'predict.nano-detector': ((192, 192), 16),
-    'predict.nano-segmentor': ((192, 192), 16),
+    'predict.nano-detector': ((192, 192), 64),
+    'predict.nano-segmentor': ((192, 192), 64),
     'predict.detector': ((480, 640), 2),
 }
 """Size and number of the images."""

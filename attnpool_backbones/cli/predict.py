@@ -15,7 +15,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -106,28 +106,18 @@ def run(args: argparse.Namespace) -> int:
     options = Options(args.score, args.classes, args.batch, args.threads, args.slice, args.overlap)
     speed = Speed()
     started = time.perf_counter()
-    predictions = model.run(source, options, speed)
-    if args.limit:
-        predictions = _first(predictions, args.limit)
     if to_stdout:
-        for _, prediction in predictions:
+        for _, prediction in islice(model.run(source, options, speed), args.limit):
             print(json.dumps(prediction.to_dict(), ensure_ascii=False), flush=True)
         written = []
     else:
-        written = _write(args, model, source, predictions)
+        written = _write(args, model, source, options, speed)
     _tell(speed, time.perf_counter() - started, written)
     return 1 if speed.unreadable else 0
 
 
-def _first(items: Iterable[Any], count: int) -> Iterator[Any]:
-    for index, item in enumerate(items, 1):
-        yield item
-        if index == count:
-            return
-
-
 def _write(
-    args: argparse.Namespace, model: Any, source: Any, predictions: Iterable[Any]
+    args: argparse.Namespace, model: Any, source: Any, options: Any, speed: Any
 ) -> list[Path]:
     """Writes all predictions while the model goes on, with progress on the screen."""
     from rich.console import Console
@@ -139,7 +129,7 @@ def _write(
         TimeRemainingColumn,
     )
 
-    from attnpool_backbones.inference.overlap import Writer
+    from attnpool_backbones.inference.running import predict_and_write
     from attnpool_backbones.inference.writing import Outputs
 
     outputs = Outputs(
@@ -147,17 +137,12 @@ def _write(
         model.has_tags,
     )  # fmt: skip
     columns = (TextColumn('images'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar, Writer() as writer:
+    with Progress(*columns, console=Console(stderr=True)) as bar:
         counts = [count for count in (source.count, args.limit) if count is not None]
         task = bar.add_task('', total=min(counts, default=None))
-        try:
-            for image, prediction in predictions:
-                writer.submit(outputs.write, image, prediction)
-                bar.advance(task)
-        except KeyboardInterrupt:
-            if source.count is not None:
-                raise
-            # how a camera is stopped
+        predict_and_write(
+            model, source, options, outputs, speed, args.limit, lambda: bar.advance(task)
+        )
     return outputs.close()
 
 

@@ -11,7 +11,7 @@ pytest.importorskip('onnxscript')
 
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.config_files import config_root
-from attnpool_backbones.export.exporting import check, describe, noise
+from attnpool_backbones.export.exporting import EXAMPLE, check, describe, noise
 from attnpool_backbones.export.graph import Sizes, build_graph, fixed_because, trace
 from attnpool_backbones.export.onnx_file import to_onnx
 from attnpool_backbones.inference.exported_model import ExportedModel
@@ -54,12 +54,12 @@ def test_file_of_full_size(path):
     assert hasattr(model, 'decode_head') or found.objects, found
 
 
-def compare_file(cfg, model, height=96, width=128):
-    """Exports a model for any size, or the one that is given if it allows one only."""
+def compare_file(cfg, model, only=(96, 128)):
+    """Exports a model for any size, or for ``only`` one if it allows no more."""
     classes = classes_of(model)
     is_fixed = fixed_because(model) is not None
     assert is_fixed == any(name in type(model.backbone).__name__ for name in ('Swin', 'CoAtNet'))
-    sizes = Sizes(height, width, batch=1 if is_fixed else 2, fixed=is_fixed)
+    sizes = Sizes(*only, batch=1, fixed=True) if is_fixed else Sizes(*EXAMPLE)
     graph = build_graph(model, cfg)
     facts = describe(model, cfg, classes, sizes, 'model')
     engine = OnnxEngine(to_onnx(trace(graph, sizes), graph.outputs, facts))

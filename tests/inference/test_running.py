@@ -1,0 +1,62 @@
+import cv2
+import pytest
+
+from attnpool_backbones.inference.running import predict_and_write
+from attnpool_backbones.inference.sources import Source
+
+
+class Predictor:
+    """Answers with the number of an image, and notes OpenCV's threads."""
+
+    def __init__(self):
+        self.threads = []
+
+    def run(self, source, options, speed):
+        for number in source.frames:
+            if number == 'stop':
+                raise KeyboardInterrupt
+            self.threads.append(cv2.getNumThreads())
+            yield number, options + number
+
+
+class Outputs:
+    def __init__(self):
+        self.written = []
+
+    def write(self, image, prediction):
+        if prediction == 103:
+            raise OSError('the disk is full')
+        self.written.append((image, prediction))
+
+
+def run(count, **more):
+    predictor, outputs, steps = Predictor(), Outputs(), []
+    source = count if isinstance(count, Source) else Source(iter(range(count)), count)
+    predict_and_write(predictor, source, 100, outputs, progress=lambda: steps.append(1), **more)
+    return predictor.threads, outputs.written, len(steps)
+
+
+def test_everything_is_written_in_order_when_it_returns():
+    before = cv2.getNumThreads()
+    threads, written, steps = run(3)
+    assert written == [(0, 100), (1, 101), (2, 102)] and steps == 3
+    # readers and writers are threads already
+    assert threads == [1] * 3 and cv2.getNumThreads() == before
+
+
+@pytest.mark.parametrize('limit, count', [(1, 1), (3, 3), (9, 3), (None, 3)])
+def test_limit(limit, count):
+    assert len(run(3, limit=limit)[1]) == count
+
+
+def test_a_camera_is_stopped_and_its_frames_are_written():
+    assert run(Source(iter([0, 1, 'stop']), None))[1] == [(0, 100), (1, 101)]
+    with pytest.raises(KeyboardInterrupt):
+        run(Source(iter([0, 1, 'stop']), 3))
+
+
+def test_errors_of_writing_end_it():
+    before = cv2.getNumThreads()
+    with pytest.raises(OSError, match='disk is full'):
+        run(5)
+    assert cv2.getNumThreads() == before
