@@ -81,7 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=whole_number(0, MAX_PROCESSES),
         default=2,
         metavar='N',
-        help='that read images (default: %(default)s)',
+        help='that read images; 0: reading, predicting and writing in turn (default: %(default)s)',
     )
     add('--limit', type=whole_number(1), metavar='N', help='stop after so many images')
     add('--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE',

@@ -84,7 +84,8 @@ class Writer:
     """Calls functions in one thread, in order, and keeps few of them waiting.
 
     Args:
-        waiting: Calls that may wait; more make :meth:`submit` wait for the thread.
+        waiting: Calls that may wait; more make :meth:`submit` wait for the thread. 0: there is no
+            thread, and :meth:`submit` calls at once.
     """
 
     def __init__(self, waiting: int = 8) -> None:
@@ -94,6 +95,9 @@ class Writer:
 
     def submit(self, function: Callable[..., Any], *args: Any) -> None:
         """Calls a function later; an error of an earlier call is raised here."""
+        if not self._limit:
+            function(*args)
+            return
         while len(self._waiting) >= self._limit or (self._waiting and self._waiting[0].done()):
             self._waiting.popleft().result()
         self._waiting.append(self._pool.submit(function, *args))

@@ -14,6 +14,9 @@ from attnpool_backbones.inference.writing import Outputs
 
 __all__ = ['predict_and_write']
 
+WAITING = 8
+"""Predictions that may wait to be drawn and written."""
+
 
 def predict_and_write(
     predictor: Predictor,
@@ -29,13 +32,14 @@ def predict_and_write(
     Args:
         predictor: The model.
         source: Opened; Ctrl-C ends one that has no end, and what was predicted is written.
-        options: How to predict.
+        options: How to predict; without threads everything is done in turn.
         outputs: Gets the predictions; closed by the caller.
         speed: Filled in-place. Default: not wanted.
         limit: Images after which to stop. Default: None, at the end.
         progress: Called after each image. Default: nothing is.
     """
-    with _single_threaded_opencv(), Writer() as writer:
+    waiting = WAITING if options.threads else 0
+    with _single_threaded_opencv(), Writer(waiting) as writer:
         predictions = islice(predictor.run(source, options, speed), limit)
         try:
             for image, prediction in predictions:

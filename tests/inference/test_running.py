@@ -1,6 +1,9 @@
+import threading
+
 import cv2
 import pytest
 
+from attnpool_backbones.inference.predictor import Options
 from attnpool_backbones.inference.running import predict_and_write
 from attnpool_backbones.inference.sources import Source
 
@@ -16,7 +19,7 @@ class Predictor:
             if number == 'stop':
                 raise KeyboardInterrupt
             self.threads.append(cv2.getNumThreads())
-            yield number, options + number
+            yield number, 100 + number
 
 
 class Outputs:
@@ -29,10 +32,10 @@ class Outputs:
         self.written.append((image, prediction))
 
 
-def run(count, **more):
+def run(count, options=Options(), **more):  # noqa: B008
     predictor, outputs, steps = Predictor(), Outputs(), []
     source = count if isinstance(count, Source) else Source(iter(range(count)), count)
-    predict_and_write(predictor, source, 100, outputs, progress=lambda: steps.append(1), **more)
+    predict_and_write(predictor, source, options, outputs, progress=lambda: steps.append(1), **more)
     return predictor.threads, outputs.written, len(steps)
 
 
@@ -47,6 +50,15 @@ def test_everything_is_written_in_order_when_it_returns():
 @pytest.mark.parametrize('limit, count', [(1, 1), (3, 3), (9, 3), (None, 3)])
 def test_limit(limit, count):
     assert len(run(3, limit=limit)[1]) == count
+
+
+def test_without_threads_everything_is_done_in_turn(monkeypatch):
+    threads = []
+    monkeypatch.setattr(Outputs, 'write', lambda *args: threads.append(threading.get_ident()))
+    run(2, Options(threads=0))
+    assert threads == [threading.get_ident()] * 2
+    run(2)
+    assert threading.get_ident() not in threads[2:] and len(threads) == 4
 
 
 def test_a_camera_is_stopped_and_its_frames_are_written():
