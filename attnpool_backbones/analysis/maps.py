@@ -104,9 +104,9 @@ def _re_attention(layer: ReAttention, x: Tensor, position: None) -> Attention:
     _, lazy = layer.forward(x, with_maps=True)
     # B, N, 3, H, d: values are the last of the three.
     v = layer.qkv(x).unflatten(-1, (3, layer.num_heads, -1)).select(2, 2).transpose(1, 2)
-    # A copy: a view would keep queries and keys a second time.
-    v = v.contiguous()
-    return Attention(lazy.q, lazy.k, v, None, lazy=lazy)
+    # Copies: a view would keep what else the projection made.
+    q, k, v = (t.contiguous() for t in (lazy.q, lazy.k, v))
+    return Attention(q, k, v, None, lazy=lazy._replace(q=q, k=k))
 
 
 def _self_attention(layer: SelfAttention2d, x: Tensor, position: None) -> Attention:
