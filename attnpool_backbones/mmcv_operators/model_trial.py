@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import distributed
 
 SIZES = ((160, 224), (512, 512))  # height, width; if these fail, what the config names
 SECONDS = 240  # for one model
@@ -78,9 +79,10 @@ def _predict(config: Mapping[str, Any], size: tuple[int, int]) -> None:
         if 'language_model' in model_config:
             _write_language_model(folder)
             _rename(model_config, model_config['language_model']['name'], folder)
-        # one process, as mmdet's and mmseg's own functions for inference make it; some name the
+        # for one process, as mmdet's and mmseg's own functions for inference make it; some name the
         # configs of their teachers in the folder
-        model = revert_sync_batchnorm(MODELS.build(model_config))
+        with _process_group():
+            model = revert_sync_batchnorm(MODELS.build(model_config))
     model.eval()
     preprocessor = model_config.get('data_preprocessor') or {}
     channels = len(preprocessor.get('mean') or '') or 3  # those of two images for changes
@@ -176,6 +178,16 @@ def _folder(path: Path) -> Iterator[None]:
         yield
     finally:
         os.chdir(before)
+
+
+@contextlib.contextmanager
+def _process_group() -> Iterator[None]:
+    """Makes a group of this process alone, without which mmcv builds no SyncBatchNorm."""
+    distributed.init_process_group('gloo', store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        yield
+    finally:
+        distributed.destroy_process_group()
 
 
 @contextlib.contextmanager
