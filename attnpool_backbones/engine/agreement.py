@@ -1,9 +1,13 @@
 """Numbers about which all processes of a run agree, on the CPU and whatever the devices."""
 
+from datetime import timedelta
+
 import torch
 from torch.distributed import ReduceOp
 
 __all__ = ['Agreement']
+
+LONGEST_WAIT = timedelta(days=30)
 
 
 class Agreement:
@@ -17,7 +21,8 @@ class Agreement:
         self.processes = processes
         self._group = None
         if processes > 1 and torch.distributed.get_backend() != 'gloo':
-            self._group = torch.distributed.new_group(backend='gloo')
+            # one of them may wait for space; hanging is told by the main group
+            self._group = torch.distributed.new_group(backend='gloo', timeout=LONGEST_WAIT)
 
     def highest(self, *numbers: int) -> tuple[int, ...]:
         """Returns the highest of each number that a process gave."""

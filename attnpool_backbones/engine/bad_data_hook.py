@@ -10,6 +10,8 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from attnpool_backbones.command_line import UserError
+from attnpool_backbones.engine.agreement import Agreement
+from attnpool_backbones.engine.in_step import InStep, is_sharded
 from attnpool_backbones.engine.stand_in import StandIn
 from attnpool_backbones.registry import HOOKS
 
@@ -132,21 +134,31 @@ class WholeBatches(StandIn):
     Args:
         loader: The dataloader.
         report: Is told what was left out.
+        in_step: Keeps the processes together that have to be. Default: None, each has its own.
     """
 
     stands_for = 'loader'
 
-    def __init__(self, loader: Any, report: Callable[[Sequence[BadSample]], None]) -> None:
+    def __init__(
+        self,
+        loader: Any,
+        report: Callable[[Sequence[BadSample]], None],
+        in_step: InStep | None = None,
+    ) -> None:
         self.loader = loader
         self.report = report
+        self.in_step = in_step
 
     def __iter__(self) -> Iterator:
+        if self.in_step is not None:
+            return self.in_step.whole(self._reported())
+        return (batch for batch in self._reported() if batch is not None)
+
+    def _reported(self) -> Iterator:
         for batch in self.loader:
             if isinstance(batch, dict):
                 self.report(batch.pop(SKIPPED, ()))
-                if not batch:
-                    continue
-            yield batch
+            yield None if isinstance(batch, dict) and not batch else batch
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -162,6 +174,20 @@ def data_sets(dataset: Any) -> Iterator[BaseDataset]:
         yield dataset
     for each in inner:
         yield from data_sets(each)
+
+
+def first_usable(loader: Any) -> Any:
+    """Makes a batch of the first sample of a watched dataloader that is not left out.
+
+    Raises:
+        BadDataError: If there is none.
+    """
+    dataset = loader.dataset
+    for index in range(len(dataset)):
+        sample = dataset[index]
+        if not (isinstance(sample, dict) and SKIPPED in sample):
+            return loader.collate_fn([sample])
+    raise BadDataError('no image of the validation can be used')
 
 
 def loading_again(loop: Any) -> None:
@@ -235,10 +261,17 @@ class SkipBadDataHook(Hook):
 
     def _watch_loop(self, runner: Runner, loop: Any) -> None:
         self._watch(loop.dataloader, testing=True)
-        if not isinstance(loop.dataloader, WholeBatches):
-            loop.dataloader = WholeBatches(
-                loop.dataloader, lambda skipped: self._report(runner, skipped)
+        if isinstance(loop.dataloader, WholeBatches):
+            return
+        in_step = None
+        if is_sharded(runner.model):
+            loader = loop.dataloader
+            in_step = InStep(
+                runner.model, lambda: first_usable(loader), Agreement(runner.world_size)
             )
+        loop.dataloader = WholeBatches(
+            loop.dataloader, lambda skipped: self._report(runner, skipped), in_step
+        )
 
     def _watch(self, loader: Any, testing: bool) -> None:
         for dataset in data_sets(loader.dataset):

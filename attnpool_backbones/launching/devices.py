@@ -3,6 +3,7 @@
 import gc
 import os
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -107,7 +108,10 @@ def join_group(cfg: Config, local_rank: int = 0) -> None:
     end_with_parent()
     os.environ.setdefault('LOCAL_RANK', str(local_rank))
     if not torch.cuda.is_available() and not is_distributed():
-        torch.distributed.init_process_group('gloo')
+        timeout = ((cfg.get('env_cfg') or {}).get('dist_cfg') or {}).get('timeout')
+        torch.distributed.init_process_group(
+            'gloo', timeout=None if timeout is None else timedelta(seconds=timeout)
+        )
 
 
 def is_first_process() -> bool:

@@ -17,8 +17,7 @@ def fit_loaders(cfg: Config) -> None:
     """Drops what needs loading processes from dataloaders that have none.
 
     Several processes share the images of a test as they are, without doing some twice so that all
-    have as many: where images are left out, what was done twice would be scored twice. Models that
-    are sharded need as many batches in every process.
+    have as many: where images are left out, what was done twice would be scored twice.
 
     Args:
         cfg: The whole config, changed in place.
@@ -30,7 +29,7 @@ def fit_loaders(cfg: Config) -> None:
                 loader['persistent_workers'] = False
             loader.pop('prefetch_factor', None)
         sampler = loader.get('sampler') if isinstance(loader, Mapping) else None
-        is_shared = cfg.get('launcher', 'none') != 'none' and not cfg.get('strategy')
+        is_shared = cfg.get('launcher', 'none') != 'none'
         if split != 'train' and is_shared and type_name(sampler) == 'DefaultSampler':
             sampler['round_up'] = False
 

@@ -10,6 +10,8 @@ __all__ = ['add_safeguards']
 
 HOOKS = ('ResumeCheckHook', 'WorkFolderHook', 'InvalidLossHook', 'RandomStateHook')
 SCOPE = 'attnpool_backbones'
+LONGEST_WAIT = 30 * 24 * 3600
+"""Seconds that processes wait for each other where saving waits for space."""
 
 
 def add_safeguards(cfg: Config, every: str | None = None, wait_for_space: bool = False) -> None:
@@ -53,6 +55,9 @@ def add_safeguards(cfg: Config, every: str | None = None, wait_for_space: bool =
         ConfigDict(type=f'{SCOPE}.{name}') for name in HOOKS if name not in present
     ]
     if wait_for_space:
+        # the other processes wait for the one that waits for space
+        processes = cfg.setdefault('env_cfg', ConfigDict()).setdefault('dist_cfg', ConfigDict())
+        processes.setdefault('timeout', LONGEST_WAIT)
         for hook in cfg.custom_hooks:
             if type_name(hook) == 'WorkFolderHook':
                 hook.wait_for_space = True

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,7 @@ from attnpool_backbones.engine.predictions import own_name
 from attnpool_backbones.launching.config import load_config
 from attnpool_backbones.launching.data_check import require_annotations
 from attnpool_backbones.launching.devices import enable_amp, is_amp, without_sync_norm
+from attnpool_backbones.registry import TRANSFORMS
 from tests.launching.tiny_scenes import log_of, run_test, run_training, write_config
 
 TRAIN, VAL, MAPS = 'images/training', 'images/validation', 'annotations/training'
@@ -112,7 +114,7 @@ exit_command(lambda: (test if checkpoint else train)(args))
 """
 
 
-def in_two_processes(folder: Path, config: Path, checkpoint: str = '') -> str:
+def in_two_processes(folder: Path, config: Path, checkpoint: str = '', code: int = 0) -> str:
     root = Path(__file__).resolve().parents[2]
     (folder / 'tool.py').write_text(TOOL)
     launcher = ['-m', 'attnpool_backbones.launching.processes', '--nproc-per-node', '2']
@@ -123,7 +125,7 @@ def in_two_processes(folder: Path, config: Path, checkpoint: str = '') -> str:
         text=True,
         timeout=500,
     )
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.returncode == code, done.stderr[-3000:]
     return done.stdout + done.stderr
 
 
@@ -145,6 +147,31 @@ def test_two_processes_leave_out_and_count_once(scenes: Path, tmp_path: Path) ->
         told = in_two_processes(tmp_path, config, str(checkpoint))
         assert f'mIoU: {expected["mIoU"]:.4f}' in told
         (scenes / VAL / name[number]).write_bytes(content)
+
+
+@pytest.mark.slow
+def test_a_sharded_model_is_validated_by_all_processes(scenes: Path, tmp_path: Path) -> None:
+    """One that has left out all of its images takes part in the others' steps."""
+    # batch norms would have the statistics of each process's own images
+    norm = 'model = dict(decode_head=dict(norm_cfg=dict(type="GN", num_groups=8)))\n'
+    names = sorted(path.name for path in (scenes / VAL).iterdir())
+    contents = {name: (scenes / VAL / name).read_bytes() for name in names}
+    for bad in (names[:1], names[1:]):
+        for name in bad:
+            damage(scenes, 'text', VAL, name)
+        config = write_config(
+            tmp_path,
+            'seg',
+            scenes,
+            f"{norm}strategy = dict(type='attnpool_backbones.ShardedStrategy')\n"
+            'val_dataloader = dict(batch_size=1)',
+        )
+        told = in_two_processes(tmp_path, config)
+        (checkpoint,) = config.with_suffix('').glob('*.pth')
+        alone = run_test(write_config(tmp_path, 'seg', scenes, norm), checkpoint)
+        assert f'mIoU: {alone["mIoU"]:.4f}' in told
+        for name in bad:
+            (scenes / VAL / name).write_bytes(contents[name])
 
 
 @pytest.mark.parametrize('max_bad', [2, pytest.param(10, marks=pytest.mark.slow)])
@@ -221,6 +248,46 @@ def test_annotations_that_are_left_out_are_told(name: str, scenes: Path, tmp_pat
     assert line.startswith(f'{name}: train: ')
     with pytest.raises(UserError, match=name):
         require_annotations(cfg, ('train', 'val'), max_bad=0)
+
+
+@pytest.mark.slow
+def test_what_one_process_finds_ends_all(scenes: Path, tmp_path: Path) -> None:
+    """Only the first of a machine reads the annotations; the others wait for it in the group."""
+    change(scenes, 'train', FATAL['box of three'][0])
+    told = in_two_processes(tmp_path, write_config(tmp_path, 'det', scenes), code=2)
+    assert told.count('error: the data of ') == 1 and '[1, 2, 3], not' in told
+    assert 'Traceback' not in told
+
+
+@TRANSFORMS.register_module()
+class KillsItsProcessOnce:
+    """A step of a pipeline that ends the process it runs in, the first time."""
+
+    def __init__(self, marker: str) -> None:
+        self.marker = Path(marker)
+
+    def __call__(self, results: dict) -> dict:
+        if not self.marker.exists():
+            self.marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return results
+
+
+def test_a_killed_loader_of_a_test_is_replaced(scenes: Path, tmp_path: Path) -> None:
+    work_dir = run_training(write_config(tmp_path, 'seg', scenes))
+    (checkpoint,) = work_dir.glob('*.pth')
+    expected = run_test(write_config(tmp_path, 'seg', scenes), checkpoint)
+    step = dict(type='attnpool_backbones.KillsItsProcessOnce', marker=str(tmp_path / 'killed'))
+    config = write_config(
+        tmp_path,
+        'seg',
+        scenes,
+        f'pipeline = [{step!r}, *_base_.test_pipeline]\n'
+        'test_dataloader = dict(batch_size=1, num_workers=1, dataset=dict(pipeline=pipeline))',
+    )
+    assert run_test(config, checkpoint) == expected
+    assert (tmp_path / 'killed').exists()
+    assert 'It is replaced' in log_of(config.with_suffix(''))
 
 
 def test_label_maps_of_ignored_pixels_alone_train(scenes: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ def loaders(**settings: object) -> Config:
 
 @pytest.mark.parametrize(
     ('settings', 'is_changed'),
-    [({}, False), (SHARED, True), (dict(SHARED, strategy=dict(type='ShardedStrategy')), False)],
+    [({}, False), (SHARED, True), (dict(SHARED, strategy=dict(type='ShardedStrategy')), True)],
 )
 def test_processes_do_not_test_an_image_twice(settings, is_changed):
     cfg = loaders(**settings)

@@ -1,10 +1,14 @@
 """Configs of others get the loops and hooks with which nothing is lost."""
 
+from datetime import timedelta
+
 import pytest
 from mmengine.config import Config
 from mmengine.hooks import CheckpointHook, EarlyStoppingHook
 from mmengine.runner import EpochBasedTrainLoop
 
+from attnpool_backbones.launching import devices
+from attnpool_backbones.launching.devices import join_group
 from attnpool_backbones.launching.errors import PreflightError
 from attnpool_backbones.launching.safeguards import add_safeguards
 
@@ -65,6 +69,27 @@ def test_saving(kind):
     assert [hook.type for hook in cfg.custom_hooks].count('x.InvalidLossHook') == 1
     assert len(cfg.custom_hooks) == 4
     assert [hook.get('wait_for_space') for hook in cfg.custom_hooks].count(True) == 1
+
+
+def test_processes_wait_for_the_one_that_waits_for_space(monkeypatch):
+    """Their group would end them after half an hour."""
+    cfg = Config(dict(launcher='pytorch', env_cfg=dict(dist_cfg=dict(backend='nccl'))))
+    add_safeguards(cfg)
+    assert 'timeout' not in cfg.env_cfg.dist_cfg
+    add_safeguards(cfg, wait_for_space=True)
+    joined = []
+    monkeypatch.setattr(devices, 'require_launcher', lambda cfg: None)
+    monkeypatch.setattr(devices, 'end_with_parent', lambda: None)
+    monkeypatch.setattr(devices.torch.cuda, 'is_available', lambda: False)
+    monkeypatch.setattr(
+        devices.torch.distributed, 'init_process_group', lambda *_, timeout: joined.append(timeout)
+    )
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    join_group(cfg)
+    assert joined == [timedelta(days=30)]
+    own = Config(dict(env_cfg=dict(dist_cfg=dict(timeout=60))))
+    add_safeguards(own, wait_for_space=True)
+    assert own.env_cfg.dist_cfg.timeout == 60
 
 
 def test_wishes_of_other_hooks():
