@@ -113,6 +113,8 @@ def training_config(case: Case, folder: Path) -> Config:
     cfg.experiment_name = f'{case.form}_{folder.name}'
     cfg.log_level = 'WARNING'
     cfg.load_from = None
+    # both forms keep the same weights, and so find as many objects
+    cfg.optim_wrapper.optimizer.lr = 0.0
     # a validation has a batch source too, but is no part of an iteration
     for split in ('val', 'test'):
         for part in ('dataloader', 'cfg', 'evaluator'):
