@@ -24,7 +24,11 @@ DIFFERENT = [
 ]  # fmt: skip
 """One of every family, and those with layers that it does not have."""
 every_small_variant = pytest.mark.parametrize('variant', SMALL, ids=lambda v: v.name)
-different_variants = pytest.mark.parametrize('variant', DIFFERENT, ids=lambda v: v.name)
+different_first = pytest.mark.parametrize(
+    'variant',
+    [v if v in DIFFERENT else pytest.param(v, marks=pytest.mark.slow) for v in SMALL],
+    ids=lambda v: v.name,
+)
 LAYERS = (nn.Linear, nn.Conv2d)
 NO_LAYERS = (nn.Identity, nn.ModuleList, nn.ModuleDict)
 
@@ -64,7 +68,14 @@ def test_fuse_conv_bn_changes_nothing(variant):
 
 
 @pytest.mark.parametrize(
-    ('variant', 'training'), [*((v, False) for v in SMALL), *((v, True) for v in DIFFERENT)]
+    ('variant', 'training'),
+    [
+        *((v, False) for v in SMALL),
+        *(
+            (v, True) if v in DIFFERENT else pytest.param(v, True, marks=pytest.mark.slow)
+            for v in SMALL
+        ),
+    ],
 )
 def test_forward_hooks_see_every_layer(variant, training):
     model, x = build(variant).train(training), images()
@@ -105,7 +116,7 @@ class Adapter(nn.Module):
         return self.base(x) + self.added(x)
 
 
-@different_variants
+@different_first
 @pytest.mark.parametrize('training', [False, True], ids=['eval', 'train'])
 def test_adapters_act_on_every_layer(variant, training):
     model, x = build(variant).train(training), images()
@@ -135,7 +146,7 @@ class Doubled(nn.Module):
         return 2 * weight
 
 
-@different_variants
+@different_first
 @torch.no_grad()
 def test_parametrisations_act_on_every_layer(variant):
     model, x = build(variant).eval(), images()
@@ -148,7 +159,7 @@ def test_parametrisations_act_on_every_layer(variant):
 
 
 @pytest.mark.filterwarnings('ignore:.*torch.ao.quantization.*:DeprecationWarning')
-@different_variants
+@different_first
 @torch.no_grad()
 def test_dynamic_quantisation_acts_on_every_linear_layer(variant):
     model, x = build(variant).float().eval(), images().float()
