@@ -8,6 +8,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 from attnpool_backbones.compatibility import IncompatibleEnvironment, check_environment
@@ -15,8 +16,11 @@ from attnpool_backbones.process_lifetime import end_now
 
 __all__ = [
     'MAX_PROCESSES',
+    'MAX_SEED',
     'UserError',
     'exit_command',
+    'given_name',
+    'given_place',
     'number_above_zero',
     'run_command',
     'whole_number',
@@ -29,6 +33,10 @@ class UserError(Exception):
 
 MAX_PROCESSES = 1024
 """That one machine is asked to run, of whatever kind; more is a mistake in typing."""
+LARGEST = 10**9
+"""That a count may be meant to be."""
+MAX_SEED = 2**32 - 1
+"""Of numpy."""
 INTERRUPTED = 130  # what shells give a command that Ctrl-C ended
 ANOTHER_ENDED = 3  # of a process whose partners are gone
 
@@ -56,7 +64,7 @@ def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
 
     Args:
         least: The smallest that is taken.
-        most: The largest. Default: None, there is none.
+        most: The largest. Default: None, whatever a count may be meant to be, a thousand millions.
     """
     end = 'on' if most is None else f'to {most}'
 
@@ -69,6 +77,8 @@ def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
             raise argparse.ArgumentTypeError(
                 f'{_shown(text)} is no whole number from {least} {end}'
             )
+        if most is None and value > LARGEST:
+            raise argparse.ArgumentTypeError(f'{_shown(text)} is more than {LARGEST}')
         return value
 
     return parse
@@ -87,6 +97,28 @@ def number_above_zero(text: str) -> float:
 
 def _shown(text: str) -> str:
     return textwrap.shorten(repr(text), 60, placeholder='...')
+
+
+def given_name(text: str) -> str:
+    """Parses a name of a file, folder or model for argparse.
+
+    Raises:
+        ArgumentTypeError: If it is empty, as that of an unset variable of a shell is.
+    """
+    if not text:
+        raise argparse.ArgumentTypeError('the name is empty')
+    return text
+
+
+def given_place(text: str) -> Path:
+    """Parses the path of a file or folder of this machine for argparse.
+
+    Raises:
+        ArgumentTypeError: If it is empty, or an address.
+    """
+    if '://' in given_name(text):
+        raise argparse.ArgumentTypeError(f'{text[:200]} is an address, no place of this machine')
+    return Path(text)
 
 
 def run_command(command: Callable[[], object], after_interrupt: str = '') -> int:

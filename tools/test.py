@@ -5,7 +5,7 @@ python tools/test.py CONFIG work_dirs/CONFIG_NAME/epoch_36.pth --show-dir predic
 
 import argparse
 
-from attnpool_backbones.command_line import exit_command
+from attnpool_backbones.command_line import exit_command, given_name
 
 
 def main() -> None:
@@ -13,8 +13,8 @@ def main() -> None:
     from attnpool_backbones.launching.options import add_common_arguments, add_test_arguments
 
     parser = argparse.ArgumentParser(description='Evaluates a detector or a segmentor.')
-    parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file or URL')
+    parser.add_argument('config', type=given_name, help='config file')
+    parser.add_argument('checkpoint', type=given_name, help='checkpoint file or URL')
     add_common_arguments(parser)
     add_test_arguments(parser)
     test(parser.parse_args())

@@ -5,7 +5,7 @@ python tools/train.py configs/patchconvnet/mask-rcnn_patchconvnet-s60_fpn_ms-3x_
 
 import argparse
 
-from attnpool_backbones.command_line import exit_command
+from attnpool_backbones.command_line import exit_command, given_name
 
 
 def main() -> None:
@@ -14,7 +14,7 @@ def main() -> None:
     from attnpool_backbones.launching.training_options import add_training_arguments
 
     parser = argparse.ArgumentParser(description='Trains a detector or a segmentor.')
-    parser.add_argument('config', help='config file')
+    parser.add_argument('config', type=given_name, help='config file')
     add_common_arguments(parser)
     add_training_arguments(parser)
     train(parser.parse_args())

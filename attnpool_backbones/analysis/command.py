@@ -16,10 +16,11 @@ folder --out, the numbers behind it as KIND.json, and one line that says how to 
 
 import argparse
 import re
+import textwrap
 from importlib import import_module
 from types import ModuleType
 
-from attnpool_backbones.command_line import whole_number
+from attnpool_backbones.command_line import given_name, whole_number
 
 __all__ = ['KINDS', 'add_arguments', 'image_size', 'parser_of_figures', 'run']
 
@@ -48,7 +49,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
         if getattr(module, 'TAKES_IMAGES', True):
             _add_common(one)
-        one.add_argument('--out', default='figures', metavar='FOLDER', help='default: %(default)s')
+        one.add_argument(
+            '--out',
+            type=given_name,
+            default='figures',
+            metavar='FOLDER',
+            help='default: %(default)s',
+        )
         module.add_arguments(one)
 
 
@@ -65,7 +72,12 @@ def parser_of_figures() -> argparse.ArgumentParser:
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add('model', metavar='MODEL', help='folder of a run, config, TYPE:ARCH, or checkpoint file')
+    add(
+        'model',
+        type=given_name,
+        metavar='MODEL',
+        help='folder of a run, config, TYPE:ARCH, or checkpoint file',
+    )
     add(
         '--checkpoint',
         metavar='FILE',
@@ -73,6 +85,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     )
     add(
         '--images',
+        type=given_name,
         required=True,
         metavar='SOURCE',
         help='image, folder, pattern in quotes, or train, val or test: a data set of the config',
@@ -97,11 +110,11 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Draws and writes the figure."""
     from attnpool_backbones.analysis.drawing import save
-    from attnpool_backbones.launching.targets import require_target_folder
+    from attnpool_backbones.launching.targets import writable_folder
 
-    require_target_folder('--out', args.out)
     module = _module_of(args.kind)
-    drawing = module.draw(args)
+    with writable_folder('--out', args.out):
+        drawing = module.draw(args)
     for file in save(drawing, args.out, args.kind):
         print(file)
     print(drawing.reading)
@@ -109,7 +122,13 @@ def run(args: argparse.Namespace) -> None:
 
 def image_size(text: str) -> int | tuple[int, int]:
     """Reads PIXELS or HEIGHTxWIDTH."""
-    match = re.fullmatch(r'(\d+)(?:x(\d+))?', text)
-    if not match or min(int(n) for n in match.groups() if n) < 32:
-        raise argparse.ArgumentTypeError(f"'{text}' is no PIXELS or HEIGHTxWIDTH from 32 on")
+    from attnpool_backbones.datasets.limits import MAX_PIXELS
+
+    match = re.fullmatch(r'([0-9]{1,6})(?:x([0-9]{1,6}))?', text)
+    sides = [int(n) for n in match.groups() if n] if match else []
+    if not match or min(sides) < 32 or sides[0] * sides[-1] > MAX_PIXELS:
+        shown = textwrap.shorten(repr(text), 60, placeholder='...')
+        raise argparse.ArgumentTypeError(
+            f'{shown} is no PIXELS or HEIGHTxWIDTH from 32 on and of up to {MAX_PIXELS} pixels'
+        )
     return int(match[1]) if match[2] is None else (int(match[1]), int(match[2]))

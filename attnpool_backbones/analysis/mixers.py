@@ -24,7 +24,7 @@ from attnpool_backbones import ops
 from attnpool_backbones.analysis.drawing import Drawing
 from attnpool_backbones.benchmark.cost_curves import MIN_POINTS, fit_exponent
 from attnpool_backbones.benchmark.kept_memory import kept_bytes
-from attnpool_backbones.command_line import UserError
+from attnpool_backbones.command_line import UserError, whole_number
 from attnpool_backbones.layers.grid_attention import GridAttention
 from attnpool_backbones.layers.re_attention import HeadMixing, ReAttention
 from attnpool_backbones.layers.relative_bias import RelativeBiasTable
@@ -182,13 +182,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of this kind."""
     add = parser.add_argument
     add('mixers', nargs='*', metavar='MIXER', help=f'default: all of {", ".join(MIXERS)}')
-    add('--channels', type=int, default=64, metavar='C', help='of the map (default: %(default)s)')
     add(
-        '--sides', type=int, nargs='+', default=SIDES, metavar='SIDE',
+        '--channels', type=whole_number(1, 2**16), default=64, metavar='C',
+        help='of the map (default: %(default)s)',
+    )  # fmt: skip
+    add(
+        '--sides', type=whole_number(1, 1024), nargs='+', default=SIDES, metavar='SIDE',
         help='of the maps, in tokens (default: 7 14 28 56)',
     )  # fmt: skip
     add(
-        '--rounds', type=int, default=5, metavar='N',
+        '--rounds', type=whole_number(0, 10**6), default=5, metavar='N',
         help='of timing, 0 measures no time (default: %(default)s)',
     )  # fmt: skip
     add('--formulas', action='store_true', help='operators as the papers write them, maps stored')
@@ -196,11 +199,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def draw(args: argparse.Namespace) -> Drawing:
     """Draws the figure."""
-    if min(args.sides) < 1 or args.rounds < 0:
-        raise UserError('--sides are numbers from 1 on, --rounds from 0 on')
     names = args.mixers or list(MIXERS)
     costs = measure(names, args.channels, sorted(set(args.sides)), args.rounds, args.formulas)
     shown = [q for q in QUANTITIES if any(getattr(cost, q) for cost in costs)]
+    if not shown:
+        raise UserError(f'nothing to draw: {", ".join(names)} cost nothing that is measured')
     figure = Figure(figsize=(4.6 * len(shown), 4.2), layout='constrained')
     powers = {quantity: exponents(costs, quantity) for quantity in shown}
     # One style a mixer in all panels; lines may lie on each other.

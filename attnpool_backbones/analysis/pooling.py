@@ -10,7 +10,7 @@ from torch import Tensor
 from attnpool_backbones.analysis.drawing import Drawing, axes_grid, coloured, heat, show_image
 from attnpool_backbones.analysis.subjects import Subject, View, load_subject, views_of
 from attnpool_backbones.backbones.pooled import PooledBackbone
-from attnpool_backbones.command_line import UserError
+from attnpool_backbones.command_line import UserError, whole_number
 from attnpool_backbones.heads import AttentionPoolingHead
 
 __all__ = ['Pooled', 'add_arguments', 'draw', 'pool']
@@ -88,7 +88,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='numbers or names of the classes that are drawn (default: the --top surest)',
     )  # fmt: skip
     parser.add_argument(
-        '--top', type=int, default=3, metavar='N', help='how many classes (default: %(default)s)'
+        '--top',
+        type=whole_number(1, 1000),
+        default=3,
+        metavar='N',
+        help='how many classes (default: %(default)s)',
     )
 
 

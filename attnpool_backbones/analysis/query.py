@@ -23,7 +23,7 @@ from attnpool_backbones.analysis.maps import (
 )
 from attnpool_backbones.analysis.subjects import Subject, View, load_subject, views_of
 from attnpool_backbones.analysis.watching import watched
-from attnpool_backbones.command_line import UserError
+from attnpool_backbones.command_line import UserError, whole_number
 from attnpool_backbones.layers.grid_attention import GridAttention
 from attnpool_backbones.layers.re_attention import ReAttention
 
@@ -158,11 +158,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='the pixel that asks, in the image file (default: the middle)',
     )  # fmt: skip
     parser.add_argument(
-        '--block', type=int, default=-1, metavar='N',
+        '--block', type=whole_number(-1, 10**6), default=-1, metavar='N',
         help='which attention layer, from 0 on, -1 the last (default: %(default)s)',
     )  # fmt: skip
     parser.add_argument(
-        '--head', type=int, metavar='N', help='one head (default: the mean and all heads)'
+        '--head',
+        type=whole_number(0, 10**6),
+        metavar='N',
+        help='one head (default: the mean and all heads)',
     )
 
 

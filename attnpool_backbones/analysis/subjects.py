@@ -20,6 +20,7 @@ from attnpool_backbones.checkpoints import (
     recognise,
 )
 from attnpool_backbones.command_line import UserError
+from attnpool_backbones.inference.devices import require_device
 from attnpool_backbones.registry import MODELS
 
 __all__ = ['Subject', 'View', 'arch_of', 'load_subject', 'views_of']
@@ -87,9 +88,11 @@ def load_subject(
         device: Where the model runs.
 
     Raises:
-        UserError: There is nothing of that name, or the weights are not named.
+        UserError: There is nothing of that name, the weights are not named, or there is no such
+            device.
         CheckpointMismatch: The file is of another model.
     """
+    require_device(device)
     path = Path(source)
     if path.is_dir() or path.suffix == '.py':
         return _of_config(source, checkpoint, size, random_weights, device)

@@ -69,20 +69,27 @@ def rows_of_table(file: Path, metric: str) -> list[Row]:
     Raises:
         UserError: There is no such column, or nothing in it.
     """
-    with file.open(newline='', encoding='utf-8') as lines:
-        entries = [
-            {key.replace(' mAP', '_mAP'): v for key, v in e.items()} for e in csv.DictReader(lines)
-        ]
+    try:
+        with file.open(newline='', encoding='utf-8') as lines:
+            table = list(csv.DictReader(lines, restkey='more'))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f'{file}: no table of text ({error})') from error
+    entries = [{key.replace(' mAP', '_mAP'): v for key, v in row.items()} for row in table]
     if not entries or metric not in entries[0]:
         columns = ', '.join(entries[0]) if entries else 'no rows'
         raise UserError(f'{file}: no column {metric}; it has {columns}')
     rows = []
     for entry in entries:
-        if entry[metric]:
+        if not entry[metric]:
+            continue
+        try:
             costs = {name: float(entry[name]) for name in COSTS[:3] if entry.get(name)}
             if entry.get('images/s'):
                 costs['time (ms)'] = 1000 / float(entry['images/s'])
-            rows.append(Row(next(iter(entry.values())), float(entry[metric]), 'measured', costs))
+            value = float(entry[metric])
+        except (ValueError, ZeroDivisionError) as error:
+            raise UserError(f'{file}: {error} in the row of {entry}'[:300]) from error
+        rows.append(Row(next(iter(entry.values())), value, 'measured', costs))
     return rows
 
 

@@ -18,7 +18,7 @@ from attnpool_backbones.cli.own_data_arguments import (
     is_config,
     request_of,
 )
-from attnpool_backbones.command_line import whole_number
+from attnpool_backbones.command_line import MAX_SEED, given_name, whole_number
 
 __all__ = ['add_arguments', 'run']
 
@@ -28,11 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from attnpool_backbones.launching.options import CfgOptions
 
     add = parser.add_argument
-    add('source', metavar='CONFIG|FOLDER', help='a config file, or own data')
+    add('source', type=given_name, metavar='CONFIG|FOLDER', help='a config file, or own data')
     add('--split', choices=['train', 'val', 'test'], default='train', help='default: %(default)s')
     add('--count', type=whole_number(1), default=12, metavar='N', help='default: %(default)s')
-    add('--out', default='browse', metavar='FOLDER', help='default: %(default)s')
-    add('--seed', type=int, default=0, help='of choice and augmentation (default: %(default)s)')
+    add('--out', type=given_name, default='browse', metavar='FOLDER', help='default: %(default)s')
+    add('--seed', type=whole_number(0, MAX_SEED), default=0,
+        help='of choice and augmentation (default: %(default)s)')  # fmt: skip
     add('--columns', type=whole_number(1), default=2, help='of the contact sheet (default: 2)')
     add('--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE',
         help='override settings of the config')  # fmt: skip

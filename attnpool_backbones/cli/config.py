@@ -14,30 +14,52 @@ from attnpool_backbones.cli.own_data_arguments import (
     choose_model,
     request_of,
 )
-from attnpool_backbones.command_line import number_above_zero, whole_number
+from attnpool_backbones.command_line import (
+    UserError,
+    given_name,
+    number_above_zero,
+    whole_number,
+)
 
 __all__ = ['add_arguments', 'run']
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of ``attnpool config``."""
-    parser.add_argument('source', metavar='FOLDER', help='with images and labels')
-    parser.add_argument('--out', metavar='FILE', help='config to write (default: WORK_DIR.py)')
+    from attnpool_backbones.launching.training_options import MAX_STAGES
+
+    parser.add_argument('source', type=given_name, metavar='FOLDER', help='with images and labels')
     parser.add_argument(
-        '--work-dir', help='of the training (default: work_dirs/FOLDER_HEAD_BACKBONE)'
+        '--out', type=given_name, metavar='FILE', help='config to write (default: WORK_DIR.py)'
+    )
+    parser.add_argument(
+        '--work-dir',
+        type=given_name,
+        help='of the training (default: work_dirs/FOLDER_HEAD_BACKBONE)',
     )
     parser.add_argument('--epochs', type=whole_number(1), help='passes over the data')
     parser.add_argument('--batch', type=whole_number(1), help='images of a step')
     parser.add_argument('--lr', type=number_above_zero, help='learning rate')
-    parser.add_argument('--freeze', type=int, metavar='STAGES', help='stages that are not trained')
+    parser.add_argument(
+        '--freeze',
+        type=whole_number(-1, MAX_STAGES),
+        metavar='STAGES',
+        help='stages that are not trained',
+    )
     add_own_data_arguments(parser)
     add_plan_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     """Carries out ``attnpool config``."""
+    from attnpool_backbones.launching.targets import require_target_file
     from attnpool_backbones.own_data.preparing import prepare
 
+    for option, name in (('--out', args.out), ('--work-dir', args.work_dir)):
+        if name is not None and '://' in name:
+            raise UserError(f'{option} {name}: is an address; name a place of this machine')
+    if args.out is not None:
+        require_target_file('--out', args.out)
     read = choose_model(args)
     prepared = prepare(request_of(args), Path(args.out) if args.out else None, read=read)
     print(f'written: {prepared.config}')

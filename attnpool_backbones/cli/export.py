@@ -13,10 +13,12 @@ thresholds. It is compared with the model before it is written; one that differs
 
 import argparse
 
-from attnpool_backbones.command_line import whole_number
+from attnpool_backbones.command_line import given_name, whole_number
 
 __all__ = ['add_arguments', 'run']
 
+MAX_SIDE, MAX_BATCH = 2**16, 1024
+"""As the metadata of a file may tell."""
 FORMATS = {'onnx': '.onnx', 'torch-export': '.pt2', 'openvino': '.xml'}
 """What can be written -> ending of the file."""
 
@@ -26,26 +28,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from attnpool_backbones.launching.options import CfgOptions
 
     add = parser.add_argument
-    add('model', metavar='MODEL', help='folder of a run, or a config')
-    add('--checkpoint', help='of the config (default: the best of the run, else the last)')
+    add('model', type=given_name, metavar='MODEL', help='folder of a run, or a config')
+    add(
+        '--checkpoint',
+        type=given_name,
+        help='of the config (default: the best of the run, else the last)',
+    )
     add('--to', choices=FORMATS, default='onnx', help='kind of file (default: %(default)s)')
-    add('--out', metavar='FILE', help='default: the name of the run or config, here')
+    add(
+        '--out',
+        type=given_name,
+        metavar='FILE',
+        help='default: the name of the run or config, here',
+    )
     add(
         '--size',
         nargs=2,
-        type=whole_number(1),
+        type=whole_number(1, MAX_SIDE),
         metavar=('HEIGHT', 'WIDTH'),
         help='of all images, in pixels after resizing (default: any size, where the model allows)',
     )
     add(
         '--batch',
-        type=whole_number(1),
+        type=whole_number(1, MAX_BATCH),
         default=1,
         metavar='N',
         help='images at once where the size is fixed (default: %(default)s)',
     )
     add(
         '--images',
+        type=given_name,
         metavar='SOURCE',
         help='images on which file and model are compared, the first 4 of them: a folder, a '
         'pattern in quotes, a file (default: noise, which shows less of a detector)',
@@ -80,7 +92,8 @@ def run(args: argparse.Namespace) -> None:
     target = Path(args.out or (path.resolve().name if path.is_dir() else path.stem) + ending)
     if target.suffix != ending:
         raise UserError(f'--out {target}: a file of --to {args.to} ends with {ending}')
-    require_target_file('--out', str(target))
+    # a path has no two slashes
+    require_target_file('--out', args.out or str(target))
     if args.images is not None:
         open_source(args.images)  # told before the work, if it is not there
     done = export(

@@ -6,14 +6,16 @@ attnpool models --backbone caformer_s18 --size 640    parameters and multiply-ad
 
 import argparse
 
-from attnpool_backbones.command_line import whole_number
+from attnpool_backbones.command_line import given_name, whole_number
 
 __all__ = ['add_arguments', 'run']
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of ``attnpool models``."""
-    parser.add_argument('--backbone', help='count what this one costs under each head')
+    parser.add_argument(
+        '--backbone', type=given_name, help='count what this one costs under each head'
+    )
     parser.add_argument(
         '--size',
         type=whole_number(32, 4096),

@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from attnpool_backbones.command_line import whole_number
+from attnpool_backbones.command_line import given_name, whole_number
 
 if TYPE_CHECKING:
     from attnpool_backbones.own_data.folder import Folder
@@ -32,10 +32,12 @@ def add_own_data_arguments(parser: argparse.ArgumentParser) -> None:
     add = group.add_argument
     add(
         '--backbone',
+        type=given_name,
         help=f'such as patchconvnet-nano; attnpool models lists all (default: {DEFAULT_BACKBONE})',
     )
     add(
         '--head',
+        type=given_name,
         help='such as retinanet; attnpool models lists all (default: upernet for masks of images, '
         'mask-rcnn for objects with masks, faster-rcnn for boxes)',
     )
@@ -49,7 +51,7 @@ def add_own_data_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         '--ignore-label',
         nargs='+',
-        type=int,
+        type=whole_number(0, 2**16 - 1),
         default=[],
         metavar='N',
         help='values of mask pixels that belong to no class, beside 255',
@@ -90,6 +92,7 @@ def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         '--weights',
+        type=given_name,
         metavar='FILE',
         help='pretrained weights of the backbone, or none (default: its own, if they are in '
         "checkpoints/ or in torch's cache)",

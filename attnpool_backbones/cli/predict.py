@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from attnpool_backbones.cli.own_data_arguments import share
-from attnpool_backbones.command_line import MAX_PROCESSES, UserError, whole_number
+from attnpool_backbones.command_line import MAX_PROCESSES, UserError, given_name, whole_number
 
 __all__ = ['add_arguments', 'run']
 
@@ -31,15 +31,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from attnpool_backbones.launching.options import CfgOptions
 
     add = parser.add_argument
-    add('model', metavar='MODEL', help='folder of a run, a config, or a file of attnpool export')
+    add(
+        'model',
+        type=given_name,
+        metavar='MODEL',
+        help='folder of a run, a config, or a file of attnpool export',
+    )
     add(
         'source',
+        type=given_name,
         metavar='SOURCE',
         help="an image, a folder, a pattern in quotes ('photos/*.jpg'), a video, camera:0, the "
         'address of a stream, or - for an image or for paths on standard input',
     )
-    add('--checkpoint', help='of the config (default: the best of the run, else the last)')
-    add('--out', default='predictions', metavar='FOLDER|-', help='default: %(default)s')
+    add(
+        '--checkpoint',
+        type=given_name,
+        help='of the config (default: the best of the run, else the last)',
+    )
+    add(
+        '--out',
+        type=given_name,
+        default='predictions',
+        metavar='FOLDER|-',
+        help='default: %(default)s',
+    )
     add(
         '--save',
         nargs='+',

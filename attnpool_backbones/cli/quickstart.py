@@ -6,6 +6,8 @@ attnpool quickstart
 import argparse
 from pathlib import Path
 
+from attnpool_backbones.command_line import given_place
+
 __all__ = ['add_arguments', 'run']
 
 
@@ -13,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of ``attnpool quickstart``."""
     parser.add_argument(
         '--work-dir',
-        type=Path,
+        type=given_place,
         default=Path('work_dirs/quickstart'),
         help='folder for checkpoints, the table and the pictures; remove it to start afresh, an '
         'interrupted run goes on where it was (default: %(default)s)',
@@ -36,9 +38,11 @@ def run(args: argparse.Namespace) -> None:
 
     from attnpool_backbones.experiments import quickstart
     from attnpool_backbones.experiments.quickstart_pages import publish
+    from attnpool_backbones.launching.targets import require_target_folder
 
     if args.publish and not Path('docs/quickstart').is_dir():
         raise UserError(f'--publish works in a clone of attnpool_backbones, not in {Path.cwd()}')
+    require_target_folder('--work-dir', str(args.work_dir))
     results = quickstart.run(args.work_dir, lambda line: print(line, flush=True))
 
     table = Table(title='Quickstart on digit scenes (validation)')

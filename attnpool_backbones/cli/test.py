@@ -7,6 +7,8 @@ attnpool test model.onnx work_dirs/photos_mask-rcnn_caformer-s18
 
 import argparse
 
+from attnpool_backbones.command_line import given_name
+
 __all__ = ['add_arguments', 'run']
 
 
@@ -15,11 +17,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from attnpool_backbones.launching.options import add_common_arguments, add_test_arguments
 
     parser.add_argument(
-        'model', metavar='MODEL', help='folder of a run, a config, or a file of attnpool export'
+        'model',
+        type=given_name,
+        metavar='MODEL',
+        help='folder of a run, a config, or a file of attnpool export',
     )
     parser.add_argument(
         'checkpoint',
         nargs='?',
+        type=given_name,
         metavar='CHECKPOINT|CONFIG',
         help='checkpoint of a config (default: the best of the run, else the last); for an '
         'exported file the config, or the folder of the run, that says what it is tested on',

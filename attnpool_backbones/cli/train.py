@@ -25,7 +25,7 @@ from attnpool_backbones.cli.own_data_arguments import (
     is_config,
     request_of,
 )
-from attnpool_backbones.command_line import MAX_PROCESSES, UserError, whole_number
+from attnpool_backbones.command_line import MAX_PROCESSES, UserError, given_name, whole_number
 
 __all__ = ['AFTER_INTERRUPT', 'add_arguments', 'run']
 
@@ -38,7 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from attnpool_backbones.launching.options import add_common_arguments
     from attnpool_backbones.launching.training_options import add_training_arguments
 
-    parser.add_argument('source', metavar='FOLDER|CONFIG', help='own data, or a config file')
+    parser.add_argument(
+        'source', type=given_name, metavar='FOLDER|CONFIG', help='own data, or a config file'
+    )
     add_common_arguments(parser)
     add_training_arguments(parser, with_auto=True)
     parser.add_argument(

@@ -16,14 +16,16 @@ from attnpool_backbones.cli.own_data_arguments import (
     is_config,
     request_of,
 )
-from attnpool_backbones.command_line import MAX_PROCESSES, whole_number
+from attnpool_backbones.command_line import MAX_PROCESSES, given_name, whole_number
 
 __all__ = ['add_arguments', 'run']
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of ``attnpool verify``."""
-    parser.add_argument('source', metavar='FOLDER|CONFIG', help='own data, or a config file')
+    parser.add_argument(
+        'source', type=given_name, metavar='FOLDER|CONFIG', help='own data, or a config file'
+    )
     parser.add_argument('--masks', action='store_true', help='of a folder, look at masks of images')
     parser.add_argument(
         '--splits', nargs='+', choices=['train', 'val', 'test'], default=['train', 'val', 'test'],

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from attnpool_backbones.command_line import UserError
+from attnpool_backbones.command_line import UserError, given_place
 from attnpool_backbones.datasets.byte_progress import byte_progress
 from attnpool_backbones.datasets.records import DataSet
 
@@ -29,8 +29,10 @@ def run_preparation(
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('downloads', type=Path, help=f'folder with {archives}')
-    parser.add_argument('--out-dir', type=Path, default=Path(out_dir), help='default: %(default)s')
+    parser.add_argument('downloads', type=given_place, help=f'folder with {archives}')
+    parser.add_argument(
+        '--out-dir', type=given_place, default=Path(out_dir), help='default: %(default)s'
+    )
     args = parser.parse_args()
     try:
         with byte_progress(data_set.name) as progress:

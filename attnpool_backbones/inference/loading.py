@@ -15,6 +15,7 @@ from attnpool_backbones.checkpoints.errors import CheckpointError
 from attnpool_backbones.checkpoints.matching import names_in_model, shapes_of
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.inference.config_data import array_pipeline, tested_dataset
+from attnpool_backbones.inference.devices import require_device
 from attnpool_backbones.inference.exported_files import EXPORTED, read_exported
 from attnpool_backbones.inference.exported_model import ExportedModel
 from attnpool_backbones.inference.predictor import Predictor
@@ -54,13 +55,11 @@ def load(
         if checkpoint or cfg_options:
             raise UserError(f'{model}: an exported file takes no --checkpoint and no --cfg-options')
         return load_exported(model, device or 'cpu')
+    if device is None:
+        device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    require_device(device)
     built, cfg, classes = load_model(model, checkpoint, cfg_options)
-    device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
-    try:
-        built.to(device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f'--device {device}: {str(error).splitlines()[0]}') from error
-    return predictor_of(built, cfg, classes, device)
+    return predictor_of(built.to(device), cfg, classes, device)
 
 
 def predictor_of(model: nn.Module, cfg: Config, classes: Sequence[str], device: str) -> Predictor:

@@ -11,6 +11,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from attnpool_backbones.command_line import MAX_PROCESSES
 from attnpool_backbones.config_types import type_name
 from attnpool_backbones.launching.config_errors import (
     close_types,
@@ -119,6 +120,7 @@ def require_shapes(cfg: Config) -> None:
         for key, shape in SHAPES.items()
         if content.get(key) is not None and not isinstance(content[key], shape)
     ]
+    faults += count_faults(content)
     if not faults:
         faults += [
             f'{key} has to be a dict, not {shortened(value)}'
@@ -142,6 +144,26 @@ def require_shapes(cfg: Config) -> None:
         raise PreflightError(
             '\n'.join([f'{cfg.filename} cannot be used:', *map('  {}'.format, faults)])
         )
+
+
+def count_faults(content: Mapping[str, Any]) -> Iterator[str]:
+    """Yields what is wrong with numbers by which the machine would be exhausted."""
+    most = content.get('max_pixels')
+    if most is not None and not (is_whole(most) and most > 0):
+        yield f'max_pixels has to be a whole number from 1 on, not {shortened(most)}'
+    for split in ('train', 'val', 'test'):
+        loader = content.get(f'{split}_dataloader')
+        workers = loader.get('num_workers', 0) if isinstance(loader, Mapping) else 0
+        if not (is_whole(workers) and 0 <= workers <= MAX_PROCESSES):
+            yield (
+                f'{split}_dataloader.num_workers has to be a whole number from 0 to '
+                f'{MAX_PROCESSES}, not {shortened(workers)}'
+            )
+
+
+def is_whole(value: Any) -> bool:
+    """Tells whole numbers from truths and others."""
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def inner_dicts(content: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

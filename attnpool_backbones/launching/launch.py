@@ -14,6 +14,7 @@ from mmengine.runner import FlexibleRunner, Runner
 from torch import nn
 
 from attnpool_backbones.checkpoints.door import open_door
+from attnpool_backbones.command_line import MAX_SEED
 from attnpool_backbones.config_types import type_name
 from attnpool_backbones.engine.batch_source import with_replacements
 from attnpool_backbones.engine.input_limits_hook import InputLimitsHook
@@ -51,8 +52,6 @@ from attnpool_backbones.launching.training_options import apply_training_options
 from attnpool_backbones.launching.tta import enable_tta
 
 __all__ = ['build_runner', 'plan_test', 'plan_training', 'run_training', 'test', 'train']
-
-MAX_SEED = 2**32 - 1  # of numpy
 
 
 def train(args: argparse.Namespace) -> None:
@@ -238,7 +237,7 @@ def evaluation_plan(cfg: Config, args: argparse.Namespace) -> RunPlan:
         show_dir = args.show_dir and os.path.abspath(args.show_dir)
         enable_pictures(cfg, args.show, show_dir, args.wait_time)
         if show_dir:
-            plan.folders['--show-dir'] = show_dir
+            plan.folders['--show-dir'] = args.show_dir
     plan.folders['--work-dir'] = cfg.work_dir
     skip_bad_data(cfg, args.max_bad)
     fit_loaders(cfg)

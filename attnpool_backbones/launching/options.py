@@ -6,7 +6,11 @@ from typing import Any
 
 from mmengine.config import DictAction
 
+from attnpool_backbones.command_line import given_name
+
 __all__ = ['CfgOptions', 'add_common_arguments', 'add_test_arguments']
+
+LONGEST_WAIT = 86400
 
 
 class CfgOptions(DictAction):
@@ -53,6 +57,17 @@ class CfgOptions(DictAction):
         return DictAction._parse_int_float_bool(value.strip().strip('\'"'))
 
 
+def waiting_time(text: str) -> float:
+    """Parses seconds for which a window stays."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= LONGEST_WAIT:
+        raise argparse.ArgumentTypeError(f'{text!r} is no number of seconds up to {LONGEST_WAIT}')
+    return value
+
+
 def is_list(value: str) -> bool:
     """Tells whether mmengine takes the value of an option for a list or a tuple."""
     return ',' in value or re.match(r'\s*[\'"]*[\[(].*[\])][\'"]*\s*$', value) is not None
@@ -66,6 +81,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """
     parser.add_argument(
         '--work-dir',
+        type=given_name,
         help='folder for logs, checkpoints and results (default: work_dirs/CONFIG_NAME)',
     )
     parser.add_argument(
@@ -108,15 +124,18 @@ def add_test_arguments(parser: argparse.ArgumentParser) -> None:
     """
     parser.add_argument(
         '--out',
+        type=given_name,
         metavar='PATH',
         help='write the predictions to a .pkl file; segmentation maps also to a '
         'folder, as PNG files',
     )
     parser.add_argument('--show', action='store_true', help='show predictions in windows')
-    parser.add_argument('--show-dir', metavar='FOLDER', help='write pictures of the predictions')
+    parser.add_argument(
+        '--show-dir', type=given_name, metavar='FOLDER', help='write pictures of the predictions'
+    )
     parser.add_argument(
         '--wait-time',
-        type=float,
+        type=waiting_time,
         default=2,
         metavar='SECONDS',
         help='how long a window of --show stays (default: 2)',

@@ -1,12 +1,15 @@
 """Files and folders that a run will write, tried before it starts."""
 
 import os
+import stat
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from attnpool_backbones.launching.errors import PreflightError
 
-__all__ = ['require_target_file', 'require_target_folder']
+__all__ = ['require_target_file', 'require_target_folder', 'writable_folder']
 
 
 def require_target_folder(option: str, folder: str) -> None:
@@ -34,6 +37,27 @@ def require_target_folder(option: str, folder: str) -> None:
         ) from error
 
 
+@contextmanager
+def writable_folder(option: str, folder: str) -> Iterator[None]:
+    """Checks a folder as :func:`require_target_folder` does, before work whose results it gets.
+
+    Args:
+        option: The flag that names it.
+        folder: As typed; removed again if it is new and the work fails.
+
+    Raises:
+        PreflightError: If it cannot be made or written to.
+    """
+    is_new = not os.path.lexists(folder)
+    require_target_folder(option, folder)
+    try:
+        yield
+    except BaseException:
+        if is_new and not os.listdir(folder):
+            os.rmdir(folder)
+        raise
+
+
 def require_target_file(option: str, file: str) -> None:
     """Checks that a run will be able to write a file, whose folder is made if it is missing.
 
@@ -46,8 +70,18 @@ def require_target_file(option: str, file: str) -> None:
     """
     if '://' in file:
         raise PreflightError(f'{option} {file}: is an address; name a file of this machine')
-    if os.path.isdir(file):
+    try:
+        kind = os.stat(file).st_mode
+    except FileNotFoundError:
+        kind = None
+    except OSError as error:  # of a name that is too long, for instance
+        raise PreflightError(
+            f'{option} {file}: cannot be written to ({error.strerror or error})'
+        ) from error
+    if kind is not None and stat.S_ISDIR(kind):
         raise PreflightError(f'{option} {file}: is a folder, not a file')
-    if os.path.exists(file) and not os.access(file, os.W_OK):
+    if kind is not None and not stat.S_ISREG(kind):
+        raise PreflightError(f'{option} {file}: is no ordinary file, it is not replaced by one')
+    if kind is not None and not os.access(file, os.W_OK):
         raise PreflightError(f'{option} {file}: is write-protected')
     require_target_folder(option, os.path.dirname(os.path.abspath(file)))

@@ -15,6 +15,7 @@ from attnpool_backbones.launching.errors import PreflightError
 
 __all__ = ['add_training_arguments', 'apply_training_options', 'best_metric']
 
+MAX_STAGES = 99
 METRICS = {'mmdet': 'coco/bbox_mAP', 'mmseg': 'mIoU', 'mmengine': 'accuracy/top1'}
 """By which the best checkpoint is chosen, and the training stopped."""
 BACKENDS = dict(
@@ -71,7 +72,7 @@ def add_training_arguments(parser: argparse.ArgumentParser, with_auto: bool = Fa
     add('--lr', type=number_above_zero, help='learning rate of the optimizer')
     add(
         '--freeze',
-        type=int,
+        type=whole_number(-1, MAX_STAGES),
         metavar='STAGES',
         help='stages of the backbone that are not trained: -1 none, 0 the stem, 1 the first, ...',
     )

@@ -7,7 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from attnpool_backbones.command_line import UserError, run_command
+from attnpool_backbones.command_line import UserError, given_place, run_command
 
 
 def main() -> None:
@@ -19,7 +19,7 @@ def main() -> None:
     )
     parser.add_argument(
         '--work-dir',
-        type=Path,
+        type=given_place,
         default=Path('work_dirs/benchmark'),
         help='folder for checkpoints, the table and the picture; remove it to start afresh '
         '(default: %(default)s)',
@@ -39,9 +39,11 @@ def main() -> None:
 
     check_environment('det', 'seg', 'scenes', 'report')
     from attnpool_backbones.experiments.accuracy_benchmark import markdown, publish, run
+    from attnpool_backbones.launching.targets import require_target_folder
 
     if not Path('configs/_base_').is_dir():
         raise UserError(f'run this in a clone of attnpool_backbones, not in {Path.cwd()}')
+    require_target_folder('--work-dir', str(args.work_dir))
     print(markdown(run(args.work_dir, args.only, lambda line: print(line, flush=True))))
     for kind in ('md', 'csv', 'png'):
         print(f'  {args.work_dir / "results"}.{kind}')

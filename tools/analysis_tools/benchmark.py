@@ -18,6 +18,7 @@ from pathlib import Path
 from attnpool_backbones.command_line import (
     MAX_PROCESSES,
     UserError,
+    given_place,
     run_command,
     whole_number,
 )
@@ -64,15 +65,15 @@ def parse_args() -> argparse.Namespace:
                        'timm, mmdet and official code with the same weights, in NCHW and '
                        "channels_last. timm: pip install -e '.[peers]'; without torchvision a "
                        'stand-in serves its imports')  # fmt: skip
-    group.add_argument('--official', type=Path, metavar='DIR',
+    group.add_argument('--official', type=given_place, metavar='DIR',
                        help="folder with clones of the authors' code, or with its files: "
                        'patchconvnet_models.py (deit), deep_vision_transformer.py (dvit_repo), '
                        'poolformer.py, metaformer_baselines.py, resnet_sge.py and the like '
                        '(PytorchInsight)')  # fmt: skip
-    group.add_argument('--yardstick', type=Path, metavar='DIR',
+    group.add_argument('--yardstick', type=given_place, metavar='DIR',
                        help='another checkout of this package, e.g. of git worktree add: its '
                        'models run in a process of their own beside ours')  # fmt: skip
-    group.add_argument('--preload', type=Path, metavar='LIBRARY',
+    group.add_argument('--preload', type=given_place, metavar='LIBRARY',
                        help='measure under another allocator, e.g. libtcmalloc_minimal.so.4: this '
                        'command runs itself again with LD_PRELOAD')  # fmt: skip
 
@@ -118,7 +119,7 @@ def parse_args() -> argparse.Namespace:
     group.add_argument('--time-limit', type=seconds, metavar='SECONDS',
                        help='begin no job later than this; call again for the rest')  # fmt: skip
     group.add_argument('--again', action='store_true', help='repeat what was measured before')
-    group.add_argument('--out', type=Path, default=Path('work_dirs/speed'), metavar='DIR',
+    group.add_argument('--out', type=given_place, default=Path('work_dirs/speed'), metavar='DIR',
                        help='folder of results and report (default: %(default)s)')  # fmt: skip
     group.add_argument('--publish', action='store_true',
                        help='put the table of targets and the report, or the table of --peers or '
@@ -131,10 +132,10 @@ def parse_args() -> argparse.Namespace:
 def size(text: str) -> tuple[int, int]:
     match = re.fullmatch(r'(\d+)x(\d+)', text)
     if not match:
-        raise argparse.ArgumentTypeError(f"'{text}' is not HEIGHTxWIDTH, e.g. 800x1344")
+        raise argparse.ArgumentTypeError(f"'{text[:60]}' is not HEIGHTxWIDTH, e.g. 800x1344")
     height, width = int(match[1][:9]), int(match[2][:9])
     if not 0 < height * width <= MAX_PIXELS:
-        raise argparse.ArgumentTypeError(f"'{text}' has to have from 1 to {MAX_PIXELS} pixels")
+        raise argparse.ArgumentTypeError(f"'{text[:60]}' has to have from 1 to {MAX_PIXELS} pixels")
     return height, width
 
 
@@ -144,7 +145,7 @@ def seconds(text: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"'{text}' is no number of seconds")
+        raise argparse.ArgumentTypeError(f"'{text[:60]}' is no number of seconds")
     return value
 
 
@@ -248,12 +249,14 @@ def main() -> None:
 
     from attnpool_backbones.benchmark.report import publish, write_report
     from attnpool_backbones.benchmark.run import run_jobs
+    from attnpool_backbones.launching.targets import require_target_folder
 
     jobs = chosen_jobs(args)
     if args.list:
         for job in jobs:
             print(f'{job.quantity} of {job.name}')
         return
+    require_target_folder('--out', str(args.out))
     if args.device == 'cuda' and not torch.cuda.is_available():
         raise UserError('--device cuda: torch finds no GPU here')
     if args.threads:

@@ -9,7 +9,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from attnpool_backbones.command_line import run_command
+from attnpool_backbones.command_line import UserError, given_place, run_command, whole_number
+
+LIBRARIES = ('mmdet', 'mmseg')
 
 
 def parse_args() -> argparse.Namespace:
@@ -19,14 +21,15 @@ def parse_args() -> argparse.Namespace:
         'whatever sizes, are one structure; the smallest is tried. This takes about an hour on '
         'two cores; what was tried is kept.'
     )
-    parser.add_argument('libraries', nargs='*', metavar='LIBRARY', default=['mmdet', 'mmseg'],
+    parser.add_argument('libraries', nargs='*', metavar='LIBRARY', default=list(LIBRARIES),
                         help='mmdet, mmseg (default: both)')  # fmt: skip
-    parser.add_argument('--out', type=Path, default=Path('docs/compatibility/models.jsonl'),
+    parser.add_argument('--out', type=given_place, default=Path('docs/compatibility/models.jsonl'),
                         help='file of results (default: %(default)s)')  # fmt: skip
-    parser.add_argument('--limit', type=int, help='try no more than so many of each library')
+    parser.add_argument('--limit', type=whole_number(1),
+                        help='try no more than so many of each library')  # fmt: skip
     parser.add_argument('--again', metavar='REGEX',
                         help='try again what failed for a reason that this finds')  # fmt: skip
-    parser.add_argument('--seconds', type=int, default=240,
+    parser.add_argument('--seconds', type=whole_number(1), default=240,
                         help='how long a model may take (default: %(default)s)')  # fmt: skip
     parser.add_argument('--publish', action='store_true',
                         help='write the table into docs/compatibility.md')  # fmt: skip
@@ -36,9 +39,13 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
 
+    from attnpool_backbones.launching.targets import require_target_file
     from attnpool_backbones.mmcv_operators import survey
 
-    args.out.parent.mkdir(parents=True, exist_ok=True)
+    for library in args.libraries:
+        if library not in LIBRARIES:
+            raise UserError(f'{library[:80]!r} is none of {", ".join(LIBRARIES)}')
+    require_target_file('--out', str(args.out))
     for library in args.libraries:
         survey.try_structures(
             library,

@@ -5,8 +5,9 @@ An existing folder with the same parameters is verified and kept.
 
 import argparse
 import sys
+from pathlib import Path
 
-from attnpool_backbones.command_line import UserError, run_command
+from attnpool_backbones.command_line import UserError, given_place, run_command
 
 
 def main() -> None:
@@ -25,7 +26,12 @@ def main() -> None:
     from attnpool_backbones.datasets import digit_scenes
 
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--out-dir', default='data/digit_scenes', help='default: %(default)s')
+    parser.add_argument(
+        '--out-dir',
+        type=given_place,
+        default=Path('data/digit_scenes'),
+        help='default: %(default)s',
+    )
     parser.add_argument(
         '--train',
         type=int,

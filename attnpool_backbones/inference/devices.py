@@ -1,0 +1,23 @@
+"""Devices that are named on a command line."""
+
+import torch
+
+from attnpool_backbones.command_line import UserError
+
+__all__ = ['require_device']
+
+
+def require_device(device: str) -> None:
+    """Checks that a model can compute on a device of this machine.
+
+    Args:
+        device: As torch names it.
+
+    Raises:
+        UserError: If it is none, or is not there.
+    """
+    try:
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f'--device {device}: {reason}') from error

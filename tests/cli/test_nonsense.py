@@ -1,0 +1,161 @@
+"""Nonsense on any command line is one message and exit code 2, soon, and leaves nothing behind."""
+
+import importlib.util
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip('mmdet')
+pytest.importorskip('mmseg')
+
+from attnpool_backbones.cli import main
+from attnpool_backbones.command_line import run_command
+
+LONG = 'a' * 300
+NO_TEXT = os.fsdecode(b'\xff\xfe')
+BIG = '1' + '0' * 20
+
+INPUTS = ('', 's3://bucket/x', 'foo://x/y', 'http://[a/x', '/proc/nope', '/dev/zero', LONG,
+          NO_TEXT, 'x\ny', '~nobody_at_all/x', 'noise.pth', 'pipe')  # fmt: skip
+"""Named where something is read."""
+FOLDERS = ('', 's3://bucket/x', 'foo://x', '/proc/nope/x', '/dev/null/x', LONG, '/dev/full',
+           'noise.pth', 'pipe')  # fmt: skip
+"""Named where a folder is written to."""
+FILES = ('', 's3://bucket/x', '/proc/nope/x', '/dev/null/x', LONG)
+"""Named where a file is written, before its ending."""
+COUNTS = ('0', '-1', BIG, 'nan', 'inf', '1.5', '', '9' * 5000)
+SEEDS = ('-1', BIG, 'nan', '')
+SIDES = (*COUNTS, '31', '100000', '²')
+
+MODEL = ('PatchConvNet:nano', '--random-weights', '--images', 'img', '--size', '64')
+LOOKING = ('attnpool', 'figure', 'pooling')
+FIGURE = (*LOOKING, *MODEL)
+OWN = ('attnpool', 'config', 'photos', '--backbone', 'caformer-nano')
+BENCHMARK = ('analysis_tools/benchmark', 'PatchConvNet:nano')
+SCENES = ('dataset_converters/make_digit_scenes',)
+
+# the beginning of a command line, and what follows it
+TABLE: Sequence[tuple[Sequence[str], Sequence[str]]] = [
+    (('test',), [f'{name}|x.pth' for name in INPUTS]),
+    (('attnpool', 'test'), INPUTS),
+    (('attnpool', 'browse'), INPUTS),
+    (('attnpool', 'browse', 'a.py', '--count'), COUNTS),
+    (('attnpool', 'browse', 'a.py', '--columns'), COUNTS),
+    (('attnpool', 'browse', 'a.py', '--seed'), SEEDS),
+    (('attnpool', 'config'), INPUTS),
+    ((*OWN, '--out'), [name and f'{name}.py' for name in FILES]),
+    ((*OWN, '--work-dir'), ['', 's3://bucket/x', 'foo://x']),
+    ((*OWN, '--epochs'), COUNTS),
+    ((*OWN, '--batch'), COUNTS),
+    ((*OWN, '--size'), SIDES),
+    ((*OWN, '--freeze'), ('-2', BIG, 'nan', '')),
+    ((*OWN, '--lr'), ('0', '-1', 'nan', 'inf', '1e400', '')),
+    ((*OWN, '--ignore-label'), ('-1', BIG, 'nan')),
+    ((*OWN, '--head'), ('', NO_TEXT, LONG, '../x')),
+    (('attnpool', 'models', '--size'), SIDES),
+    (('attnpool', 'models', '--backbone'), ('', NO_TEXT, LONG, '../x', '/dev/zero', 's3://x')),
+    (('attnpool', 'verify'), INPUTS),
+    (('attnpool', 'export'), INPUTS),
+    (('attnpool', 'export', 'nowhere', '--out'), [name and f'{name}.onnx' for name in FILES]),
+    (('attnpool', 'export', 'nowhere', '--batch'), COUNTS),
+    (('attnpool', 'export', 'nowhere', '--calibration'), COUNTS),
+    (('attnpool', 'export', 'nowhere', '--size', '64'), COUNTS),
+    (('attnpool', 'export', 'nowhere', '--images'), INPUTS),
+    (('attnpool', 'quickstart', '--work-dir'), FOLDERS),
+    (LOOKING, [f'{name}|--images|img' for name in INPUTS]),
+    ((*LOOKING, 'PatchConvNet:nano', '--random-weights', '--images'), INPUTS),
+    ((*LOOKING, 'PatchConvNet:nano', '--images', 'img', '--checkpoint'), INPUTS),
+    ((*FIGURE, '--out'), FOLDERS),
+    ((*FIGURE, '--limit'), COUNTS),
+    ((*FIGURE, '--top'), COUNTS),
+    ((*FIGURE, '--size'), (*SIDES, '100000x100000', '-32x64', f'64x{BIG}')),
+    ((*FIGURE, '--device'), ('', 'x', 'cuda:99', 'meta', NO_TEXT)),
+    (('attnpool', 'figure', 'query', 'x', '--images', 'img', '--at'),
+     ('-1', BIG, '', '-1,-1', '1,2,3')),
+    (('attnpool', 'figure', 'query', 'x', '--images', 'img', '--block'), ('-2', BIG, 'nan')),
+    (('attnpool', 'figure', 'mixers'), ('', NO_TEXT, 'x')),
+    (('attnpool', 'figure', 'mixers', 'pool', '--sides'), COUNTS),
+    (('attnpool', 'figure', 'mixers', 'pool', '--channels'), COUNTS),
+    (('attnpool', 'figure', 'mixers', 'pool', '--rounds'), COUNTS[1:]),
+    (('attnpool', 'figure', 'trade-off'), INPUTS),
+    (('attnpool', 'figure', 'trade-off', '--published'), ('(', '', NO_TEXT, LONG)),
+    (('analysis_tools/benchmark', '--size', '32x32'),
+     ('', NO_TEXT, LONG, 'DeepViT:', ':', 'X:y', '/dev/zero', 's3://x.py', 'pipe')),
+    ((*BENCHMARK, '--out'), FOLDERS),
+    ((*BENCHMARK, '--batch'), COUNTS),
+    ((*BENCHMARK, '--threads'), COUNTS),
+    ((*BENCHMARK, '--repeats'), COUNTS),
+    ((*BENCHMARK, '--size'), COUNTS),
+    (('analysis_tools/benchmark', '--peers', '--yardstick'), INPUTS),
+    (('analysis_tools/benchmark', '--suite', 'nano', '--only'), ('(', '*', 'none')),
+    ((*SCENES, '--out-dir'), FOLDERS),
+    ((*SCENES, '--train'), COUNTS),
+    ((*SCENES, '--val'), COUNTS),
+    ((*SCENES, '--size'), SIDES),
+    (('dataset_converters/ade20k',), INPUTS),
+    (('dataset_converters/coco2017',), INPUTS),
+    (('analysis_tools/try_models',), ('', NO_TEXT, '../mmdet')),
+    (('analysis_tools/try_models', '--limit'), (*COUNTS,)),
+    (('analysis_tools/accuracy_benchmark', '--only'), ('', NO_TEXT)),
+]  # fmt: skip
+
+
+def cases() -> Iterator[tuple[Sequence[str], str]]:
+    for beginning, endings in TABLE:
+        yield from product([beginning], endings)
+
+
+def shown(value: object) -> str:
+    text = value if isinstance(value, str) else ' '.join(value)
+    return text[:40].encode('ascii', 'backslashreplace').decode().replace('\n', '_')
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp('here')
+    (folder / 'noise.pth').write_bytes(bytes(range(100)))
+    (folder / 'img').mkdir()
+    Image.new('RGB', (64, 64)).save(folder / 'img' / 'a.png')
+    os.mkfifo(folder / 'pipe')
+    (folder / 'a.py').write_text('default_scope = "mmdet"\n')
+    return folder
+
+
+def run(words: Sequence[str], root: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    name, *rest = words
+    try:
+        if name == 'attnpool':
+            return main(rest)
+        path = root / 'tools' / f'{name}.py'
+        monkeypatch.setattr(sys, 'argv', [str(path), *rest])
+        spec = importlib.util.spec_from_file_location('tool', path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return run_command(module.main)
+    except SystemExit as stop:
+        return stop.code
+
+
+@pytest.mark.parametrize(('beginning', 'ending'), cases(), ids=shown)
+def test_one_message(
+    beginning: Sequence[str],
+    ending: str,
+    folder: Path,
+    repo_root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr('os.execv', None)
+    before = sorted(folder.rglob('*'))
+    assert run([*beginning, *ending.split('|')], repo_root, monkeypatch) == 2
+    message = capsys.readouterr().err
+    assert 'error: ' in message and 'Traceback' not in message
+    assert len(message.splitlines()[-1]) < 2000
+    assert sorted(folder.rglob('*')) == before
