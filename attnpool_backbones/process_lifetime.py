@@ -66,9 +66,8 @@ def end_now(code: int) -> NoReturn:
     Args:
         code: Exit code.
     """
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread() and not thread.daemon:
-            thread.join()
+    # waits for threads as Python does at its end: pools, which wait for work, are told first
+    threading._shutdown()
     atexit._run_exitfuncs()
     for file in (sys.stdout, sys.stderr):
         try:

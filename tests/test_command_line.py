@@ -4,6 +4,7 @@ import argparse
 import errno
 import io
 import os
+import subprocess
 import sys
 
 import pytest
@@ -75,11 +76,29 @@ def test_exit_codes(error, code, monkeypatch):
 def test_a_process_of_several_ends_at_once(monkeypatch):
     ended = []
     monkeypatch.setenv('RANK', '0')
-    monkeypatch.setattr('attnpool_backbones.process_lifetime.atexit._run_exitfuncs', lambda: None)
+    for name in ('atexit._run_exitfuncs', 'threading._shutdown'):
+        monkeypatch.setattr(f'attnpool_backbones.process_lifetime.{name}', lambda: None)
     monkeypatch.setattr(os, '_exit', ended.append)
     with pytest.raises(SystemExit):
         exit_command(raising(Stopped(10)))
     assert ended == [138]
+
+
+ENDING = """
+import concurrent.futures, threading, time
+from attnpool_backbones.process_lifetime import end_now
+pool = concurrent.futures.ThreadPoolExecutor()
+pool.submit(int).result()
+threading.Thread(target=lambda: (time.sleep(0.2), print('done', flush=True))).start()
+end_now(7)
+"""
+
+
+def test_threads_that_wait_for_work_do_not_keep_a_process():
+    done = subprocess.run(
+        [sys.executable, '-c', ENDING], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (7, 'done\n'), done.stderr
 
 
 def test_names_that_are_no_text_are_printed(monkeypatch):

@@ -95,6 +95,9 @@ def parse_args() -> argparse.Namespace:
                         help='images of an iteration (default: %(default)s)')  # fmt: skip
     parser.add_argument('--mebibytes', type=whole_number(1, 4096), default=162,
                         help='of the file to load (default: %(default)s)')  # fmt: skip
+    parser.add_argument('--keep-memory', action='store_true',
+                        help='keep memory that is freed: no page faults, of which a process that '
+                        'loads one file has many')  # fmt: skip
     parser.add_argument('--without-isal', action='store_true',
                         help='load by checksums of zlib, as without isal')  # fmt: skip
     return parser.parse_args()
@@ -107,7 +110,8 @@ def main() -> None:
         sys.modules['isal'] = None
     from attnpool_backbones.benchmark.safety import SafetyWorkload
 
-    keep_free_memory()
+    if args.keep_memory:
+        keep_free_memory()
     size = (args.side, args.side) if args.what == 'training' else (args.mebibytes, 1)
     checked, plain = (
         SafetyWorkload(

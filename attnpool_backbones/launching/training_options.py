@@ -130,8 +130,6 @@ def apply_training_options(cfg: Config, args: argparse.Namespace) -> None:
     if _said(args, 'lr'):
         cfg.optim_wrapper.optimizer.lr = args.lr
     if _said(args, 'freeze'):
-        if args.freeze < -1:
-            raise PreflightError(f'--freeze {args.freeze}: -1 for none, 0 for the stem, 1, 2, ...')
         cfg.model.backbone.frozen_stages = args.freeze
     if _said(args, 'workers'):
         set_workers(cfg, args.workers)

@@ -84,13 +84,6 @@ def test_mlflow_has_a_data_base_beside_the_runs_or_the_named_server(monkeypatch)
     assert 'artifact_location' not in backend
 
 
-@pytest.mark.parametrize(
-    'words, config, message',
-    [
-        (['--epochs', '3'], BY_ITERATION, r'counts iterations \(160000\)'),
-        (['--freeze', '-2'], BY_EPOCH, '--freeze -2'),
-    ],
-)
-def test_flags_that_do_not_fit(words, config, message):
-    with pytest.raises(PreflightError, match=message):
-        changed(words, config)
+def test_epochs_do_not_fit_iterations():
+    with pytest.raises(PreflightError, match=r'counts iterations \(160000\)'):
+        changed(['--epochs', '3'], BY_ITERATION)
