@@ -14,6 +14,7 @@ from attnpool_backbones.checkpoints.door import open_door
 from attnpool_backbones.checkpoints.loading import DEPLOYED, require_same_form
 from attnpool_backbones.layers.activation_checkpointing import checkpoint_block
 from attnpool_backbones.ops.layout import contiguous_map, in_format
+from attnpool_backbones.ops.product import is_convolution_chosen
 
 # Also under mmdet's and mmseg's own tools every checkpoint is read by the one safe reader.
 open_door()
@@ -126,6 +127,8 @@ class DenseBackbone(TrainingParts):
 
     def finish_init(self) -> None:
         """Ends a subclass's constructor: checks ``frozen_stages`` and freezes."""
+        if torch.get_num_threads() > 1:
+            is_convolution_chosen()  # measured here: a compiler could not
         depth = len(getattr(self, self.trunk))
         if not -1 <= self.frozen_stages <= depth:
             raise ValueError(

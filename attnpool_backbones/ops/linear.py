@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from attnpool_backbones.ops.compiling import compiler_fuses
 from attnpool_backbones.ops.formula import operator
 from attnpool_backbones.ops.fusing import may_fuse
 from attnpool_backbones.ops.product import product
@@ -28,9 +29,12 @@ def _(x: Tensor, layer: nn.Linear, scale: Tensor | None = None) -> Tensor:
     if not may_fuse(layer):
         return linear.formula(x, layer, scale)
     weight, bias = layer.weight, layer.bias
-    if scale is not None:  # Scaling the weights saves a pass over the tokens and their copy.
-        weight, bias = scaled(weight, bias, scale)
-    return product(x, weight, bias)
+    if scale is None:
+        return product(x, weight, bias)
+    if compiler_fuses():  # It takes the factor along with what follows.
+        return product(x, weight, bias) * scale
+    # Scaling the weights saves a pass over the tokens and their copy.
+    return product(x, *scaled(weight, bias, scale))
 
 
 def scaled(weight: Tensor, bias: Tensor | None, scale: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from attnpool_backbones.ops.compiling import compiler_fuses
 from attnpool_backbones.ops.formula import operator
 from attnpool_backbones.ops.fusing import may_fuse
 from attnpool_backbones.ops.linear import linear, scaled
@@ -38,7 +39,8 @@ def _(
     if y is not None:
         return linear(y, fc2, scale)
     y = linear(x, fc1)  # ..., D
-    if not (hasattr(act, 'scale') and may_fuse(act, fc2)):  # anything but a StarReLU
+    # Anything but a StarReLU; a compiler computes that in its one pass anyway.
+    if not (hasattr(act, 'scale') and may_fuse(act, fc2)) or compiler_fuses():
         return linear(act(y), fc2, scale)
     # Scale and shift of a StarReLU go into the weights: a pass over D channels costs more, and a
     # map less is kept for the backward pass.

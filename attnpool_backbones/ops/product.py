@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
+from attnpool_backbones.ops.compiling import compiler_fuses
 from attnpool_backbones.ops.onednn import linear_act, may_call_onednn
 
 SMALLEST_PRODUCT = 1 << 20
@@ -27,8 +28,6 @@ CLEAR_LEAD = 1.4
 processes of a machine choose alike, and a resumed run goes on to the same bits."""
 
 _convolves: bool | None = None
-# PyTorch before 2.7 does not tell an export from a compilation
-_is_exporting = getattr(torch.compiler, 'is_exporting', lambda: True)
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -72,7 +71,7 @@ def _suits_convolution(x: Tensor, weight: Tensor) -> bool:
     # PyTorch gives 1x1 convolutions to oneDNN only where several threads compute them. Exported
     # graphs have linear layers, which other runtimes know.
     if torch.compiler.is_compiling():
-        return not _is_exporting()
+        return compiler_fuses()
     return torch.get_num_threads() > 1 and not torch.jit.is_tracing()
 
 

@@ -6,6 +6,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from attnpool_backbones.layers.activations import GELU, ReLU, SiLU
+from attnpool_backbones.layers.star_relu import StarReLU
 from attnpool_backbones.ops.conv_norm import conv_norm
 from attnpool_backbones.ops.mlp import mlp
 from attnpool_backbones.ops.onednn import may_call_onednn
@@ -113,6 +114,30 @@ def test_autocast(called, dtype):
         close(mlp(x, fc1, act, fc2), mlp.formula(x, fc1, act, fc2), dtype)
         close(conv_norm(pixels, conv, act=act), conv_norm.formula(pixels, conv, act=act), dtype)
     assert set(called) == set(KERNELS)
+
+
+def operators_of_graph(function, *args):
+    """Returns the result and the names of the operators that a compiler sees."""
+    names = []
+
+    def backend(graph, inputs):
+        names.extend(str(node.target) for node in graph.graph.nodes if node.op == 'call_function')
+        return graph
+
+    torch._dynamo.reset()
+    return torch.compile(function, fullgraph=True, backend=backend)(*args), ' '.join(names)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('act', [*ACTIVATIONS, StarReLU])
+def test_compilers_see_all_that_they_can_fuse(called, act):
+    fc1, act, fc2 = layers(act)
+    for parameter in act.parameters():
+        parameter.fill_(0.7)
+    scale, x = torch.linspace(0.5, 2, 64), torch.randn(2, 20, 30, 64)
+    y, names = operators_of_graph(lambda x: mlp(x, fc1, act, fc2, scale), x)
+    close(y, mlp.formula(x, fc1, act, fc2, scale), torch.float32)
+    assert names.count('conv2d') == 2 and 'mkldnn' not in names and not called
 
 
 class Watching(TorchDispatchMode):
