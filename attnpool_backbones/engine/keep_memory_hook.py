@@ -18,9 +18,10 @@ class KeepMemoryHook(Hook):
     """Makes the process keep all memory it has had, as caching allocators do, from the start on.
 
     glibc gives large blocks back to the system when they are freed; those of the next step are
-    then fresh pages, and touching them takes up to a fifth of a training step on a CPU. Kept memory
-    is never given back, so the process stays as large as its largest step. On CUDA and with other
-    C libraries nothing changes.
+    then fresh pages, and touching them takes up to a fifth of a training step on a CPU. Memory is
+    kept from the first steps on (glibc before 2.38 takes some ten of them until freed blocks serve
+    again). It is never given back, so the process stays as large as its largest step. On CUDA and
+    with other C libraries nothing changes.
     """
 
     def before_run(self, runner: Runner) -> None:

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from PIL import Image
@@ -96,7 +97,8 @@ def test_a_bad_image_of_a_test_is_not_replaced(stage: str, is_test: bool) -> Non
     dataset = BaseDataset(lazy_init=True, pipeline=[dict, dict])
     loader = SimpleNamespace(dataset=dataset, collate_fn=list)
     loop = SimpleNamespace(dataloader=loader)
-    getattr(SkipBadDataHook(), f'before_{stage}')(SimpleNamespace(**{f'{stage}_loop': loop}))
+    runner = SimpleNamespace(model=torch.nn.Identity(), **{f'{stage}_loop': loop})
+    getattr(SkipBadDataHook(), f'before_{stage}')(runner)
     assert dataset.pipeline.test_mode is is_test
 
 

@@ -249,33 +249,33 @@ def main() -> None:
 
     from attnpool_backbones.benchmark.report import publish, write_report
     from attnpool_backbones.benchmark.run import run_jobs
-    from attnpool_backbones.launching.targets import require_target_folder
+    from attnpool_backbones.launching.targets import writable_folder
 
     jobs = chosen_jobs(args)
     if args.list:
         for job in jobs:
             print(f'{job.quantity} of {job.name}')
         return
-    require_target_folder('--out', str(args.out))
     if args.device == 'cuda' and not torch.cuda.is_available():
         raise UserError('--device cuda: torch finds no GPU here')
     if args.threads:
         torch.set_num_threads(args.threads)
-    kept, failures = run_jobs(
-        jobs,
-        args.out,
-        args.device,
-        lambda line: print(line, flush=True),
-        args.repeats,
-        args.warmup,
-        args.seconds,
-        args.time_limit,
-        args.again,
-        args.keep_memory,
-        places(args),
-    )
-    if failures and not kept.results:
-        raise UserError('; '.join(failures))
+    with writable_folder('--out', str(args.out)):
+        kept, failures = run_jobs(
+            jobs,
+            args.out,
+            args.device,
+            lambda line: print(line, flush=True),
+            args.repeats,
+            args.warmup,
+            args.seconds,
+            args.time_limit,
+            args.again,
+            args.keep_memory,
+            places(args),
+        )
+        if failures and not kept.results:
+            raise UserError('; '.join(failures))
     flags = [flag for flag in sys.argv[1:] if flag != '--publish']
     command = shlex.join(['python', 'tools/analysis_tools/benchmark.py', *flags])
     for file in write_report(args.out, kept.results, kept.machine, command):
