@@ -62,7 +62,7 @@ DETECTION = {
     "train_cfg = dict(max_epochs='a')": ['train_cfg', "'a'"],
     'train_cfg = dict(max_epochs=0)': ['train_cfg.max_epochs is 0'],
     'train_dataloader = dict(batch_size=0)': ['train_dataloader', 'batch_size=0'],
-    'train_dataloader = dict(num_workers=-1)': ['train_dataloader.num_workers', '0 to 1024, not -1'],
+    'train_dataloader = dict(num_workers=-1)': ['dataloader.num_workers', '0 to 1024, not -1'],
     "val_evaluator = dict(metric='bbbox')": ['val_evaluator', 'bbbox'],
     # parts that do not fit together
     'model = dict(neck=dict(in_channels=[64, 64]))': ['model.neck.lateral_convs[1]', '128'],
