@@ -6,12 +6,15 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.inference import load
 from attnpool_backbones.inference.drawing import draw_class_maps
+from attnpool_backbones.inference.loading import predictor_of
 from attnpool_backbones.inference.tags import Tags, tags_of
 from attnpool_backbones.inference.writing import Outputs
+from attnpool_backbones.registry import MODELS
 
 both = pytest.mark.parametrize('run', ['tagged_detector', 'tagged_segmentor'])
 
@@ -89,3 +92,13 @@ def test_class_maps_are_drawn_where_they_are():
     assert (draw_class_maps(image, grey, ['a', 'b', 'c']) == 100).all()
     # the surest class is drawn where none is sure
     assert Tags(tags.scores / 10, maps, (80.0, 80.0)).present() == [0]
+
+
+def test_a_model_of_tags_alone_is_no_detector():
+    backbone = dict(type='attnpool_backbones.PatchConvNet', arch='nano')
+    head = dict(num_classes=2)
+    model = MODELS.build(
+        dict(type='attnpool_backbones.ImageTagger', backbone=backbone, image_head=head)
+    )
+    with pytest.raises(UserError, match='finds no objects: attnpool figure pooling'):
+        predictor_of(model, Config(), ('one', 'two'), 'cpu')
