@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from attnpool_backbones.ops.fusing import may_fuse
 from attnpool_backbones.ops.gradients import gradients_wanted
+from attnpool_backbones.ops.own_operator import own_operator
 
 _NAMES = ((nn.GELU, 'gelu'), (nn.ReLU, 'relu'), (nn.SiLU, 'swish'))
 """What oneDNN calls activations."""
@@ -60,6 +61,26 @@ def linear_act(
     return torch.ops.mkldnn._linear_pointwise(
         x.contiguous(), weight.contiguous(), bias, *_attribute(act)
     )
+
+
+@own_operator('onednn_linear')
+def compiled_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Returns x @ weight.T + bias in a compiled graph at inference.
+
+    Nothing else gives it to oneDNN there: the compiler's own layers for that want weights that are
+    constants, and it copies tokens for a 1x1 convolution.
+
+    Args:
+        x: Tokens ..., C.
+        weight: C', C.
+        bias: C', or None.
+    """
+    return linear_act(x, weight, bias)
+
+
+@compiled_linear.register_fake
+def _(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return x.new_empty(*x.shape[:-1], len(weight))
 
 
 def conv_act(
