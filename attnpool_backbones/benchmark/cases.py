@@ -7,7 +7,7 @@ TASKS = ('forward', 'train')
 DTYPES = ('float32', 'bfloat16')
 LAYOUTS = ('contiguous', 'channels_last')
 QUANTITIES = ('time', 'memory')
-OTHERS = ('mmcv.', 'predict.', 'safety.')
+OTHERS = ('mmcv.', 'predict.')
 """Beginnings of models that are operators or commands."""
 
 
@@ -19,7 +19,7 @@ class Case:
     """``TYPE:ARCH`` of a backbone of this package (``DeepViT:16b``), a name of
     :data:`attnpool_backbones.benchmark.models.REFERENCES`, or a config file of a detector
     or segmentor, or ``mmcv.NAME``, an operator of :mod:`attnpool_backbones.benchmark.operators`, or
-    ``predict.NAME`` or ``safety.NAME``, a command of the modules of these names."""
+    ``predict.NAME``, a command (:mod:`attnpool_backbones.benchmark.prediction`)."""
     form: str = 'ours'
     """``'ours'``; ``'plain'``: by the formulas, stored and unfused; ``'compiled'``: an operator of
     mmcv's own; else another's code for the same model, see

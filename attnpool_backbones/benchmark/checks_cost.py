@@ -4,21 +4,24 @@ One process trains the same model twice, with all checks and with mmengine's own
 loads the same file twice, with all checks and by ``torch.load``. The two take turns at every
 iteration, on the same images and weights (the learning rate is 0), and each pair gives a
 difference, so that a slower moment of the machine meets both. The interval is that of the median
-difference: 95 % of 5000 samples of the pairs, drawn with replacement.
+difference: 95 % of 5000 samples of the pairs, drawn with replacement. ``--pairs-file`` keeps the
+pairs and adds those of earlier runs.
 """
 
 import argparse
 import gc
+import json
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 
-from attnpool_backbones.benchmark.cases import Case
-from attnpool_backbones.command_line import run_command, whole_number
-from attnpool_backbones.process_memory import keep_free_memory
+from attnpool_backbones.command_line import given_place, run_command, whole_number
+from attnpool_backbones.process_memory import keep_free_memory, return_free_memory
 
 __all__ = ['interval', 'paired_seconds']
 
@@ -28,7 +31,11 @@ WARM_UP = 8
 
 
 def paired_seconds(
-    one: Callable[[], object], other: Callable[[], object], pairs: int, seconds: float
+    one: Callable[[], object],
+    other: Callable[[], object],
+    pairs: int,
+    seconds: float,
+    before: Callable[[], object] = lambda: None,
 ) -> list[tuple[float, float]]:
     """Runs two things in turns, each one first in every other pair.
 
@@ -37,6 +44,7 @@ def paired_seconds(
         other: The second.
         pairs: How often, after some that do not count.
         seconds: No pair begins later than so long after the first one.
+        before: What to do before each of them, not counted. Default: nothing.
 
     Returns:
         How long they took, a pair each.
@@ -50,9 +58,11 @@ def paired_seconds(
                 break
             took = [0.0, 0.0]
             for which in (0, 1) if index % 2 else (1, 0):
+                before()
                 started = time.perf_counter()
-                (one, other)[which]()
+                result = (one, other)[which]()
                 took[which] = time.perf_counter() - started
+                del result  # whose memory is freed now
             if index >= WARM_UP:
                 found.append((took[0], took[1]))
             if index % WARM_UP == 0:
@@ -95,11 +105,15 @@ def parse_args() -> argparse.Namespace:
                         help='images of an iteration (default: %(default)s)')  # fmt: skip
     parser.add_argument('--mebibytes', type=whole_number(1, 4096), default=162,
                         help='of the file to load (default: %(default)s)')  # fmt: skip
+    parser.add_argument('--safetensors', action='store_true',
+                        help='load a file of safetensors, beside their own reader')  # fmt: skip
     parser.add_argument('--keep-memory', action='store_true',
                         help='keep memory that is freed: no page faults, of which a process that '
                         'loads one file has many')  # fmt: skip
     parser.add_argument('--without-isal', action='store_true',
                         help='load by checksums of zlib, as without isal')  # fmt: skip
+    parser.add_argument('--pairs-file', type=given_place, metavar='FILE',
+                        help='keep the pairs there, and count those that are there')  # fmt: skip
     return parser.parse_args()
 
 
@@ -108,18 +122,14 @@ def main() -> None:
     args = parse_args()
     if args.without_isal:
         sys.modules['isal'] = None
-    from attnpool_backbones.benchmark.safety import SafetyWorkload
-
     if args.keep_memory:
         keep_free_memory()
-    size = (args.side, args.side) if args.what == 'training' else (args.mebibytes, 1)
-    checked, plain = (
-        SafetyWorkload(
-            Case(model=f'safety.{args.what}', form=form, size=size, batch=args.batch), 'cpu'
-        )
-        for form in ('ours', 'plain')
-    )
-    pairs = paired_seconds(checked.run, plain.run, args.pairs, args.seconds)
+    with tempfile.TemporaryDirectory() as folder:
+        pairs = measure(args, Path(folder))
+    if args.pairs_file:
+        kept = args.pairs_file
+        pairs += map(tuple, json.loads(kept.read_text()) if kept.exists() else [])
+        kept.write_text(json.dumps(pairs))
     share, low, high = interval(pairs)
     with_checks, without = (statistics.median(column) for column in zip(*pairs, strict=True))
     print(
@@ -127,6 +137,25 @@ def main() -> None:
         f'without, {100 * share:+.2f} % (95 % interval {100 * low:+.2f} to {100 * high:+.2f} %), '
         f'{len(pairs)} pairs'
     )
+
+
+def measure(args: argparse.Namespace, folder: Path) -> list[tuple[float, float]]:
+    """Returns the seconds of pairs, with all checks and with none.
+
+    Args:
+        args: Of the command line.
+        folder: For the files.
+    """
+    # the checks choose their checksum when they are imported
+    from attnpool_backbones.benchmark.checked_steps import iterations, loads, write_checkpoint
+
+    if args.what == 'training':
+        forms = [iterations(folder, checked, args.side, args.batch) for checked in (True, False)]
+        return paired_seconds(*forms, args.pairs, args.seconds)
+    path = write_checkpoint(folder, args.mebibytes, args.safetensors)
+    forms = [loads(path, checked) for checked in (True, False)]
+    before = (lambda: None) if args.keep_memory else return_free_memory
+    return paired_seconds(*forms, args.pairs, args.seconds, before)
 
 
 if __name__ == '__main__':

@@ -17,7 +17,6 @@ from attnpool_backbones.benchmark.peers import FORMS as PEER_FORMS
 from attnpool_backbones.benchmark.peers import build_peer
 from attnpool_backbones.benchmark.prediction import PredictionWorkload, is_prediction
 from attnpool_backbones.benchmark.random_batches import random_batch
-from attnpool_backbones.benchmark.safety import SafetyWorkload, is_safety
 from attnpool_backbones.benchmark.yardstick import APART, HERE, Yardstick
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.launching.config import load_config
@@ -165,7 +164,7 @@ class Workload:
 
 def make_workload(
     case: Case, device: str, places: Mapping[str, Path] | None = None
-) -> Workload | OperatorWorkload | PredictionWorkload | SafetyWorkload | Yardstick:
+) -> Workload | OperatorWorkload | PredictionWorkload | Yardstick:
     """Builds what a case runs: a model, an operator, a command, or a model elsewhere.
 
     Args:
@@ -177,8 +176,6 @@ def make_workload(
         return OperatorWorkload(case, device)
     if is_prediction(case.model):
         return PredictionWorkload(case, device)
-    if is_safety(case.model):
-        return SafetyWorkload(case, device)
     if case.form in APART:
         return Yardstick(case, device, (places or {}).get(case.form, HERE))
     return Workload(case, device, places)

@@ -53,8 +53,6 @@ OPERATOR_SPEEDUPS = {
     ('mmcv.psamask', (24, 32), 1): (0.8, 0.8),
 }
 """How many times as fast as mmcv's compiled ones our operators are to be, forward and backward."""
-SAFETY_OVERHEADS = {('safety.training', (192, 192), 4): 0.01, ('safety.loading', (162, 1), 1): 0.10}
-"""What checks may add: to an iteration of a training, to loading so many MiB."""
 ROI_MEMORY = tuple(
     Case(model=model, size=(100, 168), task=task)
     for model in ('mmcv.roi_align', 'mmcv.roi_align_whole_map')
@@ -216,18 +214,6 @@ def _configs_of(head: str) -> list[str]:
     return files
 
 
-def _safety_cases() -> list[tuple[tuple[Case, Case], float]]:
-    cases = []
-    for (model, size, batch), bound in SAFETY_OVERHEADS.items():
-        ours = Case(model=model, size=size, batch=batch)
-        cases.append(((ours, replace(ours, form='plain')), bound))
-    return cases
-
-
-def _safety() -> list[Job]:
-    return [time_job(cases[0].model, cases) for cases, _ in _safety_cases()]
-
-
 def _prediction_cases() -> list[tuple[Case, Case]]:
     cases = [
         Case(model=model, size=size, batch=images) for model, (size, images) in PREDICTIONS.items()
@@ -259,7 +245,6 @@ SUITES = {
     'operators': _operators,
     'end-to-end': _end_to_end,
     'predict': _prediction,
-    'safety': _safety,
     'nano': _nano,
 }
 """Name -> jobs. ``targets``: each family against its plain form, memory at detection's size;
@@ -267,10 +252,10 @@ SUITES = {
 ``layouts``, ``dtypes`` (bfloat16), ``compiled`` (torch.compile): what these options give;
 ``operators``: ours against mmcv's compiled ones; ``end-to-end``: iterations and predictions of
 detectors and segmentors beside those of mmdet's ResNet-50, by part; ``predict``: a folder of images
-beside the model alone; ``safety``: what checks cost; ``nano``: a check that everything runs."""
+beside the model alone; ``nano``: a check that everything runs."""
 
 
-NOT_IN_ALL = ('operators', 'end-to-end', 'predict', 'safety', 'nano')
+NOT_IN_ALL = ('operators', 'end-to-end', 'predict', 'nano')
 
 
 def suite_jobs(name: str) -> list[Job]:
@@ -390,9 +375,6 @@ def targets() -> list[Target]:
                 bound=PREDICTION_SPEED,
             )
         )
-    for cases, bound in _safety_cases():
-        text = f'{cases[0].model} with all checks, added'
-        found.append(Target(text=text, kind='overhead', quantity='time', cases=cases, bound=bound))
     for case in ROI_MEMORY:
         text = f'{case.model} {case.task}, added to input and output'
         # these are there before the run

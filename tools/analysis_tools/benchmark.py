@@ -25,7 +25,7 @@ from attnpool_backbones.command_line import (
 
 SUITES = (
     'targets', 'references', 'curves', 'layouts', 'dtypes', 'compiled', 'operators', 'end-to-end',
-    'predict', 'safety', 'nano', 'all',
+    'predict', 'nano', 'all',
 )  # fmt: skip
 
 MAX_PIXELS = 2**28
@@ -52,7 +52,7 @@ def parse_args() -> argparse.Namespace:
         'mmcv (OPS=compiled make setup); end-to-end: train iterations and predictions of detectors '
         "and segmentors beside those with mmdet's ResNet-50, and which part takes how long; "
         'predict: a folder of images, with reading and drawing, beside the model alone; '
-        'safety: what checks cost, in training and loading; nano: check that everything runs',
+        'nano: check that everything runs',
     )
     parser.add_argument(
         '--only', metavar='REGEX', help='the jobs whose name this finds; see --list'
