@@ -15,6 +15,7 @@ from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader
 from torch import Tensor
 
+from attnpool_backbones.checkpoints.finite_bits import TypedMemory
 from attnpool_backbones.checkpoints.finite_weights import require_finite_weights
 from attnpool_backbones.checkpoints.reading import explained, find_state_dict, read_content
 from attnpool_backbones.checkpoints.wrapped_names import below, without_wrappers
@@ -56,7 +57,7 @@ def load_from_checked_file(filename: str, map_location: Any = None) -> Any:
             all finite numbers.
     """
     filename = str(filename)
-    finite: set[int] = set()
+    finite: set[TypedMemory] = set()
     content = read_content(filename, 'cpu' if map_location is None else map_location, finite)
     if not isinstance(content, dict):
         return content

@@ -2,12 +2,19 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from attnpool_backbones.checkpoints.errors import CheckpointError
+from attnpool_backbones.checkpoints.finite_bits import (
+    INFINITIES,
+    TypedMemory,
+    are_finite,
+    bits_of,
+    memory_of,
+)
 from attnpool_backbones.checkpoints.message_texts import list_names
 from attnpool_backbones.checkpoints.storage_bytes import MIN_PARALLEL
 
@@ -24,7 +31,7 @@ def looks_like_weight(name: str) -> bool:
 def require_finite_weights(
     weights: Mapping[str, Tensor],
     is_weight: Callable[[str], bool] = looks_like_weight,
-    finite: Collection[int] = (),
+    finite: Collection[TypedMemory] = (),
 ) -> None:
     """Checks that weights are floating-point numbers, all of them finite.
 
@@ -33,16 +40,15 @@ def require_finite_weights(
         is_weight: Tells which of them the model computes with as floating-point numbers. Others,
             such as counters and masks, may be of any type and infinite, but not NaN. Default: by
             their names.
-        finite: Addresses of memories of which it is known, see :func:`~.reading.read_content`.
+        finite: Memories of which it is known, see :func:`~.reading.read_content`.
 
     Raises:
         CheckpointError: They are not; the message names all of them.
     """
     faults: dict[str, list[str]] = {}
-    plain = {n: v for n, v in weights.items() if v.dtype == torch.float32 and v.is_cpu}
-    known = {n for n, v in plain.items() if v.untyped_storage().data_ptr() in finite}
-    others = [value for name, value in plain.items() if name not in known]
-    sound = plain if _are_finite(others) else known
+    plain = {n: v for n, v in weights.items() if v.dtype in INFINITIES and v.is_cpu}
+    sound = {n for n, v in plain.items() if memory_of(v) in finite}
+    sound |= _finite_ones({name: v for name, v in plain.items() if name not in sound})
     for name, value in weights.items():
         if name in sound:
             continue
@@ -54,20 +60,20 @@ def require_finite_weights(
         raise CheckpointError(f'its weights are not all finite numbers: {listed}')
 
 
-def _are_finite(values: Sequence[Tensor]) -> bool:
-    """Tells whether all numbers are finite; False also if their sum overflows.
+def _finite_ones(values: Mapping[str, Tensor]) -> set[str]:
+    """Returns the names of those whose numbers are all finite.
 
-    One pass, by numpy: torch's threads wait for each other where other processes are busy.
+    By numpy: torch's threads wait for each other where other processes are busy.
     """
 
-    def sums(share: Sequence[Tensor]) -> list[np.floating]:
-        with np.errstate(over='ignore', invalid='ignore'):
-            return [value.detach().numpy().sum() for value in share]
+    def sound(names: Sequence[str]) -> list[str]:
+        return [name for name in names if are_finite(bits_of(values[name]), values[name].dtype)]
 
-    if sum(value.nbytes for value in values) < MIN_PARALLEL:
-        return bool(np.isfinite(sums(values)).all())
+    names = list(values)
+    if sum(value.nbytes for value in values.values()) < MIN_PARALLEL:
+        return set(sound(names))
     with ThreadPoolExecutor(2) as pool:
-        return all(np.isfinite(part).all() for part in pool.map(sums, (values[::2], values[1::2])))
+        return set(chain(*pool.map(sound, (names[::2], names[1::2]))))
 
 
 def _fault(value: Tensor, is_weight: bool) -> str:
@@ -77,13 +83,10 @@ def _fault(value: Tensor, is_weight: bool) -> str:
             return ''
         kind = 'complex numbers' if value.is_complex() else 'integers'
         return 'booleans' if value.dtype == torch.bool else kind
-    if value.is_meta or not value.numel():
+    if value.is_meta:
         return ''
-    if value.element_size() < 4:
-        # Half precision: sums of it overflow, and one byte has no sums at all.
+    if value.element_size() == 1:  # which torch cannot compute with
         value = value.float()
-    if torch.isfinite(value.sum()):  # one pass; almost always the last
-        return ''
     if torch.isnan(value).any():
         return 'NaN'
     return 'infinite numbers' if is_weight and torch.isinf(value).any() else ''

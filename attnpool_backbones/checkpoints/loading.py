@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from attnpool_backbones.checkpoints.checkpoint_format import CheckpointFormat
 from attnpool_backbones.checkpoints.errors import CheckpointMismatch
+from attnpool_backbones.checkpoints.finite_bits import TypedMemory, memory_of
 from attnpool_backbones.checkpoints.finite_weights import require_finite_weights
 from attnpool_backbones.checkpoints.known_formats import FORMATS, recognise
 from attnpool_backbones.checkpoints.matching import require_no_lookalikes, shapes_of
@@ -59,7 +60,12 @@ def load_pretrained(
         FileNotFoundError: No such file.
         ValueError: The file is no checkpoint or not a safe one; see :func:`read_checkpoint`.
     """
-    raw = read_state_dict(checkpoint, prefix=prefix, ema=ema, map_location=map_location)
+    finite: set[TypedMemory] = set()
+    raw = read_state_dict(
+        checkpoint, prefix=prefix, ema=ema, map_location=map_location, finite=finite
+    )
+    # what else the file had is gone, and its memory may be given to other numbers
+    finite &= set(map(memory_of, raw.values()))
     targets = model.state_dict()
     known = recognise(raw)
     own = [f for f in FORMATS if f.backbone in _families(model)]
@@ -100,7 +106,7 @@ def load_pretrained(
 
     _require_share(model, report, fitting, known, source)
     with explained(str(checkpoint)):
-        require_finite_weights(fitting, lambda name: targets[name].is_floating_point())
+        require_finite_weights(fitting, lambda name: targets[name].is_floating_point(), finite)
     if not partly:
         _require_no_lookalikes(model, report, source)
     model.load_state_dict(fitting, strict=False)

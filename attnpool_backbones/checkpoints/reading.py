@@ -18,6 +18,7 @@ from attnpool_backbones.checkpoints.errors import (
     UnsafeCheckpoint,
 )
 from attnpool_backbones.checkpoints.fetching import fetch, published_hash
+from attnpool_backbones.checkpoints.finite_bits import TypedMemory
 from attnpool_backbones.checkpoints.finite_weights import require_finite_weights
 from attnpool_backbones.checkpoints.known_formats import recognise
 from attnpool_backbones.checkpoints.message_texts import list_content, list_names
@@ -73,7 +74,7 @@ def read_checkpoint(
         CheckpointError: The file is no checkpoint, holds no weights, weights that are not finite
             numbers, no moving average although ``ema`` is set, or no name with ``prefix``.
     """
-    finite: set[int] = set()
+    finite: set[TypedMemory] = set()
     state_dict = read_state_dict(
         path, prefix=prefix, ema=ema, map_location=map_location, finite=finite
     )
@@ -88,7 +89,7 @@ def read_state_dict(
     prefix: str | None = None,
     ema: bool = False,
     map_location: str | torch.device = 'cpu',
-    finite: set[int] | None = None,
+    finite: set[TypedMemory] | None = None,
 ) -> dict[str, Tensor]:
     """Does what :func:`read_checkpoint` does, but does not look at the numbers.
 
@@ -164,7 +165,9 @@ def strip_prefixes(
     return stripped
 
 
-def read_content(path: str, map_location: Any = 'cpu', finite: set[int] | None = None) -> Any:
+def read_content(
+    path: str, map_location: Any = 'cpu', finite: set[TypedMemory] | None = None
+) -> Any:
     """Returns all that a checkpoint file holds.
 
     This is the only place where this package, and mmengine with it, read checkpoints.
@@ -173,8 +176,9 @@ def read_content(path: str, map_location: Any = 'cpu', finite: set[int] | None =
         path: As :func:`read_checkpoint` takes it.
         map_location: Device of the tensors. On ``'meta'`` only shapes are read and no checksums
             compared; functions and tables, which ``torch.load`` takes too, mean the CPU here.
-        finite: Gets the addresses of memories whose numbers were seen to be finite, for
-            :func:`~.finite_weights.require_finite_weights`; only as long as the content lives.
+        finite: Gets the addresses of memories whose numbers were seen to be finite, and their
+            types, for :func:`~.finite_weights.require_finite_weights`; only as long as the content
+            lives.
 
     Raises:
         FileNotFoundError: No such file.

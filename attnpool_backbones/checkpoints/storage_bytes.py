@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from attnpool_backbones.checkpoints.errors import DamagedCheckpoint
+from attnpool_backbones.checkpoints.finite_bits import INFINITIES, TypedMemory, are_finite
 from attnpool_backbones.checkpoints.message_texts import printable
 from attnpool_backbones.checkpoints.source import Source
 
@@ -35,8 +36,8 @@ class Part:
     crc: int | None
     """Their CRC-32; None if the file has none."""
     name: str
-    is_float: bool
-    """Whether they are numbers of type float32."""
+    dtype: torch.dtype
+    """Type of the numbers that they are."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,8 @@ class Contents:
     content: Any
     are_compared: bool = False
     """Whether they have been compared with a checksum."""
-    finite: frozenset[int] = frozenset()
-    """Addresses of memories whose numbers, of type float32, were seen to be finite."""
+    finite: frozenset[TypedMemory] = frozenset()
+    """Memories whose numbers were seen to be finite."""
 
 
 def new_memory(size: int, shapes_only: bool) -> Tensor:
@@ -61,12 +62,12 @@ def copy(content: bytes, memory: Tensor) -> None:
         memory.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
 
 
-def fill(source: Source, parts: Iterable[Part]) -> frozenset[int]:
+def fill(source: Source, parts: Iterable[Part]) -> frozenset[TypedMemory]:
     """Reads the bytes of storages and compares their checksums, in several threads.
 
     Returns:
-        Addresses of memories of float32 whose numbers are finite; looked at on the way, while they
-        are in the processor's cache.
+        Those whose numbers are finite; looked at on the way, while they are in the processor's
+        cache.
     """
     parts = sorted(parts, key=lambda part: part.offset)
     total = sum(part.memory.numel() for part in parts)
@@ -84,24 +85,24 @@ def fill(source: Source, parts: Iterable[Part]) -> frozenset[int]:
         return frozenset(chain(*pool.map(lambda share: _fill_some(source, share), shares)))
 
 
-def _fill_some(source: Source, parts: Sequence[Part]) -> list[int]:
+def _fill_some(source: Source, parts: Sequence[Part]) -> list[TypedMemory]:
     finite = []
-    with source.open() as file, np.errstate(over='ignore', invalid='ignore'):
+    with source.open() as file:
         for part in sorted(parts, key=lambda part: part.offset):
             file.seek(part.offset)
             view = memoryview(part.memory.numpy())
-            crc, total = 0, np.float32(0)
+            crc, sound = 0, part.dtype in INFINITIES
             for start in range(0, len(view), _CHUNK):
                 chunk = view[start : start + _CHUNK]
                 if file.readinto(chunk) != len(chunk):
                     raise DamagedCheckpoint(f'{printable(part.name)} is cut off')
                 if part.crc is not None:
                     crc = crc32(chunk, crc)
-                if part.is_float:
-                    # not finite if one number is not, or if the sum itself overflows
-                    total += np.frombuffer(chunk, np.float32).sum()
-            if part.is_float and np.isfinite(total):
-                finite.append(part.memory.data_ptr())
+                if sound:
+                    bits = np.frombuffer(chunk, INFINITIES[part.dtype][0])
+                    sound = are_finite(bits, part.dtype)
+            if sound:
+                finite.append((part.memory.data_ptr(), part.dtype))
             if part.crc is not None and crc != part.crc:
                 raise DamagedCheckpoint(
                     f'the checksum of {printable(part.name)} is {crc:08x}, not {part.crc:08x} as '

@@ -65,8 +65,7 @@ def read_stream(source: Source, shapes_only: bool) -> Contents:
             header = file.read(8)
             if len(header) < 8 or int.from_bytes(header, 'little') * itemsize != memory.numel():
                 raise DamagedCheckpoint(f'the storage {printable(key)} is cut off or of other size')
-            is_float = storages[key].dtype == torch.float32
-            parts.append(Part(memory, offset + 8, None, key, is_float))
+            parts.append(Part(memory, offset + 8, None, key, storages[key].dtype))
             offset += 8 + memory.numel()
     if offset > source.size:
         raise DamagedCheckpoint(f'it is cut off: {offset - source.size} bytes are missing')

@@ -59,10 +59,11 @@ class _BoundedFile:
 
 def read_zip(source: Source, shapes_only: bool) -> Contents:
     """Reads a zip file; arguments, result and errors as of ``read_container``."""
+    size = source.size
     with source.open() as file:
         try:
             with zipfile.ZipFile(_BoundedFile(file)) as archive:
-                members = _checked_members(archive, source.size)
+                members = _checked_members(archive, size)
                 root = _root_of(members)
                 pickled = _inflated(archive, members[root + 'data.pkl'])
                 order = members.get(root + 'byteorder')
@@ -71,16 +72,16 @@ def read_zip(source: Source, shapes_only: bool) -> Contents:
                     and _inflated(archive, order).decode('latin1') != sys.byteorder
                 ):
                     raise CheckpointError('it was written on a machine of another byte order')
-                content, parts = _read_members(pickled, members, root, source.size, shapes_only)
+                content, parts = _read_members(pickled, members, root, size, shapes_only)
                 if shapes_only:
                     return Contents(content)
                 stored = []
                 memories = {part.member.filename: part for part in parts.values()}
                 for name, member in members.items():
-                    start = _start_of(file, member, source.size)
+                    start = _start_of(file, member, size)
                     part = memories.get(name)
                     if part is not None and member.compress_type == zipfile.ZIP_STORED:
-                        stored.append(Part(part.memory, start, member.CRC, name, part.is_float))
+                        stored.append(Part(part.memory, start, member.CRC, name, part.dtype))
                     elif part is not None:
                         copy(_inflated(archive, member), part.memory)
                     elif member.file_size <= _SMALL:
@@ -145,7 +146,7 @@ class _Member:
 
     memory: Tensor
     member: zipfile.ZipInfo
-    is_float: bool
+    dtype: torch.dtype
 
 
 def _read_members(
@@ -166,7 +167,7 @@ def _read_members(
             )
         if key not in parts:
             memory = new_memory(member.file_size, shapes_only)
-            parts[key] = _Member(memory, member, dtype == torch.float32)
+            parts[key] = _Member(memory, member, dtype)
         return Storage(dtype, parts[key].memory)
 
     return PickleReader(BytesIO(pickled), find_storage, size).read(), parts
@@ -177,28 +178,26 @@ def _start_of(file: BinaryIO, member: zipfile.ZipInfo, size: int) -> int:
 
     torch leaves no byte of a file to chance, so damage shows even where it would do no harm.
     """
-    name = printable(member.filename)
-    damaged = DamagedCheckpoint(f'{name} is not where the directory tells, or what stands there')
     file.seek(member.header_offset)
     header = file.read(_LOCAL_HEADER.size)
     if len(header) < _LOCAL_HEADER.size:
-        raise damaged
+        raise _displaced(member)
     mark, flags, method, crc, packed, unpacked, name_length, extra = _LOCAL_HEADER.unpack(header)
     start = member.header_offset + _LOCAL_HEADER.size + name_length + extra
     told = b'PK\x03\x04', member.flag_bits, member.compress_type, member.orig_filename.encode()
     if (mark, flags, method, file.read(name_length)) != told:
-        raise damaged
+        raise _displaced(member)
     sizes = member.compress_size, member.file_size
     # 0 where they follow after the bytes, all ones where they do not fit
     if crc not in (0, member.CRC) or any(
         n not in (0, size, 2**32 - 1) for n, size in zip((packed, unpacked), sizes, strict=True)
     ):
-        raise damaged
+        raise _displaced(member)
     padding = file.read(extra)
     if padding[:2] == b'FB' and padding[2:] != _PADDING.pack(extra - 4).ljust(extra - 2, b'Z'):
-        raise damaged
+        raise _displaced(member)
     if start + member.compress_size > size:
-        raise DamagedCheckpoint(f'{name} is cut off')
+        raise DamagedCheckpoint(f'{printable(member.filename)} is cut off')
     if flags & _SIZES_FOLLOW and member.CRC is not None:
         file.seek(start + member.compress_size)
         after = file.read(24)
@@ -208,5 +207,10 @@ def _start_of(file: BinaryIO, member: zipfile.ZipInfo, size: int) -> int:
             for form in ('<4sIQQ', '<4sIII')
             if form == '<4sIQQ' or max(sizes) < 2**32
         ):
-            raise damaged
+            raise _displaced(member)
     return start
+
+
+def _displaced(member: zipfile.ZipInfo) -> DamagedCheckpoint:
+    name = printable(member.filename)
+    return DamagedCheckpoint(f'{name} is not where the directory tells, or what stands there')

@@ -127,10 +127,6 @@ class PickleReader:
             raise DamagedCheckpoint('its pickle is cut off')
         return content
 
-    def number(self, form: str) -> Any:
-        """Returns the next number, of a form of ``struct``."""
-        return struct.unpack(form, self.take(struct.calcsize(form)))[0]
-
     def line(self) -> str:
         """Returns the next line."""
         return self.file.readline().rstrip(b'\n').decode('utf8')

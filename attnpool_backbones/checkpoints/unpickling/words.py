@@ -60,14 +60,21 @@ def _push_new(kind: type) -> Action:
     return lambda reader: reader.stack.append(kind())
 
 
-def _push_number(form: str) -> Action:
+def _number(form: str) -> Callable[['PickleReader'], Any]:
     size, unpack = struct.calcsize(form), struct.Struct(form).unpack
-    return lambda reader: reader.stack.append(unpack(reader.take(size))[0])
+    return lambda reader: unpack(reader.take(size))[0]
 
 
-def _push_bytes(length: str, read: Callable[[bytes], Any] = bytes) -> Action:
+def _push_number(form: str) -> Action:
+    number = _number(form)
+    return lambda reader: reader.stack.append(number(reader))
+
+
+def _push_bytes(form: str, read: Callable[[bytes], Any] = bytes) -> Action:
+    length = _number(form)
+
     def push(reader: 'PickleReader') -> None:
-        size = reader.number(length)
+        size = length(reader)
         if size < 0:
             raise DamagedCheckpoint('broken pickle (a negative length)')
         reader.stack.append(read(reader.take(size)))
@@ -83,15 +90,18 @@ def _signed(content: bytes) -> int:
     return int.from_bytes(content, 'little', signed=True)
 
 
-def _memorise(length: str) -> Action:
+def _memorise(form: str) -> Action:
+    place = _number(form)
+
     def memorise(reader: 'PickleReader') -> None:
-        reader.memo[reader.number(length)] = reader.stack[-1]
+        reader.memo[place(reader)] = reader.stack[-1]
 
     return memorise
 
 
-def _recall(length: str) -> Action:
-    return lambda reader: reader.stack.append(reader.memo[reader.number(length)])
+def _recall(form: str) -> Action:
+    place = _number(form)
+    return lambda reader: reader.stack.append(reader.memo[place(reader)])
 
 
 def _memorise_next(reader: 'PickleReader') -> None:
