@@ -1,6 +1,7 @@
 """Stops training when a loss or a gradient is no longer a number, before it reaches the weights."""
 
 import logging
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -130,7 +131,7 @@ class InvalidLossHook(Hook):
         if not self.every_n_train_iters(runner, self.interval):
             return
         losses = [torch.as_tensor(value) for name, value in outputs.items() if 'loss' in name]
-        if all(torch.isfinite(loss).all() for loss in losses):
+        if all(map(is_finite, losses)):
             return
         raise InvalidLossError(
             f'the loss is not finite at {self._where(runner)}: '
@@ -248,6 +249,12 @@ def gradients_are_finite(wrapper: OptimWrapper, optimizer: Optimizer) -> bool:
         norm = get_total_norm(gradients)
     # a norm may be too large for a number although no gradient is
     return bool(torch.isfinite(norm)) or all(bool(torch.isfinite(g).all()) for g in gradients)
+
+
+def is_finite(loss: Tensor) -> bool:
+    """Tells whether a loss is finite, all of it if it has several numbers."""
+    # one number is faster looked at by Python
+    return math.isfinite(loss.item()) if loss.numel() == 1 else bool(torch.isfinite(loss).all())
 
 
 def shares_gradients(model: torch.nn.Module) -> bool:

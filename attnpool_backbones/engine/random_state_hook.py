@@ -28,7 +28,14 @@ def seed_generators(*words: int) -> None:
     states = np.random.SeedSequence(words).generate_state(3)
     random.seed(int(states[0]))
     np.random.seed(int(states[1]))
-    torch.manual_seed(int(states[2]))
+    # for accelerators that are not there torch.manual_seed notes who has called it, which takes
+    # hundreds of times as long
+    seed = torch.manual_seed if torch.accelerator.is_available() else _seed_processor
+    seed(int(states[2]))
+
+
+def _seed_processor(seed: int) -> None:
+    torch.default_generator.manual_seed(seed)
 
 
 class SeededBatches:

@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mmengine.hooks import Hook
 
 from attnpool_backbones.checkpoints.door import open_door
+from attnpool_backbones.engine.random_state_hook import seed_generators
 from attnpool_backbones.launching.latest_checkpoint import find_resumable_checkpoint, stored_seed
 from tests.engine.tiny_run import EPOCHS, ITERS, make_config, make_runner
 
@@ -121,3 +123,17 @@ def test_epochs_have_different_noise(tmp_path):
     runner.register_hook(Record())
     runner.train()
     assert len(set(seen)) == len(seen) == ITERS * 2 and EPOCHS > 1
+
+
+@pytest.mark.parametrize('has_accelerator', [False, True])
+def test_torch_is_seeded_with_and_without_an_accelerator(has_accelerator, monkeypatch):
+    seeds = []
+    plain = torch.manual_seed
+    monkeypatch.setattr(torch.accelerator, 'is_available', lambda: has_accelerator)
+    monkeypatch.setattr(torch, 'manual_seed', lambda seed: seeds.append(seed) or plain(seed))
+    seed_generators(0, 3, 1, 7)
+    drawn = torch.rand(5)
+    expected = int(np.random.SeedSequence((0, 3, 1, 7)).generate_state(3)[2])
+    assert seeds == ([expected] if has_accelerator else [])
+    plain(expected)
+    assert torch.equal(drawn, torch.rand(5))
