@@ -20,6 +20,7 @@ from attnpool_backbones.engine.progress_hook import ProgressHook
 from attnpool_backbones.engine.random_state_hook import RandomStateHook
 from attnpool_backbones.engine.resume_check_hook import ResumeCheckHook
 from attnpool_backbones.engine.sharded_strategy import ShardedStrategy
+from attnpool_backbones.engine.shared_buffers_hook import SharedBuffersHook
 from attnpool_backbones.engine.tta_model import build_instance_tta_model, build_semantic_tta_model
 from attnpool_backbones.engine.work_folder_hook import WorkFolderHook
 
@@ -44,6 +45,7 @@ __all__ = [
     'ResumableIterBasedTrainLoop',
     'ResumeCheckHook',
     'SafeCheckpointHook',
+    'SharedBuffersHook',
     'ShardedStrategy',
     'SkipBadDataHook',
     'TopAccuracy',

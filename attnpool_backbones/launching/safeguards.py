@@ -8,7 +8,9 @@ from attnpool_backbones.launching.errors import PreflightError
 
 __all__ = ['add_safeguards']
 
-HOOKS = ('ResumeCheckHook', 'WorkFolderHook', 'InvalidLossHook', 'RandomStateHook')
+HOOKS = (
+    'ResumeCheckHook', 'WorkFolderHook', 'InvalidLossHook', 'RandomStateHook', 'SharedBuffersHook'
+)  # fmt: skip
 SCOPE = 'attnpool_backbones'
 LONGEST_WAIT = 30 * 24 * 3600
 """Seconds that processes wait for each other where saving waits for space."""

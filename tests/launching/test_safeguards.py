@@ -46,6 +46,7 @@ def test_loops(name):
             'WorkFolderHook',
             'InvalidLossHook',
             'RandomStateHook',
+            'SharedBuffersHook',
         ]
 
 
@@ -67,7 +68,7 @@ def test_saving(kind):
     assert (hook.every, hook.wait_for_space) == ('10m', True)
     assert hook.get('interval') == (None if kind is None else 3)
     assert [hook.type for hook in cfg.custom_hooks].count('x.InvalidLossHook') == 1
-    assert len(cfg.custom_hooks) == 4
+    assert len(cfg.custom_hooks) == 5
     assert [hook.get('wait_for_space') for hook in cfg.custom_hooks].count(True) == 1
 
 
