@@ -54,8 +54,9 @@ def run(args: argparse.Namespace) -> None:
         if is_config(args.source):
             cfg = load_config(args.source, args.cfg_options)
         else:
-            choose_any_model(args)
-            cfg = prepare(request_of(args, work_dir=f'{folder}/run', weights='none')).cfg
+            opened = choose_any_model(args)
+            request = request_of(args, work_dir=f'{folder}/run', weights='none')
+            cfg = prepare(request, opened=opened).cfg
             cfg.merge_from_dict(args.cfg_options or {})
         require_data(cfg, (args.split,))
         samples = draw_samples(cfg, args.split, args.count, args.seed)

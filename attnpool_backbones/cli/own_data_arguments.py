@@ -176,19 +176,24 @@ def choose_model(args: argparse.Namespace) -> Any:
     return read
 
 
-def choose_any_model(args: argparse.Namespace, for_masks: bool = False) -> None:
+def choose_any_model(args: argparse.Namespace, for_masks: bool = False) -> 'Folder':
     """Completes the flags of a subcommand that only looks at labels.
 
     Args:
         args: Parsed flags, changed in-place.
         for_masks: Whether masks of images are to be looked at where there are objects too.
+
+    Returns:
+        The folder, opened.
     """
     from attnpool_backbones.own_data.recognition import open_folder
 
+    folder = open_folder(args.source)
     args.backbone = args.backbone or 'resnet50'
     if args.head is None:
-        for_masks = for_masks or has_masks_only(open_folder(args.source), args.format)
+        for_masks = for_masks or has_masks_only(folder, args.format)
         args.head = 'upernet' if for_masks else 'retinanet'
+    return folder
 
 
 def has_masks_only(folder: 'Folder', wanted: str | None) -> bool:

@@ -55,10 +55,11 @@ def run(args: argparse.Namespace) -> int:
             return 1
         print(f'nothing is wrong with the images ({looked_at}) and their annotations')
         return 0
-    choose_any_model(args, args.masks)
+    opened = choose_any_model(args, args.masks)
     with tempfile.TemporaryDirectory() as folder:
+        request = request_of(args, work_dir=f'{folder}/run', weights='none')
         try:
-            prepared = prepare(request_of(args, work_dir=f'{folder}/run', weights='none'))
+            prepared = prepare(request, opened=opened)
         except BrokenLabels as error:
             print(error, file=sys.stdout)
             return 1

@@ -137,6 +137,7 @@ def prepare(
     target: Path | None = None,
     tell: Callable[[str], None] = print,
     read: tuple[LabelledImages | LabelMaps, list[str]] | None = None,
+    opened: Folder | None = None,
 ) -> Prepared:
     """Reads, checks and splits labels, and writes a config for them.
 
@@ -145,6 +146,7 @@ def prepare(
         target: File of the config. Default: the run's folder with ``.py``.
         tell: Called with lines of progress.
         read: What :func:`read_labels` gave for this request. Default: it is called here.
+        opened: The request's folder, where that is not read yet. Default: it is opened here.
 
     Raises:
         BrokenLabels: With all that is wrong, in the labels, the images and the masks.
@@ -153,7 +155,9 @@ def prepare(
     bases = choose_bases(request.backbone, request.head)
     run, beside = places_of(request, bases)
     target = target or beside
-    labels, notes = read or read_labels(request, open_folder(request.folder), bases.kind.segments)
+    if read is None:
+        read = read_labels(request, opened or open_folder(request.folder), bases.kind.segments)
+    labels, notes = read
     data = _map_data(labels, run) if isinstance(labels, LabelMaps) else _object_data(
         labels, bases, run
     )  # fmt: skip

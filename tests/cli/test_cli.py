@@ -156,3 +156,20 @@ def test_labels_are_read_once_for_batch_and_time(tmp_path, monkeypatch, capsys):
     text = Path('work_dirs/photos_mask-rcnn_caformer-nano.py').read_text()
     assert 'batch_size=2' in text and 'max_epochs = 24' in text
     assert '24 epochs of 4 images, batch 2' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('words', [['verify', 'photos', '--workers', '1'], ['browse', 'photos']])
+def test_a_folder_is_listed_once(words, tmp_path, monkeypatch, capsys):
+    from attnpool_backbones.datasets.digit_scenes import generate
+    from attnpool_backbones.own_data.folder import Folder
+    from tests.own_data import scenes
+
+    monkeypatch.chdir(tmp_path)
+    generate(tmp_path / 'source', train=4, val=2, size=(96, 64))
+    scenes.coco(scenes.load_scenes(tmp_path / 'source'), tmp_path / 'photos', True)
+    opened = []
+    make = Folder.__init__
+    monkeypatch.setattr(Folder, '__init__', lambda self, *a: opened.append(a) or make(self, *a))
+    assert main(words) in (0, None)
+    assert len(opened) == 1
+    assert 'nothing is wrong' in capsys.readouterr().out or Path('browse/index.html').exists()
