@@ -69,6 +69,9 @@ def fit_to_devices(cfg: Config) -> None:
         cfg.pop('strategy', None)
     elif not cuda:
         distribute_on_cpu(cfg)
+    if cfg.get('strategy'):
+        # mmengine's runner of strategies passes on what a config lacks as None
+        cfg.setdefault('env_cfg', ConfigDict())
 
 
 def distribute_on_cpu(cfg: Config) -> None:

@@ -14,9 +14,12 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
+from attnpool_backbones.checkpoints.reading import read_content
 from attnpool_backbones.launching.latest_checkpoint import find_resumable_checkpoint
 from attnpool_backbones.process_lifetime import is_running
+from tests.engine.tiny_run import ITERS
 from tests.faults.training import Training, children_of, train
 
 SETTINGS = {
@@ -286,6 +289,29 @@ def test_waits_for_space(small_disk, undisturbed):
     stuffing.unlink()
     assert training.end() == 0, training.output
     assert training.digest == undisturbed('iterations')[0]
+
+
+@pytest.mark.slow
+def test_processes_of_a_sharded_model_wait_for_space(small_disk, tmp_path):
+    settings = dict(SETTINGS['iterations'], processes=2, sharded=True)
+    train(tmp_path / 'run', **settings)
+    folder = small_disk / 'run'
+    training = Training(folder, pause=0.1, wait_for_space=True, **settings)
+    training.wait_for('iteration 8')
+    ranks = training.children()
+    stuffing = fill(small_disk, leave=0)
+    training.wait_for('waiting: ')
+    time.sleep(5)
+    assert training.process.poll() is None and all(map(is_running, ranks))
+    assert 'iteration 13' not in training.output
+    stuffing.unlink()
+    assert training.end() == 0, training.output
+    found, expected = (
+        read_content(str(run / f'iter_{ITERS}.pth'))['state_dict']
+        for run in (folder, tmp_path / 'run')
+    )
+    assert 'backbone.0.weight' in found and found.keys() == expected.keys()
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
 
 
 @pytest.mark.slow

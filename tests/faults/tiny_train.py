@@ -12,17 +12,19 @@ import sys
 import time
 from typing import Any
 
+import torch
 from mmengine.dist import is_main_process, master_only
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
-from mmengine.registry import HOOKS, METRICS
+from mmengine.registry import HOOKS, METRICS, MODELS
+from torch.distributed.fsdp import FullyShardedDataParallel
 
 from attnpool_backbones.command_line import exit_command
 from attnpool_backbones.launching.launch import run_training
 from attnpool_backbones.launching.resuming import choose_checkpoint_to_resume
 from attnpool_backbones.launching.run_plan import RunPlan
 from attnpool_backbones.launching.safeguards import add_safeguards
-from tests.engine.tiny_run import make_config
+from tests.engine.tiny_run import Regression, make_config
 
 
 class Tell(Hook):
@@ -54,6 +56,8 @@ class Tell(Hook):
 
     @master_only  # the log is that of the first process
     def after_train(self, runner: Any) -> None:
+        if isinstance(runner.model, FullyShardedDataParallel):
+            return  # no process has all weights
         weights = [value.numpy().tobytes() for value in runner.model.state_dict().values()]
         losses = runner.message_hub.get_scalar('train/loss').data[0].tobytes()
         rates = runner.message_hub.get_scalar('train/lr').data[0].tobytes()
@@ -71,6 +75,25 @@ class MeanError(BaseMetric):
         return dict(error=sum(results) / len(results))
 
 
+class Layers(torch.nn.Sequential):
+    """Tells what of it can be sharded, as backbones do."""
+
+    def layer_prefixes(self) -> list[list[str]]:
+        return [[name] for name, _ in self.named_children()]
+
+
+class DeepRegression(Regression):
+    """With a backbone that can be sharded."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.backbone = Layers(torch.nn.Linear(2, 8), torch.nn.Linear(8, 2))
+
+    def forward(self, inputs: list, target: list, mode: str = 'tensor') -> dict:
+        return super().forward(list(self.backbone(torch.stack(inputs))), target, mode)
+
+
+MODELS.register_module(module=DeepRegression, force=True)
 METRICS.register_module(module=MeanError, force=True)
 HOOKS.register_module(module=Tell, force=True)
 
@@ -82,12 +105,16 @@ def main() -> None:
     slow_saving = settings.pop('slow_saving', 0.0)
     every, wait = settings.pop('every', None), settings.pop('wait_for_space', False)
     launcher = settings.pop('launcher', 'none')
+    sharded = settings.pop('sharded', False)
     validate = settings.pop('validate', False)
     if settings.pop('nan_rank', None) == int(os.environ.get('RANK', 0)):
         settings['nan_at'] = 5
     cfg = make_config(folder, **settings)
     cfg.launcher = launcher
     cfg.experiment_name = 'tiny'
+    if sharded:
+        cfg.model.type = 'DeepRegression'
+        cfg.strategy = dict(type='attnpool_backbones.ShardedStrategy')
     if validate:
         cfg.val_dataloader = dict(cfg.train_dataloader, sampler=dict(type='DefaultSampler'))
         cfg.val_cfg = dict()
