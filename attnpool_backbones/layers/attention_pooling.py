@@ -84,12 +84,13 @@ class AttentionPooling(nn.Module):
                     nn.init.zeros_(module.bias)
 
     def training_bytes(self, batch: int, positions: int, num_tokens: int | None = None) -> int:
-        """Tells how much memory a training step takes at most, besides weights and their gradients.
+        """Tells how much memory a training step takes at most.
 
-        That is what the backward pass needs from the forward pass, and the two largest gradients
-        that it holds at once, those around the MLP's activation: with one token per class mostly
-        the tokens' ``(7 + 4 r) C + N`` values each, for an MLP of ratio r. With fewer tokens than
-        positions a step takes about as much or less.
+        Weights, the map and their gradients come on top. It is what the backward pass needs from
+        the forward pass, and the two largest gradients that it holds at once, those around the
+        MLP's activation. With fewer tokens than positions keys and values are not computed
+        (:func:`token_attention`): the tokens' ``(9 + 4 r) C + N`` values each are what it takes,
+        for an MLP of ratio r.
 
         Args:
             batch: Images B.
@@ -101,11 +102,13 @@ class AttentionPooling(nn.Module):
         """
         tokens = self.num_tokens if num_tokens is None else num_tokens
         channels, hidden = self.cls_token.shape[2], self.mlp[0].out_features
+        few = tokens < positions
         # As many values a channel as there are layers between token and classifier, attention, and
         # a few statistics of norms.
-        a_token = 7 * channels + 2 * hidden + positions + 4
-        a_position = 3 * channels + 2
-        kept = batch * (tokens * a_token + positions * a_position) + tokens * (2 * channels + 2)
+        a_token = (9 if few else 7) * channels + 2 * hidden + positions + 4
+        a_position = 1 if few else 3 * channels + 2
+        shared = tokens * ((4 if few else 2) * channels + 2)  # by all images
+        kept = batch * (tokens * a_token + positions * a_position) + shared
         return 4 * (kept + 2 * batch * tokens * hidden)
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args, **kwargs) -> None:
@@ -134,8 +137,8 @@ class AttentionPooling(nn.Module):
         pooled, weights = token_attention(
             self.cls_token, x, self.norm1, self.q, self.k, self.v, among_tokens=self.num_tokens == 1
         )
-        tokens = self.cls_token + self.gamma_1 * linear(pooled, self.proj)  # B, K, C
-        tokens = tokens + self.gamma_2 * self.mlp(self.norm2(tokens))
+        tokens = torch.addcmul(self.cls_token, self.gamma_1, linear(pooled, self.proj))  # B, K, C
+        tokens = torch.addcmul(tokens, self.gamma_2, self.mlp(self.norm2(tokens)))
         if not return_maps:
             return PooledTokens(tokens, None)
         maps = weights[..., -height * width :].unflatten(-1, (height, width))

@@ -58,80 +58,97 @@ def _(
         return token_attention.formula(tokens, x, norm, q, k, v, among_tokens)
     # q (W n)^T = (q W) n^T, and rows that sum to 1 commute with v: K tokens are projected in place
     # of H*W positions. The norm's scale and shift go to the tokens' side, too, so that what is left
-    # of the cost are two thin products with the map as it lies.
+    # of the cost are a few thin products with the map as it lies.
     queries = norm(tokens)  # 1, K, C
     asked = linear(queries, q) * tokens.shape[-1] ** -0.5  # 1, K, C
     sought = asked @ k.weight  # 1, K, C
-    offset = (sought * norm.bias).sum(2, keepdim=True)  # 1, K, 1
-    own = sought @ queries.mT if among_tokens else offset[..., :0]  # 1, K, K or 0
+    own = sought @ queries.mT if among_tokens else None  # 1, K, K
+    offset = sought @ norm.bias  # 1, K
     if k.bias is not None:
-        shift = (asked * k.bias).sum(2, keepdim=True)
-        offset, own = offset + shift, own + shift
-    given = (x.flatten(2), sought * norm.weight, offset, own, norm.eps)
+        shift = asked @ k.bias  # 1, K
+        offset = offset + shift
+        own = None if own is None else own + shift[..., None]
+    given = (x.flatten(2), sought * norm.weight, offset[..., None], own, norm.eps)
     if gradients_wanted(*given[:-1]) and not torch.compiler.is_compiling():
         pooled, weights = _Attend.apply(*given)
     else:
         pooled, weights = _attend(*given)[:2]
-    if not among_tokens:  # the weights of the map sum to 1
-        return linear(pooled * norm.weight + norm.bias, v), weights
+    if own is None:  # the weights of the map sum to 1
+        return linear(torch.addcmul(norm.bias, pooled, norm.weight), v), weights
     first, rest = weights.split([own.shape[2], x.shape[2] * x.shape[3]], dim=2)
     pooled = pooled * norm.weight + rest.sum(2, keepdim=True) * norm.bias + first @ queries
     return linear(pooled, v), weights
 
 
-# Notation: x (B, C, N) the map; c = x - its mean over the channels; r (B, 1, N) one over c's
-# deviation, so that r c is the norm's result; a (B, K, C) what the tokens seek; s = r a c; w, the
-# softmax of (own, s + offset); p = (w r) c^T. A map is written once each way besides c.
+# Notation: x (B, C, N) the map, m (B, 1, N) its mean over the channels, r (B, 1, N) one over its
+# deviation, so that r (x - m) is the norm's result; a (B, K, C) what the tokens seek, less its mean
+# over the channels, so that a (x - m) = a x; s = r a x; w, the softmax of (own, s + offset);
+# p = (w r) (x - m)^T, whose mean over the channels is 0. Nothing of the map's size is kept.
 
 
 def _attend(
-    x: Tensor, a: Tensor, offset: Tensor, own: Tensor, eps: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Returns p and w in the type of x, and c and r."""
+    x: Tensor, a: Tensor, offset: Tensor, own: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns p and w in the type of x, and r."""
     dtype = x.dtype
     with full_precision(x.device):
-        x, a, offset, own = (t.to(wide_dtype(dtype)) for t in (x, a, offset, own))
-        c = x - x.mean(1, keepdim=True)
-        r = ((c * c).mean(1, keepdim=True) + eps).rsqrt()
-        s = _scores(a, c, r)
-        w = torch.cat([own.expand(len(x), -1, -1), s + offset], 2).softmax(2)
-        p = torch.bmm(w[..., own.shape[2] :] * r, c.mT)
-    return p.to(dtype), w.to(dtype), c, r
+        x, a, offset = (t.to(wide_dtype(dtype)) for t in (x, a, offset))
+        # not the mean square less the squared mean, which is nothing for maps far from 0
+        r = ((x - x.mean(1, keepdim=True)).square().mean(1, keepdim=True) + eps).rsqrt()
+        # matmul would copy the map where one left factor is for all images
+        scores = torch.bmm(_centred(a).expand(len(x), -1, -1), x) * r + offset
+        if own is not None:
+            scores = torch.cat([own.to(scores.dtype).expand(len(x), -1, -1), scores], 2)
+        w = scores.softmax(2)
+        p = _centred(torch.bmm(w[..., -x.shape[2] :] * r, x.mT))
+    return p.to(dtype), w.to(dtype), r
 
 
-def _scores(a: Tensor, c: Tensor, r: Tensor) -> Tensor:
-    # matmul would copy the map where one left factor is for all images
-    return torch.bmm(a.expand(len(c), -1, -1), c) * r
+def _centred(values: Tensor) -> Tensor:
+    """Returns values B, K, C less their mean over the channels."""
+    return values - values.mean(2, keepdim=True)
 
 
 class _Attend(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: FunctionCtx, x: Tensor, a: Tensor, offset: Tensor, own: Tensor, eps: float
+        ctx: FunctionCtx, x: Tensor, a: Tensor, offset: Tensor, own: Tensor | None, eps: float
     ) -> tuple[Tensor, Tensor]:
-        p, w, c, r = _attend(x, a, offset, own, eps)
-        ctx.dtype = x.dtype
-        ctx.save_for_backward(a, offset, own, w, c, r)
+        p, w, r = _attend(x, a, offset, own, eps)
+        ctx.own_dtype, ctx.offset_dtype = None if own is None else own.dtype, offset.dtype
+        ctx.save_for_backward(x, a, w, r)
         return p, w
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, dp: Tensor, dw: Tensor) -> tuple[Tensor | None, ...]:
-        a, offset, own, w, c, r = ctx.saved_tensors
-        tokens = own.shape[2]
-        with full_precision(c.device):
-            w, dp, dw = (t.to(c.dtype) for t in (w, dp, dw))
-            wide = a.to(c.dtype)
-            over_map = w[..., tokens:]
-            dwr = torch.bmm(dp, c)  # of w r
-            dw = torch.cat([dw[..., :tokens], dw[..., tokens:] + dwr * r], 2)
-            dscores = w * (dw - (w * dw).sum(2, keepdim=True))
-            down, ds = dscores.split([tokens, c.shape[2]], 2)
-            # of r, times r; s is computed anew to keep no more than the formula does
-            dr = (dwr * over_map * r + ds * _scores(wide, c, r)).sum(1, keepdim=True)
-            left = torch.cat([dp, wide.expand_as(dp)], 1)
-            dx = torch.bmm(left.mT, torch.cat([over_map * r, ds * r], 1))
-            dx.sub_(dx.mean(1, keepdim=True)).addcmul_(c, dr * r * r, value=-1 / c.shape[1])
-            da = torch.bmm(ds * r, c.mT).sum(0, keepdim=True)
-            doffset, down = ds.sum((0, 2)).view(1, -1, 1), down.sum(0, keepdim=True)
-        return dx.to(ctx.dtype), da.to(a.dtype), doffset.to(offset.dtype), down.to(own.dtype), None
+        given, a, w, r = ctx.saved_tensors
+        (batch, channels, positions), tokens = given.shape, a.shape[1]
+        with full_precision(r.device):
+            x, w, dp, dw = (t.to(r.dtype) for t in (given, w, dp, dw))
+            sought = _centred(a.to(r.dtype)).expand(batch, -1, -1)
+            mean = sought.new_full((batch, 1, channels), 1 / channels)
+            left = torch.cat([_centred(dp), sought, mean], 1)  # B, 2 K + 1, C
+            # of w, by p, and s; both are computed anew to keep no more than the formula does
+            products = torch.bmm(left, x)
+            m = products[:, -1:]
+            products = products[:, :-1] * r
+            over_map = w[..., -positions:]
+            by_map = products[:, :tokens] + dw[..., -positions:]
+            total = (over_map * by_map).sum(2, keepdim=True)
+            down = None
+            if ctx.own_dtype is not None:
+                first, by_own = w[..., :-positions], dw[..., :-positions]
+                total = total + (first * by_own).sum(2, keepdim=True)
+                down = (first * (by_own - total)).sum(0, keepdim=True).to(ctx.own_dtype)
+            ds = over_map * (by_map - total)
+            right = torch.cat([over_map, ds], 1)  # B, 2 K, N
+            dr = (products * right).sum(1, keepdim=True)  # of r, times r
+            right = torch.cat([right * r, m * dr * r * r], 1)  # B, 2 K + 1, N
+            # in the layout of x, to whose other gradients it is added
+            last = x.stride(1) == 1
+            dx = torch.bmm(right.mT, left).mT if last else torch.bmm(left.mT, right)
+            dx.addcmul_(x, dr * r * r, value=-1 / channels)
+            da = torch.bmm(right[:, tokens:-1], x.mT).sum(0, keepdim=True)
+            doffset = ds.sum((0, 2)).view(1, -1, 1).to(ctx.offset_dtype)
+        return dx.to(given.dtype), _centred(da).to(a.dtype), doffset, down, None
