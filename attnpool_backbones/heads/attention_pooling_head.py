@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
@@ -78,6 +77,6 @@ class AttentionPoolingHead(BaseModule):
         tokens = self.norm(tokens)
         if self.per_class:
             # K separate Linear(C, 1): one dot product a class.
-            logits = torch.einsum('bkc,kc->bk', tokens, self.classifier.weight)
+            logits = (tokens * self.classifier.weight).sum(2)
             return ImageLogits(logits + self.classifier.bias, maps)
         return ImageLogits(self.classifier(tokens[:, 0]), maps)

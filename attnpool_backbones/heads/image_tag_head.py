@@ -109,8 +109,8 @@ class ImageTagHead(BaseModule):
         Returns:
             A number, times ``loss_weight``.
         """
-        known = tags >= 0
-        losses = functional.binary_cross_entropy_with_logits(
-            logits.float(), tags.clamp(min=0).float(), reduction='none'
+        known = (tags >= 0).float()
+        total = functional.binary_cross_entropy_with_logits(
+            logits.float(), tags.clamp(min=0).float(), weight=known, reduction='sum'
         )
-        return self.loss_weight * (losses * known).sum() / known.sum().clamp(min=1)
+        return total * (self.loss_weight / known.sum().clamp(min=1))
