@@ -14,7 +14,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import nn
 
-from attnpool_backbones.benchmark.training_cost import compared, median_seconds, training_step
+from attnpool_backbones.benchmark.training_cost import compared, seconds_in_turns, training_step
 from attnpool_backbones.config_files import config_root
 from attnpool_backbones.layers.attention_pool import AttentionPool2d
 from attnpool_backbones.layers.attention_units import POOLING_UNITS
@@ -68,13 +68,13 @@ def main() -> None:
     for batch, channels, side, bins in POOLS:
         x = torch.randn(batch, channels, side, side, requires_grad=True)
         pools = (nn.AdaptiveAvgPool2d(bins), AttentionPool2d(channels, bins, HEADS))
-        seconds = median_seconds([pool_step(pool, x) for pool in pools], 10 * rounds)
+        seconds = seconds_in_turns([pool_step(pool, x) for pool in pools], 10 * rounds)
         name = f'{batch}x{channels}x{side}x{side} to {bins}x{bins}'
         print(compared(name, *seconds, f'{HEADS} heads'))
     for name, config, *changes in MODELS:
         forms = [form_of(config, change) for change in changes]
         init_default_scope(forms[0].default_scope)
-        seconds = median_seconds([training_step(cfg, SIZE, BATCH) for cfg in forms], rounds)
+        seconds = seconds_in_turns([training_step(cfg, SIZE, BATCH) for cfg in forms], rounds)
         print(compared(name, *seconds, f'{HEADS} heads'))
 
 
