@@ -6,11 +6,13 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from attnpool_backbones.analysis.drawing import Drawing, axes_grid, coloured, heat, show_image
 from attnpool_backbones.analysis.subjects import Subject, View, load_subject, views_of
 from attnpool_backbones.backbones.pooled import PooledBackbone
 from attnpool_backbones.command_line import UserError, whole_number
+from attnpool_backbones.dense_models.image_tags import covered
 from attnpool_backbones.heads import AttentionPoolingHead
 
 __all__ = ['Pooled', 'add_arguments', 'draw', 'pool']
@@ -35,21 +37,27 @@ class Pooled(NamedTuple):
 
 
 @torch.no_grad()
-def pool(subject: Subject, inputs: Tensor) -> Pooled:
+def pool(subject: Subject, inputs: Tensor, size: Sequence[int] | None = None) -> Pooled:
     """Pools images by the attention pooling that a model has.
 
     Args:
         subject: A model with an image-level head, e.g. by ``WithImageHead``, or whose backbone
             pools.
         inputs: Images B, 3, H, W, normalised.
+        size: Height and width of the images in pixels without the padding that a detector or
+            segmentor adds, which its head does not see. Default: there is none.
 
     Raises:
         UserError: It has no attention pooling.
     """
     image_head = getattr(subject.model, 'image_head', None)
     if image_head is not None:
-        logits, maps = image_head(subject.backbone(inputs)[-1], return_maps=True)
-        return Pooled(maps.clamp(min=0), logits)  # class activation maps have negative parts
+        last, whole = subject.backbone(inputs)[-1], inputs.shape[-2:]
+        height, width = covered(last, size or whole, whole)
+        logits, maps = image_head(last[..., :height, :width], return_maps=True)
+        # class activation maps have negative parts; padding gets no weight
+        missing = (0, last.shape[3] - width, 0, last.shape[2] - height)
+        return Pooled(functional.pad(maps.clamp(min=0), missing), logits)
     heads = [m for m in subject.model.modules() if isinstance(m, AttentionPoolingHead)]
     if heads:
         logits, maps = heads[0](subject.backbone(inputs), return_maps=True)
@@ -100,7 +108,7 @@ def draw(args: argparse.Namespace) -> Drawing:
     """Draws the figure."""
     subject = load_subject(args.model, args.checkpoint, args.size, args.random_weights, args.device)
     views = list(views_of(subject, args.images, args.limit))
-    pooled = [pool(subject, view.inputs) for view in views]
+    pooled = [pool(subject, view.inputs, view.image.shape[:2]) for view in views]
     if pooled[0].maps.shape[1] == 1:
         return _one_token(subject, views, pooled)
     return _per_class(subject, views, pooled, args.classes, args.top)

@@ -7,6 +7,7 @@ from attnpool_backbones.analysis.pooling import effective_positions, pool
 from attnpool_backbones.backbones import DeepViT, PatchConvNet
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.heads import AttentionPoolingHead
+from attnpool_backbones.heads.image_tag_head import ImageTagHead
 from tests.analysis.subjects import as_subject, golden_subject
 
 
@@ -34,6 +35,18 @@ def test_a_head_of_the_model_comes_first():
     torch.testing.assert_close(maps, expected.maps)
     torch.testing.assert_close(logits, expected.logits)
     assert maps.shape == (1, 3, 8, 12)
+
+
+@torch.no_grad()
+def test_padding_of_a_detector_is_not_attended_to():
+    model = Tagger()
+    model.image_head = ImageTagHead(128, 3)
+    x = torch.randn(1, 3, 64, 96)
+    maps, logits = pool(as_subject(model), x, (50, 64))
+    expected = model.image_head(model.backbone(x)[-1][..., :7, :8], return_maps=True)
+    torch.testing.assert_close(logits, expected.logits)
+    torch.testing.assert_close(maps[..., :7, :8], expected.maps)
+    assert maps.shape == (1, 3, 8, 12) and not maps[..., 7:, :].any() and not maps[..., 8:].any()
 
 
 def test_models_without_pooling_get_a_clear_line():
