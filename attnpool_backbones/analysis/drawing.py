@@ -111,15 +111,15 @@ def heat(
         title: Above it.
         alpha: Of the map.
         limits: Values of the darkest and the brightest colour. Default: those of the map's part
-            that lies on the image.
+            that lies on the image. A map of one value is dark, and its title says so.
     """
-    show_image(axes, image, title, grey=True)
+    show_image(axes, image, grey=True)
     extent, inside = _placed(cells.shape[-2:], padded, image)
     values = cells.detach().float().cpu().numpy()
     part = values[: inside[0], : inside[1]]
     low, high = limits or (float(part.min()), float(part.max()))
     if high - low <= FLAT * abs(high):
-        high = low + 1
+        high, title = low + 1, f'{title} (the same everywhere)'.lstrip()
     axes.imshow(
         values, cmap='inferno', vmin=low, vmax=high, alpha=alpha,
         extent=extent, interpolation='bilinear',

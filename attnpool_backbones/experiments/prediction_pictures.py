@@ -12,8 +12,9 @@ import numpy as np
 from matplotlib import pyplot as plt
 from PIL import Image
 
-DRAWN_SIZE = 576
-"""Pixels of the enlarged images into which detections are drawn, so that labels stay small."""
+DRAWN_SIZE = 384
+"""Pixels of the enlarged images into which detections are drawn: labels, whose size is fixed, are
+then small beside the objects, and can still be read."""
 
 
 def detection_picture(

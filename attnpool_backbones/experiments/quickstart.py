@@ -44,7 +44,7 @@ DETECTION_METRICS = {
 }
 """Key of the evaluator -> label of the table."""
 SEGMENTATION_METRICS = {'mIoU': 'mIoU'}
-SHOWN = range(1, 7)
+SHOWN = range(1, 5)
 """Validation scenes in the pictures."""
 COLUMNS = ('task', 'model', 'result (%)', 'parameters', 'MACs', 'minutes')
 IMAGE_HEAD = dict(loss_weight=1.0)
