@@ -1,6 +1,6 @@
 _base_ = [
     '../_base_/models/classifier.py',
-    '../_base_/datasets/imagenet_224.py',
+    '../_base_/datasets/imagenet_224_randaugment.py',
     '../_base_/schedules/transformer_imagenet.py',
     '../_base_/default_runtime_cls.py',
 ]

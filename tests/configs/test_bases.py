@@ -75,6 +75,10 @@ OTHERS = {
         'train_pipeline',
         'train_dataloader.dataset.pipeline',
     },
+    ('datasets/imagenet_224', 'datasets/imagenet_224_randaugment'): {
+        'train_pipeline',
+        'train_dataloader.dataset.pipeline',
+    },
     ('datasets/ade20k_512x512', 'datasets/ade20k_512x512_multiple'): {
         'test_pipeline',
         'tta_pipeline',

@@ -167,6 +167,30 @@ def test_trains_on_folders(tmp_path):
     assert sample['labels'] == 0
 
 
+def test_randaugment_and_erasing_are_in_the_recipe(tmp_path):
+    write_folders(tmp_path / 'data', images=4)
+    config, work_dir, data = FOLDER / 'poolformer-s12_in1k.py', tmp_path / 'work', tmp_path / 'data'
+    cfg = short_config(config, work_dir, data, batch=4, arch='nano')
+    cfg.model.head.num_classes = 2
+    runner, _ = train(cfg)
+    transforms = runner.train_dataloader.dataset.pipeline.transforms
+    by_name = {type(transform).__name__: transform for transform in transforms}
+    augment, erasing, pack = (by_name[n] for n in ('RandAugment', 'RandomApply', 'PackImage'))
+    assert augment.aug_num == 2
+    image = np.full((224, 224, 3), 50, np.uint8)
+    erased = []
+    np.random.seed(0)
+    for _ in range(200):
+        result = erasing(dict(img=image.copy(), img_shape=(224, 224)))['img']
+        erased.append((result != image).any(-1).mean())
+    shares = np.array([share for share in erased if share])
+    assert 0.15 < len(shares) / 200 < 0.35 and 0.015 < shares.min() and shares.max() < 0.34
+    image = np.random.randint(0, 256, image.shape, np.uint8)  # colours change it, too
+    images = [pack(augment(dict(img=image.copy(), img_shape=(224, 224), gt_label=1)))
+              for _ in range(20)]  # fmt: skip
+    assert len({int(one['inputs'].sum()) for one in images}) > 10
+
+
 def test_one_class_token_becomes_one_per_class(scenes, tmp_path, caplog):
     one = short_config(FOLDER / 'patchconvnet-nano_digit-crops.py', tmp_path / 'one', scenes)
     train(one)

@@ -1,6 +1,6 @@
 # AdamW, 300 epochs, one cosine, warm-up of 5 epochs (arXiv 2012.12877); the rate is for 1024
-# images. Mixup, CutMix and label smoothing are arguments of the model. The articles add RandAugment
-# and random erasing, which are not here: expect less than they print.
+# images. Mixup, CutMix and label smoothing are arguments of the model; RandAugment and random
+# erasing are in datasets/imagenet_224_randaugment.py.
 train_cfg = dict(
     type='attnpool_backbones.ResumableEpochBasedTrainLoop', max_epochs=300, val_interval=1
 )
