@@ -13,6 +13,7 @@ from torch import nn
 
 from attnpool_backbones.benchmark.training_cost import compared, seconds_in_turns, training_step
 from attnpool_backbones.config_files import config_root
+from attnpool_backbones.process_memory import keep_free_memory
 from attnpool_backbones.zoo.config_models import build_config_model
 
 CONFIGS = {
@@ -57,7 +58,14 @@ def main() -> None:
         help=f'of {", ".join(CONFIGS)} (default: all)',
     )  # fmt: skip
     parser.add_argument('--rounds', type=int, default=100, help='default: %(default)s')
+    parser.add_argument(
+        '--keep-memory', action='store_true',
+        help='keep memory that is freed: page faults, of which steps have some thousands, vary '
+        'more than the head costs',
+    )  # fmt: skip
     args = parser.parse_args()
+    if args.keep_memory:
+        keep_free_memory()
     for name in args.models:
         if name not in CONFIGS:
             parser.error(f'MODEL {name} is none of {", ".join(CONFIGS)}')
