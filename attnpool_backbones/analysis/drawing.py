@@ -119,7 +119,7 @@ def heat(
     part = values[: inside[0], : inside[1]]
     low, high = limits or (float(part.min()), float(part.max()))
     if high - low <= FLAT * abs(high):
-        high, title = low + 1, f'{title} (the same everywhere)'.lstrip()
+        high, title = low + 1, f'{title}\n(the same everywhere)'.lstrip()
     axes.imshow(
         values, cmap='inferno', vmin=low, vmax=high, alpha=alpha,
         extent=extent, interpolation='bilinear',
