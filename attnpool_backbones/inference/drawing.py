@@ -78,13 +78,13 @@ def draw_boxes(
 
 def _tint(image: np.ndarray, mask: np.ndarray, colour: Sequence[int]) -> None:
     """Mixes the pixels of a mask with a colour, in place."""
-    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
-    if not len(rows):
-        return
     # most of an image is in no single mask
-    inside = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-    part, covered = image[inside], mask[inside]
-    part[covered] = (part[covered] * 0.5 + np.array(colour) * 0.5).astype(np.uint8)
+    left, top, width, height = cv2.boundingRect(mask.view(np.uint8))
+    if not width:
+        return
+    inside = slice(top, top + height), slice(left, left + width)
+    mixed = ((np.arange(256)[:, None] + np.array(colour)) // 2).astype(np.uint8)[None]
+    cv2.copyTo(cv2.LUT(image[inside], mixed), mask[inside].view(np.uint8), image[inside])
 
 
 def _write(
@@ -115,15 +115,15 @@ def draw_label_map(
     Returns:
         The drawing, of the same shape.
     """
-    colours = np.zeros((256, 3), np.uint8)
-    colours[: len(palette)] = np.asarray(palette, np.uint8)[:, ::-1]
-    drawn = cv2.addWeighted(image, 0.45, colours[label_map], 0.55, 0)
-    keep = np.ones(256, bool)
-    keep[: len(palette)] = False
-    keep[list(hidden)] = True
-    kept = keep[label_map]
-    drawn[kept] = image[kept]
-    return drawn
+    # OpenCV's tables are several times as fast as indices of numpy
+    label_map = np.ascontiguousarray(label_map, np.uint8)
+    colours = np.zeros((1, 256, 3), np.uint8)
+    colours[0, : len(palette)] = np.asarray(palette, np.uint8)[:, ::-1]
+    drawn = cv2.addWeighted(image, 0.45, cv2.LUT(cv2.merge([label_map] * 3), colours), 0.55, 0)
+    keep = np.ones(256, np.uint8)
+    keep[: len(palette)] = 0
+    keep[list(hidden)] = 1
+    return cv2.copyTo(image, cv2.LUT(label_map, keep), drawn)
 
 
 def draw_class_maps(image: np.ndarray, tags: Tags, classes: Sequence[str]) -> np.ndarray:

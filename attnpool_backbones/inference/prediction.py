@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import cv2
 import numpy as np
 
 from attnpool_backbones.inference.tags import Tags
@@ -99,7 +100,11 @@ class Detections:
 
         if not len(self.masks):
             return []
-        coded = coco_mask.encode(np.asfortranarray(self.masks.transpose(1, 2, 0), dtype=np.uint8))
+        # COCO counts down the columns
+        columns = np.empty((len(self.masks), self.width, self.height), np.uint8)
+        for turned, mask in zip(columns, self.masks, strict=True):
+            cv2.transpose(np.ascontiguousarray(mask).view(np.uint8), turned)
+        coded = coco_mask.encode(columns.transpose(2, 1, 0))
         return [dict(size=list(m['size']), counts=m['counts'].decode('ascii')) for m in coded]
 
 
