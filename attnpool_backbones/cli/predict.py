@@ -95,9 +95,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         '--threads',
         type=whole_number(0, MAX_PROCESSES),
-        default=2,
         metavar='N',
-        help='that read images; 0: reading, predicting and writing in turn (default: %(default)s)',
+        help='that read images; 0: reading, predicting and writing in turn (default: 2, or 0 where '
+        'the model computes on all cores)',
     )
     add('--limit', type=whole_number(1), metavar='N', help='stop after so many images')
     add('--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE',

@@ -14,6 +14,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,7 @@ def run(args: argparse.Namespace) -> int | None:
     if os.environ.get('RANK', '0') != '0':
         return None
     took = words_of(time.monotonic() - started)
-    print(f'took {took}, at most {memory_used() / GIB:.1f} GiB')
+    print(f'took {took}, at most {memory_used() / GIB:.2f} GiB')
     tell_result(Path(args.work_dir or Path('work_dirs', Path(args.config).stem)))
     return None
 
@@ -142,10 +143,43 @@ def prepare_config(args: argparse.Namespace) -> None:
         args.batch = forecast.largest_batch(plan.cfg, count_images(plan.cfg), print)
         print(f'batch: {args.batch}')
     if args.time is not None:
-        cost = forecast.forecast(plan_training(args).cfg)
-        interval = plan_training(args).cfg.train_cfg.get('val_interval', 1)
-        args.epochs = forecast.epochs_within(args.time, cost, lambda epochs: min(interval, epochs))
-        print(f'epochs: {args.epochs} in {words_of(args.time)}')
+        cfg = plan_training(args).cfg
+        interval = cfg.train_cfg.get('val_interval', 1)
+        cost = measured(cfg)
+        cost = fit_epochs(args, cost, lambda epochs: min(interval, epochs))
+        print(f'epochs: {args.epochs} in {words_of(cost.seconds)}')
+
+
+def measured(cfg: Any) -> Any:
+    """Measures what a training takes, and says so: it may last a minute."""
+    from attnpool_backbones.launching import forecast
+
+    print('measuring a few steps ...', flush=True)
+    return forecast.forecast(cfg)
+
+
+def fit_epochs(args: argparse.Namespace, cost: Any, interval: Callable[[int], int]) -> Any:
+    """Chooses the epochs that fit into ``--time``.
+
+    Args:
+        args: Gets the number.
+        cost: What was measured.
+        interval: Epochs between validations, by the number of epochs.
+
+    Returns:
+        What so many epochs take.
+    """
+    from attnpool_backbones.launching.forecast import count_validations, epochs_within
+
+    args.epochs = epochs_within(args.time, cost, interval)
+    validations = count_validations(args.epochs, interval(args.epochs))
+    cost = replace(cost, epochs=args.epochs, validations=validations)
+    if cost.seconds > args.time:
+        print(
+            f'--time {words_of(args.time)}: one epoch alone takes about {words_of(cost.seconds)}; '
+            'a smaller --size or --backbone is faster'
+        )
+    return cost
 
 
 def count_images(cfg: Any) -> int:
@@ -181,12 +215,10 @@ def prepare_folder(args: argparse.Namespace) -> None:
         prepared = plan_again(prepared, request_of(args, batch=batch))
     cost = None
     if not args.no_forecast or args.time is not None:
-        cost = forecast.forecast(plan_training(args).cfg)
+        cost = measured(plan_training(args).cfg)
     if args.time is not None:
-        args.epochs = forecast.epochs_within(args.time, cost, choose_val_interval)
+        cost = fit_epochs(args, cost, choose_val_interval)
         prepared = plan_again(prepared, request_of(args, batch=prepared.plan.batch))
-        validations = forecast.count_validations(args.epochs, prepared.plan.val_interval)
-        cost = replace(cost, epochs=args.epochs, validations=validations)
     tell_plan(prepared, cost)
 
 
@@ -204,17 +236,23 @@ def tell_plan(prepared: Any, cost: Any) -> None:
         f'model: {prepared.bases.head} on {prepared.bases.backbone}, '
         f'{size.parameters / 1e6:.1f} M parameters, {size.macs / 1e9:.1f} G multiply-adds at '
         f'{width}x{height}',
-        f'training: {plan.epochs} epochs of {prepared.data.train} images, batch {plan.batch}, '
-        f'learning rate {plan.lr:g}, images fitted into {plan.size} pixels, frozen: {frozen}, '
-        f'weights: {plan.weights or "none"}',
+        f'training: {counted(plan.epochs, "epoch")} of {prepared.data.train} images, '
+        f'batch {plan.batch}, learning rate {plan.lr:g}, images fitted into {plan.size} pixels, '
+        f'frozen: {frozen}, weights: {plan.weights or "none"}',
     ]
     if cost is not None:
         lines.append(
             f'it will take about {words_of(cost.seconds)} ({cost.step:.2f} s a step, '
-            f'{cost.steps} steps an epoch, {cost.validations} validations of '
-            f'{words_of(cost.validation)}) and {cost.memory / GIB:.1f} GiB'
+            f'{counted(cost.steps, "step")} an epoch, '
+            f'{counted(cost.validations, "validation")} of {words_of(cost.validation)}, '
+            f'{words_of(cost.start)} to start) and {cost.memory / GIB:.2f} GiB'
         )
     print('\n'.join(lines), flush=True)
+
+
+def counted(number: int, thing: str) -> str:
+    """Counts things: ``'1 epoch'``, ``'2 epochs'``."""
+    return f'{number} {thing}' + ('' if number == 1 else 's')
 
 
 def words_of(seconds: float) -> str:

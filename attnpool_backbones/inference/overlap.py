@@ -1,5 +1,6 @@
 """Reading ahead and writing behind, so that a model never waits for a disk."""
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -9,10 +10,26 @@ from typing import Any, TypeVar
 
 import torch
 
-__all__ = ['Writer', 'read_ahead']
+__all__ = ['Writer', 'choose_threads', 'read_ahead']
 
 T = TypeVar('T')
 R = TypeVar('R')
+THREADS = 2
+
+
+def choose_threads(device: str, waits: bool) -> int:
+    """Returns how many threads should read images ahead.
+
+    None where a model on the CPU takes all cores: threads would hold up those that it computes
+    with, which wait for each other at the end of every operation.
+
+    Args:
+        device: Of the model.
+        waits: Whether the source gives images when it likes to, as a camera does.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    is_full = device.startswith('cpu') and torch.get_num_threads() >= (cores or 1)
+    return 0 if is_full and not waits else THREADS
 
 
 def read_ahead(

@@ -15,7 +15,7 @@ from torch import nn
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.datasets.limits import MAX_PIXELS
 from attnpool_backbones.dense_models.image_tags import TAGS
-from attnpool_backbones.inference.overlap import read_ahead
+from attnpool_backbones.inference.overlap import choose_threads, read_ahead
 from attnpool_backbones.inference.prediction import Detections, Segmentation
 from attnpool_backbones.inference.slicing import merge, slices
 from attnpool_backbones.inference.sources import Frame, Source, open_source
@@ -33,7 +33,8 @@ class Options:
         score: Smallest score of an object.
         classes: Names of the classes that are wanted, None for all.
         batch: Images that the model sees at once; images of other sizes start another batch.
-        threads: That read and resize images ahead.
+        threads: That read and resize images ahead, 0: everything is done in turn. None: as
+            :func:`~attnpool_backbones.inference.overlap.choose_threads` says.
         side: Of overlapping slices that a large image is cut into, in pixels; None: not cut.
         overlap: Of neighbouring slices, as a share of the side.
     """
@@ -41,7 +42,7 @@ class Options:
     score: float = 0.3
     classes: Sequence[str] | None = None
     batch: int = 1
-    threads: int = 2
+    threads: int | None = None
     side: int | None = None
     overlap: float = 0.2
 
@@ -122,7 +123,7 @@ class Predictor:
     def run(
         self, source: Source, options: Options, speed: Speed | None = None
     ) -> Iterator[tuple[np.ndarray, Detections | Segmentation]]:
-        """Predicts on all images of a source while threads read the next ones.
+        """Predicts on all images of a source; threads may read the next ones meanwhile.
 
         Args:
             source: Opened.
@@ -138,8 +139,11 @@ class Predictor:
         def prepare(frame: Frame) -> _Sample:
             return self._prepare(frame, options)
 
-        ahead = options.batch + options.threads + 1
-        samples = read_ahead(source.frames, prepare, options.threads, ahead)
+        threads = options.threads
+        if threads is None:
+            threads = choose_threads(self.device, waits=source.count is None)
+        ahead = options.batch + threads + 1
+        samples = read_ahead(source.frames, prepare, threads, ahead)
         for batch in self._batches(samples, options.batch, speed):
             started = time.perf_counter()
             # the slices of an image are batches of their own size

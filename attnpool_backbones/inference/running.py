@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
 import cv2
 
-from attnpool_backbones.inference.overlap import Writer
+from attnpool_backbones.inference.overlap import Writer, choose_threads
 from attnpool_backbones.inference.predictor import Options, Predictor, Speed
 from attnpool_backbones.inference.sources import Source
 from attnpool_backbones.inference.writing import Outputs
@@ -27,7 +28,7 @@ def predict_and_write(
     limit: int | None = None,
     progress: Callable[[], Any] = lambda: None,
 ) -> None:
-    """Predicts on all images of a source; threads read, draw and write beside the model.
+    """Predicts on all images of a source; threads may read, draw and write beside the model.
 
     Args:
         predictor: The model.
@@ -38,6 +39,9 @@ def predict_and_write(
         limit: Images after which to stop. Default: None, at the end.
         progress: Called after each image. Default: nothing is.
     """
+    if options.threads is None:
+        threads = choose_threads(predictor.device, waits=source.count is None)
+        options = replace(options, threads=threads)
     waiting = WAITING if options.threads else 0
     with _single_threaded_opencv(), Writer(waiting) as writer:
         predictions = islice(predictor.run(source, options, speed), limit)

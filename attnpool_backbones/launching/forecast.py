@@ -2,24 +2,29 @@
 
 import io
 import itertools
+import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmengine.logging import MMLogger
-from mmengine.optim import build_optim_wrapper
+from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from torch import nn
 
+from attnpool_backbones.atomic_files import write_atomically
+from attnpool_backbones.engine.saving_errors import require_savable
 from attnpool_backbones.launching.errors import PreflightError
+from attnpool_backbones.launching.model_check import require_fitting_parts
 from attnpool_backbones.machine import peak_memory
 from attnpool_backbones.zoo.config_models import build_config_model
 
@@ -56,6 +61,11 @@ class Forecast:
         validation: Seconds of a validation.
         validations: How many.
         memory: Bytes that the training process holds at most; on CUDA, that the device does.
+        start: Seconds until the first step: model, data sets, the processes that load images.
+            Default: 0.0.
+        saving: Seconds of writing a checkpoint. Default: 0.0.
+        save_every: Epochs between checkpoints; None: there are none. Default: None.
+        saves_best: Whether a better validation is saved too. Default: False.
     """
 
     step: float
@@ -64,11 +74,35 @@ class Forecast:
     validation: float
     validations: int
     memory: int
+    start: float = 0.0
+    saving: float = 0.0
+    save_every: int | None = None
+    saves_best: bool = False
+
+    @property
+    def checkpoints(self) -> int:
+        """How often one is written, if each validation is better than those before."""
+        # the best one is a file of its own, whose name is then noted in the last one
+        best = 2 * self.validations if self.saves_best else 0
+        # what came after the last epoch is saved at the end
+        return best + (self.epochs // self.save_every + 1 if self.save_every else 0)
 
     @property
     def seconds(self) -> float:
         """Of the whole training."""
-        return self.epochs * self.steps * self.step + self.validations * self.validation
+        return (
+            self.start
+            + self.epochs * self.steps * self.step
+            + self.validations * self.validation
+            + self.checkpoints * self.saving
+        )
+
+
+class _Pace(NamedTuple):
+    """Seconds of a batch in the middle of a run, and of the wait for the first one."""
+
+    each: float
+    wait: float
 
 
 def memory_used() -> int:
@@ -92,15 +126,37 @@ def forecast(cfg: Config, steps: int = STEPS) -> Forecast:
             f'{cfg.filename} counts iterations; what a training takes is told for epochs only'
         )
     with _ready(cfg):
+        started = time.perf_counter()
         model = _model(cfg)
-        loader = Runner.build_dataloader(_loader(cfg, 'train'), seed=0)
-        step = _seconds_of_steps(cfg, model, loader, steps)
-        count, validation, interval = len(loader), 0.0, cfg.train_cfg.get('val_interval', 1)
+        optimizer = build_optim_wrapper(model, cfg.optim_wrapper)
+        loader = Runner.build_dataloader(cfg.train_dataloader, seed=0)
+        require_fitting_parts(model, cfg, loader.batch_size)
+        start = time.perf_counter() - started
+        step = _pace_of_steps(model, optimizer, loader, steps)
+        count, interval = len(loader), cfg.train_cfg.get('val_interval', 1)
         del loader
+        saving = _seconds_of_saving(cfg, model, optimizer)
+        validation = _Pace(0.0, 0.0)
         if cfg.get('val_dataloader') is not None:
-            validation = _seconds_of_validation(cfg, model, steps)
+            started = time.perf_counter()
+            loader = Runner.build_dataloader(cfg.val_dataloader, seed=0)
+            start += time.perf_counter() - started
+            validation = _pace_of_validation(cfg, model, loader, steps)
     validations = count_validations(epochs, interval, cfg.train_cfg.get('val_begin', 1))
-    return Forecast(step, count, epochs, validation, validations, memory_used())
+    hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+    every = hook.get('interval', -1)
+    return Forecast(
+        step.each,
+        count,
+        epochs,
+        validation.each,
+        validations,
+        memory_used(),
+        start=start + step.wait + validation.wait,
+        saving=saving,
+        save_every=every if every > 0 and hook.get('by_epoch', True) else None,
+        saves_best=hook.get('save_best') is not None,
+    )
 
 
 def count_validations(epochs: int, interval: int, begin: int = 1) -> int:
@@ -116,7 +172,7 @@ def epochs_within(seconds: float, cost: Forecast, interval: Callable[[int], int]
         cost: What was measured.
         interval: Epochs between validations, by the number of epochs.
     """
-    most = max(1, int(seconds // (cost.steps * cost.step)))
+    most = max(1, int((seconds - cost.start) // (cost.steps * cost.step)))
     for epochs in range(most, 1, -1):
         validations = count_validations(epochs, interval(epochs))
         if replace(cost, epochs=epochs, validations=validations).seconds <= seconds:
@@ -144,9 +200,11 @@ def largest_batch(cfg: Config, images: int, tell: Callable[[str], None] = lambda
         before = memory_used()
         try:
             with _ready(tried):
-                loader = Runner.build_dataloader(_loader(tried, 'train'), seed=0)
-                rate = batch / _seconds_of_steps(tried, _model(tried), loader, 3)
-                del loader
+                loader = Runner.build_dataloader(tried.train_dataloader, seed=0)
+                model = _model(tried)
+                optimizer = build_optim_wrapper(model, tried.optim_wrapper)
+                rate = batch / _pace_of_steps(model, optimizer, loader, 3).each
+                del loader, model, optimizer
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
             tell(f'batch {batch}: more memory than there is')
@@ -174,16 +232,13 @@ def _memory_of_machine() -> int:
 @contextmanager
 def _ready(cfg: Config) -> Iterator[None]:
     # without a logger mmengine tells on the screen how each parameter was initialised, and metrics
-    # that an untrained model finds nothing
+    # that an untrained model finds nothing; pycocotools tells of each file that it reads
     MMLogger.get_instance('forecast', log_level='CRITICAL')
-    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+    with (
+        DefaultScope.overwrite_default_scope(cfg.default_scope),
+        redirect_stdout(io.StringIO()),
+    ):
         yield
-
-
-def _loader(cfg: Config, split: str) -> dict[str, Any]:
-    loader = cfg[f'{split}_dataloader'].copy()
-    loader.persistent_workers = False
-    return loader
 
 
 def _model(cfg: Config) -> nn.Module:
@@ -197,45 +252,64 @@ def _synchronised() -> float:
     return time.perf_counter()
 
 
-def _seconds_of_steps(cfg: Config, model: nn.Module, loader: Any, steps: int) -> float:
-    """Returns the mean of a step with its loading; the data may have fewer steps than asked for."""
-    optimizer = build_optim_wrapper(model, cfg.optim_wrapper)
+def _pace_of_steps(model: nn.Module, optimizer: OptimWrapper, loader: Any, steps: int) -> _Pace:
+    """Measures steps with their loading; the data may have fewer than asked for."""
     model.train()
-    times = []
-    rounds = itertools.islice(itertools.chain(loader, loader), WARM_UP + steps)
+    batches = itertools.islice(itertools.chain(loader, loader), WARM_UP + steps)
+    return _pace(batches, lambda batch: model.train_step(batch, optimizer), SECONDS)[0]
+
+
+def _pace(batches: Iterator[Any], run: Callable[[Any], Any], most: float) -> tuple[_Pace, int]:
+    """Times a function of batches, and counts them.
+
+    The first ones are not counted: they find memory and kernels, which stay found, and wait for the
+    processes that load, which start anew with the training.
+    """
+    times, waits = [], []
     started = first = _synchronised()
-    for batch in rounds:
-        model.train_step(batch, optimizer)
+    for batch in batches:
+        waits.append(time.perf_counter() - started)
+        run(batch)
         now = _synchronised()
         times.append(now - started)
         started = now
-        if now - first > SECONDS and len(times) > WARM_UP:
+        if now - first > most and len(times) > WARM_UP:
             break
     counted = times[WARM_UP:] or times
-    return sum(counted) / len(counted)
+    return _Pace(sum(counted) / len(counted), waits[0]), len(times)
 
 
 @torch.no_grad()
-def _seconds_of_validation(cfg: Config, model: nn.Module, steps: int) -> float:
-    loader = Runner.build_dataloader(_loader(cfg, 'val'), seed=0)
+def _pace_of_validation(cfg: Config, model: nn.Module, loader: Any, steps: int) -> _Pace:
+    """Measures a whole validation by some of its batches."""
     evaluator = _evaluator(cfg, loader)
     model.eval()
-    times = []
-    started = first = _synchronised()
-    for batch in itertools.islice(loader, WARM_UP + steps):
-        evaluator.process(model.val_step(batch), batch)
-        now = _synchronised()
-        times.append(now - started)
-        started = now
-        if now - first > SECONDS / 2 and len(times) > WARM_UP:
-            break
-    # the first batches wait for the processes that load them, which is no part of the others
-    counted = times[WARM_UP:] or times
+    pace, count = _pace(
+        itertools.islice(loader, WARM_UP + steps),
+        lambda batch: evaluator.process(model.val_step(batch), batch),
+        SECONDS / 2,
+    )
     started = time.perf_counter()
-    with redirect_stdout(io.StringIO()):
-        evaluator.evaluate(len(loader.dataset))
-    evaluation = (time.perf_counter() - started) / len(times)
-    return (sum(counted) / len(counted) + evaluation) * len(loader)
+    evaluator.evaluate(len(loader.dataset))
+    evaluation = (time.perf_counter() - started) / count
+    return _Pace((pace.each + evaluation) * len(loader), pace.wait)
+
+
+def _seconds_of_saving(cfg: Config, model: nn.Module, optimizer: OptimWrapper) -> float:
+    """Writes a checkpoint where the training will, and takes it away again."""
+    try:
+        os.makedirs(cfg.work_dir, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cfg.work_dir, prefix='.forecast') as folder:
+            started = time.perf_counter()
+            checkpoint = dict(state_dict=model.state_dict(), optimizer=optimizer.state_dict())
+            require_savable(checkpoint, None)
+            content = io.BytesIO()
+            torch.save(checkpoint, content)
+            write_atomically(content.getvalue(), Path(folder, 'checkpoint.pth'))
+            return time.perf_counter() - started
+    except OSError:
+        # the training itself says what is wrong with its folder
+        return 0.0
 
 
 def _evaluator(cfg: Config, loader: Any) -> Evaluator:

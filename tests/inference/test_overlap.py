@@ -4,6 +4,7 @@ import time
 import pytest
 import torch
 
+from attnpool_backbones.inference import overlap
 from attnpool_backbones.inference.overlap import Writer, read_ahead
 
 
@@ -79,3 +80,20 @@ def test_helpers_compute_with_one_thread_and_leave_others_alone():
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    'device, computing, waits, expected',
+    [
+        ('cpu', 4, False, 0),
+        ('cpu', 9, False, 0),
+        # a core is free, images come when they like to, or another device computes
+        ('cpu', 3, False, 2),
+        ('cpu', 4, True, 2),
+        ('cuda:0', 4, False, 2),
+    ],
+)
+def test_threads_where_a_core_is_free(monkeypatch, device, computing, waits, expected):
+    monkeypatch.setattr(overlap.os, 'sched_getaffinity', lambda process: set(range(4)))
+    monkeypatch.setattr(overlap.torch, 'get_num_threads', lambda: computing)
+    assert overlap.choose_threads(device, waits) == expected

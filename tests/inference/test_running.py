@@ -11,6 +11,8 @@ from attnpool_backbones.inference.sources import Source
 class Predictor:
     """Answers with the number of an image, and notes OpenCV's threads."""
 
+    device = 'cpu'
+
     def __init__(self):
         self.threads = []
 
@@ -57,7 +59,7 @@ def test_without_threads_everything_is_done_in_turn(monkeypatch):
     monkeypatch.setattr(Outputs, 'write', lambda *args: threads.append(threading.get_ident()))
     run(2, Options(threads=0))
     assert threads == [threading.get_ident()] * 2
-    run(2)
+    run(2, Options(threads=1))
     assert threading.get_ident() not in threads[2:] and len(threads) == 4
 
 

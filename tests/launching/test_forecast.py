@@ -1,5 +1,8 @@
 """What a training will take is measured on the training itself."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -9,6 +12,7 @@ from attnpool_backbones.datasets.digit_scenes import generate
 from attnpool_backbones.launching import forecast
 from attnpool_backbones.launching.errors import PreflightError
 from attnpool_backbones.launching.forecast import Forecast, epochs_within, largest_batch
+from attnpool_backbones.launching.loaders import fit_loaders
 from attnpool_backbones.own_data.preparing import Request, prepare
 
 
@@ -23,6 +27,7 @@ def cfg(tmp_path_factory):
     cfg = prepare(request, tell=lambda line: None).cfg
     for split in ('train', 'val'):
         cfg[f'{split}_dataloader'].num_workers = 0
+    fit_loaders(cfg)
     return cfg
 
 
@@ -32,8 +37,24 @@ def test_steps_and_validations_are_those_of_the_config(cfg, tmp_path):
     # every second epoch, and the last
     assert cfg.train_cfg.val_interval == 2 and cost.validations == 13
     assert cost.step > 0 and cost.validation > 0 and cost.memory > 2**27
-    expected = 25 * 6 * cost.step + 13 * cost.validation
+    # one an epoch, two for each validation that may be the best, and what came after the last
+    assert cost.checkpoints == 25 + 2 * 13 + 1 and cost.saving > 0 and cost.start > 0
+    expected = 25 * 6 * cost.step + 13 * cost.validation + cost.start + 52 * cost.saving
     assert cost.seconds == pytest.approx(expected)
+
+
+def test_nothing_is_left_of_a_measurement(cfg, capfd):
+    before = sorted(Path(cfg.work_dir).iterdir())
+    forecast.forecast(cfg, steps=1)
+    assert sorted(Path(cfg.work_dir).iterdir()) == before
+    assert 'loading annotations' not in capfd.readouterr().out
+
+
+def test_a_folder_that_cannot_be_written_is_no_matter_of_the_forecast(cfg, tmp_path):
+    blocked = cfg.copy()
+    (tmp_path / 'file').write_text('')
+    blocked.work_dir = str(tmp_path / 'file' / 'run')
+    assert forecast.forecast(blocked, steps=1).saving == 0
 
 
 def test_epochs_fit_into_a_time():
@@ -42,6 +63,10 @@ def test_epochs_fit_into_a_time():
     # a validation after every tenth epoch and after the last one
     for seconds, epochs in ((920, 40), (919, 39), (115, 4), (1, 1)):
         assert epochs_within(seconds, cost, lambda epochs: 10) == epochs
+    # of 500 s the start takes 100, checkpoints 5 s each: 3 an epoch with its validation, and 1
+    slow = replace(cost, start=100, saving=5, save_every=1, saves_best=True)
+    assert epochs_within(500, slow, lambda epochs: 1) == 6
+    assert replace(slow, epochs=6, validations=6).seconds == 100 + 6 * (20 + 30) + 19 * 5
     # after each one
     assert epochs_within(500, cost, lambda epochs: 1) == 10
 
@@ -57,11 +82,11 @@ def measure(monkeypatch: pytest.MonkeyPatch, seconds, memory) -> list[int]:
     """Puts numbers in the place of measurements of time and memory, by batch."""
     tried = []
 
-    def seconds_of_steps(cfg, model, loader, steps):
-        tried.append(cfg.train_dataloader.batch_size)
-        return seconds(tried[-1])
+    def pace_of_steps(model, optimizer, loader, steps):
+        tried.append(loader.batch_sampler.batch_size)
+        return forecast._Pace(seconds(tried[-1]), 0.0)
 
-    monkeypatch.setattr(forecast, '_seconds_of_steps', seconds_of_steps)
+    monkeypatch.setattr(forecast, '_pace_of_steps', pace_of_steps)
     monkeypatch.setattr(forecast, 'memory_used', lambda: memory(tried[-1] if tried else 0))
     monkeypatch.setattr(forecast, '_memory_of_machine', lambda: 100)
     return tried
