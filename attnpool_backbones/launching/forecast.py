@@ -256,11 +256,11 @@ def _pace_of_steps(model: nn.Module, optimizer: OptimWrapper, loader: Any, steps
     """Measures steps with their loading; the data may have fewer than asked for."""
     model.train()
     batches = itertools.islice(itertools.chain(loader, loader), WARM_UP + steps)
-    return _pace(batches, lambda batch: model.train_step(batch, optimizer), SECONDS)[0]
+    return _pace(batches, lambda batch: model.train_step(batch, optimizer), SECONDS)
 
 
-def _pace(batches: Iterator[Any], run: Callable[[Any], Any], most: float) -> tuple[_Pace, int]:
-    """Times a function of batches, and counts them.
+def _pace(batches: Iterator[Any], run: Callable[[Any], Any], most: float) -> _Pace:
+    """Times a function of batches.
 
     The first ones are not counted: they find memory and kernels, which stay found, and wait for the
     processes that load, which start anew with the training.
@@ -276,7 +276,7 @@ def _pace(batches: Iterator[Any], run: Callable[[Any], Any], most: float) -> tup
         if now - first > most and len(times) > WARM_UP:
             break
     counted = times[WARM_UP:] or times
-    return _Pace(sum(counted) / len(counted), waits[0]), len(times)
+    return _Pace(sum(counted) / len(counted), waits[0])
 
 
 @torch.no_grad()
@@ -284,14 +284,20 @@ def _pace_of_validation(cfg: Config, model: nn.Module, loader: Any, steps: int) 
     """Measures a whole validation by some of its batches."""
     evaluator = _evaluator(cfg, loader)
     model.eval()
-    pace, count = _pace(
-        itertools.islice(loader, WARM_UP + steps),
-        lambda batch: evaluator.process(model.val_step(batch), batch),
-        SECONDS / 2,
-    )
+    processed = 0
+
+    def run(batch: Any) -> None:
+        nonlocal processed
+        evaluator.process(model.val_step(batch), batch)
+        processed += 1
+        if processed == 1 < len(loader):
+            # what the first evaluation takes longer is no matter of the number of images
+            evaluator.evaluate(len(loader.dataset))
+
+    pace = _pace(itertools.islice(loader, WARM_UP + steps), run, SECONDS / 2)
     started = time.perf_counter()
     evaluator.evaluate(len(loader.dataset))
-    evaluation = (time.perf_counter() - started) / count
+    evaluation = (time.perf_counter() - started) / max(processed - 1, 1)
     return _Pace((pace.each + evaluation) * len(loader), pace.wait)
 
 
