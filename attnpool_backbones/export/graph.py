@@ -16,6 +16,9 @@ __all__ = ['Sizes', 'build_graph', 'fixed_because', 'trace']
 
 SMALLEST = 32
 """Pixels of the smallest side that a graph for any size takes."""
+RECORDED = (320, 384)
+"""Height and width that such a graph is recorded with: maps at a stride of 128 have several rows
+and columns then. One row would be recorded as a row that is spread over all others."""
 
 
 @dataclass(frozen=True)
@@ -23,9 +26,9 @@ class Sizes:
     """What images a graph takes.
 
     Args:
-        height: Of the example, and of all images if ``fixed``.
+        height: Of all images if ``fixed``, else of those that the graph is compared on.
         width: Likewise.
-        batch: Images of the example, and at once if ``fixed``.
+        batch: Images that it is recorded with, and at once if ``fixed``.
         fixed: Whether it takes no other size.
     """
 
@@ -90,7 +93,8 @@ def trace(graph: nn.Module, sizes: Sizes) -> torch.export.ExportedProgram:
     Raises:
         UserError: If it cannot be recorded.
     """
-    images = example(sizes.batch, sizes.height, sizes.width)
+    height, width = (sizes.height, sizes.width) if sizes.fixed else RECORDED
+    images = example(sizes.batch, height, width)
     free = torch.export.Dim.DYNAMIC
     dynamic = None if sizes.fixed else ({0: free, 2: free, 3: free},)
     try:

@@ -70,7 +70,8 @@ def compare_file(cfg, model, only=(96, 128)):
     reference = predictor_of(model, cfg, classes, 'cpu')
     found = check(reference, engine, facts, noise(sizes))
     assert found.images == (1 if is_fixed else 3)
-    assert found.parted == 0, found
+    # a pixel between two classes may go to either; objects are ranked and cut off by more than that
+    assert found.parted <= (0 if found.objects else 1e-4 * found.total), found
     if not is_fixed:
         images = [noise(sizes)[0]] * 3
         exported = Predictor(ExportedModel(engine, facts), facts.preparation, classes, None,

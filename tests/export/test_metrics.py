@@ -23,6 +23,8 @@ from tests.export.test_export import compare_file
 
 SIDE = 64
 STEPS = 100
+MORE_STEPS = {('coatnet', 'upernet'): 200}
+"""Models that have hardly learnt anything by then."""
 NEAR = 0.1
 """Percent that a metric of a file may differ by."""
 LEAST = {'coco/bbox_mAP': 1.0, 'coco/segm_mAP': 1.0, 'mIoU': 9.0}
@@ -101,7 +103,7 @@ def score(model: nn.Module, cfg: Config) -> dict[str, float]:
 @pytest.mark.parametrize('family', FAMILIES)
 def test_file_scores_what_the_model_does(family, head, scenes):
     cfg = on_scenes(nano_config(family, head), scenes)
-    model = trained(cfg, STEPS)
+    model = trained(cfg, MORE_STEPS.get((family, head), STEPS))
     exported, _ = compare_file(cfg, model, only=(SIDE, SIDE))
     before, after = score(model, cfg), score(exported, cfg)
     assert before and all(before[key] >= LEAST[key] for key in before), before
