@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 from torch import Tensor, nn
 
 from attnpool_backbones import ops
@@ -221,6 +222,9 @@ def draw(args: argparse.Namespace) -> Drawing:
                 axes.plot(*zip(*points, strict=True), label=label, **styles[name])
         axes.set_xscale('log')
         axes.set_yscale('log')
+        tokens = sorted({cost.tokens for cost in costs})
+        axes.set_xticks(tokens, labels=tokens)
+        axes.xaxis.set_minor_locator(NullLocator())  # whose labels would lie over one another
         axes.set_xlabel('tokens', fontsize=8)
         axes.set_title(QUANTITIES[quantity], fontsize=9)
         axes.legend(fontsize=6)

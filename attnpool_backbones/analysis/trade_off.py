@@ -17,6 +17,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from attnpool_backbones.analysis.drawing import Drawing
@@ -27,6 +29,10 @@ __all__ = ['Row', 'add_arguments', 'draw', 'pareto_front']
 TAKES_IMAGES = False
 COSTS = ('parameters (M)', 'MACs (G)', 'memory (MiB)', 'time (ms)')
 
+CORNERS = ((4, 4), (4, -4), (-4, 4), (-4, -4))
+"""Where a number may stand beside its point, in points; the first is taken where all have room."""
+ROOM = 12
+"""Points of distance from all else that are enough for a number."""
 NAME_COLUMNS = 2
 """Of the legend, for each panel of the figure but the first."""
 READING = (
@@ -236,7 +242,36 @@ def _panel(axes: Any, cost: str, rows: Sequence[Row], marks: dict[int, Any]) -> 
             x, y, 'o', color='C0' if filled else 'C1', fillstyle='full' if filled else 'none',
             label=f'{index + 1}  {rows[index].name}',
         )  # fmt: skip
-        axes.annotate(str(index + 1), (x, y), fontsize=7, xytext=(4, 4), textcoords='offset points')
     axes.margins(0.08)  # for the numbers
+    _number(axes, points, [index + 1 for index in drawn])
     axes.set_xlabel(cost, fontsize=8)
     return [rows[drawn[i]].name for i in front]
+
+
+def _number(axes: Axes, points: Sequence[tuple[float, float]], numbers: Sequence[int]) -> None:
+    """Writes numbers beside points, each at the corner that is furthest from all else.
+
+    Args:
+        axes: Where the points are drawn, so that its limits are known.
+        points: Cost and accuracy of each; equal points share a text.
+        numbers: Of the points.
+    """
+    texts: dict[tuple[float, float], str] = {}
+    for point, number in zip(points, numbers, strict=True):
+        texts[point] = f'{texts[point]}, {number}' if point in texts else str(number)
+    axes.autoscale_view()  # else the limits are set when it is drawn
+    pixels_a_point = axes.figure.dpi / 72
+    places = axes.transData.transform(list(texts)) / pixels_a_point
+    taken = list(places)
+    for index, (point, text) in enumerate(texts.items()):
+        place = places[index]
+        others = np.array(taken[:index] + taken[index + 1 :]).reshape(-1, 1, 2)
+        middles = place + np.multiply(CORNERS, 1.6)
+        room = np.hypot(*np.moveaxis(middles - others, 2, 0)).min(0, initial=ROOM)
+        best = int(room.argmax())
+        corner = CORNERS[best]
+        taken.append(middles[best])
+        axes.annotate(
+            text, point, xytext=corner, textcoords='offset points', fontsize=7,
+            ha='left' if corner[0] > 0 else 'right', va='bottom' if corner[1] > 0 else 'top',
+        )  # fmt: skip

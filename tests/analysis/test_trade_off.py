@@ -1,9 +1,11 @@
+import argparse
 import json
 from pathlib import Path
 
 import pytest
 
 from attnpool_backbones.analysis.trade_off import (
+    draw,
     pareto_front,
     published_rows,
     row_of_run,
@@ -25,8 +27,8 @@ def _beaten(point, points):
 def test_front_is_what_nothing_beats(seed):
     import random
 
-    draw = random.Random(seed)
-    points = [(draw.randint(0, 9), draw.randint(0, 9)) for _ in range(25)]
+    generator = random.Random(seed)
+    points = [(generator.randint(0, 9), generator.randint(0, 9)) for _ in range(25)]
     front = pareto_front(points)
     assert {points[i] for i in front} == {p for p in points if not _beaten(p, points)}
     assert [points[i][0] for i in front] == sorted({points[i][0] for i in front})
@@ -87,3 +89,22 @@ def test_command(tmp_path, capsys):
     )
     assert main(['figure', 'trade-off', '--out', str(tmp_path)]) == 2
     assert 'nothing to draw' in capsys.readouterr().err
+
+
+def test_numbers_of_near_points_can_be_read(tmp_path):
+    places = [(10, 40), (10, 40), (10.2, 40.2), (10.4, 40.5), (30, 20)]
+    lines = [f'model-{i},{y},{x}' for i, (x, y) in enumerate(places)]
+    table = tmp_path / 'table.csv'
+    table.write_text('\n'.join(['model,mIoU,parameters (M)', *lines]))
+    options = argparse.Namespace(
+        sources=[str(table)], published=[], metric='mIoU', input=(800, 1344)
+    )
+    figure = draw(options).figure
+    figure.draw_without_rendering()
+    texts = figure.axes[0].texts
+    assert [text.get_text() for text in texts] == ['1, 2', '3', '4', '5']
+    boxes = [text.get_window_extent() for text in texts]
+    for i, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[:i])
+        middles = figure.axes[0].transData.transform(places)
+        assert not any(box.contains(*middle) for middle in middles)
