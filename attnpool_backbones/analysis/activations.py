@@ -35,7 +35,7 @@ DECILES = np.arange(0.1, 0.95, 0.1)
 RESAMPLES = 2000
 
 READING = (
-    'A variance ratio above 1 and more small activations behind the unit: SGE brings out a part of '
+    'A variance ratio above 1 and more small activations after the unit: SGE brings out a part of '
     'the positions and pushes the others towards 0. Exactly 1 is a unit as it is initialised; the '
     'brackets are 95 % intervals over the images.'
 )

@@ -65,7 +65,7 @@ def renamed(state_dict: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[
         if new in values and not _equal(values[new], value):
             raise CheckpointError(
                 f'it has {list_names([origin[new], old])} with different numbers, which are the '
-                'same parameter behind wrappers; keep one of them'
+                'same parameter within wrappers; keep one of them'
             )
         values[new], origin[new] = value, old
     return values

@@ -79,7 +79,7 @@ def write_label_maps(cfg: Config, folder: str) -> None:
 
 
 def add_metric(cfg: Config, metric: ConfigDict) -> None:
-    """Adds a metric to those of a test, behind them."""
+    """Adds a metric to those of a test, after them."""
     evaluator = cfg.get('test_evaluator')
     metrics = [*metrics_of(evaluator), metric]
     if isinstance(evaluator, ConfigDict) and 'metrics' in evaluator:

@@ -15,7 +15,7 @@ def box_of(*polygons: Sequence[float]) -> tuple[float, float, float, float]:
     xs = [value for polygon in polygons for value in polygon[0::2]]
     ys = [value for polygon in polygons for value in polygon[1::2]]
     left, top = min(xs), min(ys)
-    # sums of decimal fractions end far behind what anybody has drawn
+    # sums of decimal fractions end far beyond what anybody has drawn
     return left, top, round(max(xs) - left, 6), round(max(ys) - top, 6)
 
 
