@@ -28,7 +28,7 @@ def convert_file(
 ) -> ConvertReport:
     """Writes the weights of a published checkpoint under this package's names.
 
-    Optimizers and the like stay where they are; every tensor of the backbone, its pooling layer and its
+    Optimizers and the like stay there; every tensor of the backbone, its pooling layer and its
     classifier is kept. The destination appears complete or not at all, and the same source always
     gives the same bytes.
 

@@ -42,6 +42,15 @@ def test_file_predicts_what_the_model_does(family, head):
     assert hasattr(model, 'decode_head') or found.objects, found
 
 
+def test_pyramids_whose_smallest_maps_have_one_row_take_any_size():
+    cfg = nano_config('poolformer', 'retinanet')
+    cfg.model.neck.num_outs = 5
+    cfg.model.neck.norm_cfg = None
+    cfg.model.bbox_head.anchor_generator.strides = [8, 16, 32, 64, 128]
+    _, found = compare_file(cfg, untrained(cfg))
+    assert found.objects, found
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('path', FULL)
 def test_file_of_full_size(path):

@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -150,7 +151,9 @@ def write_rows(rows: dict[tuple[str, str, str], Row]) -> None:
         for row in rows
     ]
     notes = [
-        f'- {r.stack}, Python {r.python}, torch {r.torch}: {t}\n' for r in rows for t in r.failed
+        f'- {r.stack}, Python {r.python}, torch {r.torch}: {count} of `{test}`\n'
+        for r in rows
+        for test, count in Counter(name.partition('[')[0] for name in r.failed).items()
     ]
     text = markdown_table(COLUMNS, cells) + ('\nFailed:\n\n' + ''.join(notes) if notes else '')
     replace_section(ROOT / 'docs' / 'compatibility.md', 'matrix', text)
