@@ -44,7 +44,7 @@ from attnpool_backbones.version import __version__
 __all__ = ['Exported', 'Request', 'export']
 
 EXAMPLE = (128, 160)
-"""Height and width that a graph for any size is compared with its model on, and about which."""
+"""Height and width of the first image that a graph for any size is compared with its model on."""
 CHECKED = 4
 """Images on which model and file are compared, of those that are named."""
 COMPARED = 32
