@@ -84,7 +84,9 @@ class _DepthwiseConv(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return F.conv2d(x, weight, padding=weight.shape[-1] // 2, groups=len(weight))
+        pad = weight.shape[-1] // 2
+        # twice, for the tracer of torch 2.6 loses a single number that it has traced
+        return F.conv2d(x, weight, padding=(pad, pad), groups=len(weight))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:

@@ -5,15 +5,16 @@ from mmengine.model import revert_sync_batchnorm
 from torch import nn
 from torch.nn.modules import module as torch_module
 
-_PLAIN: set[type[nn.Module]] = {
+# Keys and no set: the compiler of torch 2.6 does not look a class up in a set.
+_PLAIN: dict[type[nn.Module], None] = dict.fromkeys([
     nn.Linear, nn.Conv2d, nn.LayerNorm, nn.BatchNorm2d, nn.SyncBatchNorm, nn.Identity,
     nn.GELU, nn.ReLU, nn.SiLU, DropPath, type(revert_sync_batchnorm(nn.SyncBatchNorm(1))),
-}  # fmt: skip
+])  # fmt: skip
 
 
 def plain(layer: type[nn.Module]) -> type[nn.Module]:
     """Declares, as a class decorator, that a layer's weights tell all that it computes."""
-    _PLAIN.add(layer)
+    _PLAIN[layer] = None
     return layer
 
 

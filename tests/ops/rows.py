@@ -71,6 +71,8 @@ class Row:
     """False: the operator says that it takes contiguous tensors only."""
     bfloat16: bool = True
     """False: the operator says that it takes no bfloat16."""
+    dynamic_since: str = '2.6'
+    """The first PyTorch that compiles it for sizes that change."""
 
     @property
     def id(self) -> str:

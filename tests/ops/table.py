@@ -255,7 +255,7 @@ ROWS = [
         ).items()
     ),
     Row(operator=relative_attention, example=_relative_attention),
-    Row(operator=kernel_attention, example=_kernel_attention),
+    Row(operator=kernel_attention, example=_kernel_attention, dynamic_since='2.7'),  # FFT
     Row(operator=depthwise_conv, example=_depthwise_conv),
     Row(operator=pool_minus_identity, example=_pool_minus_identity),
     Row(operator=global_norm, example=_norm(scaled=True)),
