@@ -96,8 +96,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--threads',
         type=whole_number(0, MAX_PROCESSES),
         metavar='N',
-        help='that read images; 0: reading, predicting and writing in turn (default: 2, or 0 where '
-        'the model computes on all cores)',
+        help='that read images; 0: reading, predicting and writing in turn (default: 2, or where '
+        'the model computes on all cores: two batches at once, each on half of them)',
     )
     add('--limit', type=whole_number(1), metavar='N', help='stop after so many images')
     add('--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE',

@@ -1,16 +1,19 @@
-"""Reading ahead and writing behind, so that a model never waits for a disk."""
+"""Reading ahead and writing behind, so that a model never waits for a disk; two models at once."""
 
+import copy
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain
 from queue import Full, Queue
 from threading import Event, Thread
 from typing import Any, TypeVar
 
 import torch
+from torch import nn
 
-__all__ = ['Writer', 'choose_threads', 'read_ahead']
+__all__ = ['Writer', 'choose_threads', 'read_ahead', 'takes_all_cores', 'with_shared_weights']
 
 T = TypeVar('T')
 R = TypeVar('R')
@@ -27,13 +30,33 @@ def choose_threads(device: str, waits: bool) -> int:
         device: Of the model.
         waits: Whether the source gives images when it likes to, as a camera does.
     """
+    return 0 if takes_all_cores(device) and not waits else THREADS
+
+
+def takes_all_cores(device: str) -> bool:
+    """Tells whether a model computes with every core that this process may use."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-    is_full = device.startswith('cpu') and torch.get_num_threads() >= (cores or 1)
-    return 0 if is_full and not waits else THREADS
+    return device.startswith('cpu') and torch.get_num_threads() >= (cores or 1)
+
+
+def with_shared_weights(model: nn.Module, count: int) -> list[nn.Module]:
+    """Returns a model and copies of it that have the same weights, for as many threads.
+
+    What a module notes in itself while it computes is its copy's own then.
+
+    Args:
+        model: To copy.
+        count: Of all.
+
+    Raises:
+        TypeError, RuntimeError: If something in the model cannot be copied, as a lock.
+    """
+    weights = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
+    return [model, *(copy.deepcopy(model, dict(weights)) for _ in range(count - 1))]
 
 
 def read_ahead(
-    items: Iterable[T], prepare: Callable[[T], R], threads: int, ahead: int
+    items: Iterable[T], prepare: Callable[[T], R], threads: int, ahead: int, computing: int = 1
 ) -> Iterator[R]:
     """Yields ``prepare(item)`` in order while threads work on the next ones.
 
@@ -43,6 +66,7 @@ def read_ahead(
         prepare: Called in threads; libraries that decode and resize let others run meanwhile.
         threads: How many; 0: everything in this one.
         ahead: Results that are kept ready.
+        computing: Threads that torch computes with in each of them. Default: 1.
     """
     if threads == 0:
         yield from map(prepare, items)
@@ -63,7 +87,7 @@ def read_ahead(
             if stop.is_set():
                 return
 
-    with _helpers(threads, 'read') as pool:
+    with _helpers(threads, 'read', computing) as pool:
         feeder = Thread(target=_fed, args=(feed, offer), daemon=True)
         feeder.start()
         try:
@@ -72,16 +96,17 @@ def read_ahead(
         finally:
             stop.set()
             feeder.join()
+            pool.shutdown(cancel_futures=True)
 
 
-def _helpers(threads: int, name: str) -> ThreadPoolExecutor:
-    """Makes threads in which torch computes with one thread each.
+def _helpers(threads: int, name: str, computing: int = 1) -> ThreadPoolExecutor:
+    """Makes threads in which torch computes with few threads, by default one each.
 
     A tensor that is copied in a thread would bring OpenMP threads of its own, and more of them than
     cores make all of them sleep at every barrier: small models take twice as long then.
     """
     return ThreadPoolExecutor(
-        threads, thread_name_prefix=name, initializer=torch.set_num_threads, initargs=(1,)
+        threads, thread_name_prefix=name, initializer=torch.set_num_threads, initargs=(computing,)
     )
 
 

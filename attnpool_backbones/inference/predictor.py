@@ -4,6 +4,7 @@ import difflib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,12 @@ from torch import nn
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.datasets.limits import MAX_PIXELS
 from attnpool_backbones.dense_models.image_tags import TAGS
-from attnpool_backbones.inference.overlap import choose_threads, read_ahead
+from attnpool_backbones.inference.overlap import (
+    choose_threads,
+    read_ahead,
+    takes_all_cores,
+    with_shared_weights,
+)
 from attnpool_backbones.inference.prediction import Detections, Segmentation
 from attnpool_backbones.inference.slicing import merge, slices
 from attnpool_backbones.inference.sources import Frame, Source, open_source
@@ -37,6 +43,8 @@ class Options:
             :func:`~attnpool_backbones.inference.overlap.choose_threads` says.
         side: Of overlapping slices that a large image is cut into, in pixels; None: not cut.
         overlap: Of neighbouring slices, as a share of the side.
+        at_once: Batches that are predicted on at once, each with its share of the cores. None: two
+            where the model takes all cores of the CPU and ``threads`` is None, else one.
     """
 
     score: float = 0.3
@@ -45,6 +53,27 @@ class Options:
     threads: int | None = None
     side: int | None = None
     overlap: float = 0.2
+    at_once: int | None = None
+
+    def planned(self, device: str, count: int | None, has_copies: bool) -> 'Options':
+        """Returns the options with what is None chosen.
+
+        Two batches at once with half of the cores each leave one with all behind: cores wait for
+        each other at the end of every operation, and reading, drawing and writing are shared too.
+
+        Args:
+            device: Of the model.
+            count: Of the images, None if they come one by one without an end that is known.
+            has_copies: Whether the model can run in several threads, as copies of it.
+        """
+        threads, at_once = self.threads, self.at_once
+        if at_once is None:
+            spared = has_copies and threads is None and takes_all_cores(device)
+            has_two = count is not None and count > self.batch and torch.get_num_threads() > 1
+            at_once = 2 if spared and has_two else 1
+        if threads is None:
+            threads = choose_threads(device, waits=count is None)
+        return replace(self, threads=threads, at_once=at_once)
 
 
 @dataclass
@@ -139,23 +168,49 @@ class Predictor:
         def prepare(frame: Frame) -> _Sample:
             return self._prepare(frame, options)
 
-        threads = options.threads
-        if threads is None:
-            threads = choose_threads(self.device, waits=source.count is None)
-        ahead = options.batch + threads + 1
-        samples = read_ahead(source.frames, prepare, threads, ahead)
-        for batch in self._batches(samples, options.batch, speed):
+        options = options.planned(self.device, source.count, self.has_copies)
+        ahead = options.batch * options.at_once + options.threads + 1
+        samples = read_ahead(source.frames, prepare, options.threads, ahead)
+        batches = self._batches(samples, options.batch, speed)
+        for found, seconds in self._predictions(batches, options, wanted):
+            speed.forward += seconds
+            speed.images += len(found)
+            yield from found
+
+    def _predictions(
+        self, batches: Iterator[list[_Sample]], options: Options, wanted: frozenset[int] | None
+    ) -> Iterator[tuple[list[tuple[np.ndarray, Detections | Segmentation]], float]]:
+        """Yields images and predictions of a batch, and the model's share of the time."""
+        at_once, models = options.at_once, SimpleQueue()
+        try:
+            copies = with_shared_weights(self.model, at_once)
+        except (TypeError, RuntimeError):  # a model of somebody's with a lock, or with a graph
+            copies, at_once = [self.model], 1
+        for model in copies:
+            models.put(model)
+
+        def predict(batch: list[_Sample]) -> tuple[list[tuple[np.ndarray, Any]], float]:
+            model = models.get()
             started = time.perf_counter()
-            # the slices of an image are batches of their own size
-            outputs = self.forward(
-                [inputs for sample in batch for inputs in sample.inputs],
-                options.batch if options.side is not None else None,
-            )
-            speed.forward += time.perf_counter() - started
-            speed.images += len(batch)
+            try:
+                # the slices of an image are batches of their own size
+                outputs = self.forward(
+                    [inputs for sample in batch for inputs in sample.inputs],
+                    options.batch if options.side is not None else None,
+                    model,
+                )
+            finally:
+                models.put(model)
+            seconds, found = time.perf_counter() - started, []
             for sample in batch:
                 own, outputs = outputs[: len(sample.inputs)], outputs[len(sample.inputs) :]
-                yield sample.image, self._prediction(sample, own, options, wanted)
+                found.append((sample.image, self._prediction(sample, own, options, wanted)))
+            return found, seconds / at_once
+
+        computing = max(1, torch.get_num_threads() // at_once)
+        yield from read_ahead(
+            batches, predict, at_once if at_once > 1 else 0, at_once + 1, computing
+        )
 
     def _batches(
         self, samples: Iterator[_Sample], size: int, speed: Speed
@@ -192,17 +247,24 @@ class Predictor:
         return _Sample(frame.name, image, inputs, corners=corners)
 
     @torch.inference_mode()
-    def forward(self, inputs: list[dict[str, Any]], batch: int | None = None) -> list[Any]:
+    def forward(
+        self,
+        inputs: list[dict[str, Any]],
+        batch: int | None = None,
+        model: nn.Module | None = None,
+    ) -> list[Any]:
         """Runs the model on images of one size that the pipeline made ready.
 
         Args:
             inputs: What the pipeline gave.
             batch: How many the model sees at once. Default: all.
+            model: A copy of it. Default: the model itself.
         """
+        model = self.model if model is None else model
         outputs = []
         step = max(batch or len(inputs), 1)
         for start in range(0, len(inputs), step):
-            outputs += self.model.test_step(pseudo_collate(inputs[start : start + step]))
+            outputs += model.test_step(pseudo_collate(inputs[start : start + step]))
         if self.device.startswith('cuda'):
             torch.cuda.synchronize()
         return outputs
@@ -268,6 +330,11 @@ class Predictor:
             sample.name, height, width, self.classes, self.palette, label_map.astype(np.uint8),
             self._hidden(wanted),
         )  # fmt: skip
+
+    @property
+    def has_copies(self) -> bool:
+        """Whether copies of the model can run in threads; exported files have their own threads."""
+        return next(self.model.parameters(), None) is not None
 
     @property
     def has_tags(self) -> bool:

@@ -2,13 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from itertools import islice
 from typing import Any
 
 import cv2
 
-from attnpool_backbones.inference.overlap import Writer, choose_threads
+from attnpool_backbones.inference.overlap import Writer
 from attnpool_backbones.inference.predictor import Options, Predictor, Speed
 from attnpool_backbones.inference.sources import Source
 from attnpool_backbones.inference.writing import Outputs
@@ -39,10 +38,10 @@ def predict_and_write(
         limit: Images after which to stop. Default: None, at the end.
         progress: Called after each image. Default: nothing is.
     """
-    if options.threads is None:
-        threads = choose_threads(predictor.device, waits=source.count is None)
-        options = replace(options, threads=threads)
-    waiting = WAITING if options.threads else 0
+    counts = [count for count in (source.count, limit) if count is not None]
+    count = None if source.count is None else min(counts)
+    options = options.planned(predictor.device, count, predictor.has_copies)
+    waiting = WAITING if options.threads or options.at_once > 1 else 0
     with _single_threaded_opencv(), Writer(waiting) as writer:
         predictions = islice(predictor.run(source, options, speed), limit)
         try:

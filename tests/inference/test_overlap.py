@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from attnpool_backbones.inference import overlap
-from attnpool_backbones.inference.overlap import Writer, read_ahead
+from attnpool_backbones.inference.overlap import Writer, read_ahead, with_shared_weights
+from attnpool_backbones.inference.predictor import Options
 
 
 @pytest.mark.parametrize('threads', [0, 1, 3])
@@ -73,6 +74,7 @@ def test_helpers_compute_with_one_thread_and_leave_others_alone():
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
+        assert list(read_ahead(range(2), lambda n: torch.get_num_threads(), 2, 3, 2)) == [2] * 2
         seen = list(read_ahead(range(4), lambda n: torch.get_num_threads(), 2, 3))
         with Writer() as writer:
             writer.submit(lambda: seen.append(torch.get_num_threads()))
@@ -97,3 +99,39 @@ def test_threads_where_a_core_is_free(monkeypatch, device, computing, waits, exp
     monkeypatch.setattr(overlap.os, 'sched_getaffinity', lambda process: set(range(4)))
     monkeypatch.setattr(overlap.torch, 'get_num_threads', lambda: computing)
     assert overlap.choose_threads(device, waits) == expected
+
+
+@pytest.mark.parametrize(
+    'given, device, count, has_copies, expected',
+    [
+        ({}, 'cpu', 9, True, (0, 2)),
+        # nothing to share, a core is asked for reading, or no copy can be made
+        ({}, 'cpu', 1, True, (0, 1)),
+        (dict(batch=9), 'cpu', 9, True, (0, 1)),
+        ({}, 'cpu', None, True, (2, 1)),
+        (dict(threads=0), 'cpu', 9, True, (0, 1)),
+        (dict(threads=3), 'cpu', 9, True, (3, 1)),
+        ({}, 'cpu', 9, False, (0, 1)),
+        ({}, 'cuda', 9, True, (2, 1)),
+        (dict(at_once=3), 'cuda', 9, True, (2, 3)),
+    ],
+)
+def test_batches_at_once_where_the_model_takes_all_cores(
+    monkeypatch, given, device, count, has_copies, expected
+):
+    monkeypatch.setattr(overlap.os, 'sched_getaffinity', lambda process: set(range(4)))
+    monkeypatch.setattr(overlap.torch, 'get_num_threads', lambda: 4)
+    options = Options(**given).planned(device, count, has_copies)
+    assert (options.threads, options.at_once) == expected
+
+
+def test_copies_share_weights_and_nothing_else():
+    model = torch.nn.BatchNorm1d(3)
+    model.noted = []
+    one, other = with_shared_weights(model, 2)
+    assert one is model and other is not model and other.noted is not model.noted
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        assert other.state_dict(keep_vars=True)[name] is tensor
+    model.lock = threading.Lock()
+    with pytest.raises(TypeError):
+        with_shared_weights(model, 2)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import threading
 from pathlib import Path
 
 import cv2
@@ -59,7 +60,11 @@ def test_label_maps_are_those_of_the_inferencer(segmentor, scenes):
 
 
 @pytest.mark.parametrize('run', ['detector', 'segmentor'])
-@pytest.mark.parametrize('options', [dict(batch=3), dict(threads=0), dict(batch=2, threads=4)])
+@pytest.mark.parametrize(
+    'options',
+    [dict(batch=3), dict(threads=0), dict(batch=2, threads=4), dict(at_once=2),
+     dict(at_once=3, batch=2, threads=1)],
+)  # fmt: skip
 def test_batches_and_threads_change_nothing(run, options, scenes, request):
     folder = request.getfixturevalue(run)
     one, other = (predict(folder, scenes / IMAGES, **o) for o in ({}, options))
@@ -68,6 +73,12 @@ def test_batches_and_threads_change_nothing(run, options, scenes, request):
         for name in ('boxes', 'scores', 'label_map'):
             if hasattr(before, name):
                 assert np.allclose(getattr(before, name), getattr(after, name), atol=1e-3)
+
+
+def test_a_model_that_cannot_be_copied_predicts_in_turn(detector, scenes):
+    model = load(detector, device='cpu')
+    model.model.lock = threading.Lock()
+    assert len(list(model(scenes / IMAGES, at_once=2))) == 4
 
 
 def test_score_and_classes_select(detector, scenes):

@@ -11,7 +11,7 @@ from attnpool_backbones.inference.sources import Source
 class Predictor:
     """Answers with the number of an image, and notes OpenCV's threads."""
 
-    device = 'cpu'
+    device, has_copies = 'cpu', False
 
     def __init__(self):
         self.threads = []
