@@ -150,7 +150,7 @@ def _write(
 
     outputs = Outputs(
         Path(args.out), args.save, model.is_detector, model.classes, source.rate, args.annotations,
-        model.has_tags,
+        model.has_tags, model.is_tagger,
     )  # fmt: skip
     columns = (TextColumn('images'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from attnpool_backbones.inference.prediction import Detections, Segmentation
+from attnpool_backbones.inference.prediction import Detections, Segmentation, Tagged
 from attnpool_backbones.inference.tags import Tags
 from attnpool_backbones.own_data.masks import distinct_colours
 
@@ -19,7 +19,7 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _DARK, _LIGHT = (0, 0, 0), (255, 255, 255)
 
 
-def draw(image: np.ndarray, prediction: Detections | Segmentation) -> np.ndarray:
+def draw(image: np.ndarray, prediction: Detections | Segmentation | Tagged) -> np.ndarray:
     """Draws a prediction.
 
     Args:
@@ -31,6 +31,10 @@ def draw(image: np.ndarray, prediction: Detections | Segmentation) -> np.ndarray
     """
     if isinstance(prediction, Segmentation):
         return draw_label_map(image, prediction.label_map, prediction.palette, prediction.hidden)
+    if isinstance(prediction, Tagged):
+        drawn = image.copy()
+        _list_tags(drawn, prediction.tags, prediction.classes)
+        return drawn
     texts = [
         f'{prediction.classes[label]} {score:.2f}'
         for label, score in zip(prediction.labels.tolist(), prediction.scores.tolist(), strict=True)
@@ -155,9 +159,15 @@ def draw_class_maps(image: np.ndarray, tags: Tags, classes: Sequence[str]) -> np
     strength = np.stack(strengths)  # classes, H, W
     density = 0.85 * strength.max(0)[..., None]
     drawn = (grey * (1 - density) + colours[strength.argmax(0)] * density).astype(np.uint8)
-    letters = max(0.35, max(height, width) / 1600)
-    row = round(24 * letters)
-    for index, (k, colour) in enumerate(zip(shown, colours.tolist(), strict=True)):
-        text = f'{classes[k]} {tags.scores[k]:.2f}'
-        _write(drawn, text, (0, row * (index + 1)), colour, letters)
+    _list_tags(drawn, tags, classes)
     return drawn
+
+
+def _list_tags(image: np.ndarray, tags: Tags, classes: Sequence[str]) -> None:
+    """Writes the classes that an image has below each other, in place."""
+    colours = distinct_colours(len(classes))
+    letters = max(0.35, max(image.shape[:2]) / 1600)
+    row = round(24 * letters)
+    for index, k in enumerate(tags.present()):
+        text = f'{classes[k]} {tags.scores[k]:.2f}'
+        _write(image, text, (0, row * (index + 1)), colours[k][::-1], letters)

@@ -14,7 +14,6 @@ from attnpool_backbones.checkpoints.door import load_from_checked_file
 from attnpool_backbones.checkpoints.errors import CheckpointError
 from attnpool_backbones.checkpoints.matching import names_in_model, shapes_of
 from attnpool_backbones.command_line import UserError
-from attnpool_backbones.dense_models import ImageTagger
 from attnpool_backbones.inference.config_data import array_pipeline, tested_dataset
 from attnpool_backbones.inference.devices import require_device
 from attnpool_backbones.inference.exported_files import EXPORTED, read_exported
@@ -71,15 +70,7 @@ def predictor_of(model: nn.Module, cfg: Config, classes: Sequence[str], device: 
         cfg: Its config; the test pipeline tells how images are prepared.
         classes: Names, by label.
         device: Where the model is.
-
-    Raises:
-        UserError: The model finds neither objects nor regions.
     """
-    if isinstance(model, ImageTagger):
-        raise UserError(
-            'an ImageTagger tells which classes an image has and finds no objects: attnpool figure '
-            'pooling MODEL --images SOURCE draws where it looks, attnpool test measures it'
-        )
     palette = (tested_dataset(cfg).get('metainfo') or {}).get('palette')
     is_detector = recognise_dense_task(cfg, 'prediction') == 'mmdet'
     return Predictor(model, array_pipeline(cfg), classes, palette, is_detector, device, cfg)

@@ -9,7 +9,7 @@ import numpy as np
 
 from attnpool_backbones.inference.tags import Tags
 
-__all__ = ['Detections', 'Segmentation']
+__all__ = ['Detections', 'Segmentation', 'Tagged']
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,30 @@ class Segmentation:
         return _line(self, shares=shares)
 
 
-def _line(prediction: Detections | Segmentation, **content: Any) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Tagged:
+    """Which classes one image has, of a model that finds nothing else.
+
+    Args:
+        name: Of the image: its path below the source, or the number of a frame.
+        height: Of the image in pixels.
+        width: Of the image in pixels.
+        classes: Names, by label.
+        tags: Of the image.
+    """
+
+    name: str
+    height: int
+    width: int
+    classes: Sequence[str]
+    tags: Tags
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns what JSON can hold: the evidence for each class, the surest first."""
+        return _line(self)
+
+
+def _line(prediction: Detections | Segmentation | Tagged, **content: Any) -> dict[str, Any]:
     """Returns the image, its content, and the evidence for each class if there are tags."""
     line = dict(image=prediction.name, width=prediction.width, height=prediction.height, **content)
     if prediction.tags is not None:

@@ -1,4 +1,4 @@
-"""Runs a detector or a segmentor on images."""
+"""Runs a detector, a segmentor or a tagger on images."""
 
 import difflib
 import time
@@ -15,6 +15,7 @@ from torch import nn
 
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.datasets.limits import MAX_PIXELS
+from attnpool_backbones.dense_models import ImageTagger
 from attnpool_backbones.dense_models.image_tags import TAGS
 from attnpool_backbones.inference.overlap import (
     choose_threads,
@@ -22,7 +23,7 @@ from attnpool_backbones.inference.overlap import (
     takes_all_cores,
     with_shared_weights,
 )
-from attnpool_backbones.inference.prediction import Detections, Segmentation
+from attnpool_backbones.inference.prediction import Detections, Segmentation, Tagged
 from attnpool_backbones.inference.slicing import merge, slices
 from attnpool_backbones.inference.sources import Frame, Source, open_source
 from attnpool_backbones.inference.tags import tags_of
@@ -132,7 +133,7 @@ class Predictor:
             palette = distinct_colours(len(self.classes))
         self.palette = np.array(palette, np.uint8).reshape(-1, 3)
 
-    def __call__(self, source: Any, **options: Any) -> Iterator[Detections | Segmentation]:
+    def __call__(self, source: Any, **options: Any) -> Iterator[Detections | Segmentation | Tagged]:
         """Predicts on all images of a source.
 
         Args:
@@ -151,7 +152,7 @@ class Predictor:
 
     def run(
         self, source: Source, options: Options, speed: Speed | None = None
-    ) -> Iterator[tuple[np.ndarray, Detections | Segmentation]]:
+    ) -> Iterator[tuple[np.ndarray, Detections | Segmentation | Tagged]]:
         """Predicts on all images of a source; threads may read the next ones meanwhile.
 
         Args:
@@ -179,7 +180,7 @@ class Predictor:
 
     def _predictions(
         self, batches: Iterator[list[_Sample]], options: Options, wanted: frozenset[int] | None
-    ) -> Iterator[tuple[list[tuple[np.ndarray, Detections | Segmentation]], float]]:
+    ) -> Iterator[tuple[list[tuple[np.ndarray, Detections | Segmentation | Tagged]], float]]:
         """Yields images and predictions of a batch, and the model's share of the time."""
         at_once, models = options.at_once, SimpleQueue()
         try:
@@ -271,9 +272,11 @@ class Predictor:
 
     def _prediction(
         self, sample: _Sample, outputs: list[Any], options: Options, wanted: frozenset[int] | None
-    ) -> Detections | Segmentation:
+    ) -> Detections | Segmentation | Tagged:
         height, width = sample.image.shape[:2]
-        if not self.is_detector:
+        if self.is_tagger:
+            prediction = None
+        elif not self.is_detector:
             prediction = self._segmentation(sample, outputs, wanted)
         else:
             parts = [
@@ -286,6 +289,8 @@ class Predictor:
             return prediction
         found, hidden = [output.get(TAGS) for output in outputs], self._hidden(wanted)
         tags = tags_of(found, sample.corners, options.side, height, width, hidden)
+        if prediction is None:
+            return Tagged(sample.name, height, width, self.classes, tags)
         return replace(prediction, tags=tags)
 
     def _detections(
@@ -340,6 +345,11 @@ class Predictor:
     def has_tags(self) -> bool:
         """Whether the model has an image-level head."""
         return hasattr(self.model, 'image_head')
+
+    @property
+    def is_tagger(self) -> bool:
+        """Whether the model tells which classes an image has, and nothing else."""
+        return isinstance(self.model, ImageTagger)
 
     def _hidden(self, wanted: frozenset[int] | None) -> tuple[int, ...]:
         return () if wanted is None else tuple(sorted(set(range(len(self.classes))) - wanted))

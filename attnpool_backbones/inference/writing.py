@@ -11,7 +11,7 @@ import numpy as np
 from attnpool_backbones.atomic_files import write_atomically
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.inference.drawing import draw, draw_class_maps
-from attnpool_backbones.inference.prediction import Detections, Segmentation
+from attnpool_backbones.inference.prediction import Detections, Segmentation, Tagged
 from attnpool_backbones.pictures import name_for_opencv, write_picture
 
 __all__ = ['KINDS', 'Outputs']
@@ -38,6 +38,7 @@ class Outputs:
             without one categories count from 1, and images are named by the number that their file
             name is, or by the name.
         has_tags: Whether the model has an image-level head.
+        is_tagger: Whether it has nothing else. Default: False.
 
     Raises:
         UserError: If the model gives no such output, or the annotations cannot be read.
@@ -52,16 +53,18 @@ class Outputs:
         rate: float | None = None,
         annotations: str | None = None,
         has_tags: bool = False,
+        is_tagger: bool = False,
     ) -> None:
+        own = 'an ImageTagger' if is_tagger else 'a detector' if is_detector else 'a segmentor'
         if 'class-maps' in kinds and not has_tags:
             raise UserError(
                 '--save class-maps: they are those of an image-level head, which this model has '
                 "not; type='attnpool_backbones.WithImageHead' in its config gives it one"
             )
-        if 'maps' in kinds and is_detector:
-            raise UserError('--save maps: label maps are of segmentors, this is a detector')
-        if 'coco' in kinds and not is_detector:
-            raise UserError('--save coco: results of COCO are of detectors, this is a segmentor')
+        if 'maps' in kinds and own != 'a segmentor':
+            raise UserError(f'--save maps: label maps are of segmentors, this is {own}')
+        if 'coco' in kinds and own != 'a detector':
+            raise UserError(f'--save coco: results of COCO are of detectors, this is {own}')
         self.folder, self.kinds, self.rate = folder, tuple(kinds), rate
         self._coco: list[dict[str, Any]] = []
         self._images, self._categories = _numbers(annotations, classes)
@@ -70,7 +73,7 @@ class Outputs:
         self._written: set[str] = set()
         folder.mkdir(parents=True, exist_ok=True)
 
-    def write(self, image: np.ndarray, prediction: Detections | Segmentation) -> None:
+    def write(self, image: np.ndarray, prediction: Detections | Segmentation | Tagged) -> None:
         """Writes one prediction.
 
         Args:

@@ -15,7 +15,9 @@ def scenes(tmp_path_factory):
     return root
 
 
-def save_run(scenes: Path, folder: Path, head: str, image_head: bool = False) -> Path:
+def save_run(
+    scenes: Path, folder: Path, head: str, image_head: bool = False, alone: bool = False
+) -> Path:
     from attnpool_backbones.own_data.preparing import Request, prepare
     from attnpool_backbones.zoo.config_models import build_config_model
 
@@ -24,6 +26,13 @@ def save_run(scenes: Path, folder: Path, head: str, image_head: bool = False) ->
     if image_head:
         cfg.model.update(
             type='attnpool_backbones.WithImageHead', base=cfg.model.type, image_head={}
+        )
+    if alone:
+        keys = ('backbone', 'data_preprocessor')
+        cfg.model = dict(
+            {key: cfg.model[key] for key in keys},
+            type='attnpool_backbones.ImageTagger',
+            image_head=dict(num_classes=10),
         )
     folder.mkdir(parents=True, exist_ok=True)
     cfg.dump(folder / 'config.py')
@@ -59,3 +68,11 @@ def tagged_segmentor(scenes, tmp_path_factory):
     """The folder of a run of an UperNet with an image-level head."""
     pytest.importorskip('mmseg')
     return save_run(scenes, tmp_path_factory.mktemp('runs') / 'tagged_seg', 'upernet', True)
+
+
+@pytest.fixture(scope='session', params=['mmdet', 'mmseg'])
+def tagger(scenes, tmp_path_factory, request):
+    """The folder of a run of an ImageTagger, on the data of either library."""
+    pytest.importorskip(request.param)
+    head = {'mmdet': 'mask-rcnn', 'mmseg': 'upernet'}[request.param]
+    return save_run(scenes, tmp_path_factory.mktemp('runs') / 'tagger', head, alone=True)

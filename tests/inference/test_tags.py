@@ -6,15 +6,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
 
+from attnpool_backbones.cli import main
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.inference import load
-from attnpool_backbones.inference.drawing import draw_class_maps
-from attnpool_backbones.inference.loading import predictor_of
+from attnpool_backbones.inference.drawing import draw, draw_class_maps
 from attnpool_backbones.inference.tags import Tags, tags_of
 from attnpool_backbones.inference.writing import Outputs
-from attnpool_backbones.registry import MODELS
 
 both = pytest.mark.parametrize('run', ['tagged_detector', 'tagged_segmentor'])
 
@@ -94,11 +92,26 @@ def test_class_maps_are_drawn_where_they_are():
     assert Tags(tags.scores / 10, maps, (80.0, 80.0)).present() == [0]
 
 
-def test_a_model_of_tags_alone_is_no_detector():
-    backbone = dict(type='attnpool_backbones.PatchConvNet', arch='nano')
-    head = dict(num_classes=2)
-    model = MODELS.build(
-        dict(type='attnpool_backbones.ImageTagger', backbone=backbone, image_head=head)
-    )
-    with pytest.raises(UserError, match='finds no objects: attnpool figure pooling'):
-        predictor_of(model, Config(), ('one', 'two'), 'cpu')
+def test_a_model_of_tags_alone_writes_them(tagger, scenes, tmp_path):
+    images = scenes / 'images' / 'validation'
+    model = load(str(tagger), device='cpu')
+    assert model.is_tagger and model.has_tags
+    assert main(['predict', str(tagger), str(images), '--out', str(tmp_path / 'out'), '--device',
+                 'cpu', '--save', 'json', 'pictures', 'class-maps', '--classes',
+                 *model.classes[2:5]]) == 0  # fmt: skip
+    lines = (tmp_path / 'out/predictions.jsonl').read_text().splitlines()
+    found = list(model(str(images), at_once=2, batch=2))
+    assert len(lines) == len(found) == 4
+    for line, prediction in zip(map(json.loads, lines), found, strict=True):
+        told = {k: v for k, v in prediction.to_dict()['tags'].items() if k in model.classes[2:5]}
+        assert line['image'] == prediction.name and line['tags'] == pytest.approx(told, abs=1e-4)
+        image = cv2.imread(str(images / prediction.name))
+        drawn = draw(image, prediction)
+        assert (drawn != image).any() and drawn.shape == image.shape
+        # names are written in the corner, the rest is left as it is
+        assert (drawn[:, -4:] == image[:, -4:]).all()
+    for kind in ('pictures', 'class_maps'):
+        assert len(list((tmp_path / 'out' / kind).glob('*.jpg'))) == 4
+    for kind in ('maps', 'coco'):
+        with pytest.raises(UserError, match=f'--save {kind}: .* this is an ImageTagger'):
+            Outputs(tmp_path, [kind], model.is_detector, model.classes, is_tagger=True)
