@@ -1,11 +1,12 @@
 """What this machine is, and how much memory this process takes of it."""
 
+import os
 import platform
 import resource
 import sys
 from pathlib import Path
 
-__all__ = ['peak_memory', 'processor_name', 'resident_memory']
+__all__ = ['peak_memory', 'processor_name', 'resident_memory', 'usable_cores']
 
 
 def processor_name() -> str:
@@ -16,6 +17,13 @@ def processor_name() -> str:
         return platform.processor() or platform.machine()
     names = (line.partition(':')[2].strip() for line in lines if line.startswith('model name'))
     return next(names, platform.machine())
+
+
+def usable_cores() -> int:
+    """Returns how many cores this process may use, where the system tells, or else has."""
+    if hasattr(os, 'sched_getaffinity'):  # batch systems and containers give a job a part of them
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def resident_memory() -> int:

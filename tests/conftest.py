@@ -7,8 +7,10 @@ import pytest
 import torch
 from mmengine.registry import DefaultScope
 
+from attnpool_backbones.machine import usable_cores
+
 # More threads than this slow the tiny models of the tests down; beside other processes, one.
-torch.set_num_threads(1 if 'PYTEST_XDIST_WORKER' in os.environ else min(2, os.cpu_count() or 1))
+torch.set_num_threads(1 if 'PYTEST_XDIST_WORKER' in os.environ else min(2, usable_cores()))
 
 
 @pytest.fixture(autouse=True)

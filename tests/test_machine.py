@@ -1,6 +1,9 @@
 """What is told of the machine and of this process's memory."""
 
+import os
+
 import numpy as np
+import pytest
 
 from attnpool_backbones import machine
 
@@ -20,3 +23,16 @@ def test_without_linux(monkeypatch):
 
 def test_processor():
     assert machine.processor_name()
+
+
+def test_cores_are_those_that_this_process_may_use(monkeypatch):
+    monkeypatch.setattr(os, 'sched_getaffinity', lambda process: {3, 5}, raising=False)
+    monkeypatch.setattr(os, 'cpu_count', lambda: 64)
+    assert machine.usable_cores() == 2
+
+
+@pytest.mark.parametrize('count, expected', [(6, 6), (None, 1)])
+def test_cores_where_the_system_does_not_tell(count, expected, monkeypatch):
+    monkeypatch.delattr(os, 'sched_getaffinity', raising=False)
+    monkeypatch.setattr(os, 'cpu_count', lambda: count)
+    assert machine.usable_cores() == expected

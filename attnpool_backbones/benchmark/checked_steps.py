@@ -4,6 +4,7 @@ None are mmengine's own loop and hooks, ``torch.load`` or safetensors' own reade
 """
 
 import argparse
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,11 @@ from attnpool_backbones.checkpoints.door import load_from_checked_file
 from attnpool_backbones.checkpoints.safetensors_files import safetensors_bytes
 from attnpool_backbones.config_files import config_root
 
-__all__ = ['iterations', 'loads', 'write_checkpoint']
+__all__ = ['iterations', 'loads', 'same_numbers', 'write_checkpoint']
 
 CONFIG = 'patchconvnet/mask-rcnn_patchconvnet-nano_slim-fpn_digit-scenes.py'
 SCENES = 32
+SEED = 0
 MIB = 2**20
 
 
@@ -77,6 +79,8 @@ def iterations(folder: Path, checked: bool, side: int, batch: int) -> Callable[[
     folder = folder / ('checked' if checked else 'plain')
     generate(folder / 'scenes', train=SCENES, val=1, size=(side, side), seed=0)
     loop = _started_runner(_training_config(folder, checked, batch)).train_loop
+    # else every epoch begins with a number of the model's
+    loop.dataloader.generator = torch.Generator()
 
     def steps() -> Iterator[None]:
         number = 0
@@ -89,6 +93,17 @@ def iterations(folder: Path, checked: bool, side: int, batch: int) -> Callable[[
     return steps().__next__
 
 
+def same_numbers() -> Callable[[], None]:
+    """Returns what to call before each of two iterations in turns: both draw the same numbers.
+
+    They sample the same boxes then, and so have the same to do.
+    """
+    from attnpool_backbones.engine.random_state_hook import MODEL, seed_generators
+
+    calls = itertools.count()
+    return lambda: seed_generators(MODEL, SEED, 0, next(calls) // 2)
+
+
 def _training_config(folder: Path, checked: bool, batch: int) -> Config:
     from attnpool_backbones.launching.launch import plan_training
     from attnpool_backbones.launching.options import add_common_arguments
@@ -99,7 +114,7 @@ def _training_config(folder: Path, checked: bool, batch: int) -> Config:
     add_common_arguments(parser)
     add_training_arguments(parser)
     args = parser.parse_args([str(config_root() / CONFIG), '--work-dir', str(folder / 'run')])
-    args.batch, args.workers, args.seed = batch, 0, 0
+    args.batch, args.workers, args.seed = batch, 0, SEED
     args.cfg_options = {'train_dataloader.dataset.data_root': str(folder / 'scenes')}
     cfg = plan_training(args).cfg
     cfg.experiment_name = f'{folder.parent.name}_{folder.name}'

@@ -2,10 +2,11 @@
 
 One process trains the same model twice, with all checks and with mmengine's own loop and hooks, or
 loads the same file twice, with all checks and by ``torch.load``. The two take turns at every
-iteration, on the same images and weights (the learning rate is 0), and each pair gives a
-difference, so that a slower moment of the machine meets both. The interval is that of the median
-difference: 95 % of 5000 samples of the pairs, drawn with replacement. ``--pairs-file`` keeps the
-pairs and adds those of earlier runs.
+iteration, on the same images, weights (the learning rate is 0) and random numbers, and each pair
+gives a difference, so that a slower moment of the machine meets both. The interval is that of the
+median difference: 95 % of 5000 samples of the pairs, drawn with replacement. Time is told by the
+clock and of the processor, all threads together; who else is at work disturbs the second less.
+``--pairs-file`` keeps the pairs and adds those of earlier runs.
 """
 
 import argparse
@@ -36,7 +37,7 @@ def paired_seconds(
     pairs: int,
     seconds: float,
     before: Callable[[], object] = lambda: None,
-) -> list[tuple[float, float]]:
+) -> list[tuple[float, ...]]:
     """Runs two things in turns, each one first in every other pair.
 
     Args:
@@ -47,7 +48,7 @@ def paired_seconds(
         before: What to do before each of them, not counted. Default: nothing.
 
     Returns:
-        How long they took, a pair each.
+        How long each of the two took by the clock, and of the processor's time, a pair each.
     """
     found = []
     began = time.perf_counter()
@@ -56,15 +57,16 @@ def paired_seconds(
         for index in range(WARM_UP + pairs):
             if found and time.perf_counter() - began > seconds:
                 break
-            took = [0.0, 0.0]
+            took = [0.0] * 4
             for which in (0, 1) if index % 2 else (1, 0):
                 before()
-                started = time.perf_counter()
+                worked, started = time.process_time(), time.perf_counter()
                 result = (one, other)[which]()
                 took[which] = time.perf_counter() - started
+                took[2 + which] = time.process_time() - worked
                 del result  # whose memory is freed now
             if index >= WARM_UP:
-                found.append((took[0], took[1]))
+                found.append(tuple(took))
             if index % WARM_UP == 0:
                 gc.collect()
     finally:
@@ -72,7 +74,7 @@ def paired_seconds(
     return found
 
 
-def interval(pairs: Sequence[tuple[float, float]], seed: int = 0) -> tuple[float, float, float]:
+def interval(pairs: Sequence[Sequence[float]], seed: int = 0) -> tuple[float, float, float]:
     """Returns by which share the first of pairs takes longer, and the 95 % interval of it.
 
     Args:
@@ -130,16 +132,18 @@ def main() -> None:
         kept = args.pairs_file
         pairs += map(tuple, json.loads(kept.read_text()) if kept.exists() else [])
         kept.write_text(json.dumps(pairs))
-    share, low, high = interval(pairs)
-    with_checks, without = (statistics.median(column) for column in zip(*pairs, strict=True))
-    print(
-        f'{args.what}: {1000 * with_checks:.1f} ms with all checks, {1000 * without:.1f} ms '
-        f'without, {100 * share:+.2f} % (95 % interval {100 * low:+.2f} to {100 * high:+.2f} %), '
-        f'{len(pairs)} pairs'
-    )
+    for name, first in ('', 0), (' of the processor', 2):
+        times = [pair[first : first + 2] for pair in pairs]
+        share, low, high = interval(times)
+        checked, plain = (1000 * statistics.median(column) for column in zip(*times, strict=True))
+        print(
+            f'{args.what}: {checked:.1f} ms{name} with all checks, {plain:.1f} ms without, '
+            f'{100 * share:+.2f} % (95 % interval {100 * low:+.2f} to {100 * high:+.2f} %), '
+            f'{len(pairs)} pairs'
+        )
 
 
-def measure(args: argparse.Namespace, folder: Path) -> list[tuple[float, float]]:
+def measure(args: argparse.Namespace, folder: Path) -> list[tuple[float, ...]]:
     """Returns the seconds of pairs, with all checks and with none.
 
     Args:
@@ -147,11 +151,16 @@ def measure(args: argparse.Namespace, folder: Path) -> list[tuple[float, float]]
         folder: For the files.
     """
     # the checks choose their checksum when they are imported
-    from attnpool_backbones.benchmark.checked_steps import iterations, loads, write_checkpoint
+    from attnpool_backbones.benchmark.checked_steps import (
+        iterations,
+        loads,
+        same_numbers,
+        write_checkpoint,
+    )
 
     if args.what == 'training':
         forms = [iterations(folder, checked, args.side, args.batch) for checked in (True, False)]
-        return paired_seconds(*forms, args.pairs, args.seconds)
+        return paired_seconds(*forms, args.pairs, args.seconds, same_numbers())
     path = write_checkpoint(folder, args.mebibytes, args.safetensors)
     forms = [loads(path, checked) for checked in (True, False)]
     before = (lambda: None) if args.keep_memory else return_free_memory

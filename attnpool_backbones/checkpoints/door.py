@@ -40,6 +40,14 @@ _ADDRESSES = (
 _PROGRAM = 'config'
 """Entry of ``meta`` that mmengine runs as a config when it resumes; its own files have none, those
 of mmcv 1.x do."""
+_CONFIG = 'cfg'
+"""Entry of ``meta``, and of the message hub, that inferencers without a config run as one."""
+_REFUSAL = """raise ValueError(
+    'the config inside of the weights is a program and is not run: give a config, too, as in '
+    'DetInferencer(model="CONFIG.py", weights=...); the work folder of a training has its own'
+)
+"""
+"""Stands for it. Has no name of the file: what is between double braces mmengine replaces."""
 _WEIGHTS = 'state_dict'
 
 
@@ -73,12 +81,24 @@ def load_from_checked_file(filename: str, map_location: Any = None) -> Any:
             require_finite_weights(tensors, finite=finite)
             if weights is not content:
                 content[_WEIGHTS] = _renamed(weights)
-    meta = content.get('meta')
-    if isinstance(meta, dict) and meta.pop(_PROGRAM, None) is not None:
-        print_log(f'{filename}: its meta.config, a program, is not run', 'current', logging.INFO)
+    _take_programs(content, filename)
     if filename.startswith('mmcls://'):
         return {_WEIGHTS: below(content.get(_WEIGHTS, content), 'backbone.')}
     return content
+
+
+def _take_programs(content: dict, filename: str) -> None:
+    """Takes what mmengine would run out of a checkpoint; one that tells so stands for a config."""
+    hub = content.get('message_hub')
+    info = hub.get('runtime_info') if isinstance(hub, dict) else None
+    found = isinstance(info, dict) and info.pop(_CONFIG, None) is not None
+    meta = content.setdefault('meta', {}) if found else content.get('meta')
+    if not isinstance(meta, dict):
+        return
+    if meta.pop(_PROGRAM, None) is not None:
+        print_log(f'{filename}: its meta.config, a program, is not run', 'current', logging.INFO)
+    if found or _CONFIG in meta:
+        meta[_CONFIG] = _REFUSAL
 
 
 def _renamed(weights: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -1,6 +1,5 @@
 """Brings bytes of a file into the memory of tensors, and compares their checksums on the way."""
 
-import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from attnpool_backbones.checkpoints.errors import DamagedCheckpoint
 from attnpool_backbones.checkpoints.finite_bits import INFINITIES, TypedMemory, are_finite
 from attnpool_backbones.checkpoints.message_texts import printable
 from attnpool_backbones.checkpoints.source import Source
+from attnpool_backbones.machine import usable_cores
 
 try:
     # ten times as fast as zlib's, whose checksums would double the time of reading
@@ -71,7 +71,7 @@ def fill(source: Source, parts: Iterable[Part]) -> frozenset[TypedMemory]:
     """
     parts = sorted(parts, key=lambda part: part.offset)
     total = sum(part.memory.numel() for part in parts)
-    workers = min(MAX_THREADS, os.cpu_count() or 1) if total >= MIN_PARALLEL else 1
+    workers = min(MAX_THREADS, usable_cores()) if total >= MIN_PARALLEL else 1
     if workers == 1:
         return frozenset(_fill_some(source, parts))
     # The longest first, each to the thread that has the least to do.

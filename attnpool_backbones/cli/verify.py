@@ -8,7 +8,6 @@ The exit code is 0 when nothing is wrong, 1 when something is, 2 when it could n
 """
 
 import argparse
-import os
 
 from attnpool_backbones.cli.own_data_arguments import (
     add_own_data_arguments,
@@ -17,6 +16,7 @@ from attnpool_backbones.cli.own_data_arguments import (
     request_of,
 )
 from attnpool_backbones.command_line import MAX_PROCESSES, given_name, whole_number
+from attnpool_backbones.machine import usable_cores
 
 __all__ = ['add_arguments', 'run']
 
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='of a config (default: all)',
     )  # fmt: skip
     parser.add_argument(
-        '--workers', type=whole_number(1, MAX_PROCESSES), default=min(8, os.cpu_count() or 1),
+        '--workers', type=whole_number(1, MAX_PROCESSES), default=min(8, usable_cores()),
         help='processes that read images (default: %(default)s)',
     )  # fmt: skip
     add_own_data_arguments(parser)

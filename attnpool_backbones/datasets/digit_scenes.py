@@ -28,6 +28,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from attnpool_backbones.machine import usable_cores
+
 from .digit_rendering import (
     CLASSES,
     MIN_SIZE,
@@ -247,7 +249,7 @@ def _draw(
 
 def _in_parallel(draw: Callable[[int], tuple], count: int) -> Iterator[tuple]:
     """Yields ``draw(0)``, ``draw(1)`` ... in order, from as many processes as there are cores."""
-    cores = os.cpu_count() or 1
+    cores = usable_cores()
     if cores == 1 or count < PARALLEL_FROM:
         yield from map(draw, range(count))
         return

@@ -234,21 +234,25 @@ def gradients_are_finite(wrapper: OptimWrapper, optimizer: Optimizer) -> bool:
         wrapper: Has just clipped them, or does not clip.
         optimizer: Of the wrapper.
     """
+    norms = wrapper.message_hub.log_scalars
+    if (
+        wrapper.clip_grad_kwargs
+        and getattr(wrapper, 'grad_name', '') == 'grad_norm'
+        and 'train/grad_norm' in norms
+        # of all of them, on its way to the log; to gather hundreds of them takes longer
+        and math.isfinite(norms['train/grad_norm'].current())
+    ):
+        return True
     gradients = [
         parameter.grad
         for group in optimizer.param_groups
         for parameter in group['params']
         if parameter.grad is not None
     ]
-    if not gradients:
+    if not gradients or bool(torch.isfinite(get_total_norm(gradients))):
         return True
-    if wrapper.clip_grad_kwargs and getattr(wrapper, 'grad_name', '') == 'grad_norm':
-        # the norm of all of them, which is on its way to the log
-        norm = torch.tensor(wrapper.message_hub.get_scalar('train/grad_norm').current())
-    else:
-        norm = get_total_norm(gradients)
     # a norm may be too large for a number although no gradient is
-    return bool(torch.isfinite(norm)) or all(bool(torch.isfinite(g).all()) for g in gradients)
+    return all(bool(torch.isfinite(gradient).all()) for gradient in gradients)
 
 
 def is_finite(loss: Tensor) -> bool:

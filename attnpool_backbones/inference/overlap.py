@@ -1,7 +1,6 @@
 """Reading ahead and writing behind, so that a model never waits for a disk; two models at once."""
 
 import copy
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,6 +11,8 @@ from typing import Any, TypeVar
 
 import torch
 from torch import nn
+
+from attnpool_backbones.machine import usable_cores
 
 __all__ = ['Writer', 'choose_threads', 'read_ahead', 'takes_all_cores', 'with_shared_weights']
 
@@ -35,8 +36,7 @@ def choose_threads(device: str, waits: bool) -> int:
 
 def takes_all_cores(device: str) -> bool:
     """Tells whether a model computes with every core that this process may use."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-    return device.startswith('cpu') and torch.get_num_threads() >= (cores or 1)
+    return device.startswith('cpu') and torch.get_num_threads() >= usable_cores()
 
 
 def with_shared_weights(model: nn.Module, count: int) -> list[nn.Module]:

@@ -7,7 +7,12 @@ import pytest
 import torch
 from mmengine.runner import Runner
 
-from attnpool_backbones.benchmark.checked_steps import iterations, loads, write_checkpoint
+from attnpool_backbones.benchmark.checked_steps import (
+    iterations,
+    loads,
+    same_numbers,
+    write_checkpoint,
+)
 from attnpool_backbones.benchmark.checks_cost import WARM_UP, interval, paired_seconds
 
 
@@ -25,7 +30,8 @@ def test_interval_holds_the_share_in_spite_of_a_changing_machine(share: float) -
 def test_both_take_turns_in_being_first() -> None:
     calls: list[str] = []
     pairs = paired_seconds(lambda: calls.append('a'), lambda: calls.append('b'), 4, 60)
-    assert len(pairs) == 4 and all(min(pair) > 0 for pair in pairs)
+    assert len(pairs) == 4 and all(len(pair) == 4 for pair in pairs)
+    assert all(min(pair[:2]) > 0 and min(pair[2:]) >= 0 for pair in pairs)
     order = ''.join(calls[2 * WARM_UP :])
     assert order in ('abbaabba', 'baabbaab')
 
@@ -61,8 +67,14 @@ def test_one_of_two_trainings_has_checks(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(Runner, 'call_hook', note)
     steps = [iterations(tmp_path, checked, side=64, batch=2) for checked in (True, False)]
-    for step in steps:
-        step(), step()
+    prepare = same_numbers()
+    for _ in range(3):
+        for step in steps:
+            prepare()
+            step()
+    # both have the same to do
+    losses = [runner.message_hub.get_scalar('train/loss').data[0].tolist() for runner in runners]
+    assert losses[0] == losses[1] and len(losses[0]) == 3
     checked, plain = ({type(hook).__name__ for hook in runner.hooks} for runner in runners)
     assert {'InvalidLossHook', 'WorkFolderHook', 'InputLimitsHook'} <= checked
     assert not {'InvalidLossHook', 'WorkFolderHook', 'InputLimitsHook'} & plain

@@ -153,14 +153,14 @@ for name in sys.argv[2:]:
     folder.mkdir()
     path = str(tests.GREEDY[name](folder))
     for door, read in tests.DOORS.items():
-        start = time.monotonic()
+        start = time.process_time()
         try:
             message = f'loaded {read(path)}'
         except UserError as error:
             message = f'{type(error).__name__}: {error}'
         except BaseException as error:
             message = f'raw {type(error).__name__}: {error}'
-        answer = message[:2000], time.monotonic() - start, peak_memory()
+        answer = message[:2000], time.process_time() - start, peak_memory()
         results.setdefault(name, {})[door] = answer
 print(json.dumps(results))
 """
@@ -187,7 +187,7 @@ def check_answers(answers: dict[str, list], name: str) -> None:
     for door, (message, seconds, peak) in answers.items():
         assert re.match(r'(Unsafe|Damaged|No)?Checkpoint(Error)?: ', message), (door, message)
         assert '\n' not in message and WANTED.get(name, '') in message
-        assert seconds < 60
+        assert seconds < 60  # of the processor; who waits for ever is ended by the other limit
         assert peak < LIMIT
 
 

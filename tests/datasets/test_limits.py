@@ -11,7 +11,13 @@ import pytest
 from PIL import Image
 
 from attnpool_backbones.command_line import message_of
-from attnpool_backbones.datasets.limits import InputLimits, InputTooLarge, LostDepth
+from attnpool_backbones.datasets.bit_depth import is_wide
+from attnpool_backbones.datasets.limits import (
+    InputLimits,
+    InputTooLarge,
+    LostDepth,
+    require_image_size,
+)
 from attnpool_backbones.datasets.sample_reading import Sample, read_sample
 
 
@@ -51,6 +57,18 @@ def test_pipes_and_devices_are_not_opened(tmp_path):
     for path in (str(tmp_path / 'pipe.png'), '/dev/zero', str(tmp_path)):
         with pytest.raises(InputTooLarge, match='no ordinary file'):
             InputLimits()(dict(img_path=path))
+
+
+@pytest.mark.parametrize('bits', [8, 16])
+@pytest.mark.parametrize('channels', [1, 3, 4])
+def test_the_short_look_at_a_png_tells_what_pillow_tells(channels, bits, tmp_path):
+    path = str(tmp_path / 'x.png')
+    cv2.imwrite(path, np.ones((3, 5, channels), f'uint{bits}'))
+    with Image.open(path) as image:
+        assert require_image_size(path) == is_wide(image) == (bits == 16)
+        with pytest.raises(InputTooLarge, match='has {}x{} pixels'.format(*image.size)):
+            require_image_size(path, 14)
+    assert require_image_size(path, 15) == (bits == 16)
 
 
 @pytest.mark.parametrize('content', [b'', b'GIF89a', b'\x89PNG\r\n\x1a\n', b'P6\n99'])

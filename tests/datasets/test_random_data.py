@@ -34,6 +34,8 @@ from tests.launching.tiny_scenes import arguments, write_config
 
 FAST, SLOW = 45, 500
 """Cases of each kind, in the short tests and in the long ones."""
+SLOW_VALUES = 2000
+"""Values of configs in the long tests: there are more places for them than in annotations."""
 
 VALUES = st.one_of(
     st.none(),
@@ -226,7 +228,7 @@ def test_configs(count: int) -> None:
     holds()
 
 
-@pytest.mark.parametrize('count', [FAST, pytest.param(SLOW, marks=pytest.mark.slow)])
+@pytest.mark.parametrize('count', [FAST, pytest.param(SLOW_VALUES, marks=pytest.mark.slow)])
 @pytest.mark.filterwarnings('ignore')
 def test_values_of_configs(
     count: int, whole_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -7,9 +7,10 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
+
+from tests.patience import comes_true
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -55,15 +56,17 @@ class Training:
 
     def wait_for(self, text: str, count: int = 1, timeout: float = 120) -> None:
         """Waits until a line of that text was printed some times."""
-        deadline = time.monotonic() + timeout
-        while sum(line.startswith(text) for line in list(self.lines)) < count:
-            assert self.process.poll() is None, self.output
-            assert time.monotonic() < deadline, self.output
-            time.sleep(0.005)
+
+        def is_printed() -> bool:
+            printed = sum(line.startswith(text) for line in list(self.lines)) >= count
+            assert printed or self.process.poll() is None, self.output
+            return printed
+
+        assert comes_true(is_printed, timeout), self.output
 
     def end(self, timeout: float = 180) -> int:
         """Waits for the end and returns the exit code."""
-        self.process.wait(timeout)
+        assert comes_true(lambda: self.process.poll() is not None, timeout), self.output
         self.reader.join(10)
         return self.process.returncode
 

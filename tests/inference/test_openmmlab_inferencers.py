@@ -4,6 +4,7 @@ import importlib
 import os
 
 import pytest
+import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from PIL import Image
@@ -40,3 +41,26 @@ def test_inputs_are_limited_by_one_line_of_the_config(run, scenes, tmp_path, req
         for path, message in ((large, '96x65 pixels'), (pipe, 'no ordinary file')):
             with pytest.raises(InputTooLarge, match=message):
                 inferencer(str(path))
+
+
+@pytest.mark.parametrize('places', [('meta',), ('message_hub',), ('meta', 'message_hub')])
+@pytest.mark.parametrize('run', INFERENCERS)
+def test_the_config_inside_of_weights_is_not_run(run, places, tmp_path, request):
+    package, name, _ = INFERENCERS[run]
+    pytest.importorskip(package)
+    program = f'open({str(tmp_path / "executed")!r}, "w").close()'
+    content = torch.load(request.getfixturevalue(run) / 'epoch_1.pth', weights_only=True)
+    if 'meta' in places:
+        content['meta']['cfg'] = program
+    if 'message_hub' in places:
+        content['message_hub'] = dict(
+            log_scalars={}, runtime_info=dict(cfg=program), resumed_keys={}
+        )
+    if places == ('message_hub',):
+        del content['meta']
+    torch.save(content, tmp_path / 'x.pth')
+    with DefaultScope.overwrite_default_scope(package):
+        inferencer = getattr(importlib.import_module(f'{package}.apis'), name)
+        with pytest.raises(ValueError, match='the config inside of the weights is a program'):
+            inferencer(weights=str(tmp_path / 'x.pth'), device='cpu')
+    assert not (tmp_path / 'executed').exists()

@@ -96,7 +96,7 @@ def test_helpers_compute_with_one_thread_and_leave_others_alone():
     ],
 )
 def test_threads_where_a_core_is_free(monkeypatch, device, computing, waits, expected):
-    monkeypatch.setattr(overlap.os, 'sched_getaffinity', lambda process: set(range(4)))
+    monkeypatch.setattr(overlap, 'usable_cores', lambda: 4)
     monkeypatch.setattr(overlap.torch, 'get_num_threads', lambda: computing)
     assert overlap.choose_threads(device, waits) == expected
 
@@ -119,7 +119,7 @@ def test_threads_where_a_core_is_free(monkeypatch, device, computing, waits, exp
 def test_batches_at_once_where_the_model_takes_all_cores(
     monkeypatch, given, device, count, has_copies, expected
 ):
-    monkeypatch.setattr(overlap.os, 'sched_getaffinity', lambda process: set(range(4)))
+    monkeypatch.setattr(overlap, 'usable_cores', lambda: 4)
     monkeypatch.setattr(overlap.torch, 'get_num_threads', lambda: 4)
     options = Options(**given).planned(device, count, has_copies)
     assert (options.threads, options.at_once) == expected

@@ -12,6 +12,7 @@ import pytest
 from attnpool_backbones.launching.processes import main
 from attnpool_backbones.process_lifetime import is_running
 from attnpool_backbones.stop_signals import STOP_SIGNALS
+from tests.patience import comes_true
 
 # no torch: these processes start in a moment
 WORKER = """
@@ -65,23 +66,24 @@ class Launched:
 
     def ready(self) -> list[int]:
         """Waits for both processes and returns their numbers."""
-        deadline = time.monotonic() + 60
-        while not all((self.folder / f'{rank}.ready').exists() for rank in (0, 1)):
-            assert time.monotonic() < deadline and self.process.poll() is None
-            time.sleep(0.02)
+
+        def are_ready() -> bool:
+            assert self.process.poll() is None
+            return all((self.folder / f'{rank}.ready').exists() for rank in (0, 1))
+
+        assert comes_true(are_ready, 60)
         return [int((self.folder / str(rank)).read_text().split()[0]) for rank in (0, 1)]
 
     def end(self) -> tuple[int, str]:
         """Waits for the launcher; returns its exit code and what it printed."""
+        # what it prints is less than the pipe takes
+        assert comes_true(lambda: self.process.poll() is not None, 60)
         _, printed = self.process.communicate(timeout=60)
         return self.process.returncode, printed
 
 
 def assert_gone(numbers: list[int]) -> None:
-    deadline = time.monotonic() + 20
-    while any(map(is_running, numbers)):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    assert comes_true(lambda: not any(map(is_running, numbers)), 20)
 
 
 @pytest.mark.parametrize('name', ['SIGTERM', 'SIGINT', 'SIGHUP', 'SIGUSR1'])

@@ -6,13 +6,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 from mmdet.datasets import CocoDataset
 
 from attnpool_backbones.config_files import config_root
 from attnpool_backbones.datasets.digit_scenes import generate
+from tests.patience import comes_true
 
 CONFIG = config_root() / 'patchconvnet' / 'mask-rcnn_patchconvnet-s60_fpn_ms-3x_coco.py'
 SCALES = '"[(96,128)]"'
@@ -65,11 +65,13 @@ def start(place, repo_root, tool, *arguments):
 @pytest.mark.slow
 def test_train_kill_resume_test(place, repo_root):
     run = start(place, repo_root, 'train.py', '--work-dir', 'run')
-    deadline = time.monotonic() + 900
-    while not (place / 'run' / 'epoch_1.pth').exists():
-        assert run.poll() is None, run.stdout.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+
+    def is_saved() -> bool:
+        saved = (place / 'run' / 'epoch_1.pth').exists()
+        assert saved or run.poll() is None, run.stdout.read()
+        return saved
+
+    assert comes_true(is_saved, 900)
     run.send_signal(signal.SIGKILL)
     run.wait()
 

@@ -10,7 +10,6 @@ when the check could not be made.
 """
 
 import argparse
-import os
 import sys
 
 from attnpool_backbones.command_line import (
@@ -19,6 +18,7 @@ from attnpool_backbones.command_line import (
     run_command,
     whole_number,
 )
+from attnpool_backbones.machine import usable_cores
 
 
 def main() -> None:
@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument(
         '--workers',
         type=whole_number(1, MAX_PROCESSES),
-        default=min(8, os.cpu_count() or 1),
+        default=min(8, usable_cores()),
         help='processes that read images (default: %(default)s)',
     )
     parser.add_argument(
