@@ -109,6 +109,8 @@ def parse_args() -> argparse.Namespace:
                         help='of the file to load (default: %(default)s)')  # fmt: skip
     parser.add_argument('--safetensors', action='store_true',
                         help='load a file of safetensors, beside their own reader')  # fmt: skip
+    parser.add_argument('--beside-torch', action='store_true',
+                        help='beside torch.load of a file with as many weights')  # fmt: skip
     parser.add_argument('--keep-memory', action='store_true',
                         help='keep memory that is freed: no page faults, of which a process that '
                         'loads one file has many')  # fmt: skip
@@ -162,7 +164,8 @@ def measure(args: argparse.Namespace, folder: Path) -> list[tuple[float, ...]]:
         forms = [iterations(folder, checked, args.side, args.batch) for checked in (True, False)]
         return paired_seconds(*forms, args.pairs, args.seconds, same_numbers())
     path = write_checkpoint(folder, args.mebibytes, args.safetensors)
-    forms = [loads(path, checked) for checked in (True, False)]
+    plain = write_checkpoint(folder, args.mebibytes) if args.beside_torch else path
+    forms = [loads(path, True), loads(plain, False)]
     before = (lambda: None) if args.keep_memory else return_free_memory
     return paired_seconds(*forms, args.pairs, args.seconds, before)
 
