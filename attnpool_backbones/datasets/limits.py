@@ -1,5 +1,6 @@
 """Inputs that would fill the memory or wait for ever, told by a look at kinds and sizes."""
 
+import io
 import os
 import re
 import stat
@@ -84,13 +85,14 @@ def require_image_size(path: str, max_pixels: int = MAX_PIXELS) -> bool:
             'are loaded (--cfg-options max_pixels=N allows more)'
         )
     try:
-        with open(path, 'rb') as file:
+        # what is read of a PNG needs no buffer
+        with open(path, 'rb', buffering=0) as file:
             return require_header(file, path, max_pixels)
     except OSError:
         return False
 
 
-def require_header(file: BinaryIO, name: str, max_pixels: int = MAX_PIXELS) -> bool:
+def require_header(file: BinaryIO | io.FileIO, name: str, max_pixels: int = MAX_PIXELS) -> bool:
     """Checks the header of an image, as :func:`require_image_size` does.
 
     Args:
@@ -111,6 +113,7 @@ def require_header(file: BinaryIO, name: str, max_pixels: int = MAX_PIXELS) -> b
         require_pixels(name, width, height, max_pixels)
         return bits > 8
     file.seek(0)
+    file = io.BufferedReader(file) if isinstance(file, io.FileIO) else file
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # ours is asked for below
     try:
         with Image.open(file) as image:
@@ -157,9 +160,9 @@ def require_mask_size(mask: Any, name: str, max_pixels: int = MAX_PIXELS) -> Non
     """
     size = mask.get('size') if isinstance(mask, Mapping) else None
     if isinstance(size, (list, tuple)) and len(size) == 2:
-        numbers = [n for n in size if isinstance(n, (int, float))]
-        if len(numbers) == 2:
-            require_pixels(name, numbers[1], numbers[0], max_pixels)
+        height, width = size
+        if isinstance(height, (int, float)) and isinstance(width, (int, float)):
+            require_pixels(name, width, height, max_pixels)
 
 
 def require_pixels(name: str, width: float, height: float, max_pixels: int) -> None:
@@ -213,10 +216,9 @@ class InputLimits:
             fault = label_depth_fault(labels)
             if fault:
                 raise LostDepth(f'{labels}: {fault}')
+        name = f'a mask of {image}'
         for instance in files.get('instances') or ():
-            require_mask_size(
-                instance.get('mask'), f'a mask of {files.get("img_path")}', self.max_pixels
-            )
+            require_mask_size(instance.get('mask'), name, self.max_pixels)
         return results
 
     def __repr__(self) -> str:

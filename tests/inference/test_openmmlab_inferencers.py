@@ -62,5 +62,5 @@ def test_the_config_inside_of_weights_is_not_run(run, places, tmp_path, request)
     with DefaultScope.overwrite_default_scope(package):
         inferencer = getattr(importlib.import_module(f'{package}.apis'), name)
         with pytest.raises(ValueError, match='the config inside of the weights is a program'):
-            inferencer(weights=str(tmp_path / 'x.pth'), device='cpu')
+            inferencer(None, str(tmp_path / 'x.pth'), device='cpu')
     assert not (tmp_path / 'executed').exists()
