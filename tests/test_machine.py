@@ -10,7 +10,8 @@ from attnpool_backbones import machine
 
 def test_peak_is_of_what_was_touched():
     before = machine.peak_memory()
-    assert before >= machine.resident_memory() > 2**20
+    # Linux counts in several places, and adds up late
+    assert before + 2**22 >= machine.resident_memory() > 2**20
     block = np.ones(2**27 // 8)  # 128 MiB, all of it touched
     assert machine.peak_memory() >= machine.resident_memory() - 2**22
     assert machine.resident_memory() >= block.nbytes

@@ -92,7 +92,7 @@ def _take_programs(content: dict, filename: str) -> None:
     hub = content.get('message_hub')
     info = hub.get('runtime_info') if isinstance(hub, dict) else None
     found = isinstance(info, dict) and info.pop(_CONFIG, None) is not None
-    meta = content.setdefault('meta', {}) if found else content.get('meta')
+    meta = content.get('meta')
     if not isinstance(meta, dict):
         return
     if meta.pop(_PROGRAM, None) is not None:
