@@ -223,19 +223,19 @@ def test_its_torch_operators_are_sound(row):
 
 @each_row
 @torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True)  # nms
-def test_compiled_is_the_same(row, monkeypatch):
+def test_compiled_is_the_same(row):
     torch._dynamo.reset()
     compiled = torch.compile(lambda *args: row.operator(*args), fullgraph=True, backend='aot_eager')
     dynamic = torch.__version__ >= row.dynamic_since  # of a type that compares versions
-    monkeypatch.setattr(torch._dynamo.config, 'automatic_dynamic_shapes', dynamic)
-    for seed in (1, 2):  # the second time with dynamic sizes
-        args = row.example(Draw(seed))
-        expected = run(row, row.operator.formula, copied(args))
-        assert_same(run(row, compiled, copied(args)), expected)
-    args = row.example(Draw(1))
-    expected = call(row, row.operator.formula, copied(args))
-    with torch.no_grad():
-        assert_same([call(row, compiled, copied(args))], [expected])
+    with torch._dynamo.config.patch(automatic_dynamic_shapes=dynamic):
+        for seed in (1, 2):  # the second time with dynamic sizes
+            args = row.example(Draw(seed))
+            expected = run(row, row.operator.formula, copied(args))
+            assert_same(run(row, compiled, copied(args)), expected)
+        args = row.example(Draw(1))
+        expected = call(row, row.operator.formula, copied(args))
+        with torch.no_grad():
+            assert_same([call(row, compiled, copied(args))], [expected])
 
 
 @pytest.mark.parametrize('row', MMCV_ROWS, ids=lambda row: row.id)
