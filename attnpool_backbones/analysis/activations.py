@@ -33,6 +33,8 @@ EDGES = np.linspace(0, 4, 81)
 """Of the bins of the histograms, in units of the mean; the last bin takes what is larger."""
 DECILES = np.arange(0.1, 0.95, 0.1)
 RESAMPLES = 2000
+MAX_NAMES = 20
+"""Units that are named below an axis; of more, every second, third, ..."""
 
 READING = (
     'A variance ratio above 1 and more small activations after the unit: SGE brings out a part of '
@@ -156,21 +158,28 @@ def draw(args: argparse.Namespace) -> Drawing:
     figure = Figure(figsize=(11, 3.6), layout='constrained')
     left, middle, right = figure.subplots(1, 3)
     of = numbers[shown]
-    for when, colour in (('before', 'C0'), ('after', 'C3')):
+    for when, colour, dot in (('before', 'C0', 7), ('after', 'C3', 4)):
         left.stairs(of['histogram'][when], EDGES, color=colour, label=when)
-        middle.plot(100 * DECILES, of['deciles'][when], 'o-', color=colour, label=when)
-    left.set_title(f'{shown}: activations over their mean', fontsize=9)
+        middle.plot(100 * DECILES, of['deciles'][when], 'o-', color=colour, ms=dot, label=when)
+    left.set_title(f'{shown}: distribution', fontsize=9)
+    left.set_xlabel("activation / its group's mean", fontsize=8)
+    left.set_ylabel('share of the activations', fontsize=8)
     left.legend(fontsize=8)
     ratio = of['variance_ratio']
     middle.set_title(f'deciles; variance x {ratio[0]:.3f} [{ratio[1]:.3f}, {ratio[2]:.3f}]',
                      fontsize=9)  # fmt: skip
-    middle.set_xlabel('percent', fontsize=8)
+    middle.set_xlabel('percent of the activations that are smaller', fontsize=8)
+    middle.set_ylabel("activation / its group's mean", fontsize=8)
     middle.legend(fontsize=8)
     ratios = np.array([entry['variance_ratio'] for entry in numbers.values()])
     spread = np.abs(ratios[:, 1:] - ratios[:, :1]).T
     right.errorbar(range(len(ratios)), ratios[:, 0], spread, fmt='o', color='C3', capsize=2)
     right.axhline(1, color='grey', linewidth=0.8)
-    right.set_title('variance after / before, unit by unit', fontsize=9)
+    right.set_title('ratio of variances, unit by unit', fontsize=9)
+    right.set_xlabel('unit, by depth', fontsize=8)
+    right.set_ylabel('variance after / before', fontsize=8)
+    named = range(0, len(numbers), -(-len(numbers) // MAX_NAMES))
+    right.set_xticks(named, [list(numbers)[i] for i in named], rotation=90, fontsize=6)
     return Drawing(
         figure,
         dict(model=subject.name, images=names, small=args.small, edges=EDGES, units=numbers),

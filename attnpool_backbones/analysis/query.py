@@ -181,7 +181,8 @@ def draw(args: argparse.Namespace) -> Drawing:
         rows.append((view, pixel, maps))
         numbers.append(dict(image=view.name, pixel=pixel, **maps._asdict()))
     panels = [_panels(maps, args.head) for _, _, maps in rows]
-    columns = min(COLUMNS, 1 + max(map(len, panels)))
+    # rows of one query are about equally long
+    columns = 1 + max(-(-len(shown) // -(-len(shown) // (COLUMNS - 1))) for shown in panels)
     lines = [-(-len(shown) // (columns - 1)) for shown in panels]
     figure, axes = axes_grid(sum(lines), columns, rows[0][0].image)
     for index, ((view, pixel, _), shown) in enumerate(zip(rows, panels, strict=True)):
