@@ -1,12 +1,14 @@
 """What attention pooling costs beside average pooling; `python -m` this module measures it.
 
 The pools alone on maps as they meet them (forward and backward pass), and a training step of whole
-models that have them by config.
+models that have them by config: one model whose pools are exchanged in turns, because two models of
+one kind differ by some percent.
 """
 
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,27 +19,30 @@ from torch import nn
 from attnpool_backbones.benchmark.training_cost import compared, seconds_in_turns, training_step
 from attnpool_backbones.config_files import config_root
 from attnpool_backbones.layers.attention_pool import AttentionPool2d
-from attnpool_backbones.layers.attention_units import POOLING_UNITS
+from attnpool_backbones.layers.attention_units import BLOCK_UNITS, POOLING_UNITS
+from attnpool_backbones.process_memory import keep_free_memory
+from attnpool_backbones.zoo.config_models import build_config_model
 
-__all__ = ['MODELS', 'POOLS', 'pool_step']
+__all__ = ['MODELS', 'POOLS', 'exchanged', 'model_seconds', 'pool_step']
 
 HEADS = 4
 POOLS = ((8, 256, 64, 1), (8, 2048, 16, 1), (8, 512, 16, 2), (8, 512, 16, 6))
 """Images, channels, side of the map and bins a side: gates, classifiers and pyramid pooling."""
 _UPERNET = 'patchconvnet/upernet_patchconvnet-nano_slim_digit-scenes.py'
 _RESNET = 'attn_resnet/mask-rcnn_sge-resnet-nano_slim-fpn_digit-scenes.py'
-MODELS = (
-    ('UperNet', _UPERNET, {}, {
+MODELS = {
+    'upernet': (_UPERNET, {}, {
         'decode_head.type': 'attnpool_backbones.WithAttentionPools',
         'decode_head.base': 'UPerHead', 'decode_head.pool_heads': HEADS,
     }),
-    *(
-        (f'Mask R-CNN, {unit.upper()}', _RESNET, {'backbone.arch': f'{unit}_resnet_nano'},
-         {'backbone.arch': f'{unit}_resnet_nano_attnpool'})
+    **{
+        f'mask-rcnn-{unit}': (_RESNET, {'backbone.arch': f'{unit}_resnet_nano'},
+                              {'backbone.arch': f'{unit}_resnet_nano_attnpool'})
         for unit in POOLING_UNITS
-    ),
-)  # fmt: skip
-"""Name, config, and what of its model makes it average and attend (GC: as published)."""
+    },
+}  # fmt: skip
+"""Name -> config, and what of its model makes it average and attend (GC: as published)."""
+_PARTS = (nn.AdaptiveAvgPool2d, AttentionPool2d, *map(BLOCK_UNITS.get, POOLING_UNITS))
 SIZE, BATCH = (192, 192), 8
 
 
@@ -60,22 +65,70 @@ def form_of(config: str, change: dict[str, Any]) -> Config:
     return cfg
 
 
+def exchanged(model: nn.Module, other: nn.Module) -> dict[str, tuple[nn.Module, nn.Module]]:
+    """Returns the pools, or units with one, of two forms of a model by the names they share."""
+    own, others = (
+        {name: part for name, part in form.named_modules() if isinstance(part, _PARTS)}
+        for form in (model, other)
+    )
+    return {name: (own[name], others[name]) for name in own if name in others}
+
+
+def model_seconds(name: str, rounds: int) -> list[list[float]]:
+    """Returns the seconds of steps of a model with average and with attention pools.
+
+    Args:
+        name: Of :data:`MODELS`.
+        rounds: Steps of each form, after one that does not count.
+    """
+    config, *changes = MODELS[name]
+    forms = [form_of(config, change) for change in changes]
+    init_default_scope(forms[0].default_scope)
+    model, other = (build_config_model(cfg).train() for cfg in forms)
+    parts = exchanged(model, other)
+    step = training_step(forms[0], SIZE, BATCH, model)
+
+    def with_parts(form: int) -> float:
+        for part, both in parts.items():
+            model.set_submodule(part, both[form])
+        return step()
+
+    return seconds_in_turns([partial(with_parts, form) for form in (0, 1)], rounds)
+
+
 def main() -> None:
     """Prints a line for each pool and each model."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    known = ('pools', *MODELS)
+    parser.add_argument(
+        'what',
+        nargs='*',
+        default=known,
+        metavar='WHAT',
+        help=f'of {", ".join(known)} (default: all)',
+    )
     parser.add_argument('--rounds', type=int, default=15, help='default: %(default)s')
-    rounds = parser.parse_args().rounds
-    for batch, channels, side, bins in POOLS:
+    parser.add_argument(
+        '--keep-memory', action='store_true',
+        help='keep memory that is freed: page faults vary more than pools cost',
+    )  # fmt: skip
+    args = parser.parse_args()
+    for name in args.what:
+        if name not in known:
+            parser.error(f'WHAT {name} is none of {", ".join(known)}')
+    if args.keep_memory:
+        keep_free_memory()
+    for batch, channels, side, bins in POOLS if 'pools' in args.what else ():
         x = torch.randn(batch, channels, side, side, requires_grad=True)
         pools = (nn.AdaptiveAvgPool2d(bins), AttentionPool2d(channels, bins, HEADS))
-        seconds = seconds_in_turns([pool_step(pool, x) for pool in pools], 10 * rounds)
+        seconds = seconds_in_turns([pool_step(pool, x) for pool in pools], 10 * args.rounds)
         name = f'{batch}x{channels}x{side}x{side} to {bins}x{bins}'
-        print(compared(name, *seconds, f'{HEADS} heads'))
-    for name, config, *changes in MODELS:
-        forms = [form_of(config, change) for change in changes]
-        init_default_scope(forms[0].default_scope)
-        seconds = seconds_in_turns([training_step(cfg, SIZE, BATCH) for cfg in forms], rounds)
-        print(compared(name, *seconds, f'{HEADS} heads'))
+        print(compared(name, *seconds, f'{HEADS} heads'), flush=True)
+    for name in MODELS:
+        if name in args.what:
+            print(compared(name, *model_seconds(name, args.rounds), f'{HEADS} heads'), flush=True)
 
 
 if __name__ == '__main__':

@@ -1,6 +1,6 @@
 """What a detector and a segmentor do beside their own work when they have an image-level head."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -45,7 +45,7 @@ class ImageHeadMixin:
         if head.get('in_channels') is None:
             head['in_channels'] = last_channels(self.backbone)
         self.image_head = MODELS.build(head)
-        self.last_maps: list[Tensor] | None = None
+        self.take_last_map: Callable[[Tensor], None] | None = None
 
     def main_classes(self) -> int:
         """Returns the number of classes of the main head."""
@@ -62,32 +62,42 @@ class ImageHeadMixin:
         )
 
     def extract_feat(self, inputs: Tensor) -> Sequence[Tensor]:
-        """Runs backbone and neck, and keeps the backbone's last map while somebody waits for it."""
+        """Runs backbone and neck, and gives the backbone's last map to who waits for it."""
         maps = self.backbone(inputs)
-        if self.last_maps is not None:
-            self.last_maps.append(maps[-1])
+        if self.take_last_map is not None:
+            self.take_last_map(maps[-1])
         return self.neck(maps) if self.with_neck else maps
 
     @contextmanager
-    def keeping_last_maps(self) -> Iterator[list[Tensor]]:
-        """Yields the list that gets the last map of every pass through the backbone."""
-        self.last_maps = kept = []
+    def each_last_map(self, use: Callable[[Tensor], Any] | None = None) -> Iterator[list]:
+        """Yields a list with an entry for every pass through the backbone.
+
+        Args:
+            use: Makes the entry of the last map, as soon as there is one: in the backward pass its
+                gradient is then added to those of neck and heads at once, while both are at hand.
+                Default: the map is the entry.
+        """
+        found = []
+        self.take_last_map = lambda maps: found.append(use(maps) if use else maps)
         try:
-            yield kept
+            yield found
         finally:
-            self.last_maps = None
+            self.take_last_map = None
 
     def loss(self, inputs: Tensor, data_samples: Sequence) -> dict[str, Tensor]:
         """Computes the model's losses, and `loss_tags` unless its weight is 0."""
         weight = self.image_head.loss_weight
         if not weight:
             return super().loss(inputs, data_samples)
-        tags = torch.stack([self.true_tags(sample) for sample in data_samples])
         sizes = [image_size(sample, inputs) for sample in data_samples]
-        with self.keeping_last_maps() as kept:
+
+        def logits_of(maps: Tensor) -> Tensor:
+            return self.classify(maps, sizes, inputs.shape[-2:], return_maps=False)[0]
+
+        with self.each_last_map(logits_of) as logits:
             losses = super().loss(inputs, data_samples)
-        logits, _ = self.classify(kept[-1], sizes, inputs.shape[-2:], return_maps=False)
-        losses['loss_tags'] = self.image_head.loss(logits, tags)
+        tags = torch.stack([self.true_tags(sample) for sample in data_samples])
+        losses['loss_tags'] = self.image_head.loss(logits[-1], tags)
         return losses
 
     def true_tags(self, sample: Any) -> Tensor:
@@ -131,7 +141,7 @@ class DetectorWithImageHead(ImageHeadMixin):
     def predict(self, inputs: Tensor, data_samples: Sequence, rescale: bool = True) -> Sequence:
         """Predicts as the detector does; every sample gets ``pred_tags`` (:func:`make_tags`)."""
         sizes = [image_size(sample, inputs) for sample in data_samples]
-        with self.keeping_last_maps() as kept:
+        with self.each_last_map() as kept:
             results = super().predict(inputs, data_samples, rescale=rescale)
         logits, maps = self.classify(kept[-1], sizes, inputs.shape[-2:])
         whole = kept[-1].shape[-2:]
@@ -168,7 +178,7 @@ class SegmentorWithImageHead(ImageHeadMixin):
     def inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
         """Computes logits B, K, H, W as the segmentor does, and the image's tags from its maps."""
         sizes = [tuple(meta.get('img_shape', inputs.shape[-2:])[:2]) for meta in batch_img_metas]
-        with self.keeping_last_maps() as kept:
+        with self.each_last_map() as kept:
             logits = super().inference(inputs, batch_img_metas)
         if self.test_cfg.get('mode') == 'slide':
             own, maps = self.classify_windows(kept, inputs.shape[-2:])

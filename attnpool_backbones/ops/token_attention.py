@@ -94,7 +94,11 @@ def _attend(
     with full_precision(x.device):
         x, a, offset = (t.to(wide_dtype(dtype)) for t in (x, a, offset))
         # not the mean square less the squared mean, which is nothing for maps far from 0
-        r = ((x - x.mean(1, keepdim=True)).square().mean(1, keepdim=True) + eps).rsqrt()
+        off = x - x.mean(1, keepdim=True)
+        # fresh memory of the map's size costs more than its values do
+        squares = off.square() if off.requires_grad else off.square_()
+        r = (squares.mean(1, keepdim=True) + eps).rsqrt()
+        del off, squares
         # matmul would copy the map where one left factor is for all images
         scores = torch.bmm(_centred(a).expand(len(x), -1, -1), x) * r + offset
         if own is not None:
