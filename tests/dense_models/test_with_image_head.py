@@ -10,6 +10,8 @@ pytest.importorskip('mmdet')
 pytest.importorskip('mmseg')
 
 from attnpool_backbones.datasets.digit_scenes import generate
+from attnpool_backbones.dense_models.image_head_mixins import DetectorWithImageHead
+from attnpool_backbones.dense_models.image_tagger import BackboneAlone
 from attnpool_backbones.dense_models.image_tags import make_tags, merge_tags, stitched, true_tags
 from attnpool_backbones.launching.config_keys import require_known_keys
 from attnpool_backbones.registry import MODELS
@@ -181,6 +183,31 @@ def test_stitching():
     left, right = canvas[0, :, :, :2].sum((1, 2)), canvas[0, :, :, 2:].sum((1, 2))
     torch.testing.assert_close(left + right, torch.ones(2))
     assert left[0] < right[0] and left[1] > 0.999
+
+
+class LossesAfterTheMap(DetectorWithImageHead, BackboneAlone):
+    """Says in which order the head and the main losses have the last map."""
+
+    main_heads = ()
+
+    def classify(self, *args, **kwargs):
+        self.order = ['head']
+        return super().classify(*args, **kwargs)
+
+    def extract_feat(self, inputs):
+        maps = super().extract_feat(inputs)
+        self.order = [*getattr(self, 'order', []), 'main']
+        return maps
+
+
+def test_head_has_the_map_before_the_main_losses():
+    """In the backward pass the main gradient is then there first, and its layout stays."""
+    backbone = dict(type='attnpool_backbones.AttnResNet', arch='resnet_nano')
+    model = LossesAfterTheMap(image_head=dict(num_classes=3), backbone=backbone).train()
+    samples = [dict(gt_instances=dict(labels=torch.tensor([label]))) for label in (0, 2)]
+    losses = model.loss(torch.randn(2, 3, 64, 64), samples)
+    assert model.order == ['head', 'main'] and losses['loss_tags'] > 0
+    assert model.take_last_map is None
 
 
 def test_true_tags():
