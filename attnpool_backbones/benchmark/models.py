@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from attnpool_backbones import ops
 from attnpool_backbones.benchmark.cases import Case
+from attnpool_backbones.benchmark.loading_time import loading_seconds
 from attnpool_backbones.benchmark.operators import OperatorWorkload, is_operator
 from attnpool_backbones.benchmark.part_times import PartTimes
 from attnpool_backbones.benchmark.peers import FORMS as PEER_FORMS
@@ -84,13 +85,14 @@ class Workload:
 
     def __init__(self, case: Case, device: str, places: Mapping[str, Path] | None = None):
         self.case, self.device = case, device
-        self.batch = self.gradients = self.parts = None
+        self.batch = self.gradients = self.parts = self.loading = None
         if case.form in PEER_FORMS:
             self.model = build_peer(case.model, case.form, case.size, case.norm_eval, places or {})
         elif is_config(case.model):
             self.model = build_whole_model(case)
             self.batch = random_batch(self.model.cfg, case.size, case.batch)
             self.parts = PartTimes(self.model) if device == 'cpu' else None
+            self.loading = case.batch * loading_seconds(self.model.cfg, case.task == 'train')
         else:
             self.model = build_backbone(case)
         if self.batch is None:

@@ -3,7 +3,7 @@
 import csv
 import datetime
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -236,16 +236,30 @@ PEER_NOTE = (
 
 
 def _part_table(times: Sequence[Row]) -> str:
-    header = ('model', 'task', 'conditions', 'seconds', 'backbone', 'neck', 'heads and the rest')
+    header = ('model', 'task', 'conditions', 'seconds', 'first / this', 'backbone', 'neck',
+              'heads and the rest', 'loading s')  # fmt: skip
+    first: dict[str, Row] = {}
     rows = []
     for row in times:
         if row.get('parts'):
+            beside = first.setdefault(row['key'], row)
             found = [row['parts'].get(name, 0) / row['seconds'] for name in PARTS]
+            loading = row.get('loading')
             rows.append(
                 [Path(row['model']).stem, row['task'], _conditions(row), f'{row["seconds"]:.3g}',
-                 *(_percent(share) for share in (*found, 1 - sum(found)))]
+                 f'{beside["seconds"] / row["seconds"]:.2f}',
+                 *(_percent(share) for share in (*found, 1 - sum(found))),
+                 '-' if loading is None else f'{loading:.2g}']
             )  # fmt: skip
-    return markdown_table(header, rows) if rows else ''
+    return f'{PART_NOTE}\n\n{markdown_table(header, rows)}' if rows else ''
+
+
+PART_NOTE = (
+    'Shares are of the seconds of an iteration: forward and backward pass with losses, without the '
+    "optimizer's step; or of a prediction with its post-processing. *first* is the first model of "
+    'the job, which measured them side by side. Loading is what one worker process needs to read, '
+    "decode and transform a photo of 640x480 by the config's pipeline, beside the iteration."
+)
 
 
 def _layout(row: Row) -> str:
@@ -389,14 +403,35 @@ def _allocator(machine: Mapping[str, Any]) -> str:
     return 'preloaded' if 'preloaded' in machine else 'kept' if kept else 'default'
 
 
+def _peer_section(times: Sequence[Row], machine: Mapping[str, Any]) -> str:
+    if all(row['compiled'] for row in times):
+        return 'compiled'
+    dtypes = {row['dtype'] for row in times}
+    return _allocator(machine) if 'float32' in dtypes else '-'.join(sorted(dtypes))
+
+
+def _sections(
+    results: Sequence[Row], times: Sequence[Row], machine: Mapping[str, Any]
+) -> Iterator[tuple[str, str, str]]:
+    """Yields file, section and table of what may be published alone; a table may be empty."""
+    if all(is_operator(row['model']) for row in results):
+        yield 'operators.md', 'operators', operator_tables(results)
+    yield 'peers.md', _peer_section(times, machine), peer_table(times)
+    yield 'end_to_end.md', 'end-to-end', _part_table(times)
+    if not any(row['form'] == 'plain' for row in results):
+        yield 'sizes.md', 'sizes', _curve_table(curves) if (curves := cost_curves(results)) else ''
+
+
 def publish(
     folder: Path, results: Sequence[Row], machine: Mapping[str, Any], command: str, root: Path
 ) -> None:
     """Puts the table of targets and the whole report into ``docs/speed``.
 
-    A report on a process that kept its memory goes to ``docs/speed/kept_memory``, alone. A table of
-    peers goes to the section of ``docs/speed/peers.md`` that is named after the allocator, one of
-    operators to ``docs/speed/operators.md``.
+    A report on a process that kept its memory goes to ``docs/speed/kept_memory``, alone. Some
+    results have sections of their own: peers in ``docs/speed/peers.md``, named after what is not
+    the default in all of them (``compiled``, ``bfloat16``), else after the allocator; operators in
+    ``docs/speed/operators.md``; detectors and segmentors in ``docs/speed/end_to_end.md``; models at
+    three sizes or more, without their plain forms, in ``docs/speed/sizes.md``.
 
     Args:
         folder: With a report.
@@ -410,19 +445,15 @@ def publish(
         ValueError: ``docs/speed/README.md`` has no place for the table.
     """
     times = [row for row in results if row['quantity'] == 'time']
-    peers, place = peer_table(times), root / 'docs' / 'speed'
-    if all(is_operator(row['model']) for row in results) and operator_tables(results):
-        text = f'{operator_tables(results)}\n{_machine_text(machine, times)}\n'
-        text += f'Measured by `{command}` on {datetime.date.today().isoformat()}.\n'
-        if times:
-            text += f'Times are medians of {_rounds_text(times)} rounds.\n'
-        replace_section(place / 'operators.md', 'operators', text)
-        return
-    if peers:
-        text = f'{peers}\n\n{_machine_text(machine, times)}\nMeasured by `{command}`.\n'
-        text += f'Medians of {_rounds_text(times)} rounds.\n'
-        replace_section(place / 'peers.md', _allocator(machine), text)
-        return
+    place = root / 'docs' / 'speed'
+    for file, section, table in _sections(results, times, machine):
+        if table:
+            text = f'{table.strip()}\n\n{_machine_text(machine, times)}\n'
+            text += f'Measured by `{command}` on {datetime.date.today().isoformat()}.\n'
+            if times:
+                text += f'Times are medians of {_rounds_text(times)} rounds.\n'
+            replace_section(place / file, section, text)
+            return
     table = _target_table(results, machine)
     if not table:
         raise UserError(f'{folder} has no result of the suite targets to publish')

@@ -50,7 +50,8 @@ def measure_times(
         For each case that runs its fields, ``seconds`` (median), ``spread`` (interquartile range
         over median), ``rounds``, ``fresh`` (median of the bytes of memory that the process had to
         ask for; None in another process), ``macs`` (of a forward pass), ``traffic`` (bytes),
-        ``parts`` (seconds of backbone and neck in a detector or segmentor), ``difference`` (of a
+        ``parts`` (seconds of backbone and neck in a detector or segmentor), ``loading`` (seconds
+        in which one process loads its batch, see :func:`loading_seconds`), ``difference`` (of a
         peer's outputs from ours, None if not compared), and the machine's ``matrix_rate`` (FLOP/s)
         and ``copy_rate`` (bytes/s) in the same rounds; and a message about each that does not.
 
@@ -107,7 +108,7 @@ def measure_times(
     rows = [
         dict(asdict(workload.case), seconds=statistics.median(values), spread=_spread(values),
              rounds=len(values), fresh=_pages(workload.case, pages),
-             parts=_medians(found),
+             parts=_medians(found), loading=getattr(workload, 'loading', None),
              difference=getattr(workload, 'difference', None), **count, **shared)
         for workload, values, pages, found, count in zip(
             workloads, times, fresh, parts, counts, strict=True

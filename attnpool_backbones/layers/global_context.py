@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from attnpool_backbones.layers.attention_pool import AttentionPool2d
 from attnpool_backbones.layers.channel_attention import squeezed_width
 from attnpool_backbones.ops.gate import shifted_sum
+from attnpool_backbones.ops.global_context import global_context
 from attnpool_backbones.registry import MODELS
 
 
@@ -63,11 +64,7 @@ class GC(nn.Module):
             x: The map; overwritten where no gradient is wanted and there is a ``shortcut``.
             shortcut: Map like ``x``: returns relu(shortcut + the result). Default: none.
         """
-        if self.pool is None:
-            attention = self.gate(x).flatten(2)  # B, 1, H*W
-            context = (x.flatten(2) @ attention.transpose(1, 2))[..., None]  # B, C, 1, 1
-        else:
-            context = self.pool(x)
+        context = global_context(x, self.conv_mask) if self.pool is None else self.pool(x)
         context = self.channel_add_conv(context)  # B, C, 1, 1
         return x + context if shortcut is None else shifted_sum(x, context, shortcut)
 

@@ -79,9 +79,12 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else conv_norm(x, *self.downsample)
-        y = conv_norm(*self.branch(x))  # B, C, H/s, W/s
         drops = self.training and self.drop_path.drop_prob
-        if self.attention in ENDING_UNITS and not drops and may_fuse(self.drop_path):
+        joins = not drops and may_fuse(self.drop_path)
+        if joins and not self.attention:
+            return conv_norm(*self.branch(x), act=self.relu, shortcut=shortcut)
+        y = conv_norm(*self.branch(x))  # B, C, H/s, W/s
+        if joins and self.attention in ENDING_UNITS:
             return getattr(self, self.attention)(y, shortcut)
         if self.attention:
             y = getattr(self, self.attention)(y)
@@ -110,7 +113,7 @@ class BasicBlock(ResidualBlock):
         self.bn2 = build_map_norm(norm_cfg, width)
 
     def branch(self, x: Tensor) -> tuple[Tensor, nn.Conv2d, nn.Module]:
-        y = self.relu(conv_norm(x, self.conv1, self.bn1))
+        y = conv_norm(x, self.conv1, self.bn1, act=self.relu)
         return y, self.conv2, self.bn2
 
 
@@ -140,6 +143,6 @@ class Bottleneck(ResidualBlock):
         self.bn3 = build_map_norm(norm_cfg, width * self.expansion)
 
     def branch(self, x: Tensor) -> tuple[Tensor, nn.Conv2d, nn.Module]:
-        y = self.relu(conv_norm(x, self.conv1, self.bn1))
-        y = self.relu(conv_norm(y, self.conv2, self.bn2)) if self.sk is None else self.sk(y)
+        y = conv_norm(x, self.conv1, self.bn1, act=self.relu)
+        y = self.sk(y) if self.sk else conv_norm(y, self.conv2, self.bn2, act=self.relu)
         return y, self.conv3, self.bn3

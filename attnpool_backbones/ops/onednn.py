@@ -3,12 +3,20 @@
 At inference an activation costs a pass over the map, on a CPU most of its time; oneDNN computes it
 on the values as they leave its product. For few tokens (256 of 2048 channels) its linear layer is
 up to 1.3 times as fast as its 1x1 convolution, for many as fast.
+
+In compiled graphs these layers are operators of our own: the compiler's own layers by oneDNN want
+weights that are constants, and its 1x1 convolutions of tokens copy them first (docs/speed).
 """
+
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
+from attnpool_backbones.ops.compiling import compiler_fuses
 from attnpool_backbones.ops.fusing import may_fuse
 from attnpool_backbones.ops.gradients import gradients_wanted
 from attnpool_backbones.ops.own_operator import own_operator
@@ -25,24 +33,53 @@ def may_call_onednn(*tensors: Tensor | None) -> bool:
 
     Returns:
         True for float32, and bfloat16 where the processor has its instructions, on a CPU where
-        nobody watches: no backward pass, compiler, tracer or counter of operations.
+        nobody watches: no backward pass, export, tracer or counter of operations.
     """
-    if torch.compiler.is_compiling() or torch.jit.is_tracing() or is_in_torch_dispatch_mode():
+    if torch.compiler.is_compiling():
+        if not compiler_fuses():
+            return False
+    elif torch.jit.is_tracing() or is_in_torch_dispatch_mode():
         return False
-    if gradients_wanted(*tensors) or not torch.backends.mkldnn.is_available():
+    if gradients_wanted(*tensors) or not _is_enabled():
         return False
     given = [t for t in tensors if t is not None]
-    types = {_type(t) for t in given}
-    if not torch.backends.mkldnn.enabled or any(t.device.type != 'cpu' for t in given):
+    if any(t.device.type != 'cpu' for t in given):
         return False
+    types = {_type(t) for t in given}
     if types == {torch.bfloat16}:
-        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        return _has_bfloat16()
     return types == {torch.float32}
+
+
+@torch.compiler.assume_constant_result
+def _is_enabled() -> bool:
+    return torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
+
+
+@torch.compiler.assume_constant_result
+def _has_bfloat16() -> bool:
+    return torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def has_activation(act: nn.Module | None) -> bool:
     """Tells whether oneDNN computes an activation and nobody watches it."""
     return act is not None and may_fuse(act) and isinstance(act, tuple(kind for kind, _ in _NAMES))
+
+
+def may_add(x: Tensor, conv: nn.Conv2d, act: nn.Module, shortcut: Tensor) -> bool:
+    """Tells whether oneDNN adds a shortcut to a convolution's map before the activation, too.
+
+    Args:
+        x: The convolution's input, where :func:`may_call_onednn`.
+        conv: The convolution.
+        act: The activation, where :func:`has_activation`.
+        shortcut: Map like the result.
+    """
+    last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    alike = last and shortcut.dtype == _type(x) and shortcut.device == x.device
+    return (
+        alike and conv.groups == 1 and isinstance(act, nn.ReLU) and not gradients_wanted(shortcut)
+    )
 
 
 def linear_act(
@@ -57,36 +94,19 @@ def linear_act(
         act: An activation that oneDNN has. Default: none.
     """
     x, weight, bias = (t if t is None else t.to(_type(t)) for t in (x, weight, bias))
-    # Its kernel for tokens that do not lie one after the other is a thousand times slower.
-    return torch.ops.mkldnn._linear_pointwise(
-        x.contiguous(), weight.contiguous(), bias, *_attribute(act)
-    )
-
-
-@own_operator('onednn_linear')
-def compiled_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Returns x @ weight.T + bias in a compiled graph at inference.
-
-    The compiler's own layers by oneDNN want weights that are constants, and its 1x1 convolutions
-    of tokens take half as long again (docs/speed).
-
-    Args:
-        x: Tokens ..., C.
-        weight: C', C.
-        bias: C', or None.
-    """
-    return linear_act(x, weight, bias)
-
-
-@compiled_linear.register_fake
-def _(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return x.new_empty(*x.shape[:-1], len(weight))
+    compute = compiled_linear if torch.compiler.is_compiling() else _linear
+    return compute(x, weight, bias, *_attribute(act))
 
 
 def conv_act(
-    x: Tensor, conv: nn.Conv2d, weight: Tensor, bias: Tensor | None, act: nn.Module
+    x: Tensor,
+    conv: nn.Conv2d,
+    weight: Tensor,
+    bias: Tensor | None,
+    act: nn.Module,
+    shortcut: Tensor | None = None,
 ) -> Tensor:
-    """Returns act of a convolution, where :func:`may_call_onednn`.
+    """Returns act of a convolution plus a shortcut, where :func:`may_call_onednn`.
 
     Args:
         x: Map B, C, H, W.
@@ -94,10 +114,142 @@ def conv_act(
         weight: In place of the convolution's.
         bias: Likewise, or None.
         act: An activation that oneDNN has.
+        shortcut: Map like the result. Default: none.
     """
-    x, weight, bias = (t if t is None else t.to(_type(t)) for t in (x, weight, bias))
+    x, weight, bias, shortcut = (
+        t if t is None else t.to(_type(t)) for t in (x, weight, bias, shortcut)
+    )
     sizes = conv.padding, conv.stride, conv.dilation, conv.groups
-    return torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *sizes, *_attribute(act))
+    compute = _compiled_conv if torch.compiler.is_compiling() else _conv
+    return compute(x, weight, bias, shortcut, *sizes, *_attribute(act))
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None, act: str, kind: str) -> Tensor:
+    # Its kernel for tokens that do not lie one after the other is a thousand times slower.
+    args = x.contiguous(), weight.contiguous(), bias
+    return torch.ops.mkldnn._linear_pointwise(*args, act, [], kind)
+
+
+def _conv(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    shortcut: Tensor | None,
+    padding: Sequence[int],
+    stride: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    act: str,
+    kind: str,
+) -> Tensor:
+    sizes = padding, stride, dilation, groups
+    if shortcut is None:
+        return torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *sizes, act, [], kind)
+    return torch.ops.mkldnn._convolution_pointwise.binary(
+        x, shortcut, weight, bias, *sizes, 'add', None, act, [], kind
+    )
+
+
+@own_operator('onednn_linear')
+def compiled_linear(
+    x: Tensor, weight: Tensor, bias: Tensor | None, act: str = 'none', kind: str = ''
+) -> Tensor:
+    """Returns act(x @ weight.T + bias) in a compiled graph.
+
+    Args:
+        x: Tokens ..., C.
+        weight: C', C.
+        bias: C', or None.
+        act: oneDNN's name of the activation. Without one there are gradients.
+        kind: Form of a GELU.
+    """
+    return _linear(x, weight, bias, act, kind)
+
+
+@compiled_linear.register_fake
+def _(x: Tensor, weight: Tensor, bias: Tensor | None, act: str = 'none', kind: str = '') -> Tensor:
+    return x.new_empty(*x.shape[:-1], len(weight))
+
+
+@own_operator('onednn_linear_weight_gradient')
+def _weight_gradient(grad: Tensor, x: Tensor, has_bias: bool) -> tuple[Tensor, Tensor]:
+    """Returns the gradients of weight and bias, C', C and C' (or 0), of a linear layer."""
+    # By the convolution's kernel, the fastest there is: tokens are a map with one row of pixels.
+    dy, x = (t.reshape(1, 1, -1, t.shape[-1]).permute(0, 3, 1, 2) for t in (grad, x))
+    outputs, channels = dy.shape[1], x.shape[1]
+    _, dweight, dbias = torch.ops.aten.convolution_backward(
+        dy, x, x.new_empty(outputs, channels, 1, 1), [outputs] if has_bias else None,
+        [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [False, True, has_bias],
+    )  # fmt: skip
+    dweight = dweight.reshape(outputs, channels)
+    return dweight.contiguous(), dbias if has_bias else grad.new_empty(0)
+
+
+@_weight_gradient.register_fake
+def _(grad: Tensor, x: Tensor, has_bias: bool) -> tuple[Tensor, Tensor]:
+    outputs = grad.shape[-1]
+    return grad.new_empty(outputs, x.shape[-1]), grad.new_empty(outputs if has_bias else 0)
+
+
+def _save(ctx: Any, inputs: tuple, output: Tensor) -> None:
+    x, weight, bias, act, _ = inputs
+    if act != 'none':
+        raise ValueError(f"oneDNN's linear layer with the activation {act!r} has no gradients")
+    ctx.has_bias = bias is not None
+    ctx.save_for_backward(x, weight)
+
+
+def _differentiate(ctx: Any, grad: Tensor) -> tuple:
+    x, weight = ctx.saved_tensors
+    dx = dweight = dbias = None
+    if ctx.needs_input_grad[0]:
+        dx = compiled_linear(grad, weight.mT, None)
+    if any(ctx.needs_input_grad[1:3]):
+        dweight, dbias = _weight_gradient(grad, x, ctx.has_bias)
+    return dx, dweight, dbias if ctx.has_bias else None, None, None
+
+
+compiled_linear.register_autograd(_differentiate, setup_context=_save)
+
+
+@own_operator('onednn_conv')
+def _compiled_conv(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    shortcut: Tensor | None,
+    padding: Sequence[int],
+    stride: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    act: str,
+    kind: str,
+) -> Tensor:
+    y = _conv(x, weight, bias, shortcut, padding, stride, dilation, groups, act, kind)
+    return y.contiguous(memory_format=_layout(x))
+
+
+@_compiled_conv.register_fake
+def _(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    shortcut: Tensor | None,
+    padding: Sequence[int],
+    stride: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    act: str,
+    kind: str,
+) -> Tensor:
+    y = F.conv2d(x, weight, bias, stride, padding, dilation, groups)
+    return torch.empty_like(y, memory_format=_layout(x))
+
+
+def _layout(x: Tensor) -> torch.memory_format:
+    """Returns the layout in which the compiler expects the map that a convolution makes of x."""
+    last = x.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if last else torch.contiguous_format
 
 
 def _type(t: Tensor) -> torch.dtype:
@@ -107,8 +259,9 @@ def _type(t: Tensor) -> torch.dtype:
     return t.dtype
 
 
-def _attribute(act: nn.Module | None) -> tuple[str, list, str]:
+def _attribute(act: nn.Module | None) -> tuple[str, str]:
+    """Returns oneDNN's name of an activation and the form of a GELU."""
     if act is None:
-        return 'none', [], ''
+        return 'none', ''
     name = next(name for kind, name in _NAMES if isinstance(act, kind))
-    return name, [], act.approximate if isinstance(act, nn.GELU) else ''
+    return name, act.approximate if isinstance(act, nn.GELU) else ''

@@ -17,7 +17,6 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from attnpool_backbones.ops.compiling import compiler_fuses
-from attnpool_backbones.ops.gradients import gradients_wanted
 from attnpool_backbones.ops.onednn import compiled_linear, linear_act, may_call_onednn
 
 SMALLEST_PRODUCT = 1 << 20
@@ -46,7 +45,7 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return F.linear(x, weight, bias)
     if may_call_onednn(x, weight, bias):
         return linear_act(x, weight, bias)
-    if compiler_fuses() and not gradients_wanted(x, weight, bias):
+    if compiler_fuses():
         return compiled_linear(x, weight, bias)
     # Tokens as they lie are a channels_last map with one row of pixels.
     pixels = x.reshape(1, 1, -1, x.shape[-1]).permute(0, 3, 1, 2)  # 1, C, 1, P

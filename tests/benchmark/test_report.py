@@ -42,19 +42,53 @@ def test_publish_what_a_process_that_kept_its_memory_measured(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('more', 'section'),
-    [({}, 'default'), (KEPT_MEMORY, 'kept'), (dict(preloaded='libother.so'), 'preloaded')],
+    ('more', 'row', 'section'),
+    [
+        ({}, {}, 'default'),
+        (KEPT_MEMORY, {}, 'kept'),
+        (dict(preloaded='libother.so'), {}, 'preloaded'),
+        ({}, dict(compiled=True), 'compiled'),
+        ({}, dict(dtype='bfloat16'), 'bfloat16'),
+    ],
 )
-def test_publish_peers_by_allocator(more, section, tmp_path):
+def test_publish_peers_by_conditions(more, row, section, tmp_path):
+    sections = ('default', 'kept', 'preloaded', 'compiled', 'bfloat16')
     file = tmp_path / 'docs' / 'speed' / 'peers.md'
     file.parent.mkdir(parents=True)
-    file.write_text(''.join(f'<!-- {s} -->\n<!-- /{s} -->\n'
-                            for s in ('default', 'kept', 'preloaded')))  # fmt: skip
-    results = [RESULTS[0], dict(RESULTS[1], form='timm', difference=1e-6)]
+    file.write_text(''.join(f'<!-- {s} -->\n<!-- /{s} -->\n' for s in sections))
+    results = [RESULTS[0] | row, dict(RESULTS[1], form='timm', difference=1e-6) | row]
     publish(tmp_path / 'work', results, MACHINE | more, 'the command', tmp_path)
     before, after = file.read_text().split(f'<!-- {section} -->')
     assert 'timm NCHW 2.5 | 2.50 | - | **ours** | timm 1e-06 |' in after.split('<!-- /')[0]
     assert 'the command' in after and 'timm' not in before
+
+
+def test_publish_whole_models(tmp_path):
+    file = tmp_path / 'docs' / 'speed' / 'end_to_end.md'
+    file.parent.mkdir(parents=True)
+    file.write_text('<!-- end-to-end -->\nold\n<!-- /end-to-end -->\n')
+    parts = dict(backbone=0.5, neck=0.2)
+    results = [
+        dict(row, model=model, form='ours', parts=parts, loading=0.04)
+        for row, model in zip(RESULTS, ('a/resnet.py', 'a/ours.py'), strict=True)
+    ]
+    publish(tmp_path, results, MACHINE, 'the command', tmp_path)
+    text = file.read_text()
+    assert '| resnet | forward | 512x512 | 1 | 1.00 | 50 % | 20 % | 30 % | 0.04 |' in text
+    assert '| ours | forward | 512x512 | 2.5 | 0.40 | 20 % | 8 % | 72 % | 0.04 |' in text
+    assert 'the command' in text and 'old' not in text
+
+
+def test_publish_cost_over_size(tmp_path):
+    file = tmp_path / 'docs' / 'speed' / 'sizes.md'
+    file.parent.mkdir(parents=True)
+    file.write_text('<!-- sizes -->\n<!-- /sizes -->\n')
+    results = [
+        dict(RESULTS[0], size=(side, side), seconds=side / 512, key=str(side))
+        for side in (512, 1024, 2048)
+    ]
+    publish(tmp_path, results, MACHINE, 'the command', tmp_path)
+    assert '| 1024 - 16384 | 1 s, 2 s, 4 s | 0.50 |' in file.read_text()
 
 
 def test_publish_operators_with_their_memory(tmp_path):

@@ -13,6 +13,7 @@ from attnpool_backbones.ops.averages import channel_mean, position_mean
 from attnpool_backbones.ops.conv_norm import conv_norm, scaled_conv
 from attnpool_backbones.ops.depthwise_conv import depthwise_conv
 from attnpool_backbones.ops.gate import gated, gated_sum, shifted_sum
+from attnpool_backbones.ops.global_context import global_context
 from attnpool_backbones.ops.global_norm import global_norm
 from attnpool_backbones.ops.kernel_attention import kernel_attention
 from attnpool_backbones.ops.layer_norm import layer_norm2d
@@ -80,11 +81,14 @@ def _conv_norm(size: int, training: bool, before: bool):
         conv = draw.module(nn.Conv2d(c_in, c_out, size, padding=size // 2, **options))
         norm = draw.module(nn.BatchNorm2d(c_out)).train(training)
         norm_before = draw.module(nn.BatchNorm2d(c_in)).eval() if before else None
-        act = draw.choice([None, GELU()])
+        act = draw.choice([None, GELU(), nn.ReLU(inplace=True)])
         pool = nn.AvgPool2d(2, ceil_mode=True, count_include_pad=False) if before else None
         # Statistics of two values or so have unbounded derivatives.
         x = draw.tensor(3, c_in, 4 + draw.size(0, 3), 5)
-        return x, conv, draw.choice([norm, None]), norm_before, pool, act
+        args = x, conv, draw.choice([norm, None]), norm_before, pool, act
+        with torch.no_grad():
+            shape = conv_norm.formula(*args).shape
+        return *args, draw.choice([None, draw.tensor(*shape)])
 
     return example
 
@@ -110,6 +114,11 @@ def _token_attention(draw: Draw) -> tuple:
     norm, x = draw.module(nn.LayerNorm(width, eps=0.1)), draw.map(width)
     among_tokens = draw.choice([True, False])
     return draw.tensor(1, draw.size(1, 4), width), x, norm, q, k, v, among_tokens
+
+
+def _global_context(draw: Draw) -> tuple:
+    (x,) = _map(draw)
+    return x, draw.module(nn.Conv2d(x.shape[1], 1, 1, bias=draw.choice([True, False])))
 
 
 def _attention_pool(one_bin: bool):
@@ -236,6 +245,7 @@ ROWS = [
     Row(operator=token_attention, example=_token_attention),
     Row(operator=attention_pool, example=_attention_pool(True), name='attention_pool-one_bin'),
     Row(operator=attention_pool, example=_attention_pool(False)),
+    Row(operator=global_context, example=_global_context),
     Row(operator=mixed_attention, example=_mixed_attention(None)),
     Row(operator=mixed_attention, example=_mixed_attention(1e-3), name='mixed_attention-rms'),
     Row(operator=map_covariance, example=_map_covariance),

@@ -9,7 +9,7 @@ from attnpool_backbones.layers.activations import GELU, ReLU, SiLU
 from attnpool_backbones.layers.star_relu import StarReLU
 from attnpool_backbones.ops.conv_norm import conv_norm
 from attnpool_backbones.ops.mlp import mlp
-from attnpool_backbones.ops.onednn import may_call_onednn
+from attnpool_backbones.ops.onednn import compiled_linear, may_call_onednn
 from attnpool_backbones.ops.product import choose_convolution, product
 
 ACTIVATIONS = [GELU, ReLU, SiLU, nn.GELU, lambda: nn.GELU('tanh')]
@@ -105,6 +105,30 @@ def test_convolution(called, conv, memory_format, dtype, act):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize('compiled', [False, True])
+@pytest.mark.parametrize('dtype', [torch.float32, BFLOAT16])
+@pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
+def test_end_of_a_residual_block(memory_format, dtype, compiled):
+    conv, norm = nn.Conv2d(32, 48, 1, bias=False).to(dtype), nn.BatchNorm2d(48).eval().to(dtype)
+    x = torch.randn(2, 32, 20, 30).to(dtype, memory_format=memory_format)
+    shortcut = torch.randn(2, 48, 20, 30).to(dtype, memory_format=memory_format)
+    before = shortcut.clone()
+
+    def block(x, shortcut):
+        return conv_norm(x, conv, norm, act=ReLU(), shortcut=shortcut)
+
+    expected = conv_norm.formula(x, conv, norm, act=ReLU(), shortcut=shortcut)
+    if compiled:
+        y, names = operators_of_graph(block, x, shortcut)
+        fused = memory_format == torch.channels_last  # in the other PyTorch has no kernel for it
+        assert ('onednn_conv' in names) == fused == ('relu' not in names)
+    else:
+        y = block(x, shortcut)
+    close(y, expected, dtype)
+    assert torch.equal(shortcut, before)
+
+
+@torch.no_grad()
 @pytest.mark.parametrize('dtype', [BFLOAT16])
 def test_autocast(called, dtype):
     fc1, act, fc2 = layers(GELU)
@@ -128,18 +152,54 @@ def operators_of_graph(function, *args):
     return torch.compile(function, fullgraph=True, backend=backend)(*args), ' '.join(names)
 
 
-@pytest.mark.parametrize('product', ['onednn_linear', 'conv2d'])
+@pytest.mark.parametrize('trains', [False, True])
 @pytest.mark.parametrize('act', [*ACTIVATIONS, StarReLU])
-def test_compilers_see_all_that_they_can_fuse(called, act, product):
+def test_compilers_see_all_that_they_can_fuse(act, trains):
     fc1, act, fc2 = layers(act)
     for parameter in act.parameters():
         torch.nn.init.constant_(parameter, 0.7)
     scale, x = torch.linspace(0.5, 2, 64), torch.randn(2, 20, 30, 64)
-    with torch.set_grad_enabled(product == 'conv2d'):
+    with torch.set_grad_enabled(trains):
         y, names = operators_of_graph(lambda x: mlp(x, fc1, act, fc2, scale), x)
         close(y, mlp.formula(x, fc1, act, fc2, scale), torch.float32)
-    # the activation and the factor are left to the compiler
-    assert names.count(product) == 2 and 'pointwise' not in names
+    assert names.count('onednn_linear') == 2
+    # the factor is left to the compiler, the activation where oneDNN does not compute it
+    alone = [name for name in ('gelu', 'relu', 'silu') if name in names]
+    assert bool(alone) == (trains or isinstance(act, StarReLU)) and 'mul' in names
+
+
+@pytest.mark.parametrize('bias', [True, False])
+def test_gradients_of_a_compiled_linear_layer(bias):
+    layer = nn.Linear(64, 96, bias=bias)
+    x = torch.randn(2, 20, 30, 64, requires_grad=True)
+    compiled = torch.compile(product, fullgraph=True, backend='aot_eager')
+    weight = torch.linspace(-1, 1, 2 * 20 * 30 * 96).view(2, 20, 30, 96)
+    for tokens in (x, x.transpose(1, 2)):
+        args = [tokens, *layer.parameters()]
+        grads = (
+            torch.autograd.grad((y * weight.view_as(y)).sum(), [x, *layer.parameters()])
+            for y in (compiled(*args), nn.functional.linear(*args))
+        )
+        torch.testing.assert_close(*grads, rtol=1e-4, atol=1e-4)
+
+
+def test_an_activation_in_a_linear_layer_has_no_gradients():
+    layer = nn.Linear(64, 96)
+    with pytest.raises(ValueError, match="activation 'gelu' has no gradients"):
+        compiled_linear(torch.randn(400, 64), layer.weight, layer.bias, 'gelu', 'none')
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize('act', ACTIVATIONS)
+def test_compiled_convolutions_have_their_activation(act, memory_format):
+    conv, norm, act = nn.Conv2d(32, 16, 3, stride=2, padding=1), nn.BatchNorm2d(16).eval(), act()
+    x = torch.randn(2, 32, 20, 30).to(memory_format=memory_format)
+    y, names = operators_of_graph(lambda x: conv_norm(x, conv, norm, act=act), x)
+    expected = conv_norm.formula(x, conv, norm, act=act)
+    close(y, expected, torch.float32)
+    assert names.count('onednn_conv') == 1
+    assert not [name for name in ('gelu', 'relu', 'silu') if name in names]
 
 
 class Watching(TorchDispatchMode):

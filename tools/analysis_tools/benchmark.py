@@ -122,8 +122,8 @@ def parse_args() -> argparse.Namespace:
     group.add_argument('--out', type=given_place, default=Path('work_dirs/speed'), metavar='DIR',
                        help='folder of results and report (default: %(default)s)')  # fmt: skip
     group.add_argument('--publish', action='store_true',
-                       help='put the table of targets and the report, or the table of --peers or '
-                       'of operators, into docs/speed; '
+                       help='put the table of targets and the report, or the table of --peers, '
+                       'of operators, of whole models or of sizes, into docs/speed; '
                        'with --keep-memory only the report, into its folder '
                        'kept_memory')  # fmt: skip
     return parser.parse_args()

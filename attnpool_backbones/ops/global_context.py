@@ -1,0 +1,34 @@
+"""The one vector that a global context block attends from a map (arXiv 1904.11492)."""
+
+from torch import Tensor, nn
+
+from attnpool_backbones.ops.attention_pool import attention_pool
+from attnpool_backbones.ops.formula import operator
+from attnpool_backbones.ops.fusing import may_fuse
+from attnpool_backbones.ops.precision import wide_dtype
+
+
+@operator
+def global_context(x: Tensor, mask: nn.Conv2d) -> Tensor:
+    """Returns sum_n softmax_n(mask(x)) x_n over all positions n (arXiv 1904.11492, eq. 5).
+
+    Args:
+        x: Map B, C, H, W.
+        mask: 1x1 convolution to one channel.
+
+    Returns:
+        B, C, 1, 1.
+    """
+    weights = mask(x).flatten(2).softmax(-1)  # B, 1, H*W
+    return (x.flatten(2) @ weights.mT)[..., None]
+
+
+@global_context.fast
+def _(x: Tensor, mask: nn.Conv2d) -> Tensor:
+    # In short types the pool would widen the map first.
+    if not may_fuse(mask) or x.dtype != wide_dtype(x.dtype) or x.dtype != mask.weight.dtype:
+        return global_context.formula(x, mask)
+    # The pool divides by the root; a bias shifts all scores alike, so its gradient is 0.
+    query = mask.weight.flatten(1) * x.shape[1] ** 0.5  # 1, C
+    context = attention_pool(x, query, (1, 1))
+    return context if mask.bias is None else context + 0 * mask.bias
