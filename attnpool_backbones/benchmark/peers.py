@@ -123,15 +123,17 @@ def forms_of(model: str, places: Mapping[str, Path]) -> list[str]:
     ]
 
 
-def peer_versions(forms: Sequence[str]) -> dict[str, str]:
-    """Returns the versions of the packages among some forms that are installed."""
+def peer_versions() -> dict[str, str]:
+    """Returns the versions of timm and mmdet, those that are installed.
+
+    Both, whichever has the model: jobs of a folder are measured in several calls.
+    """
     found = {}
-    for form in forms:
-        if form in ('timm', 'mmdet'):
-            try:
-                found[form] = metadata.version(form)
-            except metadata.PackageNotFoundError:
-                continue  # the case says so itself
+    for name in ('timm', 'mmdet'):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue  # the case says so itself
     return found
 
 

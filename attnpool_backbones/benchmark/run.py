@@ -10,6 +10,7 @@ from attnpool_backbones.atomic_files import write_atomically
 from attnpool_backbones.benchmark.cases import Job
 from attnpool_backbones.benchmark.machine_rates import describe_machine, has_bfloat16_instructions
 from attnpool_backbones.benchmark.memory_peak import measure_memory
+from attnpool_backbones.benchmark.peers import FORMS as PEER_FORMS
 from attnpool_backbones.benchmark.peers import peer_versions
 from attnpool_backbones.benchmark.timing import measure_times
 from attnpool_backbones.benchmark.yardstick import commit_of
@@ -100,7 +101,8 @@ def run_jobs(
     """
     machine = describe_machine(device)
     forms = sorted({case.form for job in jobs for case in job.cases})
-    machine |= peer_versions(forms)
+    if any(form in PEER_FORMS for form in forms):
+        machine |= peer_versions()
     if 'yardstick' in forms:
         machine['yardstick'] = commit_of(places['yardstick'])
     if keep_memory:

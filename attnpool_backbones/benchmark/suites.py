@@ -125,6 +125,7 @@ def _targets() -> list[Job]:
     for task in TASKS:
         times += [against_plain(Case(model=model, task=task)) for model in SPEEDUPS]
         times.append(_sge(task))
+    times += [_dtype_job(model) for model in BFLOAT16_MODELS]
     return [*times, *(memory_job(case) for case in dict.fromkeys([*peaks, *curves]))]
 
 
@@ -160,12 +161,13 @@ def _layouts() -> list[Job]:
 
 
 def _dtypes() -> list[Job]:
+    return [_dtype_job(model) for model in FAMILIES]
+
+
+def _dtype_job(model: str) -> Job:
+    case = Case(model=model)
     # The machine's matrix rate is that of the first case's type.
-    return [
-        time_job(f'{model} dtypes', (replace(case, dtype='bfloat16'), case))
-        for model in FAMILIES
-        for case in [Case(model=model)]
-    ]
+    return time_job(f'{model} dtypes', (replace(case, dtype='bfloat16'), case))
 
 
 def _compiled() -> list[Job]:

@@ -8,7 +8,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from attnpool_backbones.ops.formula import operator
 from attnpool_backbones.ops.fusing import may_fuse
 from attnpool_backbones.ops.linear import scaled
-from attnpool_backbones.ops.onednn import conv_act, has_activation, may_add, may_call_onednn
+from attnpool_backbones.ops.onednn import conv_act, has_activation, may_call_onednn
 from attnpool_backbones.ops.relu_of_sum import relu_of_sum_
 
 
@@ -26,8 +26,7 @@ def conv_norm(
 
     BatchNorms with fixed statistics (inference, ``norm_eval``, frozen stages) act on the weights
     instead of the map, which saves a pass over it and, in training, its copy. Their own parameters
-    still get their gradients. At inference on a CPU the activation, and the shortcut before a ReLU,
-    need no pass either.
+    still get their gradients. At inference on a CPU the activation needs no pass either.
 
     Args:
         x: Map B, C, H, W.
@@ -94,8 +93,8 @@ def _(
     if norm is not None:
         weight, bias = _before_norm(weight, bias, norm)
     if _is_plainly_padded(conv) and has_activation(act) and may_call_onednn(x, weight, bias):
-        if shortcut is None or may_add(x, conv, act, shortcut):
-            return conv_act(x, conv, weight, bias, act, shortcut)
+        if shortcut is None:  # its kernel for a sum is slower than a pass after it
+            return conv_act(x, conv, weight, bias, act)
     return _ended(_convolve(x, conv, weight, bias), act, shortcut)
 
 

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from attnpool_backbones.ops.compiling import compiler_fuses
 from attnpool_backbones.ops.formula import operator
+from attnpool_backbones.ops.layout import contiguous_copy
 from attnpool_backbones.ops.precision import wide_dtype
 
 
@@ -72,13 +73,9 @@ def depthwise_weight_grad(x: Tensor, grad: Tensor, kernel_size: int) -> Tensor:
 
 
 def _contiguous(x: Tensor) -> Tensor:
-    if x.is_contiguous():
-        return x
-    # Sample by sample, because torch has a fast copy for the transposition of matrices only.
-    y = torch.empty_like(x, memory_format=torch.contiguous_format)
-    for source, target in zip(x, y, strict=True):
-        target.flatten(1).copy_(source.permute(1, 2, 0).reshape(-1, x.shape[1]).t())
-    return y
+    if x.is_contiguous() or not x.is_contiguous(memory_format=torch.channels_last):
+        return x.contiguous()
+    return contiguous_copy(x)
 
 
 class _DepthwiseConv(torch.autograd.Function):

@@ -10,7 +10,11 @@ SMALL_MAP = 400
 """Positions up to which a CPU convolves as fast, and trains faster, with contiguous maps; these
 also round as the official code does."""
 COPIED_POSITIONS = 512
-"""Positions of a map that a CPU copies from one layout to the other at a time."""
+"""Positions of a large map that a CPU copies from ``channels_last`` at a time."""
+COPIED_CHANNELS = 16
+"""Channels of a large map that a CPU copies to ``channels_last`` at a time."""
+FEW_POSITIONS = 2048
+"""Positions up to which one copy as the transposition of a matrix is faster than pieces."""
 
 
 @operator
@@ -65,17 +69,43 @@ def _(x: Tensor) -> Tensor:
 class _Contiguous(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, x: Tensor) -> Tensor:
-        # In pieces that stay in the cache: it is read along one side and written along another.
-        out = torch.empty_like(x, memory_format=torch.contiguous_format)
-        rows = max(COPIED_POSITIONS // x.shape[3], 1)
-        for y, xs in zip(out.split(rows, dim=2), x.split(rows, dim=2), strict=True):
-            y.copy_(xs)
-        return out
+        return contiguous_copy(x)
 
     @staticmethod
     def backward(ctx: FunctionCtx, dy: Tensor) -> Tensor:
         # It will be added to a gradient of this layout.
-        return dy.contiguous(memory_format=torch.channels_last)
+        return channels_last_copy(dy) if dy.is_contiguous() else dy
+
+
+def contiguous_copy(x: Tensor) -> Tensor:
+    """Returns a contiguous copy of a ``channels_last`` map B, C, H, W, fast on a CPU."""
+    out = torch.empty_like(x, memory_format=torch.contiguous_format)
+    if x.shape[2] * x.shape[3] <= FEW_POSITIONS:
+        _copy_as_matrices(x.permute(0, 2, 3, 1).flatten(1, 2).mT, out.flatten(2))
+        return out
+    # In pieces that stay in the cache: it is read along one side and written along another.
+    rows = max(COPIED_POSITIONS // x.shape[3], 1)
+    for y, xs in zip(out.split(rows, dim=2), x.split(rows, dim=2), strict=True):
+        y.copy_(xs)
+    return out
+
+
+def channels_last_copy(x: Tensor) -> Tensor:
+    """Returns a ``channels_last`` copy of a contiguous map B, C, H, W, fast on a CPU."""
+    out = torch.empty_like(x, memory_format=torch.channels_last)
+    if x.shape[2] * x.shape[3] <= FEW_POSITIONS:
+        _copy_as_matrices(x.flatten(2).mT, out.permute(0, 2, 3, 1).flatten(1, 2))
+        return out
+    pieces = out.split(COPIED_CHANNELS, dim=1), x.split(COPIED_CHANNELS, dim=1)
+    for y, xs in zip(*pieces, strict=True):
+        y.copy_(xs)
+    return out
+
+
+def _copy_as_matrices(source: Tensor, target: Tensor) -> None:
+    # Sample by sample, for torch has a fast copy for the transposition of matrices only.
+    for x, y in zip(source, target, strict=True):
+        y.copy_(x)
 
 
 @convolved.fast

@@ -66,22 +66,6 @@ def has_activation(act: nn.Module | None) -> bool:
     return act is not None and may_fuse(act) and isinstance(act, tuple(kind for kind, _ in _NAMES))
 
 
-def may_add(x: Tensor, conv: nn.Conv2d, act: nn.Module, shortcut: Tensor) -> bool:
-    """Tells whether oneDNN adds a shortcut to a convolution's map before the activation, too.
-
-    Args:
-        x: The convolution's input, where :func:`may_call_onednn`.
-        conv: The convolution.
-        act: The activation, where :func:`has_activation`.
-        shortcut: Map like the result.
-    """
-    last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-    alike = last and shortcut.dtype == _type(x) and shortcut.device == x.device
-    return (
-        alike and conv.groups == 1 and isinstance(act, nn.ReLU) and not gradients_wanted(shortcut)
-    )
-
-
 def linear_act(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, act: nn.Module | None = None
 ) -> Tensor:
@@ -99,14 +83,9 @@ def linear_act(
 
 
 def conv_act(
-    x: Tensor,
-    conv: nn.Conv2d,
-    weight: Tensor,
-    bias: Tensor | None,
-    act: nn.Module,
-    shortcut: Tensor | None = None,
+    x: Tensor, conv: nn.Conv2d, weight: Tensor, bias: Tensor | None, act: nn.Module
 ) -> Tensor:
-    """Returns act of a convolution plus a shortcut, where :func:`may_call_onednn`.
+    """Returns act of a convolution, where :func:`may_call_onednn`.
 
     Args:
         x: Map B, C, H, W.
@@ -114,14 +93,11 @@ def conv_act(
         weight: In place of the convolution's.
         bias: Likewise, or None.
         act: An activation that oneDNN has.
-        shortcut: Map like the result. Default: none.
     """
-    x, weight, bias, shortcut = (
-        t if t is None else t.to(_type(t)) for t in (x, weight, bias, shortcut)
-    )
+    x, weight, bias = (t if t is None else t.to(_type(t)) for t in (x, weight, bias))
     sizes = conv.padding, conv.stride, conv.dilation, conv.groups
     compute = _compiled_conv if torch.compiler.is_compiling() else _conv
-    return compute(x, weight, bias, shortcut, *sizes, *_attribute(act))
+    return compute(x, weight, bias, *sizes, *_attribute(act))
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None, act: str, kind: str) -> Tensor:
@@ -134,7 +110,6 @@ def _conv(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    shortcut: Tensor | None,
     padding: Sequence[int],
     stride: Sequence[int],
     dilation: Sequence[int],
@@ -143,11 +118,7 @@ def _conv(
     kind: str,
 ) -> Tensor:
     sizes = padding, stride, dilation, groups
-    if shortcut is None:
-        return torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *sizes, act, [], kind)
-    return torch.ops.mkldnn._convolution_pointwise.binary(
-        x, shortcut, weight, bias, *sizes, 'add', None, act, [], kind
-    )
+    return torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *sizes, act, [], kind)
 
 
 @own_operator('onednn_linear')
@@ -217,7 +188,6 @@ def _compiled_conv(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    shortcut: Tensor | None,
     padding: Sequence[int],
     stride: Sequence[int],
     dilation: Sequence[int],
@@ -225,7 +195,7 @@ def _compiled_conv(
     act: str,
     kind: str,
 ) -> Tensor:
-    y = _conv(x, weight, bias, shortcut, padding, stride, dilation, groups, act, kind)
+    y = _conv(x, weight, bias, padding, stride, dilation, groups, act, kind)
     return y.contiguous(memory_format=_layout(x))
 
 
@@ -234,7 +204,6 @@ def _(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    shortcut: Tensor | None,
     padding: Sequence[int],
     stride: Sequence[int],
     dilation: Sequence[int],

@@ -105,30 +105,6 @@ def test_convolution(called, conv, memory_format, dtype, act):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize('compiled', [False, True])
-@pytest.mark.parametrize('dtype', [torch.float32, BFLOAT16])
-@pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
-def test_end_of_a_residual_block(memory_format, dtype, compiled):
-    conv, norm = nn.Conv2d(32, 48, 1, bias=False).to(dtype), nn.BatchNorm2d(48).eval().to(dtype)
-    x = torch.randn(2, 32, 20, 30).to(dtype, memory_format=memory_format)
-    shortcut = torch.randn(2, 48, 20, 30).to(dtype, memory_format=memory_format)
-    before = shortcut.clone()
-
-    def block(x, shortcut):
-        return conv_norm(x, conv, norm, act=ReLU(), shortcut=shortcut)
-
-    expected = conv_norm.formula(x, conv, norm, act=ReLU(), shortcut=shortcut)
-    if compiled:
-        y, names = operators_of_graph(block, x, shortcut)
-        fused = memory_format == torch.channels_last  # in the other PyTorch has no kernel for it
-        assert ('onednn_conv' in names) == fused == ('relu' not in names)
-    else:
-        y = block(x, shortcut)
-    close(y, expected, dtype)
-    assert torch.equal(shortcut, before)
-
-
-@torch.no_grad()
 @pytest.mark.parametrize('dtype', [BFLOAT16])
 def test_autocast(called, dtype):
     fc1, act, fc2 = layers(GELU)
