@@ -3,7 +3,6 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attnpool_backbones.layers.activations import ReLU
 from attnpool_backbones.layers.channel_attention import norm_of_vectors, squeezed_width
 from attnpool_backbones.layers.norm import build_map_norm
 from attnpool_backbones.ops.averages import position_mean
@@ -43,7 +42,6 @@ class SelectiveKernel(nn.Module):
             channels, channels, 3, stride, padding=1, groups=groups, bias=False
         )
         self.bn_grouped = build_map_norm(norm_cfg, channels)
-        self.relu = ReLU()
         self.reduce = nn.Conv2d(channels, squeezed, 1, bias=False)
         self.reduce_bn = build_map_norm(norm_cfg, squeezed)
         self.expand = nn.Conv2d(squeezed, 2 * channels, 1, bias=False)
@@ -59,8 +57,9 @@ class SelectiveKernel(nn.Module):
         return self._weight(*self._branches(x))
 
     def _branches(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        dense = conv_norm(x, self.conv, self.bn, act=self.relu)  # B, C, H/s, W/s
-        return dense, conv_norm(x, self.conv_grouped, self.bn_grouped, act=self.relu)
+        dense = F.relu(conv_norm(x, self.conv, self.bn), inplace=True)  # B, C, H/s, W/s
+        grouped = conv_norm(x, self.conv_grouped, self.bn_grouped)
+        return dense, F.relu(grouped, inplace=True)
 
     def _weight(self, dense: Tensor, grouped: Tensor) -> Tensor:
         pooled = position_mean(dense) + position_mean(grouped)
