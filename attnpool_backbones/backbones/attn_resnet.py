@@ -125,7 +125,7 @@ class AttnResNet(PooledBackbone):
     def stem(self, x: Tensor) -> Tensor:
         """Computes what the first stage takes: B, 64, ceil(H / 4), ceil(W / 4)."""
         x = channels_last_on_cpu(x)  # there convolutions are a fifth faster with it
-        x = conv_norm(x, self.conv1, self.bn1, act=self.relu)  # B, C, H/2, W/2
+        x = self.relu(conv_norm(x, self.conv1, self.bn1))  # B, C, H/2, W/2
         return max_pooled(x, self.maxpool)  # B, C, H/4, W/4
 
     def stage_modules(self) -> list[tuple[None, list[nn.Module]]]:

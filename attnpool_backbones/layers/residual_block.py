@@ -79,12 +79,9 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else conv_norm(x, *self.downsample)
-        drops = self.training and self.drop_path.drop_prob
-        joins = not drops and may_fuse(self.drop_path)
-        if joins and not self.attention:
-            return conv_norm(*self.branch(x), act=self.relu, shortcut=shortcut)
         y = conv_norm(*self.branch(x))  # B, C, H/s, W/s
-        if joins and self.attention in ENDING_UNITS:
+        drops = self.training and self.drop_path.drop_prob
+        if self.attention in ENDING_UNITS and not drops and may_fuse(self.drop_path):
             return getattr(self, self.attention)(y, shortcut)
         if self.attention:
             y = getattr(self, self.attention)(y)
@@ -113,7 +110,7 @@ class BasicBlock(ResidualBlock):
         self.bn2 = build_map_norm(norm_cfg, width)
 
     def branch(self, x: Tensor) -> tuple[Tensor, nn.Conv2d, nn.Module]:
-        y = conv_norm(x, self.conv1, self.bn1, act=self.relu)
+        y = self.relu(conv_norm(x, self.conv1, self.bn1))
         return y, self.conv2, self.bn2
 
 
@@ -143,6 +140,6 @@ class Bottleneck(ResidualBlock):
         self.bn3 = build_map_norm(norm_cfg, width * self.expansion)
 
     def branch(self, x: Tensor) -> tuple[Tensor, nn.Conv2d, nn.Module]:
-        y = conv_norm(x, self.conv1, self.bn1, act=self.relu)
-        y = self.sk(y) if self.sk else conv_norm(y, self.conv2, self.bn2, act=self.relu)
+        y = self.relu(conv_norm(x, self.conv1, self.bn1))
+        y = self.relu(conv_norm(y, self.conv2, self.bn2)) if self.sk is None else self.sk(y)
         return y, self.conv3, self.bn3

@@ -9,7 +9,6 @@ from attnpool_backbones.ops.formula import operator
 from attnpool_backbones.ops.fusing import may_fuse
 from attnpool_backbones.ops.linear import scaled
 from attnpool_backbones.ops.onednn import conv_act, has_activation, may_call_onednn
-from attnpool_backbones.ops.relu_of_sum import relu_of_sum_
 
 
 @operator
@@ -20,9 +19,8 @@ def conv_norm(
     norm_before: nn.Module | None = None,
     pool: nn.Module | None = None,
     act: nn.Module | None = None,
-    shortcut: Tensor | None = None,
 ) -> Tensor:
-    """Returns act(norm(conv(pool(norm_before(x)))) + shortcut).
+    """Returns act(norm(conv(pool(norm_before(x))))).
 
     BatchNorms with fixed statistics (inference, ``norm_eval``, frozen stages) act on the weights
     instead of the map, which saves a pass over it and, in training, its copy. Their own parameters
@@ -35,7 +33,6 @@ def conv_norm(
         norm_before: Norm before it. Default: none.
         pool: Average pooling between ``norm_before`` and ``conv``. Default: none.
         act: Activation at the end; may overwrite its input. Default: none.
-        shortcut: Map B, C', H', W'. Default: none.
 
     Returns:
         The map B, C', H', W'.
@@ -47,8 +44,6 @@ def conv_norm(
     y = conv(x)  # B, C', H', W'
     if norm is not None:
         y = norm(y)
-    if shortcut is not None:
-        y = y + shortcut
     return y if act is None else act(y)
 
 
@@ -76,10 +71,9 @@ def _(
     norm_before: nn.Module | None = None,
     pool: nn.Module | None = None,
     act: nn.Module | None = None,
-    shortcut: Tensor | None = None,
 ) -> Tensor:
     if not may_fuse(conv):
-        return conv_norm.formula(x, conv, norm, norm_before, pool, act, shortcut)
+        return conv_norm.formula(x, conv, norm, norm_before, pool, act)
     weight, bias = conv.weight, conv.bias
     if norm_before is not None and is_fixed(norm_before) and may_fuse(norm_before):
         # A constant affine map may change places with an average.
@@ -89,13 +83,14 @@ def _(
     if pool is not None:
         x = pool(x)
     if norm is not None and not (is_fixed(norm) and may_fuse(norm)):
-        return _ended(norm(_convolve(x, conv, weight, bias)), act, shortcut)
+        y = norm(_convolve(x, conv, weight, bias))
+        return y if act is None else act(y)
     if norm is not None:
         weight, bias = _before_norm(weight, bias, norm)
     if _is_plainly_padded(conv) and has_activation(act) and may_call_onednn(x, weight, bias):
-        if shortcut is None:  # its kernel for a sum is slower than a pass after it
-            return conv_act(x, conv, weight, bias, act)
-    return _ended(_convolve(x, conv, weight, bias), act, shortcut)
+        return conv_act(x, conv, weight, bias, act)
+    y = _convolve(x, conv, weight, bias)
+    return y if act is None else act(y)
 
 
 @scaled_conv.fast
@@ -103,16 +98,6 @@ def _(x: Tensor, conv: nn.Conv2d, scale: Tensor | None) -> Tensor:
     if scale is None or not may_fuse(conv):
         return scaled_conv.formula(x, conv, scale)
     return _convolve(x, conv, *scaled(conv.weight, conv.bias, scale))
-
-
-def _ended(y: Tensor, act: nn.Module | None, shortcut: Tensor | None) -> Tensor:
-    """Returns act(y + shortcut) of a fresh map."""
-    if shortcut is None:
-        return y if act is None else act(y)
-    if isinstance(act, nn.ReLU) and may_fuse(act):
-        return relu_of_sum_(y, shortcut)
-    y += shortcut
-    return y if act is None else act(y)
 
 
 def _is_plainly_padded(conv: nn.Conv2d) -> bool:

@@ -5,7 +5,6 @@ from torch import Tensor
 
 from attnpool_backbones.ops.formula import operator
 from attnpool_backbones.ops.gradients import gradients_wanted
-from attnpool_backbones.ops.relu_of_sum import relu_of_sum_
 
 
 @operator
@@ -61,4 +60,4 @@ def _(x: Tensor, shift: Tensor, shortcut: Tensor) -> Tensor:
     if not x.dtype == shift.dtype == shortcut.dtype:
         return shifted_sum.formula(x, shift, shortcut)
     y = x + shift if gradients_wanted(x, shift, shortcut) else x.add_(shift)
-    return relu_of_sum_(y, shortcut)
+    return y.add_(shortcut).relu_()

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from attnpool_backbones.ops.attention_pool import attention_pool
 from attnpool_backbones.ops.formula import operator
 from attnpool_backbones.ops.fusing import may_fuse
+from attnpool_backbones.ops.gradients import gradients_wanted
 from attnpool_backbones.ops.precision import wide_dtype
 
 
@@ -20,13 +21,15 @@ def global_context(x: Tensor, mask: nn.Conv2d) -> Tensor:
         B, C, 1, 1.
     """
     weights = mask(x).flatten(2).softmax(-1)  # B, 1, H*W
-    return (x.flatten(2) @ weights.mT)[..., None]
+    return (weights @ x.flatten(2).mT).mT[..., None]
 
 
 @global_context.fast
 def _(x: Tensor, mask: nn.Conv2d) -> Tensor:
-    # In short types the pool would widen the map first.
-    if not may_fuse(mask) or x.dtype != wide_dtype(x.dtype) or x.dtype != mask.weight.dtype:
+    # One backward pass for both products with the map. At inference the convolution reads it faster
+    # than a product; in short types the pool would widen it first.
+    alike = x.dtype == wide_dtype(x.dtype) == mask.weight.dtype
+    if not (alike and may_fuse(mask) and gradients_wanted(x, *mask.parameters())):
         return global_context.formula(x, mask)
     # The pool divides by the root; a bias shifts all scores alike, so its gradient is 0.
     query = mask.weight.flatten(1) * x.shape[1] ** 0.5  # 1, C

@@ -85,10 +85,7 @@ def _conv_norm(size: int, training: bool, before: bool):
         pool = nn.AvgPool2d(2, ceil_mode=True, count_include_pad=False) if before else None
         # Statistics of two values or so have unbounded derivatives.
         x = draw.tensor(3, c_in, 4 + draw.size(0, 3), 5)
-        args = x, conv, draw.choice([norm, None]), norm_before, pool, act
-        with torch.no_grad():
-            shape = conv_norm.formula(*args).shape
-        return *args, draw.choice([None, draw.tensor(*shape)])
+        return x, conv, draw.choice([norm, None]), norm_before, pool, act
 
     return example
 
