@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 
@@ -24,6 +25,22 @@ _MORE_FORMULAS = {
 }
 
 
+class _WatchedModules:
+    """In place of the counter's own list of running modules, which nobody reads here.
+
+    That one cannot follow views of parameters that are made without gradients. Like it, this one
+    watches all modules, so that operators compute what articles count: their formulas.
+    """
+
+    parents = frozenset({'Global'})
+
+    def __enter__(self) -> None:
+        self._hook = register_module_forward_hook(lambda *_: None)
+
+    def __exit__(self, *error: object) -> None:
+        self._hook.remove()
+
+
 def count_parameters(model: nn.Module) -> int:
     """Returns the number of values in all parameters, frozen ones too."""
     return sum(parameter.numel() for parameter in model.parameters())
@@ -34,8 +51,8 @@ def count_macs(forward: Callable[[], object]) -> int:
 
     Norms, activations, pooling and RoIAlign count nothing. On the meta device nothing is computed.
     """
-    # The counter cannot follow views of parameters that are made without gradients.
     counter = FlopCounterMode(display=False, custom_mapping=_MORE_FORMULAS)
-    with torch.enable_grad(), counter:
+    counter.mod_tracker = _WatchedModules()
+    with counter:
         forward()
     return counter.get_total_flops() // 2

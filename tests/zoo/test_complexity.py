@@ -25,3 +25,13 @@ def test_attention_pooling_counts_as_in_the_article():
     attended = 2 * (2 * 6 * 8)
     # the counter watches the layers, so keys and values of all positions are computed
     assert count_macs(lambda: pool(torch.zeros(1, 8, 2, 3))) == linear + attended
+
+
+def test_views_of_parameters_without_gradients_count():
+    layer, tokens = nn.Linear(4, 5), nn.Parameter(torch.zeros(1, 4))
+
+    @torch.no_grad()
+    def forward():
+        layer(tokens.expand(3, 4))
+
+    assert count_macs(forward) == 3 * 4 * 5
