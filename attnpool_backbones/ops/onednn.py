@@ -45,10 +45,10 @@ def may_call_onednn(*tensors: Tensor | None) -> bool:
     given = [t for t in tensors if t is not None]
     if any(t.device.type != 'cpu' for t in given):
         return False
-    types = {_type(t) for t in given}
-    if types == {torch.bfloat16}:
+    types = [_type(t) for t in given]
+    if all(t == torch.bfloat16 for t in types):
         return _has_bfloat16()
-    return types == {torch.float32}
+    return all(t == torch.float32 for t in types)
 
 
 @torch.compiler.assume_constant_result
