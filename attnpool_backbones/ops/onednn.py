@@ -96,29 +96,16 @@ def conv_act(
     """
     x, weight, bias = (t if t is None else t.to(_type(t)) for t in (x, weight, bias))
     sizes = conv.padding, conv.stride, conv.dilation, conv.groups
-    compute = _compiled_conv if torch.compiler.is_compiling() else _conv
-    return compute(x, weight, bias, *sizes, *_attribute(act))
+    name, kind = _attribute(act)
+    if torch.compiler.is_compiling():
+        return _compiled_conv(x, weight, bias, *sizes, name, kind)
+    return torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *sizes, name, [], kind)
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None, act: str, kind: str) -> Tensor:
     # Its kernel for tokens that do not lie one after the other is a thousand times slower.
     args = x.contiguous(), weight.contiguous(), bias
     return torch.ops.mkldnn._linear_pointwise(*args, act, [], kind)
-
-
-def _conv(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    padding: Sequence[int],
-    stride: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-    act: str,
-    kind: str,
-) -> Tensor:
-    sizes = padding, stride, dilation, groups
-    return torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *sizes, act, [], kind)
 
 
 @own_operator('onednn_linear')
@@ -195,22 +182,14 @@ def _compiled_conv(
     act: str,
     kind: str,
 ) -> Tensor:
-    y = _conv(x, weight, bias, padding, stride, dilation, groups, act, kind)
+    sizes = padding, stride, dilation, groups
+    y = torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *sizes, act, [], kind)
     return y.contiguous(memory_format=_layout(x))
 
 
 @_compiled_conv.register_fake
-def _(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    padding: Sequence[int],
-    stride: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-    act: str,
-    kind: str,
-) -> Tensor:
+def _(x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> Tensor:
+    padding, stride, dilation, groups = rest[:4]
     y = F.conv2d(x, weight, bias, stride, padding, dilation, groups)
     return torch.empty_like(y, memory_format=_layout(x))
 
