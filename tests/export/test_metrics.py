@@ -23,12 +23,11 @@ from tests.export.test_export import compare_file
 
 SIDE = 64
 STEPS = 100
-MORE_STEPS = {('coatnet', 'upernet'): 200}
-"""Models that have hardly learnt anything by then."""
 NEAR = 0.1
 """Percent that a metric of a file may differ by."""
-LEAST = {'coco/bbox_mAP': 1.0, 'coco/segm_mAP': 1.0, 'mIoU': 9.0}
-"""Percent below which a metric says nothing: background everywhere has an mIoU of 8."""
+LEAST = {'coco/bbox_mAP': 1.0, 'coco/segm_mAP': 1.0, 'mIoU': 30.0}
+"""Percent below which a metric says nothing: background everywhere has an mIoU of 8, and segmentors
+reach 42 and more."""
 
 
 @pytest.fixture(scope='module')
@@ -41,6 +40,10 @@ def scenes(tmp_path_factory):
 def on_scenes(cfg: Config, root) -> Config:
     """Points a config at small scenes, on the train split of which it is tested too."""
     cfg.train_dataloader.batch_size = 4
+    if 'size' in cfg.model.data_preprocessor:
+        # else batches of the training would be padded to the config's 192 pixels: batch norms would
+        # learn the statistics of padding, and the segmentor find nothing in scenes without it
+        cfg.model.data_preprocessor.size = (SIDE, SIDE)
     for split in ('train', 'test'):
         loader = cfg[f'{split}_dataloader']
         loader.num_workers, loader.persistent_workers = 0, False
@@ -103,7 +106,7 @@ def score(model: nn.Module, cfg: Config) -> dict[str, float]:
 @pytest.mark.parametrize('family', FAMILIES)
 def test_file_scores_what_the_model_does(family, head, scenes):
     cfg = on_scenes(nano_config(family, head), scenes)
-    model = trained(cfg, MORE_STEPS.get((family, head), STEPS))
+    model = trained(cfg, STEPS)
     exported, _ = compare_file(cfg, model, only=(SIDE, SIDE))
     before, after = score(model, cfg), score(exported, cfg)
     assert before and all(before[key] >= LEAST[key] for key in before), before
