@@ -24,7 +24,7 @@ from attnpool_backbones.layers.position_embedding import (
 )
 from attnpool_backbones.layers.squeeze_excite import SqueezeExcite
 from attnpool_backbones.layers.transformer_block import TransformerBlock
-from attnpool_backbones.ops.conv_norm import conv_norm, scaled_conv
+from attnpool_backbones.ops.conv_norm import conv_norm, conv_residual
 from attnpool_backbones.registry import MODELS
 
 SE_RATIO = 4
@@ -133,7 +133,7 @@ class PatchConvBlock(nn.Module):
         y = conv_norm(self.norm(x), self.conv1, act=self.act)  # B, C, H, W throughout
         y = conv_norm(y, self.dwconv, act=self.act)
         y = self.se(y, inplace=True)
-        return x + self.drop_path(scaled_conv(y, self.conv2, self.gamma))
+        return conv_residual(x, y, self.conv2, self.drop_path, self.gamma)
 
     def fold(self) -> None:
         """Folds the layer scale and the norm's affine part (BatchNorm: all of it) for inference."""

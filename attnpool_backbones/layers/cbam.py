@@ -5,9 +5,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attnpool_backbones.layers.channel_attention import squeezed_width
-from attnpool_backbones.ops.averages import channel_mean, position_mean
 from attnpool_backbones.ops.fusing import may_fuse, plain
 from attnpool_backbones.ops.gate import gated, gated_sum
+from attnpool_backbones.ops.mean_and_max import channel_mean_and_max, position_mean_and_max
 from attnpool_backbones.registry import MODELS
 
 
@@ -30,7 +30,7 @@ class ChannelGate(nn.Module):
 
     def gate(self, x: Tensor) -> Tensor:
         """Returns the gate B, C, 1, 1 of a map B, C, H, W."""
-        pooled = (position_mean(x), F.adaptive_max_pool2d(x, 1))
+        pooled = position_mean_and_max(x)
         average, maximum = (self.expand(F.relu(self.reduce(p))) for p in pooled)  # B, C, 1, 1
         return (average + maximum).sigmoid()
 
@@ -52,8 +52,8 @@ class SpatialGate(nn.Module):
 
     def gate(self, x: Tensor) -> Tensor:
         """Returns the gate B, 1, H, W of a map B, C, H, W."""
-        pooled = [x.amax(dim=1, keepdim=True), channel_mean(x)]
-        return self.bn(self.conv(torch.cat(pooled, dim=1))).sigmoid()
+        average, maximum = channel_mean_and_max(x)
+        return self.bn(self.conv(torch.cat([maximum, average], dim=1))).sigmoid()
 
 
 @MODELS.register_module()

@@ -14,31 +14,20 @@ def position_mean(x: Tensor) -> Tensor:
     return x.mean(dim=(2, 3), keepdim=True)
 
 
-@operator
-def channel_mean(x: Tensor) -> Tensor:
-    """Returns the mean over the channels, B, 1, H, W, of a map B, C, H, W."""
-    return x.mean(dim=1, keepdim=True)
-
-
 @position_mean.fast(compiled=False)
 def _(x: Tensor) -> Tensor:
-    return _Mean.apply(x, (2, 3)) if gradients_wanted(x) else x.mean(dim=(2, 3), keepdim=True)
-
-
-@channel_mean.fast(compiled=False)
-def _(x: Tensor) -> Tensor:
-    return _Mean.apply(x, (1,)) if gradients_wanted(x) else x.mean(dim=1, keepdim=True)
+    return _Mean.apply(x) if gradients_wanted(x) else x.mean(dim=(2, 3), keepdim=True)
 
 
 class _Mean(torch.autograd.Function):
     """A mean whose gradient stays as small as it is; torch's is a whole map, of its own layout."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, dims: tuple[int, ...]) -> Tensor:
-        y = x.mean(dim=dims, keepdim=True)
+    def forward(ctx: FunctionCtx, x: Tensor) -> Tensor:
+        y = x.mean(dim=(2, 3), keepdim=True)
         ctx.shape, ctx.count = x.shape, x.numel() // y.numel()
         return y
 
     @staticmethod
-    def backward(ctx: FunctionCtx, dy: Tensor) -> tuple[Tensor, None]:
-        return (dy / ctx.count).expand(ctx.shape), None
+    def backward(ctx: FunctionCtx, dy: Tensor) -> Tensor:
+        return (dy / ctx.count).expand(ctx.shape)

@@ -7,8 +7,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from attnpool_backbones.ops.formula import operator
 from attnpool_backbones.ops.fusing import may_fuse
+from attnpool_backbones.ops.gradients import gradients_wanted
 from attnpool_backbones.ops.linear import scaled
 from attnpool_backbones.ops.onednn import conv_act, has_activation, may_call_onednn
+from attnpool_backbones.ops.residual import residual
 
 
 @operator
@@ -48,19 +50,20 @@ def conv_norm(
 
 
 @operator
-def scaled_conv(x: Tensor, conv: nn.Conv2d, scale: Tensor | None) -> Tensor:
-    """Returns scale * conv(x).
+def conv_residual(
+    x: Tensor, y: Tensor, conv: nn.Conv2d, drop_path: nn.Module, scale: Tensor | None = None
+) -> Tensor:
+    """Returns x + drop_path(scale * conv(y)), the end of a residual block.
 
     Args:
-        x: Map B, C, H, W.
+        x: Shortcut B, C', H', W'.
+        y: Map B, C, H, W.
         conv: The convolution.
-        scale: One factor per output channel, C'. None: 1.
-
-    Returns:
-        The map B, C', H', W'.
+        drop_path: Stochastic depth (arXiv 1603.09382); drops the branches of samples.
+        scale: One factor per output channel (arXiv 2103.17239), C'. Default: 1.
     """
-    y = conv(x)  # B, C', H', W'
-    return y if scale is None else y * scale.view(-1, 1, 1)
+    y = conv(y)  # B, C', H', W'
+    return x + drop_path(y if scale is None else y * scale.view(-1, 1, 1))
 
 
 @conv_norm.fast
@@ -93,11 +96,15 @@ def _(
     return y if act is None else act(y)
 
 
-@scaled_conv.fast
-def _(x: Tensor, conv: nn.Conv2d, scale: Tensor | None) -> Tensor:
-    if scale is None or not may_fuse(conv):
-        return scaled_conv.formula(x, conv, scale)
-    return _convolve(x, conv, *scaled(conv.weight, conv.bias, scale))
+@conv_residual.fast
+def _(
+    x: Tensor, y: Tensor, conv: nn.Conv2d, drop_path: nn.Module, scale: Tensor | None = None
+) -> Tensor:
+    trained = gradients_wanted(x, y, scale, *conv.parameters())
+    if scale is None or not trained or not may_fuse(conv):
+        return residual(x, conv(y), drop_path, scale)  # The sum takes the factor along.
+    # Scaling the weight saves a pass over the map and its copy for the backward pass.
+    return residual(x, _convolve(y, conv, *scaled(conv.weight, conv.bias, scale)), drop_path)
 
 
 def _is_plainly_padded(conv: nn.Conv2d) -> bool:

@@ -9,8 +9,8 @@ from attnpool_backbones.layers.star_relu import StarReLU
 from attnpool_backbones.ops.activations import gelu, relu, silu
 from attnpool_backbones.ops.attention import attention
 from attnpool_backbones.ops.attention_pool import attention_pool
-from attnpool_backbones.ops.averages import channel_mean, position_mean
-from attnpool_backbones.ops.conv_norm import conv_norm, scaled_conv
+from attnpool_backbones.ops.averages import position_mean
+from attnpool_backbones.ops.conv_norm import conv_norm, conv_residual
 from attnpool_backbones.ops.depthwise_conv import depthwise_conv
 from attnpool_backbones.ops.gate import gated, gated_sum, shifted_sum
 from attnpool_backbones.ops.global_context import global_context
@@ -25,6 +25,7 @@ from attnpool_backbones.ops.layout import (
     max_pooled,
 )
 from attnpool_backbones.ops.linear import linear
+from attnpool_backbones.ops.mean_and_max import channel_mean_and_max, position_mean_and_max
 from attnpool_backbones.ops.mixed_attention import map_covariance, mixed_attention
 from attnpool_backbones.ops.mlp import mlp
 from attnpool_backbones.ops.pooling import pool_minus_identity
@@ -90,10 +91,13 @@ def _conv_norm(size: int, training: bool, before: bool):
     return example
 
 
-def _scaled_conv(draw: Draw) -> tuple:
-    (x,) = _map(draw)
-    conv = nn.Conv2d(x.shape[1], draw.size(1, 5), 1, bias=draw.choice([True, False]))
-    return x, draw.module(conv), draw.choice([None, draw.tensor(conv.out_channels)])
+def _conv_residual(draw: Draw) -> tuple:
+    (y,) = _map(draw)
+    width, bias = draw.size(1, 5), draw.choice([True, False])
+    conv = draw.module(nn.Conv2d(y.shape[1], width, 1, bias=bias))
+    drop_path = DropPath(draw.choice([0.0, 0.4])).train(draw.choice([True, False]))
+    x = draw.tensor(len(y), width, *y.shape[2:])
+    return x, y, conv, drop_path, draw.choice([None, draw.tensor(width)])
 
 
 def _tokens(draw: Draw, heads: int, queries: int, keys: int) -> tuple:
@@ -224,7 +228,8 @@ ROWS = [
     Row(operator=gated_sum, example=_gated_sum, overwrites=(0,)),
     Row(operator=shifted_sum, example=_gated_sum, overwrites=(0,)),
     Row(operator=position_mean, example=_map),
-    Row(operator=channel_mean, example=_map),
+    Row(operator=position_mean_and_max, example=_map),
+    Row(operator=channel_mean_and_max, example=_map),
     Row(operator=linear, example=_linear),
     Row(operator=mlp, example=_mlp(GELU), name='mlp-gelu'),
     Row(operator=mlp, example=_mlp(StarReLU), name='mlp-star_relu'),
@@ -237,7 +242,7 @@ ROWS = [
         for size, before in [(1, False), (1, True), (3, False)]
         for training in (True, False)
     ),
-    Row(operator=scaled_conv, example=_scaled_conv),
+    Row(operator=conv_residual, example=_conv_residual),
     Row(operator=attention, example=_attention),
     Row(operator=token_attention, example=_token_attention),
     Row(operator=attention_pool, example=_attention_pool(True), name='attention_pool-one_bin'),
