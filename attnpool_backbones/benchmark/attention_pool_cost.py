@@ -30,6 +30,7 @@ POOLS = ((8, 256, 64, 1), (8, 2048, 16, 1), (8, 512, 16, 2), (8, 512, 16, 6))
 """Images, channels, side of the map and bins a side: gates, classifiers and pyramid pooling."""
 _UPERNET = 'patchconvnet/upernet_patchconvnet-nano_slim_digit-scenes.py'
 _RESNET = 'attn_resnet/mask-rcnn_sge-resnet-nano_slim-fpn_digit-scenes.py'
+_RESNET50 = 'attn_resnet/retinanet_se-resnet50_fpn_2x_coco.py'
 MODELS = {
     'upernet': (_UPERNET, {}, {
         'decode_head.type': 'attnpool_backbones.WithAttentionPools',
@@ -40,6 +41,7 @@ MODELS = {
                               {'backbone.arch': f'{unit}_resnet_nano_attnpool'})
         for unit in POOLING_UNITS
     },
+    'retinanet-se-resnet50': (_RESNET50, {}, {'backbone.arch': 'se_resnet50_attnpool'}),
 }  # fmt: skip
 """Name -> config, and what of its model makes it average and attend (GC: as published)."""
 _PARTS = (nn.AdaptiveAvgPool2d, AttentionPool2d, *map(BLOCK_UNITS.get, POOLING_UNITS))

@@ -1,5 +1,6 @@
 """Images in one folder a class, as ImageNet is unpacked."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ class ClassFolders(BaseDataset):
     Args:
         data_root: Folder of the data set.
         data_prefix: ``img``: folder of the split, below ``data_root``.
-        classes: Names of the folders, in the order of the labels. Default: all of them, sorted.
+        classes: Names of the folders, in the order of the labels. Default: all of them, sorted;
+            by value where all are numbers, as in ImageNet-V2.
         **kwargs: Of mmengine's ``BaseDataset``.
 
     Raises:
@@ -41,6 +43,8 @@ class ClassFolders(BaseDataset):
             raise ValueError(f'{folder.absolute()} is no folder; it has to have one for each class')
         if classes is None:
             classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+            if all(re.fullmatch('[0-9]+', name) for name in classes):
+                classes.sort(key=int)
         super().__init__(
             ann_file='', data_root=data_root, data_prefix=dict(data_prefix),
             metainfo=dict(classes=tuple(classes)), **kwargs,

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attnpool_backbones.ops.attention_pool import attention_pool, position_scores
+from attnpool_backbones.ops.attention_pool import attention_pool, map_and_pool, position_scores
 from attnpool_backbones.registry import MODELS
 
 __all__ = ['AttentionPool2d', 'replace_average_pools']
@@ -36,9 +36,25 @@ class AttentionPool2d(nn.Module):
         self.bins = (bins, bins) if isinstance(bins, int) else tuple(bins)
         self.query = nn.Parameter(torch.zeros(heads, channels))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Pools a map B, C, H, W of any size to B, C, rows, columns."""
-        return attention_pool(x, self.query, self.bins)
+    def forward(self, x: Tensor, with_map: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        """Pools a map B, C, H, W of any size to B, C, rows, columns.
+
+        Args:
+            x: The map.
+            with_map: Whether the map is returned, too, for a gate that multiplies it: it saves the
+                pool a gradient of the map's size. Default: False.
+
+        Returns:
+            The pool; with the map, which may be a factor and nothing else, ahead of it.
+
+        Raises:
+            ValueError: ``with_map`` for more than one bin.
+        """
+        if not with_map:
+            return attention_pool(x, self.query, self.bins)
+        if self.bins != (1, 1):
+            raise ValueError(f'with_map needs one bin, not bins={self.bins}')
+        return map_and_pool(x, self.query)
 
     def scores(self, x: Tensor) -> Tensor:
         """Returns the scores of the positions before the softmax, B, heads, H, W."""

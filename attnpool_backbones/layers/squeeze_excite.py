@@ -39,12 +39,17 @@ class SqueezeExcite(nn.Module):
         Returns:
             Map B, C, H, W.
         """
-        return gated(x, self.gate(x), inplace)
+        return gated(*self.map_and_gate(x), inplace)
 
     def gate(self, x: Tensor) -> Tensor:
         """Returns the gate B, C, 1, 1 of a map B, C, H, W."""
-        pooled = position_mean(x) if self.pool is None else self.pool(x)  # B, C, 1, 1
-        return self.expand(self.act(self.reduce(pooled))).sigmoid()
+        return self.map_and_gate(x)[1]
+
+    def map_and_gate(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns a map B, C, H, W, which may only be multiplied by its gate, and the gate."""
+        # B, C, 1, 1
+        x, pooled = (x, position_mean(x)) if self.pool is None else self.pool(x, with_map=True)
+        return x, self.expand(self.act(self.reduce(pooled))).sigmoid()
 
 
 @MODELS.register_module()
@@ -75,7 +80,9 @@ class SE(SqueezeExcite):
             x: The map; overwritten where no gradient is wanted and there is a ``shortcut``.
             shortcut: Map like ``x``: returns relu(shortcut + scaled x). Default: none.
         """
-        return super().forward(x) if shortcut is None else gated_sum(x, self.gate(x), shortcut)
+        return (
+            super().forward(x) if shortcut is None else gated_sum(*self.map_and_gate(x), shortcut)
+        )
 
     def init_weights(self) -> None:
         """Draws weights as torch does for linear layers; the pool starts as an average."""

@@ -13,6 +13,8 @@ from attnpool_backbones.ops.precision import full_precision, wide_dtype
 
 FEW_ROWS = 64
 """Bins of all heads up to which one product writes the gradient of a map."""
+IN_CACHE = 1 << 22
+"""Values of a map up to which a product is faster with few long rows than with many short ones."""
 
 
 def windows(size: int, bins: int) -> list[tuple[int, int]]:
@@ -53,11 +55,36 @@ def attention_pool(x: Tensor, query: Tensor, bins: tuple[int, int]) -> Tensor:
     return torch.stack(pooled, -1).unflatten(-1, bins)
 
 
+@operator
+def map_and_pool(x: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns a map as it is and its :func:`attention_pool` to one bin.
+
+    For a gate, whose map has two gradients: the pool's is written into that of the returned map, in
+    place of a map of its own. That one has to be fresh, as the gradient of a factor is; that of a
+    summand belongs to the other summand, too.
+
+    Args:
+        x: Map B, C, H, W.
+        query: Of each head, G, C; head g weighs the g-th C / G channels.
+
+    Returns:
+        The map B, C, H, W and B, C, 1, 1.
+    """
+    return x, attention_pool(x, query, (1, 1))
+
+
 @attention_pool.fast
 def _(x: Tensor, query: Tensor, bins: tuple[int, int]) -> Tensor:
     if gradients_wanted(x, query) and not torch.compiler.is_compiling():
-        return _Pool.apply(x, query, tuple(bins))
+        return _Pool.apply(x, query, tuple(bins), False)
     return _pool(x, query, tuple(bins))[0]
+
+
+@map_and_pool.fast(compiled=False)
+def _(x: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
+    if gradients_wanted(x, query):
+        return _Pool.apply(x, query, (1, 1), True)
+    return x, attention_pool(x, query, (1, 1))
 
 
 # Notation: values (B, C, N) the map, asked (B, G, C) what the heads seek, weights (B, G, K, N) of
@@ -65,11 +92,12 @@ def _(x: Tensor, query: Tensor, bins: tuple[int, int]) -> Tensor:
 # its size is kept but the map itself.
 
 
-def _pool(x: Tensor, query: Tensor, bins: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Returns the pooled map B, C, rows, columns and the weights, at least float32."""
+def _pool(x: Tensor, query: Tensor, bins: tuple[int, int]) -> tuple[Tensor, ...]:
+    """Returns the pooled map B, C, rows, columns, what is asked and the weights."""
     with full_precision(x.device):
         values = x.flatten(2).to(wide_dtype(x.dtype))
-        weights = torch.bmm(_asked(query, values), values)[:, :, None]  # B, G, 1, N
+        asked = (query.to(values.dtype) * query.shape[1] ** -0.5).expand(len(x), -1, -1)
+        weights = _sought(asked, values)[:, :, None]  # B, G, 1, N
         if bins != (1, 1):
             weights = weights.masked_fill(_outside(x.shape[2:], bins, x.device), float('-inf'))
         weights = weights.softmax(3)
@@ -80,7 +108,7 @@ def _pool(x: Tensor, query: Tensor, bins: tuple[int, int]) -> tuple[Tensor, Tens
         else:
             heads = zip(values.chunk(len(query), 1), weights.unbind(1), strict=True)
             pooled = torch.cat([torch.bmm(own, weight.mT) for own, weight in heads], 1)  # B, C, K
-    return pooled.unflatten(2, bins).to(x.dtype), weights
+    return pooled.unflatten(2, bins).to(x.dtype), asked, weights
 
 
 def _reads_all(values: Tensor, weights: Tensor) -> bool:
@@ -92,9 +120,11 @@ def _reads_all(values: Tensor, weights: Tensor) -> bool:
     return values.stride(1) == 1 and bins == 1 and heads <= FEW_ROWS
 
 
-def _asked(query: Tensor, values: Tensor) -> Tensor:
-    scaled = query.to(values.dtype) * query.shape[1] ** -0.5
-    return scaled.expand(len(values), -1, -1)
+def _sought(asked: Tensor, values: Tensor) -> Tensor:
+    """Returns the products B, G, N of what each head seeks, B, G, C, with all positions."""
+    if values.stride(1) == 1 and values.numel() > IN_CACHE:
+        return torch.bmm(values.mT, asked.mT).mT
+    return torch.bmm(asked, values)
 
 
 def _outside(size: Sequence[int], bins: Sequence[int], device: torch.device) -> Tensor:
@@ -111,45 +141,69 @@ def _outside(size: Sequence[int], bins: Sequence[int], device: torch.device) -> 
 
 class _Pool(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, query: Tensor, bins: tuple[int, int]) -> Tensor:
-        pooled, weights = _pool(x, query, bins)
-        ctx.save_for_backward(x, query, weights)
-        return pooled
+    def forward(
+        ctx: FunctionCtx, x: Tensor, query: Tensor, bins: tuple[int, int], with_map: bool
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        pooled, asked, weights = _pool(x, query, bins)
+        ctx.save_for_backward(x, asked, weights)
+        ctx.dtype = query.dtype
+        return (x, pooled) if with_map else pooled
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, query, weights = ctx.saved_tensors
+    def backward(ctx: FunctionCtx, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        *begun, dy = gradients  # that of the map, if it was returned
+        x, asked, weights = ctx.saved_tensors
         heads, bins = weights.shape[1:3]
         with full_precision(x.device):
             values = x.flatten(2).to(weights.dtype)
-            asked = _asked(query, values)
-            dpooled = dy.to(weights.dtype).flatten(2).chunk(heads, 1)  # B, C/G, K each
+            # B, G, C/G, K
+            dpooled = dy.to(weights.dtype).flatten(2).unflatten(1, (heads, -1))
             spread = _spread(dpooled) if heads * bins <= FEW_ROWS else None
             if _reads_all(values, weights):
-                dweights = torch.bmm(spread, values)[:, :, None]  # B, G, 1, N
+                dweights = _sought(spread, values)[:, :, None]  # B, G, 1, N
             else:
-                own = zip(dpooled, values.chunk(heads, 1), strict=True)
+                own = zip(dpooled.unbind(1), values.chunk(heads, 1), strict=True)
                 dweights = torch.stack([torch.bmm(d.mT, part) for d, part in own], 1)  # B, G, K, N
-            dscores = weights * (dweights - (weights * dweights).sum(3, keepdim=True))
-            dscores = dscores.sum(2)  # B, G, N
+            dscores = torch.ops.aten._softmax_backward_data(dweights, weights, 3, weights.dtype)
+            dscores = dscores.sum(2) if bins > 1 else dscores[:, :, 0]  # B, G, N
             if spread is None:
                 dx = torch.empty_like(values)
                 sought, parts = asked.mT.chunk(heads, 1), dx.chunk(heads, 1)
-                for d, a, w, part in zip(dpooled, sought, weights.unbind(1), parts, strict=True):
+                ways = zip(dpooled.unbind(1), sought, weights.unbind(1), parts, strict=True)
+                for d, a, w, part in ways:
                     torch.bmm(torch.cat([d, a], 2), torch.cat([w, dscores], 1), out=part)
             else:  # one product writes all, though it multiplies by zeros for the other heads
                 left = torch.cat([spread, asked], 1)  # B, G K + G, C
                 right = torch.cat([weights.flatten(1, 2), dscores], 1)  # B, G K + G, N
-                # in the layout of x, whose other gradients it is added to
-                last = values.stride(1) == 1
-                dx = torch.bmm(right.mT, left).mT if last else torch.bmm(left.mT, right)
-            dquery = torch.bmm(dscores, values.mT).sum(0) * query.shape[1] ** -0.5
-        return dx.unflatten(2, x.shape[2:]).to(x.dtype), dquery.to(query.dtype), None
+                dx = _outer(left, right, values, *begun)
+            dquery = torch.bmm(dscores, values.mT).sum(0) * asked.shape[2] ** -0.5
+        dx = dx.unflatten(2, x.shape[2:]).to(x.dtype)
+        return dx, dquery.to(ctx.dtype), None, None
 
 
-def _spread(dpooled: Sequence[Tensor]) -> Tensor:
+def _outer(left: Tensor, right: Tensor, values: Tensor, begun: Tensor | None = None) -> Tensor:
+    """Returns left^T right, B, C, N, in the layout of the values.
+
+    Args:
+        left: B, R, C.
+        right: B, R, N.
+        values: B, C, N, whose other gradients it is added to.
+        begun: One of these, B, C, H, W; it is added to in place. Default: none.
+    """
+    last = values.stride(1) == 1
+    if begun is None:
+        return torch.bmm(right.mT, left).mT if last else torch.bmm(left.mT, right)
+    dx = begun.flatten(2).to(values.dtype)  # a copy only in another type or a strange layout
+    if dx.stride(1) == 1:
+        dx.mT.baddbmm_(right.mT, left)
+    else:
+        dx.baddbmm_(left.mT, right)
+    return dx
+
+
+def _spread(dpooled: Tensor) -> Tensor:
     """Returns gradients B, G K, C of what each head and bin has of all channels: 0 of others'."""
-    own = torch.stack(dpooled, 1)  # B, G, C/G, K
-    spread = torch.diag_embed(own.permute(0, 3, 2, 1), dim1=1, dim2=3)  # B, G, K, G, C/G
+    own = torch.eye(dpooled.shape[1], dtype=dpooled.dtype, device=dpooled.device)
+    spread = dpooled.permute(0, 3, 1, 2)[:, None] * own[:, None, :, None]  # B, G, K, G, C/G
     return spread.flatten(3).flatten(1, 2)

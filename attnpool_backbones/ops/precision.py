@@ -7,9 +7,12 @@ import torch
 
 def full_precision(device: torch.device) -> AbstractContextManager:
     """Returns a context without autocast on a device."""
-    if _has_autocast(device.type):
-        return torch.autocast(device.type, enabled=False)
-    return nullcontext()
+    if not _has_autocast(device.type):
+        return nullcontext()
+    # Outside of autocast its context is a good part of what a small operator costs.
+    if not torch.compiler.is_compiling() and not torch.is_autocast_enabled(device.type):
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
 
 # The compiler of torch 2.6 cannot read torch's own question.

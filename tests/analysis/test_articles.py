@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -12,18 +13,20 @@ import torch
 from mmengine.registry import DefaultScope
 
 from attnpool_backbones.analysis.command import KINDS, parser_of_figures
+from attnpool_backbones.analysis.trade_off import published_rows
 from attnpool_backbones.cli import main
 from attnpool_backbones.datasets.digit_scenes import generate
 from attnpool_backbones.launching.config import load_config
 from attnpool_backbones.launching.config_keys import require_known_keys
-from attnpool_backbones.launching.options import CfgOptions
+from attnpool_backbones.launching.options import add_common_arguments
 from attnpool_backbones.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / 'docs' / 'articles.md').read_text()
 CODE = re.findall(r'`([^`]+)`', PAGE)
 ROWS = [line for line in PAGE.splitlines() if re.match(r'\| \d', line)]
-TRAININGS = sorted({code for code in CODE if code.startswith('python tools/train.py')})
+TRAININGS = sorted({code for code in CODE if re.match(r'python tools/(train|test)\.py', code)})
+BENCHMARKS = sorted(code for code in CODE if code.startswith('python tools/analysis_tools/benchm'))
 FIGURES = sorted({code for code in CODE if re.match(r'attnpool figure \w', code)})
 
 
@@ -32,18 +35,41 @@ def test_every_row_has_a_command():
         _, number, _, _, command, ours, _ = row.split('|')
         assert re.search(r'`(python|attnpool|pytest|make) ', command), number
         assert not ours.strip() or re.search(r'\d', ours), number
-    papers = [row.split('|')[1].strip().partition('.')[0] for row in ROWS]
-    assert sorted(set(papers)) == ['0', '1', '2', '3', '4'] and len(ROWS) >= 42
 
 
-def test_files_are_there():
-    named = {path for code in CODE for path in re.findall(r'[\w-]+(?:/[\w.-]+)+\.py|\w+/\w*', code)}
-    files = {path for path in named if path.endswith('.py')}
-    assert len(files) > 40
-    for path in files:
-        assert any((folder / path).is_file() for folder in (ROOT, ROOT / 'attnpool_backbones')), (
-            path
-        )
+def test_every_claim_has_a_row():
+    """Each article's claims are numbered; a letter or a further number is a row of ours."""
+    claims = {
+        f'{paper}.{n + 1}' for paper, count in enumerate((11, 7, 6, 8, 10)) for n in range(count)
+    }
+    assert claims <= {row.split('|')[1].strip() for row in ROWS}
+
+
+def place_of(path: str) -> Path | None:
+    folders = (ROOT, ROOT / 'attnpool_backbones')
+    return next((folder / path for folder in folders if (folder / path).exists()), None)
+
+
+def test_files_and_folders_are_there():
+    pattern = r'(?<![\w*{/-])[a-z_]\w*/(?:[\w.-]+/)*[\w-]*(?:\.(?:py|md|csv))?(?![\w*])'
+    named = {path for code in CODE for path in re.findall(pattern, code)}
+    assert len(named) > 60
+    assert not [path for path in named if place_of(path) is None]
+
+
+def test_code_has_what_rows_name():
+    """A word beside files, an option or a function, is in one of these files."""
+    seen = 0
+    for row in ROWS:
+        cell = row.split('|')[3]
+        codes = re.findall('`([^`]+)`', cell)
+        files = [place_of(code) for code in codes if code.endswith('.py')]
+        text = ' '.join(file.read_text() for file in files if file)
+        for word in (re.match(r'([a-z_]+)(=\w+)?$', code) for code in codes):
+            if word:
+                seen += 1
+                assert re.search(rf'\b{word[1]}\b', text), (row.split('|')[1], word[0])
+    assert seen > 8
 
 
 def test_variants_are_there():
@@ -58,6 +84,8 @@ def test_figures_are_commands(line):
     args = parser_of_figures().parse_args(shlex.split(line)[2:])
     assert args.kind in KINDS
     assert getattr(args, 'images', 'IMAGES') == 'IMAGES'
+    for pattern in getattr(args, 'published', None) or ():
+        assert published_rows(pattern, args.metric)
 
 
 @pytest.mark.parametrize('line', TRAININGS)
@@ -65,7 +93,9 @@ def test_trainings_are_commands(line):
     """The config is there, its settings fit it, and the backbone they describe can be built."""
     parser = argparse.ArgumentParser()
     parser.add_argument('config')
-    parser.add_argument('--cfg-options', nargs='+', action=CfgOptions)
+    if 'tools/test.py' in line:
+        parser.add_argument('checkpoint')
+    add_common_arguments(parser)
     args = parser.parse_args(shlex.split(line)[2:])
     cfg = load_config(str(ROOT / args.config), args.cfg_options)
     require_known_keys(cfg)
@@ -83,6 +113,19 @@ def test_tests_are_commands():
     assert named and all((ROOT / file).is_file() for file in named)
 
 
+def test_targets_of_make_are_there():
+    targets = {code.split()[1] for code in CODE if code.startswith('make ')}
+    makefile = (ROOT / 'Makefile').read_text()
+    assert targets and all(re.search(rf'^{name}:', makefile, re.MULTILINE) for name in targets)
+
+
+@pytest.mark.parametrize('line', BENCHMARKS)
+def test_benchmarks_have_these_flags(line, monkeypatch):
+    tool = runpy.run_path(str(ROOT / shlex.split(line)[1]))
+    monkeypatch.setattr(sys, 'argv', shlex.split(line)[1:])
+    assert tool['parse_args']().models
+
+
 @pytest.fixture(scope='module')
 def scenes(tmp_path_factory):
     root = tmp_path_factory.mktemp('data') / 'digit_scenes'
@@ -91,7 +134,9 @@ def scenes(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('line', [line for line in TRAININGS if 'nano' in line])
+@pytest.mark.parametrize(
+    'line', [line for line in TRAININGS if 'train.py' in line and 'nano' in line]
+)
 def test_nano_trainings_run(line, scenes, tmp_path):
     """The command itself, on eight scenes and for an epoch or two iterations."""
     config, *options = shlex.split(line)[2:]
@@ -114,9 +159,7 @@ def test_nano_trainings_run(line, scenes, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    'line', sorted(code for code in CODE if code.startswith('python tools/analysis_tools/benchm'))
-)
+@pytest.mark.parametrize('line', BENCHMARKS)
 def test_benchmarks_are_commands(line):
     words = [sys.executable, *shlex.split(line)[1:], '--list']
     answer = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)

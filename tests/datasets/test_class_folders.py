@@ -30,6 +30,15 @@ def test_labels_are_the_sorted_folders(folder):
     assert len(only) == 2 and only.get_data_info(0)['gt_label'] == 0
 
 
+def test_numbers_are_labels_by_value(tmp_path):
+    """ImageNet-V2's folders are 0 to 999: as words, 10 would come before 2."""
+    for name in ('10', '2', '0'):
+        (tmp_path / 'val' / name).mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / 'val' / name / 'a.png'), np.zeros((4, 4, 3), np.uint8))
+    dataset = ClassFolders(str(tmp_path), dict(img='val'))
+    assert dataset.metainfo['classes'] == ('0', '2', '10')
+
+
 @pytest.mark.parametrize('empty', [False, True])
 def test_no_images(empty, tmp_path):
     if empty:

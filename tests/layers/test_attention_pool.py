@@ -12,6 +12,7 @@ from attnpool_backbones.layers.attention_pool import AttentionPool2d, replace_av
 from attnpool_backbones.layers.attention_units import POOLING_UNITS
 from attnpool_backbones.layers.global_context import GC
 from attnpool_backbones.layers.squeeze_excite import SE
+from attnpool_backbones.ops.formula import formulas
 from attnpool_backbones.registry import MODELS
 
 
@@ -133,3 +134,29 @@ def test_units_of_a_resnet_by_config(unit, tmp_path):
 def test_uneven_heads_are_refused():
     with pytest.raises(ValueError, match='6 channels cannot be shared among heads=4'):
         AttentionPool2d(6, heads=4)
+
+
+@pytest.mark.parametrize('layout', [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize('shortcut', [False, True])
+def test_gradients_of_a_gate_join_in_place(layout, shortcut):
+    """Gated map, shortcut, and what else is computed from the same map."""
+    torch.manual_seed(0)
+    unit = SE(32, pool_heads=4).double()
+    nn.init.normal_(unit.pool.query)
+    given = torch.randn(2, 32, 5, 4, dtype=torch.float64).contiguous(memory_format=layout)
+    wanted = []
+    for formulas_wanted in (True, False):
+        unit.zero_grad()
+        x, rest = (given.clone().requires_grad_() for _ in range(2))
+        with formulas(formulas_wanted):
+            y = 3 * x
+            loss = unit(y, rest).sin().sum() if shortcut else unit(y).sin().sum()
+            (loss + (y + rest).cos().sum()).backward()
+        wanted.append([x.grad, rest.grad, *(p.grad for p in unit.parameters())])
+    for expected, computed in zip(*wanted, strict=True):
+        torch.testing.assert_close(computed, expected)
+
+
+def test_only_one_bin_gates():
+    with pytest.raises(ValueError, match=r'one bin, not bins=\(2, 2\)'):
+        AttentionPool2d(4, bins=2)(torch.zeros(1, 4, 3, 3), with_map=True)

@@ -8,7 +8,7 @@ from attnpool_backbones.layers.activations import GELU
 from attnpool_backbones.layers.star_relu import StarReLU
 from attnpool_backbones.ops.activations import gelu, relu, silu
 from attnpool_backbones.ops.attention import attention
-from attnpool_backbones.ops.attention_pool import attention_pool
+from attnpool_backbones.ops.attention_pool import attention_pool, map_and_pool
 from attnpool_backbones.ops.averages import position_mean
 from attnpool_backbones.ops.conv_norm import conv_norm, conv_residual
 from attnpool_backbones.ops.depthwise_conv import depthwise_conv
@@ -132,6 +132,10 @@ def _attention_pool(one_bin: bool):
     return example
 
 
+def _map_and_pool(draw: Draw) -> tuple:
+    return _attention_pool(True)(draw)[:2]
+
+
 def _mixed_attention(eps: float | None):
     def example(draw: Draw) -> tuple:
         heads, queries = draw.size(1, 4), draw.size(1, 40)
@@ -247,6 +251,11 @@ ROWS = [
     Row(operator=token_attention, example=_token_attention),
     Row(operator=attention_pool, example=_attention_pool(True), name='attention_pool-one_bin'),
     Row(operator=attention_pool, example=_attention_pool(False)),
+    Row(
+        operator=map_and_pool,
+        example=_map_and_pool,
+        results=lambda outputs: (2 * outputs[0], outputs[1]),  # the map is a factor
+    ),
     Row(operator=global_context, example=_global_context),
     Row(operator=mixed_attention, example=_mixed_attention(None)),
     Row(operator=mixed_attention, example=_mixed_attention(1e-3), name='mixed_attention-rms'),
