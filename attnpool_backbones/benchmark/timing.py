@@ -93,10 +93,12 @@ def measure_times(
             for i in reversed(order) if index % 2 else order:
                 with _named_failure(workloads[i].case):
                     workloads[i].clear()
+                    if (watched := getattr(workloads[i], 'parts', None)) is not None:
+                        watched.take()  # what ran before is not of this round
                     had, started = fresh_bytes(), time.perf_counter()
                     workloads[i].run()
                     times[i].append(time.perf_counter() - started)
-                    if (watched := getattr(workloads[i], 'parts', None)) is not None:
+                    if watched is not None:
                         parts[i].append(watched.take())
                     fresh[i].append(fresh_bytes() - had)
             matrix.append(rates.matrix_rate())
