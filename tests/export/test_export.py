@@ -11,6 +11,7 @@ pytest.importorskip('onnxscript')
 
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.config_files import config_root
+from attnpool_backbones.experiments.nano_heads import nano_config
 from attnpool_backbones.export.exporting import EXAMPLE, check, describe, noise
 from attnpool_backbones.export.graph import Sizes, build_graph, fixed_because, trace
 from attnpool_backbones.export.onnx_file import to_onnx
@@ -19,7 +20,7 @@ from attnpool_backbones.inference.loading import predictor_of
 from attnpool_backbones.inference.onnx_engine import OnnxEngine
 from attnpool_backbones.inference.predictor import Predictor
 from attnpool_backbones.launching.config import load_config
-from tests.export.models import classes_of, nano_config, untrained
+from tests.export.models import classes_of, untrained
 
 FULL = [
     'patchconvnet/mask-rcnn_patchconvnet-s60_fpn_ms-3x_coco.py',
