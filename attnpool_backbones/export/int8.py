@@ -18,6 +18,8 @@ from attnpool_backbones.inference.prediction import Detections, Segmentation
 __all__ = ['Kept', 'keep_of', 'quantise', 'seconds']
 
 _KINDS = ('Conv', 'MatMul', 'Gemm')
+_MOVING = ('Transpose', 'Reshape', 'AveragePool', 'MaxPool')
+"""What leaves the scales of channels as they are."""
 SURE = 0.3
 """Score from which on an object is looked at when the two files are compared."""
 SAME = 0.5
@@ -46,8 +48,9 @@ def quantise(content: bytes, images: Iterable[np.ndarray]) -> bytes:
     """Makes convolutions and linear layers compute with 8 bits.
 
     Weights have a scale for each output channel; maps have one scale each, from the smallest and
-    largest value on the images. Products of two maps, as in attention, and all that follows the
-    heads stay as they are.
+    largest value on the images. Linear layers give 32 bits, so that what is added up over blocks is
+    rounded nowhere. Products of two maps, as in attention, all that follows the heads, and the
+    convolutions of :func:`_sensitive` stay as they are.
 
     Args:
         content: An ONNX file.
@@ -72,7 +75,9 @@ def quantise(content: bytes, images: Iterable[np.ndarray]) -> bytes:
             return None if image is None else {INPUT: image}
 
     model = onnx.load_model_from_string(content)
-    names = [node.name for node in _with_weights(model)]
+    layers = list(_with_weights(model))
+    kept = _sensitive(model, layers)
+    names = [layer.name for layer in layers if layer.name not in kept]
     logger, level = logging.getLogger(), logging.getLogger().level
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder, 'int8.onnx')
@@ -88,6 +93,7 @@ def quantise(content: bytes, images: Iterable[np.ndarray]) -> bytes:
                 per_channel=True,
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
+                extra_options=dict(OpTypesToExcludeOutputQuantization=['MatMul']),
             )
         except Exception as error:  # onnxruntime's errors have no common class
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -111,6 +117,48 @@ def _with_weights(model: Any) -> Iterator[Any]:
     for node in model.graph.node:
         if node.op_type in _KINDS and any(name in weights for name in node.input[:2]):
             yield node
+
+
+def _sensitive(model: Any, layers: Sequence[Any]) -> set[str]:
+    """Finds the convolutions that 8 bits would harm most.
+
+    They read the image, a residual stream or what a norm over channels gives (stems, reductions
+    between stages, the first layer of a neck): channels of such maps differ in scale, the one scale
+    of the map loses the small ones, and no block that follows is added to what is right.
+
+    Args:
+        model: An ONNX model.
+        layers: Its nodes with weights.
+
+    Returns:
+        Names of nodes.
+    """
+    makers = {name: node for node in model.graph.node for name in node.output}
+    names = {layer.name for layer in layers}
+    found: set[str] = set()
+    after: set[str] = set()  # tensors that some layer has a part in
+    for node in model.graph.node:
+        follows = any(name in after for name in node.input)
+        if node.name in names or follows:
+            after.update(node.output)
+        if node.name not in names or node.op_type != 'Conv':
+            continue
+        maker = makers.get(node.input[0])
+        while maker is not None and maker.op_type in _MOVING:
+            maker = makers.get(maker.input[0])
+        if not follows or (maker is not None and _has_uneven_channels(maker, makers)):
+            found.add(node.name)
+    return found
+
+
+def _has_uneven_channels(node: Any, makers: Mapping[str, Any]) -> bool:
+    """Tells whether a node gives a residual stream or the result of a norm over channels.
+
+    The sum of a pyramid, one part of which is made larger, is no such stream.
+    """
+    if node.op_type == 'Add':
+        return all(makers[name].op_type != 'Resize' for name in node.input if name in makers)
+    return node.op_type == 'LayerNormalization'
 
 
 def keep_of(

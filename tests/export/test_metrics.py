@@ -30,7 +30,8 @@ LEAST = {'coco/bbox_mAP': 1.0, 'coco/segm_mAP': 1.0, 'mIoU': 30.0}
 """Percent below which a metric says nothing: background everywhere has an mIoU of 8, and segmentors
 reach 42 and more."""
 LOST = 1.0
-"""Percent that a metric may lose by 8 bits."""
+"""Percent that a metric may lose by 8 bits. The detectors lose 0.3 and 0.2; with all convolutions in
+8 bits it was 1.4 and 1.3."""
 
 
 @pytest.fixture(scope='module')
@@ -53,10 +54,7 @@ def test_file_scores_what_the_model_does(family, head, scenes):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', [
-    'resnet/retinanet', 'patchconvnet/mask-rcnn', 'poolformer/cascade-mask-rcnn',
-    'caformer/upernet', 'swin/semantic-fpn',
-])  # fmt: skip
+@pytest.mark.parametrize('name', ['poolformer/retinanet', 'caformer/mask-rcnn', 'caformer/upernet'])
 def test_file_of_8_bits_scores_nearly_that(name, tmp_path):
     told = []
     (row,) = run(tmp_path, [name], ['trained', 'int8'], told.append)
