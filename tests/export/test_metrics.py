@@ -30,8 +30,8 @@ LEAST = {'coco/bbox_mAP': 1.0, 'coco/segm_mAP': 1.0, 'mIoU': 30.0}
 """Percent below which a metric says nothing: background everywhere has an mIoU of 8, and segmentors
 reach 42 and more."""
 LOST = 1.0
-"""Percent that a metric may lose by 8 bits. The detectors lose 0.3 and 0.2; with all convolutions in
-8 bits it was 1.4 and 1.3."""
+"""Percent that a metric may lose by 8 bits. The detectors lose 0.3 and 0.2; it was 1.4 and 1.3 when
+all convolutions had 8 bits."""
 
 
 @pytest.fixture(scope='module')
