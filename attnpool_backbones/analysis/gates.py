@@ -71,7 +71,10 @@ def gates_of(subject: Subject, inputs: Tensor) -> list[Gate]:
     """
     found: list[Gate] = []
 
-    def look(name: str, unit: nn.Module, x: Tensor) -> None:
+    def look(
+        name: str, unit: nn.Module, x: Tensor, norm: nn.Module | None = None, **options
+    ) -> None:
+        x = x if norm is None else norm(x)
         gate = unit.gate(x)
         kind = next(name for kind, name in GATED_UNITS.items() if isinstance(unit, kind))
         after = unit.forward(x.clone())  # without the shortcut that some add

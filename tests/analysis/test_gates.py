@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from attnpool_backbones.analysis.gates import contrast, gates_of
-from attnpool_backbones.backbones import AttnResNet, DeepViT
+from attnpool_backbones.backbones import AttnResNet, CoAtNet, DeepViT, PatchConvNet
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.layers.selective_kernel import SelectiveKernel
 from tests.analysis.subjects import as_subject, single_unit
@@ -101,3 +101,9 @@ def test_models_without_units_get_a_clear_line():
     for model in (AttnResNet(arch='resnet_nano'), DeepViT(arch='nano')):
         with pytest.raises(UserError, match='no attention unit with a gate; SGE, CBAM'):
             gates_of(as_subject(model), torch.randn(1, 3, 64, 64))
+
+
+@pytest.mark.parametrize('model', [PatchConvNet(arch='nano'), CoAtNet(arch='nano')], ids=type)
+def test_units_of_other_families(model):
+    """Their blocks call a unit with options of their own."""
+    assert {gate.kind for gate in gates_of(as_subject(model), torch.randn(1, 3, 64, 64))} == {'SE'}
