@@ -51,18 +51,17 @@ ROWS = tuple(f'{family}/{head}' for head in HEADS for family in FAMILIES)
 COLUMNS = ('head of backbone', 'metric', 'model', 'ONNX', '8 bits', 'ONNX (ms)', '8 bits (ms)')
 
 
-def on_scenes(cfg: Config, root: Path, batch: int = BATCH) -> Config:
+def on_scenes(cfg: Config, root: Path) -> Config:
     """Points a config at small scenes, on the training split of which it is tested too.
 
     Args:
         cfg: Of :func:`nano_config`; changed in place.
         root: Folder of the scenes.
-        batch: Scenes at once in training. Default: 8.
 
     Returns:
         The config.
     """
-    cfg.train_dataloader.batch_size = batch
+    cfg.train_dataloader.batch_size = BATCH
     if 'size' in cfg.model.data_preprocessor:
         # else batches of the training would be padded to the config's 192 pixels: batch norms would
         # learn the statistics of padding, and the segmentor find nothing in scenes without it
