@@ -36,24 +36,6 @@ class Call:
             found[1] = found[1][: len(found[0])]
         return found
 
-    def assert_equal(self, computed: list[Any], expected: list[Any]) -> None:
-        """Compares what two modules returned."""
-        if self.function == 'roi_align_forward':
-            size = self.arguments['input'].shape[2:]
-            computed, expected = (
-                [found[0], *(_on_map(*pair) for pair in zip(found[1:], size, strict=True))]
-                for found in (computed, expected)
-            )
-        assert_equal_results(computed, expected)
-
-
-def _on_map(position: Tensor, size: int) -> Tensor:
-    """Moves maxima from beyond the edge of a map onto it; -1 stays, which stands for none.
-
-    All samples there have the edge's value: which of them is the largest depends on rounding.
-    """
-    return position.where(position <= -1, position.clamp(0, size - 1))
-
 
 class Draw:
     """Draws from a seed."""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from attnpool_backbones.compatibility import serving_operators
 from attnpool_backbones.mmcv_operators import extension
-from tests.mmcv_operators.draws import DRAWS, Call
+from tests.mmcv_operators.draws import DRAWS, Call, assert_equal_results
 
 FIXTURES = Path(__file__).parents[1] / 'data' / 'mmcv_ops'
 EXAMPLES = {'nms': 10_000, 'roi_align': 10_000}
@@ -28,8 +28,7 @@ def test_kept_results(name):
     kept = torch.load(FIXTURES / f'{name}.pt')
     assert len(kept) >= 12
     for function, arguments, results, expected in kept:
-        call = Call(function, arguments, tuple(results))
-        call.assert_equal(call.run(extension), expected)
+        assert_equal_results(Call(function, arguments, tuple(results)).run(extension), expected)
 
 
 @pytest.mark.slow
@@ -48,7 +47,7 @@ def test_fresh_results(name):
     @given(seed=st.integers(0, 2**63 - 1))
     def compare(seed: int):
         for call in DRAWS[name](seed):
-            call.assert_equal(call.run(extension), call.run(theirs))
+            assert_equal_results(call.run(extension), call.run(theirs))
 
     compare()
 
