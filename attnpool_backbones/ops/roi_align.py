@@ -373,11 +373,15 @@ def write_maximum(
 
 
 def _table_of_pixels(x: Tensor) -> Tensor:
-    """Returns all pixels, a row of zeros and one that no maximum takes, B * H * W + 2, C."""
+    """Returns all pixels, a row of zeros and one that no maximum takes, B * H * W + 2, C.
+
+    The last one is far below :data:`EMPTY_MAXIMUM`: weights of a sample do not add up to exactly 1,
+    and what they make of EMPTY_MAXIMUM itself can be above it.
+    """
     batch, channels, height, width = x.shape
     table = x.new_zeros(batch * height * width + 2, channels, dtype=wide_dtype(x.dtype))
     table[:-2].view(batch, height, width, channels).copy_(x.permute(0, 2, 3, 1))
-    table[-1] = EMPTY_MAXIMUM
+    table[-1] = 2 * EMPTY_MAXIMUM
     return table
 
 

@@ -28,7 +28,8 @@ def test_kept_results(name):
     kept = torch.load(FIXTURES / f'{name}.pt')
     assert len(kept) >= 12
     for function, arguments, results, expected in kept:
-        assert_equal_results(Call(function, arguments, tuple(results)).run(extension), expected)
+        call = Call(function, arguments, tuple(results))
+        assert_equal_results(call, call.run(extension), expected)
 
 
 @pytest.mark.slow
@@ -47,7 +48,7 @@ def test_fresh_results(name):
     @given(seed=st.integers(0, 2**63 - 1))
     def compare(seed: int):
         for call in DRAWS[name](seed):
-            assert_equal_results(call.run(extension), call.run(theirs))
+            assert_equal_results(call, call.run(extension), call.run(theirs))
 
     compare()
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from attnpool_backbones import ops
-from attnpool_backbones.ops.roi_align import roi_align
+from attnpool_backbones.ops.roi_align import EMPTY_MAXIMUM, Pooling, roi_align, write_maximum
 
 
 @pytest.mark.parametrize(
@@ -49,3 +49,17 @@ def test_huge_rois_cost_no_more_than_the_map(mode):
     assert computed.isfinite().all()
     # the map lies in the middle third
     assert computed[..., 1].abs().sum() > 0 and not computed[..., [0, 2]].any()
+
+
+def test_the_maximum_of_a_bin_without_samples_is_nowhere():
+    """Weights of a sample do not add up to 1 exactly, which made a maximum of its absence."""
+    x = torch.rand(1, 3, 12, 9, requires_grad=True)
+    begins = torch.rand(500, 2) * 12 - 1
+    empty = torch.cat([torch.zeros(500, 1), begins, begins], 1)
+    empty[:, 4] += torch.rand(500) * 5  # no width, so no samples along x
+    pooled, *where = empty.new_zeros(3, 500, 3, 4, 4)
+    write_maximum(x.detach(), empty, pooled, *where, Pooling((4, 4), 1.0, 0, True))
+    assert (pooled == EMPTY_MAXIMUM).all()
+    assert all((positions == -1).all() for positions in where)
+    roi_align(x, empty, (4, 4), 1.0, 0, 'max').sum().backward()
+    assert not x.grad.any()
