@@ -3,15 +3,22 @@
 import argparse
 import os
 from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
 
 from attnpool_backbones.command_line import UserError
-from attnpool_backbones.config_types import type_name
+from attnpool_backbones.config_types import find_type, type_name
+from attnpool_backbones.evaluation import ImageTagMetric, LocalisationMetric
 from attnpool_backbones.inference.exported_files import read_exported
 from attnpool_backbones.launching.config import recognise_dense_task
 from attnpool_backbones.launching.config_errors import started
 from attnpool_backbones.launching.data_check import build_loops
+from attnpool_backbones.launching.input_files import metrics_of
 from attnpool_backbones.launching.launch import build_runner, plan_test
+from attnpool_backbones.launching.outputs import set_metrics
 from attnpool_backbones.launching.preflight import check_everything
+from attnpool_backbones.registry import METRICS
 
 __all__ = ['evaluate_exported']
 
@@ -41,6 +48,7 @@ def evaluate_exported(args: argparse.Namespace) -> dict[str, float]:
     task = kinds[recognise_dense_task(plan.cfg, 'a test of an exported file')]
     if facts.task != task:
         raise UserError(f'{args.exported} is for {facts.task}, {args.config} for {task}')
+    _leave_out_tags(plan.cfg, args)
     check_everything(plan)
     # what changes weights (averages of them, another normalisation) finds none here
     plan.cfg.custom_hooks = [
@@ -59,6 +67,27 @@ def evaluate_exported(args: argparse.Namespace) -> dict[str, float]:
             )
     with started(plan.cfg):
         return runner.test()
+
+
+def _leave_out_tags(cfg: Config, args: argparse.Namespace) -> None:
+    """Takes out the metrics of an image-level head, which a file has not, and says so."""
+    metrics = metrics_of(cfg.get('test_evaluator'))
+    left = [metric for metric in metrics if not _is_of_tags(metric)]
+    if len(left) == len(metrics):
+        return
+    names = ', '.join(type_name(metric) for metric in metrics if metric not in left)
+    if not left:
+        raise UserError(
+            f'{args.exported} tells no tags of images, and the test_evaluator of {args.config} '
+            f'measures nothing else ({names}): test the model, not the file'
+        )
+    print(f'not measured, as {args.exported} tells no tags of images: {names}', flush=True)
+    set_metrics(cfg, left)
+
+
+def _is_of_tags(metric: Any) -> bool:
+    kind = find_type(metric, METRICS)
+    return isinstance(kind, type) and issubclass(kind, (ImageTagMetric, LocalisationMetric))
 
 
 def _few(names: tuple[str, ...]) -> str:

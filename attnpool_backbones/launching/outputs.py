@@ -80,8 +80,12 @@ def write_label_maps(cfg: Config, folder: str) -> None:
 
 def add_metric(cfg: Config, metric: ConfigDict) -> None:
     """Adds a metric to those of a test, after them."""
+    set_metrics(cfg, [*metrics_of(cfg.get('test_evaluator')), metric])
+
+
+def set_metrics(cfg: Config, metrics: list) -> None:
+    """Gives a test other metrics, in the evaluator that it has."""
     evaluator = cfg.get('test_evaluator')
-    metrics = [*metrics_of(evaluator), metric]
     if isinstance(evaluator, ConfigDict) and 'metrics' in evaluator:
         evaluator.metrics = metrics
     else:

@@ -1,0 +1,43 @@
+"""``attnpool test FILE RUN``: an exported file on the data of its run."""
+
+import pytest
+from mmengine.config import Config
+
+pytest.importorskip('mmseg')
+pytest.importorskip('onnxruntime')
+pytest.importorskip('onnxscript')
+
+from attnpool_backbones.cli import main
+
+TAGS = 'attnpool_backbones.ImageTagMetric'
+MAPS = dict(type='attnpool_backbones.LocalisationMetric')
+
+
+@pytest.fixture(scope='module')
+def file(tagged_segmentor, tmp_path_factory):
+    """A file of a segmentor with an image-level head."""
+    path = tmp_path_factory.mktemp('exported') / 'model.onnx'
+    assert main(['export', str(tagged_segmentor), '--size', '64', '96', '--out', str(path)]) == 0
+    return path
+
+
+@pytest.mark.parametrize('form', ['list', 'evaluator', 'alone'])
+def test_metrics_of_tags_are_left_out(form, file, tagged_segmentor, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    cfg = Config.fromfile(tagged_segmentor / 'config.py')
+    cfg.test_evaluator = {
+        'list': [cfg.test_evaluator, dict(type=TAGS), MAPS],
+        'evaluator': dict(type='Evaluator', metrics=[dict(type=TAGS), cfg.test_evaluator]),
+        'alone': dict(type=TAGS),
+    }[form]
+    cfg.dump('config.py')
+    code = main(['test', str(file), 'config.py'])
+    told = capfd.readouterr()
+    if form == 'alone':
+        assert code == 2
+        assert 'measures nothing else (ImageTagMetric): test the model' in told.err
+        return
+    assert code == 0
+    names = {'list': 'ImageTagMetric, LocalisationMetric', 'evaluator': 'ImageTagMetric'}[form]
+    assert f'not measured, as {file} tells no tags of images: {names}' in told.out
+    assert 'mIoU' in told.out + told.err and 'tags/mAP' not in told.out + told.err
