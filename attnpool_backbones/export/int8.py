@@ -4,7 +4,7 @@ import logging
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,12 @@ from typing import Any
 import numpy as np
 
 from attnpool_backbones.command_line import UserError
+from attnpool_backbones.export.int8_layers import LAYERS, eight_bit_layers, relus_after
 from attnpool_backbones.export.onnx_file import INPUT
 from attnpool_backbones.inference.prediction import Detections, Segmentation
 
 __all__ = ['Kept', 'keep_of', 'quantise', 'seconds']
 
-_KINDS = ('Conv', 'MatMul', 'Gemm')
-_MOVING = ('Transpose', 'Reshape', 'AveragePool', 'MaxPool')
-"""What leaves the scales of channels as they are."""
 SURE = 0.3
 """Score from which on an object is looked at when the two files are compared."""
 SAME = 0.5
@@ -48,9 +46,10 @@ def quantise(content: bytes, images: Iterable[np.ndarray]) -> bytes:
     """Makes convolutions and linear layers compute with 8 bits.
 
     Weights have a scale for each output channel; maps have one scale each, from the smallest and
-    largest value on the images. Linear layers give 32 bits, so that what is added up over blocks is
-    rounded nowhere. Products of two maps, as in attention, all that follows the heads, and the
-    convolutions of :func:`_sensitive` stay as they are.
+    largest value on the images, after a ReLU where one follows. Linear layers give 32 bits, so that
+    what is added up over blocks is rounded nowhere. Products of two maps, as in attention, all that
+    follows the heads, and the layers that
+    :func:`~attnpool_backbones.export.int8_layers.eight_bit_layers` leaves out stay as they are.
 
     Args:
         content: An ONNX file.
@@ -60,7 +59,7 @@ def quantise(content: bytes, images: Iterable[np.ndarray]) -> bytes:
         The new file, with the same metadata.
 
     Raises:
-        UserError: If onnxruntime cannot do it.
+        UserError: If onnxruntime cannot do it, or no layer gains by it.
     """
     import onnx
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
@@ -75,9 +74,11 @@ def quantise(content: bytes, images: Iterable[np.ndarray]) -> bytes:
             return None if image is None else {INPUT: image}
 
     model = onnx.load_model_from_string(content)
-    layers = list(_with_weights(model))
-    kept = _sensitive(model, layers)
-    names = [layer.name for layer in layers if layer.name not in kept]
+    _part_biases(model)
+    layers = eight_bit_layers(model)
+    if not layers:  # onnxruntime would take an empty list for all
+        raise UserError('--int8: no layer of the model is worth 8 bits; export it without')
+    names = [node.name for node in (*layers, *relus_after(model, layers))]
     logger, level = logging.getLogger(), logging.getLogger().level
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder, 'int8.onnx')
@@ -88,12 +89,12 @@ def quantise(content: bytes, images: Iterable[np.ndarray]) -> bytes:
                 target,
                 Reader(),
                 quant_format=QuantFormat.QDQ,
-                op_types_to_quantize=list(_KINDS),
+                op_types_to_quantize=[*LAYERS, 'Relu'],
                 nodes_to_quantize=names,
                 per_channel=True,
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
-                extra_options=dict(OpTypesToExcludeOutputQuantization=['MatMul']),
+                extra_options=dict(OpTypesToExcludeOutputQuantization=['MatMul', 'Gemm']),
             )
         except Exception as error:  # onnxruntime's errors have no common class
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -107,58 +108,32 @@ def quantise(content: bytes, images: Iterable[np.ndarray]) -> bytes:
     return quantised.SerializeToString()
 
 
-def _with_weights(model: Any) -> Iterator[Any]:
-    """Yields the convolutions and products one of whose factors is a weight."""
-    weights = {tensor.name for tensor in model.graph.initializer}
-    # a weight may be turned first
-    for node in model.graph.node:
-        if node.op_type in ('Transpose', 'Reshape') and node.input[0] in weights:
-            weights.update(node.output)
-    for node in model.graph.node:
-        if node.op_type in _KINDS and any(name in weights for name in node.input[:2]):
-            yield node
+def _part_biases(model: Any) -> None:
+    """Keeps onnxruntime from making a product and the bias after it one operator of 32 bits.
 
-
-def _sensitive(model: Any, layers: Sequence[Any]) -> set[str]:
-    """Finds the convolutions that 8 bits would harm most.
-
-    They read the image, a residual stream or what a norm over channels gives (stems, reductions
-    between stages, the first layer of a neck): channels of such maps differ in scale, the one scale
-    of the map loses the small ones, and no block that follows is added to what is right.
-
-    Args:
-        model: An ONNX model.
-        layers: Its nodes with weights.
-
-    Returns:
-        Names of nodes.
+    It does so before it looks for products of 8 bits, for biases of one dimension.
     """
-    makers = {name: node for node in model.graph.node for name in node.output}
-    names = {layer.name for layer in layers}
-    found: set[str] = set()
-    after: set[str] = set()  # tensors that some layer has a part in
-    for node in model.graph.node:
-        follows = any(name in after for name in node.input)
-        if node.name in names or follows:
-            after.update(node.output)
-        if node.name not in names or node.op_type != 'Conv':
+    from onnx import numpy_helper
+
+    graph = model.graph
+    biases = {tensor.name: tensor for tensor in graph.initializer if len(tensor.dims) == 1}
+    ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in graph.value_info}
+    products = {
+        node.output[0]
+        for node in graph.node
+        if node.op_type == 'MatMul' and ranks.get(node.output[0], 0) > 2
+    }
+    for node in graph.node:
+        if node.op_type != 'Add' or products.isdisjoint(node.input):
             continue
-        maker = makers.get(node.input[0])
-        while maker is not None and maker.op_type in _MOVING:
-            maker = makers.get(maker.input[0])
-        if not follows or (maker is not None and _has_uneven_channels(maker, makers)):
-            found.add(node.name)
-    return found
-
-
-def _has_uneven_channels(node: Any, makers: Mapping[str, Any]) -> bool:
-    """Tells whether a node gives a residual stream or the result of a norm over channels.
-
-    The sum of a pyramid, one part of which is made larger, is no such stream.
-    """
-    if node.op_type == 'Add':
-        return all(makers[name].op_type != 'Resize' for name in node.input if name in makers)
-    return node.op_type == 'LayerNormalization'
+        for slot, name in enumerate(node.input):
+            if name in biases:
+                node.input[slot] = f'{node.name}_bias'
+                value = numpy_helper.to_array(biases[name])[None, None]
+                graph.initializer.append(numpy_helper.from_array(value, node.input[slot]))
+    used = {name for node in graph.node for name in node.input}
+    for name in biases.keys() - used:
+        graph.initializer.remove(biases[name])
 
 
 def keep_of(
