@@ -88,7 +88,7 @@ def trace(graph: nn.Module, sizes: Sizes) -> torch.export.ExportedProgram:
         sizes: Of the images.
 
     Returns:
-        The program, with the formulas of all operators but those that ONNX has itself.
+        The program, with the recorded forms of all operators but those that ONNX has itself.
 
     Raises:
         UserError: If it cannot be recorded.
@@ -98,7 +98,7 @@ def trace(graph: nn.Module, sizes: Sizes) -> torch.export.ExportedProgram:
     free = torch.export.Dim.DYNAMIC
     dynamic = None if sizes.fixed else ({0: free, 2: free, 3: free},)
     try:
-        with ops.formulas(), torch.no_grad():
+        with ops.recorded_forms(), torch.no_grad():
             return torch.export.export(graph, (images,), dynamic_shapes=dynamic, strict=False)
     except (torch._dynamo.exc.UserError, RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]

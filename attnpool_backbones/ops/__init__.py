@@ -17,6 +17,6 @@ operators, so it gives the plain form of any model; see :mod:`attnpool_backbones
 operator has a row in ``tests/ops/table.py``, by which the operator contract tests it.
 """
 
-from attnpool_backbones.ops.formula import formulas, operator
+from attnpool_backbones.ops.formula import formulas, operator, recorded_forms
 
-__all__ = ['formulas', 'operator']
+__all__ = ['formulas', 'operator', 'recorded_forms']

@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 
-_formulas_wanted = False  # One for all threads: the compiler guards a global for nothing.
+# One for all threads: the compiler guards a global for nothing.
+_formulas_wanted = False
+_recording = False  # then some operators have their fast forms among the formulas
 
 
 def operator(formula: Callable) -> Callable:
@@ -23,23 +25,31 @@ def operator(formula: Callable) -> Callable:
     pass) is bound by ``@NAME.fast(compiled=False)``: the compiler sees the formula then. Loops over
     chunks belong into a ``torch.library.custom_op`` inside of the fast form.
 
+    Files that other runtimes run hold formulas (:func:`recorded_forms`). A fast form of plain torch
+    and of operators, with fewer operations or smaller rounding errors than the formula, is bound by
+    ``@NAME.fast(recorded=True)``: files hold it then, with the formulas of the operators in it.
+
     Returns:
         A function with the formula's signature and docstring. Its attribute ``formula`` is the
         formula, ``fast`` the decorator.
     """
-    form, also_compiled = formula, True
+    form, also_compiled, also_recorded = formula, True, False
 
     @functools.wraps(formula)
     def call(*args, **kwargs) -> Any:
+        if _recording and also_recorded:
+            return form(*args, **kwargs)
         if _formulas_wanted or not also_compiled and torch.compiler.is_compiling():
             return formula(*args, **kwargs)
         return form(*args, **kwargs)
 
-    def fast(fast_form: Callable | None = None, *, compiled: bool = True) -> Callable:
+    def fast(
+        fast_form: Callable | None = None, *, compiled: bool = True, recorded: bool = False
+    ) -> Callable:
         if fast_form is None:
-            return functools.partial(fast, compiled=compiled)
-        nonlocal form, also_compiled
-        form, also_compiled = fast_form, compiled
+            return functools.partial(fast, compiled=compiled, recorded=recorded)
+        nonlocal form, also_compiled, also_recorded
+        form, also_compiled, also_recorded = fast_form, compiled, recorded
         return fast_form
 
     call.formula = formula
@@ -62,6 +72,18 @@ def formulas(wanted: bool = True) -> Iterator[None]:
         yield
     finally:
         _formulas_wanted = before
+
+
+@contextmanager
+def recorded_forms() -> Iterator[None]:
+    """Runs what a file for other runtimes is to hold: formulas, and fast forms made for it."""
+    global _recording
+    before, _recording = _recording, True
+    try:
+        with formulas():
+            yield
+    finally:
+        _recording = before
 
 
 def formulas_wanted() -> bool:

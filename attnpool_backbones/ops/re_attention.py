@@ -60,7 +60,9 @@ def _with_batch_statistics(norm: nn.BatchNorm2d, y: Tensor) -> Tensor:
     )
 
 
-@re_attention.fast
+# Recorded, too: theta gives entries near its bias, which a BatchNorm subtracts and divides by a
+# deviation that may be 1e-3 of it. Rounding errors grow with it, unless the two biases meet first.
+@re_attention.fast(recorded=True)
 def _(q: Tensor, k: Tensor, v: Tensor, mixing: Mixing) -> tuple[Tensor, 'LazyMaps']:
     if not may_fuse(mixing.theta, mixing.norm):
         return re_attention.formula(q, k, v, mixing)

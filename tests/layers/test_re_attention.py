@@ -91,3 +91,26 @@ def test_cumulative_running_statistics():
 def test_wrong_options(options, message):
     with pytest.raises(ValueError, match=message):
         HeadMixing(HEADS, TOKENS, **options)
+
+
+@torch.no_grad()
+def test_rounding_errors_of_files_stay_small():
+    # maps that hardly differ: theta gives its bias and little more, and BatchNorm takes it away
+    attention = build('BN', dtype=torch.float32).eval()
+    theta, norm = attention.mixing.theta, attention.mixing.norm
+    attention.qkv.weight *= 0.1
+    theta.bias.fill_(1)
+    norm.bias.zero_()
+    norm.running_mean.copy_(theta.weight.sum(1) / TOKENS + theta.bias)
+    norm.running_var.fill_(1e-7)
+    x = torch.randn(2, TOKENS, WIDTH)
+    exact = copy.deepcopy(attention).double()(x.double())
+
+    def error():
+        return float((attention(x) - exact).norm() / exact.norm())
+
+    with ops.formulas():
+        of_formula = error()
+    with ops.recorded_forms():
+        of_file = error()
+    assert of_file < 2 * error() and 5 * of_file < of_formula, (of_file, error(), of_formula)

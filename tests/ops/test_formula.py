@@ -31,6 +31,25 @@ def test_fast_unless_formulas_are_wanted():
     assert double(3) == ('fast', 3, 1) and not formulas_wanted()
 
 
+def test_what_files_hold():
+    inner, plain = make(), make()
+
+    @ops.operator
+    def folded(x):
+        return 'formula', plain(x)
+
+    @folded.fast(recorded=True)
+    def _(x):
+        return 'fast', inner(x)
+
+    with ops.recorded_forms():
+        assert folded(3) == ('fast', ('formula', 3, 1)) and formulas_wanted()
+        assert plain(3) == ('formula', 3, 1)
+    with ops.formulas():
+        assert folded(3) == ('formula', ('formula', 3, 1))
+    assert folded(3) == ('fast', ('fast', 3, 1)) and not formulas_wanted()
+
+
 def test_the_fast_form_is_back_after_an_error():
     with pytest.raises(ZeroDivisionError), ops.formulas():
         raise ZeroDivisionError
