@@ -127,8 +127,7 @@ class DenseBackbone(TrainingParts):
 
     def finish_init(self) -> None:
         """Ends a subclass's constructor: checks ``frozen_stages`` and freezes."""
-        if torch.get_num_threads() > 1:
-            is_convolution_chosen()  # measured here: a compiler could not
+        is_convolution_chosen()  # measured here: a compiler could not
         depth = len(getattr(self, self.trunk))
         if not -1 <= self.frozen_stages <= depth:
             raise ValueError(

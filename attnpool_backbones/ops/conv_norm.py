@@ -10,6 +10,7 @@ from attnpool_backbones.ops.fusing import may_fuse
 from attnpool_backbones.ops.gradients import gradients_wanted
 from attnpool_backbones.ops.linear import scaled
 from attnpool_backbones.ops.onednn import conv_act, has_activation, may_call_onednn
+from attnpool_backbones.ops.product import needs_pointwise, pointwise
 from attnpool_backbones.ops.residual import residual
 
 
@@ -102,7 +103,8 @@ def _(
 ) -> Tensor:
     trained = gradients_wanted(x, y, scale, *conv.parameters())
     if scale is None or not trained or not may_fuse(conv):
-        return residual(x, conv(y), drop_path, scale)  # The sum takes the factor along.
+        y = _convolve(y, conv, conv.weight, conv.bias) if may_fuse(conv) else conv(y)
+        return residual(x, y, drop_path, scale)  # The sum takes the factor along.
     # Scaling the weight saves a pass over the map and its copy for the backward pass.
     return residual(x, _convolve(y, conv, *scaled(conv.weight, conv.bias, scale)), drop_path)
 
@@ -112,9 +114,15 @@ def _is_plainly_padded(conv: nn.Conv2d) -> bool:
 
 
 def _convolve(x: Tensor, conv: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> Tensor:
+    if _is_pointwise(conv) and needs_pointwise(x, weight):
+        return pointwise(x, weight, bias)
     if weight is conv.weight and bias is conv.bias:
         return conv(x)
     return F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+
+
+def _is_pointwise(conv: nn.Conv2d) -> bool:
+    return (*conv.kernel_size, *conv.stride, conv.groups) == (1,) * 5 and conv.padding == (0, 0)
 
 
 def is_fixed(norm: nn.Module) -> bool:

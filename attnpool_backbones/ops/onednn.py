@@ -21,6 +21,8 @@ from attnpool_backbones.ops.fusing import may_fuse
 from attnpool_backbones.ops.gradients import gradients_wanted
 from attnpool_backbones.ops.own_operator import own_operator
 
+WIDER = 2
+"""Dilation that a 1x1 kernel, which has one pixel, may have as well as 1."""
 _NAMES = ((nn.GELU, 'gelu'), (nn.ReLU, 'relu'), (nn.SiLU, 'swish'))
 """What oneDNN calls activations."""
 
@@ -59,6 +61,16 @@ def _is_enabled() -> bool:
 @torch.compiler.assume_constant_result
 def _has_bfloat16() -> bool:
     return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def pointwise_dilation() -> int:
+    """Returns the dilation with which PyTorch gives a 1x1 convolution to oneDNN.
+
+    It is 1 for several threads. Those of one thread PyTorch computes with the BLAS library, unless
+    they are strided or dilated or of 16 images: :data:`WIDER`. Each process of a run of several has
+    one thread, and so has each of two batches that are predicted at once.
+    """
+    return 1 if torch.get_num_threads() > 1 else WIDER
 
 
 def has_activation(act: nn.Module | None) -> bool:
@@ -134,10 +146,10 @@ def _weight_gradient(grad: Tensor, x: Tensor, has_bias: bool) -> tuple[Tensor, T
     """Returns the gradients of weight and bias, C', C and C' (or 0), of a linear layer."""
     # By the convolution's kernel, the fastest there is: tokens are a map with one row of pixels.
     dy, x = (t.reshape(1, 1, -1, t.shape[-1]).permute(0, 3, 1, 2) for t in (grad, x))
-    outputs, channels = dy.shape[1], x.shape[1]
+    outputs, channels, dilation = dy.shape[1], x.shape[1], pointwise_dilation()
     _, dweight, dbias = torch.ops.aten.convolution_backward(
         dy, x, x.new_empty(outputs, channels, 1, 1), [outputs] if has_bias else None,
-        [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [False, True, has_bias],
+        [1, 1], [0, 0], [dilation] * 2, False, [0, 0], 1, [False, True, has_bias],
     )  # fmt: skip
     dweight = dweight.reshape(outputs, channels)
     return dweight.contiguous(), dbias if has_bias else grad.new_empty(0)

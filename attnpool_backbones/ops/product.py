@@ -17,7 +17,12 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from attnpool_backbones.ops.compiling import compiler_fuses
-from attnpool_backbones.ops.onednn import compiled_linear, linear_act, may_call_onednn
+from attnpool_backbones.ops.onednn import (
+    compiled_linear,
+    linear_act,
+    may_call_onednn,
+    pointwise_dilation,
+)
 
 SMALLEST_PRODUCT = 1 << 20
 """Multiply-accumulates below which a convolution's longer call outweighs its rate."""
@@ -41,7 +46,7 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     Returns:
         ..., C'.
     """
-    if not _suits_convolution(x, weight) or not is_convolution_chosen():
+    if not _is_convolved(x, weight):
         return F.linear(x, weight, bias)
     if may_call_onednn(x, weight, bias):
         return linear_act(x, weight, bias)
@@ -49,8 +54,39 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return compiled_linear(x, weight, bias)
     # Tokens as they lie are a channels_last map with one row of pixels.
     pixels = x.reshape(1, 1, -1, x.shape[-1]).permute(0, 3, 1, 2)  # 1, C, 1, P
-    y = F.conv2d(pixels, weight[:, :, None, None], bias)  # 1, C', 1, P
+    y = pointwise(pixels, weight[:, :, None, None], bias)  # 1, C', 1, P
     return y.permute(0, 2, 3, 1).reshape(*x.shape[:-1], -1)  # ..., C'
+
+
+def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Returns a 1x1 convolution by oneDNN, which computes it in one thread, too.
+
+    Args:
+        x: Map B, C, H, W.
+        weight: C', C, 1, 1.
+        bias: C'. Default: none.
+
+    Returns:
+        B, C', H, W.
+    """
+    return F.conv2d(x, weight, bias, dilation=pointwise_dilation())
+
+
+def needs_pointwise(x: Tensor, weight: Tensor) -> bool:
+    """Tells whether a 1x1 convolution is slow where :func:`pointwise` is not.
+
+    Args:
+        x: Map B, C, H, W.
+        weight: C', C, 1, 1.
+    """
+    if torch.compiler.is_compiling() or torch.get_num_threads() > 1:
+        return False
+    return _is_convolved(x, weight)
+
+
+def _is_convolved(x: Tensor, weight: Tensor) -> bool:
+    """Tells whether a product of tokens and a weight runs as a 1x1 convolution."""
+    return _suits_convolution(x, weight) and is_convolution_chosen()
 
 
 def suits_onednn(x: Tensor, weight: Tensor) -> bool:
@@ -61,7 +97,7 @@ def suits_onednn(x: Tensor, weight: Tensor) -> bool:
         weight: C', C.
     """
     if x.dtype == torch.float32 and not torch.is_autocast_enabled('cpu'):
-        return _suits_convolution(x, weight) and is_convolution_chosen()
+        return _is_convolved(x, weight)
     return x.numel() * len(weight) >= SMALLEST_PRODUCT  # PyTorch gives short types to it, too.
 
 
@@ -70,11 +106,10 @@ def _suits_convolution(x: Tensor, weight: Tensor) -> bool:
         return False
     if x.numel() * len(weight) < SMALLEST_PRODUCT or torch.is_autocast_enabled('cpu'):
         return False
-    # PyTorch gives 1x1 convolutions to oneDNN only where several threads compute them. Exported
-    # graphs have linear layers, which other runtimes know.
+    # Exported graphs have linear layers, which other runtimes know.
     if torch.compiler.is_compiling():
         return compiler_fuses()
-    return torch.get_num_threads() > 1 and not torch.jit.is_tracing()
+    return not torch.jit.is_tracing()
 
 
 def is_convolution_chosen() -> bool:

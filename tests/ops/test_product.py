@@ -6,10 +6,13 @@ import pytest
 import torch
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
+from torch import nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from attnpool_backbones.ops import product as module
+from attnpool_backbones.ops.conv_norm import conv_norm
+from attnpool_backbones.ops.onednn import WIDER
 from attnpool_backbones.ops.product import (
     choose_convolution,
     is_convolution_chosen,
@@ -21,30 +24,33 @@ SHAPES = [(1200, 64), (2, 700, 64), (1, 33, 29, 96)]
 
 
 class Operations(TorchDispatchMode):
-    """Notes which operations run."""
+    """Notes which operations run, and the dilations of convolutions."""
 
     def __init__(self):
         super().__init__()
-        self.names = set()
+        self.names, self.dilations = set(), []
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.names.add(function.overloadpacket.__name__)
+        name = function.overloadpacket.__name__
+        self.names.add(name)
+        if name.startswith('convolution'):
+            self.dilations.append(args[5 + name.endswith('backward')])
         return function(*args, **(kwargs or {}))
 
 
 @pytest.fixture(params=[True, False], ids=['convolution', 'product'])
-def convolves(request, two_threads):
+def convolves(request, threads):
     choose_convolution(request.param)
     yield request.param
     choose_convolution(None)
 
 
-@pytest.fixture
-def two_threads():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(threads)
+@pytest.fixture(params=[2, 1], ids=['two threads', 'one thread'])
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
 
 
 def inputs(shape, outputs=48, bias=True):
@@ -74,25 +80,40 @@ def test_tokens_of_any_layout(convolves):
         )
 
 
-def test_the_chosen_library_computes(convolves):
-    with Operations() as operations, torch.no_grad():
-        product(*inputs(SHAPES[0]))
+def test_the_chosen_library_computes(convolves, threads):
+    with Operations() as operations:
+        product(*inputs(SHAPES[0])).sum().backward()
     assert ('convolution' in operations.names) == convolves
+    # PyTorch gives oneDNN the 1x1 convolutions of one thread only if they are dilated
+    assert operations.dilations == [[1 if threads == 2 else WIDER] * 2] * 2 * convolves
+
+
+def test_convolutions_of_maps_in_one_thread(convolves, threads):
+    conv = nn.Conv2d(64, 48, 1)
+    x = torch.randn(1, 64, 30, 40, requires_grad=True)
+    weight = torch.randn(1, 48, 30, 40)
+    results = []
+    for compute in (conv_norm, conv_norm.formula):
+        with Operations() as operations:
+            y = compute(x, conv, nn.BatchNorm2d(48), norm_before=nn.BatchNorm2d(64))
+            grads = torch.autograd.grad((y * weight).sum(), [x, conv.weight])
+        results.append((y, *grads))
+        wider = convolves and threads == 1 and compute is conv_norm
+        assert operations.dilations == [[WIDER if wider else 1] * 2] * 2
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
-    'shape, outputs, dtype, threads',
+    'shape, outputs, dtype',
     [
-        ((30, 64), 48, torch.float32, 2),
-        ((1200, 64), 8, torch.float32, 2),
-        ((1200, 64), 48, torch.float64, 2),
-        ((1200, 64), 48, torch.bfloat16, 2),
-        ((1200, 64), 48, torch.float32, 1),
+        ((30, 64), 48, torch.float32),
+        ((1200, 64), 8, torch.float32),
+        ((1200, 64), 48, torch.float64),
+        ((1200, 64), 48, torch.bfloat16),
     ],
-    ids=['small input', 'small product', 'float64', 'bfloat16', 'one thread'],
+    ids=['small input', 'small product', 'float64', 'bfloat16'],
 )
-def test_what_a_convolution_does_not_suit(convolves, shape, outputs, dtype, threads):
-    torch.set_num_threads(threads)
+def test_what_a_convolution_does_not_suit(convolves, shape, outputs, dtype):
     args = [t.to(dtype) for t in inputs(shape, outputs)]
     with Operations() as operations, torch.no_grad():
         torch.testing.assert_close(product(*args), F.linear(*args))
@@ -121,7 +142,7 @@ def test_compiles_whole(convolves):
     torch.testing.assert_close(compiled(*args), F.linear(*args))
 
 
-def test_one_measurement_decides_and_is_told_once(two_threads, monkeypatch, caplog, tmp_path):
+def test_one_measurement_decides_and_is_told_once(monkeypatch, caplog, tmp_path):
     measured = []
     monkeypatch.setattr(module, 'onednn_lead', lambda: measured.append(1) or 2.0)
     choose_convolution(None)
@@ -144,7 +165,7 @@ def test_one_measurement_decides_and_is_told_once(two_threads, monkeypatch, capl
 
 
 @pytest.mark.parametrize('has_log', [False, True])
-def test_without_a_run_nothing_is_told(has_log, two_threads, monkeypatch, caplog):
+def test_without_a_run_nothing_is_told(has_log, monkeypatch, caplog):
     monkeypatch.setattr(module, 'onednn_lead', lambda: 2.0)
     monkeypatch.setattr(DefaultScope, '_instance_dict', {})
     monkeypatch.setattr(MMLogger, '_instance_dict', {})
@@ -158,8 +179,8 @@ def test_without_a_run_nothing_is_told(has_log, two_threads, monkeypatch, caplog
         choose_convolution(None)
 
 
-def test_the_measurement_leaves_threads_and_random_numbers_alone(two_threads):
+def test_the_measurement_leaves_threads_and_random_numbers_alone(threads):
     state = torch.get_rng_state()
     assert onednn_lead(rounds=3) > 0
-    assert torch.get_num_threads() == 2
+    assert torch.get_num_threads() == threads
     assert torch.equal(torch.get_rng_state(), state)
