@@ -28,6 +28,8 @@ SMALLEST_PRODUCT = 1 << 20
 """Multiply-accumulates below which a convolution's longer call outweighs its rate."""
 SMALLEST_INPUT = 20480
 """Values of an image up to which PyTorch does not give its convolution to oneDNN."""
+SMALLEST_MAP = 1 << 17
+"""Values of a head's attention map from which one call a head is faster than one for all heads."""
 CLEAR_LEAD = 1.4
 """How much faster oneDNN has to be. Equal libraries lie far below, whatever the noise, so all
 processes of a machine choose alike, and a resumed run goes on to the same bits."""
@@ -82,6 +84,20 @@ def needs_pointwise(x: Tensor, weight: Tensor) -> bool:
     if torch.compiler.is_compiling() or torch.get_num_threads() > 1:
         return False
     return _is_convolved(x, weight)
+
+
+def multiplies_heads(q: Tensor, k: Tensor) -> bool:
+    """Tells whether the maps of attention are faster computed head by head, by ``onednn_product``.
+
+    Args:
+        q: Queries ..., T, d, of which nobody wants gradients.
+        k: Keys ..., N, d.
+    """
+    if q.device.type != 'cpu' or q.dtype != torch.float32 or k.dtype != torch.float32:
+        return False
+    if q.shape[-2] * k.shape[-2] < SMALLEST_MAP or not torch.backends.mkldnn.enabled:
+        return False
+    return is_convolution_chosen()
 
 
 def _is_convolved(x: Tensor, weight: Tensor) -> bool:

@@ -16,8 +16,10 @@ from torch.utils.flop_counter import register_flop_formula
 
 from attnpool_backbones.ops.attention import attention_maps
 from attnpool_backbones.ops.formula import operator
+from attnpool_backbones.ops.onednn import onednn_product
 from attnpool_backbones.ops.own_operator import own_operator
 from attnpool_backbones.ops.precision import full_precision, wide_dtype
+from attnpool_backbones.ops.product import multiplies_heads
 
 
 @operator
@@ -143,6 +145,9 @@ def _relative_attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor, chunk_ro
     out = _empty_output(q)
     table = table.to(q.dtype).contiguous()
     k, v = k.flip(2), v.flip(2)
+    if multiplies_heads(q, k):
+        _attend_by_heads(out, q, k, v, table, chunk_rows)
+        return out
     with full_precision(q.device):
         for rows, images in _chunks(len(q), table, chunk_rows):
             bias, tokens = _bias(table, rows), _tokens(rows, table)
@@ -171,6 +176,9 @@ def _relative_attention_backward(
     table = table.to(q.dtype).contiguous()
     q = q * scale
     k, v = k.flip(2), v.flip(2)
+    if multiplies_heads(q, k):
+        _differentiate_by_heads(dq, dk, dv, dtable, grad, q, k, v, table, out, chunk_rows)
+        return dq.mul_(scale), dk.flip(2), dv.flip(2), dtable
     with full_precision(q.device):
         for rows, images in _chunks(len(q), table, chunk_rows):
             bias, tokens = _bias(table, rows), _tokens(rows, table)
@@ -190,6 +198,96 @@ def _relative_attention_backward(
                 dbias = summed if dbias is None else dbias.add_(summed)
             _add_bias_gradient(dtable, dbias, rows)
     return dq, dk.flip(2).to(k.dtype), dv.flip(2).to(v.dtype), dtable
+
+
+# ------------------------------------------------------------------ head by head, by oneDNN
+
+
+def _attend_by_heads(
+    out: Tensor, q: Tensor, k: Tensor, v: Tensor, table: Tensor, chunk_rows: int
+) -> None:
+    """Writes the attention of queries to keys and values in reversed order into ``out``."""
+    q = q * q.shape[-1] ** -0.5
+    for head, windows in enumerate(map(_Windows, table)):
+        for image in range(len(q)):
+            keys, values = k[image, head].contiguous(), v[image, head].mT.contiguous()
+            for rows in windows.chunks(chunk_rows):
+                tokens = _tokens(rows, table)
+                maps = windows.maps(q[image, head, tokens], keys, rows)
+                out[image, head, tokens] = onednn_product(maps, values)
+
+
+def _differentiate_by_heads(
+    dq: Tensor, dk: Tensor, dv: Tensor, dtable: Tensor,
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, table: Tensor, out: Tensor, chunk_rows: int,
+) -> None:  # fmt: skip
+    """Writes the gradients of scaled queries, and of keys and values in reversed order."""
+    for head, windows in enumerate(map(_Windows, table)):
+        dbias = torch.zeros_like(windows.bias)
+        for image in range(len(q)):
+            keys, values = k[image, head].contiguous(), v[image, head].contiguous()
+            keys_first, dkeys, dvalues = keys.mT.contiguous(), *keys.new_zeros(2, *keys.mT.shape)
+            for rows in windows.chunks(chunk_rows):
+                index = image, head, _tokens(rows, table)
+                maps = windows.maps(q[index], keys, rows)  # R*W, H*W
+                dvalues.addmm_(grad[index].mT, maps)
+                dscores = onednn_product(grad[index], values)  # R*W, H*W
+                dscores.sub_((grad[index] * out[index]).sum(-1, keepdim=True)).mul_(maps)
+                dq[index] = onednn_product(dscores, keys_first)
+                dkeys.addmm_(q[index].mT, dscores)
+                windows.add_gradient(dbias, dscores, rows)
+            dk[image, head], dv[image, head] = dkeys.mT, dvalues.mT
+        windows.add_to_table(dtable[head], dbias)
+
+
+class _Windows:
+    """The bias of one head, laid out so that each query's lies in one piece.
+
+    Of queries in column q the table's columns q to q + W - 1 count: with only these of each row, a
+    query of row p sees H of the rows, one after the other, from row p on; keys are reversed.
+
+    Args:
+        table: 2H-1, 2W-1.
+    """
+
+    def __init__(self, table: Tensor):
+        self.height, self.width = ((side + 1) // 2 for side in table.shape)
+        self.bias = table.unfold(1, self.width, 1).transpose(0, 1).flatten(1).contiguous()
+        """W, (2H-1)*W."""
+
+    def chunks(self, chunk_rows: int) -> Iterator[slice]:
+        """Yields slices of grid rows that cover the grid once."""
+        row_elements = self.width * self.height * self.width
+        step = chunk_rows or max(1, CHUNK_ELEMENTS['cpu'] // row_elements)
+        for row in range(0, self.height, step):
+            yield slice(row, min(row + step, self.height))
+
+    def of(self, bias: Tensor, rows: slice) -> Tensor:
+        """Returns the windows R, W, H*W of grid rows of queries, a view of ``bias``."""
+        tokens = self.height * self.width
+        return bias.as_strided(
+            (rows.stop - rows.start, self.width, tokens),
+            (self.width, bias.shape[1], 1),
+            bias.storage_offset() + rows.start * self.width,
+        )
+
+    def maps(self, q: Tensor, k: Tensor, rows: slice) -> Tensor:
+        """Returns the softmax maps R*W, H*W of scaled queries R*W, d in some grid rows."""
+        scores = onednn_product(q, k)
+        scores.view(-1, self.width, len(k)).add_(self.of(self.bias, rows))
+        return torch.softmax(scores, -1, out=scores)
+
+    def add_gradient(self, dbias: Tensor, dscores: Tensor, rows: slice) -> None:
+        """Adds the gradient R*W, H*W of scores to that of :attr:`bias`."""
+        dscores = dscores.view(-1, self.width, dscores.shape[1])
+        # row by row, as windows of different rows overlap
+        for window, part in zip(self.of(dbias, rows), dscores, strict=True):
+            window.add_(part)
+
+    def add_to_table(self, dtable: Tensor, dbias: Tensor) -> None:
+        """Adds the gradient of :attr:`bias` to that of the table."""
+        for column, part in enumerate(dbias.view(self.width, -1, self.width)):
+            dtable[:, column : column + self.width].add_(part)
 
 
 @_relative_attention_backward.register_fake

@@ -5,7 +5,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from attnpool_backbones.ops import product
 from attnpool_backbones.ops import relative_attention as module
+from attnpool_backbones.ops.product import choose_convolution
 from attnpool_backbones.ops.relative_attention import relative_attention
 from attnpool_backbones.zoo.complexity import count_macs
 
@@ -31,6 +33,38 @@ def test_images_in_chunks(budget, monkeypatch):
     )
 
 
+@pytest.fixture
+def by_heads(monkeypatch):
+    """Products of each head are oneDNN's, as on processors where that is the faster library."""
+    monkeypatch.setattr(product, 'SMALLEST_MAP', 1)
+    choose_convolution(True)
+    yield
+    choose_convolution(None)
+
+
+@pytest.mark.parametrize('budget', [1, 200, 2**19])
+@pytest.mark.parametrize(
+    'shape', [(3, 2, 4, 5, 4), (1, 3, 1, 7, 8), (2, 2, 6, 1, 4), (1, 1, 9, 8, 3)]
+)
+def test_head_by_head(shape, budget, by_heads, monkeypatch):
+    called = []
+    monkeypatch.setitem(module.CHUNK_ELEMENTS, 'cpu', budget)
+    for name in ('_attend_by_heads', '_differentiate_by_heads'):
+        function = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *a, f=function: called.append(f) or f(*a))
+    test = inputs(*shape)
+    computed, expected = relative_attention(*test), relative_attention.formula(*test)
+    torch.testing.assert_close(computed, expected, rtol=1e-5, atol=1e-5)
+    grad = torch.randn_like(expected)
+    torch.testing.assert_close(
+        torch.autograd.grad(computed, test, grad),
+        torch.autograd.grad(expected, test, grad),
+        rtol=1e-4,
+        atol=1e-5,
+    )
+    assert len(called) == 2
+
+
 class LargestStorage(TorchDispatchMode):
     """Remembers the size of the largest tensor that any operator made."""
 
@@ -47,10 +81,13 @@ class LargestStorage(TorchDispatchMode):
         return result
 
 
-def test_no_map_of_the_layer_is_made():
+@pytest.mark.parametrize('at_once', [4, 1])
+def test_no_map_of_the_layer_is_made(at_once, request):
     heads, height, width = 4, 16, 16
+    if at_once == 1:
+        request.getfixturevalue('by_heads')
     q, k, v, table = (t.detach() for t in inputs(1, heads, height, width, 4))
-    row = heads * width * height * width
+    row = at_once * width * height * width
     with LargestStorage() as forward:
         out = module._relative_attention._init_fn(q, k, v, table, 1)
     assert row <= forward.elements <= 2 * row
