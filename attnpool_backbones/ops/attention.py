@@ -1,9 +1,12 @@
 """Softmax attention (arXiv 1706.03762)."""
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from attnpool_backbones.ops.formula import operator
+from attnpool_backbones.ops.onednn import may_call_onednn, onednn_product
+from attnpool_backbones.ops.product import multiplies_heads
 
 
 def attention_maps(q: Tensor, k: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -30,6 +33,27 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return attention_maps(q, k) @ v  # B, H, T, d
 
 
+CHUNK_ELEMENTS = 2**20
+"""Values of a map that are held at a time where oneDNN computes the products of each head."""
+
+
 @attention.fast
 def _(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    # Head by head only where nobody watches, for that is slower to train than torch's operator.
+    alone = not torch.compiler.is_compiling() and may_call_onednn(q, k, v)
+    if alone and not torch.is_autocast_enabled('cpu') and multiplies_heads(q, k):
+        return _attend_by_heads(q, k, v)
     return F.scaled_dot_product_attention(q, k, v)
+
+
+def _attend_by_heads(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    out = v.new_empty(len(q), q.shape[2], q.shape[1], v.shape[3]).transpose(1, 2)
+    q = q * q.shape[-1] ** -0.5
+    rows = max(1, CHUNK_ELEMENTS // k.shape[2])
+    for index, queries in enumerate(q.flatten(0, 1)):
+        head = divmod(index, q.shape[1])
+        keys, values = k[head].contiguous(), v[head].mT.contiguous()
+        for part, result in zip(queries.split(rows), out[head].split(rows), strict=True):
+            maps = onednn_product(part, keys)
+            result.copy_(onednn_product(torch.softmax(maps, -1, out=maps), values))
+    return out

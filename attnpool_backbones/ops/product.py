@@ -28,7 +28,7 @@ SMALLEST_PRODUCT = 1 << 20
 """Multiply-accumulates below which a convolution's longer call outweighs its rate."""
 SMALLEST_INPUT = 20480
 """Values of an image up to which PyTorch does not give its convolution to oneDNN."""
-SMALLEST_MAP = 1 << 17
+SMALLEST_MAP = 1 << 18
 """Values of a head's attention map from which one call a head is faster than one for all heads."""
 CLEAR_LEAD = 1.4
 """How much faster oneDNN has to be. Equal libraries lie far below, whatever the noise, so all
