@@ -406,6 +406,8 @@ def _allocator(machine: Mapping[str, Any]) -> str:
 def _peer_section(times: Sequence[Row], machine: Mapping[str, Any]) -> str:
     if all(row['compiled'] for row in times):
         return 'compiled'
+    if machine.get('threads') == 1:
+        return 'one-thread'
     dtypes = {row['dtype'] for row in times}
     return _allocator(machine) if 'float32' in dtypes else '-'.join(sorted(dtypes))
 
@@ -429,7 +431,8 @@ def publish(
 
     A report on a process that kept its memory goes to ``docs/speed/kept_memory``, alone. Some
     results have sections of their own: peers in ``docs/speed/peers.md``, named after what is not
-    the default in all of them (``compiled``, ``bfloat16``), else after the allocator; operators in
+    the default in all of them (``compiled``, ``one-thread``, ``bfloat16``), else after the
+    allocator; operators in
     ``docs/speed/operators.md``; detectors and segmentors in ``docs/speed/end_to_end.md``; models at
     three sizes or more, without their plain forms, in ``docs/speed/sizes.md``.
 

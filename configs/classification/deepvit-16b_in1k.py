@@ -4,17 +4,10 @@ _base_ = [
     '../_base_/schedules/transformer_imagenet.py',
     '../_base_/default_runtime_cls.py',
 ]
-# Mean and deviation as published.
 model = dict(
-    data_preprocessor=dict(mean=[127.5] * 3, std=[127.5] * 3),
-    backbone=dict(
-        type='attnpool_backbones.DeepViT',
-        arch='16b',
-        out_indices=-1,
-        drop_path_rate=0.2,
-        out_norm='all',
-    ),
+    data_preprocessor=dict(mean=[127.5] * 3, std=[127.5] * 3),  # as published
+    backbone=dict(type='attnpool_backbones.DeepViT', arch='16b',
+                  drop_path_rate=0.2, out_norm='all'),
     head=dict(type='attnpool_backbones.AveragePoolingHead', num_classes=1000, norm='none'),
-    label_smoothing=0.1,
-    mixing=dict(mixup=0.8, cutmix=1.0),
-)
+    label_smoothing=0.1, mixing=dict(mixup=0.8, cutmix=1.0),
+)  # fmt: skip

@@ -5,6 +5,6 @@ _base_ = [
     '../_base_/default_runtime_cls.py',
 ]
 model = dict(
-    backbone=dict(type='attnpool_backbones.DeepViT', arch='nano', out_indices=-1, out_norm='all'),
+    backbone=dict(type='attnpool_backbones.DeepViT', arch='nano', out_norm='all'),
     head=dict(type='attnpool_backbones.AveragePoolingHead', num_classes=10, norm='none'),
 )

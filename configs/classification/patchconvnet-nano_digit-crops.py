@@ -5,12 +5,7 @@ _base_ = [
     '../_base_/default_runtime_cls.py',
 ]
 model = dict(
-    backbone=dict(
-        type='attnpool_backbones.PatchConvNet',
-        arch='nano',
-        out_indices=-1,
-        norm_cfg=dict(type='BN'),
-        init_cfg=dict(type='Kaiming', layer='Conv2d', mode='fan_in'),
-    ),
+    backbone=dict(type='attnpool_backbones.PatchConvNet', arch='nano', norm_cfg=dict(type='BN'),
+                  init_cfg=dict(type='Kaiming', layer='Conv2d', mode='fan_in')),
     head=dict(type='attnpool_backbones.AttentionPoolingHead', num_classes=10, layer_scale_init=1.0),
-)
+)  # fmt: skip

@@ -5,8 +5,6 @@ _base_ = [
     '../_base_/default_runtime_cls.py',
 ]
 model = dict(
-    backbone=dict(
-        type='attnpool_backbones.MetaFormer', arch='nano', out_indices=-1, pretrain_img_size=48
-    ),
+    backbone=dict(type='attnpool_backbones.MetaFormer', arch='nano', pretrain_img_size=48),
     head=dict(type='attnpool_backbones.AveragePoolingHead', num_classes=10, norm='LN'),
 )

@@ -5,12 +5,7 @@ _base_ = [
     '../_base_/default_runtime_cls.py',
 ]
 model = dict(
-    backbone=dict(
-        type='attnpool_backbones.MetaFormer',
-        arch='poolformer_s12',
-        out_indices=-1,
-        drop_path_rate=0.1,
-    ),
+    backbone=dict(type='attnpool_backbones.MetaFormer', arch='poolformer_s12', drop_path_rate=0.1),
     head=dict(type='attnpool_backbones.AveragePoolingHead', num_classes=1000, norm='none'),
     label_smoothing=0.1,
     mixing=dict(mixup=0.8, cutmix=1.0),

@@ -5,7 +5,7 @@ _base_ = [
     '../_base_/default_runtime_cls.py',
 ]
 model = dict(
-    backbone=dict(type='attnpool_backbones.AttnResNet', arch='resnet50', out_indices=-1),
+    backbone=dict(type='attnpool_backbones.AttnResNet', arch='resnet50'),
     head=dict(
         type='attnpool_backbones.AttentionPoolingHead', num_classes=1000, layer_scale_init=1e-4
     ),

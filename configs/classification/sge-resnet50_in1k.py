@@ -5,6 +5,6 @@ _base_ = [
     '../_base_/default_runtime_cls.py',
 ]
 model = dict(
-    backbone=dict(type='attnpool_backbones.AttnResNet', arch='sge_resnet50', out_indices=-1),
+    backbone=dict(type='attnpool_backbones.AttnResNet', arch='sge_resnet50'),
     head=dict(type='attnpool_backbones.AveragePoolingHead', num_classes=1000, norm='none'),
 )

@@ -48,11 +48,12 @@ def test_publish_what_a_process_that_kept_its_memory_measured(tmp_path):
         (KEPT_MEMORY, {}, 'kept'),
         (dict(preloaded='libother.so'), {}, 'preloaded'),
         ({}, dict(compiled=True), 'compiled'),
+        (dict(threads=1), {}, 'one-thread'),
         ({}, dict(dtype='bfloat16'), 'bfloat16'),
     ],
 )
 def test_publish_peers_by_conditions(more, row, section, tmp_path):
-    sections = ('default', 'kept', 'preloaded', 'compiled', 'bfloat16')
+    sections = ('default', 'kept', 'preloaded', 'one-thread', 'compiled', 'bfloat16')
     file = tmp_path / 'docs' / 'speed' / 'peers.md'
     file.parent.mkdir(parents=True)
     file.write_text(''.join(f'<!-- {s} -->\n<!-- /{s} -->\n' for s in sections))

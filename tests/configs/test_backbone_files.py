@@ -122,3 +122,13 @@ def test_configs_are_their_bases_and_a_few_lines():
         assert kinds[:4] == ['backbones', 'models', 'datasets', 'schedules'], path
         assert re.fullmatch(r'(default|digit-scenes)_runtime_(det|seg)\.py', kinds[4]), path
         assert not re.search(r'in_channels|ScalePyramid|type=.Pretrained', text), path
+
+
+def test_classifiers_are_their_bases_and_a_few_lines():
+    paths = sorted((ROOT / 'classification').glob('*.py'))
+    assert len(paths) >= 16
+    for path in paths:
+        text = path.read_text()
+        assert len(text.splitlines()) <= 13, path
+        kinds = [base.split('/')[2] for base in re.findall(r"'(\.\./_base_/[^']+\.py)'", text)]
+        assert kinds == ['models', 'datasets', 'schedules', 'default_runtime_cls.py'], path

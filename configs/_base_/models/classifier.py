@@ -1,4 +1,4 @@
-# An image classifier. A config adds `backbone` and `head`; the head reads the backbone's last map.
+# An image classifier. A config adds `backbone` and `head`, which reads the backbone's last map.
 model = dict(
     type='attnpool_backbones.ImageClassifier',
     data_preprocessor=dict(
@@ -6,4 +6,5 @@ model = dict(
         mean=[123.675, 116.28, 103.53],
         std=[58.395, 57.12, 57.375],
     ),
+    backbone=dict(out_indices=-1),
 )
