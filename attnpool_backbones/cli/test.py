@@ -6,6 +6,7 @@ attnpool test model.onnx work_dirs/photos_mask-rcnn_caformer-s18
 """
 
 import argparse
+from collections.abc import Mapping
 
 from attnpool_backbones.command_line import given_name
 
@@ -40,14 +41,20 @@ def run(args: argparse.Namespace) -> None:
     from attnpool_backbones.launching.launch import test
 
     if is_exported(args.model):
-        return _test_exported(args)
+        return _tell(args, _test_exported(args))
     config, checkpoint = find_model_files(args.model, args.checkpoint)
     args.config, args.checkpoint = str(config), str(checkpoint)
     print(f'checkpoint: {checkpoint}', flush=True)
-    test(args)
+    _tell(args, test(args))
 
 
-def _test_exported(args: argparse.Namespace) -> None:
+def _tell(args: argparse.Namespace, metrics: Mapping[str, float]) -> None:
+    """Prints the metrics, which a config may keep out of the log (``log_level='WARNING'``)."""
+    if args.local_rank == 0:
+        print('  '.join(f'{name}: {value:.4f}' for name, value in metrics.items()), flush=True)
+
+
+def _test_exported(args: argparse.Namespace) -> dict[str, float]:
     from pathlib import Path
 
     from attnpool_backbones.command_line import UserError
@@ -64,4 +71,4 @@ def _test_exported(args: argparse.Namespace) -> None:
         )
     source = Path(args.checkpoint)
     args.config = str(config_of_run(source) if source.is_dir() else source)
-    evaluate_exported(args)
+    return evaluate_exported(args)
