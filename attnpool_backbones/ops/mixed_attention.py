@@ -49,7 +49,7 @@ def mixed_attention(
         B, H, T, d, with the heads next to the channels in memory.
     """
     maps = attention_maps(q, k).to(matrix.dtype)  # B, H, T, N
-    mixed = torch.einsum('gh,bhtn->bgtn', matrix, maps)  # B, H, T, N
+    mixed = (matrix @ maps.flatten(2)).view_as(maps)  # B, H, T, N
     if offset is not None:
         mixed = mixed + offset.view(-1, 1, 1)
     if eps is not None:
