@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from attnpool_backbones.ops.compiling import compiler_fuses
 from attnpool_backbones.ops.formula import operator
 from attnpool_backbones.ops.layout import contiguous_copy
+from attnpool_backbones.ops.own_operator import own_operator
 from attnpool_backbones.ops.precision import wide_dtype
 
 
@@ -72,6 +73,15 @@ def depthwise_weight_grad(x: Tensor, grad: Tensor, kernel_size: int) -> Tensor:
     return diagonals.sum(-1).view(batch, channels, 1, kernel_size, kernel_size).sum(0)
 
 
+# The compiler would lay windows and tiles out so that each product copies both.
+_compiled_weight_grad = own_operator('depthwise_weight_gradient')(depthwise_weight_grad)
+
+
+@_compiled_weight_grad.register_fake
+def _(x: Tensor, grad: Tensor, kernel_size: int) -> Tensor:
+    return x.new_empty(x.shape[1], 1, kernel_size, kernel_size)
+
+
 def _contiguous(x: Tensor) -> Tensor:
     if x.is_contiguous() or not x.is_contiguous(memory_format=torch.channels_last):
         return x.contiguous()
@@ -97,7 +107,9 @@ class _DepthwiseConv(torch.autograd.Function):
             grad_x = F.conv2d(grad, flipped, padding=weight.shape[-1] // 2, groups=len(weight))
         if ctx.needs_input_grad[1]:
             exact = wide_dtype(weight.dtype)
-            grad_weight = depthwise_weight_grad(x.to(exact), grad.to(exact), weight.shape[-1])
+            compiling = torch.compiler.is_compiling()
+            compute = _compiled_weight_grad if compiling else depthwise_weight_grad
+            grad_weight = compute(x.to(exact), grad.to(exact), weight.shape[-1])
             grad_weight = grad_weight.to(weight.dtype)
         return grad_x, grad_weight
 
