@@ -50,8 +50,9 @@ def run(args: argparse.Namespace) -> None:
 
 def _tell(args: argparse.Namespace, metrics: Mapping[str, float]) -> None:
     """Prints the metrics, which a config may keep out of the log (``log_level='WARNING'``)."""
-    if args.local_rank == 0:
-        print('  '.join(f'{name}: {value:.4f}' for name, value in metrics.items()), flush=True)
+    if args.local_rank == 0 and metrics:
+        values = (f'{v:.4f}' if isinstance(v, float) else f'{v}' for v in metrics.values())
+        print('  '.join(map(': '.join, zip(metrics, values, strict=True))), flush=True)
 
 
 def _test_exported(args: argparse.Namespace) -> dict[str, float]:

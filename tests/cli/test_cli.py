@@ -1,3 +1,4 @@
+import argparse
 import subprocess
 import sys
 from pathlib import Path
@@ -5,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from attnpool_backbones.cli import COMMANDS, main
+from attnpool_backbones.cli.test import _tell
 from attnpool_backbones.version import __version__
 
 pytest.importorskip('mmdet')
@@ -173,3 +175,13 @@ def test_a_folder_is_listed_once(words, tmp_path, monkeypatch, capsys):
     assert main(words) in (0, None)
     assert len(opened) == 1
     assert 'nothing is wrong' in capsys.readouterr().out or Path('browse/index.html').exists()
+
+
+def test_metrics_of_any_kind_are_told(capsys):
+    """A test of hours does not end in an error because somebody's metric gives a text."""
+    args = argparse.Namespace(local_rank=0)
+    _tell(args, {'coco/bbox_mAP': 0.5, 'images': 3, 'worst': 'a.jpg'})
+    assert capsys.readouterr().out == 'coco/bbox_mAP: 0.5000  images: 3  worst: a.jpg\n'
+    _tell(args, {})  # results were only written
+    _tell(argparse.Namespace(local_rank=1), {'mIoU': 1.0})
+    assert not capsys.readouterr().out
