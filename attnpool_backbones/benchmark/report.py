@@ -432,9 +432,9 @@ def publish(
     A report on a process that kept its memory goes to ``docs/speed/kept_memory``, alone. Some
     results have sections of their own: peers in ``docs/speed/peers.md``, named after what is not
     the default in all of them (``compiled``, ``one-thread``, ``bfloat16``), else after the
-    allocator; operators in
-    ``docs/speed/operators.md``; detectors and segmentors in ``docs/speed/end_to_end.md``; models at
-    three sizes or more, without their plain forms, in ``docs/speed/sizes.md``.
+    allocator; operators in ``docs/speed/operators.md``; detectors and segmentors in
+    ``docs/speed/end_to_end.md``; models at three sizes or more, without their plain forms, in
+    ``docs/speed/sizes.md``.
 
     Args:
         folder: With a report.

@@ -101,12 +101,14 @@ def _(
 def _(
     x: Tensor, y: Tensor, conv: nn.Conv2d, drop_path: nn.Module, scale: Tensor | None = None
 ) -> Tensor:
-    trained = gradients_wanted(x, y, scale, *conv.parameters())
-    if scale is None or not trained or not may_fuse(conv):
-        y = _convolve(y, conv, conv.weight, conv.bias) if may_fuse(conv) else conv(y)
-        return residual(x, y, drop_path, scale)  # The sum takes the factor along.
-    # Scaling the weight saves a pass over the map and its copy for the backward pass.
-    return residual(x, _convolve(y, conv, *scaled(conv.weight, conv.bias, scale)), drop_path)
+    if not may_fuse(conv):
+        return residual(x, conv(y), drop_path, scale)
+    weight, bias = conv.weight, conv.bias
+    # At inference the sum takes the factor along; in training scaling the weight saves a pass over
+    # the map and its copy for the backward pass.
+    if scale is not None and gradients_wanted(x, y, scale, *conv.parameters()):
+        (weight, bias), scale = scaled(weight, bias, scale), None
+    return residual(x, _convolve(y, conv, weight, bias), drop_path, scale)
 
 
 def _is_plainly_padded(conv: nn.Conv2d) -> bool:

@@ -211,7 +211,7 @@ def _attend_by_heads(
     for head, windows in enumerate(map(_Windows, table)):
         for image in range(len(q)):
             keys, values = k[image, head].contiguous(), v[image, head].mT.contiguous()
-            for rows in windows.chunks(chunk_rows):
+            for rows, _ in _chunks(1, table[:1], chunk_rows):
                 tokens = _tokens(rows, table)
                 maps = windows.maps(q[image, head, tokens], keys, rows)
                 out[image, head, tokens] = onednn_product(maps, values)
@@ -227,7 +227,7 @@ def _differentiate_by_heads(
         for image in range(len(q)):
             keys, values = k[image, head].contiguous(), v[image, head].contiguous()
             keys_first, dkeys, dvalues = keys.mT.contiguous(), *keys.new_zeros(2, *keys.mT.shape)
-            for rows in windows.chunks(chunk_rows):
+            for rows, _ in _chunks(1, table[:1], chunk_rows):
                 index = image, head, _tokens(rows, table)
                 maps = windows.maps(q[index], keys, rows)  # R*W, H*W
                 dvalues.addmm_(grad[index].mT, maps)
@@ -254,13 +254,6 @@ class _Windows:
         self.height, self.width = ((side + 1) // 2 for side in table.shape)
         self.bias = table.unfold(1, self.width, 1).transpose(0, 1).flatten(1).contiguous()
         """W, (2H-1)*W."""
-
-    def chunks(self, chunk_rows: int) -> Iterator[slice]:
-        """Yields slices of grid rows that cover the grid once."""
-        row_elements = self.width * self.height * self.width
-        step = chunk_rows or max(1, CHUNK_ELEMENTS['cpu'] // row_elements)
-        for row in range(0, self.height, step):
-            yield slice(row, min(row + step, self.height))
 
     def of(self, bias: Tensor, rows: slice) -> Tensor:
         """Returns the windows R, W, H*W of grid rows of queries, a view of ``bias``."""
