@@ -52,9 +52,13 @@ def build_damped(variant):
 def loss_of(outputs):
     # A different weight for each position, so that no gradient cancels by symmetry.
     return sum(
-        (y.float() * torch.linspace(0.5, 1.5, y.numel()).view_as(y)).square().mean()
+        (_wide(y) * torch.linspace(0.5, 1.5, y.numel()).to(y.device).view_as(y)).square().mean()
         for y in outputs
     )
+
+
+def _wide(y):
+    return y if y.dtype == torch.float64 else y.float()
 
 
 def train_once(model, x):

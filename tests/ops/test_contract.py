@@ -59,7 +59,7 @@ def gradients(outputs, args: tuple) -> list[Tensor | None]:
     """Returns the gradients of a sum with different weights of all outputs."""
     generator = torch.Generator().manual_seed(7)
     total = sum(
-        (y * torch.randn(y.shape, dtype=y.dtype, generator=generator)).sum()
+        (y * torch.randn(y.shape, dtype=y.dtype, generator=generator).to(y.device)).sum()
         for y in tensors_of(outputs)
         if y.is_floating_point()
     )

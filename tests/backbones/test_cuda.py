@@ -1,0 +1,72 @@
+"""Backbones compute on a GPU what they compute on a CPU, and train there in short types."""
+
+import copy
+
+import pytest
+import torch
+
+from tests.backbones.families import FAMILIES
+from tests.backbones.test_contract import (
+    build_damped,
+    every_variant,
+    images,
+    loss_of,
+    train_once,
+)
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+
+DEVICE = 'cuda'
+
+
+@every_variant
+def test_outputs_and_gradients_are_those_of_a_cpu(variant):
+    model, x = build_damped(variant).double(), images(64, 96).double()
+    moved = copy.deepcopy(model).to(DEVICE)
+    expected, computed = model(x), moved(x.to(DEVICE))
+    torch.testing.assert_close([y.cpu() for y in computed], list(expected))
+    assert all(y.is_contiguous() for y in computed)
+    loss_of(expected).backward()
+    loss_of(computed).backward()
+    for (name, a), b in zip(model.named_parameters(), moved.parameters(), strict=True):
+        assert (a.grad is None) == (b.grad is None), name
+        if a.grad is not None:
+            atol = 1e-6 * float(a.grad.abs().max())
+            torch.testing.assert_close(b.grad.cpu(), a.grad, rtol=1e-5, atol=atol)
+
+
+each_family = pytest.mark.parametrize('variant', FAMILIES.values(), ids=FAMILIES)
+each_type = pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16], ids=str)
+
+
+@each_type
+@each_family
+def test_trains_in_short_types(variant, dtype):
+    model, x = build_damped(variant).to(DEVICE), images(64, 96).to(DEVICE)
+    with torch.no_grad():
+        exact = model(x)
+        with torch.autocast(DEVICE, dtype):
+            computed = model(x)
+    for y, right in zip(computed, exact, strict=True):
+        assert (y - right).abs().max() <= 0.05 * right.abs().max()
+    with torch.autocast(DEVICE, dtype):
+        outputs, gradients = train_once(model, x)
+    assert all(y.isfinite().all() for y in outputs)
+    trained = [name for name, p in model.named_parameters() if p.requires_grad]
+    assert [n for n in trained if gradients[n] is None or not gradients[n].isfinite().all()] == []
+
+
+@each_family
+def test_compiled_is_the_same(variant):
+    torch._dynamo.reset()
+    model, x = build_damped(variant).to(DEVICE), images(64, 96).to(DEVICE)
+    expected = train_once(model, x)[1]
+    model.zero_grad(set_to_none=True)
+    compiled = torch.compile(model, fullgraph=True)
+    model.train()
+    torch.manual_seed(2)
+    loss_of(compiled(x)).backward()
+    for name, parameter in model.named_parameters():
+        if expected[name] is not None:
+            atol = 1e-2 * float(expected[name].abs().max())
+            torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-2, atol=atol)

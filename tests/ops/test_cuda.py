@@ -1,0 +1,91 @@
+"""Every operator keeps the operator contract on a GPU."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from tests.ops.mmcv_rows import MMCV_ROWS
+from tests.ops.rows import Draw
+from tests.ops.table import ROWS
+from tests.ops.test_contract import SEEDS, assert_same, call, changed, copied, each_row, run
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+
+DEVICE = 'cuda'
+
+
+def on_device(args: tuple) -> tuple:
+    """Moves arguments, integers too; tensors that want gradients are leaves again."""
+
+    def moved(a):
+        if isinstance(a, nn.Module):
+            return a.to(DEVICE)
+        if isinstance(a, Tensor):
+            return a.detach().to(DEVICE).requires_grad_(a.requires_grad)
+        return a
+
+    return tree_map(moved, args)
+
+
+@each_row
+def test_equals_its_formula(row):
+    for seed in SEEDS:
+        args = on_device(row.example(Draw(seed)))
+        expected = run(row, row.operator.formula, copied(args))
+        assert_same(run(row, row.operator, copied(args)), expected)
+        with torch.no_grad():
+            expected = call(row, row.operator.formula, copied(args))
+            assert_same([call(row, row.operator, args)], [expected])
+
+
+@pytest.mark.parametrize('layout', [torch.channels_last, torch.contiguous_format], ids=str)
+@pytest.mark.parametrize('row', [row for row in ROWS if row.layouts], ids=lambda row: row.id)
+def test_layouts_change_nothing(row, layout):
+    args = on_device(row.example(Draw(3)))
+    expected = run(row, row.operator.formula, copied(args))
+
+    def laid_out(a):
+        if isinstance(a, nn.Module) or a.dim() != 4:
+            return a
+        return a.detach().contiguous(memory_format=layout).requires_grad_(a.requires_grad)
+
+    assert_same(run(row, row.operator, changed(copied(args), laid_out)), expected)
+
+
+KINDS = [
+    *((row, torch.bfloat16, autocast) for row in ROWS for autocast in (False, True)),
+    *((row, torch.float16, True) for row in ROWS),
+    *((row, torch.float16, False) for row in MMCV_ROWS),
+]
+
+
+@pytest.mark.parametrize(
+    ('row', 'narrow', 'autocast'),
+    [
+        pytest.param(*kind, id=f'{kind[0].id}-{kind[1]}{"-autocast" * kind[2]}')
+        for kind in KINDS
+        if kind[0].bfloat16
+    ],
+)
+def test_narrow_types_are_as_close_as_the_formula(row, narrow, autocast):
+    args = on_device(row.example(Draw(5)))
+    dtype = torch.float32 if autocast else narrow
+    # Rounded once, so that both types compute from the same numbers.
+    args = changed(args, lambda a: copy.deepcopy(a.detach() if isinstance(a, Tensor) else a)
+                   .to(narrow).double())  # fmt: skip
+    with torch.no_grad():
+        exact = call(row, row.operator.formula, copied(args))
+        rounded = changed(copied(args), lambda a: a.to(dtype))
+        with torch.autocast(DEVICE, narrow, enabled=autocast):
+            by_formula = call(row, row.operator.formula, copied(rounded))
+            computed = call(row, row.operator, rounded)
+    for y, formula, right in zip(computed, by_formula, exact, strict=True):
+        if not right.is_floating_point():
+            continue
+        assert autocast or y.dtype == formula.dtype
+        scale = right.abs().max().clamp_min(1e-3)
+        error, allowed = ((t.double() - right).abs().max() / scale for t in (y, formula))
+        assert error <= max(2 * allowed, 0.02), f'{error:.1e}, formula {allowed:.1e}'
