@@ -2,16 +2,19 @@
 
 Mixing the heads of a softmax map (re-attention, arXiv 2103.11886; talking heads, arXiv 2003.02436)
 keeps every query row to itself. So a few rows of all heads are computed, mixed, applied to the
-values and forgotten; the backward pass computes them again. The operators are opaque to
-``torch.compile``, whose graphs would otherwise grow with the number of chunks.
+values and forgotten; the backward pass computes them again. On a GPU, kernels of Triton do in one
+pass what lies between the matrix products. The operators are opaque to ``torch.compile``, whose
+graphs would otherwise grow with the number of chunks.
 """
 
 import math
 from collections.abc import Iterator
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.flop_counter import register_flop_formula
 
 from attnpool_backbones.ops.attention import attention_maps
@@ -155,12 +158,18 @@ def _add_product(total: Tensor, a: Tensor, b: Tensor, scale: float = 1.0) -> Non
         total.add_(torch.bmm(a, b), alpha=scale)
 
 
+def _scores(scratch: _Scratch, name: str, q: Tensor, k: Tensor) -> Tensor:
+    """Returns q k^T / sqrt(d), b, H, R, N, of the rows q b, H, R, d."""
+    return _product(scratch, name, q, k.mT, q.shape[-1] ** -0.5)
+
+
 def _maps(scratch: _Scratch, q: Tensor, k: Tensor) -> Tensor:
     """Returns softmax(q k^T / sqrt(d)), b, H, R, N, of the rows q b, H, R, d, in a wide type."""
     wide = wide_dtype(q.dtype)
     # One memory for scores and maps, unless their types differ: caches hold more of the rest.
-    name = 'maps' if wide == q.dtype else 'work'
-    scores = _product(scratch, name, q, k.mT, q.shape[-1] ** -0.5)
+    scores = _scores(scratch, 'maps' if wide == q.dtype else 'work', q, k)
+    if wide != q.dtype and q.device.type == 'cuda':  # into given memory it copies scores first
+        return scores.softmax(-1, dtype=wide)
     return torch.softmax(scores, -1, dtype=wide, out=scratch('maps', scores.shape, wide))
 
 
@@ -170,9 +179,16 @@ def _add_map_gradients(
     """Writes the gradient of :func:`_maps` to q into ``dq`` and adds that to k to ``dk``."""
     scores = scratch('work', maps.shape, maps.dtype)
     torch._softmax_backward_data(grad, maps, -1, maps.dtype, grad_input=scores)
-    scores, scale = scores.to(q.dtype), q.shape[-1] ** -0.5
-    dq.copy_(_product(scratch, 'rows', scores, k, scale))
-    _add_product(dk, scores.mT, q, scale)
+    _add_score_gradients(scratch, scores.to(q.dtype), q, k, dq, dk)
+
+
+def _add_score_gradients(
+    scratch: _Scratch, grad: Tensor, q: Tensor, k: Tensor, dq: Tensor, dk: Tensor
+) -> None:
+    """Writes the gradient of :func:`_scores` to q into ``dq`` and adds that to k to ``dk``."""
+    scale = q.shape[-1] ** -0.5
+    dq.copy_(_product(scratch, 'rows', grad, k, scale))
+    _add_product(dk, grad.mT, q, scale)
 
 
 def _mix(scratch: _Scratch, name: str, matrix: Tensor, maps: Tensor) -> Tensor:
@@ -197,6 +213,24 @@ def _inverse_rms(maps: Tensor, eps: float) -> Tensor:
     return maps.square().mean(1, keepdim=True).add_(eps).rsqrt_()
 
 
+def _fused_kernels(q: Tensor) -> ModuleType | None:
+    """Returns the kernels that mix the maps of queries B, H, T, d, where they suit."""
+    if q.device.type != 'cuda' or q.dtype == torch.float64:
+        return None
+    try:
+        from attnpool_backbones.ops import mixing_kernels
+    except ImportError:  # PyTorch has Triton with it on Linux only
+        return None
+    suit = q.shape[1] <= mixing_kernels.MAX_HEADS and mixing_kernels.compiles(q.device)
+    return mixing_kernels if suit else None
+
+
+def _with_zero_keys(x: Tensor, multiple: int) -> Tensor:
+    """Appends zeros to keys or values B, H, N, d until N is a multiple of a number."""
+    missing = -x.shape[2] % multiple
+    return F.pad(x, (0, 0, 0, missing)) if missing else x
+
+
 @own_operator('mixed_attention')
 def _mixed_attention(
     q: Tensor,
@@ -210,9 +244,16 @@ def _mixed_attention(
     out = torch.empty_like(q.transpose(1, 2), memory_format=torch.contiguous_format)
     out = out.transpose(1, 2)  # tokens before heads in memory: what follows is a projection
     q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
-    scratch = _Scratch(q)
+    scratch, kernels, keys = _Scratch(q), _fused_kernels(q), k.shape[2]
+    if kernels:
+        k, v = (_with_zero_keys(t, kernels.ALIGNMENT) for t in (k, v))
     with full_precision(q.device):
         for images, rows in _chunks(q, k, chunk_rows):
+            if kernels:
+                scores = _scores(scratch, 'maps', q[images, :, rows], k[images])
+                mixed = kernels.mix_rows(scores, matrix, offset, eps, keys)
+                out[images, :, rows] = _product(scratch, 'rows', mixed, v[images])
+                continue
             maps = _maps(scratch, q[images, :, rows], k[images])  # b, H, R, N
             mixed = _mix(scratch, 'work', matrix, maps)
             if offset is not None:
@@ -243,15 +284,29 @@ def _mixed_attention_backward(
     chunk_rows: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     grad, q, k, v = (t.contiguous() for t in (grad, q, k, v))
+    scratch, kernels, keys = _Scratch(q), _fused_kernels(q), k.shape[2]
+    if kernels:
+        k, v = (_with_zero_keys(t, kernels.ALIGNMENT) for t in (k, v))
     dq = torch.empty_like(q)
     dk = torch.zeros_like(k, dtype=wide_dtype(k.dtype))
     dv = torch.zeros_like(v, dtype=wide_dtype(v.dtype))
     dmatrix = torch.zeros_like(matrix)
     doffset = matrix.new_zeros(len(matrix))
-    scratch = _Scratch(q)
     with full_precision(q.device):
         for images, rows in _chunks(q, k, chunk_rows):
             q_rows, k_all, grad_rows = q[images, :, rows], k[images], grad[images, :, rows]
+            if kernels:
+                scores = _scores(scratch, 'maps', q_rows, k_all)
+                mixed = scratch('mixed', scores.shape, v.dtype)
+                dscores = _product(scratch, 'gradient', grad_rows, v[images].mT)
+                sums = kernels.mix_rows_backward(scores, dscores, mixed, matrix, offset, eps, keys)
+                dmatrix += sums[0]
+                doffset += sums[1]
+                _add_product(dv[images], mixed.mT, grad_rows)
+                _add_score_gradients(
+                    scratch, dscores, q_rows, k_all, dq[images, :, rows], dk[images]
+                )
+                continue
             maps = _maps(scratch, q_rows, k_all)  # b, H, R, N
             mixed = _mix(scratch, 'work', matrix, maps)
             if offset is not None:
@@ -268,7 +323,8 @@ def _mixed_attention_backward(
             dmatrix += _sum_of_products(dmixed, maps)
             dmaps = _mix(scratch, 'mixed gradient', matrix.mT, dmixed)
             _add_map_gradients(scratch, dmaps, maps, q_rows, k_all, dq[images, :, rows], dk[images])
-    return dq, dk.to(k.dtype), dv.to(v.dtype), dmatrix, doffset
+    dk, dv = (t[:, :, :keys].to(q.dtype).contiguous() for t in (dk, dv))
+    return dq, dk, dv, dmatrix, doffset
 
 
 @_mixed_attention_backward.register_fake

@@ -2,6 +2,7 @@
 
 import copy
 import importlib
+import importlib.util
 import pkgutil
 from collections.abc import Iterator
 
@@ -94,6 +95,8 @@ def assert_same(computed, expected, **tolerance):
 def test_every_operator_has_a_row():
     operators = set()
     for found in pkgutil.iter_modules(ops.__path__, f'{ops.__name__}.'):
+        if found.name.endswith('.mixing_kernels') and not importlib.util.find_spec('triton'):
+            continue  # what another module calls on a GPU
         for value in vars(importlib.import_module(found.name)).values():
             if hasattr(value, 'formula') and callable(value):
                 operators.add(value)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from attnpool_backbones.ops.mixed_attention import mixed_attention
 from tests.ops.mmcv_rows import MMCV_ROWS
 from tests.ops.rows import Draw
 from tests.ops.table import ROWS
@@ -39,6 +40,25 @@ def test_equals_its_formula(row):
         with torch.no_grad():
             expected = call(row, row.operator.formula, copied(args))
             assert_same([call(row, row.operator, args)], [expected])
+
+
+@pytest.mark.parametrize(
+    'row', [row for row in ROWS if row.operator is mixed_attention], ids=lambda row: row.id
+)
+def test_float32_is_as_exact(row):
+    # float64, which the contract is told in, runs without the fused kernels.
+    for seed in SEEDS:
+        args = changed(on_device(row.example(Draw(seed))), lambda a: a.detach().float())
+        single, double = (
+            changed(args, lambda a, dtype=dtype: a.to(dtype).requires_grad_())
+            for dtype in (torch.float32, torch.float64)
+        )
+        computed = run(row, lambda *inputs: row.operator(*inputs).double(), single)
+        expected = run(row, row.operator.formula, double)
+        for a, b in zip(computed, expected, strict=True):
+            for x, y in zip(a, b, strict=True):
+                scale = y.abs().max().clamp_min(1)
+                assert (x - y).abs().max() <= 1e-4 * scale
 
 
 @pytest.mark.parametrize('layout', [torch.channels_last, torch.contiguous_format], ids=str)

@@ -1,0 +1,319 @@
+"""Triton kernels that mix the rows of softmax maps across heads, for attention on a GPU.
+
+Softmax, mixing, offset and normalisation of a query row read its scores and write its mixed maps;
+one after the other these steps write and read float32 maps between each two. A program takes one
+query row of all heads. It walks along the keys once for maximum and sum of each softmax, and again
+for what depends on them; the second walk finds the scores in the GPU's cache.
+
+Numbers are float32 between reading and writing. Nothing is added atomically: the same inputs give
+the same bits. Triton comes with PyTorch's CUDA builds for Linux, and only there.
+"""
+
+import functools
+import warnings
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+MAX_HEADS = 32
+"""With more, the maps of a few keys are too many for the registers."""
+
+ALIGNMENT = 16
+"""Rows of scores hold a multiple of so many values: Triton then reads several at a time."""
+
+PRECISION = 'tf32x3'
+"""Of the products over heads: three products of tensor cores, together about float32."""
+
+MAX_PROGRAMS = 2048
+"""Of the backward pass; each sums the gradients to matrix and offset over its query rows."""
+
+
+@functools.cache
+def compiles(device: torch.device) -> bool:
+    """Tells whether kernels can be compiled for a GPU and run; warns once if they cannot."""
+    if torch.version.cuda is None or torch.cuda.get_device_capability(device) < (8, 0):
+        return False
+    try:  # Triton wants a C compiler at run time, which not every machine has.
+        with torch.cuda.device(device):
+            _write_one[(1,)](torch.empty(1, device=device))
+    except Exception as error:
+        warnings.warn(
+            f'Attention with mixed heads runs without its fused kernels, in more memory and time, '
+            f'for Triton {triton.__version__} fails here: {error}',
+            stacklevel=2,
+        )
+        return False
+    return True
+
+
+def mix_rows(
+    scores: Tensor, matrix: Tensor, offset: Tensor | None, eps: float | None, keys: int
+) -> Tensor:
+    """Overwrites scores with norm(matrix @ softmax(scores) + offset), see ``mixed_attention``.
+
+    Args:
+        scores: b, H, R, N', contiguous, N' a multiple of :data:`ALIGNMENT`, H up to
+            :data:`MAX_HEADS`; float32, bfloat16 or float16.
+        matrix: H, H, float32.
+        offset: H, float32, or None.
+        eps: Of the normalisation over heads, or None.
+        keys: N: the maps beyond are written as zeros.
+
+    Returns:
+        The scores.
+    """
+    images, heads, rows, width = scores.shape
+    with torch.cuda.device_of(scores):
+        _mix_rows[(images * rows,)](
+            scores, *_mixing(matrix, offset, eps), rows, keys, width, **_options(heads)
+        )
+    return scores
+
+
+def mix_rows_backward(
+    scores: Tensor,
+    grad: Tensor,
+    mixed: Tensor,
+    matrix: Tensor,
+    offset: Tensor | None,
+    eps: float | None,
+    keys: int,
+) -> tuple[Tensor, Tensor]:
+    """Computes the mixed maps again and overwrites their gradient with that of the scores.
+
+    Args:
+        scores: b, H, R, N', as for :func:`mix_rows`.
+        grad: b, H, R, N', contiguous: the gradient to the mixed maps. Overwritten.
+        mixed: b, H, R, N', contiguous: memory for the mixed maps.
+        matrix: H, H, float32.
+        offset: H, float32, or None.
+        eps: Of the normalisation over heads, or None.
+        keys: N.
+
+    Returns:
+        The gradients to matrix and offset, H, H and H, float32.
+    """
+    images, heads, rows, width = scores.shape
+    total = images * rows
+    programs = min(total, MAX_PROGRAMS)
+    dmatrix = matrix.new_empty(programs, heads, heads)
+    doffset = matrix.new_empty(programs, heads)
+    with torch.cuda.device_of(scores):
+        _mix_rows_backward[(programs,)](
+            scores,
+            grad,
+            mixed,
+            dmatrix,
+            doffset,
+            *_mixing(matrix, offset, eps),
+            total,
+            rows,
+            keys,
+            width,
+            PARTS=4,
+            num_stages=1,  # prefetched keys would take the registers of other warps
+            **_options(heads),
+        )
+    return dmatrix.sum(0), doffset.sum(0)
+
+
+def _mixing(
+    matrix: Tensor, offset: Tensor | None, eps: float | None
+) -> tuple[Tensor, Tensor | None, float | None]:
+    """Returns how kernels take the mixing; what is None, they are compiled without."""
+    return matrix.contiguous(), None if offset is None else offset.contiguous(), eps
+
+
+def _options(heads: int) -> dict:
+    """Returns the constants of a kernel: its heads, keys at a time and warps."""
+    padded = max(16, triton.next_power_of_2(heads))  # the least that a product takes
+    return dict(
+        HEADS=heads,
+        PADDED=padded,
+        BLOCK=2048 // padded,
+        PRECISION=PRECISION,
+        num_warps=4,
+    )
+
+
+@triton.jit
+def _write_one(out):
+    tl.store(out, 1.0)
+
+
+@triton.jit
+def _read(pointers, head, start, keys, width, outside, HEADS: tl.constexpr, BLOCK: tl.constexpr):
+    """Returns BLOCK values of each head's row, float32; ``outside`` beyond heads and keys."""
+    column = start + tl.arange(0, BLOCK)[None, :]
+    # The mask of the reading is alike for neighbours, or they would be read one by one.
+    x = tl.load(pointers + column, mask=(head < HEADS) & (column < width), other=outside)
+    return tl.where(column < keys, x.to(tl.float32), outside)
+
+
+@triton.jit
+def _write(pointers, x, head, start, keys, width, HEADS: tl.constexpr, BLOCK: tl.constexpr):
+    """Writes BLOCK values of each head's row, zeros beyond the keys."""
+    column = start + tl.arange(0, BLOCK)[None, :]
+    x = tl.where(column < keys, x, 0.0).to(pointers.dtype.element_ty)
+    tl.store(pointers + column, x, mask=(head < HEADS) & (column < width))
+
+
+@triton.jit
+def _maximum_and_sum(
+    scores, head, keys, width, HEADS: tl.constexpr, PADDED: tl.constexpr, BLOCK: tl.constexpr
+):
+    """Returns the largest score s of each head and the sum of exp(s - largest), PADDED, 1."""
+    # Each of BLOCK columns keeps its own until the end, for sums over columns are slow. The lowest
+    # number instead of -inf, whose difference to itself is none.
+    largest = tl.full((PADDED, BLOCK), -3.4e38, tl.float32)
+    total = tl.zeros((PADDED, BLOCK), tl.float32)
+    for start in range(0, width, BLOCK):
+        x = _read(scores, head, start, keys, width, float('-inf'), HEADS, BLOCK)
+        factor = tl.exp(-tl.abs(x - largest))
+        total = tl.where(x > largest, total * factor + 1.0, total + factor)
+        largest = tl.maximum(largest, x)
+    top = tl.max(largest, 1, keep_dims=True)
+    total = tl.sum(total * tl.exp(largest - top), 1, keep_dims=True)
+    return top, tl.where(head < HEADS, total, 1.0)
+
+
+@triton.jit
+def _mix(p, weight, shift, eps, HEADS: tl.constexpr, PRECISION: tl.constexpr):
+    """Returns the mixed maps and what they were multiplied by: 1, or their inverse rms."""
+    mixed = tl.dot(weight, p, input_precision=PRECISION) + shift
+    inverse = 1.0
+    if eps is not None:
+        inverse = tl.rsqrt(tl.sum(mixed * mixed, 0, keep_dims=True) / HEADS + eps)
+        mixed = mixed * inverse
+    return mixed, inverse
+
+
+@triton.jit
+def _read_mixing(matrix, offset, HEADS: tl.constexpr, PADDED: tl.constexpr):
+    """Returns the matrix, PADDED, PADDED, and the offset, PADDED, 1, with zeros beyond heads."""
+    row = tl.arange(0, PADDED)[:, None]
+    column = tl.arange(0, PADDED)[None, :]
+    weight = tl.load(
+        matrix + row * HEADS + column, mask=(row < HEADS) & (column < HEADS), other=0.0
+    )
+    shift = tl.zeros((PADDED, 1), tl.float32)
+    if offset is not None:
+        shift = tl.load(offset + row, mask=row < HEADS, other=0.0)
+    return weight, shift
+
+
+@triton.jit
+def _first_values(index, head, rows, width, HEADS: tl.constexpr):
+    """Returns where the rows of all heads begin, PADDED, 1, for the index of image and row."""
+    head = head.to(tl.int64)  # as is all that follows: there may be more than 2^31 values
+    return ((index // rows * HEADS + head) * rows + index % rows) * width
+
+
+@triton.jit(do_not_specialize=['rows', 'keys'])
+def _mix_rows(
+    scores,
+    matrix,
+    offset,
+    eps,
+    rows,
+    keys,
+    width,
+    HEADS: tl.constexpr,
+    PADDED: tl.constexpr,
+    BLOCK: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    head = tl.arange(0, PADDED)[:, None]
+    weight, shift = _read_mixing(matrix, offset, HEADS, PADDED)
+    scores += _first_values(tl.program_id(0), head, rows, width, HEADS)
+    top, total = _maximum_and_sum(scores, head, keys, width, HEADS, PADDED, BLOCK)
+    for start in range(0, width, BLOCK):
+        x = _read(scores, head, start, keys, width, float('-inf'), HEADS, BLOCK)
+        mixed, _ = _mix(tl.exp(x - top) / total, weight, shift, eps, HEADS, PRECISION)
+        _write(scores, mixed, head, start, keys, width, HEADS, BLOCK)
+
+
+@triton.jit
+def _unnormalised(grad, mixed, inverse, eps, HEADS: tl.constexpr):
+    """Returns the gradient to mixed maps before the normalisation of :func:`_mix`."""
+    if eps is not None:
+        grad = (grad - mixed * (tl.sum(grad * mixed, 0, keep_dims=True) / HEADS)) * inverse
+    return grad
+
+
+@triton.jit
+def _add_products(
+    total,
+    a,
+    b,
+    PADDED: tl.constexpr,
+    BLOCK: tl.constexpr,
+    PARTS: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Adds the products a @ b^T of parts of the keys to their totals, PARTS, PADDED, PADDED."""
+    # So few heads in a long inner sum would have all warps do the same.
+    a = tl.permute(tl.reshape(a, (PADDED, PARTS, BLOCK // PARTS)), (1, 0, 2))
+    b = tl.permute(tl.reshape(b, (PADDED, PARTS, BLOCK // PARTS)), (1, 2, 0))
+    return tl.dot(a, b, total, input_precision=PRECISION)
+
+
+@triton.jit(do_not_specialize=['rows', 'keys', 'count'])
+def _mix_rows_backward(
+    scores,
+    grad,
+    mixed_maps,
+    dmatrix,
+    doffset,
+    matrix,
+    offset,
+    eps,
+    count,
+    rows,
+    keys,
+    width,
+    HEADS: tl.constexpr,
+    PADDED: tl.constexpr,
+    BLOCK: tl.constexpr,
+    PARTS: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    head = tl.arange(0, PADDED)[:, None]
+    other = tl.arange(0, PADDED)[None, :]
+    weight, shift = _read_mixing(matrix, offset, HEADS, PADDED)
+    weight_sum = tl.zeros((PADDED, PADDED), tl.float32)
+    shift_sum = tl.zeros((PADDED, 1), tl.float32)
+    for index in range(tl.program_id(0), count, tl.num_programs(0)):
+        first = _first_values(index, head, rows, width, HEADS)
+        s, g, m = scores + first, grad + first, mixed_maps + first
+        top, total = _maximum_and_sum(s, head, keys, width, HEADS, PADDED, BLOCK)
+        dweight = tl.zeros((PARTS, PADDED, PADDED), tl.float32)
+        for start in range(0, width, BLOCK):
+            x = _read(s, head, start, keys, width, float('-inf'), HEADS, BLOCK)
+            p = tl.exp(x - top) / total
+            mixed, inverse = _mix(p, weight, shift, eps, HEADS, PRECISION)
+            _write(m, mixed, head, start, keys, width, HEADS, BLOCK)
+            dmixed = _read(g, head, start, keys, width, 0.0, HEADS, BLOCK)
+            dmixed = _unnormalised(dmixed, mixed, inverse, eps, HEADS)
+            dweight = _add_products(dweight, dmixed, p, PADDED, BLOCK, PARTS, PRECISION)
+            if offset is not None:
+                shift_sum += tl.sum(dmixed, 1, keep_dims=True)
+        dweight = tl.sum(dweight, 0)
+        weight_sum += dweight
+        # Softmax subtracts the sums over keys of p * dp, and dp = matrix^T dmixed.
+        expected = tl.trans(tl.sum(weight * dweight, 0, keep_dims=True))
+        for start in range(0, width, BLOCK):
+            x = _read(s, head, start, keys, width, float('-inf'), HEADS, BLOCK)
+            p = tl.exp(x - top) / total
+            dmixed = _read(g, head, start, keys, width, 0.0, HEADS, BLOCK)
+            if eps is not None:
+                mixed, inverse = _mix(p, weight, shift, eps, HEADS, PRECISION)
+                dmixed = _unnormalised(dmixed, mixed, inverse, eps, HEADS)
+            dp = tl.dot(tl.trans(weight), dmixed, input_precision=PRECISION)
+            _write(g, p * (dp - expected), head, start, keys, width, HEADS, BLOCK)
+    program = tl.program_id(0).to(tl.int64)
+    place = dmatrix + program * (HEADS * HEADS) + head * HEADS + other
+    tl.store(place, weight_sum, mask=(head < HEADS) & (other < HEADS))
+    tl.store(doffset + program * HEADS + head, shift_sum, mask=head < HEADS)
