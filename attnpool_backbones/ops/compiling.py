@@ -2,8 +2,12 @@
 
 import torch
 
-# PyTorch before 2.7 does not tell an export from a compilation
-_is_exporting = getattr(torch.compiler, 'is_exporting', lambda: True)
+
+# The compiler of some versions answers PyTorch's own question with yes, whatever it compiles for.
+@torch.compiler.assume_constant_result
+def _is_exporting() -> bool:
+    # PyTorch before 2.7 does not tell an export from a compilation
+    return getattr(torch.compiler, 'is_exporting', lambda: True)()
 
 
 def compiler_fuses() -> bool:

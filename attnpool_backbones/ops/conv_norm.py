@@ -6,7 +6,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from attnpool_backbones.ops.formula import operator
-from attnpool_backbones.ops.fusing import may_fuse
+from attnpool_backbones.ops.fusing import folding_pays, may_fuse
 from attnpool_backbones.ops.gradients import gradients_wanted
 from attnpool_backbones.ops.linear import scaled
 from attnpool_backbones.ops.onednn import conv_act, has_activation, may_call_onednn
@@ -76,7 +76,7 @@ def _(
     pool: nn.Module | None = None,
     act: nn.Module | None = None,
 ) -> Tensor:
-    if not may_fuse(conv):
+    if not (may_fuse(conv) and folding_pays(x)):
         return conv_norm.formula(x, conv, norm, norm_before, pool, act)
     weight, bias = conv.weight, conv.bias
     if norm_before is not None and is_fixed(norm_before) and may_fuse(norm_before):

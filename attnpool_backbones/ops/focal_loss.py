@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from attnpool_backbones.ops.formula import operator
-from attnpool_backbones.ops.precision import wide_dtype
+from attnpool_backbones.ops.precision import converted, wide_dtype
 
 LEAST = torch.finfo(torch.float32).tiny  # of less no logarithm is taken
 
@@ -35,7 +35,8 @@ def sigmoid_focal_loss(
     right = -alpha * (1 - p) ** gamma * p.clamp(min=LEAST).log()
     wrong = -(1 - alpha) * p**gamma * (1 - p).clamp(min=LEAST).log()
     loss = torch.where(_is_right(target, logits.shape[1]), right, wrong)
-    return (loss if weight is None else loss * weight[target].unsqueeze(1)).to(logits.dtype)
+    loss = loss if weight is None else loss * weight[target].unsqueeze(1)
+    return converted(loss, logits.dtype)
 
 
 @operator
@@ -56,7 +57,7 @@ def softmax_focal_loss(
         weight: C: factor of the rows of each class. Default: 1.
     """
     probabilities = logits.softmax(1, dtype=wide_dtype(logits.dtype))
-    return softmax_loss(probabilities, target, gamma, alpha, weight).to(logits.dtype)
+    return converted(softmax_loss(probabilities, target, gamma, alpha, weight), logits.dtype)
 
 
 @sigmoid_focal_loss.fast
@@ -101,7 +102,7 @@ class _SoftmaxLoss(torch.autograd.Function):
         probabilities = logits.softmax(1, dtype=wide_dtype(logits.dtype))
         ctx.save_for_backward(probabilities, target)
         ctx.factors = factors
-        return softmax_loss(probabilities, target, *factors).to(logits.dtype)
+        return converted(softmax_loss(probabilities, target, *factors), logits.dtype)
 
     @staticmethod
     @torch.autograd.function.once_differentiable

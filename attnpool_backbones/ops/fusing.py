@@ -1,8 +1,9 @@
 """Which layers an operator may compute from their weights without calling them."""
 
+import torch
 from mmcv.cnn.bricks import DropPath
 from mmengine.model import revert_sync_batchnorm
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
 # Keys and no set: the compiler of torch 2.6 does not look a class up in a set.
@@ -49,3 +50,15 @@ def may_fuse(*layers: nn.Module | None) -> bool:
         )
         for layer in layers
     )
+
+
+def folding_pays(x: Tensor) -> bool:
+    """Tells whether a factor of channels belongs into the weights of a layer.
+
+    That saves a pass over a map and, in training, the copy of it. A GPU passes over a map in about
+    the time that it takes to start the kernels which change the weights.
+
+    Args:
+        x: What the layer is called on.
+    """
+    return x.device.type != 'cuda' or torch.is_grad_enabled()

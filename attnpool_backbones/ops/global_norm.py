@@ -1,9 +1,13 @@
 """Normalisation over all channels and positions of a sample (arXiv 1803.08494, one group)."""
 
+from typing import Any
+
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from attnpool_backbones.ops.formula import operator
+from attnpool_backbones.ops.precision import wide_dtype
 
 
 @operator
@@ -44,4 +48,39 @@ def _(
     if scale is not None:
         weight = scale if weight is None else weight * scale
         bias = None if bias is None else bias * scale
-    return F.group_norm(x, 1, weight, bias, eps)
+    if x.device.type != 'cuda' or torch.compiler.is_compiling():
+        return F.group_norm(x, 1, weight, bias, eps)
+    if torch.is_autocast_enabled('cuda'):
+        x = x.to(wide_dtype(x.dtype))  # as autocast does for PyTorch's own
+    if x.dtype != wide_dtype(x.dtype):
+        return F.group_norm(x, 1, weight, bias, eps)
+    return _GlobalNorm.apply(x, weight, bias, eps)
+
+
+class _GlobalNorm(torch.autograd.Function):
+    # On a GPU PyTorch gives a whole sample to one block of threads and copies it before.
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+    ) -> Tensor:
+        variance, mean = torch.var_mean(x, (1, 2, 3), correction=0, keepdim=True)  # B, 1, 1, 1
+        scale = inverse = torch.rsqrt(variance + eps)
+        if weight is not None:
+            scale = inverse * weight.view(-1, 1, 1)  # B, C, 1, 1
+        shift = -mean * scale
+        if bias is not None:
+            shift = shift + bias.view(-1, 1, 1)
+        ctx.save_for_backward(x, mean, inverse, weight)
+        return torch.addcmul(shift, x, scale)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple:
+        x, mean, inverse, weight = ctx.saved_tensors
+        sizes = len(x), x.shape[1], x.shape[2] * x.shape[3], 1
+        statistics = mean.flatten(1), inverse.flatten(1)
+        gradients = torch.ops.aten.native_group_norm_backward(
+            grad.contiguous(), x.contiguous(), *statistics, weight, *sizes,
+            list(ctx.needs_input_grad[:3]),
+        )  # fmt: skip
+        return *gradients, None

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from attnpool_backbones.ops.compiling import compiler_fuses
 from attnpool_backbones.ops.formula import operator
-from attnpool_backbones.ops.fusing import may_fuse
+from attnpool_backbones.ops.fusing import folding_pays, may_fuse
 from attnpool_backbones.ops.product import product
 
 
@@ -31,7 +31,8 @@ def _(x: Tensor, layer: nn.Linear, scale: Tensor | None = None) -> Tensor:
     weight, bias = layer.weight, layer.bias
     if scale is None:
         return product(x, weight, bias)
-    if compiler_fuses():  # It takes the factor along with what follows.
+    # A compiler takes the factor along with what follows.
+    if compiler_fuses() or not folding_pays(x):
         return product(x, weight, bias) * scale
     # Scaling the weights saves a pass over the tokens and their copy.
     return product(x, *scaled(weight, bias, scale))

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from attnpool_backbones.ops.compiling import compiler_fuses
 from attnpool_backbones.ops.formula import operator
-from attnpool_backbones.ops.fusing import may_fuse
+from attnpool_backbones.ops.fusing import folding_pays, may_fuse
 from attnpool_backbones.ops.linear import linear, scaled
 from attnpool_backbones.ops.onednn import has_activation, linear_act, may_call_onednn
 from attnpool_backbones.ops.product import product, suits_onednn
@@ -40,7 +40,8 @@ def _(
         return linear(y, fc2, scale)
     y = linear(x, fc1)  # ..., D
     # Anything but a StarReLU; a compiler computes that in its one pass anyway.
-    if not (hasattr(act, 'scale') and may_fuse(act, fc2)) or compiler_fuses():
+    absorbs = hasattr(act, 'scale') and may_fuse(act, fc2) and folding_pays(x)
+    if not absorbs or compiler_fuses():
         return linear(act(y), fc2, scale)
     # Scale and shift of a StarReLU go into the weights: a pass over D channels costs more, and a
     # map less is kept for the backward pass.

@@ -3,6 +3,7 @@
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+from torch import Tensor
 
 
 def full_precision(device: torch.device) -> AbstractContextManager:
@@ -25,3 +26,12 @@ def _has_autocast(device_type: str) -> bool:
 def wide_dtype(dtype: torch.dtype) -> torch.dtype:
     """Returns the type for maps, sums and statistics of values of a type: at least float32."""
     return torch.promote_types(dtype, torch.float32)
+
+
+def converted(y: Tensor, dtype: torch.dtype) -> Tensor:
+    """Returns values in a type, at the end of an ``autograd.Function``.
+
+    The compiler of torch 2.11 takes such a result for one without gradients after a conversion that
+    changes nothing.
+    """
+    return y if y.dtype == dtype else y.to(dtype)

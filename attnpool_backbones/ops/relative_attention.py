@@ -122,11 +122,24 @@ def _add_bias_gradient(dtable: Tensor, grad: Tensor, rows: slice) -> None:
     """Adds the gradient to the bias of :func:`_bias`, h, R*W, H*W, to that of the table."""
     height, width = grid_of(dtable)
     grad = grad.view(len(dtable), -1, width, height, width)  # h, R, W, H, W
+    if grad.device.type != 'cpu':  # few large kernels there, few copies on a CPU
+        sums = _shifted_sum(grad.transpose(2, 3))  # h, R, H, 2W-1
+        sums = _shifted_sum(sums.permute(0, 3, 1, 2)).mT  # h, R+H-1, 2W-1
+        dtable[:, rows.start : rows.start + sums.shape[1]].add_(sums)
+        return
     sums = grad.new_zeros(*grad.shape[:2], height, 2 * width - 1)
     for column, part in enumerate(grad.unbind(2)):
         sums[..., column : column + width].add_(part)
     for row, part in enumerate(sums.unbind(1), rows.start):
         dtable[:, row : row + height].add_(part)
+
+
+def _shifted_sum(x: Tensor) -> Tensor:
+    """Returns the sums ..., A+B-1 of all entries (a, b) of ..., A, B with the same a + b."""
+    first, second = x.shape[-2:]
+    # With zeros behind each row, rows that are one entry shorter begin one place further right.
+    flat = F.pad(x, (0, first)).flatten(-2)[..., : first * (first + second - 1)]
+    return flat.unflatten(-1, (first, first + second - 1)).sum(-2)
 
 
 def _tokens(rows: slice, table: Tensor) -> slice:
@@ -148,10 +161,12 @@ def _relative_attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor, chunk_ro
     if multiplies_heads(q, k):
         _attend_by_heads(out, q, k, v, table, chunk_rows)
         return out
+    # A GPU's attention holds no maps, so that only the bias counts, which all images share.
+    shared = q.device.type != 'cpu'
     with full_precision(q.device):
-        for rows, images in _chunks(len(q), table, chunk_rows):
+        for rows, images in _chunks(1 if shared else len(q), table, chunk_rows):
             bias, tokens = _bias(table, rows), _tokens(rows, table)
-            for image in images:
+            for image in [slice(None)] if shared else images:
                 out[image, :, tokens] = F.scaled_dot_product_attention(
                     q[image, :, tokens], k[image], v[image], attn_mask=bias[None]
                 )

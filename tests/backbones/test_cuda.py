@@ -28,11 +28,12 @@ def test_outputs_and_gradients_are_those_of_a_cpu(variant):
     assert all(y.is_contiguous() for y in computed)
     loss_of(expected).backward()
     loss_of(computed).backward()
+    largest = max(float(p.grad.abs().max()) for p in model.parameters() if p.grad is not None)
     for (name, a), b in zip(model.named_parameters(), moved.parameters(), strict=True):
         assert (a.grad is None) == (b.grad is None), name
         if a.grad is not None:
-            atol = 1e-6 * float(a.grad.abs().max())
-            torch.testing.assert_close(b.grad.cpu(), a.grad, rtol=1e-5, atol=atol)
+            # Some are 0 but for rounding: the bias before a norm, say.
+            torch.testing.assert_close(b.grad.cpu(), a.grad, rtol=1e-5, atol=1e-9 * largest)
 
 
 each_family = pytest.mark.parametrize('variant', FAMILIES.values(), ids=FAMILIES)
@@ -66,7 +67,9 @@ def test_compiled_is_the_same(variant):
     model.train()
     torch.manual_seed(2)
     loss_of(compiled(x)).backward()
+    largest = max(float(g.abs().max()) for g in expected.values() if g is not None)
     for name, parameter in model.named_parameters():
         if expected[name] is not None:
-            atol = 1e-2 * float(expected[name].abs().max())
-            torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-2, atol=atol)
+            torch.testing.assert_close(
+                parameter.grad, expected[name], rtol=1e-2, atol=1e-3 * largest
+            )

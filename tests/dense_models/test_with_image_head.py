@@ -33,6 +33,7 @@ def trained(cfg):
     return runner, record.losses, torch.get_rng_state()
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason='a GPU adds gradients in any order')
 @every_head
 def test_weight_0_changes_no_bit(head, scenes, tmp_path):
     _, plain, state = trained(make_config(head, scenes, tmp_path / 'plain'))

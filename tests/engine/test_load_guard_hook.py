@@ -47,7 +47,7 @@ def test_names_are_those_of_the_model(form, container, tmp_path):
     cfg = config(tmp_path / 'run')
     runner = make_runner('guard', cfg)
     runner.load_checkpoint(str(tmp_path / 'x.pth'), strict=True)
-    assert torch.equal(runner.model.layer.weight, WEIGHTS['layer.weight'])
+    assert torch.equal(runner.model.layer.weight.cpu(), WEIGHTS['layer.weight'])
 
 
 def test_contradicting_names_are_refused(tmp_path):
