@@ -163,6 +163,10 @@ class Peer(nn.Module):
         return self.maps_of(self.model, x)
 
 
+_differences: dict[tuple, float | None] = {}
+"""What was compared in this process: both layouts and tasks have the same outputs."""
+
+
 def build_peer(
     model: str, form: str, size: tuple[int, int], norm_eval: bool, places: Mapping[str, Path]
 ) -> Peer:
@@ -182,8 +186,10 @@ def build_peer(
         raise UserError(f'{form} has no version of {model} that is known here')
     make = dict(timm=_timm_model, mmdet=_mmdet_model, official=_official_model)[form]
     at_size = make(model, size, places)
-    compared = make(model, COMPARED_SIZE, places)
-    at_size.difference = _difference(model, compared)
+    known = model, form, places.get('official')
+    if known not in _differences:
+        _differences[known] = _difference(model, make(model, COMPARED_SIZE, places))
+    at_size.difference = _differences[known]
     at_size.norm_eval = norm_eval
     return at_size
 

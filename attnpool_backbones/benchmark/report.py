@@ -86,6 +86,9 @@ def markdown_report(results: Sequence[Row], machine: Mapping[str, Any], command:
     reached = _target_table(results, machine)
     if reached:
         parts += ['## Targets', reached]
+    costs = gpu_table(times)
+    if costs:
+        parts += ['## On a GPU', GPU_NOTE, costs]
     peers = peer_table(times)
     if peers:
         parts += ['## Peers', PEER_NOTE, peers]
@@ -233,6 +236,50 @@ PEER_NOTE = (
     'is another commit of ours; it and ours beside it run in a process each. Differences are '
     'relative to the largest value, at 224x224.'
 )
+
+
+def gpu_table(times: Sequence[Row]) -> str:
+    """Returns a table of times, kernels and memory of ours beside others; empty without a GPU.
+
+    Args:
+        times: Results with seconds. A job has ours and others' (or our plain) rows under one key.
+    """
+    jobs: dict[str, list[Row]] = {}
+    for row in times:
+        if row.get('kernel_seconds') is not None:
+            jobs.setdefault(row['key'], []).append(row)
+    rows = []
+    for found in jobs.values():
+        ours = [row for row in found if row['form'] == 'ours' and row['layout'] == 'contiguous']
+        beside = [row for row in found if row['form'] != 'ours']
+        for first in ours:
+            best = min(beside, key=lambda row: row['seconds'], default=None)
+            least = min((row['kernel_seconds'] for row in beside), default=None)
+            rows.append(
+                [first['model'], first['task'], _conditions(first), _milliseconds(first),
+                 *(('-',) * 4 if best is None else
+                   (f'{best["form"]} {_layout(best)} {_milliseconds(best)}',
+                    f'{best["seconds"] / first["seconds"]:.2f}',
+                    f'{least / first["kernel_seconds"]:.2f}',
+                    f'{best["taken_bytes"] / first["taken_bytes"]:.2f}'))]
+            )  # fmt: skip
+    header = ('model', 'task', 'conditions', 'ours: ms, kernels, GB', 'fastest other: ms, kernels, '
+              'GB', 'theirs / ours', 'by kernels', 'by memory')  # fmt: skip
+    return markdown_table(header, rows) if rows else ''
+
+
+GPU_NOTE = (
+    'Milliseconds of a run and of the kernels in it, and the GB of memory that it takes beside '
+    'weights. The fastest other is the fastest by time of everyone who ships the same model, in '
+    'NCHW and channels_last, or our formulas as they stand (*plain*) where nobody does. *By '
+    'kernels* compares the least kernel time of all of them. A GPU waits between kernels that are '
+    'shorter than the processor takes to start them.'
+)
+
+
+def _milliseconds(row: Row) -> str:
+    seconds, kernels = (1e3 * row[name] for name in ('seconds', 'kernel_seconds'))
+    return f'{seconds:.1f}, {kernels:.1f}, {_gigabytes(row["taken_bytes"])}'
 
 
 def _part_table(times: Sequence[Row]) -> str:
@@ -418,6 +465,7 @@ def _sections(
     """Yields file, section and table of what may be published alone; a table may be empty."""
     if all(is_operator(row['model']) for row in results):
         yield 'operators.md', 'operators', operator_tables(results)
+    yield 'gpu.md', 'gpu', gpu_table(times)
     yield 'peers.md', _peer_section(times, machine), peer_table(times)
     yield 'end_to_end.md', 'end-to-end', _part_table(times)
     if not any(row['form'] == 'plain' for row in results):
@@ -432,7 +480,8 @@ def publish(
     A report on a process that kept its memory goes to ``docs/speed/kept_memory``, alone. Some
     results have sections of their own: peers in ``docs/speed/peers.md``, named after what is not
     the default in all of them (``compiled``, ``one-thread``, ``bfloat16``), else after the
-    allocator; operators in ``docs/speed/operators.md``; detectors and segmentors in
+    allocator; what ran on a GPU in ``docs/speed/gpu.md``; operators in
+    ``docs/speed/operators.md``; detectors and segmentors in
     ``docs/speed/end_to_end.md``; models at three sizes or more, without their plain forms, in
     ``docs/speed/sizes.md``.
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from attnpool_backbones.benchmark.cases import Case
+from attnpool_backbones.benchmark.gpu_costs import gpu_costs
 from attnpool_backbones.benchmark.machine_rates import MachineRates
 from attnpool_backbones.benchmark.models import make_workload
 from attnpool_backbones.benchmark.operation_counts import count_operations
@@ -52,8 +53,9 @@ def measure_times(
         ask for; None in another process), ``macs`` (of a forward pass), ``traffic`` (bytes),
         ``parts`` (seconds of backbone and neck in a detector or segmentor), ``loading`` (seconds
         in which one process loads its batch, see :func:`loading_seconds`), ``difference`` (of a
-        peer's outputs from ours, None if not compared), and the machine's ``matrix_rate`` (FLOP/s)
-        and ``copy_rate`` (bytes/s) in the same rounds; and a message about each that does not.
+        peer's outputs from ours, None if not compared), on a GPU what :func:`gpu_costs` finds, and
+        the machine's ``matrix_rate`` (FLOP/s) and ``copy_rate`` (bytes/s) in the same rounds; and a
+        message about each that does not.
 
     Raises:
         UserError: A case failed after its first run, e.g. for want of memory beside the others.
@@ -77,6 +79,7 @@ def measure_times(
             workload.clear()
             workload.run()
     rates.matrix_rate(), rates.copy_rate()
+    costs = [_gpu_costs(workload, device) for workload in workloads]
 
     times: list[list[float]] = [[] for _ in workloads]
     fresh: list[list[int]] = [[] for _ in workloads]
@@ -111,9 +114,9 @@ def measure_times(
         dict(asdict(workload.case), seconds=statistics.median(values), spread=_spread(values),
              rounds=len(values), fresh=_pages(workload.case, pages),
              parts=_medians(found), loading=getattr(workload, 'loading', None),
-             difference=getattr(workload, 'difference', None), **count, **shared)
-        for workload, values, pages, found, count in zip(
-            workloads, times, fresh, parts, counts, strict=True
+             difference=getattr(workload, 'difference', None), **count, **cost, **shared)
+        for workload, values, pages, found, count, cost in zip(
+            workloads, times, fresh, parts, counts, costs, strict=True
         )
     ]  # fmt: skip
     return rows, failures
@@ -129,6 +132,13 @@ def _named_failure(case: Case) -> Iterator[None]:
     except Exception as error:
         reason = textwrap.shorten(f'{type(error).__name__}: {error}', MESSAGE, placeholder=' ...')
         raise UserError(f'the time of {case.label()} cannot be measured: {reason}') from error
+
+
+def _gpu_costs(workload: Any, device: str) -> dict[str, float]:
+    if device != 'cuda' or workload.case.form in APART:  # those run in processes of their own
+        return {}
+    with _named_failure(workload.case):
+        return gpu_costs(workload.run, workload.clear)
 
 
 def _medians(found: Sequence[dict[str, float]]) -> dict[str, float]:

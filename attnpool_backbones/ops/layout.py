@@ -1,10 +1,14 @@
 """Layouts of maps in memory. They change no value: the formulas know nothing of them."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
+from attnpool_backbones.ops.compiling import compiler_fuses
 from attnpool_backbones.ops.formula import operator
+from attnpool_backbones.ops.own_operator import own_operator
 
 SMALL_MAP = 400
 """Positions up to which a CPU convolves as fast, and trains faster, with contiguous maps; these
@@ -59,11 +63,15 @@ def _(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
-@contiguous_map.fast(compiled=False)
+@contiguous_map.fast
 def _(x: Tensor) -> Tensor:
     if x.device.type != 'cpu' or not x.is_contiguous(memory_format=torch.channels_last):
         return x.contiguous()
-    return x if x.is_contiguous() else _Contiguous.apply(x)
+    if x.is_contiguous():
+        return x
+    if torch.compiler.is_compiling():
+        return _compiled_contiguous(x) if compiler_fuses() else x.contiguous()
+    return _Contiguous.apply(x)
 
 
 class _Contiguous(torch.autograd.Function):
@@ -75,6 +83,35 @@ class _Contiguous(torch.autograd.Function):
     def backward(ctx: FunctionCtx, dy: Tensor) -> Tensor:
         # It will be added to a gradient of this layout.
         return channels_last_copy(dy) if dy.is_contiguous() else dy
+
+
+# Gradients of both layouts in one kernel are what torch's compiler cannot be trusted with: 2.13
+# writes beyond a map whose positions are no multiple of a vector's.
+@own_operator('contiguous_map')
+def _compiled_contiguous(x: Tensor) -> Tensor:
+    return contiguous_copy(x)
+
+
+@_compiled_contiguous.register_fake
+def _(x: Tensor) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+@own_operator('contiguous_map_backward')
+def _compiled_contiguous_backward(dy: Tensor) -> Tensor:
+    return channels_last_copy(dy.contiguous())
+
+
+@_compiled_contiguous_backward.register_fake
+def _(dy: Tensor) -> Tensor:
+    return torch.empty_like(dy, memory_format=torch.channels_last)
+
+
+def _differentiate(ctx: Any, dy: Tensor) -> Tensor:
+    return _compiled_contiguous_backward(dy)
+
+
+_compiled_contiguous.register_autograd(_differentiate)
 
 
 def contiguous_copy(x: Tensor) -> Tensor:

@@ -267,6 +267,25 @@ def test_compiled_equals_eager(variant):
             torch.testing.assert_close(compiled(x), model(x), rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow  # as above
+@pytest.mark.parametrize('variant', FAMILIES.values(), ids=FAMILIES)
+def test_compiled_trains_as_eager(variant):
+    # of 2 x 3 positions at the end: fewer than a vector has
+    assert_compiled_trains_as_eager(build_damped(variant), images(64, 96))
+
+
+def assert_compiled_trains_as_eager(model, x):
+    torch._dynamo.reset()
+    expected = train_once(model, x)[1]
+    model.zero_grad(set_to_none=True)
+    computed = train_once(torch.compile(model, fullgraph=True), x)[1]
+    largest = max(float(g.abs().max()) for g in expected.values() if g is not None)
+    for name, gradient in expected.items():
+        if gradient is not None:
+            found = computed[f'_orig_mod.{name}']
+            torch.testing.assert_close(found, gradient, rtol=1e-2, atol=1e-3 * largest)
+
+
 @pytest.mark.parametrize('variant', FAMILIES.values(), ids=list(FAMILIES))
 class TestErrors:
     """Wrong arguments end with the wrong value and the right ones."""

@@ -64,6 +64,22 @@ def test_publish_peers_by_conditions(more, row, section, tmp_path):
     assert 'the command' in after and 'timm' not in before
 
 
+def test_publish_what_a_gpu_took(tmp_path):
+    file = tmp_path / 'docs' / 'speed' / 'gpu.md'
+    file.parent.mkdir(parents=True)
+    file.write_text('<!-- gpu -->\nold\n<!-- /gpu -->\n')
+    theirs = dict(RESULTS[1], form='timm', difference=1e-6)
+    results = [
+        dict(RESULTS[0], kernel_seconds=0.5, taken_bytes=10**9),
+        dict(theirs, kernel_seconds=2.0, taken_bytes=3 * 10**9),
+        dict(theirs, layout='channels_last', kernel_seconds=0.6, taken_bytes=10**9, seconds=9),
+    ]
+    publish(tmp_path, results, MACHINE, 'the command', tmp_path)
+    text = file.read_text()
+    assert '| 1000.0, 500.0, 1.00 | timm NCHW 2500.0, 2000.0, 3.00 | 2.50 | 1.20 | 3.00 |' in text
+    assert 'the command' in text and 'old' not in text
+
+
 def test_publish_whole_models(tmp_path):
     file = tmp_path / 'docs' / 'speed' / 'end_to_end.md'
     file.parent.mkdir(parents=True)
