@@ -10,6 +10,7 @@ the same bits. Triton comes with PyTorch's CUDA builds for Linux, and only there
 """
 
 import functools
+import math
 import warnings
 
 import torch
@@ -24,7 +25,7 @@ ALIGNMENT = 16
 """Rows of scores hold a multiple of so many values: Triton then reads several at a time."""
 
 PRECISION = 'tf32x3'
-"""Of the products over heads: three products of tensor cores, together about float32."""
+"""Of products over heads: three of tensor cores, together about float32. 'ieee' is float32."""
 
 MAX_PROGRAMS = 2048
 """Of the backward pass; each sums the gradients to matrix and offset over its query rows."""
@@ -59,15 +60,16 @@ def mix_rows(
         matrix: H, H, float32.
         offset: H, float32, or None.
         eps: Of the normalisation over heads, or None.
-        keys: N: the maps beyond are written as zeros.
+        keys: N: scores beyond do not count, and maps beyond mean nothing.
 
     Returns:
         The scores.
     """
     images, heads, rows, width = scores.shape
+    scores[..., keys:] = -torch.inf
     with torch.cuda.device_of(scores):
         _mix_rows[(images * rows,)](
-            scores, *_mixing(matrix, offset, eps), rows, keys, width, **_options(heads)
+            scores, *_mixing(matrix, offset, eps), rows, width, **_options(heads, 2048)
         )
     return scores
 
@@ -85,7 +87,8 @@ def mix_rows_backward(
 
     Args:
         scores: b, H, R, N', as for :func:`mix_rows`.
-        grad: b, H, R, N', contiguous: the gradient to the mixed maps. Overwritten.
+        grad: b, H, R, N', contiguous: the gradient to the mixed maps, zero beyond the keys.
+            Overwritten, with zeros there.
         mixed: b, H, R, N', contiguous: memory for the mixed maps.
         matrix: H, H, float32.
         offset: H, float32, or None.
@@ -96,6 +99,7 @@ def mix_rows_backward(
         The gradients to matrix and offset, H, H and H, float32.
     """
     images, heads, rows, width = scores.shape
+    scores[..., keys:] = -torch.inf
     total = images * rows
     programs = min(total, MAX_PROGRAMS)
     dmatrix = matrix.new_empty(programs, heads, heads)
@@ -110,11 +114,9 @@ def mix_rows_backward(
             *_mixing(matrix, offset, eps),
             total,
             rows,
-            keys,
             width,
             PARTS=4,
-            num_stages=1,  # prefetched keys would take the registers of other warps
-            **_options(heads),
+            **_options(heads, 1024),
         )
     return dmatrix.sum(0), doffset.sum(0)
 
@@ -126,15 +128,17 @@ def _mixing(
     return matrix.contiguous(), None if offset is None else offset.contiguous(), eps
 
 
-def _options(heads: int) -> dict:
-    """Returns the constants of a kernel: its heads, keys at a time and warps."""
+def _options(heads: int, values: int) -> dict:
+    """Returns the constants of a kernel that holds at least so many values of a map at a time."""
     padded = max(16, triton.next_power_of_2(heads))  # the least that a product takes
     return dict(
         HEADS=heads,
         PADDED=padded,
-        BLOCK=2048 // padded,
+        BLOCK=max(64, values // padded),
         PRECISION=PRECISION,
-        num_warps=4,
+        LOG2_E=math.log2(math.e),
+        num_warps=padded // 4,
+        num_stages=1,  # the loops read ahead themselves
     )
 
 
@@ -144,45 +148,77 @@ def _write_one(out):
 
 
 @triton.jit
-def _read(pointers, head, start, keys, width, outside, HEADS: tl.constexpr, BLOCK: tl.constexpr):
-    """Returns BLOCK values of each head's row, float32; ``outside`` beyond heads and keys."""
+def _read(pointers, head, start, width, outside, HEADS: tl.constexpr, BLOCK: tl.constexpr):
+    """Returns BLOCK values of each head's row, float32; ``outside`` beyond heads and width."""
     column = start + tl.arange(0, BLOCK)[None, :]
-    # The mask of the reading is alike for neighbours, or they would be read one by one.
-    x = tl.load(pointers + column, mask=(head < HEADS) & (column < width), other=outside)
-    return tl.where(column < keys, x.to(tl.float32), outside)
+    mask = (head < HEADS) & (column < width)
+    return tl.load(pointers + column, mask=mask, other=outside).to(tl.float32)
 
 
 @triton.jit
-def _write(pointers, x, head, start, keys, width, HEADS: tl.constexpr, BLOCK: tl.constexpr):
-    """Writes BLOCK values of each head's row, zeros beyond the keys."""
+def _write(pointers, x, head, start, width, HEADS: tl.constexpr, BLOCK: tl.constexpr):
+    """Writes BLOCK values of each head's row."""
     column = start + tl.arange(0, BLOCK)[None, :]
-    x = tl.where(column < keys, x, 0.0).to(pointers.dtype.element_ty)
+    x = x.to(pointers.dtype.element_ty)
     tl.store(pointers + column, x, mask=(head < HEADS) & (column < width))
 
 
 @triton.jit
-def _maximum_and_sum(
-    scores, head, keys, width, HEADS: tl.constexpr, PADDED: tl.constexpr, BLOCK: tl.constexpr
+def _maximum_and_factor(
+    scores,
+    head,
+    width,
+    HEADS: tl.constexpr,
+    PADDED: tl.constexpr,
+    BLOCK: tl.constexpr,
+    LOG2_E: tl.constexpr,
 ):
-    """Returns the largest score s of each head and the sum of exp(s - largest), PADDED, 1."""
-    # Each of BLOCK columns keeps its own until the end, for sums over columns are slow. The lowest
-    # number instead of -inf, whose difference to itself is none.
-    largest = tl.full((PADDED, BLOCK), -3.4e38, tl.float32)
-    total = tl.zeros((PADDED, BLOCK), tl.float32)
+    """Returns of each head, PADDED, 1, what makes maps of scores, see :func:`_softmax`."""
+    # The keys that a thread reads at once share maximum and sum until the end, for sums over
+    # threads are slow. The lowest maximum is no infinity, whose difference to itself is none.
+    TOGETHER: tl.constexpr = 128 // scores.dtype.element_ty.primitive_bitwidth
+    largest = tl.full((PADDED, BLOCK // TOGETHER), -1e38, tl.float32)
+    total = tl.zeros((PADDED, BLOCK // TOGETHER), tl.float32)
     for start in range(0, width, BLOCK):
-        x = _read(scores, head, start, keys, width, float('-inf'), HEADS, BLOCK)
-        factor = tl.exp(-tl.abs(x - largest))
-        total = tl.where(x > largest, total * factor + 1.0, total + factor)
-        largest = tl.maximum(largest, x)
+        x = _read(scores, head, start, width, float('-inf'), HEADS, BLOCK)
+        x = tl.reshape(x, (PADDED, BLOCK // TOGETHER, TOGETHER))
+        before = largest
+        largest = tl.maximum(before, tl.max(x, 2))
+        x = tl.exp2(x * LOG2_E - largest[:, :, None] * LOG2_E)
+        total = total * tl.exp2((before - largest) * LOG2_E) + tl.sum(x, 2)
     top = tl.max(largest, 1, keep_dims=True)
-    total = tl.sum(total * tl.exp(largest - top), 1, keep_dims=True)
-    return top, tl.where(head < HEADS, total, 1.0)
+    total = tl.sum(total * tl.exp2((largest - top) * LOG2_E), 1, keep_dims=True)
+    return top * LOG2_E, 1 / tl.where(head < HEADS, total, 1.0)
+
+
+@triton.jit
+def _softmax(x, top, factor, LOG2_E: tl.constexpr):
+    """Returns the maps of scores x."""
+    return tl.exp2(x * LOG2_E - top) * factor
+
+
+@triton.jit
+def _high(x):
+    """Returns float32 values without the 13 digits that TF32 has no place for."""
+    return (x.to(tl.int32, bitcast=True) & -8192).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def _add_product(total, a, b, PRECISION: tl.constexpr):
+    """Returns total + a @ b."""
+    if PRECISION == 'tf32x3':  # Triton's own replaces NaN, too, in a fifth more instructions.
+        high_a, high_b = _high(a), _high(b)
+        total = tl.dot(a - high_a, high_b, total, input_precision='tf32')
+        total = tl.dot(high_a, b - high_b, total, input_precision='tf32')
+        return tl.dot(high_a, high_b, total, input_precision='tf32')
+    else:
+        return tl.dot(a, b, total, input_precision=PRECISION)
 
 
 @triton.jit
 def _mix(p, weight, shift, eps, HEADS: tl.constexpr, PRECISION: tl.constexpr):
     """Returns the mixed maps and what they were multiplied by: 1, or their inverse rms."""
-    mixed = tl.dot(weight, p, input_precision=PRECISION) + shift
+    mixed = _add_product(tl.zeros(p.shape, tl.float32), weight, p, PRECISION) + shift
     inverse = 1.0
     if eps is not None:
         inverse = tl.rsqrt(tl.sum(mixed * mixed, 0, keep_dims=True) / HEADS + eps)
@@ -211,28 +247,32 @@ def _first_values(index, head, rows, width, HEADS: tl.constexpr):
     return ((index // rows * HEADS + head) * rows + index % rows) * width
 
 
-@triton.jit(do_not_specialize=['rows', 'keys'])
+@triton.jit(do_not_specialize=['rows'])
 def _mix_rows(
     scores,
     matrix,
     offset,
     eps,
     rows,
-    keys,
     width,
     HEADS: tl.constexpr,
     PADDED: tl.constexpr,
     BLOCK: tl.constexpr,
     PRECISION: tl.constexpr,
+    LOG2_E: tl.constexpr,
 ):
     head = tl.arange(0, PADDED)[:, None]
     weight, shift = _read_mixing(matrix, offset, HEADS, PADDED)
     scores += _first_values(tl.program_id(0), head, rows, width, HEADS)
-    top, total = _maximum_and_sum(scores, head, keys, width, HEADS, PADDED, BLOCK)
+    top, factor = _maximum_and_factor(scores, head, width, HEADS, PADDED, BLOCK, LOG2_E)
+    # What a loop carries, Triton lays out for float32 products; what it has just read, for the
+    # scores' type, which takes a third more instructions.
+    x = _read(scores, head, 0, width, float('-inf'), HEADS, BLOCK)
     for start in range(0, width, BLOCK):
-        x = _read(scores, head, start, keys, width, float('-inf'), HEADS, BLOCK)
-        mixed, _ = _mix(tl.exp(x - top) / total, weight, shift, eps, HEADS, PRECISION)
-        _write(scores, mixed, head, start, keys, width, HEADS, BLOCK)
+        p = _softmax(x, top, factor, LOG2_E)
+        x = _read(scores, head, start + BLOCK, width, float('-inf'), HEADS, BLOCK)
+        mixed, _ = _mix(p, weight, shift, eps, HEADS, PRECISION)
+        _write(scores, mixed, head, start, width, HEADS, BLOCK)
 
 
 @triton.jit
@@ -257,10 +297,10 @@ def _add_products(
     # So few heads in a long inner sum would have all warps do the same.
     a = tl.permute(tl.reshape(a, (PADDED, PARTS, BLOCK // PARTS)), (1, 0, 2))
     b = tl.permute(tl.reshape(b, (PADDED, PARTS, BLOCK // PARTS)), (1, 2, 0))
-    return tl.dot(a, b, total, input_precision=PRECISION)
+    return _add_product(total, a, b, PRECISION)
 
 
-@triton.jit(do_not_specialize=['rows', 'keys', 'count'])
+@triton.jit(do_not_specialize=['rows', 'count'])
 def _mix_rows_backward(
     scores,
     grad,
@@ -272,13 +312,13 @@ def _mix_rows_backward(
     eps,
     count,
     rows,
-    keys,
     width,
     HEADS: tl.constexpr,
     PADDED: tl.constexpr,
     BLOCK: tl.constexpr,
     PARTS: tl.constexpr,
     PRECISION: tl.constexpr,
+    LOG2_E: tl.constexpr,
 ):
     head = tl.arange(0, PADDED)[:, None]
     other = tl.arange(0, PADDED)[None, :]
@@ -288,14 +328,17 @@ def _mix_rows_backward(
     for index in range(tl.program_id(0), count, tl.num_programs(0)):
         first = _first_values(index, head, rows, width, HEADS)
         s, g, m = scores + first, grad + first, mixed_maps + first
-        top, total = _maximum_and_sum(s, head, keys, width, HEADS, PADDED, BLOCK)
+        top, factor = _maximum_and_factor(s, head, width, HEADS, PADDED, BLOCK, LOG2_E)
         dweight = tl.zeros((PARTS, PADDED, PADDED), tl.float32)
+        x = _read(s, head, 0, width, float('-inf'), HEADS, BLOCK)
+        dnext = _read(g, head, 0, width, 0.0, HEADS, BLOCK)
         for start in range(0, width, BLOCK):
-            x = _read(s, head, start, keys, width, float('-inf'), HEADS, BLOCK)
-            p = tl.exp(x - top) / total
+            p = _softmax(x, top, factor, LOG2_E)
+            dmixed = dnext
+            x = _read(s, head, start + BLOCK, width, float('-inf'), HEADS, BLOCK)
+            dnext = _read(g, head, start + BLOCK, width, 0.0, HEADS, BLOCK)
             mixed, inverse = _mix(p, weight, shift, eps, HEADS, PRECISION)
-            _write(m, mixed, head, start, keys, width, HEADS, BLOCK)
-            dmixed = _read(g, head, start, keys, width, 0.0, HEADS, BLOCK)
+            _write(m, mixed, head, start, width, HEADS, BLOCK)
             dmixed = _unnormalised(dmixed, mixed, inverse, eps, HEADS)
             dweight = _add_products(dweight, dmixed, p, PADDED, BLOCK, PARTS, PRECISION)
             if offset is not None:
@@ -304,15 +347,18 @@ def _mix_rows_backward(
         weight_sum += dweight
         # Softmax subtracts the sums over keys of p * dp, and dp = matrix^T dmixed.
         expected = tl.trans(tl.sum(weight * dweight, 0, keep_dims=True))
+        x = _read(s, head, 0, width, float('-inf'), HEADS, BLOCK)
+        dnext = _read(g, head, 0, width, 0.0, HEADS, BLOCK)
         for start in range(0, width, BLOCK):
-            x = _read(s, head, start, keys, width, float('-inf'), HEADS, BLOCK)
-            p = tl.exp(x - top) / total
-            dmixed = _read(g, head, start, keys, width, 0.0, HEADS, BLOCK)
+            p = _softmax(x, top, factor, LOG2_E)
+            dmixed = dnext
+            x = _read(s, head, start + BLOCK, width, float('-inf'), HEADS, BLOCK)
+            dnext = _read(g, head, start + BLOCK, width, 0.0, HEADS, BLOCK)
             if eps is not None:
                 mixed, inverse = _mix(p, weight, shift, eps, HEADS, PRECISION)
                 dmixed = _unnormalised(dmixed, mixed, inverse, eps, HEADS)
-            dp = tl.dot(tl.trans(weight), dmixed, input_precision=PRECISION)
-            _write(g, p * (dp - expected), head, start, keys, width, HEADS, BLOCK)
+            dp = _add_product(tl.zeros(p.shape, tl.float32), tl.trans(weight), dmixed, PRECISION)
+            _write(g, p * (dp - expected), head, start, width, HEADS, BLOCK)
     program = tl.program_id(0).to(tl.int64)
     place = dmatrix + program * (HEADS * HEADS) + head * HEADS + other
     tl.store(place, weight_sum, mask=(head < HEADS) & (other < HEADS))
