@@ -106,7 +106,8 @@ def _(
     weight, bias = conv.weight, conv.bias
     # At inference the sum takes the factor along; in training scaling the weight saves a pass over
     # the map and its copy for the backward pass.
-    if scale is not None and gradients_wanted(x, y, scale, *conv.parameters()):
+    trains = scale is not None and gradients_wanted(x, y, scale, *conv.parameters())
+    if trains and folding_pays(y):
         (weight, bias), scale = scaled(weight, bias, scale), None
     return residual(x, _convolve(y, conv, weight, bias), drop_path, scale)
 

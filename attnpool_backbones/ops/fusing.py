@@ -52,13 +52,22 @@ def may_fuse(*layers: nn.Module | None) -> bool:
     )
 
 
+LARGE_MAP = 1 << 23
+"""Values of a map over which a pass on a GPU takes longer than to start a few kernels."""
+
+
 def folding_pays(x: Tensor) -> bool:
     """Tells whether a factor of channels belongs into the weights of a layer.
 
-    That saves a pass over a map and, in training, the copy of it. A GPU passes over a map in about
-    the time that it takes to start the kernels which change the weights.
+    That saves a pass over a map and, in training, the copy of it. On a GPU the kernels which change
+    the weights take longer to start than a pass over all but large maps takes, and a convolution
+    adds its bias in such a pass anyway.
 
     Args:
         x: What the layer is called on.
     """
-    return x.device.type != 'cuda' or torch.is_grad_enabled()
+    if x.device.type != 'cuda':
+        return True
+    if not torch.is_grad_enabled():
+        return False
+    return torch.compiler.is_compiling() or x.numel() >= LARGE_MAP
