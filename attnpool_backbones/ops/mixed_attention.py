@@ -363,14 +363,20 @@ _mixed_attention.register_autograd(
 @own_operator('map_covariance')
 def _map_covariance(q: Tensor, k: Tensor, chunk_rows: int) -> Tensor:
     q, k = q.contiguous(), k.contiguous()
-    scratch = _Scratch(q)
+    scratch, kernels, keys = _Scratch(q), _fused_kernels(q), k.shape[2]
+    if kernels:
+        k = _with_zero_keys(k, kernels.ALIGNMENT)
     total = q.new_zeros(q.shape[1], q.shape[1], dtype=wide_dtype(q.dtype))
     with full_precision(q.device):
         for images, rows in _chunks(q, k, chunk_rows):
             # A row's mean is 1 / N exactly; squares of the rest do not lose digits.
-            maps = _maps(scratch, q[images, :, rows], k[images]).sub_(1 / k.shape[2])
+            if kernels:
+                scores = _scores(scratch, 'maps', q[images, :, rows], k[images])
+                total += kernels.map_products(scores, keys)
+                continue
+            maps = _maps(scratch, q[images, :, rows], k[images]).sub_(1 / keys)
             total += _sum_of_products(maps, maps)
-    return total / (q.shape[0] * q.shape[2] * k.shape[2])
+    return total / (q.shape[0] * q.shape[2] * keys)
 
 
 @_map_covariance.register_fake
@@ -383,18 +389,26 @@ def _map_covariance_backward(
     grad: Tensor, q: Tensor, k: Tensor, chunk_rows: int
 ) -> tuple[Tensor, Tensor]:
     q, k = q.contiguous(), k.contiguous()
+    scratch, kernels, keys = _Scratch(q), _fused_kernels(q), k.shape[2]
+    if kernels:
+        k = _with_zero_keys(k, kernels.ALIGNMENT)
     dq = torch.empty_like(q)
     dk = torch.zeros_like(k, dtype=wide_dtype(k.dtype))
-    grad = (grad + grad.mT) / (q.shape[0] * q.shape[2] * k.shape[2])
-    scratch = _Scratch(q)
+    grad = (grad + grad.mT) / (q.shape[0] * q.shape[2] * keys)
     with full_precision(q.device):
         for images, rows in _chunks(q, k, chunk_rows):
             q_rows, k_all = q[images, :, rows], k[images]
+            gradients = dq[images, :, rows], dk[images]
+            if kernels:
+                scores = _scores(scratch, 'maps', q_rows, k_all)
+                scores = kernels.map_products_backward(scores, grad, keys)
+                _add_score_gradients(scratch, scores, q_rows, k_all, *gradients)
+                continue
             maps = _maps(scratch, q_rows, k_all)  # b, H, R, N
             # The mean needs no subtraction: the softmax passes no gradient that a row shares.
             dmaps = _mix(scratch, 'gradient', grad, maps)
-            _add_map_gradients(scratch, dmaps, maps, q_rows, k_all, dq[images, :, rows], dk[images])
-    return dq, dk.to(k.dtype)
+            _add_map_gradients(scratch, dmaps, maps, q_rows, k_all, *gradients)
+    return dq, dk[:, :, :keys].to(k.dtype).contiguous()
 
 
 @_map_covariance_backward.register_fake

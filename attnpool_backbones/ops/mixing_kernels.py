@@ -121,6 +121,48 @@ def mix_rows_backward(
     return dmatrix.sum(0), doffset.sum(0)
 
 
+def map_products(scores: Tensor, keys: int) -> Tensor:
+    """Returns the sums over rows and keys of (p_g - 1 / N) (p_h - 1 / N), p = softmax(scores).
+
+    Args:
+        scores: b, H, R, N', as for :func:`mix_rows`. What lies beyond the keys is overwritten.
+        keys: N.
+
+    Returns:
+        H, H, float32.
+    """
+    images, heads, rows, width = scores.shape
+    scores[..., keys:] = -torch.inf
+    total = images * rows
+    programs = min(total, MAX_PROGRAMS)
+    products = scores.new_empty(programs, heads, heads, dtype=torch.float32)
+    with torch.cuda.device_of(scores):
+        _map_products[(programs,)](
+            scores, products, total, rows, keys, width, PARTS=4, **_options(heads, 1024)
+        )
+    return products.sum(0)
+
+
+def map_products_backward(scores: Tensor, grad: Tensor, keys: int) -> Tensor:
+    """Overwrites scores with their gradient by :func:`map_products`.
+
+    Args:
+        scores: b, H, R, N', as for :func:`mix_rows`.
+        grad: H, H, float32: the gradient to the sums plus its transpose.
+        keys: N.
+
+    Returns:
+        The scores.
+    """
+    images, heads, rows, width = scores.shape
+    scores[..., keys:] = -torch.inf
+    with torch.cuda.device_of(scores):
+        _map_products_backward[(images * rows,)](
+            scores, grad.contiguous(), rows, width, PARTS=4, **_options(heads, 1024)
+        )
+    return scores
+
+
 def _mixing(
     matrix: Tensor, offset: Tensor | None, eps: float | None
 ) -> tuple[Tensor, Tensor | None, float | None]:
@@ -363,3 +405,70 @@ def _mix_rows_backward(
     place = dmatrix + program * (HEADS * HEADS) + head * HEADS + other
     tl.store(place, weight_sum, mask=(head < HEADS) & (other < HEADS))
     tl.store(doffset + program * HEADS + head, shift_sum, mask=head < HEADS)
+
+
+@triton.jit(do_not_specialize=['rows', 'keys', 'count'])
+def _map_products(
+    scores,
+    products,
+    count,
+    rows,
+    keys,
+    width,
+    HEADS: tl.constexpr,
+    PADDED: tl.constexpr,
+    BLOCK: tl.constexpr,
+    PARTS: tl.constexpr,
+    PRECISION: tl.constexpr,
+    LOG2_E: tl.constexpr,
+):
+    head = tl.arange(0, PADDED)[:, None]
+    other = tl.arange(0, PADDED)[None, :]
+    mean = 1.0 / keys
+    total = tl.zeros((PADDED, PADDED), tl.float32)
+    for index in range(tl.program_id(0), count, tl.num_programs(0)):
+        s = scores + _first_values(index, head, rows, width, HEADS)
+        top, factor = _maximum_and_factor(s, head, width, HEADS, PADDED, BLOCK, LOG2_E)
+        products_of_row = tl.zeros((PARTS, PADDED, PADDED), tl.float32)
+        x = _read(s, head, 0, width, float('-inf'), HEADS, BLOCK)
+        for start in range(0, width, BLOCK):
+            inside = start + tl.arange(0, BLOCK)[None, :] < keys
+            p = tl.where(inside, _softmax(x, top, factor, LOG2_E) - mean, 0.0)
+            x = _read(s, head, start + BLOCK, width, float('-inf'), HEADS, BLOCK)
+            products_of_row = _add_products(products_of_row, p, p, PADDED, BLOCK, PARTS, PRECISION)
+        total += tl.sum(products_of_row, 0)
+    place = products + tl.program_id(0).to(tl.int64) * (HEADS * HEADS) + head * HEADS + other
+    tl.store(place, total, mask=(head < HEADS) & (other < HEADS))
+
+
+@triton.jit(do_not_specialize=['rows'])
+def _map_products_backward(
+    scores,
+    matrix,
+    rows,
+    width,
+    HEADS: tl.constexpr,
+    PADDED: tl.constexpr,
+    BLOCK: tl.constexpr,
+    PARTS: tl.constexpr,
+    PRECISION: tl.constexpr,
+    LOG2_E: tl.constexpr,
+):
+    head = tl.arange(0, PADDED)[:, None]
+    weight, _ = _read_mixing(matrix, None, HEADS, PADDED)
+    s = scores + _first_values(tl.program_id(0), head, rows, width, HEADS)
+    top, factor = _maximum_and_factor(s, head, width, HEADS, PADDED, BLOCK, LOG2_E)
+    products = tl.zeros((PARTS, PADDED, PADDED), tl.float32)
+    x = _read(s, head, 0, width, float('-inf'), HEADS, BLOCK)
+    for start in range(0, width, BLOCK):
+        p = _softmax(x, top, factor, LOG2_E)
+        x = _read(s, head, start + BLOCK, width, float('-inf'), HEADS, BLOCK)
+        products = _add_products(products, p, p, PADDED, BLOCK, PARTS, PRECISION)
+    # The means need no subtraction: the softmax passes no gradient that a row shares.
+    expected = tl.sum(weight * tl.sum(products, 0), 1, keep_dims=True)
+    x = _read(s, head, 0, width, float('-inf'), HEADS, BLOCK)
+    for start in range(0, width, BLOCK):
+        p = _softmax(x, top, factor, LOG2_E)
+        x = _read(s, head, start + BLOCK, width, float('-inf'), HEADS, BLOCK)
+        dp = _add_product(tl.zeros(p.shape, tl.float32), weight, p, PRECISION)
+        _write(s, p * (dp - expected), head, start, width, HEADS, BLOCK)

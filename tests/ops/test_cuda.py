@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from attnpool_backbones.ops.mixed_attention import mixed_attention
+from attnpool_backbones.ops.mixed_attention import map_covariance, mixed_attention
 from tests.ops.mmcv_rows import MMCV_ROWS
 from tests.ops.rows import Draw
 from tests.ops.table import ROWS
@@ -43,7 +43,9 @@ def test_equals_its_formula(row):
 
 
 @pytest.mark.parametrize(
-    'row', [row for row in ROWS if row.operator is mixed_attention], ids=lambda row: row.id
+    'row',
+    [row for row in ROWS if row.operator in (mixed_attention, map_covariance)],
+    ids=lambda row: row.id,
 )
 def test_float32_is_as_exact(row):
     # float64, which the contract is told in, runs without the fused kernels.

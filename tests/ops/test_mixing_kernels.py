@@ -46,6 +46,7 @@ CASES = [
 """More than one block of keys, a part of one, and one; heads that fill a block and that do not."""
 ALLOWED = dict(float32=1e-5, bfloat16=0.02, float16=3e-3)
 """Errors of results and gradients over the largest value, or over 1."""
+ALLOWED_OF_COVARIANCE = dict(float32=1e-4, bfloat16=0.03, float16=0.01)
 each_case = pytest.mark.parametrize('case', CASES, ids=lambda case: '-'.join(map(str, case)))
 
 
@@ -77,6 +78,29 @@ def errors(case: Case, device: str) -> dict[str, float]:
         name: ((t.double() - right).abs().max() / right.abs().max().clamp_min(1)).item()
         for name, t in computed.items()
         for right in [expected[name]]
+    }
+
+
+def covariance_errors(case: Case, device: str) -> dict[str, float]:
+    """Returns those of the covariance of the maps, over the largest value, however small."""
+    map_covariance = importlib.import_module(
+        'attnpool_backbones.ops.mixed_attention'
+    ).map_covariance
+    dtype, generator = getattr(torch, case.dtype), torch.Generator().manual_seed(7)
+    sizes = [(case.images, n, case.heads, 8) for n in (case.queries, case.keys)]
+    given = [torch.randn(size, generator=generator).to(device, dtype) for size in sizes]
+
+    def run(function, dtype, **options):
+        q, k = (t.transpose(1, 2).to(dtype).requires_grad_() for t in given)
+        out = function(q, k, **options)
+        weight = torch.randn(out.shape, generator=torch.Generator().manual_seed(8))
+        return [out, *torch.autograd.grad(out, [q, k], weight.to(device, out.dtype))]
+
+    expected = run(map_covariance.formula, torch.float64)
+    computed = run(map_covariance, dtype, chunk_rows=case.chunk_rows)
+    return {
+        name: ((t.double() - right).abs().max() / right.abs().max().clamp_min(1e-6)).item()
+        for name, t, right in zip(('out', 'q', 'k'), computed, expected, strict=True)
     }
 
 
@@ -117,9 +141,17 @@ def interpreted() -> Iterator[dict]:
 @needs_triton
 @each_case
 def test_interpreted(interpreted, case):
-    found = interpreted['errors'][CASES.index(case)]
-    assert found['launches'] >= 2, 'the kernels did not run'
-    check({name: error for name, error in found.items() if name != 'launches'}, case)
+    found = dict(interpreted['errors'][CASES.index(case)])
+    assert found.pop('launches') >= 2, 'the kernels did not run'
+    check(found, case)
+
+
+@needs_triton
+@each_case
+def test_covariance_interpreted(interpreted, case):
+    found = dict(interpreted['covariances'][CASES.index(case)])
+    assert found.pop('launches') >= 2, 'the kernels did not run'
+    assert all(error <= ALLOWED_OF_COVARIANCE[case.dtype] for error in found.values()), found
 
 
 @needs_triton
@@ -134,6 +166,14 @@ def test_on_a_gpu(case):
     mixed_attention = importlib.import_module('attnpool_backbones.ops.mixed_attention')
     assert mixed_attention._fused_kernels(torch.empty(1, case.heads, 1, 1, device='cuda'))
     check(errors(case, 'cuda'), case)
+
+
+@needs_triton
+@needs_gpu
+@each_case
+def test_covariance_on_a_gpu(case):
+    found = covariance_errors(case, 'cuda')
+    assert all(error <= ALLOWED_OF_COVARIANCE[case.dtype] for error in found.values()), found
 
 
 @needs_triton
@@ -199,14 +239,18 @@ def main() -> None:
 
         return call
 
-    kernels.mix_rows = counted(kernels.mix_rows)
-    kernels.mix_rows_backward = counted(kernels.mix_rows_backward)
+    for name in ('mix_rows', 'map_products'):
+        for way in (name, f'{name}_backward'):
+            setattr(kernels, way, counted(getattr(kernels, way)))
     mixed_attention._fused_kernels = lambda q: kernels if q.dtype != torch.float64 else None
-    found = []
-    for case in CASES:
-        launches.clear()
-        found.append(errors(case, 'cpu') | dict(launches=len(launches)))
-    print(json.dumps(dict(errors=found, beyond=beyond_the_keys('cpu'))))
+
+    def all_cases(function):
+        for case in CASES:
+            launches.clear()
+            yield function(case, 'cpu') | dict(launches=len(launches))
+
+    found = dict(errors=list(all_cases(errors)), covariances=list(all_cases(covariance_errors)))
+    print(json.dumps(found | dict(beyond=beyond_the_keys('cpu'))))
 
 
 if __name__ == '__main__':
