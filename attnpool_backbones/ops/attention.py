@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from attnpool_backbones.ops.bfloat16_attention import attend_by_batches, multiplies_batches
 from attnpool_backbones.ops.formula import operator
 from attnpool_backbones.ops.onednn import may_call_onednn, onednn_product
 from attnpool_backbones.ops.product import multiplies_heads
@@ -39,15 +40,24 @@ CHUNK_ELEMENTS = 2**20
 
 @attention.fast
 def _(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    # Head by head only where nobody watches, for that is slower to train than torch's operator.
-    alone = not torch.compiler.is_compiling() and may_call_onednn(q, k, v)
-    if alone and not torch.is_autocast_enabled('cpu') and multiplies_heads(q, k):
-        return _attend_by_heads(q, k, v)
+    # By oneDNN only where nobody watches, for that is slower to train than torch's operator.
+    if not torch.compiler.is_compiling() and may_call_onednn(q, k, v):
+        if multiplies_batches(q, k, v):
+            out = _empty_output(q, v)
+            attend_by_batches(out, q, k, v)
+            return out
+        if not torch.is_autocast_enabled('cpu') and multiplies_heads(q, k):
+            return _attend_by_heads(q, k, v)
     return F.scaled_dot_product_attention(q, k, v)
 
 
+def _empty_output(q: Tensor, v: Tensor) -> Tensor:
+    # Heads next to the channels in memory: a projection follows.
+    return v.new_empty(len(q), q.shape[2], q.shape[1], v.shape[3]).transpose(1, 2)
+
+
 def _attend_by_heads(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    out = v.new_empty(len(q), q.shape[2], q.shape[1], v.shape[3]).transpose(1, 2)
+    out = _empty_output(q, v)
     q = q * q.shape[-1] ** -0.5
     rows = max(1, CHUNK_ELEMENTS // k.shape[2])
     for index, queries in enumerate(q.flatten(0, 1)):

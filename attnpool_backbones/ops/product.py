@@ -5,17 +5,11 @@ reach the same rate; on others, AMD's among them, a 1x1 convolution over the sam
 the time of the product. Which of them serves is measured, once a process.
 """
 
-import logging
-import time
-from collections.abc import Callable
-
 import torch
-from mmengine.logging import MMLogger, print_log
-from mmengine.registry import DefaultScope
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
+from attnpool_backbones.ops.choice import Choice, lead
 from attnpool_backbones.ops.compiling import compiler_fuses
 from attnpool_backbones.ops.onednn import (
     compiled_linear,
@@ -30,11 +24,6 @@ SMALLEST_INPUT = 20480
 """Values of an image up to which PyTorch does not give its convolution to oneDNN."""
 SMALLEST_MAP = 1 << 18
 """Values of a head's attention map from which one call a head is faster than one for all heads."""
-CLEAR_LEAD = 1.4
-"""How much faster oneDNN has to be. Equal libraries lie far below, whatever the noise, so all
-processes of a machine choose alike, and a resumed run goes on to the same bits."""
-
-_convolves: bool | None = None
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -130,25 +119,7 @@ def _suits_convolution(x: Tensor, weight: Tensor) -> bool:
 
 def is_convolution_chosen() -> bool:
     """Tells whether large linear layers run as convolutions, which the first call measures."""
-    if _convolves is None:
-        if torch.compiler.is_compiling() or is_in_torch_dispatch_mode():
-            return False  # Nothing real is computed now, so nothing can be measured.
-        lead = onednn_lead()
-        choose_convolution(lead >= CLEAR_LEAD)
-        if _is_run_logged():
-            kind = '1x1 convolutions' if _convolves else 'products'
-            message = (
-                f'linear layers on the CPU run as {kind}: oneDNN computes them at {lead:.2f} '
-                'times the rate of the BLAS library'
-            )
-            print_log(message, 'current', logging.INFO)
-    return _convolves
-
-
-def _is_run_logged() -> bool:
-    """Tells whether a Runner is there, whose scope and log have one name."""
-    scope = DefaultScope.get_current_instance()
-    return scope is not None and MMLogger.check_instance_created(scope.instance_name)
+    return _convolves()
 
 
 def choose_convolution(convolves: bool | None) -> None:
@@ -158,40 +129,35 @@ def choose_convolution(convolves: bool | None) -> None:
         convolves: True for oneDNN's convolution, False for the product of PyTorch's BLAS library,
             None to measure at the next call.
     """
-    global _convolves
-    _convolves = convolves
+    _convolves.decision = convolves
 
 
-@torch.no_grad()
 def onednn_lead(rounds: int = 9) -> float:
-    """Measures the rate of oneDNN over that of the BLAS library: 1: equal; 2: twice as fast.
+    """Measures the rate of oneDNN over that of the BLAS library, see :func:`choice.lead`.
 
-    One thread computes products of 512 x 256 x 256, a third of a millisecond each; the best of
-    interleaved rounds counts, so other work on the machine does not decide.
+    Products of 512 x 256 x 256 take a third of a millisecond each.
 
     Args:
         rounds: How often each library computes.
     """
     if not torch.backends.mkldnn.is_available():
         return 0.0
-    threads = torch.get_num_threads()
     x = torch.full((512, 256), 0.5, device='cpu', dtype=torch.float32)
     weight = torch.full((256, 256), 0.5, device='cpu', dtype=torch.float32)
     pixels, kernel = x.view(1, 1, 512, 256).permute(0, 3, 1, 2), weight[:, :, None, None]
-    candidates = (
+    return lead(
         lambda: F.linear(x, weight),
         lambda: torch.mkldnn_convolution(pixels, kernel, None, (0, 0), (1, 1), (1, 1), 1),
+        rounds,
     )
-    try:
-        torch.set_num_threads(1)
-        times = [[_seconds(compute) for compute in candidates] for _ in range(rounds + 1)]
-    finally:
-        torch.set_num_threads(threads)
-    blas, onednn = (min(column) for column in zip(*times[1:], strict=True))
-    return blas / onednn
 
 
-def _seconds(compute: Callable[[], Tensor]) -> float:
-    begin = time.perf_counter()
-    compute()
-    return time.perf_counter() - begin
+def _tell(convolves: bool, measured: float) -> str:
+    kind = '1x1 convolutions' if convolves else 'products'
+    return (
+        f'linear layers on the CPU run as {kind}: oneDNN computes them at {measured:.2f} '
+        'times the rate of the BLAS library'
+    )
+
+
+_convolves = Choice(lambda: onednn_lead(), _tell)

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import register_flop_formula
 
 from attnpool_backbones.ops.attention import attention_maps
+from attnpool_backbones.ops.bfloat16_attention import attend_by_batches, multiplies_batches
 from attnpool_backbones.ops.formula import operator
 from attnpool_backbones.ops.onednn import onednn_product
 from attnpool_backbones.ops.own_operator import own_operator
@@ -158,6 +159,9 @@ def _relative_attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor, chunk_ro
     out = _empty_output(q)
     table = table.to(q.dtype).contiguous()
     k, v = k.flip(2), v.flip(2)
+    if multiplies_batches(q, k, v):
+        _attend_by_batches(out, q, k, v, table, chunk_rows)
+        return out
     if multiplies_heads(q, k):
         _attend_by_heads(out, q, k, v, table, chunk_rows)
         return out
@@ -215,7 +219,21 @@ def _relative_attention_backward(
     return dq, dk.flip(2).to(k.dtype), dv.flip(2).to(v.dtype), dtable
 
 
-# ------------------------------------------------------------------ head by head, by oneDNN
+# ------------------------------------------------------------------ by oneDNN
+
+
+def _attend_by_batches(
+    out: Tensor, q: Tensor, k: Tensor, v: Tensor, table: Tensor, chunk_rows: int
+) -> None:
+    """Writes the attention of queries to keys and values in reversed order into ``out``."""
+    windows, width = [*map(_Windows, table)], grid_of(table)[1]
+
+    def write_bias(maps: Tensor, heads: slice, tokens: slice) -> None:
+        rows = slice(tokens.start // width, tokens.stop // width)
+        for bias, of_head in zip(windows[heads], maps, strict=True):
+            of_head.view(-1, width, of_head.shape[1]).copy_(bias.of(bias.bias, rows))
+
+    attend_by_batches(out, q, k, v, write_bias, row=width, rows=chunk_rows)
 
 
 def _attend_by_heads(

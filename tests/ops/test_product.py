@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from attnpool_backbones.ops import choice
 from attnpool_backbones.ops import product as module
 from attnpool_backbones.ops.conv_norm import conv_norm
 from attnpool_backbones.ops.onednn import WIDER
@@ -169,7 +170,7 @@ def test_without_a_run_nothing_is_told(has_log, monkeypatch, caplog):
     monkeypatch.setattr(module, 'onednn_lead', lambda: 2.0)
     monkeypatch.setattr(DefaultScope, '_instance_dict', {})
     monkeypatch.setattr(MMLogger, '_instance_dict', {})
-    monkeypatch.setattr(module, 'print_log', lambda *_: pytest.fail('it told'))
+    monkeypatch.setattr(choice, 'print_log', lambda *_: pytest.fail('it told'))
     if has_log:
         MMLogger.get_instance('test_product_alone', logger_name='test_product_alone')
     choose_convolution(None)
