@@ -5,9 +5,11 @@ import torch
 
 from attnpool_backbones.ops import attention as attention_module
 from attnpool_backbones.ops import bfloat16_attention as module
+from attnpool_backbones.ops import mixed_attention as mixed_module
 from attnpool_backbones.ops import relative_attention as relative_module
 from attnpool_backbones.ops.attention import attention
 from attnpool_backbones.ops.bfloat16_attention import batches_lead, choose_batches
+from attnpool_backbones.ops.mixed_attention import mixed_attention
 from attnpool_backbones.ops.relative_attention import relative_attention
 
 needs_bfloat16 = pytest.mark.skipif(
@@ -73,6 +75,36 @@ def test_relative_attention(shape, budget, chunk_rows, called, monkeypatch):
         relative_attention.formula, relative_attention(*given, chunk_rows=chunk_rows), given
     )
     assert len(called) == 1
+
+
+@needs_bfloat16
+@pytest.mark.parametrize('chunk_rows', [0, 3])
+@pytest.mark.parametrize('budget', [1, 600, 10**4, 2**21])
+@pytest.mark.parametrize(
+    'sizes', [{}, dict(queries=70, keys=33), dict(batch=1, heads=1, dim=3), dict(heads=12)]
+)
+def test_mixed_attention(sizes, budget, chunk_rows, called, monkeypatch):
+    monkeypatch.setattr(mixed_module, 'CHUNK_OF_BFLOAT16', budget)
+    ran = []
+    function = mixed_module._attend_in_bfloat16
+    monkeypatch.setattr(
+        mixed_module, '_attend_in_bfloat16', lambda *a: ran.append(a) or function(*a)
+    )
+    q, k, v = inputs(**sizes)
+    heads = q.shape[1]
+    v = v + torch.randn(heads, 1, 1).bfloat16()  # what all values have in common is the larger part
+    given = [q, k, v, torch.randn(heads, heads)]
+
+    def formula(*args):
+        with torch.autocast('cpu', torch.bfloat16):
+            return mixed_attention.formula(*args)
+
+    computed = mixed_attention(*given, chunk_rows=chunk_rows)
+    assert_exact_as(formula, computed, given)
+    assert computed.transpose(1, 2).is_contiguous() and len(ran) == 1
+    mixed_attention(*given, offset=torch.zeros(heads))
+    mixed_attention(*given, eps=1.0)
+    assert len(ran) == 1
 
 
 @needs_bfloat16
