@@ -1,4 +1,4 @@
-"""Triton kernels that mix the rows of softmax maps across heads, for attention on a GPU.
+"""Triton kernels for the rows of softmax maps that are mixed across heads, and their covariance.
 
 Softmax, mixing, offset and normalisation of a query row read its scores and write its mixed maps;
 one after the other these steps write and read float32 maps between each two. A program takes one
