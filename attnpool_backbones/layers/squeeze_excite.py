@@ -6,6 +6,7 @@ from attnpool_backbones.layers.activations import ReLU
 from attnpool_backbones.layers.attention_pool import AttentionPool2d
 from attnpool_backbones.layers.channel_attention import squeezed_width
 from attnpool_backbones.ops.averages import position_mean
+from attnpool_backbones.ops.conv_norm import conv_norm
 from attnpool_backbones.ops.gate import gated, gated_sum
 from attnpool_backbones.registry import MODELS
 
@@ -49,7 +50,8 @@ class SqueezeExcite(nn.Module):
         """Returns a map B, C, H, W, which may only be multiplied by its gate, and the gate."""
         # B, C, 1, 1
         x, pooled = (x, position_mean(x)) if self.pool is None else self.pool(x, with_map=True)
-        return x, self.expand(self.act(self.reduce(pooled))).sigmoid()
+        squeezed = conv_norm(pooled, self.reduce, act=self.act)  # B, squeezed, 1, 1
+        return x, conv_norm(squeezed, self.expand).sigmoid()
 
 
 @MODELS.register_module()

@@ -9,7 +9,7 @@ from attnpool_backbones.ops.formula import operator
 from attnpool_backbones.ops.fusing import folding_pays, may_fuse
 from attnpool_backbones.ops.gradients import gradients_wanted
 from attnpool_backbones.ops.linear import scaled
-from attnpool_backbones.ops.onednn import conv_act, has_activation, may_call_onednn
+from attnpool_backbones.ops.onednn import conv_act, has_activation, may_call_onednn, spares_casts
 from attnpool_backbones.ops.product import needs_pointwise, pointwise
 from attnpool_backbones.ops.residual import residual
 
@@ -119,6 +119,8 @@ def _is_plainly_padded(conv: nn.Conv2d) -> bool:
 def _convolve(x: Tensor, conv: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> Tensor:
     if _is_pointwise(conv) and needs_pointwise(x, weight):
         return pointwise(x, weight, bias)
+    if _is_plainly_padded(conv) and spares_casts(x, weight, bias):
+        return conv_act(x, conv, weight, bias)
     if weight is conv.weight and bias is conv.bias:
         return conv(x)
     return F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)

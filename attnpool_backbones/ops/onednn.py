@@ -8,6 +8,7 @@ In compiled graphs these layers are operators of our own: the compiler's own lay
 weights that are constants, and its 1x1 convolutions of tokens copy them first (docs/speed).
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -89,13 +90,21 @@ def linear_act(
         bias: C'. Default: none.
         act: An activation that oneDNN has. Default: none.
     """
-    x, weight, bias = (t if t is None else t.to(_type(t)) for t in (x, weight, bias))
-    compute = compiled_linear if torch.compiler.is_compiling() else _linear
-    return compute(x, weight, bias, *_attribute(act))
+    x, weight = (t.to(_type(t)) for t in (x, weight))
+    if torch.compiler.is_compiling():
+        bias = None if bias is None else bias.to(_type(bias))
+        return compiled_linear(x, weight, bias, *_attribute(act))
+    if bias is not None and not casts_weights():
+        bias = bias.to(_type(bias))
+    return _linear(x, weight, bias, *_attribute(act))
 
 
 def conv_act(
-    x: Tensor, conv: nn.Conv2d, weight: Tensor, bias: Tensor | None, act: nn.Module
+    x: Tensor,
+    conv: nn.Conv2d,
+    weight: Tensor,
+    bias: Tensor | None,
+    act: nn.Module | None = None,
 ) -> Tensor:
     """Returns act of a convolution, where :func:`may_call_onednn`.
 
@@ -104,14 +113,49 @@ def conv_act(
         conv: Gives stride, padding (zeros), dilation and groups.
         weight: In place of the convolution's.
         bias: Likewise, or None.
-        act: An activation that oneDNN has.
+        act: An activation that oneDNN has. Default: none.
     """
-    x, weight, bias = (t if t is None else t.to(_type(t)) for t in (x, weight, bias))
+    x = x.to(_type(x))
+    if torch.compiler.is_compiling() or not casts_weights():
+        weight, bias = (t if t is None else t.to(_type(t)) for t in (weight, bias))
     sizes = conv.padding, conv.stride, conv.dilation, conv.groups
     name, kind = _attribute(act)
     if torch.compiler.is_compiling():
         return _compiled_conv(x, weight, bias, *sizes, name, kind)
     return torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *sizes, name, [], kind)
+
+
+def spares_casts(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Tells whether this module's layers spare autocast's copies of weights or biases.
+
+    Args:
+        x: Input of the layer.
+        weight: Its weight.
+        bias: Its bias, or None.
+    """
+    if torch.compiler.is_compiling() or weight.dtype != torch.float32:
+        return False
+    return _type(weight) != weight.dtype and may_call_onednn(x, weight, bias) and casts_weights()
+
+
+@functools.cache
+def casts_weights() -> bool:
+    """Tells whether oneDNN takes float32 weights and biases to bfloat16 maps.
+
+    It lays weights out anew for its kernels anyway, so that another type costs nothing; autocast's
+    copies are a tenth of a pass of many small layers. Biases are not rounded, and no copy of a
+    weight is kept that might be out of date.
+    """
+    x, ones = torch.ones(1, 16, 8, 8, dtype=torch.bfloat16), torch.ones(16)
+    kernel, rest = ones.repeat(16, 1), ((0, 0), (1, 1), (1, 1), 1, 'none', [], '')
+    try:
+        with torch.no_grad():
+            y = torch.ops.mkldnn._convolution_pointwise(x, kernel[:, :, None, None], ones, *rest)
+            tokens = x.flatten(2)[0].mT.contiguous()  # 64, 16
+            z = _linear(tokens, kernel.to(x.dtype), ones, 'none', '')
+    except RuntimeError:
+        return False
+    return all(t.dtype == x.dtype and bool((t == 17).all()) for t in (y, z))
 
 
 def onednn_product(a: Tensor, b: Tensor) -> Tensor:

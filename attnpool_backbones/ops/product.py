@@ -16,6 +16,7 @@ from attnpool_backbones.ops.onednn import (
     linear_act,
     may_call_onednn,
     pointwise_dilation,
+    spares_casts,
 )
 
 SMALLEST_PRODUCT = 1 << 20
@@ -38,6 +39,8 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         ..., C'.
     """
     if not _is_convolved(x, weight):
+        if spares_casts(x, weight, bias) and suits_onednn(x, weight):
+            return linear_act(x, weight, bias)
         return F.linear(x, weight, bias)
     if may_call_onednn(x, weight, bias):
         return linear_act(x, weight, bias)

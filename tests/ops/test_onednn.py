@@ -1,5 +1,7 @@
 """Layers that oneDNN computes with their activation give what the formulas give."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -7,9 +9,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from attnpool_backbones.layers.activations import GELU, ReLU, SiLU
 from attnpool_backbones.layers.star_relu import StarReLU
+from attnpool_backbones.ops import onednn as onednn_module
 from attnpool_backbones.ops.conv_norm import conv_norm
 from attnpool_backbones.ops.mlp import mlp
-from attnpool_backbones.ops.onednn import compiled_linear, may_call_onednn
+from attnpool_backbones.ops.onednn import casts_weights, compiled_linear, may_call_onednn
 from attnpool_backbones.ops.product import choose_convolution, product
 
 ACTIVATIONS = [GELU, ReLU, SiLU, nn.GELU, lambda: nn.GELU('tanh')]
@@ -34,6 +37,7 @@ def onednn():
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     choose_convolution(True)
+    casts_weights()  # tried before calls are noted
     torch.manual_seed(0)
     yield
     choose_convolution(None)
@@ -118,6 +122,51 @@ def test_autocast(called, dtype):
         close(mlp(x, fc1, act, fc2), mlp.formula(x, fc1, act, fc2), dtype)
         close(conv_norm(pixels, conv, act=act), conv_norm.formula(pixels, conv, act=act), dtype)
     assert set(called) == set(KERNELS)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('dtype', [BFLOAT16])
+@pytest.mark.parametrize('takes', [True, False])
+@pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(
+    'conv',
+    [
+        lambda: nn.Conv2d(32, 48, 1),
+        lambda: nn.Conv2d(32, 32, 3, padding=1, groups=32, bias=False),
+        lambda: nn.Conv2d(32, 16, 3, stride=2, dilation=2),
+    ],
+)
+def test_autocast_rounds_no_biases(called, conv, memory_format, takes, dtype, monkeypatch):
+    monkeypatch.setattr(onednn_module, 'casts_weights', lambda: takes)
+    conv, fc = conv(), nn.Linear(64, 96)
+    x = torch.randn(2, 32, 20, 30).to(dtype, memory_format=memory_format)
+    tokens = torch.randn(3, 500, 64).to(dtype)
+    exact = copy.deepcopy(conv).double()(x.double()), copy.deepcopy(fc).double()(tokens.double())
+    for _ in range(2):  # weights change between passes
+        with torch.autocast('cpu', dtype):
+            formulas = conv(x), fc(tokens)
+            computed = conv_norm(x, conv), product(tokens, fc.weight, fc.bias)
+        for y, formula, right in zip(computed, formulas, exact, strict=True):
+            assert y.dtype == dtype and y.stride() == formula.stride()
+            error, allowed = ((t - right).norm() for t in (y, formula))
+            assert error <= 1.01 * allowed
+        for parameter in (*conv.parameters(), *fc.parameters()):
+            parameter.data.mul_(-1)  # as an average of weights does, seen by no version counter
+        exact = [-t for t in exact]
+    assert called == [*KERNELS[::-1]] * 2 * takes
+
+
+@pytest.mark.parametrize('dtype', [BFLOAT16])
+def test_what_takes_float32_weights_is_tried_once(dtype, monkeypatch):
+    def refuse(*args):
+        raise RuntimeError('could not create a primitive')
+
+    casts_weights.cache_clear()
+    assert casts_weights()
+    casts_weights.cache_clear()
+    monkeypatch.setattr(torch.ops.mkldnn, '_convolution_pointwise', refuse)
+    assert not casts_weights() and not casts_weights()
+    casts_weights.cache_clear()
 
 
 def operators_of_graph(function, *args):
