@@ -33,8 +33,8 @@ def test_outputs_and_gradients_are_those_of_a_cpu(variant):
     for (name, a), b in zip(model.named_parameters(), moved.parameters(), strict=True):
         assert (a.grad is None) == (b.grad is None), name
         if a.grad is not None:
-            # Some are 0 but for rounding: the bias before a norm, say.
-            torch.testing.assert_close(b.grad.cpu(), a.grad, rtol=1e-5, atol=1e-9 * largest)
+            # Some are 0 but for rounding: the bias before a norm, say. Of others 2e-8 was seen.
+            torch.testing.assert_close(b.grad.cpu(), a.grad, rtol=1e-5, atol=1e-7 * largest)
 
 
 each_family = pytest.mark.parametrize('variant', FAMILIES.values(), ids=FAMILIES)
