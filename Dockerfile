@@ -6,10 +6,10 @@
 ARG BASE=ubuntu:24.04
 FROM ${BASE}
 
-# libgl1 and libglib2.0-0 are what opencv needs
+# libgl1 and libglib2.0-0 are what opencv needs; gcc, libc6-dev and python3-dev what Triton compiles with on a GPU
 RUN apt-get update \
     && apt-get install -y --no-install-recommends \
-        ca-certificates git libgl1 libglib2.0-0 make python3 python3-pip python3-venv \
+        ca-certificates gcc git libc6-dev libgl1 libglib2.0-0 make python3 python3-dev python3-pip python3-venv \
     && rm -rf /var/lib/apt/lists/*
 
 ARG PIP_EXTRA_INDEX_URL
