@@ -30,12 +30,27 @@ class _PoolMinusIdentity(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        size, pad = [ctx.size] * 2, [ctx.size // 2] * 2
-        # The second argument stands for x, of which only shape and layout matter.
-        spread = torch.ops.aten.avg_pool2d_backward(
-            grad, grad, size, [1, 1], pad, False, False, None
-        )
-        return spread - grad, None
+        size, pad = ctx.size, ctx.size // 2
+        if grad.device.type != 'cpu':
+            # The second argument stands for x, of which only shape and layout matter.
+            spread = torch.ops.aten.avg_pool2d_backward(
+                grad, grad, [size] * 2, [1, 1], [pad] * 2, False, False, None
+            )
+            return spread - grad, None
+        # The gradient is such an average again, of gradients that count more near the border, by
+        # the size of a window over its part inside. torch's own loop takes up to 8 times as long.
+        weighted = grad.clone()
+        for dim in (2, 3):
+            _weight_border(weighted, dim, size)
+        return F.avg_pool2d(weighted, size, stride=1, padding=pad).sub_(grad), None
+
+
+def _weight_border(grad: Tensor, dim: int, size: int) -> None:
+    """Multiplies a gradient near both ends of a dimension by the window over its part inside."""
+    length, pad = grad.shape[dim], size // 2
+    for position in {*range(min(pad, length)), *range(max(0, length - pad), length)}:
+        inside = min(length - 1, position + pad) - max(0, position - pad) + 1
+        grad.select(dim, position).mul_(size / inside)
 
 
 @pool_minus_identity.fast(compiled=False)
