@@ -146,7 +146,8 @@ def casts_weights() -> bool:
     copies are a tenth of a pass of many small layers. Biases are not rounded, and no copy of a
     weight is kept that might be out of date.
     """
-    x, ones = torch.ones(1, 16, 8, 8, dtype=torch.bfloat16), torch.ones(16)
+    x = torch.ones(1, 16, 8, 8, dtype=torch.bfloat16, device='cpu')
+    ones = torch.ones(16, dtype=torch.float32, device='cpu')
     kernel, rest = ones.repeat(16, 1), ((0, 0), (1, 1), (1, 1), 1, 'none', [], '')
     try:
         with torch.no_grad():
