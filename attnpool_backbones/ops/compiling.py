@@ -1,6 +1,7 @@
-"""Whether a compiler will fuse what is computed now."""
+"""Whether a compiler will fuse what is computed now, and for which sizes."""
 
 import torch
+from torch.fx.experimental import symbolic_shapes
 
 
 # The compiler of some versions answers PyTorch's own question with yes, whatever it compiles for.
@@ -16,3 +17,8 @@ def compiler_fuses() -> bool:
     Not ``torch.export``: its graphs are for other runtimes.
     """
     return torch.compiler.is_compiling() and not _is_exporting()
+
+
+# A size that an older PyTorch does not tell counts as one of many
+is_static = getattr(symbolic_shapes, 'has_static_value', lambda size: False)
+"""Tells whether a size in a compiled graph is a number, and does not stand for any size."""

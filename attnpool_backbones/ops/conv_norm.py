@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from attnpool_backbones.ops.compiling import compiler_fuses
 from attnpool_backbones.ops.formula import operator
 from attnpool_backbones.ops.fusing import folding_pays, may_fuse
 from attnpool_backbones.ops.gradients import gradients_wanted
@@ -26,8 +27,9 @@ def conv_norm(
     """Returns act(norm(conv(pool(norm_before(x))))).
 
     BatchNorms with fixed statistics (inference, ``norm_eval``, frozen stages) act on the weights
-    instead of the map, which saves a pass over it and, in training, its copy. Their own parameters
-    still get their gradients. At inference on a CPU the activation needs no pass either.
+    instead of the map, which saves a pass over it and, in training, its copy; one after the
+    convolution is left to a compiler. Their own parameters still get their gradients. At inference
+    on a CPU the activation needs no pass either.
 
     Args:
         x: Map B, C, H, W.
@@ -86,14 +88,22 @@ def _(
         x = norm_before(x)
     if pool is not None:
         x = pool(x)
-    if norm is not None and not (is_fixed(norm) and may_fuse(norm)):
-        y = norm(_convolve(x, conv, weight, bias))
-        return y if act is None else act(y)
-    if norm is not None:
+    folds = norm is not None and is_fixed(norm) and may_fuse(norm)
+    activates = (
+        (folds or norm is None)
+        and _is_plainly_padded(conv)
+        and has_activation(act)
+        and may_call_onednn(x, weight, bias, *(norm.parameters() if folds else ()))
+    )
+    # A compiler computes a norm along with the activation or sum after it, so no pass is saved.
+    if folds and (activates or not compiler_fuses()):
         weight, bias = _before_norm(weight, bias, norm)
-    if _is_plainly_padded(conv) and has_activation(act) and may_call_onednn(x, weight, bias):
+        norm = None
+    if activates:
         return conv_act(x, conv, weight, bias, act)
     y = _convolve(x, conv, weight, bias)
+    if norm is not None:
+        y = norm(y)
     return y if act is None else act(y)
 
 

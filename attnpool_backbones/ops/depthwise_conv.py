@@ -116,6 +116,9 @@ class _DepthwiseConv(torch.autograd.Function):
 
 @depthwise_conv.fast
 def _(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    if compiler_fuses():
+        # The same memory as channels_last, see pointwise_kernel.
+        weight = weight.squeeze(1).unsqueeze(-1).movedim(-1, 1)
     if x.device.type != 'cpu' or weight.shape[-1] < 5 or not weight.requires_grad:
         return depthwise_conv.formula(x, weight, bias)
     if torch.compiler.is_compiling() and not compiler_fuses():  # torch 2.6 reads no strides there

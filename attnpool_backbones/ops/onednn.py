@@ -4,8 +4,8 @@ At inference an activation costs a pass over the map, on a CPU most of its time;
 on the values as they leave its product. For few tokens (256 of 2048 channels) its linear layer is
 up to 1.3 times as fast as its 1x1 convolution, for many as fast.
 
-In compiled graphs these layers are operators of our own: the compiler's own layers by oneDNN want
-weights that are constants, and its 1x1 convolutions of tokens copy them first (docs/speed).
+In compiled graphs linear layers of maps are 1x1 convolutions, which the compiler calls itself, and
+those of other tokens operators of our own: the compiler's own by oneDNN want constant weights.
 """
 
 import functools
@@ -64,6 +64,7 @@ def _has_bfloat16() -> bool:
     return torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
+@torch.compiler.assume_constant_result
 def pointwise_dilation() -> int:
     """Returns the dilation with which PyTorch gives a 1x1 convolution to oneDNN.
 
@@ -93,10 +94,25 @@ def linear_act(
     x, weight = (t.to(_type(t)) for t in (x, weight))
     if torch.compiler.is_compiling():
         bias = None if bias is None else bias.to(_type(bias))
-        return compiled_linear(x, weight, bias, *_attribute(act))
+        if x.dim() != 4 or x.shape[-1] == 1:
+            return compiled_linear(x, weight, bias, *_attribute(act))
+        name, kind = _attribute(act)
+        sizes = [0, 0], [1, 1], [pointwise_dilation()] * 2, 1
+        args = x.permute(0, 3, 1, 2), pointwise_kernel(weight), bias
+        y = torch.ops.mkldnn._convolution_pointwise(*args, *sizes, name, [], kind)
+        return y.permute(0, 2, 3, 1)
     if bias is not None and not casts_weights():
         bias = bias.to(_type(bias))
     return _linear(x, weight, bias, *_attribute(act))
+
+
+def pointwise_kernel(weight: Tensor) -> Tensor:
+    """Returns a linear layer's weight C', C as that of a 1x1 convolution, C', C, 1, 1.
+
+    It lies in ``channels_last``, which tells oneDNN that the map does: a map of one sample may have
+    a stride of 0 in a compiled graph, and would be copied.
+    """
+    return weight[:, None, None].permute(0, 3, 1, 2)
 
 
 def conv_act(

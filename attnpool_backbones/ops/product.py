@@ -10,12 +10,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from attnpool_backbones.ops.choice import Choice, lead
-from attnpool_backbones.ops.compiling import compiler_fuses
+from attnpool_backbones.ops.compiling import compiler_fuses, is_static
 from attnpool_backbones.ops.onednn import (
     compiled_linear,
     linear_act,
     may_call_onednn,
     pointwise_dilation,
+    pointwise_kernel,
     spares_casts,
 )
 
@@ -45,11 +46,24 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if may_call_onednn(x, weight, bias):
         return linear_act(x, weight, bias)
     if compiler_fuses():
-        return compiled_linear(x, weight, bias)
+        return _compiled_product(x, weight, bias)
     # Tokens as they lie are a channels_last map with one row of pixels.
     pixels = x.reshape(1, 1, -1, x.shape[-1]).permute(0, 3, 1, 2)  # 1, C, 1, P
     y = pointwise(pixels, weight[:, :, None, None], bias)  # 1, C', 1, P
     return y.permute(0, 2, 3, 1).reshape(*x.shape[:-1], -1)  # ..., C'
+
+
+def _compiled_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Computes :func:`product` with gradients in a compiled graph."""
+    # The compiler of torch 2.13 orders no strides of views that are kept for a backward pass of
+    # any size.
+    if not all(is_static(size) for size in x.shape):
+        return compiled_linear(x, weight, bias)
+    # A map stays one: reshaped, the compiler would copy it.
+    pixels = x if x.dim() == 4 else x.flatten(0, -2)[None, :, None]  # B, H, W, C
+    y = pointwise(pixels.permute(0, 3, 1, 2), pointwise_kernel(weight), bias)  # B, C', H, W
+    y = y.permute(0, 2, 3, 1)
+    return y if x.dim() == 4 else y.reshape(*x.shape[:-1], -1)
 
 
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

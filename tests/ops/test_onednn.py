@@ -194,19 +194,23 @@ def test_compilers_see_all_that_they_can_fuse(act, trains):
     with torch.set_grad_enabled(trains):
         y, names = operators_of_graph(lambda x: mlp(x, fc1, act, fc2, scale), x)
         close(y, mlp.formula(x, fc1, act, fc2, scale), torch.float32)
-    assert names.count('onednn_linear') == 2
     # the factor is left to the compiler, the activation where oneDNN does not compute it
     alone = [name for name in ('gelu', 'relu', 'silu') if name in names]
     assert bool(alone) == (trains or isinstance(act, StarReLU)) and 'mul' in names
+    assert names.count('convolution_pointwise') == (0 if trains else 2)
+    assert names.count('conv2d') == (2 if trains else 0)
 
 
+@pytest.mark.parametrize('shape', [(1200, 64), (2, 600, 64), (2, 20, 30, 64), (2, 2, 10, 30, 64)])
 @pytest.mark.parametrize('bias', [True, False])
-def test_gradients_of_a_compiled_linear_layer(bias):
+@pytest.mark.parametrize('dynamic', [True, False])
+def test_gradients_of_a_compiled_linear_layer(bias, shape, dynamic):
     layer = nn.Linear(64, 96, bias=bias)
-    x = torch.randn(2, 20, 30, 64, requires_grad=True)
-    compiled = torch.compile(product, fullgraph=True, backend='aot_eager')
-    weight = torch.linspace(-1, 1, 2 * 20 * 30 * 96).view(2, 20, 30, 96)
-    for tokens in (x, x.transpose(1, 2)):
+    x = torch.randn(shape, requires_grad=True)
+    torch._dynamo.reset()
+    compiled = torch.compile(product, fullgraph=True, backend='aot_eager', dynamic=dynamic)
+    weight = torch.linspace(-1, 1, 1200 * 96)
+    for tokens in (x, x.transpose(0, -2)):
         args = [tokens, *layer.parameters()]
         grads = (
             torch.autograd.grad((y * weight.view_as(y)).sum(), [x, *layer.parameters()])
@@ -233,6 +237,19 @@ def test_compiled_convolutions_have_their_activation(act, memory_format):
     close(y, expected, torch.float32)
     assert names.count('onednn_conv') == 1
     assert not [name for name in ('gelu', 'relu', 'silu') if name in names]
+
+
+@compilers_are_told
+@pytest.mark.parametrize('trains', [False, True])
+def test_compilers_see_norms_that_they_can_fuse(trains):
+    conv, norm = nn.Conv2d(32, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16).eval()
+    nn.init.uniform_(norm.weight)
+    norm.running_var.uniform_(0.5, 2)
+    x = torch.randn(2, 32, 20, 30)
+    with torch.set_grad_enabled(trains):
+        y, names = operators_of_graph(lambda x: nn.functional.relu(conv_norm(x, conv, norm)), x)
+        close(y, nn.functional.relu(conv_norm.formula(x, conv, norm)), torch.float32)
+    assert 'batch_norm' in names and 'rsqrt' not in names  # the weight is not scaled
 
 
 class Watching(TorchDispatchMode):
