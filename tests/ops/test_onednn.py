@@ -8,6 +8,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from attnpool_backbones.layers.activations import GELU, ReLU, SiLU
+from attnpool_backbones.layers.depthwise_conv import DepthwiseConv2d
 from attnpool_backbones.layers.star_relu import StarReLU
 from attnpool_backbones.ops import onednn as onednn_module
 from attnpool_backbones.ops.conv_norm import conv_norm
@@ -250,6 +251,32 @@ def test_compilers_see_norms_that_they_can_fuse(trains):
         y, names = operators_of_graph(lambda x: nn.functional.relu(conv_norm(x, conv, norm)), x)
         close(y, nn.functional.relu(conv_norm.formula(x, conv, norm)), torch.float32)
     assert 'batch_norm' in names and 'rsqrt' not in names  # the weight is not scaled
+
+
+@pytest.mark.slow  # most of it is the C++ compiler's
+@compilers_are_told
+@pytest.mark.parametrize('trains', [False, True])
+@pytest.mark.parametrize('act', [GELU, StarReLU])
+def test_compiled_layers_of_maps_and_tokens(act, trains):
+    """With the compiler's own code: layouts that it expects of oneDNN, in graphs of any size."""
+    fc1, act, fc2 = layers(act)
+    mixer = DepthwiseConv2d(64, 7)
+    parameters = [*nn.ModuleList([fc1, act, fc2, mixer]).parameters()]
+
+    def compute(x):  # B, 64, H, W
+        y = mlp(mixer(x).permute(0, 2, 3, 1), fc1, act, fc2)
+        return mlp(y.flatten(1, 2), fc1, act, fc2)
+
+    torch._dynamo.reset()
+    compiled = torch.compile(compute, fullgraph=True)
+    for size in [(1, 64, 32, 24), (1, 64, 20, 36), (2, 64, 24, 24)]:
+        x = torch.randn(size).to(memory_format=torch.channels_last)
+        with torch.set_grad_enabled(trains):
+            results = [compiled(x), compute(x)]
+        torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)
+        if trains:
+            gradients = [torch.autograd.grad(y.square().sum(), parameters) for y in results]
+            torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-2)
 
 
 class Watching(TorchDispatchMode):
