@@ -8,6 +8,7 @@ from torch.autograd.function import FunctionCtx
 
 from attnpool_backbones.ops.compiling import compiler_fuses
 from attnpool_backbones.ops.formula import operator
+from attnpool_backbones.ops.gradients import gradients_wanted
 from attnpool_backbones.ops.own_operator import own_operator
 
 SMALL_MAP = 400
@@ -70,7 +71,8 @@ def _(x: Tensor) -> Tensor:
     if x.is_contiguous():
         return x
     if torch.compiler.is_compiling():
-        return _compiled_contiguous(x) if compiler_fuses() else x.contiguous()
+        trains = compiler_fuses() and gradients_wanted(x)
+        return _compiled_contiguous(x) if trains else x.contiguous()
     return _Contiguous.apply(x)
 
 

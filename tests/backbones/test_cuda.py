@@ -15,7 +15,8 @@ from tests.backbones.test_contract import (
     train_once,
 )
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+if not torch.cuda.is_available():
+    pytest.skip('needs a GPU', allow_module_level=True)
 
 DEVICE = 'cuda'
 

@@ -13,7 +13,8 @@ from tests.ops.rows import Draw
 from tests.ops.table import ROWS
 from tests.ops.test_contract import SEEDS, assert_same, call, changed, copied, each_row, run
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+if not torch.cuda.is_available():
+    pytest.skip('needs a GPU', allow_module_level=True)
 
 DEVICE = 'cuda'
 
