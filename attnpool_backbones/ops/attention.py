@@ -43,7 +43,7 @@ def _(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     # By oneDNN only where nobody watches, for that is slower to train than torch's operator.
     if not torch.compiler.is_compiling() and may_call_onednn(q, k, v):
         if multiplies_batches(q, k, v):
-            out = _empty_output(q, v)
+            out = empty_output(q, v)
             attend_by_batches(out, q, k, v)
             return out
         if not torch.is_autocast_enabled('cpu') and multiplies_heads(q, k):
@@ -51,13 +51,20 @@ def _(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v)
 
 
-def _empty_output(q: Tensor, v: Tensor) -> Tensor:
-    # Heads next to the channels in memory: a projection follows.
+def empty_output(q: Tensor, v: Tensor) -> Tensor:
+    """Returns memory B, H, T, d for what queries get of values, heads next to the channels in it.
+
+    A projection of tokens follows, which takes it as it lies.
+
+    Args:
+        q: Queries B, H, T, any.
+        v: Values B, H, N, d.
+    """
     return v.new_empty(len(q), q.shape[2], q.shape[1], v.shape[3]).transpose(1, 2)
 
 
 def _attend_by_heads(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    out = _empty_output(q, v)
+    out = empty_output(q, v)
     q = q * q.shape[-1] ** -0.5
     rows = max(1, CHUNK_ELEMENTS // k.shape[2])
     for index, queries in enumerate(q.flatten(0, 1)):

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import register_flop_formula
 
-from attnpool_backbones.ops.attention import attention_maps
+from attnpool_backbones.ops.attention import attention_maps, empty_output
 from attnpool_backbones.ops.bfloat16_attention import CHUNK_ELEMENTS as CHUNK_OF_BFLOAT16
 from attnpool_backbones.ops.bfloat16_attention import multiplies_batches
 from attnpool_backbones.ops.formula import operator
@@ -246,8 +246,7 @@ def _mixed_attention(
     eps: float | None,
     chunk_rows: int,
 ) -> Tensor:
-    out = torch.empty_like(q.transpose(1, 2), memory_format=torch.contiguous_format)
-    out = out.transpose(1, 2)  # tokens before heads in memory: what follows is a projection
+    out = empty_output(q, v)
     q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
     if offset is None and eps is None and multiplies_batches(q, k, v):
         _attend_in_bfloat16(out, q, k, v, matrix, chunk_rows)
@@ -293,8 +292,7 @@ def _attend_in_bfloat16(
 def _(
     q: Tensor, k: Tensor, v: Tensor, matrix: Tensor, offset: Tensor, eps: float, chunk_rows: int
 ) -> Tensor:
-    out = torch.empty_like(q.transpose(1, 2), memory_format=torch.contiguous_format)
-    return out.transpose(1, 2)
+    return empty_output(q, v)
 
 
 @own_operator('mixed_attention_backward')

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import register_flop_formula
 
-from attnpool_backbones.ops.attention import attention_maps
+from attnpool_backbones.ops.attention import attention_maps, empty_output
 from attnpool_backbones.ops.bfloat16_attention import attend_by_batches, multiplies_batches
 from attnpool_backbones.ops.formula import operator
 from attnpool_backbones.ops.onednn import onednn_product
@@ -148,15 +148,9 @@ def _tokens(rows: slice, table: Tensor) -> slice:
     return slice(rows.start * width, rows.stop * width)
 
 
-def _empty_output(q: Tensor) -> Tensor:
-    batch, heads, tokens, width = q.shape
-    # Heads next to the channels in memory: a projection follows.
-    return q.new_empty(batch, tokens, heads, width).transpose(1, 2)
-
-
 @own_operator('relative_attention')
 def _relative_attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor, chunk_rows: int) -> Tensor:
-    out = _empty_output(q)
+    out = empty_output(q, v)
     table = table.to(q.dtype).contiguous()
     k, v = k.flip(2), v.flip(2)
     if multiplies_batches(q, k, v):
@@ -179,7 +173,7 @@ def _relative_attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor, chunk_ro
 
 @_relative_attention.register_fake
 def _(q: Tensor, k: Tensor, v: Tensor, table: Tensor, chunk_rows: int) -> Tensor:
-    return _empty_output(q)
+    return empty_output(q, v)
 
 
 @own_operator('relative_attention_backward')
