@@ -3,7 +3,7 @@
 import csv
 import datetime
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -190,17 +190,22 @@ def _time_table(times: Sequence[Row]) -> str:
     return f'{note}\n\n{markdown_table(header, rows)}'
 
 
+def _jobs(times: Sequence[Row]) -> Iterable[list[Row]]:
+    """Returns the rows of each job, which measured them side by side."""
+    jobs: dict[str, list[Row]] = {}
+    for row in times:
+        jobs.setdefault(row['key'], []).append(row)
+    return jobs.values()
+
+
 def peer_table(times: Sequence[Row]) -> str:
     """Returns a table of ours beside the fastest who runs the same model; empty without any.
 
     Args:
         times: Results with seconds. A job has ours and others' rows under one key.
     """
-    jobs: dict[str, list[Row]] = {}
-    for row in times:
-        jobs.setdefault(row['key'], []).append(row)
     rows = []
-    for found in jobs.values():
+    for found in _jobs(times):
         theirs = [row for row in found if row['form'] in PEER_FORMS]
         ours = [row for row in found if row['form'] == 'ours']
         if not theirs or not ours:
@@ -244,12 +249,8 @@ def gpu_table(times: Sequence[Row]) -> str:
     Args:
         times: Results with seconds. A job has ours and others' (or our plain) rows under one key.
     """
-    jobs: dict[str, list[Row]] = {}
-    for row in times:
-        if row.get('kernel_seconds') is not None:
-            jobs.setdefault(row['key'], []).append(row)
     rows = []
-    for found in jobs.values():
+    for found in _jobs([row for row in times if row.get('kernel_seconds') is not None]):
         ours = [row for row in found if row['form'] == 'ours' and row['layout'] == 'contiguous']
         beside = [row for row in found if row['form'] != 'ours']
         for first in ours:
