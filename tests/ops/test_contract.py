@@ -180,7 +180,10 @@ NARROW = [
     ('row', 'narrow', 'autocast'), [case for case in NARROW if case.values[0].bfloat16]
 )
 def test_narrow_types_are_as_close_as_the_formula(row, narrow, autocast):
-    args = row.example(Draw(5))
+    assert_as_close_as_the_formula(row, row.example(Draw(5)), 'cpu', narrow, autocast)
+
+
+def assert_as_close_as_the_formula(row, args, device, narrow, autocast):
     dtype = torch.float32 if autocast else narrow
     # Rounded once, so that both types compute from the same numbers.
     args = changed(args, lambda a: copy.deepcopy(a.detach() if isinstance(a, Tensor) else a)
@@ -188,7 +191,7 @@ def test_narrow_types_are_as_close_as_the_formula(row, narrow, autocast):
     with torch.no_grad():
         exact = call(row, row.operator.formula, copied(args))
         rounded = changed(copied(args), lambda a: a.to(dtype))
-        with torch.autocast('cpu', torch.bfloat16, enabled=autocast):
+        with torch.autocast(device, narrow, enabled=autocast):
             by_formula = call(row, row.operator.formula, copied(rounded))
             computed = call(row, row.operator, rounded)
     for y, formula, right in zip(computed, by_formula, exact, strict=True):

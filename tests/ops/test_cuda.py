@@ -1,7 +1,5 @@
 """Every operator keeps the operator contract on a GPU."""
 
-import copy
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -11,7 +9,16 @@ from attnpool_backbones.ops.mixed_attention import map_covariance, mixed_attenti
 from tests.ops.mmcv_rows import MMCV_ROWS
 from tests.ops.rows import Draw
 from tests.ops.table import ROWS
-from tests.ops.test_contract import SEEDS, assert_same, call, changed, copied, each_row, run
+from tests.ops.test_contract import (
+    SEEDS,
+    assert_as_close_as_the_formula,
+    assert_same,
+    call,
+    changed,
+    copied,
+    each_row,
+    run,
+)
 
 if not torch.cuda.is_available():
     pytest.skip('needs a GPU', allow_module_level=True)
@@ -95,20 +102,4 @@ KINDS = [
 )
 def test_narrow_types_are_as_close_as_the_formula(row, narrow, autocast):
     args = on_device(row.example(Draw(5)))
-    dtype = torch.float32 if autocast else narrow
-    # Rounded once, so that both types compute from the same numbers.
-    args = changed(args, lambda a: copy.deepcopy(a.detach() if isinstance(a, Tensor) else a)
-                   .to(narrow).double())  # fmt: skip
-    with torch.no_grad():
-        exact = call(row, row.operator.formula, copied(args))
-        rounded = changed(copied(args), lambda a: a.to(dtype))
-        with torch.autocast(DEVICE, narrow, enabled=autocast):
-            by_formula = call(row, row.operator.formula, copied(rounded))
-            computed = call(row, row.operator, rounded)
-    for y, formula, right in zip(computed, by_formula, exact, strict=True):
-        if not right.is_floating_point():
-            continue
-        assert autocast or y.dtype == formula.dtype
-        scale = right.abs().max().clamp_min(1e-3)
-        error, allowed = ((t.double() - right).abs().max() / scale for t in (y, formula))
-        assert error <= max(2 * allowed, 0.02), f'{error:.1e}, formula {allowed:.1e}'
+    assert_as_close_as_the_formula(row, args, DEVICE, narrow, autocast)
