@@ -10,13 +10,21 @@ __all__ = ['peak_memory', 'processor_name', 'resident_memory', 'usable_cores']
 
 
 def processor_name() -> str:
-    """Returns the name of the processor, as the system tells it."""
+    """Returns the name of the processor, as the system tells it.
+
+    On Linux family and model are told, too: virtual machines name all generations of an AMD EPYC
+    alike.
+    """
     try:
-        lines = Path('/proc/cpuinfo').read_text().splitlines()
+        first = Path('/proc/cpuinfo').read_text().split('\n\n', 1)[0]
     except OSError:
         return platform.processor() or platform.machine()
-    names = (line.partition(':')[2].strip() for line in lines if line.startswith('model name'))
-    return next(names, platform.machine())
+    fields = (line.partition(':') for line in first.splitlines())
+    found = {key.strip(): value.strip() for key, _, value in fields}
+    name = found.get('model name', platform.machine())
+    if 'cpu family' in found and 'model' in found:
+        name += f' (family {found["cpu family"]}, model {found["model"]})'
+    return name
 
 
 def usable_cores() -> int:

@@ -1,6 +1,7 @@
 """What is told of the machine and of this process's memory."""
 
 import os
+import platform
 
 import numpy as np
 import pytest
@@ -22,7 +23,30 @@ def test_without_linux(monkeypatch):
     assert machine.peak_memory() == machine.resident_memory() > 2**20
 
 
-def test_processor():
+X86 = 'processor\t: 0\ncpu family\t: 25\nmodel\t\t: 17\nmodel name\t: AMD EPYC\n'
+ARM = 'processor\t: 0\nBogoMIPS\t: 50.00\nCPU part\t: 0xd0c\n'
+
+
+@pytest.mark.parametrize(
+    ('text', 'expected'),
+    [
+        (f'{X86}\n{X86}', 'AMD EPYC (family 25, model 17)'),
+        (ARM, platform.machine()),
+        (None, platform.processor() or platform.machine()),
+    ],
+    ids=['x86', 'ARM', 'not Linux'],
+)
+def test_processor(text, expected, monkeypatch):
+    def read_text(path):
+        if text is None:
+            raise FileNotFoundError(path)
+        return text
+
+    monkeypatch.setattr(machine.Path, 'read_text', read_text)
+    assert machine.processor_name() == expected
+
+
+def test_this_processor():
     assert machine.processor_name()
 
 

@@ -15,6 +15,7 @@ from attnpool_backbones.layers.token_mixers import (
     build_token_mixer,
     last_layer,
 )
+from attnpool_backbones.ops.gradients import gradients_wanted
 from attnpool_backbones.ops.residual import residual
 
 
@@ -74,8 +75,11 @@ class MetaFormerBlock(FreeNorms):
             y = self.mixer(self.norm1(x))
             x = self._join(x, y, self.layer_scale1, self.res_scale1)
         if self.mlp is not None:
-            y = self.mlp(self.norm2(x), self.layer_scale2)
-            x = self._join(x, y, None, self.res_scale2)
+            # In training a factor of the weights costs less than one of the map and its gradient.
+            of_weights = gradients_wanted(x, *self.mlp.parameters(), self.layer_scale2)
+            scales = (self.layer_scale2, None) if of_weights else (None, self.layer_scale2)
+            y = self.mlp(self.norm2(x), scales[0])
+            x = self._join(x, y, scales[1], self.res_scale2)
         return x
 
     def _join(

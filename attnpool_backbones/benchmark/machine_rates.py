@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -21,31 +21,34 @@ class MachineRates:
 
     Args:
         device: ``'cpu'`` or ``'cuda'``.
-        dtype: Of the matrices.
+        dtypes: Types in which matrices will be multiplied.
     """
 
-    def __init__(self, device: str, dtype: torch.dtype = torch.float32):
+    def __init__(self, device: str, dtypes: Iterable[torch.dtype] = (torch.float32,)):
         self.device = device
-        self.a, self.b = (
-            torch.randn(SIDE[device], SIDE[device], device=device).to(dtype) for _ in range(2)
-        )
+        a, b = (torch.randn(SIDE[device], SIDE[device], device=device) for _ in range(2))
+        self.matrices = {dtype: (a.to(dtype), b.to(dtype)) for dtype in dtypes}
         self.source = torch.ones(COPIED_BYTES[device] // 4, device=device)
         self.target = torch.zeros_like(self.source)
-        self.product = torch.empty_like(self.a)
+        self.products = {dtype: torch.empty_like(a, dtype=dtype) for dtype in self.matrices}
 
-    def matrix_rate(self) -> float:
+    def matrix_rate(self, dtype: torch.dtype = torch.float32) -> float:
         """Multiplies once by each library; returns the best rate.
 
         On a CPU PyTorch gives products to its BLAS library and convolutions to oneDNN, and which
         of them is faster depends on the processor.
 
+        Args:
+            dtype: Of the matrices, one of those of the constructor.
+
         Returns:
             Floating-point operations (2 a multiply-add) per second.
         """
-        seconds = self._seconds(lambda: torch.mm(self.a, self.b, out=self.product))
+        a, b = self.matrices[dtype]
+        seconds = self._seconds(lambda: torch.mm(a, b, out=self.products[dtype]))
         if self.device == 'cpu':
-            pixels = self.a[None, None].permute(0, 3, 1, 2)  # 1, C, 1, P: a row of pixels
-            kernel = self.b[:, :, None, None]  # C', C, 1, 1
+            pixels = a[None, None].permute(0, 3, 1, 2)  # 1, C, 1, P: a row of pixels
+            kernel = b[:, :, None, None]  # C', C, 1, 1
             seconds = min(seconds, self._seconds(lambda: pointwise(pixels, kernel)))
         return 2 * SIDE[self.device] ** 3 / seconds
 

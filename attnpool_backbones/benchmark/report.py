@@ -474,7 +474,12 @@ def _sections(
 
 
 def publish(
-    folder: Path, results: Sequence[Row], machine: Mapping[str, Any], command: str, root: Path
+    folder: Path,
+    results: Sequence[Row],
+    machine: Mapping[str, Any],
+    command: str,
+    root: Path,
+    page: Path | None = None,
 ) -> None:
     """Puts the table of targets and the whole report into ``docs/speed``.
 
@@ -492,10 +497,12 @@ def publish(
         machine: Of the report.
         command: That of the report.
         root: Of the clone.
+        page: Has the places for sections in place of those files, for another machine, say.
+            Default: none.
 
     Raises:
         UserError: None of the targets was measured.
-        ValueError: ``docs/speed/README.md`` has no place for the table.
+        ValueError: ``docs/speed/README.md``, or the page, has no place for the table.
     """
     times = [row for row in results if row['quantity'] == 'time']
     place = root / 'docs' / 'speed'
@@ -505,17 +512,19 @@ def publish(
             text += f'Measured by `{command}` on {datetime.date.today().isoformat()}.\n'
             if times:
                 text += f'Times are medians of {_rounds_text(times)} rounds.\n'
-            replace_section(place / file, section, text)
+            replace_section(page or place / file, section, text)
             return
     table = _target_table(results, machine)
     if not table:
         raise UserError(f'{folder} has no result of the suite targets to publish')
-    if KEPT_MEMORY.items() <= machine.items():
+    if KEPT_MEMORY.items() <= machine.items() and not page:
         place /= 'kept_memory'
     else:
         text = f'{table}\n\n{_machine_text(machine, times)}\nMeasured by `{command}`.\n'
         if times:
             text += f'Times are medians of {_rounds_text(times)} rounds.\n'
-        replace_section(place / 'README.md', 'speed', text)
+        replace_section(page or place / 'README.md', 'speed', text)
+    if page:
+        return
     for file in write_report(folder, results, machine, command):
         write_atomically(file.read_bytes(), place / file.name)

@@ -35,9 +35,9 @@ def measure_times(
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Measures cases in turns, so that a slower moment of the machine meets all of them.
 
-    A round runs each case once (every other round in reverse order), one matrix product and one
-    copy. Gradients are cleared outside the measured time. A case that cannot be built or run at all
-    is left out.
+    A round runs each case once (every other round in reverse order), one matrix product of each
+    type and one copy. Gradients are cleared outside the measured time. A case that cannot be built
+    or run at all is left out.
 
     Args:
         cases: What to measure.
@@ -54,8 +54,8 @@ def measure_times(
         ``parts`` (seconds of backbone and neck in a detector or segmentor), ``loading`` (seconds
         in which one process loads its batch, see :func:`loading_seconds`), ``difference`` (of a
         peer's outputs from ours, None if not compared), on a GPU what :func:`gpu_costs` finds, and
-        the machine's ``matrix_rate`` (FLOP/s) and ``copy_rate`` (bytes/s) in the same rounds; and a
-        message about each that does not.
+        the machine's ``matrix_rate`` (FLOP/s, in the case's type) and ``copy_rate`` (bytes/s) in
+        the same rounds; and a message about each that does not.
 
     Raises:
         UserError: A case failed after its first run, e.g. for want of memory beside the others.
@@ -73,18 +73,21 @@ def measure_times(
     if not workloads:
         return [], failures
     counts = count_operations([workload.case for workload in workloads], device)
-    rates = MachineRates(device, getattr(torch, cases[0].dtype))
+    matrix: dict[str, list[float]] = {workload.case.dtype: [] for workload in workloads}
+    rates = MachineRates(device, [getattr(torch, dtype) for dtype in matrix])
     for workload in workloads * warmup:
         with _named_failure(workload.case):
             workload.clear()
             workload.run()
-    rates.matrix_rate(), rates.copy_rate()
+    for dtype in matrix:
+        rates.matrix_rate(getattr(torch, dtype))
+    rates.copy_rate()
     costs = [_gpu_costs(workload, device) for workload in workloads]
 
     times: list[list[float]] = [[] for _ in workloads]
     fresh: list[list[int]] = [[] for _ in workloads]
     parts: list[list[dict[str, float]]] = [[] for _ in workloads]
-    matrix, copy = [], []
+    copy = []
     began = time.perf_counter()
     gc.collect()
     gc.disable()  # a collection would fall into one case's time
@@ -104,17 +107,19 @@ def measure_times(
                     if watched is not None:
                         parts[i].append(watched.take())
                     fresh[i].append(fresh_bytes() - had)
-            matrix.append(rates.matrix_rate())
+            for dtype, measured in matrix.items():
+                measured.append(rates.matrix_rate(getattr(torch, dtype)))
             copy.append(rates.copy_rate())
             gc.collect()
     finally:
         gc.enable()
-    shared = dict(matrix_rate=statistics.median(matrix), copy_rate=statistics.median(copy))
+    matrix_rates = {dtype: statistics.median(measured) for dtype, measured in matrix.items()}
     rows = [
         dict(asdict(workload.case), seconds=statistics.median(values), spread=_spread(values),
              rounds=len(values), fresh=_pages(workload.case, pages),
              parts=_medians(found), loading=getattr(workload, 'loading', None),
-             difference=getattr(workload, 'difference', None), **count, **cost, **shared)
+             difference=getattr(workload, 'difference', None), **count, **cost,
+             matrix_rate=matrix_rates[workload.case.dtype], copy_rate=statistics.median(copy))
         for workload, values, pages, found, count, cost in zip(
             workloads, times, fresh, parts, counts, costs, strict=True
         )

@@ -7,6 +7,7 @@ from attnpool_backbones.ops.fusing import plain
 from attnpool_backbones.ops.star_relu import squared_relu, star_relu
 
 
+@plain
 class SquaredReLU(nn.Module):
     """max(x, 0)^2; what is left of :class:`StarReLU` once its scale and shift are folded away."""
 

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from attnpool_backbones.ops.bfloat16_attention import attend_by_batches, multiplies_batches
 from attnpool_backbones.ops.formula import operator
 from attnpool_backbones.ops.onednn import may_call_onednn, onednn_product
-from attnpool_backbones.ops.product import multiplies_heads
+from attnpool_backbones.ops.product import multiplies_heads, outruns_fused_attention
 
 
 def attention_maps(q: Tensor, k: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -46,7 +46,8 @@ def _(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             out = empty_output(q, v)
             attend_by_batches(out, q, k, v)
             return out
-        if not torch.is_autocast_enabled('cpu') and multiplies_heads(q, k):
+        by_heads = not torch.is_autocast_enabled('cpu') and multiplies_heads(q, k)
+        if by_heads and outruns_fused_attention():
             return _attend_by_heads(q, k, v)
     return F.scaled_dot_product_attention(q, k, v)
 

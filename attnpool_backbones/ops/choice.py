@@ -10,21 +10,29 @@ from mmengine.registry import DefaultScope
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 CLEAR_LEAD = 1.4
-"""How much faster the second way has to be. Equal ways lie far below, whatever the noise, so all
-processes of a machine choose alike, and a resumed run goes on to the same bits."""
+"""How much faster one way has to be to be taken for that. Equal ways lie far below, whatever the
+noise, so all processes of a machine choose alike, and a resumed run goes on to the same bits."""
 
 
 class Choice:
-    """Whether the second of two ways is taken: clearly the faster one in the first call's process.
+    """Whether the second of two ways is taken, by a measurement in the first call's process.
 
     Args:
         measure: Returns the lead of the second way, see :func:`lead`.
         tell: Returns the log's line of a decision and the lead.
+        least: Lead from which the second way is taken: :data:`CLEAR_LEAD`, or its inverse where
+            the second way is the better one of two equal ones.
     """
 
-    def __init__(self, measure: Callable[[], float], tell: Callable[[bool, float], str]):
+    def __init__(
+        self,
+        measure: Callable[[], float],
+        tell: Callable[[bool, float], str],
+        least: float = CLEAR_LEAD,
+    ):
         self.measure = measure
         self.tell = tell
+        self.least = least
         self.decision: bool | None = None
         """What is taken, or None where the next call measures."""
 
@@ -33,7 +41,7 @@ class Choice:
             if torch.compiler.is_compiling() or is_in_torch_dispatch_mode():
                 return False  # Nothing real is computed now, so nothing can be measured.
             measured = self.measure()
-            self.decision = measured >= CLEAR_LEAD
+            self.decision = measured >= self.least
             if _is_run_logged():
                 print_log(self.tell(self.decision, measured), 'current', logging.INFO)
         return self.decision

@@ -27,9 +27,9 @@ def conv_norm(
     """Returns act(norm(conv(pool(norm_before(x))))).
 
     BatchNorms with fixed statistics (inference, ``norm_eval``, frozen stages) act on the weights
-    instead of the map, which saves a pass over it and, in training, its copy; one after the
-    convolution is left to a compiler. Their own parameters still get their gradients. At inference
-    on a CPU the activation needs no pass either.
+    instead of the map where that is less work: it saves a pass over the map and, in training, its
+    copy. One after the convolution is left to a compiler. Their own parameters still get their
+    gradients. At inference on a CPU the activation needs no pass either.
 
     Args:
         x: Map B, C, H, W.
@@ -78,17 +78,18 @@ def _(
     pool: nn.Module | None = None,
     act: nn.Module | None = None,
 ) -> Tensor:
-    if not (may_fuse(conv) and folding_pays(x)):
+    if not may_fuse(conv):
         return conv_norm.formula(x, conv, norm, norm_before, pool, act)
     weight, bias = conv.weight, conv.bias
-    if norm_before is not None and is_fixed(norm_before) and may_fuse(norm_before):
+    pays = folding_pays(x, weight, _positions(x, conv))
+    if norm_before is not None and pays and is_fixed(norm_before) and may_fuse(norm_before):
         # A constant affine map may change places with an average.
         weight, bias = _after_norm(weight, bias, norm_before)
     elif norm_before is not None:
         x = norm_before(x)
     if pool is not None:
         x = pool(x)
-    folds = norm is not None and is_fixed(norm) and may_fuse(norm)
+    folds = norm is not None and pays and is_fixed(norm) and may_fuse(norm)
     activates = (
         (folds or norm is None)
         and _is_plainly_padded(conv)
@@ -117,9 +118,15 @@ def _(
     # At inference the sum takes the factor along; in training scaling the weight saves a pass over
     # the map and its copy for the backward pass.
     trains = scale is not None and gradients_wanted(x, y, scale, *conv.parameters())
-    if trains and folding_pays(y):
+    if trains and folding_pays(y, weight, _positions(y, conv)):
         (weight, bias), scale = scaled(weight, bias, scale), None
     return residual(x, _convolve(y, conv, weight, bias), drop_path, scale)
+
+
+def _positions(x: Tensor, conv: nn.Conv2d) -> int:
+    """Returns about how many positions of all images a convolution of maps B, C, H, W has."""
+    height, width = (size // stride for size, stride in zip(x.shape[2:], conv.stride, strict=True))
+    return len(x) * height * width
 
 
 def _is_plainly_padded(conv: nn.Conv2d) -> bool:

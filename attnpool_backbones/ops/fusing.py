@@ -56,18 +56,22 @@ LARGE_MAP = 1 << 23
 """Values of a map over which a pass on a GPU takes longer than to start a few kernels."""
 
 
-def folding_pays(x: Tensor) -> bool:
+def folding_pays(x: Tensor, weight: Tensor, positions: int) -> bool:
     """Tells whether a factor of channels belongs into the weights of a layer.
 
-    That saves a pass over a map and, in training, the copy of it. On a GPU the kernels which change
-    the weights take longer to start than a pass over all but large maps takes, and a convolution
-    adds its bias in such a pass anyway.
+    That saves a pass over a map and, in training, the copy of it. In training on a CPU it costs as
+    much for a weight as for a value of the map, and late layers have more weights. On a GPU the
+    kernels which change the weights take longer to start than a pass over all but large maps takes,
+    and a convolution adds its bias in such a pass anyway.
 
     Args:
         x: What the layer is called on.
+        weight: C', ... of the layer.
+        positions: For which it computes C' channels, those of all images.
     """
+    trains = torch.is_grad_enabled()
     if x.device.type != 'cuda':
-        return True
-    if not torch.is_grad_enabled():
+        return not trains or weight[0].numel() <= positions
+    if not trains:
         return False
     return torch.compiler.is_compiling() or x.numel() >= LARGE_MAP

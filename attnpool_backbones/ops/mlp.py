@@ -1,5 +1,6 @@
 """The two-layer MLP of a block."""
 
+import torch
 from torch import Tensor, nn
 
 from attnpool_backbones.ops.compiling import compiler_fuses
@@ -31,8 +32,32 @@ def mlp(
     return y if scale is None else y * scale
 
 
+MANY_TOKENS = 8192
+"""Tokens from which a CPU that keeps nothing for a backward pass computes them in parts."""
+TOKENS_AT_ONCE = 4096
+"""Tokens of a part. Their hidden values stay in the caches; fresh memory for those of 67200 tokens,
+64 to 256 channels, takes as long as both products."""
+
+
 @mlp.fast
 def _(
+    x: Tensor, fc1: nn.Linear, act: nn.Module, fc2: nn.Linear, scale: Tensor | None = None
+) -> Tensor:
+    if not _is_parted(x, fc1, act, fc2):
+        return _mlp(x, fc1, act, fc2, scale)
+    parts = x.reshape(-1, x.shape[-1]).split(TOKENS_AT_ONCE)
+    y = torch.cat([_mlp(part, fc1, act, fc2, scale) for part in parts])
+    return y.view(*x.shape[:-1], -1)
+
+
+def _is_parted(x: Tensor, fc1: nn.Linear, act: nn.Module, fc2: nn.Linear) -> bool:
+    if torch.compiler.is_compiling() or x[..., 0].numel() < MANY_TOKENS:
+        return False
+    parameters = (p for layer in (fc1, act, fc2) for p in layer.parameters())
+    return may_fuse(fc1, act, fc2) and may_call_onednn(x, *parameters)
+
+
+def _mlp(
     x: Tensor, fc1: nn.Linear, act: nn.Module, fc2: nn.Linear, scale: Tensor | None = None
 ) -> Tensor:
     y = _activated(x, fc1, act)  # ..., D
@@ -40,8 +65,8 @@ def _(
         return linear(y, fc2, scale)
     y = linear(x, fc1)  # ..., D
     # Anything but a StarReLU; a compiler computes that in its one pass anyway.
-    absorbs = hasattr(act, 'scale') and may_fuse(act, fc2) and folding_pays(x)
-    if not absorbs or compiler_fuses():
+    absorbs = hasattr(act, 'scale') and may_fuse(act, fc2)
+    if not absorbs or compiler_fuses() or not folding_pays(x, fc2.weight.mT, x[..., 0].numel()):
         return linear(act(y), fc2, scale)
     # Scale and shift of a StarReLU go into the weights: a pass over D channels costs more, and a
     # map less is kept for the backward pass.

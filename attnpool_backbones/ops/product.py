@@ -1,15 +1,18 @@
 """Products of tokens and weights, by the library that computes them faster on this processor.
 
-On a CPU PyTorch gives linear layers to MKL and convolutions to oneDNN. On some processors both
-reach the same rate; on others, AMD's among them, a 1x1 convolution over the same memory takes half
-the time of the product. Which of them serves is measured, once a process.
+On a CPU PyTorch gives linear layers to MKL and convolutions to oneDNN. On some processors (AMD's
+Zen 5) a 1x1 convolution over the same memory takes half the time of the product. On others (Zen 4)
+both reach the same rate in the middle sizes, but oneDNN is ahead in large maps and computes an
+activation along with the product. So it serves unless a measurement, once a process, tells that it
+is clearly slower. Attention, for which PyTorch has a fused operator, is given to it only where it
+is clearly faster.
 """
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from attnpool_backbones.ops.choice import Choice, lead
+from attnpool_backbones.ops.choice import CLEAR_LEAD, Choice, lead
 from attnpool_backbones.ops.compiling import compiler_fuses, is_static
 from attnpool_backbones.ops.onednn import (
     compiled_linear,
@@ -139,14 +142,22 @@ def is_convolution_chosen() -> bool:
     return _convolves()
 
 
+def outruns_fused_attention() -> bool:
+    """Tells whether oneDNN's products are so much faster that attention is better built of them.
+
+    PyTorch's fused operator has the BLAS library's products and spares passes over the maps.
+    """
+    return _outruns()
+
+
 def choose_convolution(convolves: bool | None) -> None:
-    """Sets what computes large float32 linear layers on the CPU, in place of the measurement.
+    """Sets what computes large float32 products on the CPU, in place of the measurement.
 
     Args:
-        convolves: True for oneDNN's convolution, False for the product of PyTorch's BLAS library,
-            None to measure at the next call.
+        convolves: True for oneDNN, False for PyTorch's BLAS library, None to measure at the next
+            call.
     """
-    _convolves.decision = convolves
+    _convolves.decision = _outruns.decision = convolves
 
 
 def onednn_lead(rounds: int = 9) -> float:
@@ -171,10 +182,17 @@ def onednn_lead(rounds: int = 9) -> float:
 
 def _tell(convolves: bool, measured: float) -> str:
     kind = '1x1 convolutions' if convolves else 'products'
-    return (
-        f'linear layers on the CPU run as {kind}: oneDNN computes them at {measured:.2f} '
-        'times the rate of the BLAS library'
-    )
+    return f'linear layers on the CPU run as {kind}: {_rate(measured)}'
 
 
-_convolves = Choice(lambda: onednn_lead(), _tell)
+def _tell_attention(outruns: bool, measured: float) -> str:
+    kind = 'products of heads' if outruns else "PyTorch's fused operator"
+    return f'attention on the CPU runs as {kind}: {_rate(measured)}'
+
+
+def _rate(measured: float) -> str:
+    return f'oneDNN computes products at {measured:.2f} times the rate of the BLAS library'
+
+
+_convolves = Choice(lambda: onednn_lead(), _tell, least=1 / CLEAR_LEAD)
+_outruns = Choice(lambda: onednn_lead(), _tell_attention)

@@ -64,6 +64,17 @@ def test_publish_peers_by_conditions(more, row, section, tmp_path):
     assert 'the command' in after and 'timm' not in before
 
 
+def test_publish_on_a_page_of_its_own(tmp_path):
+    page = tmp_path / 'another_processor.md'
+    page.write_text('<!-- speed -->\n<!-- /speed -->\n<!-- default -->\n<!-- /default -->\n')
+    publish(tmp_path / 'work', RESULTS, MACHINE, 'the command', tmp_path, page)
+    peers = [RESULTS[0], dict(RESULTS[1], form='timm', difference=1e-6)]
+    publish(tmp_path / 'work', peers, MACHINE, 'the command', tmp_path, page)
+    text = page.read_text()
+    assert '2.50x' in text and 'timm NCHW 2.5' in text
+    assert list(tmp_path.iterdir()) == [page]  # no report, no README
+
+
 def test_publish_what_a_gpu_took(tmp_path):
     file = tmp_path / 'docs' / 'speed' / 'gpu.md'
     file.parent.mkdir(parents=True)

@@ -2,11 +2,17 @@
 
 import pytest
 import torch
+from mmcv.cnn.bricks import DropPath
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 from torch.nn.utils.parametrize import register_parametrization
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from attnpool_backbones.layers.star_relu import StarReLU
+from attnpool_backbones.ops.conv_norm import conv_norm, conv_residual
 from attnpool_backbones.ops.fusing import is_plain, may_fuse, plain
+from attnpool_backbones.ops.linear import linear
+from attnpool_backbones.ops.mlp import mlp
 
 
 @pytest.mark.parametrize(
@@ -86,3 +92,52 @@ def test_a_layer_can_be_declared_plain():
     assert torch.compile(lambda x, layer: x + may_fuse(layer), fullgraph=True, backend='eager')(
         torch.zeros(1), Own(2, 3)
     ).equal(torch.ones(1))
+
+
+class Multiplied(TorchDispatchMode):
+    """Notes the sizes of what factors and norms act on."""
+
+    def __init__(self):
+        super().__init__()
+        self.sizes = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__
+        if name in ('mul', 'addcmul') or 'batch_norm' in name:
+            self.sizes.update(t.numel() for t in args if isinstance(t, torch.Tensor))
+        return function(*args, **(kwargs or {}))
+
+
+def _conv_norm(side):
+    norm = nn.BatchNorm2d(8).eval()
+    norm.running_var.fill_(2)
+    return conv_norm, (torch.randn(1, 4, side, side), nn.Conv2d(4, 8, 3, padding=1), norm)
+
+
+def _conv_residual(side):
+    x, y = torch.randn(2, 1, 8, side, side)
+    return conv_residual, (x, y, nn.Conv2d(8, 8, 3, padding=1), DropPath(0.0), torch.randn(8))
+
+
+def _linear(side):
+    return linear, (torch.randn(1, side, side, 30), nn.Linear(30, 8), torch.randn(8))
+
+
+def _mlp(side):
+    layers = nn.Linear(8, 40), StarReLU(), nn.Linear(40, 24)
+    return mlp, (torch.randn(1, side, side, 8), *layers)
+
+
+@pytest.mark.parametrize('build', [_conv_norm, _conv_residual, _linear, _mlp])
+@pytest.mark.parametrize('side', [3, 12], ids=['more weights', 'a larger map'])
+def test_factors_go_where_there_is_less_in_training(build, side):
+    torch.manual_seed(0)
+    function, args = build(side)
+    layer = next(a for a in reversed(args) if isinstance(a, (nn.Conv2d, nn.Linear)))
+    with Multiplied() as multiplied:
+        y = function(*args)
+    torch.testing.assert_close(y, function.formula(*args), rtol=1e-5, atol=1e-5)
+    assert (layer.weight.numel() in multiplied.sizes) == (side == 12)
+    gradients = torch.autograd.grad(y.square().sum(), layer.weight)
+    expected = torch.autograd.grad(function.formula(*args).square().sum(), layer.weight)
+    torch.testing.assert_close(gradients, expected, rtol=1e-4, atol=1e-4)

@@ -18,6 +18,7 @@ from attnpool_backbones.ops.product import (
     choose_convolution,
     is_convolution_chosen,
     onednn_lead,
+    outruns_fused_attention,
     product,
 )
 
@@ -163,6 +164,22 @@ def test_one_measurement_decides_and_is_told_once(monkeypatch, caplog, tmp_path)
     assert len(measured) == 1
     told = [record.message for record in caplog.records if 'convolutions' in record.message]
     assert len(told) == 1 and '2.00 times' in told[0]
+
+
+@pytest.mark.parametrize(
+    ('measured', 'convolves', 'outruns'),
+    [(2.1, True, True), (1.3, True, False), (1.0, True, False), (0.8, True, False),
+     (0.6, False, False), (0.0, False, False)],
+)  # fmt: skip
+def test_equal_libraries_leave_layers_to_onednn_and_attention_to_torch(
+    measured, convolves, outruns, monkeypatch
+):
+    monkeypatch.setattr(module, 'onednn_lead', lambda: measured)
+    choose_convolution(None)
+    try:
+        assert (is_convolution_chosen(), outruns_fused_attention()) == (convolves, outruns)
+    finally:
+        choose_convolution(None)
 
 
 @pytest.mark.parametrize('has_log', [False, True])

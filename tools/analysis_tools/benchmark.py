@@ -121,11 +121,12 @@ def parse_args() -> argparse.Namespace:
     group.add_argument('--again', action='store_true', help='repeat what was measured before')
     group.add_argument('--out', type=given_place, default=Path('work_dirs/speed'), metavar='DIR',
                        help='folder of results and report (default: %(default)s)')  # fmt: skip
-    group.add_argument('--publish', action='store_true',
+    group.add_argument('--publish', nargs='?', const='', metavar='PAGE',
                        help='put the table of targets and the report, or the table of --peers, '
                        'of operators, of whole models or of sizes, into docs/speed; '
                        'with --keep-memory only the report, into its folder '
-                       'kept_memory')  # fmt: skip
+                       'kept_memory; PAGE: only the table, into this file, which has a place '
+                       'for it, <!-- default --> and <!-- /default -->, say')  # fmt: skip
     return parser.parse_args()
 
 
@@ -276,12 +277,16 @@ def main() -> None:
         )
         if failures and not kept.results:
             raise UserError('; '.join(failures))
-    flags = [flag for flag in sys.argv[1:] if flag != '--publish']
-    command = shlex.join(['python', 'tools/analysis_tools/benchmark.py', *flags])
+    given = sys.argv[1:]
+    if '--publish' in given:  # tells where the result goes, not how it was measured
+        at = given.index('--publish')
+        del given[at : at + 1 + bool(args.publish)]
+    command = shlex.join(['python', 'tools/analysis_tools/benchmark.py', *given])
     for file in write_report(args.out, kept.results, kept.machine, command):
         print(file)
-    if args.publish:
-        publish(args.out, kept.results, kept.machine, command, Path.cwd())
+    if args.publish is not None:
+        page = Path(args.publish) if args.publish else None
+        publish(args.out, kept.results, kept.machine, command, Path.cwd(), page)
     if failures:
         raise UserError('; '.join(failures))
 
