@@ -89,7 +89,7 @@ def _(
         x = norm_before(x)
     if pool is not None:
         x = pool(x)
-    folds = norm is not None and pays and is_fixed(norm) and may_fuse(norm)
+    folds = norm is not None and is_fixed(norm) and may_fuse(norm)
     activates = (
         (folds or norm is None)
         and _is_plainly_padded(conv)
@@ -97,7 +97,7 @@ def _(
         and may_call_onednn(x, weight, bias, *(norm.parameters() if folds else ()))
     )
     # A compiler computes a norm along with the activation or sum after it, so no pass is saved.
-    if folds and (activates or not compiler_fuses()):
+    if folds and (activates or pays and not compiler_fuses()):
         weight, bias = _before_norm(weight, bias, norm)
         norm = None
     if activates:

@@ -59,8 +59,8 @@ LARGE_MAP = 1 << 23
 def folding_pays(x: Tensor, weight: Tensor, positions: int) -> bool:
     """Tells whether a factor of channels belongs into the weights of a layer.
 
-    That saves a pass over a map and, in training, the copy of it. In training on a CPU it costs as
-    much for a weight as for a value of the map, and late layers have more weights. On a GPU the
+    That saves a pass over a map and, in training, the copy of it. On a CPU a pass over the weights
+    costs as much for each of them, and late layers have more weights than values. On a GPU the
     kernels which change the weights take longer to start than a pass over all but large maps takes,
     and a convolution adds its bias in such a pass anyway.
 
@@ -69,9 +69,9 @@ def folding_pays(x: Tensor, weight: Tensor, positions: int) -> bool:
         weight: C', ... of the layer.
         positions: For which it computes C' channels, those of all images.
     """
-    trains = torch.is_grad_enabled()
-    if x.device.type != 'cuda':
-        return not trains or weight[0].numel() <= positions
-    if not trains:
+    on_gpu = x.device.type == 'cuda'
+    if on_gpu and not torch.is_grad_enabled():
         return False
-    return torch.compiler.is_compiling() or x.numel() >= LARGE_MAP
+    if torch.compiler.is_compiling():
+        return True
+    return x.numel() >= LARGE_MAP if on_gpu else weight[0].numel() <= positions

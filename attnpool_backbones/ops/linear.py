@@ -32,7 +32,7 @@ def _(x: Tensor, layer: nn.Linear, scale: Tensor | None = None) -> Tensor:
     if scale is None:
         return product(x, weight, bias)
     # A compiler takes the factor along with what follows.
-    if compiler_fuses() or not folding_pays(x, weight, x[..., 0].numel()):
+    if compiler_fuses() or not folding_pays(x, weight, x.numel() // x.shape[-1]):
         return product(x, weight, bias) * scale
     # Scaling the weights saves a pass over the tokens and their copy.
     return product(x, *scaled(weight, bias, scale))

@@ -51,10 +51,10 @@ def _(
 
 
 def _is_parted(x: Tensor, fc1: nn.Linear, act: nn.Module, fc2: nn.Linear) -> bool:
-    if torch.compiler.is_compiling() or x[..., 0].numel() < MANY_TOKENS:
+    if torch.compiler.is_compiling() or not may_fuse(fc1, act, fc2):
         return False
     parameters = (p for layer in (fc1, act, fc2) for p in layer.parameters())
-    return may_fuse(fc1, act, fc2) and may_call_onednn(x, *parameters)
+    return may_call_onednn(x, *parameters) and x.numel() // x.shape[-1] >= MANY_TOKENS
 
 
 def _mlp(
@@ -65,8 +65,8 @@ def _mlp(
         return linear(y, fc2, scale)
     y = linear(x, fc1)  # ..., D
     # Anything but a StarReLU; a compiler computes that in its one pass anyway.
-    absorbs = hasattr(act, 'scale') and may_fuse(act, fc2)
-    if not absorbs or compiler_fuses() or not folding_pays(x, fc2.weight.mT, x[..., 0].numel()):
+    absorbs = hasattr(act, 'scale') and may_fuse(act, fc2) and not compiler_fuses()
+    if not (absorbs and folding_pays(x, fc2.weight.mT, x.numel() // x.shape[-1])):
         return linear(act(y), fc2, scale)
     # Scale and shift of a StarReLU go into the weights: a pass over D channels costs more, and a
     # map less is kept for the backward pass.
