@@ -4,6 +4,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from attnpool_backbones.atomic_files import write_atomically
+from attnpool_backbones.command_line import UserError
 
 __all__ = ['markdown_table', 'replace_section']
 
@@ -35,12 +36,12 @@ def replace_section(path: Path, name: str, content: str) -> None:
         content: Ends with a newline.
 
     Raises:
-        ValueError: The file has no such section.
+        UserError: The file has no such section.
     """
     text = path.read_text()
     start, end = f'<!-- {name} -->\n', f'<!-- /{name} -->'
     if start not in text or end not in text:
-        raise ValueError(f'{path} lacks the lines {start!r} and {end!r}')
+        raise UserError(f'{path} lacks the lines {start!r} and {end!r}, a place for the table')
     before, rest = text.split(start, 1)
     after = rest[rest.index(end) :]
     write_atomically(f'{before}{start}{content}{after}'.encode(), path)

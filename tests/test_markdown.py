@@ -2,6 +2,7 @@
 
 import pytest
 
+from attnpool_backbones.command_line import UserError
 from attnpool_backbones.markdown import markdown_table, replace_section
 
 
@@ -16,5 +17,5 @@ def test_section(tmp_path):
     file.write_text('before\n<!-- a -->\nold\n<!-- /a -->\nafter\n')
     replace_section(file, 'a', 'new\n')
     assert file.read_text() == 'before\n<!-- a -->\nnew\n<!-- /a -->\nafter\n'
-    with pytest.raises(ValueError, match='lacks the lines'):
+    with pytest.raises(UserError, match='lacks the lines'):
         replace_section(file, 'b', 'new\n')

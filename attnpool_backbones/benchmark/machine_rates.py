@@ -21,18 +21,19 @@ class MachineRates:
 
     Args:
         device: ``'cpu'`` or ``'cuda'``.
-        dtypes: Types in which matrices will be multiplied.
+        dtypes: Names of torch's types in which matrices will be multiplied.
     """
 
-    def __init__(self, device: str, dtypes: Iterable[torch.dtype] = (torch.float32,)):
+    def __init__(self, device: str, dtypes: Iterable[str] = ('float32',)):
         self.device = device
-        a, b = (torch.randn(SIDE[device], SIDE[device], device=device) for _ in range(2))
-        self.matrices = {dtype: (a.to(dtype), b.to(dtype)) for dtype in dtypes}
+        shape = 3, SIDE[device], SIDE[device]  # two factors and their product
+        self.matrices = {
+            dtype: torch.randn(shape, device=device).to(getattr(torch, dtype)) for dtype in dtypes
+        }
         self.source = torch.ones(COPIED_BYTES[device] // 4, device=device)
         self.target = torch.zeros_like(self.source)
-        self.products = {dtype: torch.empty_like(a, dtype=dtype) for dtype in self.matrices}
 
-    def matrix_rate(self, dtype: torch.dtype = torch.float32) -> float:
+    def matrix_rate(self, dtype: str = 'float32') -> float:
         """Multiplies once by each library; returns the best rate.
 
         On a CPU PyTorch gives products to its BLAS library and convolutions to oneDNN, and which
@@ -44,8 +45,8 @@ class MachineRates:
         Returns:
             Floating-point operations (2 a multiply-add) per second.
         """
-        a, b = self.matrices[dtype]
-        seconds = self._seconds(lambda: torch.mm(a, b, out=self.products[dtype]))
+        a, b, product = self.matrices[dtype]
+        seconds = self._seconds(lambda: torch.mm(a, b, out=product))
         if self.device == 'cpu':
             pixels = a[None, None].permute(0, 3, 1, 2)  # 1, C, 1, P: a row of pixels
             kernel = b[:, :, None, None]  # C', C, 1, 1

@@ -4,6 +4,7 @@ import csv
 import datetime
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -201,6 +202,8 @@ def _jobs(times: Sequence[Row]) -> Iterable[list[Row]]:
 def peer_table(times: Sequence[Row]) -> str:
     """Returns a table of ours beside the fastest who runs the same model; empty without any.
 
+    Columns that no row has anything for are left out.
+
     Args:
         times: Results with seconds. A job has ours and others' rows under one key.
     """
@@ -210,6 +213,9 @@ def peer_table(times: Sequence[Row]) -> str:
         ours = [row for row in found if row['form'] == 'ours']
         if not theirs or not ours:
             continue
+        # Of a compiled model only ours is measured as it is, too.
+        eager = next((row for row in ours if row['compiled'] != theirs[0]['compiled']), None)
+        ours = [row for row in ours if row is not eager]
         first, *others = sorted(ours, key=lambda row: row['layout'] != 'contiguous')
         peers = [row for row in theirs if row['form'] not in ('apart', 'yardstick')]
         best = min(peers, key=lambda row: row['seconds'], default=None)
@@ -226,20 +232,27 @@ def peer_table(times: Sequence[Row]) -> str:
              '-' if best is None else f'{best["seconds"] / first["seconds"]:.2f}',
              '-' if apart is None or before is None
              else f'{before["seconds"] / apart["seconds"]:.2f}',
+             '-' if eager is None else f'{eager["seconds"] / first["seconds"]:.2f}',
              _fastest(first, peers) if peers else '-',
              '; '.join(f'{form} {_difference(value)}' for form, value in differences.items())]
         )  # fmt: skip
     header = ('model', 'task', 'conditions', 'ours s', 'ours channels_last s', 'fastest peer s',
-              'theirs / ours', 'yardstick / ours', 'fastest', 'outputs differ by')  # fmt: skip
-    return markdown_table(header, rows) if rows else ''
+              'theirs / ours', 'yardstick / ours', 'our eager / ours', 'fastest',
+              'outputs differ by')  # fmt: skip
+    if not rows:
+        return ''
+    told = [set(column) != {'-'} for column in zip(*rows, strict=True)]
+    header, *rows = (list(compress(row, told)) for row in (header, *rows))
+    return markdown_table(header, rows)
 
 
 PEER_NOTE = (
     'Each row is one job: ours as a user gets it, ours after `.to(memory_format=torch.'
     'channels_last)`, and everyone who ships the same model in either layout, with equal weights, '
     'interleaved. The fastest peer is the faster of the two layouts of all of them. The yardstick '
-    'is another commit of ours; it and ours beside it run in a process each. Differences are '
-    'relative to the largest value, at 224x224.'
+    'is another commit of ours; it and ours beside it run in a process each. Our eager is the '
+    'model of a compiled row that is not compiled. Differences are relative to the largest value, '
+    'at 224x224.'
 )
 
 
@@ -452,7 +465,7 @@ def _allocator(machine: Mapping[str, Any]) -> str:
 
 
 def _peer_section(times: Sequence[Row], machine: Mapping[str, Any]) -> str:
-    if all(row['compiled'] for row in times):
+    if any(row['compiled'] for row in times):
         return 'compiled'
     if machine.get('threads') == 1:
         return 'one-thread'
@@ -501,8 +514,7 @@ def publish(
             Default: none.
 
     Raises:
-        UserError: None of the targets was measured.
-        ValueError: ``docs/speed/README.md``, or the page, has no place for the table.
+        UserError: None of the targets was measured, or the page has no place for the table.
     """
     times = [row for row in results if row['quantity'] == 'time']
     place = root / 'docs' / 'speed'

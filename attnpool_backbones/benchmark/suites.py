@@ -270,7 +270,8 @@ def suite_jobs(name: str) -> list[Job]:
 def peer_jobs(cases: Iterable[Case], places: Mapping[str, Path]) -> list[Job]:
     """Returns one job for each case of ours: it beside all who can run the same model.
 
-    Ours and others' are measured in both layouts, another checkout of ours as it is.
+    Ours and others' are measured in both layouts, another checkout of ours as it is. Compiled
+    ones have ours beside them that is not compiled.
 
     Args:
         cases: Of ours, in the default layout.
@@ -285,6 +286,7 @@ def peer_jobs(cases: Iterable[Case], places: Mapping[str, Path]) -> list[Job]:
                 for form in ('ours', *forms)
                 for layout in (LAYOUTS[:1] if form in APART else LAYOUTS)
             ]
+            beside += [replace(case, compiled=False)] * case.compiled
             words = [case.dtype] * (case.dtype != 'float32') + ['compiled'] * case.compiled
             jobs.append(time_job(' '.join([case.model, *words, 'peers']), beside))
     return jobs

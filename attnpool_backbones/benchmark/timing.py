@@ -10,8 +10,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from attnpool_backbones.benchmark.cases import Case
 from attnpool_backbones.benchmark.gpu_costs import gpu_costs
 from attnpool_backbones.benchmark.machine_rates import MachineRates
@@ -74,13 +72,13 @@ def measure_times(
         return [], failures
     counts = count_operations([workload.case for workload in workloads], device)
     matrix: dict[str, list[float]] = {workload.case.dtype: [] for workload in workloads}
-    rates = MachineRates(device, [getattr(torch, dtype) for dtype in matrix])
+    rates = MachineRates(device, matrix)
     for workload in workloads * warmup:
         with _named_failure(workload.case):
             workload.clear()
             workload.run()
     for dtype in matrix:
-        rates.matrix_rate(getattr(torch, dtype))
+        rates.matrix_rate(dtype)
     rates.copy_rate()
     costs = [_gpu_costs(workload, device) for workload in workloads]
 
@@ -108,7 +106,7 @@ def measure_times(
                         parts[i].append(watched.take())
                     fresh[i].append(fresh_bytes() - had)
             for dtype, measured in matrix.items():
-                measured.append(rates.matrix_rate(getattr(torch, dtype)))
+                measured.append(rates.matrix_rate(dtype))
             copy.append(rates.copy_rate())
             gc.collect()
     finally:

@@ -241,7 +241,7 @@ def publish(work_dir: Path, root: Path) -> None:
         root: Of the clone.
 
     Raises:
-        ValueError: That page has no place for the table.
+        UserError: That page has no place for the table.
         UserError: A metafile that cannot be completed.
     """
     for row in read_rows(work_dir):

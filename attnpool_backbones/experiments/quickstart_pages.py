@@ -41,7 +41,7 @@ def publish(work_dir: Path, root: Path) -> None:
         root: Of the clone.
 
     Raises:
-        ValueError: One of the pages has no place for them.
+        UserError: One of the pages has no place for them.
     """
     readme, folder = root / 'README.md', root / 'docs' / 'quickstart'
     replace_section(readme, 'quickstart', (work_dir / 'results.md').read_text())

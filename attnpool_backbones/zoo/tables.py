@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from attnpool_backbones.atomic_files import write_atomically
-from attnpool_backbones.command_line import UserError
 from attnpool_backbones.datasets.records import DATA_SETS, DIGIT_SCENES
 from attnpool_backbones.markdown import markdown_table, replace_section
 from attnpool_backbones.zoo.compared_models import ComparedModel, read_compared_models
@@ -90,10 +89,7 @@ class Output:
         if self.section is None:
             write_atomically(self.content.encode(), self.path)
             return
-        try:
-            replace_section(self.path, self.section, self.content)
-        except (OSError, ValueError) as error:
-            raise UserError(f'no place for a table: {error}') from error
+        replace_section(self.path, self.section, self.content)
 
 
 def make_outputs(

@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -141,8 +142,25 @@ def test_a_job_has_everyone_in_both_layouts_and_a_row_says_who_is_fastest():
         for c, seconds in zip(job.cases, (2.0, 1.5, 4.0, 3.0, 5.0, 1.0), strict=True)
     ]  # fmt: skip
     line = peer_table(rows).splitlines()[-1]
-    assert '| 2 | 1.5 | mmdet channels_last 1 | 0.50 | - | mmdet channels_last |' in line
+    assert '| 2 | 1.5 | mmdet channels_last 1 | 0.50 | mmdet channels_last |' in line
     assert 'timm 2e-07; mmdet not comparable' in line
     rows[-1]['seconds'] = 2.5
-    assert '| 1.25 | - | **ours** |' in peer_table(rows)
+    assert '| 1.25 | **ours** |' in peer_table(rows)
     assert peer_table(rows[:2]) == ''
+
+
+def test_a_compiled_row_says_how_much_faster_ours_is_than_eager():
+    (job,) = peer_jobs([Case(model='AttnResNet:se_resnet50', compiled=True)], {})
+    *compiled, eager = job.cases
+    assert [c.form for c in compiled] == ['ours'] * 2 + ['timm'] * 2
+    assert all(c.compiled for c in compiled)
+    assert eager == Case(model='AttnResNet:se_resnet50')
+    rows = [
+        dict(asdict(c), key='k', seconds=seconds, difference=2e-7)
+        for c, seconds in zip(job.cases, (2.0, 1.5, 4.0, 3.0, 2.5), strict=True)
+    ]
+    header, _, line = peer_table(rows).splitlines()
+    cells = dict(zip(header.split(' | '), line.split(' | '), strict=True))
+    assert cells['our eager / ours'] == '1.25'
+    assert cells['ours channels_last s'] == '1.5' and cells['theirs / ours'] == '1.50'
+    assert 'yardstick / ours' not in cells

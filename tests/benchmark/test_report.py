@@ -60,7 +60,7 @@ def test_publish_peers_by_conditions(more, row, section, tmp_path):
     results = [RESULTS[0] | row, dict(RESULTS[1], form='timm', difference=1e-6) | row]
     publish(tmp_path / 'work', results, MACHINE | more, 'the command', tmp_path)
     before, after = file.read_text().split(f'<!-- {section} -->')
-    assert 'timm NCHW 2.5 | 2.50 | - | **ours** | timm 1e-06 |' in after.split('<!-- /')[0]
+    assert 'timm NCHW 2.5 | 2.50 | **ours** | timm 1e-06 |' in after.split('<!-- /')[0]
     assert 'the command' in after and 'timm' not in before
 
 

@@ -5,6 +5,7 @@ import re
 import pytest
 from PIL import Image
 
+from attnpool_backbones.command_line import UserError
 from attnpool_backbones.experiments.quickstart import GALLERY, PICTURES, Result, table
 from attnpool_backbones.experiments.quickstart_pages import CAPTIONS, publish, published
 
@@ -56,7 +57,7 @@ def test_publish_replaces_only_its_sections(tmp_path):
     with Image.open(folder / 'pooling.jpg') as picture:
         assert picture.size == (1200, 200)
     readme.write_text('no place')
-    with pytest.raises(ValueError, match='lacks the lines'):
+    with pytest.raises(UserError, match='lacks the lines'):
         publish(work_dir, tmp_path)
 
 

@@ -257,6 +257,9 @@ def main() -> None:
         for job in jobs:
             print(f'{job.quantity} of {job.name}')
         return
+    page = Path(args.publish) if args.publish else None
+    if page and not page.is_file():
+        raise UserError(f'--publish {page} is no file')
     if args.device == 'cuda' and not torch.cuda.is_available():
         raise UserError('--device cuda: torch finds no GPU here')
     if args.threads:
@@ -285,7 +288,6 @@ def main() -> None:
     for file in write_report(args.out, kept.results, kept.machine, command):
         print(file)
     if args.publish is not None:
-        page = Path(args.publish) if args.publish else None
         publish(args.out, kept.results, kept.machine, command, Path.cwd(), page)
     if failures:
         raise UserError('; '.join(failures))
