@@ -166,7 +166,6 @@ def _dtypes() -> list[Job]:
 
 def _dtype_job(model: str) -> Job:
     case = Case(model=model)
-    # The machine's matrix rate is that of the first case's type.
     return time_job(f'{model} dtypes', (replace(case, dtype='bfloat16'), case))
 
 

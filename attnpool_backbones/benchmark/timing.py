@@ -10,6 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from attnpool_backbones.benchmark.cases import Case
 from attnpool_backbones.benchmark.gpu_costs import gpu_costs
 from attnpool_backbones.benchmark.machine_rates import MachineRates
@@ -58,6 +60,18 @@ def measure_times(
     Raises:
         UserError: A case failed after its first run, e.g. for want of memory beside the others.
     """
+    with _compiling(cases):
+        return _measure(cases, device, repeats, warmup, seconds, places)
+
+
+def _measure(
+    cases: Sequence[Case],
+    device: str,
+    repeats: int,
+    warmup: int,
+    seconds: float,
+    places: Mapping[str, Path] | None,
+) -> tuple[list[dict[str, Any]], list[str]]:
     return_free_memory()  # of the job before
     workloads, failures = [], []
     for case in cases:
@@ -123,6 +137,20 @@ def measure_times(
         )
     ]  # fmt: skip
     return rows, failures
+
+
+@contextmanager
+def _compiling(cases: Sequence[Case]) -> Iterator[None]:
+    """Makes what torch would leave uncompiled a failure.
+
+    It compiles one function eight times, for one model after another, and runs others as they are.
+    """
+    if not any(case.compiled for case in cases):
+        yield
+        return
+    torch.compiler.reset()  # models of the job before count
+    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+        yield
 
 
 @contextmanager
