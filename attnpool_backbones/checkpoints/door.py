@@ -4,7 +4,8 @@ mmengine asks one registry, by the beginning of an address, who reads a checkpoi
 ``load_from`` and resuming, for ``init_cfg`` of heads, detectors and foreign backbones, for testing
 and for the inferencers. Its own readers unpickle what comes by ``http`` and whatever an environment
 variable tells torch to trust. Importing this module puts one reader in place of all of them, the
-way the registry offers; so the configs of this package import it first of all.
+way the registry offers. It is imported with mmengine's reader where this package is, see
+:mod:`attnpool_backbones.door_opener`, and the configs of this package import it first of all.
 """
 
 import logging

@@ -1,5 +1,6 @@
 """From the address of a checkpoint to its bytes on this machine, without reading them yet."""
 
+import hashlib
 import os
 import re
 import stat
@@ -20,7 +21,7 @@ from attnpool_backbones.checkpoints.errors import (
 from attnpool_backbones.checkpoints.message_texts import list_names, printable
 from attnpool_backbones.checkpoints.source import Source
 
-__all__ = ['fetch', 'published_hash']
+__all__ = ['fetch', 'local_copy', 'published_hash']
 
 # mmengine's lists of addresses, by scheme.
 _ADDRESS_LISTS = {
@@ -46,7 +47,7 @@ def fetch(path: str) -> Source:
     """Returns where the bytes of a checkpoint are, after downloading it if need be.
 
     Args:
-        path: File, ``file://``, ``http(s)://`` (downloaded once into torch's hub folder),
+        path: File, ``file://``, ``http(s)://`` (downloaded once, to :func:`local_copy`),
             ``torchvision://``, ``open-mmlab://`` or ``mmcls://`` name, or any address that
             mmengine's file clients know.
 
@@ -114,15 +115,30 @@ def _listed_address(path: str, scheme: str, name: str) -> str:
     return known[name]
 
 
-def _download(url: str) -> Path:
-    """Returns the local copy of a file, downloaded by the first process if there is none yet."""
+def local_copy(url: str) -> Path:
+    """Returns where the local copy of an ``http(s)://`` address lies, or would lie.
+
+    A name with a hash tells what is in the file. Others, such as ``model.safetensors``, are those
+    of many files, so each address has a folder of its own.
+
+    Raises:
+        CheckpointError: It is no address of a file.
+    """
     try:
         name = Path(urlparse(url).path).name
     except ValueError as error:
         raise CheckpointError(f'{printable(url)} is no address: {error}') from error
     if name in ('', '..'):
         raise CheckpointError(f'{url} does not name a file')
-    file = Path(torch.hub.get_dir()) / 'checkpoints' / name
+    folder = Path(torch.hub.get_dir()) / 'checkpoints'
+    if published_hash(name) is None:
+        folder /= hashlib.sha256(url.encode()).hexdigest()[:12]
+    return folder / name
+
+
+def _download(url: str) -> Path:
+    """Returns the local copy of a file, downloaded by the first process if there is none yet."""
+    file = local_copy(url)
     if get_rank() == 0:
         _fetch(url, file)
     barrier()

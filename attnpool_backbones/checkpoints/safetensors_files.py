@@ -30,13 +30,27 @@ CHECKSUM = 'attnpool_backbones.crc32'
 def safetensors_bytes(weights: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
     """Returns weights in the safetensors format, with a checksum in the metadata.
 
+    The same arguments always give the same bytes.
+
     Args:
         weights: Tensors by name.
         metadata: Texts to be stored along.
     """
     # convolutions may lie in channels_last, which the format does not have
     weights = {name: value.contiguous() for name, value in weights.items()}
-    return to_safetensors(weights, metadata={**metadata, CHECKSUM: _checksum(weights)})
+    return _with_sorted_metadata(
+        to_safetensors(weights, metadata={**metadata, CHECKSUM: _checksum(weights)})
+    )
+
+
+def _with_sorted_metadata(content: bytes) -> bytes:
+    """Puts the metadata in order, which safetensors writes in a random one."""
+    end = 8 + int.from_bytes(content[:8], 'little')
+    header = json.loads(content[8:end])
+    header['__metadata__'] = dict(sorted(header['__metadata__'].items()))
+    text = json.dumps(header, separators=(',', ':'), ensure_ascii=False).encode()
+    text += b' ' * (-len(text) % 8)  # the numbers stay aligned
+    return len(text).to_bytes(8, 'little') + text + content[end:]
 
 
 def _checksum(weights: dict[str, Tensor]) -> str:

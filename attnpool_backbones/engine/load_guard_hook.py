@@ -6,7 +6,7 @@ from typing import Any
 
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
-from mmengine.runner import BaseLoop, Runner
+from mmengine.runner import BaseLoop, FlexibleRunner, Runner
 from torch import nn
 
 from attnpool_backbones.checkpoints.errors import CheckpointError, CheckpointMismatch
@@ -61,8 +61,8 @@ class LoadGuardHook(Hook):
                 f'no state dict in {path}, which holds {list_content(checkpoint)}'
             )
         keep_to_own_files(runner, checkpoint)
-        model = bare_model(runner.model)
-        if model is None or not isinstance(runner, Runner):  # a strategy names weights in its way
+        model = unsharded_model(runner)
+        if model is None:
             return
         with explained(path):
             fit_names(weights, model)
@@ -89,6 +89,14 @@ class LoadGuardHook(Hook):
                 f'Rename them in a copy of the file; with --cfg-options {PARTLY}=True the rest is '
                 'loaded.',
             )
+
+
+def unsharded_model(runner: Runner | FlexibleRunner) -> nn.Module | None:
+    """Returns the bare model of a run with the names and shapes of its checkpoints, if known."""
+    if isinstance(runner, Runner):
+        return bare_model(runner.model)
+    # other strategies name weights in their way
+    return getattr(runner.strategy, 'unsharded_model', None)
 
 
 def bare_model(model: Any) -> nn.Module | None:

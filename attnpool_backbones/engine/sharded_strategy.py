@@ -6,6 +6,7 @@ their optimizer.
 
 import time
 from collections.abc import Callable
+from copy import deepcopy
 from functools import partial
 from typing import Any
 
@@ -58,6 +59,12 @@ def backbone_layers(model: nn.Module) -> list[nn.Module]:
     return [layer for layer in layers if next(layer.parameters(), None) is not None]
 
 
+def copy_on_meta(model: nn.Module) -> nn.Module:
+    """Copies a model without its numbers: what is left are names, shapes and types."""
+    tensors = (*model.parameters(), *model.buffers())
+    return deepcopy(model, {id(tensor): tensor.detach().to('meta') for tensor in tensors})
+
+
 @STRATEGIES.register_module()
 class ShardedStrategy(FSDPStrategy):
     """mmengine's FSDP strategy, for the backbones and the tools of this package.
@@ -86,6 +93,8 @@ class ShardedStrategy(FSDPStrategy):
             to None.
 
     Attributes:
+        unsharded_model: A copy of the model before it was sharded, on the ``meta`` device; None
+            until there is one.
         wait_for_space: Whether saving waits while the disk is full. Default: False; set by
             :class:`~attnpool_backbones.engine.SafeCheckpointHook`.
     """
@@ -111,6 +120,7 @@ class ShardedStrategy(FSDPStrategy):
             log_kwargs=log_kwargs,
             auto_scale_lr=auto_scale_lr,
         )
+        self.unsharded_model: nn.Module | None = None
         self.wait_for_space = False
         # without CUDA "offloading" frees the very storage that it has just handed out
         offload = torch.cuda.is_available()
@@ -144,6 +154,7 @@ class ShardedStrategy(FSDPStrategy):
         )
 
     def _wrap_model(self, model: nn.Module) -> FullyShardedDataParallel:
+        self.unsharded_model = copy_on_meta(model)
         layers = set(backbone_layers(model))
         on_cuda = torch.cuda.is_available()
         self.model_wrapper = dict(

@@ -1,9 +1,10 @@
-"""A work folder that vanishes, or has no space left, while a training writes into it."""
+"""A work folder that vanishes, has no space left, or holds the files of several runs."""
 
 import errno
 import os
 import shutil
 import time
+import uuid
 from typing import Any
 
 from mmengine.dist import master_only
@@ -13,7 +14,10 @@ from mmengine.runner import Runner
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.registry import HOOKS
 
-__all__ = ['WatchedFolder', 'WorkFolderHook', 'WorkFolderLost']
+__all__ = ['RUN', 'WatchedFolder', 'WorkFolderHook', 'WorkFolderLost']
+
+RUN = 'run'
+"""Key of the name of a run in the runtime info of its checkpoints; a resumed run keeps it."""
 
 LITTLE = 2**20
 """Bytes below which a disk is full: lines of the log still have to go somewhere."""
@@ -73,6 +77,8 @@ class WatchedFolder:
 class WorkFolderHook(Hook):
     """Looks after the work folder before anything of an iteration is written into it.
 
+    Gives every run a random name too, which tells its checkpoints from those of an earlier one.
+
     Args:
         wait_for_space: Whether training waits while the disk is full or the folder is gone,
             instead of ending. Default: False.
@@ -86,11 +92,13 @@ class WorkFolderHook(Hook):
 
     @master_only
     def before_train(self, runner: Runner) -> None:
-        """Remembers the folder.
+        """Remembers the folder, and names the run if it starts from the beginning.
 
         Args:
             runner: The starting training.
         """
+        if runner.iter == 0:
+            runner.message_hub.update_info(RUN, uuid.uuid4().hex)
         self._folder = WatchedFolder(runner.work_dir, self.wait_for_space)
 
     @master_only

@@ -22,7 +22,7 @@ REFRESH = 30.0
 """Seconds after which a writer shows that it is alive, for those who cannot ask its machine."""
 
 SILENT = 10 * REFRESH
-"""Seconds of silence after which the writer of another machine is taken for dead."""
+"""Seconds of silence after which the writer of another machine is taken for dead, unwatched."""
 
 _held: dict[str, int] = {}  # by folder, how often this process has claimed it
 
@@ -36,8 +36,9 @@ def claimed(folder: str | os.PathLike) -> Iterator[None]:
     """Makes this process the only writer of a work folder, as long as the context lasts.
 
     The claim is a lock of the system on the file ``.writer``, which ends with the process, however
-    it does; the file tells who holds it. Where file systems of several machines do not lock, the
-    file's age tells whether its writer lives. A process may claim a folder again.
+    it does; the file tells who holds it. Not all file systems share locks with other machines, so a
+    file of another machine is watched for a minute before it is taken over; where there are no
+    locks at all, its age has to be 5 minutes. A process may claim a folder again.
 
     Args:
         folder: Made if it is missing.
@@ -82,13 +83,14 @@ def _lock(path: Path) -> Any:
             raise WorkFolderInUse(_message(path)) from None
         except OSError:
             locked = False  # a file system without locks: the content has to do
+        if _is_at(file, path):
+            file.seek(0)
+            if _is_held_elsewhere(_parse(file.read()), path, locked):
+                file.close()
+                raise WorkFolderInUse(_message(path))
         if not _is_at(file, path):
             file.close()  # the holder before has just removed it
             continue
-        file.seek(0)
-        if _is_held_elsewhere(_parse(file.read()), path, locked):
-            file.close()
-            raise WorkFolderInUse(_message(path))
         pid = os.getpid()
         holder = dict(pid=pid, start=start_time(pid), host=socket.gethostname(), since=time.time())
         file.truncate(0)
@@ -126,7 +128,7 @@ def _is_held_elsewhere(holder: dict, path: Path, locked: bool) -> bool:
     if not holder:
         return False
     if holder.get('host') != socket.gethostname():
-        return _age(path) < SILENT
+        return _age(path) < SILENT and not (locked and _falls_silent(holder, path))
     pid = holder.get('pid')
     return (
         not locked
@@ -135,6 +137,25 @@ def _is_held_elsewhere(holder: dict, path: Path, locked: bool) -> bool:
         and is_running(pid)
         and start_time(pid) == holder.get('start')
     )
+
+
+def _falls_silent(holder: dict, path: Path) -> bool:
+    """Watches whether the writer of another machine touches its file, as all that live do."""
+    seen, seconds = path.stat().st_mtime_ns, 2 * REFRESH
+    print(
+        f'waiting: {path.parent} was written from {holder.get("host", "an unknown machine")} '
+        f'before; it is taken over unless that training shows in {seconds:.0f} s that it lives',
+        flush=True,
+    )
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        time.sleep(REFRESH / 30)
+        try:
+            if path.stat().st_mtime_ns != seen:
+                return False
+        except FileNotFoundError:
+            return True
+    return True
 
 
 def _age(path: Path) -> float:

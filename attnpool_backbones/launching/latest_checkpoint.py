@@ -20,6 +20,7 @@ from attnpool_backbones.checkpoints.finite_weights import require_finite_weights
 from attnpool_backbones.checkpoints.reading import read_content
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.engine.resume_check_hook import WrongPart, require_training_parts
+from attnpool_backbones.engine.work_folder_hook import RUN
 from attnpool_backbones.launching.devices import is_first_process
 
 __all__ = ['UnusableCheckpoints', 'find_resumable_checkpoint', 'is_resumable', 'stored_seed']
@@ -44,6 +45,7 @@ class Candidate:
         unreadable: Whether it could not even be read, by rights or by its disk.
         weights_only: Whether it is no checkpoint of a training, and was not meant to be one.
         iteration: Of the training, -1 if it is not known.
+        run: Name of the training, None if it is not known.
         shapes: Of the weights.
     """
 
@@ -52,6 +54,7 @@ class Candidate:
     unreadable: bool = False
     weights_only: bool = False
     iteration: int = -1
+    run: str | None = None
     shapes: Shapes | None = None
 
     @property
@@ -116,6 +119,8 @@ def look_into(found: Candidate, content: Any, whole: bool) -> None:
         # the best checkpoints of a run, and files of others
         found.weights_only = isinstance(content, Mapping) and 'optimizer' not in content
         return
+    run = content['message_hub']['runtime_info'].get(RUN)
+    found.run = run if isinstance(run, str) else None
     weights = content['state_dict']
     found.shapes = {str(k).removeprefix('module.'): v.shape for k, v in weights.items()}
     averaged = content.get('ema_state_dict')
@@ -132,9 +137,11 @@ def look_into(found: Candidate, content: Any, whole: bool) -> None:
 def find_resumable_checkpoint(
     work_dir: str, fits: Callable[[Shapes], bool] | None = None, out_dir: str | None = None
 ) -> str | None:
-    """Finds the checkpoint to resume from: the sound one with the most iterations.
+    """Finds the checkpoint to resume from: the sound one of the last run with the most iterations.
 
-    Damaged files that are newer are moved aside, so that the training does not write over them.
+    The last run is that of the file that ``last_checkpoint`` names. If the file is not sound, it is
+    that of the newest one; if it does not tell its run, all files are compared. Damaged files
+    that are newer are moved aside, so that the training does not write over them.
 
     Args:
         work_dir: Work folder of the stopped run.
@@ -151,13 +158,13 @@ def find_resumable_checkpoint(
     """
     folders = [Path(folder) for folder in dict.fromkeys((work_dir, out_dir or work_dir))]
     candidates = [examine(path, whole=False) for path in list_checkpoints(folders)]
-    chosen, rejected = choose(candidates, fits)
+    noted = noted_checkpoint(folders[0])
+    chosen, rejected = choose(candidates, fits, Path(noted or '').name)
     serious = [c for c in rejected if not is_foreign(c)]
     if chosen is None:
-        missing = missing_note(folders)
-        if not serious and missing is None:
+        if not serious and noted is None:
             return None
-        raise UnusableCheckpoints(nothing_usable(work_dir, serious, missing))
+        raise UnusableCheckpoints(nothing_usable(work_dir, serious, noted))
     unreadable = [c for c in serious if c.unreadable and c.time >= chosen.time]
     if unreadable:
         raise UnusableCheckpoints(
@@ -204,9 +211,15 @@ def list_checkpoints(folders: list[Path]) -> list[Path]:
 
 
 def choose(
-    candidates: list[Candidate], fits: Callable[[Shapes], bool] | None
+    candidates: list[Candidate], fits: Callable[[Shapes], bool] | None, noted: str
 ) -> tuple[Candidate | None, list[Candidate]]:
-    """Returns the sound candidate with the most iterations, and those with faults."""
+    """Returns the candidate to go on from, and those with faults.
+
+    Args:
+        candidates: Looked at without their numbers.
+        fits: As of :func:`find_resumable_checkpoint`.
+        noted: Name of the file that ``last_checkpoint`` names, or ``''``.
+    """
     rejected = [candidate for candidate in candidates if candidate.fault]
     sound = [candidate for candidate in candidates if not candidate.fault]
     if fits is not None and len({frozenset(c.shapes.items()) for c in sound}) > 1:
@@ -215,6 +228,9 @@ def choose(
                 candidate.fault = 'is of another model than the config'
                 rejected.append(candidate)
         sound = [candidate for candidate in sound if not candidate.fault]
+    last = max(sound, key=lambda c: (c.path.name == noted, c.time), default=None)
+    if last is not None and last.run is not None:
+        sound = [candidate for candidate in sound if candidate.run == last.run]
     for candidate in sorted(sound, key=lambda c: (c.iteration, c.time), reverse=True):
         looked = examine(candidate.path)
         if not looked.fault:
@@ -233,22 +249,22 @@ def is_foreign(candidate: Candidate) -> bool:
     return candidate.weights_only and (best or candidate.iteration < 0)
 
 
-def missing_note(folders: list[Path]) -> str | None:
-    """Returns what ``last_checkpoint`` names, if that is not there."""
-    note = folders[0] / 'last_checkpoint'
+def noted_checkpoint(folder: Path) -> str | None:
+    """Returns what ``last_checkpoint`` of a folder names, None if there is none."""
+    note = folder / 'last_checkpoint'
     if not note.is_file():
         return None
     named = note.read_bytes().decode(errors='replace').replace('\0', '').strip()
     return named or None
 
 
-def nothing_usable(work_dir: str, serious: list[Candidate], missing: str | None) -> str:
+def nothing_usable(work_dir: str, serious: list[Candidate], noted: str | None) -> str:
     """Words why a training neither goes on nor starts over."""
     lines = [f'--resume auto: no checkpoint in {work_dir} can be resumed:']
     if serious:
         lines.append(listed(serious))
-    if missing is not None and not any(Path(missing).name == c.path.name for c in serious):
-        lines.append(f'  {missing}, named by last_checkpoint, is not there: is its disk mounted?')
+    if noted is not None and not any(Path(noted).name == c.path.name for c in serious):
+        lines.append(f'  {noted}, named by last_checkpoint, is not there: is its disk mounted?')
     lines.append(
         'Put them right (rights, disk, a copy), name another file by --resume FILE, or start over: '
         f'with another --work-dir, or after removing them and {Path(work_dir, "last_checkpoint")}'

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
+from attnpool_backbones.checkpoints.fetching import local_copy
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.config_files import config_root
 
@@ -120,4 +121,6 @@ def weights_at_hand(bases: Bases) -> tuple[str | None, str | None]:
     name = source.rpartition('/')[2]
     places = [Path('checkpoints'), Path(torch.hub.get_dir(), 'checkpoints')]
     candidates = [Path(source), *(place / name for place in places)]
+    if source.startswith(('http://', 'https://')):
+        candidates.insert(1, local_copy(source))
     return next((str(file) for file in candidates if file.is_file()), None), source

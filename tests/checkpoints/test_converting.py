@@ -43,6 +43,14 @@ def test_converted_files_convert_to_themselves(source, tmp_path):
     assert (tmp_path / 'once.pth').read_bytes() == (tmp_path / 'twice.pth').read_bytes()
 
 
+@pytest.mark.parametrize('suffix', ['.safetensors', '.pth'])
+def test_the_same_source_gives_the_same_bytes(suffix, source, tmp_path):
+    # two keys in random order would be the same ten times in a row once in 512
+    names = {convert_file(source, tmp_path / f'x{suffix}', publish=True).destination
+             for _ in range(10)}  # fmt: skip
+    assert len(names) == 1
+
+
 def test_takes_the_moving_average_when_asked(source, tmp_path):
     convert_file(source, tmp_path / 'dst.pth', ema=True)
     plain, average = read_checkpoint(source), read_checkpoint(tmp_path / 'dst.pth')

@@ -2,6 +2,9 @@
 
 import functools
 import http.server
+import os
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -67,6 +70,44 @@ def test_no_address_is_trusted(name, form, forced, tmp_path, server, monkeypatch
 
 def test_every_scheme_of_mmengine_is_taken():
     assert {*CheckpointLoader._schemes.values()} == {load_from_checked_file}
+
+
+READ = """
+import sys
+from mmengine.config import Config
+from mmengine.runner import CheckpointLoader
+content = CheckpointLoader.load_checkpoint(sys.argv[1])
+try:
+    Config.fromstring(content['meta']['cfg'], '.py')
+except ValueError as error:
+    print('refused:', error)
+"""
+
+
+@pytest.mark.parametrize(
+    'before',
+    [
+        'import attnpool_backbones',
+        'import attnpool_backbones, mmengine.runner.checkpoint',
+        'import attnpool_backbones, mmengine.model',
+        'import attnpool_backbones, mmengine.hooks',
+        'import mmengine.runner, attnpool_backbones',
+        'import mmengine, attnpool_backbones',
+        'import mmengine.runner.checkpoint, attnpool_backbones',
+    ],
+)
+def test_importing_the_package_opens_the_door(before, tmp_path, repo_root):
+    torch.save({'state_dict': {}, 'meta': {'cfg': program(tmp_path)}}, tmp_path / 'x.pth')
+    done = subprocess.run(
+        [sys.executable, '-c', f'{before}\n{READ}', str(tmp_path / 'x.pth')],
+        cwd=tmp_path,
+        env=dict(os.environ, PYTHONPATH=str(repo_root)),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert 'refused: the config inside of the weights' in done.stdout, done.stderr[-2000:]
+    assert not (tmp_path / 'executed').exists()
 
 
 @pytest.mark.parametrize('task', ['det', 'seg'])

@@ -2,10 +2,14 @@
 
 import argparse
 import functools
+import hashlib
 import http.server
 import pickle
+import re
 import threading
 from collections import OrderedDict
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import torch
@@ -176,13 +180,15 @@ def test_says_where_to_put_what_cannot_be_downloaded(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
     with pytest.raises(UserError) as info:
         read_checkpoint('http://127.0.0.1:9/weights/x.pth')  # the discard port: nobody answers
-    for part in (
-        'http://127.0.0.1:9/weights/x.pth',
-        str(tmp_path / 'checkpoints/x.pth'),
-        'init_cfg',
-    ):
+    for part in ('http://127.0.0.1:9/weights/x.pth', 'init_cfg'):
         assert part in str(info.value)
     assert isinstance(info.value, OSError)
+    file = Path(re.search(r'Put the file at (\S+x\.pth)', str(info.value)).group(1))
+    assert file.is_relative_to(tmp_path / 'checkpoints')
+    torch.save(WEIGHTS, file)
+    assert_weights(read_checkpoint('http://127.0.0.1:9/weights/x.pth'))
+    with pytest.raises(UserError):
+        read_checkpoint('http://127.0.0.1:9/others/x.pth')
 
 
 def test_takes_the_moving_average_of_mmengine(tmp_path):
@@ -193,6 +199,17 @@ def test_takes_the_moving_average_of_mmengine(tmp_path):
     assert_weights(read_checkpoint(tmp_path / 'x.pth'), AVERAGE)
 
 
+@contextmanager
+def serving(folder, hub, monkeypatch):
+    """The address at which a folder is served; downloads go below ``hub``."""
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(hub))
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder)
+    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f'http://127.0.0.1:{server.server_port}'
+        server.shutdown()
+
+
 @pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
 def test_downloads_once(suffix, tmp_path, monkeypatch):
     served, hub = tmp_path / 'served', tmp_path / 'hub'
@@ -201,11 +218,26 @@ def test_downloads_once(suffix, tmp_path, monkeypatch):
         torch.save(FORMS['training'], served / f'x{suffix}')
     else:
         save_file(WEIGHTS, served / f'x{suffix}')
-    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(hub))
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=served)
-    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        url = f'http://127.0.0.1:{server.server_port}/x{suffix}'
-        assert_weights(read_checkpoint(url))
-        server.shutdown()
-    assert_weights(read_checkpoint(url))  # from hub, the server is gone
+    with serving(served, hub, monkeypatch) as address:
+        assert_weights(read_checkpoint(f'{address}/x{suffix}'))
+    assert_weights(read_checkpoint(f'{address}/x{suffix}'))  # from hub, the server is gone
+
+
+def test_files_of_one_name_are_told_apart(tmp_path, monkeypatch):
+    for name, weights in (('a', WEIGHTS), ('b', AVERAGE)):
+        (tmp_path / name).mkdir()
+        save_file(weights, tmp_path / name / 'model.safetensors')
+    with serving(tmp_path, tmp_path / 'hub', monkeypatch) as address:
+        for _ in range(2):
+            assert_weights(read_checkpoint(f'{address}/a/model.safetensors'))
+            assert_weights(read_checkpoint(f'{address}/b/model.safetensors'), AVERAGE)
+
+
+def test_a_name_with_a_hash_is_one_file_wherever_it_comes_from(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
+    torch.save(WEIGHTS, tmp_path / 'x.pth')
+    digest = hashlib.sha256((tmp_path / 'x.pth').read_bytes()).hexdigest()[:8]
+    (tmp_path / 'checkpoints').mkdir()
+    (tmp_path / 'x.pth').rename(tmp_path / 'checkpoints' / f'x-{digest}.pth')
+    for folder in ('a', 'b'):
+        assert_weights(read_checkpoint(f'http://127.0.0.1:9/{folder}/x-{digest}.pth'))

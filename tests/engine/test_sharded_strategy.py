@@ -1,8 +1,15 @@
-"""Which parts of a model are sharded one by one; how they train is in test_ddp_equality.py."""
+"""What is sharded, and what is loaded into it; how it trains is in test_ddp_equality.py."""
+
+import json
+import os
+import subprocess
+import sys
 
 import pytest
+import torch
 from torch import nn
 
+from attnpool_backbones.checkpoints.reading import read_content
 from attnpool_backbones.engine.sharded_strategy import backbone_layers
 from attnpool_backbones.registry import MODELS
 from tests.backbones.families import FAMILIES, VARIANTS
@@ -40,3 +47,78 @@ def test_every_family_is_tried():
 def test_other_backbones_are_refused():
     with pytest.raises(TypeError, match='layer_prefixes.*Linear'):
         backbone_layers(Detector(nn.Linear(2, 2)))
+
+
+# ------------------------------------------------------------------ loading
+
+SCRIPT = """
+import json, sys
+from mmengine.dist import is_main_process
+from attnpool_backbones.checkpoints.errors import CheckpointError
+from attnpool_backbones.launching.devices import leave_group
+from attnpool_backbones.launching.launch import build_runner
+from tests.engine.tiny_run import make_config
+import tests.faults.tiny_train  # registers the model
+
+outcomes = {}
+for name, settings in json.loads(sys.argv[1]).items():
+    guard = dict(type='attnpool_backbones.LoadGuardHook')
+    cfg = make_config(settings.pop('folder'), hooks=(guard,))
+    cfg.model.type = 'DeepRegression'
+    cfg.strategy = dict(type='attnpool_backbones.ShardedStrategy')
+    cfg.launcher, cfg.experiment_name = 'pytorch', name
+    cfg.train_cfg.max_epochs = settings.pop('epochs', 0)
+    cfg.update(settings)
+    runner = build_runner(cfg)
+    try:
+        runner.train()
+    except CheckpointError as error:
+        outcomes[name] = str(error)
+    else:
+        weights = runner.strategy.model_state_dict()
+        outcomes[name] = {key: value.tolist() for key, value in weights.items()}
+if is_main_process():
+    print('outcomes', json.dumps(outcomes), flush=True)
+leave_group()
+"""
+
+
+def start_sharded(cases: dict[str, dict], folder, repo_root) -> dict:
+    """Starts sharded runs in two processes; returns the weights of each, or what refused it."""
+    (folder / 'script.py').write_text(SCRIPT)
+    launcher = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=2']
+    cases = {name: dict(case, folder=str(folder / name)) for name, case in cases.items()}
+    done = subprocess.run(
+        [*launcher, str(folder / 'script.py'), json.dumps(cases)],
+        env=dict(os.environ, PYTHONPATH=str(repo_root), OMP_NUM_THREADS='1'),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith('outcomes ')]
+    return json.loads(line.removeprefix('outcomes '))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='two processes by gloo')
+def test_only_the_own_weights_are_loaded(tmp_path, repo_root):
+    first = start_sharded(dict(first=dict(epochs=1)), tmp_path, repo_root)['first']
+    content = read_content(str(tmp_path / 'first' / 'epoch_1.pth'))
+    own = content['state_dict']
+    assert {name: value.tolist() for name, value in own.items()} == first
+    files = {
+        'own': own,
+        'wrapped': {f'module.{name}': value for name, value in own.items()},
+        'of_another_model': {'stem.weight': torch.ones(3)},
+        'by_other_names': {n.replace('backbone', 'trunk'): value for n, value in own.items()},
+        'resumed': {name: value for name, value in own.items() if name != 'layer.bias'},
+    }
+    cases = {}
+    for name, weights in files.items():
+        torch.save({**content, 'state_dict': weights}, tmp_path / f'{name}.pth')
+        cases[name] = dict(load_from=str(tmp_path / f'{name}.pth'), resume=name == 'resumed')
+    outcomes = start_sharded(cases, tmp_path, repo_root)
+    assert outcomes['own'] == outcomes['wrapped'] == first
+    assert 'none of the 6 parameters of this DeepRegression' in outcomes['of_another_model']
+    assert 'lacks whole layers, 4 parameters' in outcomes['by_other_names']
+    assert 'not in the file: layer.bias' in outcomes['resumed']

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -79,35 +80,76 @@ LEFT = {
     'no json': ('\0\0{', False),
     'list': ('[1]', False),
     'dead process': (dict(pid=2**22 - 1, start='1', host='HERE', since=1e9), False),
-    'other machine, silent': (dict(pid=1, host='elsewhere', since=1e9), False),
+    'other machine, long silent': (dict(pid=1, host='elsewhere', since=1e9), False),
+    'other machine, just killed': (dict(pid=1, host='elsewhere', since=1e9), False),
     'other machine, alive': (dict(pid=1, host='elsewhere', since=1e9), True),
 }
 
 
+@contextmanager
+def touched(path: Path, every: float) -> Iterator[None]:
+    """Does what a living writer does."""
+    ended = threading.Event()
+
+    def touch() -> None:
+        while not ended.wait(every):
+            os.utime(path)
+
+    thread = threading.Thread(target=touch)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
 @pytest.mark.parametrize('name', LEFT)
-def test_what_is_left_of_others(name, tmp_path):
+def test_what_is_left_of_others(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(work_folder_lock, 'REFRESH', 0.5)
     content, refused = LEFT[name]
     if isinstance(content, dict):
         content = json.dumps(content).replace('HERE', socket.gethostname())
     (tmp_path / '.writer').write_text(content)
-    if name == 'other machine, silent':
+    if name == 'other machine, long silent':
         old = time.time() - 2 * work_folder_lock.SILENT
         os.utime(tmp_path / '.writer', (old, old))
     if refused:
-        with pytest.raises(WorkFolderInUse, match='process 1 on elsewhere since 2001-09-09'):
-            with claimed(tmp_path):
-                pass
+        with touched(tmp_path / '.writer', every=0.1):
+            with pytest.raises(WorkFolderInUse, match='process 1 on elsewhere since 2001-09-09'):
+                with claimed(tmp_path):
+                    pass
         return
     with claimed(tmp_path):
         pass
     assert not list(tmp_path.iterdir())
+    waits = 'waiting: ' in capsys.readouterr().out
+    assert waits == (name == 'other machine, just killed')
+
+
+def refuse_locks(*_: object) -> None:
+    raise OSError(38, 'Function not implemented')
+
+
+def test_a_writer_elsewhere_ends_while_it_is_watched(tmp_path, monkeypatch):
+    file = tmp_path / '.writer'
+    file.write_text(json.dumps(dict(pid=1, host='elsewhere', since=1e9)))
+    monkeypatch.setattr(work_folder_lock.time, 'sleep', lambda _: file.unlink(missing_ok=True))
+    with claimed(tmp_path):
+        assert file.exists()
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_machine_without_locks_is_waited_for_longer(tmp_path, monkeypatch):
+    monkeypatch.setattr(work_folder_lock.fcntl, 'lockf', refuse_locks)
+    (tmp_path / '.writer').write_text(json.dumps(dict(pid=1, host='elsewhere', since=1e9)))
+    with pytest.raises(WorkFolderInUse, match='process 1 on elsewhere'):
+        with claimed(tmp_path):
+            pass
 
 
 def test_file_systems_without_locks(tmp_path, monkeypatch):
-    def refuse(*_: object) -> None:
-        raise OSError(38, 'Function not implemented')
-
-    monkeypatch.setattr(work_folder_lock.fcntl, 'lockf', refuse)
+    monkeypatch.setattr(work_folder_lock.fcntl, 'lockf', refuse_locks)
     parent = os.getppid()
     alive = dict(
         pid=parent,

@@ -124,6 +124,56 @@ def test_most_iterations_win_over_note_and_time(run):
     assert find(str(run)) == str(run / 'epoch_4.pth')
 
 
+def train(folder: Path, epochs: int, resume: str | None = None) -> None:
+    cfg = make_config(folder, hooks=(dict(type='attnpool_backbones.WorkFolderHook'),))
+    cfg.train_cfg.max_epochs = epochs
+    cfg.resume, cfg.load_from = resume is not None, resume
+    make_runner('runs', cfg).train()
+
+
+@pytest.fixture(scope='module')
+def begun_anew_once(tmp_path_factory):
+    """The folder of a finished run, in which another one was started and stopped."""
+    folder = tmp_path_factory.mktemp('anew')
+    train(folder, 4)
+    train(folder, 2)
+    return folder
+
+
+@pytest.fixture
+def begun_anew(begun_anew_once, tmp_path):
+    return shutil.copytree(begun_anew_once, tmp_path / 'run')
+
+
+def test_an_older_run_is_not_gone_on_with(begun_anew):
+    assert find(str(begun_anew)) == str(begun_anew / 'epoch_2.pth')
+    # a hard kill may leave an old note, which names the right run all the same
+    (begun_anew / 'last_checkpoint').write_text(str(begun_anew / 'epoch_1.pth'))
+    assert find(str(begun_anew)) == str(begun_anew / 'epoch_2.pth')
+    (begun_anew / 'last_checkpoint').write_text(str(begun_anew / 'epoch_3.pth'))
+    assert find(str(begun_anew)) == str(begun_anew / 'epoch_4.pth')
+
+
+def test_a_resumed_run_stays_the_same_run(begun_anew):
+    train(begun_anew, 3, resume=str(begun_anew / 'epoch_2.pth'))
+    (begun_anew / 'last_checkpoint').write_text(str(begun_anew / 'epoch_1.pth'))
+    assert find(str(begun_anew)) == str(begun_anew / 'epoch_3.pth')
+
+
+@pytest.mark.parametrize('name', ['cut_off', 'nan_weight'])
+def test_the_newest_of_the_right_run_is_damaged(name, begun_anew):
+    FAULTS[name][0](begun_anew / 'epoch_2.pth')
+    assert find(str(begun_anew)) == str(begun_anew / 'epoch_1.pth')
+    assert (begun_anew / 'epoch_4.pth').exists()
+
+
+@pytest.mark.parametrize('run', [7, ['x'], {}, None])
+def test_runs_that_are_no_names_are_none(run, begun_anew):
+    for epoch in (1, 2):
+        change('message_hub', 'runtime_info', 'run', value=run)(begun_anew / f'epoch_{epoch}.pth')
+    assert find(str(begun_anew)) == str(begun_anew / 'epoch_4.pth')
+
+
 def refuse(path: Path, errno: int) -> Callable:
     opened = Path.open
 

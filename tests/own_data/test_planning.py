@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from attnpool_backbones.checkpoints.fetching import local_copy
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.own_data.anchors import Anchors, choose_anchors, covered
 from attnpool_backbones.own_data.bases import choose_bases, find_backbones, weights_at_hand
@@ -115,6 +116,10 @@ def test_weights_are_found_where_they_usually_lie(tmp_path, monkeypatch):
     (tmp_path / 'checkpoints').mkdir()
     (tmp_path / 'checkpoints' / 'caformer_s18.pth').touch()
     assert weights_at_hand(bases)[0] == 'checkpoints/caformer_s18.pth'
+    downloaded = local_copy(source)
+    downloaded.parent.mkdir(parents=True)
+    downloaded.touch()
+    assert weights_at_hand(bases)[0] == str(downloaded)
 
 
 def test_every_backbone_has_a_head():
