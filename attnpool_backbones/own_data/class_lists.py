@@ -16,7 +16,10 @@ FILES = (
 )  # fmt: skip
 IGNORED_NAMES = ('void', 'ignore', 'ignored', 'unlabelled', 'unlabeled', '_ignore_', '__ignore__')
 """Of classes that are none: their pixels are neither learnt nor scored."""
-_NUMBER = re.compile(r'\d+$')
+_NUMBERS = re.compile(r'\d+(\s+\d+)*$')
+_COLOUR_FIRST = re.compile(r'(\d+\s+\d+\s+\d+)\s+(\D.*)')
+_COLOUR_LAST = re.compile(r'(\D.*?)\s+(\d+\s+\d+\s+\d+)')
+_VALUE_FIRST = re.compile(r'(\d+)\s+(\D.*)')
 
 
 @dataclass(frozen=True)
@@ -67,26 +70,34 @@ def parse_class_list(text: str) -> ClassList:
 
     Understood are names alone; names with red, green and blue before or after them (CamVid's
     ``label_colors.txt``, CVAT's ``labelmap.txt``, tables of comma-separated values); and values of
-    pixels with names (Roboflow's ``_classes.csv``).
+    pixels with names (Roboflow's ``_classes.csv``). A number within a name is part of it: ``speed
+    limit 30``.
     """
-    rows = []
-    for line in text.splitlines():
-        line = line.strip()
-        if not line or line.startswith('#'):
-            continue
-        words = [word for word in re.split(r'[,:;\t]|\s(?=\d)|(?<=\d)\s', line) if word.strip()]
-        words = [word.strip() for word in words]
-        numbers = [int(word) for word in words if _NUMBER.match(word)]
-        names = [word for word in words if not _NUMBER.match(word)]
-        rows.append((names, numbers, line))
-    if rows and not rows[0][1] and any(numbers for _, numbers, _ in rows[1:]):
-        rows = rows[1:]  # the heading of a table
-    if rows and all(names and len(numbers) == 3 for names, numbers, _ in rows):
-        return ClassList(
-            tuple(names[0] for names, *_ in rows), tuple(tuple(colour) for _, colour, _ in rows)
-        )
-    if rows and all(names and len(numbers) == 1 for names, numbers, _ in rows):
-        return ClassList(
-            tuple(names[0] for names, *_ in rows), values=tuple(n[0] for _, n, _ in rows)
-        )
-    return ClassList(tuple(line for *_, line in rows))
+    lines = [line.strip() for line in text.splitlines()]
+    lines = [line for line in lines if line and not line.startswith('#')]
+    rows = [_fields(line) for line in lines]
+    for start in (0, 1):  # a table may have a heading, with as many fields as the rows
+        table = rows[start:]
+        if start and rows and (rows[0][1] or len({len(n) + len(v) for n, v in rows}) > 1):
+            break
+        if table and all(names and len(numbers) == 3 for names, numbers in table):
+            colours = tuple(tuple(colour) for _, colour in table)
+            return ClassList(tuple(names[0] for names, _ in table), colours)
+        if table and all(names and len(numbers) == 1 for names, numbers in table):
+            values = tuple(numbers[0] for _, numbers in table)
+            if len(set(values)) == len(values):
+                return ClassList(tuple(names[0] for names, _ in table), values=values)
+    return ClassList(tuple(lines))
+
+
+def _fields(line: str) -> tuple[list[str], list[int]]:
+    """Splits a line into what is no number and what is one."""
+    words = [word.strip() for word in re.split(r'[,:;\t]', line) if word.strip()]
+    if len(words) == 1:
+        found = next(
+            (match for form in (_COLOUR_FIRST, _COLOUR_LAST, _VALUE_FIRST)
+             if (match := form.fullmatch(line))), None
+        )  # fmt: skip
+        words = list(found.groups()) if found else words
+    numbers = [int(n) for word in words if _NUMBERS.match(word) for n in word.split()]
+    return [word for word in words if not _NUMBERS.match(word)], numbers

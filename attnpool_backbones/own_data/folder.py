@@ -1,5 +1,6 @@
 """What lies in a folder: images by their names, sizes, and splits that paths tell."""
 
+import os
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -34,7 +35,10 @@ _ORIENTATION = 0x0112
 
 
 class Folder:
-    """The files below a folder, without hidden ones.
+    """The files below a folder and below folders that it links to, without hidden ones.
+
+    What this package itself wrote there, into ``work_dirs`` or by ``attnpool browse`` and
+    ``attnpool predict``, is left out.
 
     Args:
         root: The folder.
@@ -48,10 +52,23 @@ class Folder:
     @cached_property
     def files(self) -> list[str]:
         """All files, relative and with ``/``, in the order of their names."""
-        found = (path.relative_to(self.root) for path in self.root.rglob('*') if path.is_file())
-        return sorted(
-            path.as_posix() for path in found if not any(p.startswith('.') for p in path.parts)
-        )
+        found, seen = [], set()
+        for folder, folders, names in os.walk(self.root, followlinks=True):
+            here = os.path.realpath(folder)
+            if here in seen or (seen and _is_own_output(names, folders)):
+                folders.clear()
+                continue
+            seen.add(here)
+            folders[:] = [
+                name for name in folders if name != 'work_dirs' and not name.startswith('.')
+            ]
+            inside = Path(folder).relative_to(self.root)
+            found += [
+                (inside / name).as_posix()
+                for name in names
+                if not name.startswith('.') and Path(folder, name).is_file()
+            ]
+        return sorted(found)
 
     def with_suffix(self, *suffixes: str) -> list[str]:
         """Returns the files that end with one of these, whatever the case."""
@@ -109,6 +126,10 @@ class Folder:
         return self.path(file).read_text(encoding='utf-8-sig', errors='replace')
 
 
+def _is_own_output(files: Sequence[str], folders: Sequence[str]) -> bool:
+    return 'predictions.jsonl' in files or ('index.html' in files and 'samples' in folders)
+
+
 def _fitness(file: str, near: str) -> tuple[bool, int, int]:
     here, there = set(PurePosixPath(file).parts[:-1]), set(PurePosixPath(near).parts[:-1])
     return not is_in_mask_folder(file), len(here & there), -len(here)
@@ -142,9 +163,13 @@ def displayed_size(path: Path) -> tuple[int, int]:
         path: The file, of which only the head is read.
 
     Raises:
-        OSError: If it is no image.
+        OSError: If it is no image, or one of more pixels than Pillow opens.
     """
-    with Image.open(path) as image:
+    try:
+        opened = Image.open(path)
+    except Image.DecompressionBombError as error:
+        raise OSError(str(error)) from error
+    with opened as image:
         width, height = image.size
         try:
             orientation = image.getexif().get(_ORIENTATION, 1)

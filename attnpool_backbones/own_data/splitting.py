@@ -37,14 +37,20 @@ def choose_splits(
         UserError: If there are too few images or groups, or the pattern fits no file.
     """
     counts = Counter(split for split in given if split is not None)
+    if counts['val'] and not counts['train']:
+        if counts.total() == len(files):
+            raise UserError(
+                f'no image is in a split for training, {_words(counts)}: name a folder or a list '
+                'train'
+            )
+        # what is not for validation is there to train on
+        given = [split or 'train' for split in given]
+        counts = Counter(given)
     if counts['train'] and counts['val'] and group is None:
-        return list(given), _told(counts, 'as the folder says')
-    if counts['val'] and not counts['train'] and counts['val'] + counts['test'] == len(files):
-        raise UserError(
-            f'no image is in a split for training, {_words(counts)}: name a folder or a list train'
-        )
-    # a split for testing stays; the rest is divided
-    free = [index for index, split in enumerate(given) if split != 'test' or not counts['train']]
+        return list(given), _told(files, given, 'as the folder says')
+    # a split for testing stays, unless there is nothing else; the rest is divided
+    stays = 'test' if counts['test'] < len(files) else None
+    free = [index for index, split in enumerate(given) if split != stays or split is None]
     if counts['train']:
         free = [index for index in free if given[index] in ('train', 'val')]
     groups = defaultdict(list)
@@ -55,7 +61,7 @@ def choose_splits(
         raise UserError(f'{len(groups)} {kind}, at least 2 are needed to train and to validate')
     order = sorted(groups, key=lambda name: hashlib.sha1(f'{seed}:{name}'.encode()).hexdigest())
     wanted = min(max(round(share * len(free)), 1), len(free) - 1)
-    splits = [split if split == 'test' and counts['train'] else None for split in given]
+    splits = [split if split == stays else None for split in given]
     taken = 0
     for position, name in enumerate(order):
         members = groups[name]
@@ -65,7 +71,7 @@ def choose_splits(
         for index in members:
             splits[index] = 'val' if to_val else 'train'
     made = f'made here: {share:.0%} for validation' + (f', grouped by {group}' if group else '')
-    return splits, _told(Counter(filter(None, splits)), made)
+    return splits, _told(files, splits, made)
 
 
 def _group(file: str, pattern: str | None) -> str:
@@ -86,5 +92,7 @@ def _words(counts: Counter[str]) -> str:
     )
 
 
-def _told(counts: Counter[str], origin: str) -> str:
-    return f'{_words(counts)} ({origin})'
+def _told(files: Sequence[str], splits: Sequence[str | None], origin: str) -> str:
+    left = [file for file, split in zip(files, splits, strict=True) if split is None]
+    words = f', {len(left)} in none, such as {left[0]}, are left out' if left else ''
+    return f'{_words(Counter(filter(None, splits)))} ({origin}){words}'

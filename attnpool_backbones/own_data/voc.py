@@ -1,11 +1,17 @@
 """Pascal VOC: an XML file for each image, as in the challenges of 2007 to 2012."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Collection, Iterator
 from pathlib import PurePosixPath
 from typing import Any
 from xml.etree import ElementTree
 
-from attnpool_backbones.own_data.folder import Folder, displayed_size, split_of_path
+from attnpool_backbones.own_data.folder import (
+    IMAGE_SUFFIXES,
+    Folder,
+    displayed_size,
+    split_of_path,
+)
 from attnpool_backbones.own_data.labels import Instance, LabelledImage, LabelledImages, problem
 from attnpool_backbones.own_data.xml_files import malformed, number, root_tag
 
@@ -21,7 +27,7 @@ def find(folder: Folder) -> list[str]:
 
 
 def read(folder: Folder, files: list[str]) -> LabelledImages:
-    """Reads XML files and the lists in ``ImageSets/Main``.
+    """Reads XML files and the lists in ``ImageSets/Main``, or if there are none in ``ImageSets``.
 
     Pixels count from 1 and the last one belongs to a box; where a file of the folder has a 0, all
     count from 0 and edges lie between pixels, as some tools write. ``difficult`` objects are
@@ -37,7 +43,8 @@ def read(folder: Folder, files: list[str]) -> LabelledImages:
     offset = 0 if any(_counts_from_zero(tree) for tree in trees.values()) else 1
     if not offset:
         labels.notes.append('some box starts at pixel 0: all boxes are taken to count from 0')
-    lists = _image_sets(folder)
+    lists = _image_sets(folder, {PurePosixPath(file).stem for file in trees})
+    left = []
     for file, tree in trees.items():
         name = tree.findtext('filename') or ''
         stem = PurePosixPath(file).stem
@@ -53,21 +60,27 @@ def read(folder: Folder, files: list[str]) -> LabelledImages:
             continue
         instances = tuple(_objects(tree, file, offset, labels))
         split = lists.get(stem, None if lists else split_of_path(image))
-        if lists and split is None:
-            labels.notes.append(f'{file}: in no list of ImageSets/Main, left out')
+        if lists and stem not in lists:
+            left.append(file)
             continue
         labels.images.append(LabelledImage(image, *size, instances, split))
+    if left:
+        labels.notes.append(
+            f'{len(left)} files, such as {left[0]}, are in no list of ImageSets and left out'
+        )
     labels.classes = tuple(sorted(labels.counts()))
     return labels
 
 
 def _counts_from_zero(tree: ElementTree.Element) -> bool:
-    return any((tree_edge.text or '').strip() == '0' for tree_edge in _low_edges(tree))
+    return any(_is_zero(found) for edge in ('xmin', 'ymin') for found in tree.iter(edge))
 
 
-def _low_edges(tree: ElementTree.Element) -> Iterator[ElementTree.Element]:
-    for edge in ('xmin', 'ymin'):
-        yield from tree.iter(edge)
+def _is_zero(edge: ElementTree.Element) -> bool:
+    try:
+        return number(edge.text) == 0
+    except ValueError:
+        return False  # told where boxes are read
 
 
 def _size(
@@ -105,13 +118,31 @@ def _objects(tree: ElementTree.Element, file: str, offset: int, labels: Any) -> 
         )
 
 
-def _image_sets(folder: Folder) -> dict[str, str]:
-    """Reads split by the stem of an image; ``trainval`` is the other two together."""
-    splits = {}
-    for file in folder.with_suffix('.txt'):
-        path = PurePosixPath(file)
-        if 'ImageSets' in path.parts and path.stem in ('train', 'val', 'test'):
-            for line in folder.text(file).splitlines():
-                if line.strip():
-                    splits[PurePosixPath(line.split()[0]).stem] = path.stem
+def _image_sets(folder: Folder, stems: Collection[str]) -> dict[str, str | None]:
+    """Reads split by the stem of an image.
+
+    ``trainval`` is the other two together; what only it has is trained on, or in no split if there
+    is no list ``train``.
+    """
+    found = [PurePosixPath(file) for file in folder.with_suffix('.txt')]
+    sets = [path for path in found if 'ImageSets' in path.parts]
+    sets = [path for path in sets if path.parent.name == 'Main'] or sets
+    of_both = 'train' if any(path.stem == 'train' for path in sets) else None
+    splits: dict[str, str | None] = {}
+    for name, split in dict(trainval=of_both, train='train', val='val', test='test').items():
+        for path in sets:
+            lines = folder.text(path.as_posix()).splitlines() if path.stem == name else ()
+            splits.update({_stem(line.strip(), stems): split for line in lines if line.strip()})
     return splits
+
+
+def _stem(line: str, stems: Collection[str]) -> str:
+    """Reads the image that a line names, which may have spaces, and a -1, 0 or 1 behind it."""
+    bare = re.sub(r'\s+(-1|0|1)$', '', line)
+    for name in (line, bare):
+        path = PurePosixPath(name)
+        ends = path.suffix.lower() in IMAGE_SUFFIXES
+        for stem in (name, path.name, path.stem if ends else name):
+            if stem in stems:
+                return stem
+    return bare

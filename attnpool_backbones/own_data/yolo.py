@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 
 import yaml
 
-from attnpool_backbones.own_data.class_lists import find_class_list
+from attnpool_backbones.own_data.class_lists import FILES, find_class_list
 from attnpool_backbones.own_data.folder import Folder, displayed_size, split_of_path
 from attnpool_backbones.own_data.labels import Instance, LabelledImage, LabelledImages, problem
 from attnpool_backbones.own_data.masks_of_objects import box_of
@@ -19,6 +19,7 @@ DIGITS = 2
 """Of a pixel: shares are written with six digits, so more of them would be noise."""
 _ROW = re.compile(r'\s*\d+(\s+[-+]?[\d.]+(e[-+]?\d+)?){4,}\s*$', re.IGNORECASE)
 _LISTS = ('train', 'val', 'valid', 'test')
+_NO_LABELS = {*FILES, *(f'{name}.txt' for name in (*_LISTS, 'readme'))}
 _PEEK = 50  # label files that are looked at to recognise the format
 
 
@@ -34,7 +35,9 @@ def find(folder: Folder) -> list[str]:
 
 def _is_beside_image(folder: Folder, file: str) -> bool:
     path = PurePosixPath(file)
-    return 'labels' in path.parts[:-1] or folder.find_image(path.stem, file) is not None
+    if folder.find_image(path.stem, file) is not None:
+        return True
+    return 'labels' in path.parts[:-1] and path.name.lower() not in _NO_LABELS
 
 
 def read(folder: Folder, files: list[str]) -> LabelledImages:
@@ -44,11 +47,16 @@ def read(folder: Folder, files: list[str]) -> LabelledImages:
     """
     labels = LabelledImages(folder.root, NAME, [])
     names, description = _names(folder, labels)
-    splits = _listed_splits(folder, description)
+    splits = _listed_splits(folder, description, labels)
+    keypoints = _keypoint_numbers(description)
     by_image: dict[str, str] = {}
     for file in files:
         image = folder.find_image(PurePosixPath(file).stem, _image_path(file))
-        if image is not None:
+        if image in by_image and folder.text(by_image[image]) != folder.text(file):
+            labels.problems.append(
+                problem('two label files for an image', file, f'{by_image[image]}, too: {image}')
+            )
+        elif image is not None:
             by_image[image] = file
         elif folder.path(file).stat().st_size:
             labels.problems.append(
@@ -62,8 +70,9 @@ def read(folder: Folder, files: list[str]) -> LabelledImages:
         except OSError as error:
             labels.problems.append(problem('unreadable image', image, error))
             continue
-        rows = [] if image not in by_image else list(_rows(folder, by_image[image], labels))
-        without += image not in by_image
+        file = by_image.get(image)
+        rows = [] if file is None else list(_rows(folder, file, labels, keypoints))
+        without += file is None
         used.update(label for label, *_ in rows)
         instances = [_instance(names, width, height, *row) for row in rows]
         labels.images.append(
@@ -96,8 +105,15 @@ def _image_path(file: str) -> str:
     return '/'.join('images' if part == 'labels' else part for part in file.split('/'))
 
 
+def _keypoint_numbers(description: dict) -> int:
+    """Tells how many numbers of keypoints follow each box."""
+    shape = description.get('kpt_shape')
+    is_shape = isinstance(shape, list) and shape and all(isinstance(n, int) for n in shape)
+    return math.prod(shape) if is_shape else 0
+
+
 def _rows(
-    folder: Folder, file: str, labels: LabelledImages
+    folder: Folder, file: str, labels: LabelledImages, keypoints: int
 ) -> Iterator[tuple[int, list[float], str]]:
     """Yields class, coordinates and place of each line that is well-formed."""
     for index, line in enumerate(folder.text(file).splitlines(), 1):
@@ -109,6 +125,8 @@ def _rows(
         except ValueError as error:
             labels.problems.append(problem('malformed label', where, error))
             continue
+        if keypoints and len(values) == 4 + keypoints:
+            del values[4:]
         wrong = [value for value in values if not math.isfinite(value)]
         if label < 0:
             labels.problems.append(problem('wrong class id', where, label))
@@ -160,7 +178,7 @@ def _names(folder: Folder, labels: LabelledImages) -> tuple[list[str] | None, di
             continue
         names = content.get('names') if isinstance(content, dict) else None
         if isinstance(names, dict):
-            names = [names[key] for key in sorted(names)]
+            names = _by_number(names, file, labels)
         if isinstance(names, list) and names:
             count = content.get('nc', len(names))
             if count != len(names):
@@ -172,14 +190,29 @@ def _names(folder: Folder, labels: LabelledImages) -> tuple[list[str] | None, di
     return (None if listed is None else list(listed.names)), {}
 
 
-def _listed_splits(folder: Folder, description: dict) -> dict[str, str]:
+def _by_number(names: dict, file: str, labels: LabelledImages) -> list:
+    """Brings names by class number into a list."""
+    numbers = {str(key).strip(): name for key, name in names.items()}
+    wanted = [str(number) for number in range(len(numbers))]
+    if set(numbers) != set(wanted):
+        keys = ', '.join(map(str, names))
+        labels.problems.append(
+            problem('classes do not fit', file, f'names {keys}, not 0 to {len(names) - 1}')
+        )
+    return [numbers.get(number, f'class_{number}') for number in wanted]
+
+
+def _listed_splits(folder: Folder, description: dict, labels: LabelledImages) -> dict[str, str]:
     """Reads split by image, from what a YAML file or lists ``train.txt`` say."""
     splits = {}
     for key in _LISTS:
         entries = description.get(key) or f'{key}.txt'
         for entry in [entries] if isinstance(entries, str) else entries:
             split = 'val' if key == 'valid' else key
-            for image in _images_of(folder, description, str(entry)):
+            images = list(_images_of(folder, description, str(entry)))
+            if not images and key in description:
+                labels.notes.append(f'no image of {key}: {entry} (YAML file)')
+            for image in images:
                 # an image that is said to be of two splits is trained on
                 splits.setdefault(image, split)
     return splits
@@ -187,15 +220,29 @@ def _listed_splits(folder: Folder, description: dict) -> dict[str, str]:
 
 def _images_of(folder: Folder, description: dict, entry: str) -> Iterator[str]:
     base = str(description.get('path') or '')
-    tail = PurePosixPath(entry).as_posix().lstrip('./')
-    lists = [
-        file for file in folder.with_suffix('.txt') if file == tail or file == f'{base}/{tail}'
-    ]
+    tail = PurePosixPath(entry.replace('\\', '/')).as_posix().lstrip('./')
+    texts = folder.with_suffix('.txt')
+    lists = [file for file in texts if file in (tail, f'{base}/{tail}')]
+    # where the folder has moved since, its end is still the same
+    lists = lists or [max((f for f in texts if f'/{tail}'.endswith(f'/{f}')), key=len, default='')]
+    lists = [file for file in lists if file]
     for file in lists:
         for line in folder.text(file).splitlines():
             image = folder.find_image(line.strip(), line.strip()) if line.strip() else None
             if image is not None:
                 yield image
     if not lists and tail and not tail.endswith('.txt'):
-        wanted = f'/{tail.rstrip("/")}/'
-        yield from (image for image in folder.photos if wanted in f'/{image}')
+        for end in _ends(tail.rstrip('/')):
+            found = [image for image in folder.photos if f'/{end}/' in f'/{image}']
+            if found:
+                yield from found
+                return
+
+
+def _ends(path: str) -> Iterator[str]:
+    """Yields a path, and its ends that still name a split, the longest first."""
+    yield path
+    for start in range(1, path.count('/') + 1):
+        end = '/'.join(path.split('/')[start:])
+        if split_of_path(f'{end}/'):
+            yield end

@@ -78,6 +78,17 @@ def test_retinanet_keeps_its_octaves():
         ('0 128 0 car\n7 8 9 big tree', ('car', 'big tree'), ((0, 128, 0), (7, 8, 9))),
         ('# label:color_rgb:parts:actions\ncar:1,2,3::\n', ('car',), ((1, 2, 3),)),
         ('name,r,g,b\nroad,4,5,6\nsky,7,8,9', ('road', 'sky'), ((4, 5, 6), (7, 8, 9))),
+        (
+            '64 128 64\tAnimal\n192 0 128\tArchway',
+            ('Animal', 'Archway'),
+            ((64, 128, 64), (192, 0, 128)),
+        ),
+        ('road 4 5 6\nsky 7 8 9', ('road', 'sky'), ((4, 5, 6), (7, 8, 9))),
+        ('person\nspeed limit 30', ('person', 'speed limit 30'), None),
+        ('grade 1\ngrade 2', ('grade 1', 'grade 2'), None),
+        ('background\n1\n2', ('background', '1', '2'), None),
+        ('A\nB\n0', ('A', 'B', '0'), None),
+        ('3 wheeler\n3 door car', ('3 wheeler', '3 door car'), None),
     ],
 )
 def test_lists_of_classes(text, names, colours):
@@ -87,6 +98,8 @@ def test_lists_of_classes(text, names, colours):
 
 def test_list_with_values_of_pixels():
     listed = parse_class_list('Pixel Value, Class\n0, background\n4, cell\n')
+    assert listed.names == ('background', 'cell') and listed.values == (0, 4)
+    listed = parse_class_list('0 background\n4 cell')
     assert listed.names == ('background', 'cell') and listed.values == (0, 4)
 
 

@@ -81,3 +81,23 @@ def test_splits_that_folders_say(path, split):
 def test_splits_that_the_names_of_files_say():
     assert split_of_path('annotations/instances_val2017.json', with_name=True) == 'val'
     assert split_of_path('labels.json', with_name=True) is None
+
+
+@pytest.mark.parametrize(
+    'given, counts, words',
+    [
+        ([None] * 40 + ['test'] * 10, dict(train=32, val=8, test=10), ''),
+        ([None] * 40 + ['val'] * 10, dict(train=40, val=10), ''),
+        ([None] * 30 + ['val'] * 10 + ['test'] * 10, dict(train=30, val=10, test=10), ''),
+        (['test'] * 50, dict(train=40, val=10), ''),
+        (['train'] * 40 + [None] * 10, dict(train=32, val=8), '10 in none, such as patient8_40'),
+        (['train'] * 30 + ['val'] * 10 + [None] * 10, dict(train=30, val=10), '10 in none'),
+    ],
+)
+def test_splits_of_some_images_are_kept_and_what_is_in_none_is_told(given, counts, words):
+    splits, told = choose_splits(FILES, given)
+    assert {name: splits.count(name) for name in counts} == counts
+    assert splits.count(None) == 50 - sum(counts.values())
+    if not counts.keys() <= {'train', 'val'} or None in given:
+        assert all(s == g for s, g in zip(splits, given, strict=True) if g in ('val', 'test'))
+    assert words in told and ('in none' in told) == (None in splits)
