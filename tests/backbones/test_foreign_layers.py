@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrize
 
+from attnpool_backbones.ops import formulas
 from attnpool_backbones.registry import MODELS
 from tests.backbones.families import VARIANTS
 
@@ -156,6 +157,24 @@ def test_parametrisations_act_on_every_layer(variant):
             parametrize.register_parametrization(module, 'weight', Doubled())
             doubled.get_submodule(name).weight *= 2
     torch.testing.assert_close(model(x), doubled(x))
+
+
+@different_first
+@torch.no_grad()
+def test_padding_modes_act_on_every_convolution(variant):
+    model, x = build(variant).eval(), images()
+    convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+    for module in convolutions:
+        module.padding_mode = 'replicate'
+    # layers with hooks are called
+    hooks = [module.register_forward_hook(lambda *_: None) for module in convolutions]
+    with formulas():
+        expected = model(x)
+    for hook in hooks:
+        hook.remove()
+    torch.testing.assert_close(model(x), expected)
+    model.switch_to_deploy()
+    torch.testing.assert_close(model(x), expected)
 
 
 @pytest.mark.filterwarnings('ignore:.*torch.ao.quantization.*:DeprecationWarning')

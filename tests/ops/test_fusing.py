@@ -141,3 +141,16 @@ def test_factors_go_where_there_is_less_in_training(build, side):
     gradients = torch.autograd.grad(y.square().sum(), layer.weight)
     expected = torch.autograd.grad(function.formula(*args).square().sum(), layer.weight)
     torch.testing.assert_close(gradients, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('build', [_conv_norm, _conv_residual])
+@pytest.mark.parametrize('mode', ['reflect', 'replicate', 'circular'])
+def test_folded_convolutions_keep_their_padding(build, mode):
+    torch.manual_seed(0)
+    function, args = build(12)
+    conv = next(a for a in args if isinstance(a, nn.Conv2d))
+    conv.padding_mode = mode
+    with Multiplied() as multiplied:
+        y = function(*args)
+    assert conv.weight.numel() in multiplied.sizes
+    torch.testing.assert_close(y, function.formula(*args), rtol=1e-5, atol=1e-5)
