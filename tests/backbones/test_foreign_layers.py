@@ -10,7 +10,7 @@ import torch
 from mmcv.cnn.utils import fuse_conv_bn
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.utils import parametrize
+from torch.nn.utils import parametrize, prune
 
 from attnpool_backbones.ops import formulas
 from attnpool_backbones.registry import MODELS
@@ -35,12 +35,14 @@ NO_LAYERS = (nn.Identity, nn.ModuleList, nn.ModuleDict)
 
 
 def build(variant):
-    """Builds a variant in float64 in which norms are no identities and scales are not small."""
+    """Builds a variant in float64 whose norms are no identities and whose scales are not small."""
     torch.manual_seed(0)
     model = MODELS.build(dict(variant.config)).double()
     for parameter in model.parameters():
         if parameter.dim() < 2:
             nn.init.uniform_(parameter, 0.3, 0.7)
+        elif not parameter.any():
+            nn.init.normal_(parameter, std=0.1)
     for module in model.modules():
         if isinstance(module, _BatchNorm):
             nn.init.uniform_(module.running_mean, -0.5, 0.5)
@@ -157,6 +159,28 @@ def test_parametrisations_act_on_every_layer(variant):
             parametrize.register_parametrization(module, 'weight', Doubled())
             doubled.get_submodule(name).weight *= 2
     torch.testing.assert_close(model(x), doubled(x))
+
+
+REWRITES = {
+    'pruned': lambda layer: prune.ln_structured(layer, 'weight', amount=0.5, n=1, dim=0),
+    'weight norm': nn.utils.weight_norm,
+    'spectral norm': nn.utils.spectral_norm,
+}
+"""What makes a layer's weight anew in a hook before every call."""
+
+
+@pytest.mark.filterwarnings('ignore:.*weight_norm.*is deprecated:FutureWarning')
+@pytest.mark.parametrize('rewrite', REWRITES.values(), ids=list(REWRITES))
+@different_first
+@torch.no_grad()
+def test_deploying_keeps_weights_that_hooks_rewrite(variant, rewrite):
+    model, x = build(variant).eval(), images()
+    for module in list(model.modules()):
+        if isinstance(module, LAYERS):
+            rewrite(module)
+    expected = model(x)
+    model.switch_to_deploy()
+    torch.testing.assert_close(model(x), expected)
 
 
 @different_first
