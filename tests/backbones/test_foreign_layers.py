@@ -15,6 +15,7 @@ from torch.nn.utils import parametrize, prune
 from attnpool_backbones.ops import formulas
 from attnpool_backbones.registry import MODELS
 from tests.backbones.families import VARIANTS
+from tests.wrapping import Wrapper
 
 SMALL = [variant for variant in VARIANTS if not variant.slow]
 DIFFERENT = [
@@ -142,6 +143,23 @@ def test_adapters_act_on_every_layer(variant, training):
         with torch.no_grad():
             model.switch_to_deploy()
             torch.testing.assert_close(list(model(x)), [y.detach() for y in expected])
+
+
+@different_first
+@pytest.mark.parametrize('training', [False, True], ids=['eval', 'train'])
+def test_wrapped_layers_need_no_attributes(variant, training):
+    model, x = build(variant).train(training), images()
+    expected = seeded(copy.deepcopy(model), x)
+    for name, module in list(model.named_modules()):
+        if not any(module.children()) and any(True for _ in module.parameters()):
+            parent, _, child = name.rpartition('.')
+            setattr(model.get_submodule(parent), child, Wrapper(module).train(training))
+    torch.testing.assert_close(seeded(model, x), expected)
+    with torch.no_grad():
+        model.eval()
+        expected = model(x)
+        model.switch_to_deploy()
+        torch.testing.assert_close(model(x), expected)
 
 
 class Doubled(nn.Module):

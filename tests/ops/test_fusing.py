@@ -9,10 +9,16 @@ from torch.nn.utils.parametrize import register_parametrization
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from attnpool_backbones.layers.star_relu import StarReLU
+from attnpool_backbones.ops import formulas
 from attnpool_backbones.ops.conv_norm import conv_norm, conv_residual
 from attnpool_backbones.ops.fusing import is_plain, may_fuse, plain
+from attnpool_backbones.ops.global_context import global_context
 from attnpool_backbones.ops.linear import linear
 from attnpool_backbones.ops.mlp import mlp
+from attnpool_backbones.ops.token_attention import token_attention
+from tests.ops.rows import Draw
+from tests.ops.table import ROWS
+from tests.wrapping import Wrapper
 
 
 @pytest.mark.parametrize(
@@ -92,6 +98,25 @@ def test_a_layer_can_be_declared_plain():
     assert torch.compile(lambda x, layer: x + may_fuse(layer), fullgraph=True, backend='eager')(
         torch.zeros(1), Own(2, 3)
     ).equal(torch.ones(1))
+
+
+WRAPPED = nn.Linear, nn.Conv2d, nn.LayerNorm, nn.BatchNorm2d, StarReLU
+OF_LAYERS = [conv_norm, conv_residual, global_context, linear, mlp, token_attention]
+
+
+@pytest.mark.parametrize('row', [r for r in ROWS if r.operator in OF_LAYERS], ids=lambda r: r.id)
+def test_wrapped_layers_need_no_attributes(row):
+    for seed in range(4):
+        args = row.example(Draw(seed))
+        wrapped = [Wrapper(a) if isinstance(a, WRAPPED) else a for a in args]
+        with formulas():
+            expected = call(row, args)
+        torch.testing.assert_close(call(row, wrapped), expected)
+
+
+def call(row, args):
+    torch.manual_seed(3)
+    return row.operator(*args)
 
 
 class Multiplied(TorchDispatchMode):
