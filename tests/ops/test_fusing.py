@@ -4,6 +4,7 @@ import pytest
 import torch
 from mmcv.cnn.bricks import DropPath
 from torch import nn
+from torch._subclasses import FakeTensorMode
 from torch.nn.utils import parametrizations, prune
 from torch.nn.utils.parametrize import register_parametrization
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -179,3 +180,45 @@ def test_folded_convolutions_keep_their_padding(build, mode):
         y = function(*args)
     assert conv.weight.numel() in multiplied.sizes
     torch.testing.assert_close(y, function.formula(*args), rtol=1e-5, atol=1e-5)
+
+
+class OwnWeight(torch.Tensor):
+    """A weight that only a layer's own function takes, as those of torchao."""
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        taken = '__get__', 'linear', 'conv2d', 'detach', 'requires_grad_'
+        if function.__name__ not in taken:
+            raise TypeError(f'{function.__name__} is not for this weight')
+        with torch._C.DisableTorchFunctionSubclass():
+            y = function(*args, **(kwargs or {}))
+        return y.as_subclass(cls) if function.__name__ == 'detach' else y
+
+
+@pytest.mark.parametrize('build', [_conv_norm, _conv_residual, _linear, _mlp])
+@torch.no_grad()
+def test_weights_of_other_types_go_to_their_layer(build):
+    torch.manual_seed(0)
+    function, args = build(12)
+    expected = function.formula(*args)
+    for layer in args:
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            layer.weight = nn.Parameter(layer.weight.detach().as_subclass(OwnWeight))
+            assert type(layer.weight) is OwnWeight and not may_fuse(layer)
+    torch.testing.assert_close(function(*args), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_exporting_and_faking_leave_layers_plain():
+    class Asks(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(2, 2)
+
+        def forward(self, x):
+            assert may_fuse(self.layer)
+            return self.layer(x)
+
+    for strict in (False, True):
+        torch.export.export(Asks(), (torch.zeros(1, 2),), strict=strict)
+    with FakeTensorMode():
+        assert may_fuse(nn.Linear(2, 2))
