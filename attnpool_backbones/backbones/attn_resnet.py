@@ -7,16 +7,17 @@ Convolutional networks with attention-based aggregation, arXiv 2112.13692.
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
-from mmcv.cnn.utils import fuse_conv_bn
 from torch import Tensor, nn
 
 from attnpool_backbones.backbones.attn_resnet_archs import ARCHS, AttnResNetArch
 from attnpool_backbones.backbones.choices import drop_path_rates
 from attnpool_backbones.backbones.pooled import PooledBackbone
 from attnpool_backbones.layers.bam import BAM
+from attnpool_backbones.layers.folding import fold_norm_after
 from attnpool_backbones.layers.norm import build_map_norm
 from attnpool_backbones.layers.residual_block import BasicBlock, Bottleneck, resnet_conv
 from attnpool_backbones.ops.conv_norm import conv_norm
@@ -158,4 +159,7 @@ class AttnResNet(PooledBackbone):
     @torch.no_grad()
     def fold(self) -> None:
         """Folds every BatchNorm after a convolution into it, for inference."""
-        fuse_conv_bn(self)
+        for module in list(self.modules()):
+            for (_, conv), (name, norm) in pairwise(list(module.named_children())):
+                if isinstance(conv, nn.Conv2d):
+                    setattr(module, name, fold_norm_after(conv, norm))

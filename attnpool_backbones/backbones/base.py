@@ -292,7 +292,8 @@ class DenseBackbone(TrainingParts):
 
         Every module of the backbone that has a method ``fold`` takes part. The backbone is in eval
         mode afterwards and computes the same maps. Its state dict is no longer that of training:
-        a buffer ``deployed`` marks it, and only a deployed backbone loads it.
+        a buffer ``deployed`` marks it, and only a deployed backbone loads it. Nothing is folded
+        into layers with hooks (pruning, the old weight norm), adapters or parametrisations.
         """
         self.eval()
         for module in list(self.modules()):

@@ -7,6 +7,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from attnpool_backbones.layers.attention_pooling import AttentionPooling
+from attnpool_backbones.ops.fusing import may_fuse
 from attnpool_backbones.registry import MODELS
 
 
@@ -75,8 +76,10 @@ class AttentionPoolingHead(BaseModule):
         x = x if isinstance(x, Tensor) else x[-1]
         tokens, maps = self.pool(x, return_maps=return_maps)  # B, K, C
         tokens = self.norm(tokens)
-        if self.per_class:
-            # K separate Linear(C, 1): one dot product a class.
-            logits = (tokens * self.classifier.weight).sum(2)
-            return ImageLogits(logits + self.classifier.bias, maps)
-        return ImageLogits(self.classifier(tokens[:, 0]), maps)
+        if not self.per_class:
+            return ImageLogits(self.classifier(tokens[:, 0]), maps)
+        if not may_fuse(self.classifier):
+            return ImageLogits(self.classifier(tokens).diagonal(dim1=1, dim2=2), maps)
+        # K separate Linear(C, 1): one dot product a class.
+        logits = (tokens * self.classifier.weight).sum(2)
+        return ImageLogits(logits + self.classifier.bias, maps)

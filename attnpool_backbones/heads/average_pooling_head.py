@@ -5,9 +5,11 @@ from collections.abc import Sequence
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
+from torch.nn import functional
 
 from attnpool_backbones.heads.attention_pooling_head import ImageLogits
 from attnpool_backbones.layers.activations import GELU
+from attnpool_backbones.ops.fusing import may_fuse
 from attnpool_backbones.registry import MODELS
 
 NORMS = {'BN': nn.BatchNorm1d, 'LN': nn.LayerNorm, 'none': lambda channels: nn.Identity()}
@@ -70,12 +72,16 @@ class AveragePoolingHead(BaseModule):
             Logits B, num_classes and maps B, num_classes, H, W (or None), which may be negative.
         """
         x = x if isinstance(x, Tensor) else x[-1]
-        size = x.shape[2:]
         if self.mlp is not None:
             y = self.mlp_norm(x.flatten(2).mT)  # B, H*W, C
-            x = (y + self.mlp(y)).mT.unflatten(2, size)
-        logits = self.classifier(self.norm(x.mean((2, 3))))
-        if not return_maps:
-            return ImageLogits(logits, None)
-        y = self.norm(x.permute(0, 2, 3, 1).flatten(0, 2)).unflatten(0, (-1, *size))  # B, H, W, C
-        return ImageLogits(logits, torch.einsum('bhwc,kc->bkhw', y, self.classifier.weight))
+            x = (y + self.mlp(y)).mT.unflatten(2, x.shape[2:])
+        maps = self._class_maps(x) if return_maps else None  # who watches sees the logits last
+        return ImageLogits(self.classifier(self.norm(x.mean((2, 3)))), maps)
+
+    def _class_maps(self, x: Tensor) -> Tensor:
+        y = self.norm(x.permute(0, 2, 3, 1).flatten(0, 2))  # B*H*W, C
+        if may_fuse(self.classifier):
+            maps = functional.linear(y, self.classifier.weight)
+        else:  # what it makes of no features is its bias
+            maps = self.classifier(y) - self.classifier(torch.zeros_like(y[:1]))
+        return maps.unflatten(0, (-1, *x.shape[2:])).permute(0, 3, 1, 2)

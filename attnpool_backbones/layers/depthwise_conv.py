@@ -22,4 +22,6 @@ class DepthwiseConv2d(nn.Conv2d):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.padding_mode != 'zeros':
+            return super().forward(x)
         return depthwise_conv(x, self.weight, self.bias)

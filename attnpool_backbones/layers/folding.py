@@ -1,7 +1,8 @@
 """Folding of per-channel affine transforms into a neighbouring layer, for inference.
 
-Only plain layers are folded (see :mod:`attnpool_backbones.ops.fusing`): what an adapter adds to a
-layer would not be scaled. Everything else stays as it is and computes the same.
+Only plain layers without hooks are folded (see :mod:`attnpool_backbones.ops.fusing`): what an
+adapter adds to a layer would not be scaled, and a hook may write a weight anew, as those of pruning
+and of the old weight norm do. Everything else stays as it is and computes the same.
 """
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from attnpool_backbones.ops.conv_norm import absorb_affine, fixed_affine, is_fixed
-from attnpool_backbones.ops.fusing import is_plain
+from attnpool_backbones.ops.fusing import may_fuse
 from attnpool_backbones.ops.linear import scaled
 
 
@@ -24,7 +25,7 @@ def fold_norm_before(norm: nn.Module, layer: nn.Conv2d | nn.Linear) -> nn.Module
     Returns:
         What is left of the norm.
     """
-    if not is_plain(norm, layer):
+    if not may_fuse(norm, layer):
         return norm
     if isinstance(norm, _BatchNorm):
         if not is_fixed(norm):
@@ -52,7 +53,7 @@ def fold_norm_after(layer: nn.Conv2d, norm: nn.Module) -> nn.Module:
     Returns:
         What is left of the norm.
     """
-    if not isinstance(norm, _BatchNorm) or not is_fixed(norm) or not is_plain(norm, layer):
+    if not isinstance(norm, _BatchNorm) or not is_fixed(norm) or not may_fuse(norm, layer):
         return norm
     scale, shift = fixed_affine(norm)
     weight, bias = scaled(layer.weight, layer.bias, scale)
@@ -69,9 +70,9 @@ def fold_scale_after(layer: nn.Module, scale: Tensor) -> Tensor | None:
         scale: Scale of each output channel.
 
     Returns:
-        What is left of the scale: nothing, unless the layer is not plain.
+        What is left of the scale: nothing, unless the layer may not be folded.
     """
-    if not is_plain(layer):
+    if not may_fuse(layer):
         return scale
     _set(layer, *scaled(layer.weight, layer.bias, scale))
     return None

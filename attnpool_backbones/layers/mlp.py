@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from attnpool_backbones.layers.activations import ACTIVATIONS
 from attnpool_backbones.layers.star_relu import SquaredReLU, StarReLU
-from attnpool_backbones.ops.fusing import is_plain
+from attnpool_backbones.ops.fusing import may_fuse
 from attnpool_backbones.ops.mlp import mlp
 from attnpool_backbones.ops.star_relu import absorb_star_relu
 
@@ -49,7 +49,7 @@ class MLP(nn.Module):
     @torch.no_grad()
     def fold(self) -> None:
         """Folds the scale and shift of a StarReLU into the second layer, for inference."""
-        if isinstance(self.act, StarReLU) and is_plain(self.act, self.fc2):
+        if isinstance(self.act, StarReLU) and may_fuse(self.act, self.fc2):
             weight, bias = absorb_star_relu(
                 self.fc2.weight, self.fc2.bias, self.act.scale, self.act.bias
             )

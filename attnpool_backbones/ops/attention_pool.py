@@ -173,6 +173,8 @@ class _Pool(torch.autograd.Function):
                 ways = zip(dpooled.unbind(1), sought, weights.unbind(1), parts, strict=True)
                 for d, a, w, part in ways:
                     torch.bmm(torch.cat([d, a], 2), torch.cat([w, dscores], 1), out=part)
+                for gradient in begun:
+                    dx += gradient.flatten(2)
             else:  # one product writes all, though it multiplies by zeros for the other heads
                 left = torch.cat([spread, asked], 1)  # B, G K + G, C
                 right = torch.cat([weights.flatten(1, 2), dscores], 1)  # B, G K + G, N

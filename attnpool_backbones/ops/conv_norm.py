@@ -2,7 +2,6 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from attnpool_backbones.ops.compiling import compiler_fuses
@@ -140,7 +139,7 @@ def _convolve(x: Tensor, conv: nn.Conv2d, weight: Tensor, bias: Tensor | None) -
         return conv_act(x, conv, weight, bias)
     if weight is conv.weight and bias is conv.bias:
         return conv(x)
-    return F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+    return conv._conv_forward(x, weight, bias)  # which pads as the layer does
 
 
 def _is_pointwise(conv: nn.Conv2d) -> bool:

@@ -4,6 +4,8 @@ import torch
 from mmcv.cnn.bricks import DropPath
 from mmengine.model import revert_sync_batchnorm
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
+from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.nn.modules import module as torch_module
 
 # Keys and no set: the compiler of torch 2.6 does not look a class up in a set.
@@ -11,6 +13,10 @@ _PLAIN: dict[type[nn.Module], None] = dict.fromkeys([
     nn.Linear, nn.Conv2d, nn.LayerNorm, nn.BatchNorm2d, nn.SyncBatchNorm, nn.Identity,
     nn.GELU, nn.ReLU, nn.SiLU, DropPath, type(revert_sync_batchnorm(nn.SyncBatchNorm(1))),
 ])  # fmt: skip
+# Those of tracers, too; a tracer's copy of any other type is of that type.
+_WEIGHTS: dict[type[Tensor], None] = dict.fromkeys(
+    [Tensor, nn.Parameter, FakeTensor, FunctionalTensor]
+)
 
 
 def plain(layer: type[nn.Module]) -> type[nn.Module]:
@@ -22,10 +28,14 @@ def plain(layer: type[nn.Module]) -> type[nn.Module]:
 def is_plain(*layers: nn.Module | None) -> bool:
     """Tells whether layers compute what their weights say: their types are known exactly.
 
-    Adapters (LoRA), parametrised, quantised and sharded layers are of other types.
+    Adapters (LoRA) and parametrised layers are of other types; so are quantised and sharded ones,
+    or their weights are (torchao, DTensor).
     """
     return all(
-        layer is None or type(layer) in _PLAIN and 'forward' not in layer.__dict__
+        layer is None
+        or type(layer) in _PLAIN
+        and 'forward' not in layer.__dict__
+        and all(p is None or type(p) in _WEIGHTS for p in layer._parameters.values())
         for layer in layers
     )
 

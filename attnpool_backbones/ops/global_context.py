@@ -28,8 +28,8 @@ def global_context(x: Tensor, mask: nn.Conv2d) -> Tensor:
 def _(x: Tensor, mask: nn.Conv2d) -> Tensor:
     # One backward pass for both products with the map. At inference the convolution reads it faster
     # than a product; in short types the pool would widen it first.
-    alike = x.dtype == wide_dtype(x.dtype) == mask.weight.dtype
-    if not (alike and may_fuse(mask) and gradients_wanted(x, *mask.parameters())):
+    fuses = may_fuse(mask) and x.dtype == wide_dtype(x.dtype) == mask.weight.dtype
+    if not (fuses and gradients_wanted(x, *mask.parameters())):
         return global_context.formula(x, mask)
     # The pool divides by the root; a bias shifts all scores alike, so its gradient is 0.
     query = mask.weight.flatten(1) * x.shape[1] ** 0.5  # 1, C

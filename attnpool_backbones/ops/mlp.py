@@ -78,7 +78,7 @@ def _mlp(
 
 def _activated(x: Tensor, layer: nn.Linear, act: nn.Module) -> Tensor | None:
     """Returns act(layer(x)), ..., D, or None where oneDNN cannot compute both at once."""
-    args = x, layer.weight, layer.bias
-    if not (may_fuse(layer) and has_activation(act) and may_call_onednn(*args)):
+    if not (may_fuse(layer) and has_activation(act)):
         return None
-    return linear_act(*args, act) if suits_onednn(*args[:2]) else None
+    args = x, layer.weight, layer.bias
+    return linear_act(*args, act) if may_call_onednn(*args) and suits_onednn(*args[:2]) else None

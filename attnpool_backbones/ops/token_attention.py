@@ -54,7 +54,7 @@ def _(
     among_tokens: bool = False,
 ) -> tuple[Tensor, Tensor]:
     few = tokens.shape[1] < x.shape[2] * x.shape[3]
-    if not few or norm.bias is None or not may_fuse(norm, k, v):
+    if not few or not may_fuse(norm, k, v) or norm.bias is None:
         return token_attention.formula(tokens, x, norm, q, k, v, among_tokens)
     # q (W n)^T = (q W) n^T, and rows that sum to 1 commute with v: K tokens are projected in place
     # of H*W positions. The norm's scale and shift go to the tokens' side, too, so that what is left

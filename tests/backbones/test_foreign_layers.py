@@ -10,10 +10,12 @@ import torch
 from mmcv.cnn.utils import fuse_conv_bn
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.utils import parametrize
+from torch.nn.utils import parametrize, prune
 
+from attnpool_backbones.ops import formulas
 from attnpool_backbones.registry import MODELS
 from tests.backbones.families import VARIANTS
+from tests.wrapping import Wrapper
 
 SMALL = [variant for variant in VARIANTS if not variant.slow]
 DIFFERENT = [
@@ -34,12 +36,14 @@ NO_LAYERS = (nn.Identity, nn.ModuleList, nn.ModuleDict)
 
 
 def build(variant):
-    """Builds a variant in float64 in which norms are no identities and scales are not small."""
+    """Builds a variant in float64 whose norms are no identities and whose scales are not small."""
     torch.manual_seed(0)
     model = MODELS.build(dict(variant.config)).double()
     for parameter in model.parameters():
         if parameter.dim() < 2:
             nn.init.uniform_(parameter, 0.3, 0.7)
+        elif not parameter.any():
+            nn.init.normal_(parameter, std=0.1)
     for module in model.modules():
         if isinstance(module, _BatchNorm):
             nn.init.uniform_(module.running_mean, -0.5, 0.5)
@@ -141,6 +145,23 @@ def test_adapters_act_on_every_layer(variant, training):
             torch.testing.assert_close(list(model(x)), [y.detach() for y in expected])
 
 
+@different_first
+@pytest.mark.parametrize('training', [False, True], ids=['eval', 'train'])
+def test_wrapped_layers_need_no_attributes(variant, training):
+    model, x = build(variant).train(training), images()
+    expected = seeded(copy.deepcopy(model), x)
+    for name, module in list(model.named_modules()):
+        if not any(module.children()) and any(True for _ in module.parameters()):
+            parent, _, child = name.rpartition('.')
+            setattr(model.get_submodule(parent), child, Wrapper(module).train(training))
+    torch.testing.assert_close(seeded(model, x), expected)
+    with torch.no_grad():
+        model.eval()
+        expected = model(x)
+        model.switch_to_deploy()
+        torch.testing.assert_close(model(x), expected)
+
+
 class Doubled(nn.Module):
     def forward(self, weight):
         return 2 * weight
@@ -156,6 +177,46 @@ def test_parametrisations_act_on_every_layer(variant):
             parametrize.register_parametrization(module, 'weight', Doubled())
             doubled.get_submodule(name).weight *= 2
     torch.testing.assert_close(model(x), doubled(x))
+
+
+REWRITES = {
+    'pruned': lambda layer: prune.ln_structured(layer, 'weight', amount=0.5, n=1, dim=0),
+    'weight norm': nn.utils.weight_norm,
+    'spectral norm': nn.utils.spectral_norm,
+}
+"""What makes a layer's weight anew in a hook before every call."""
+
+
+@pytest.mark.filterwarnings('ignore:.*weight_norm.*is deprecated:FutureWarning')
+@pytest.mark.parametrize('rewrite', REWRITES.values(), ids=list(REWRITES))
+@different_first
+@torch.no_grad()
+def test_deploying_keeps_weights_that_hooks_rewrite(variant, rewrite):
+    model, x = build(variant).eval(), images()
+    for module in list(model.modules()):
+        if isinstance(module, LAYERS):
+            rewrite(module)
+    expected = model(x)
+    model.switch_to_deploy()
+    torch.testing.assert_close(model(x), expected)
+
+
+@different_first
+@torch.no_grad()
+def test_padding_modes_act_on_every_convolution(variant):
+    model, x = build(variant).eval(), images()
+    convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+    for module in convolutions:
+        module.padding_mode = 'replicate'
+    # layers with hooks are called
+    hooks = [module.register_forward_hook(lambda *_: None) for module in convolutions]
+    with formulas():
+        expected = model(x)
+    for hook in hooks:
+        hook.remove()
+    torch.testing.assert_close(model(x), expected)
+    model.switch_to_deploy()
+    torch.testing.assert_close(model(x), expected)
 
 
 @pytest.mark.filterwarnings('ignore:.*torch.ao.quantization.*:DeprecationWarning')

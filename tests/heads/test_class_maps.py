@@ -1,7 +1,10 @@
 """CAM and Grad-CAM against what their papers define."""
 
+import copy
+
 import pytest
 import torch
+from torch import nn
 
 from attnpool_backbones.heads import AttentionPoolingHead, AveragePoolingHead, ImageTagHead
 from attnpool_backbones.heads.grad_cam import grad_cam
@@ -39,6 +42,48 @@ def test_grad_cam_by_finite_differences(head):
         with torch.no_grad():
             found = grad_cam(lambda x: head(x).logits, x)[0, k]
         torch.testing.assert_close(found, expected, atol=1e-8, rtol=1e-5)
+
+
+class Doubled(nn.Module):
+    def forward(self, x):
+        return 2 * x
+
+
+def _replace(head):
+    head.classifier = nn.Sequential(head.classifier, Doubled())
+
+
+def _hook(head):
+    head.classifier.register_forward_hook(lambda layer, x, y: 2 * y)
+
+
+@pytest.mark.parametrize('double', [_replace, _hook], ids=['replaced', 'hooked'])
+@pytest.mark.parametrize(
+    'head',
+    [
+        AveragePoolingHead(6, 3),
+        AveragePoolingHead(6, 3, norm='BN'),
+        AttentionPoolingHead(6, 3, per_class=True),
+        AttentionPoolingHead(6, 3),
+    ],
+    ids=['average', 'average-norm', 'attention-per_class', 'attention'],
+)
+@torch.no_grad()
+def test_a_foreign_classifier_makes_logits_and_class_maps(head, double):
+    head, x = copy.deepcopy(head).eval(), torch.randn(2, 6, 4, 3)
+    nn.init.normal_(head.classifier.bias)
+    doubled = copy.deepcopy(head)
+    for parameter in doubled.classifier.parameters():
+        parameter *= 2
+    double(head)
+    torch.testing.assert_close(head(x, return_maps=True), doubled(x, return_maps=True))
+
+
+def test_watchers_of_the_classifier_see_the_logits_last():
+    head, seen = AveragePoolingHead(6, 3), []
+    head.classifier.register_forward_hook(lambda layer, x, y: seen.append(y))
+    logits = head(torch.randn(2, 6, 4, 3), return_maps=True).logits
+    assert seen[-1] is logits
 
 
 def test_the_image_head_takes_other_poolings():

@@ -136,6 +136,16 @@ def _map_and_pool(draw: Draw) -> tuple:
     return _attention_pool(True)(draw)[:2]
 
 
+def _map_and_pool_of_many_heads(draw: Draw) -> tuple:
+    heads = 65  # too many for the one product of few heads
+    channels = heads * draw.size(1, 2)
+    return draw.map(channels), draw.tensor(heads, channels)
+
+
+def _map_as_a_factor(outputs: tuple) -> tuple:
+    return 2 * outputs[0], outputs[1]
+
+
 def _mixed_attention(eps: float | None):
     def example(draw: Draw) -> tuple:
         heads, queries = draw.size(1, 4), draw.size(1, 40)
@@ -254,7 +264,13 @@ ROWS = [
     Row(
         operator=map_and_pool,
         example=_map_and_pool,
-        results=lambda outputs: (2 * outputs[0], outputs[1]),  # the map is a factor
+        results=_map_as_a_factor,
+    ),
+    Row(
+        operator=map_and_pool,
+        example=_map_and_pool_of_many_heads,
+        results=_map_as_a_factor,
+        name='map_and_pool-many_heads',
     ),
     Row(operator=global_context, example=_global_context),
     Row(operator=mixed_attention, example=_mixed_attention(None)),

@@ -37,6 +37,14 @@ def test_size_is_kept(kernel_size):
     assert DepthwiseConv2d(2, kernel_size)(torch.randn(1, 2, 5, 6)).shape == (1, 2, 5, 6)
 
 
+def test_padding_mode_is_kept():
+    layer, x = DepthwiseConv2d(2, 5), torch.randn(1, 2, 6, 7)
+    layer.padding_mode = 'circular'
+    padded = torch.nn.functional.pad(x, (2, 2, 2, 2), mode='circular')
+    expected = torch.nn.functional.conv2d(padded, layer.weight, layer.bias, groups=2)
+    torch.testing.assert_close(layer(x), expected)
+
+
 def test_compiled_graphs_hold_the_weight_gradient_as_one_operator():
     """The compiler lays out its windows so that every product copies them: 1.1 s, not 0.5."""
     graphs = []

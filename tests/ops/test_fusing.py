@@ -4,15 +4,22 @@ import pytest
 import torch
 from mmcv.cnn.bricks import DropPath
 from torch import nn
+from torch._subclasses import FakeTensorMode
 from torch.nn.utils import parametrizations, prune
 from torch.nn.utils.parametrize import register_parametrization
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from attnpool_backbones.layers.star_relu import StarReLU
+from attnpool_backbones.ops import formulas
 from attnpool_backbones.ops.conv_norm import conv_norm, conv_residual
 from attnpool_backbones.ops.fusing import is_plain, may_fuse, plain
+from attnpool_backbones.ops.global_context import global_context
 from attnpool_backbones.ops.linear import linear
 from attnpool_backbones.ops.mlp import mlp
+from attnpool_backbones.ops.token_attention import token_attention
+from tests.ops.rows import Draw
+from tests.ops.table import ROWS
+from tests.wrapping import Wrapper
 
 
 @pytest.mark.parametrize(
@@ -94,6 +101,25 @@ def test_a_layer_can_be_declared_plain():
     ).equal(torch.ones(1))
 
 
+WRAPPED = nn.Linear, nn.Conv2d, nn.LayerNorm, nn.BatchNorm2d, StarReLU
+OF_LAYERS = [conv_norm, conv_residual, global_context, linear, mlp, token_attention]
+
+
+@pytest.mark.parametrize('row', [r for r in ROWS if r.operator in OF_LAYERS], ids=lambda r: r.id)
+def test_wrapped_layers_need_no_attributes(row):
+    for seed in range(4):
+        args = row.example(Draw(seed))
+        wrapped = [Wrapper(a) if isinstance(a, WRAPPED) else a for a in args]
+        with formulas():
+            expected = call(row, args)
+        torch.testing.assert_close(call(row, wrapped), expected)
+
+
+def call(row, args):
+    torch.manual_seed(3)
+    return row.operator(*args)
+
+
 class Multiplied(TorchDispatchMode):
     """Notes the sizes of what factors and norms act on."""
 
@@ -141,3 +167,58 @@ def test_factors_go_where_there_is_less_in_training(build, side):
     gradients = torch.autograd.grad(y.square().sum(), layer.weight)
     expected = torch.autograd.grad(function.formula(*args).square().sum(), layer.weight)
     torch.testing.assert_close(gradients, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('build', [_conv_norm, _conv_residual])
+@pytest.mark.parametrize('mode', ['reflect', 'replicate', 'circular'])
+def test_folded_convolutions_keep_their_padding(build, mode):
+    torch.manual_seed(0)
+    function, args = build(12)
+    conv = next(a for a in args if isinstance(a, nn.Conv2d))
+    conv.padding_mode = mode
+    with Multiplied() as multiplied:
+        y = function(*args)
+    assert conv.weight.numel() in multiplied.sizes
+    torch.testing.assert_close(y, function.formula(*args), rtol=1e-5, atol=1e-5)
+
+
+class OwnWeight(torch.Tensor):
+    """A weight that only a layer's own function takes, as those of torchao."""
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        taken = '__get__', 'linear', 'conv2d', 'detach', 'requires_grad_'
+        if function.__name__ not in taken:
+            raise TypeError(f'{function.__name__} is not for this weight')
+        with torch._C.DisableTorchFunctionSubclass():
+            y = function(*args, **(kwargs or {}))
+        return y.as_subclass(cls) if function.__name__ == 'detach' else y
+
+
+@pytest.mark.parametrize('build', [_conv_norm, _conv_residual, _linear, _mlp])
+@torch.no_grad()
+def test_weights_of_other_types_go_to_their_layer(build):
+    torch.manual_seed(0)
+    function, args = build(12)
+    expected = function.formula(*args)
+    for layer in args:
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            layer.weight = nn.Parameter(layer.weight.detach().as_subclass(OwnWeight))
+            assert type(layer.weight) is OwnWeight and not may_fuse(layer)
+    torch.testing.assert_close(function(*args), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_exporting_and_faking_leave_layers_plain():
+    class Asks(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(2, 2)
+
+        def forward(self, x):
+            assert may_fuse(self.layer)
+            return self.layer(x)
+
+    for strict in (False, True):
+        torch.export.export(Asks(), (torch.zeros(1, 2),), strict=strict)
+    with FakeTensorMode():
+        assert may_fuse(nn.Linear(2, 2))
