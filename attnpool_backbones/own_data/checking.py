@@ -56,6 +56,8 @@ def check(labels: LabelledImages, asked_classes: Sequence[str] | None) -> Labell
     checked = choose_classes(checked, asked_classes)
     if asked_classes is None:
         problems += misspelt(checked)
+    if left_out:
+        checked.coco_files = None
     for kind, count in Counter(fault.kind for fault in left_out).items():
         cases = [f'{f.item} ({f.detail})' for f in left_out if f.kind == kind]
         more = ', ...' if count > 5 else ''

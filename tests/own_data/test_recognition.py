@@ -1,11 +1,16 @@
 """What a folder is recognised as, and the one message when it is nothing or two things at once."""
 
+import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from attnpool_backbones.cli import main
 from attnpool_backbones.command_line import UserError
+from attnpool_backbones.datasets.digit_scenes import CLASSES
 from attnpool_backbones.own_data.checking import check
 from attnpool_backbones.own_data.preparing import Request, read_labels
 from attnpool_backbones.own_data.recognition import FORMATS, open_folder, recognise
@@ -145,3 +150,66 @@ def test_coco_files_of_both_splits_are_taken_as_they_are(digits):
         'val': ('annotations/instances_val.json', 'images/validation/'),
     }
     assert labels_of(digits, format='coco', classes=['one']).coco_files is None
+
+
+Content = dict[str, list[dict[str, Any]]]
+
+
+def numbered(content: Content, numbers: Callable[[int], Any]) -> None:
+    for index, annotation in enumerate(content['annotations']):
+        annotation['id'] = numbers(index)
+
+
+def without(content: Content, name: str, listed: bool) -> None:
+    """Takes a class out of a file: its objects, and its category unless that is to stay listed."""
+    number = next(c['id'] for c in content['categories'] if c['name'] == name)
+    content['annotations'] = [a for a in content['annotations'] if a['category_id'] != number]
+    content['categories'] = [c for c in content['categories'] if listed or c['id'] != number]
+
+
+# file, and what is done to it that mmdet cannot train on or score as it is
+UNFIT: dict[str, tuple[str, Callable[[Content], object]]] = {
+    'ids from 0': ('train', lambda c: numbered(c, lambda index: index)),
+    'ids from 0 in val': ('val', lambda c: numbered(c, lambda index: index)),
+    'ids of text': ('val', lambda c: numbered(c, lambda index: f'a{index}')),
+    'repeated ids': ('val', lambda c: numbered(c, lambda index: 1 + index // 2)),
+    'no flag of a crowd': ('val', lambda c: c['annotations'][0].update(iscrowd=None)),
+    'another order': ('val', lambda c: c['categories'].reverse()),
+    'class that is not listed': ('val', lambda c: without(c, 'three', False)),
+    'class that only val lists': ('train', lambda c: without(c, 'three', False)),
+    'box of no size': ('train', lambda c: c['annotations'][0].update(bbox=[5, 5, 0, 9])),
+    'object listed twice': ('train', lambda c: c['annotations'].append(
+        dict(c['annotations'][0], id=9999))),
+}  # fmt: skip
+
+
+def change(file: Path, work: Callable[[Content], object], encoding: str = 'utf-8') -> None:
+    content = json.loads(file.read_text())
+    work(content)
+    file.write_text(json.dumps(content), encoding=encoding)
+
+
+@pytest.mark.parametrize('case', [*UNFIT, 'byte order mark'])
+def test_coco_files_that_do_not_fit_are_converted(digits, tmp_path, case, capsys):
+    written.coco(written.load_scenes(digits), tmp_path, False)
+    split, work = UNFIT.get(case, ('val', lambda content: None))
+    encoding = 'utf-8-sig' if case == 'byte order mark' else 'utf-8'
+    assert labels_of(tmp_path).coco_files is not None
+    change(tmp_path / f'{split}_labels.json', work, encoding)
+    labels = labels_of(tmp_path)
+    assert labels.problems == [] and labels.coco_files is None
+    assert set(labels.classes) == set(CLASSES)
+    if 'list' not in case:
+        assert labels.classes == CLASSES
+    assert main(['verify', str(tmp_path)]) == 0, capsys.readouterr().out
+
+
+def test_classes_are_in_the_order_of_the_files(digits, tmp_path, capsys):
+    """Also where a file that is read first has no object of one of them."""
+    written.coco(written.load_scenes(digits), tmp_path, False)
+    change(tmp_path / 'train_labels.json', lambda content: without(content, 'three', True))
+    labels = labels_of(tmp_path)
+    assert labels.classes == CLASSES and labels.coco_files is not None
+    change(tmp_path / 'val_labels.json', lambda content: without(content, 'three', True))
+    assert 'three' not in labels_of(tmp_path).classes
+    assert main(['verify', str(tmp_path)]) == 0, capsys.readouterr().out
