@@ -4,6 +4,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
+from itertools import chain
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -37,26 +38,46 @@ def find(folder: Folder) -> list[tuple[str, str]]:
     """Pairs images with masks: by a folder for masks, or by a word after their names.
 
     Returns:
-        Image and mask of each pair; a mask without an image has ``''``.
+        Image and mask of each pair; a mask without an image has ``''``, an image with several
+        masks comes several times.
     """
-    masks, images = {}, {}
-    for file in folder.images:
+    images: dict[tuple[str, ...], str] = {}
+    masks: Mapping[tuple[str, ...], list[str]] = defaultdict(list)
+    with_word: Mapping[tuple[str, ...], list[str]] = defaultdict(list)
+    all_masks = set()
+    for file in _without_object_masks(folder.images):
         path = PurePosixPath(file)
         in_folder = is_in_mask_folder(file)
         by_stem = _MASK_STEM.match(path.stem)
-        if (in_folder or by_stem) and file.lower().endswith(SUFFIXES):
-            stem = by_stem[1] if by_stem else path.stem
-            masks[_key(path.parts[:-1], stem)] = file
-            # a word after the name may be part of it where the folder tells
-            if in_folder and by_stem:
-                masks[_key(path.parts[:-1], path.stem)] = file
-        else:
+        if not ((in_folder or by_stem) and file.lower().endswith(SUFFIXES)):
             images[_key(path.parts[:-1], path.stem)] = file
-    pairs = [(image, masks[key]) for key, image in images.items() if key in masks]
+            continue
+        all_masks.add(file)
+        # a word after the name may be part of it where the folder tells
+        if in_folder:
+            masks[_key(path.parts[:-1], path.stem)].append(file)
+        if by_stem:
+            with_word[_key(path.parts[:-1], by_stem[1])].append(file)
+    pairs = [
+        (image, mask)
+        for key, image in images.items()
+        for mask in masks.get(key) or with_word.get(key, ())
+    ]
     if not pairs:
         return []
-    paired = {mask for _, mask in pairs}
-    return sorted(pairs) + [('', mask) for mask in sorted(set(masks.values()) - paired)]
+    return sorted(pairs) + [('', mask) for mask in sorted(all_masks - {mask for _, mask in pairs})]
+
+
+def _without_object_masks(files: Sequence[str]) -> list[str]:
+    """Leaves out Pascal VOC's masks of single objects where there are those of classes."""
+    folders = {file: file.lower().split('/')[:-1] for file in files}
+
+    def is_below(file: str, start: str) -> bool:
+        return any(folder.startswith(start) for folder in folders[file])
+
+    if not any(is_below(file, 'segmentationclass') for file in files):
+        return list(files)
+    return [file for file in files if not is_below(file, 'segmentationobject')]
 
 
 def _key(folders: Sequence[str], stem: str) -> tuple[str, ...]:
@@ -90,9 +111,16 @@ def read(
     values: dict[str, Pixels] = {}
     kinds: Counter[str] = Counter()
     is_grey = True
+    masks: Mapping[str, list[str]] = defaultdict(list)
     for image, mask in pairs:
-        if not image:
-            labels.problems.append(problem('mask without an image', mask, 'not used'))
+        masks[image].append(mask)
+    labels.problems += [
+        problem('mask without an image', mask, 'not used') for mask in masks.pop('', ())
+    ]
+    for image, (mask, *others) in masks.items():
+        if others:
+            words = f'{", ".join([mask, *others])}; keep one of them in the folder'
+            labels.problems.append(problem('image with several masks', image, words))
             continue
         found = _values_of(folder, image, mask, labels)
         if found is None:
@@ -101,9 +129,9 @@ def read(
         kinds[kind] += 1
         is_grey &= all(_is_grey(value, kind) for value in values[mask])
         labels.pairs.append(LabelMapPair(image, mask, split_of_path(image)))
-    without = len(folder.images) - len({*values}) - len(labels.pairs) - len(labels.problems)
-    if without > 0:
-        labels.notes.append(f'{without} images without a mask are left out')
+    without = {*folder.photos} - {*masks} - {*chain(*masks.values())}
+    if without:
+        labels.notes.append(f'{len(without)} images without a mask are left out')
     if len(kinds) > 1 and not is_grey:
         words = f'{kinds["ids"]} of ids, {kinds["colours"]} of colours'
         labels.problems.append(problem('masks of two kinds', folder.root, words))

@@ -103,3 +103,51 @@ def test_classes_of_which_255_covers_the_place(listed: str, tmp_path: Path) -> N
     assert found.kind == 'classes do not fit'
     assert 'polyp' in found.detail and '255' in found.detail
     assert labels_of(tmp_path, ignored=[255]).problems == []
+
+
+def write_all(root: Path, files: Sequence[str], mask: np.ndarray) -> None:
+    for file in files:
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(mask).save(root / file)
+
+
+def test_masks_of_single_objects_do_not_stand_for_classes(tmp_path: Path) -> None:
+    names = ('a', 'b', 'c', 'd')
+    write_all(tmp_path, [f'JPEGImages/{name}.jpg' for name in names], grey(TRUTH * 0))
+    write_all(tmp_path, [f'SegmentationClass/{name}.png' for name in names], TRUTH * 3)
+    write_all(tmp_path, [f'SegmentationObject/{name}.png' for name in names], TRUTH * 7)
+    labels = labels_of(tmp_path)
+    assert labels.problems == [] and labels.classes == ('class_0', 'class_3')
+    assert {pair.label_map for pair in labels.pairs} == {
+        f'SegmentationClass/{name}.png' for name in names
+    }
+    assert not any('left out' in note for note in labels.notes)
+
+
+@pytest.mark.parametrize(
+    'files',
+    [
+        ['images/a.png', 'masks/a.png', 'labels/a.png'],
+        ['images/a.png', 'masks/a.png', 'masks/a.bmp'],
+        ['a.png', 'a_mask.png', 'a_gt.png'],
+    ],
+)
+def test_image_with_two_masks_names_both(files: list[str], tmp_path: Path) -> None:
+    write(tmp_path, TRUTH)
+    for name in ('images/a.png', 'masks/a.png'):
+        (tmp_path / name).unlink()
+    write_all(tmp_path, files, TRUTH)
+    labels = labels_of(tmp_path)
+    (found,) = labels.problems
+    assert (found.kind, found.item) == ('image with several masks', files[0])
+    assert all(mask in found.detail for mask in files[1:])
+    assert len(labels.pairs) == 3 and not labels.notes[1:]
+
+
+def test_mask_of_the_very_name_comes_before_a_word_after_it(tmp_path: Path) -> None:
+    write(tmp_path, TRUTH)
+    write_all(tmp_path, ['masks/a_L.png'], TRUTH)
+    labels = labels_of(tmp_path)
+    assert 'masks/a.png' in {pair.label_map for pair in labels.pairs}
+    (found,) = labels.problems
+    assert (found.kind, found.item) == ('mask without an image', 'masks/a_L.png')
