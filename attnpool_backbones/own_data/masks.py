@@ -27,7 +27,13 @@ IGNORED = 255
 """Label of pixels that are neither learnt nor scored."""
 MOST_COLOURS = 256
 """More are no classes but the mixed colours of a file that was scaled or saved as JPEG."""
-SUFFIXES = ('.png', '.bmp', '.tif', '.tiff', '.gif', '.jpg', '.jpeg')
+MOST_GREYS = 32
+"""The same of grey masks that no list of classes goes with."""
+NOISE = 16
+"""By how much JPEG changes most values of a black and white mask."""
+NEARLY_ALL = 0.95
+JPEG = ('.jpg', '.jpeg')
+SUFFIXES = ('.png', '.bmp', '.tif', '.tiff', '.gif', *JPEG)
 _IMAGE_FOLDER = re.compile(r'(images?|imgs?|jpegimages|photos?|pictures?|rgb)$', re.IGNORECASE)
 Pixels = dict[int, int]
 """How many pixels have a value."""
@@ -122,7 +128,7 @@ def read(
             words = f'{", ".join([mask, *others])}; keep one of them in the folder'
             labels.problems.append(problem('image with several masks', image, words))
             continue
-        found = _values_of(folder, image, mask, labels)
+        found = _values_of(folder, image, mask, labels, listed is not None)
         if found is None:
             continue
         kind, values[mask] = found
@@ -155,7 +161,7 @@ def _is_grey(value: int, kind: str) -> bool:
 
 
 def _values_of(
-    folder: Folder, image: str, mask: str, labels: LabelMaps
+    folder: Folder, image: str, mask: str, labels: LabelMaps, has_list: bool
 ) -> tuple[str, Pixels] | None:
     """Returns the kind of a mask and which values it has, or notes what is wrong with it."""
     try:
@@ -170,11 +176,33 @@ def _values_of(
         return None
     numbers, counts = np.unique(pixels, return_counts=True)
     found = dict(zip(numbers.tolist(), counts.tolist(), strict=True))
-    if len(found) > MOST_COLOURS:
-        words = f'{len(found)} colours: scaled smoothly, or saved as JPEG?'
+    is_grey = all(_is_grey(value, kind) for value in found)
+    most = MOST_COLOURS if not is_grey or has_list else MOST_GREYS
+    is_jpeg = mask.lower().endswith(JPEG)
+    if len(found) > (2 if is_jpeg else most):
+        words = 'scaled smoothly, or saved as JPEG?'
+        if is_jpeg:
+            words = 'JPEG mixes them; save masks as PNG'
+        elif most == MOST_GREYS:
+            words += ' If they are classes, name them in classes.txt'
+        if is_grey and _is_nearly_binary(found):
+            words += '; nearly all are black or white: split them at 128, see docs/own_data.md'
+        words = f'{len(found)} {"values" if is_grey else "colours"}: {words}'
         labels.problems.append(problem('mask with mixed colours', mask, words))
         return None
     return kind, found
+
+
+def _is_nearly_binary(found: Pixels) -> bool:
+    """Whether a grey mask is black and white but for the noise of JPEG."""
+    shades: Counter[int] = Counter()
+    for value, count in found.items():
+        shades[value & 255] += count
+    dark, light = (
+        sum(count for shade, count in shades.items() if abs(shade - end) <= NOISE)
+        for end in (0, 255)
+    )
+    return light > 0 and dark + light >= NEARLY_ALL * shades.total()
 
 
 def pixel_values(path: Path) -> tuple[str, np.ndarray]:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from attnpool_backbones.own_data.label_map_files import lay_out
 from attnpool_backbones.own_data.labels import LabelMaps
-from attnpool_backbones.own_data.preparing import Request, read_labels
+from attnpool_backbones.own_data.preparing import BrokenLabels, Request, read_labels
 from attnpool_backbones.own_data.recognition import open_folder
 
 HEIGHT, WIDTH = 48, 64
@@ -151,3 +151,39 @@ def test_mask_of_the_very_name_comes_before_a_word_after_it(tmp_path: Path) -> N
     assert 'masks/a.png' in {pair.label_map for pair in labels.pairs}
     (found,) = labels.problems
     assert (found.kind, found.item) == ('mask without an image', 'masks/a_L.png')
+
+
+@pytest.mark.parametrize(
+    'mask, suffix, listed, is_binary',
+    [
+        (TRUTH * 255, '.jpg', '', True),
+        (TRUTH * 255, '.jpeg', 'background\npolyp', True),
+        (grey(TRUTH * 255), '.jpg', '', True),
+        (TRUTH * 9, '.jpg', 'a\nb\nc\nd\ne\nf\ng\nh\ni\nj', False),
+        (COLUMNS.astype(np.uint8) * 3, '.png', '', False),
+    ],
+)
+def test_values_that_a_file_has_mixed_are_no_classes(
+    mask: np.ndarray, suffix: str, listed: str, is_binary: bool, tmp_path: Path
+) -> None:
+    write(tmp_path, mask, listed, suffix)
+    with pytest.raises(BrokenLabels) as caught:
+        labels_of(tmp_path)
+    problems = caught.value.problems
+    assert [(p.kind, p.item) for p in problems] == [
+        ('mask with mixed colours', f'masks/{name}{suffix}') for name in 'abcd'
+    ]
+    assert all(('split them at 128' in p.detail) == is_binary for p in problems)
+
+
+@pytest.mark.parametrize('mask', [TRUTH * 0, (COLUMNS // 32).astype(np.uint8) * 255])
+def test_jpeg_that_kept_its_values_is_a_mask(mask: np.ndarray, tmp_path: Path) -> None:
+    write(tmp_path / 'data', mask, 'background\npolyp', '.jpg')
+    assert labels_of(tmp_path / 'data').problems == []
+
+
+def test_many_values_are_classes_where_a_list_names_them(tmp_path: Path) -> None:
+    names = [f'class_{number}' for number in range(WIDTH)]
+    write(tmp_path, COLUMNS.astype(np.uint8), '\n'.join(names))
+    labels = labels_of(tmp_path)
+    assert labels.problems == [] and labels.classes == tuple(names)
