@@ -11,6 +11,8 @@ import pytest
 from attnpool_backbones.cli import main
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.datasets.digit_scenes import CLASSES
+from attnpool_backbones.datasets.findings import Problem, Report
+from attnpool_backbones.own_data import preparing
 from attnpool_backbones.own_data.checking import check
 from attnpool_backbones.own_data.preparing import Request, read_labels
 from attnpool_backbones.own_data.recognition import FORMATS, open_folder, recognise
@@ -141,6 +143,70 @@ def test_boxes_of_no_size_and_repeated_ones_are_left_out(digits, tmp_path):
     assert labels.problems == []
     assert sum('left out' in note for note in labels.notes) == 2
     assert len(labels.images[0].instances) == len(objects) - 2
+
+
+@pytest.mark.parametrize('form', ['coco', 'labelme'])
+def test_objects_that_cannot_be_learnt_are_left_out(digits, tmp_path, form, capsys):
+    content = written.load_scenes(digits)
+    objects = content[0].objects
+    kept = len(objects)
+    objects += [
+        objects[0],
+        outlined(5, 5, 5, 14, 5, 9),
+        outlined(5, 5, 5.5, 14, 5, 9),
+        outlined(5, 5, 15, 15, 5.1, 5),
+    ]
+    written.WRITERS[form](content, tmp_path, True)
+    labels = labels_of(tmp_path)
+    assert labels.problems == []
+    assert len(labels.images[0].instances) == kept
+    kinds = 'object labelled twice', 'box of no area', 'box below one pixel', 'object of no pixel'
+    for number, kind in enumerate(kinds, kept + 1):
+        (note,) = (note for note in labels.notes if note.startswith(f'{kind}, left out: '))
+        assert (
+            f'annotation {number} of image' if form == 'coco' else f'000001.json, shape {number}'
+        ) in note
+    assert main(['verify', str(tmp_path)]) == 0, capsys.readouterr().out
+
+
+def outlined(*outline: float) -> written.Object:
+    xs, ys = outline[0::2], outline[1::2]
+    box = [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
+    return written.Object('one', box, list(outline))
+
+
+def test_boxes_in_shares_of_the_image_are_a_problem(digits, tmp_path):
+    content = written.load_scenes(digits)
+    content[0].objects.append(written.Object('one', [0.25, 0.5, 0.2, 0.1], []))
+    written.labelme(content, tmp_path, False)
+    (found,) = labels_of(tmp_path).problems
+    assert found.kind == 'box below one pixel' and 'shares of the image?' in found.detail
+
+
+def test_box_that_only_touches_its_image_is_outside(digits, tmp_path):
+    content = written.load_scenes(digits)
+    content[0].objects.append(written.Object('one', [content[0].width, 5, 1, 9], []))
+    written.labelme(content, tmp_path, False)
+    (found,) = labels_of(tmp_path).problems
+    assert found.kind == 'box outside the image'
+
+
+def test_findings_of_a_converted_file_name_the_label(digits, tmp_path, monkeypatch, capsys):
+    written.labelme(written.load_scenes(digits), tmp_path, False)
+    found = Problem('val', 'mask that training ignores', 'annotation 1 of image 1', 'odd')
+    report = Report({'val': 1}, (found,))
+    monkeypatch.setattr(preparing, 'verify', lambda *_, **__: report)
+    assert main(['verify', str(tmp_path)]) == 1
+    text = capsys.readouterr().out
+    assert 'val/val_000001.json, shape 1: odd' in text and 'annotation' not in text
+
+
+def test_area_that_a_tool_did_not_know_is_measured(digits, tmp_path):
+    written.coco(written.load_scenes(digits), tmp_path, False)
+    change(tmp_path / 'train_labels.json', lambda c: [a.update(area=0) for a in c['annotations']])
+    labels = labels_of(tmp_path)
+    assert labels.problems == [] and labels.coco_files is None
+    assert all(i.area == i.box[2] * i.box[3] for i in labels.instances())
 
 
 def test_coco_files_of_both_splits_are_taken_as_they_are(digits):
