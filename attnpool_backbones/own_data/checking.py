@@ -1,6 +1,7 @@
 """What is wrong with objects, whichever format they came from."""
 
 import difflib
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -143,10 +144,14 @@ def choose_classes(labels: LabelledImages, asked: Sequence[str] | None) -> Label
 
 
 def misspelt(labels: LabelledImages) -> Iterator[Problem]:
-    """Yields rare classes whose names are nearly those of common ones."""
+    """Yields rare classes whose names are nearly those of common ones, but for a number."""
     counts = labels.counts()
     for name, count in counts.items():
-        common = [other for other in counts if count <= RARE * counts[other]]
+        common = [
+            other
+            for other in counts
+            if count <= RARE * counts[other] and not _differ_in_a_number(name, other)
+        ]
         plain = {other.lower().strip(): other for other in common}
         close = difflib.get_close_matches(name.lower().strip(), plain, n=1, cutoff=ALIKE)
         if close:
@@ -158,3 +163,12 @@ def misspelt(labels: LabelledImages) -> Iterator[Problem]:
                 f'{name!r} ({count} objects), meant {meant!r} ({counts[meant]} objects)? '
                 'If not, name all classes with --classes',
             )
+
+
+def _differ_in_a_number(one: str, other: str) -> bool:
+    """Whether names count: ``class_0`` and ``class_3``, a speed limit of 20 and one of 30."""
+    one, other = one.lower().strip(), other.lower().strip()
+    numbers, words = re.compile(r'\d+'), re.compile(r'\D+')
+    return words.findall(one) == words.findall(other) and (
+        numbers.findall(one) != numbers.findall(other)
+    )

@@ -14,6 +14,7 @@ from attnpool_backbones.datasets.digit_scenes import CLASSES
 from attnpool_backbones.datasets.findings import Problem, Report
 from attnpool_backbones.own_data import preparing
 from attnpool_backbones.own_data.checking import check
+from attnpool_backbones.own_data.labels import Instance, LabelledImage, LabelledImages
 from attnpool_backbones.own_data.preparing import Request, read_labels
 from attnpool_backbones.own_data.recognition import FORMATS, open_folder, recognise
 from tests.own_data import scenes as written
@@ -114,6 +115,33 @@ def test_class_that_is_misspelt_once(digits, tmp_path, slip):
     assert problem.item == 'train/train_000001.json, shape 1'
     assert f'{slip!r}' in problem.detail and "meant 'seven'" in problem.detail
     assert check(labels, ['seven', slip]).problems == []
+
+
+@pytest.mark.parametrize(
+    'common, rare, is_told',
+    [
+        ('class_0', 'class_3', False),
+        ('speed limit 20', 'Speed Limit 30', False),
+        ('10', '100', False),
+        ('type 2b', 'type 3b', False),
+        ('trailer', 'trailer2', False),
+        ('speed limit 20', 'sped limit 20', True),
+        ('speed limit 20', 'Speed limit 20', True),
+        ('speed limit 20', 'sped limit 30', True),
+    ],
+)
+def test_names_that_differ_in_a_number_are_not_misspelt(common, rare, is_told):
+    box = 5.0, 5.0, 9.0, 9.0
+    images = [
+        LabelledImage(
+            f'{number}.png', 96, 64, (Instance(rare if number == 0 else common, box, ''),)
+        )
+        for number in range(101)
+    ]
+    labels = LabelledImages(Path(), 'COCO', images)
+    assert [p.kind for p in check(labels, None).problems] == (
+        ['class that may be misspelt'] if is_told else []
+    )
 
 
 def test_class_that_is_asked_for_and_not_there(digits, tmp_path):
