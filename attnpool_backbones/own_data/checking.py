@@ -168,7 +168,7 @@ def misspelt(labels: LabelledImages) -> Iterator[Problem]:
 def _differ_in_a_number(one: str, other: str) -> bool:
     """Whether names count: ``class_0`` and ``class_3``, a speed limit of 20 and one of 30."""
     one, other = one.lower().strip(), other.lower().strip()
-    numbers, words = re.compile(r'\d+'), re.compile(r'\D+')
-    return words.findall(one) == words.findall(other) and (
-        numbers.findall(one) != numbers.findall(other)
+    words, numbers = (
+        [re.findall(kind, name) for name in (one, other)] for kind in (r'\D+', r'\d+')
     )
+    return words[0] == words[1] and numbers[0] != numbers[1]
