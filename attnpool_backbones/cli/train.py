@@ -272,7 +272,7 @@ def train_in_processes(args: argparse.Namespace, processes: int) -> int:
         raise UserError(f'--devices: a batch of {batch} cannot be shared by {processes} devices')
     words = ['--batch', str(batch // processes), '--launcher', 'pytorch']
     for name in ('work_dir', 'epochs', 'lr', 'freeze', 'patience', 'save_best', 'seed', 'workers',
-                 'resume', 'checkpoint_every'):  # fmt: skip
+                 'resume', 'checkpoint_every', 'max_bad'):  # fmt: skip
         value = getattr(args, name)
         if value is not None:
             words += [f'--{name.replace("_", "-")}', str(value)]

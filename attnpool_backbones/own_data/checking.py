@@ -1,13 +1,16 @@
 """What is wrong with objects, whichever format they came from."""
 
 import difflib
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.datasets.findings import Problem
 from attnpool_backbones.own_data.labels import Instance, LabelledImage, LabelledImages, problem
+from attnpool_backbones.own_data.masks_of_objects import area
 
 __all__ = ['check', 'choose_classes', 'misspelt']
 
@@ -21,8 +24,8 @@ ALIKE = 0.8
 def check(labels: LabelledImages, asked_classes: Sequence[str] | None) -> LabelledImages:
     """Checks boxes, names of classes and repetitions.
 
-    Boxes of no size and objects that are there twice are left out, everything else that is wrong is
-    a problem.
+    Boxes below one pixel, masks of no pixel and objects that are there twice are left out,
+    everything else that is wrong is a problem.
 
     Args:
         labels: As they were read.
@@ -39,11 +42,14 @@ def check(labels: LabelledImages, asked_classes: Sequence[str] | None) -> Labell
     for image in labels.images:
         kept = []
         seen = set()
-        for instance in image.instances:
-            fault = _box_fault(instance, image)
-            identity = instance.name, instance.box, instance.polygons
-            if fault is not None:
-                (left_out if fault.kind == 'box of no area' else problems).append(fault)
+        for instance in map(partial(_measured, image=image), image.instances):
+            fault, small = _box_fault(instance, image), _size_fault(instance)
+            counts = instance.run_lengths and instance.run_lengths['counts']
+            identity = instance.name, instance.box, instance.polygons, counts
+            if small is not None:
+                left_out.append(small)
+            elif fault is not None:
+                problems.append(fault)
             elif not instance.name:
                 problems.append(problem('object without a class', instance.where, '', image.split))
             elif identity in seen:
@@ -56,6 +62,8 @@ def check(labels: LabelledImages, asked_classes: Sequence[str] | None) -> Labell
     checked = choose_classes(checked, asked_classes)
     if asked_classes is None:
         problems += misspelt(checked)
+    if left_out:
+        checked.coco_files = None
     for kind, count in Counter(fault.kind for fault in left_out).items():
         cases = [f'{f.item} ({f.detail})' for f in left_out if f.kind == kind]
         more = ', ...' if count > 5 else ''
@@ -63,16 +71,43 @@ def check(labels: LabelledImages, asked_classes: Sequence[str] | None) -> Labell
     return checked
 
 
+def _measured(instance: Instance, image: LabelledImage) -> Instance:
+    """Adds the area where the labels say none, as tools write 0 that do not know it."""
+    if instance.area is not None and instance.area > 0:
+        return instance
+    return replace(instance, area=area(instance, (image.width, image.height)))
+
+
+def _size_fault(instance: Instance) -> Problem | None:
+    """Tells of an object that is too small to be learnt."""
+    smaller = min(instance.box[2:])
+    kind = None
+    if smaller == 0:
+        kind = 'box of no area'
+    elif 0 < smaller < 1 < max(instance.box):
+        kind = 'box below one pixel'
+    elif smaller >= 1 and instance.area <= 0:
+        kind = 'object of no pixel'
+    return kind and problem(kind, instance.where, _edges(instance))
+
+
+def _edges(instance: Instance) -> str:
+    left, top, width, height = instance.box
+    return f'x {left:g} to {left + width:g}, y {top:g} to {top + height:g}'
+
+
 def _box_fault(instance: Instance, image: LabelledImage) -> Problem | None:
     left, top, width, height = instance.box
-    edges = f'x {left:g} to {left + width:g}, y {top:g} to {top + height:g}'
     if width < 0 or height < 0:
-        return problem('box with swapped edges', instance.where, edges, image.split)
-    if width == 0 or height == 0:
-        return problem('box of no area', instance.where, edges, image.split)
-    beyond = max(-left, -top, left + width - image.width, top + height - image.height)
-    if beyond > OVERHANG:
-        words = f'{edges} in {image.file} of {image.width}x{image.height}'
+        return problem('box with swapped edges', instance.where, _edges(instance), image.split)
+    if width < 1 or height < 1:
+        words = f'{_edges(instance)}; are these shares of the image? They have to be pixels'
+        return problem('box below one pixel', instance.where, words, image.split)
+    right, bottom = left + width, top + height
+    beyond = max(-left, -top, right - image.width, bottom - image.height)
+    is_apart = min(right, bottom, image.width - left, image.height - top) <= 0
+    if beyond > OVERHANG or is_apart:
+        words = f'{_edges(instance)} in {image.file} of {image.width}x{image.height}'
         return problem('box outside the image', instance.where, words, image.split)
     return None
 
@@ -109,10 +144,14 @@ def choose_classes(labels: LabelledImages, asked: Sequence[str] | None) -> Label
 
 
 def misspelt(labels: LabelledImages) -> Iterator[Problem]:
-    """Yields rare classes whose names are nearly those of common ones."""
+    """Yields rare classes whose names are nearly those of common ones, but for a number."""
     counts = labels.counts()
     for name, count in counts.items():
-        common = [other for other in counts if count <= RARE * counts[other]]
+        common = [
+            other
+            for other in counts
+            if count <= RARE * counts[other] and not _differ_in_a_number(name, other)
+        ]
         plain = {other.lower().strip(): other for other in common}
         close = difflib.get_close_matches(name.lower().strip(), plain, n=1, cutoff=ALIKE)
         if close:
@@ -124,3 +163,12 @@ def misspelt(labels: LabelledImages) -> Iterator[Problem]:
                 f'{name!r} ({count} objects), meant {meant!r} ({counts[meant]} objects)? '
                 'If not, name all classes with --classes',
             )
+
+
+def _differ_in_a_number(one: str, other: str) -> bool:
+    """Whether names count: ``class_0`` and ``class_3``, a speed limit of 20 and one of 30."""
+    one, other = one.lower().strip(), other.lower().strip()
+    words, numbers = (
+        [re.findall(kind, name) for name in (one, other)] for kind in (r'\D+', r'\d+')
+    )
+    return words[0] == words[1] and numbers[0] != numbers[1]

@@ -4,6 +4,7 @@ import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -15,6 +16,7 @@ from attnpool_backbones.datasets.coco_entries import (
     entry_fault,
     is_id,
 )
+from attnpool_backbones.datasets.coco_file import encoding_fault
 from attnpool_backbones.own_data.folder import Folder, is_in_mask_folder, split_of_path
 from attnpool_backbones.own_data.labels import Instance, LabelledImage, LabelledImages, problem
 
@@ -47,28 +49,35 @@ def read(folder: Folder, files: list[str]) -> LabelledImages:
     labels = LabelledImages(folder.root, NAME, [])
     coco_files: dict[str, tuple[str, str]] = {}
     is_usable = True
-    names: dict[str, None] = {}
+    orders: list[list[str]] = []
+    used: set[str] = set()
     for file in files:
         split = split_of_path(file, with_name=True)
-        content = _content(folder, file, labels)
+        raw = folder.path(file).read_bytes()
+        content = _content(raw, file, labels)
         if content is None:
             continue
         before = len(labels.problems)
-        prefix = _read_file(folder, file, content, split, labels, names)
-        fits = prefix is not None and len(labels.problems) == before
+        prefix = _read_file(folder, file, content, split, labels)
+        orders.append(_add_category_names(content, used))
+        fits = prefix is not None and len(labels.problems) == before and not encoding_fault(raw)
         is_usable &= fits and split is not None and split not in coco_files
         if fits and split is not None:
             coco_files[split] = file, prefix
-    labels.classes = tuple(names)
+    labels.classes = tuple(name for name in dict.fromkeys(chain(*orders)) if name in used)
+    # mmdet counts labels by the order in each file
+    is_usable &= all(
+        [name for name in order if name in used] == list(labels.classes) for order in orders
+    )
     _check_repeated(labels)
     if is_usable and {'train', 'val'} <= set(coco_files):
         labels.coco_files = coco_files
     return labels
 
 
-def _content(folder: Folder, file: str, labels: LabelledImages) -> dict[str, list[Any]] | None:
+def _content(raw: bytes, file: str, labels: LabelledImages) -> dict[str, list[Any]] | None:
     try:
-        content = json.loads(folder.path(file).read_bytes())
+        content = json.loads(raw)
         lists = {name: content[name] for name in _LISTS}
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         words = f'without {error}' if isinstance(error, KeyError) else error
@@ -83,19 +92,30 @@ def _content(folder: Folder, file: str, labels: LabelledImages) -> dict[str, lis
     return lists
 
 
+def _add_category_names(content: Mapping[str, list[Any]], used: set[str]) -> list[str]:
+    """Returns the names of a file's categories in their order, and adds those that objects have.
+
+    Categories without an annotation in any file are often supercategories that a tool wrote.
+    """
+    categories = [entry for entry in content['categories'] if not entry_fault(entry, CATEGORY)]
+    annotations = [entry for entry in content['annotations'] if isinstance(entry, dict)]
+    numbers = {a['category_id'] for a in annotations if is_id(a.get('category_id'))}
+    used.update(entry['name'] for entry in categories if entry['id'] in numbers)
+    return [entry['name'] for entry in categories]
+
+
 def _read_file(
     folder: Folder,
     file: str,
     content: Mapping[str, list[Any]],
     split: str | None,
     labels: LabelledImages,
-    names: dict[str, None],
 ) -> str | None:
     """Adds the images of a file.
 
     Returns:
-        The folder that its file names start from; None if there is no single one, or if the file
-        lacks what mmdet asks for.
+        The folder that its file names start from; None if there is no single one, or if mmdet
+        cannot train on the annotations and score them as they are.
     """
     categories, entries = {}, {}
     for kind, fields, found in (
@@ -117,9 +137,6 @@ def _read_file(
             else:
                 found[entry['id']] = entry
     names_by_id = {number: entry['name'] for number, entry in categories.items()}
-    used = {a.get('category_id') for a in content['annotations'] if isinstance(a, dict)}
-    # categories without an annotation are often supercategories that a tool wrote
-    names.update((name, None) for number, name in names_by_id.items() if number in used)
     sizes = {number: (entry['width'], entry['height']) for number, entry in entries.items()}
     instances, is_whole = _instances(
         file, content['annotations'], sizes, names_by_id, labels, split
@@ -173,20 +190,22 @@ def _instances(
     labels: LabelledImages,
     split: str | None,
 ) -> tuple[Mapping[Any, list[Instance]], bool]:
-    """Collects the objects by image, and tells whether all have what mmdet asks for."""
+    """Collects the objects by image, and tells whether mmdet can take them as they are."""
     instances: Mapping[Any, list[Instance]] = defaultdict(list)
-    is_whole = True
+    as_scored = Uses(metrics=frozenset({'bbox'}), classes=frozenset(names.values()))
+    ids = {a['id'] for a in annotations if isinstance(a, dict) and is_id(a.get('id'))}
+    is_whole = len(ids) == len(annotations)
     for index, annotation in enumerate(annotations):
         where = f'{file}, annotations[{index}]'
-        if isinstance(annotation, dict):
-            if is_id(annotation.get('id')):
-                where = (
-                    f'{file}, annotation {annotation["id"]} of image {annotation.get("image_id")}'
-                )
-            if annotation.get('ignore'):
-                continue
-            is_whole &= {'id', 'area', 'iscrowd'} <= set(annotation)
-        found = list(annotation_problems(_completed(annotation, index), sizes, names, Uses()))
+        if isinstance(annotation, dict) and is_id(annotation.get('id')):
+            where = f'{file}, annotation {annotation["id"]} of image {annotation.get("image_id")}'
+        found = list(annotation_problems(annotation, sizes, names, as_scored))
+        is_whole &= not found
+        if isinstance(annotation, dict) and annotation.get('ignore'):
+            continue
+        if found:
+            completed = _completed(annotation, index)
+            found = list(annotation_problems(completed, sizes, names, Uses()))
         labels.problems += [
             problem(kind, where, detail, split) for kind, detail in found if kind not in _TOLD_LATER
         ]

@@ -9,7 +9,7 @@ from attnpool_backbones.atomic_files import write_atomically
 from attnpool_backbones.own_data.labels import Instance, LabelledImage, LabelledImages
 from attnpool_backbones.own_data.masks_of_objects import area
 
-__all__ = ['coco_content', 'write_coco_files']
+__all__ = ['coco_content', 'places_of_annotations', 'write_coco_files']
 
 
 def coco_content(labels: LabelledImages, split: str) -> dict[str, Any]:
@@ -57,6 +57,24 @@ def _annotation(instance: Instance, image: LabelledImage) -> Mapping[str, Any]:
 
 def _plain(value: float) -> float | int:
     return int(value) if float(value).is_integer() else float(value)
+
+
+def places_of_annotations(labels: LabelledImages, split: str) -> dict[str, str]:
+    """Tells where the annotations of :func:`coco_content` are from.
+
+    Args:
+        labels: Checked, with splits.
+        split: ``'train'``, ``'val'`` or ``'test'``.
+
+    Returns:
+        What a check of the written file calls an annotation -> file and place of the label.
+    """
+    images = [image for image in labels.images if image.split == split]
+    places = [(number, i.where) for number, image in enumerate(images, 1) for i in image.instances]
+    return {
+        f'annotation {index} of image {number}': where
+        for index, (number, where) in enumerate(places, 1)
+    }
 
 
 def write_coco_files(labels: LabelledImages, folder: Path) -> dict[str, Path]:

@@ -4,6 +4,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
+from itertools import chain
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -26,8 +27,16 @@ IGNORED = 255
 """Label of pixels that are neither learnt nor scored."""
 MOST_COLOURS = 256
 """More are no classes but the mixed colours of a file that was scaled or saved as JPEG."""
-SUFFIXES = ('.png', '.bmp', '.tif', '.tiff', '.gif', '.jpg', '.jpeg')
+MOST_GREYS = 32
+"""The same of grey masks that no list of classes goes with."""
+NOISE = 16
+"""By how much JPEG changes most values of a black and white mask."""
+NEARLY_ALL = 0.95
+JPEG = ('.jpg', '.jpeg')
+SUFFIXES = ('.png', '.bmp', '.tif', '.tiff', '.gif', *JPEG)
 _IMAGE_FOLDER = re.compile(r'(images?|imgs?|jpegimages|photos?|pictures?|rgb)$', re.IGNORECASE)
+Pixels = dict[int, int]
+"""How many pixels have a value."""
 _MASK_STEM = re.compile(r'(.+?)[_-](masks?|labels?|gt|seg|segmentation|L|annotation)$')
 
 
@@ -35,26 +44,46 @@ def find(folder: Folder) -> list[tuple[str, str]]:
     """Pairs images with masks: by a folder for masks, or by a word after their names.
 
     Returns:
-        Image and mask of each pair; a mask without an image has ``''``.
+        Image and mask of each pair; a mask without an image has ``''``, an image with several
+        masks comes several times.
     """
-    masks, images = {}, {}
-    for file in folder.images:
+    images: dict[tuple[str, ...], str] = {}
+    masks: Mapping[tuple[str, ...], list[str]] = defaultdict(list)
+    with_word: Mapping[tuple[str, ...], list[str]] = defaultdict(list)
+    all_masks = set()
+    for file in _without_object_masks(folder.images):
         path = PurePosixPath(file)
         in_folder = is_in_mask_folder(file)
         by_stem = _MASK_STEM.match(path.stem)
-        if (in_folder or by_stem) and file.lower().endswith(SUFFIXES):
-            stem = by_stem[1] if by_stem else path.stem
-            masks[_key(path.parts[:-1], stem)] = file
-            # a word after the name may be part of it where the folder tells
-            if in_folder and by_stem:
-                masks[_key(path.parts[:-1], path.stem)] = file
-        else:
+        if not ((in_folder or by_stem) and file.lower().endswith(SUFFIXES)):
             images[_key(path.parts[:-1], path.stem)] = file
-    pairs = [(image, masks[key]) for key, image in images.items() if key in masks]
+            continue
+        all_masks.add(file)
+        # a word after the name may be part of it where the folder tells
+        if in_folder:
+            masks[_key(path.parts[:-1], path.stem)].append(file)
+        if by_stem:
+            with_word[_key(path.parts[:-1], by_stem[1])].append(file)
+    pairs = [
+        (image, mask)
+        for key, image in images.items()
+        for mask in masks.get(key) or with_word.get(key, ())
+    ]
     if not pairs:
         return []
-    paired = {mask for _, mask in pairs}
-    return sorted(pairs) + [('', mask) for mask in sorted(set(masks.values()) - paired)]
+    return sorted(pairs) + [('', mask) for mask in sorted(all_masks - {mask for _, mask in pairs})]
+
+
+def _without_object_masks(files: Sequence[str]) -> list[str]:
+    """Leaves out Pascal VOC's masks of single objects where there are those of classes."""
+    folders = {file: file.lower().split('/')[:-1] for file in files}
+
+    def is_below(file: str, start: str) -> bool:
+        return any(folder.startswith(start) for folder in folders[file])
+
+    if not any(is_below(file, 'segmentationclass') for file in files):
+        return list(files)
+    return [file for file in files if not is_below(file, 'segmentationobject')]
 
 
 def _key(folders: Sequence[str], stem: str) -> tuple[str, ...]:
@@ -84,31 +113,40 @@ def read(
         ignored: Values of pixels that belong to no class, beside 255.
     """
     labels = LabelMaps(folder.root, NAME, [])
-    values: dict[str, np.ndarray] = {}
+    listed = classes or find_class_list(folder)
+    values: dict[str, Pixels] = {}
     kinds: Counter[str] = Counter()
+    is_grey = True
+    masks: Mapping[str, list[str]] = defaultdict(list)
     for image, mask in pairs:
-        if not image:
-            labels.problems.append(problem('mask without an image', mask, 'not used'))
+        masks[image].append(mask)
+    labels.problems += [
+        problem('mask without an image', mask, 'not used') for mask in masks.pop('', ())
+    ]
+    for image, (mask, *others) in masks.items():
+        if others:
+            words = f'{", ".join([mask, *others])}; keep one of them in the folder'
+            labels.problems.append(problem('image with several masks', image, words))
             continue
-        found = _values_of(folder, image, mask, labels)
+        found = _values_of(folder, image, mask, labels, listed is not None)
         if found is None:
             continue
         kind, values[mask] = found
         kinds[kind] += 1
+        is_grey &= all(_is_grey(value, kind) for value in values[mask])
         labels.pairs.append(LabelMapPair(image, mask, split_of_path(image)))
-    without = len(folder.images) - len({*values}) - len(labels.pairs) - len(labels.problems)
-    if without > 0:
-        labels.notes.append(f'{without} images without a mask are left out')
-    listed = classes or find_class_list(folder)
-    is_grey = all(_is_grey(value) for found in values.values() for value in found.tolist())
+    without = {*folder.photos} - {*masks} - {*chain(*masks.values())}
+    if without:
+        labels.notes.append(f'{len(without)} images without a mask are left out')
     if len(kinds) > 1 and not is_grey:
         words = f'{kinds["ids"]} of ids, {kinds["colours"]} of colours'
         labels.problems.append(problem('masks of two kinds', folder.root, words))
     elif kinds['colours'] and not is_grey:
         _name_colours(labels, values, listed)
     elif kinds:
-        ids = {mask: np.unique(found & 255) if kinds['colours'] else found
-               for mask, found in values.items()}  # fmt: skip
+        ids = values
+        if kinds['colours']:
+            ids = {m: {v & 255: count for v, count in found.items()} for m, found in values.items()}
         _name_ids(labels, ids, listed, ignored)
         if kinds['colours'] and labels.classes:
             # mmseg wants one channel
@@ -118,13 +156,13 @@ def read(
     return labels
 
 
-def _is_grey(value: int) -> bool:
-    return value < 256 or value == (value & 255) * 0x010101
+def _is_grey(value: int, kind: str) -> bool:
+    return value < 256 if kind == 'ids' else value == (value & 255) * 0x010101
 
 
 def _values_of(
-    folder: Folder, image: str, mask: str, labels: LabelMaps
-) -> tuple[str, np.ndarray] | None:
+    folder: Folder, image: str, mask: str, labels: LabelMaps, has_list: bool
+) -> tuple[str, Pixels] | None:
     """Returns the kind of a mask and which values it has, or notes what is wrong with it."""
     try:
         kind, pixels = pixel_values(folder.path(mask))
@@ -136,12 +174,35 @@ def _values_of(
         words = f'{pixels.shape[1]}x{pixels.shape[0]}, image {size[0]}x{size[1]}'
         labels.problems.append(problem('mask of another size than its image', mask, words))
         return None
-    found = np.unique(pixels)
-    if len(found) > MOST_COLOURS:
-        words = f'{len(found)} colours: scaled smoothly, or saved as JPEG?'
+    numbers, counts = np.unique(pixels, return_counts=True)
+    found = dict(zip(numbers.tolist(), counts.tolist(), strict=True))
+    is_grey = all(_is_grey(value, kind) for value in found)
+    most = MOST_COLOURS if not is_grey or has_list else MOST_GREYS
+    is_jpeg = mask.lower().endswith(JPEG)
+    if len(found) > (2 if is_jpeg else most):
+        words = 'scaled smoothly, or saved as JPEG?'
+        if is_jpeg:
+            words = 'JPEG mixes them; save masks as PNG'
+        elif most == MOST_GREYS:
+            words += ' If they are classes, name them in classes.txt'
+        if is_grey and _is_nearly_binary(found):
+            words += '; nearly all are black or white: split them at 128, see docs/own_data.md'
+        words = f'{len(found)} {"values" if is_grey else "colours"}: {words}'
         labels.problems.append(problem('mask with mixed colours', mask, words))
         return None
     return kind, found
+
+
+def _is_nearly_binary(found: Pixels) -> bool:
+    """Whether a grey mask is black and white but for the noise of JPEG."""
+    shades: Counter[int] = Counter()
+    for value, count in found.items():
+        shades[value & 255] += count
+    dark, light = (
+        sum(count for shade, count in shades.items() if abs(shade - end) <= NOISE)
+        for end in (0, 255)
+    )
+    return light > 0 and dark + light >= NEARLY_ALL * shades.total()
 
 
 def pixel_values(path: Path) -> tuple[str, np.ndarray]:
@@ -167,11 +228,14 @@ def pixel_values(path: Path) -> tuple[str, np.ndarray]:
 
 def _name_ids(
     labels: LabelMaps,
-    values: Mapping[str, np.ndarray],
+    values: Mapping[str, Pixels],
     listed: ClassList | None,
     ignored: Sequence[int],
 ) -> None:
-    present = sorted({int(value) for found in values.values() for value in found})
+    pixels: Counter[int] = Counter()
+    for found in values.values():
+        pixels.update(found)
+    present = sorted(pixels)
     if listed is None and not ignored and present == [0, 255]:
         # 255 would be ignored, and nothing be left to learn
         labels.classes, labels.values = ('background', 'foreground'), {0: 0, 255: 1}
@@ -187,16 +251,55 @@ def _name_ids(
                 'named after them'
             )
     else:
-        kept = list(listed.values or range(len(listed.names)))
-        names = list(listed.names)
+        kept, names = _listed_values(listed, present, ignored), list(listed.names)
+        if IGNORED in kept and len(kept) <= IGNORED:
+            away = {*ignored}
+        elif IGNORED not in ignored:
+            _tell_of_ignored(labels, pixels, kept, names)
     kept, names = _without_ignored(kept, names, away)
     mapping = {value: label for label, value in enumerate(kept)}
     mapping.update((value, IGNORED) for value in present if value in away)
     _tell_foreign(labels, values, mapping, 'mask with labels of no class', str, kept, names)
     labels.classes = tuple(names)
-    labels.palette = (listed and listed.colours) or distinct_colours(len(names))
+    labels.palette = distinct_colours(len(names))
+    if listed is not None and listed.colours is not None:
+        colours = dict(zip(listed.names, listed.colours, strict=True))
+        labels.palette = tuple(colours[name] for name in names)
     if any(value != label for value, label in mapping.items()):
         labels.values = mapping
+
+
+def _listed_values(listed: ClassList, present: Sequence[int], ignored: Sequence[int]) -> list[int]:
+    """Returns the value of each listed class in masks of one channel."""
+    if listed.values is not None:
+        return list(listed.values)
+    if listed.colours is not None and all(len(set(colour)) == 1 for colour in listed.colours):
+        shades = [colour[0] for colour in listed.colours]
+        if {*present} <= {*shades, *ignored, IGNORED}:
+            return shades
+    if len(listed.names) == 2 and present == [0, 255] and IGNORED not in ignored:
+        return present[:]
+    return list(range(len(listed.names)))
+
+
+def _tell_of_ignored(
+    labels: LabelMaps, pixels: Mapping[int, int], kept: Sequence[int], names: Sequence[str]
+) -> None:
+    """Notes where 255 seems to be a class: it covers most, and a class has nothing."""
+    pairs = zip(kept, names, strict=True)
+    lacking = [name for v, name in pairs if v not in pixels and name.lower() not in IGNORED_NAMES]
+    others = sum(count for value, count in pixels.items() if value != 0)
+    if (lacking or len(names) == 1) and pixels[IGNORED] > others / 2:
+        words = f'no mask has {", ".join(lacking)}' if lacking else f'{names[0]} is the only class'
+        labels.problems.append(
+            problem(
+                'classes do not fit',
+                labels.root,
+                f'{words}, and 255, which would be ignored, is {pixels[IGNORED] / others:.0%} of '
+                'what is not 0; write a class and its value into each line of classes.txt, as in '
+                '"background 0", or say --ignore-label 255',
+            )
+        )
 
 
 def _without_ignored(
@@ -209,9 +312,9 @@ def _without_ignored(
 
 
 def _name_colours(
-    labels: LabelMaps, values: Mapping[str, np.ndarray], listed: ClassList | None
+    labels: LabelMaps, values: Mapping[str, Pixels], listed: ClassList | None
 ) -> None:
-    present = sorted({int(value) for found in values.values() for value in found})
+    present = sorted({value for found in values.values() for value in found})
     if len(present) > MOST_COLOURS:
         labels.problems.append(
             problem('masks with mixed colours', labels.root, f'{len(present)} colours in all')
@@ -253,7 +356,7 @@ def _name_colours(
 
 def _tell_foreign(
     labels: LabelMaps,
-    values: Mapping[str, np.ndarray],
+    values: Mapping[str, Pixels],
     mapping: Mapping[int, int],
     kind: str,
     word: Callable[[int], str],
@@ -263,7 +366,7 @@ def _tell_foreign(
     """Notes the masks that have values of no class."""
     foreign: Mapping[str, list[int]] = defaultdict(list)
     for mask, found in values.items():
-        foreign[mask] = [int(value) for value in found if int(value) not in mapping]
+        foreign[mask] = [value for value in found if value not in mapping]
     known = ', '.join(f'{word(value)} {name}' for value, name in zip(kept, names, strict=True))
     for mask, wrong in foreign.items():
         if wrong:

@@ -1,6 +1,6 @@
 """From a folder to a config that can be trained."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -17,11 +17,11 @@ from attnpool_backbones.own_data.anchors import Anchors, choose_anchors, octaves
 from attnpool_backbones.own_data.bases import Bases, choose_bases, weights_at_hand
 from attnpool_backbones.own_data.checking import check
 from attnpool_backbones.own_data.class_lists import read_class_list
-from attnpool_backbones.own_data.coco_files import write_coco_files
+from attnpool_backbones.own_data.coco_files import places_of_annotations, write_coco_files
 from attnpool_backbones.own_data.config_writing import Data, detection_config, segmentation_config
 from attnpool_backbones.own_data.folder import Folder, displayed_size
 from attnpool_backbones.own_data.label_map_files import lay_out
-from attnpool_backbones.own_data.labels import LabelledImages, LabelMaps
+from attnpool_backbones.own_data.labels import SPLITS, LabelledImages, LabelMaps
 from attnpool_backbones.own_data.objects_as_maps import as_label_maps
 from attnpool_backbones.own_data.planning import Plan, make_plan
 from attnpool_backbones.own_data.recognition import FORMATS, open_folder, recognise
@@ -168,7 +168,7 @@ def prepare(
     known = {item.item for item in problems}
     problems += [
         found
-        for found in report.problems
+        for found in _of_labels(report.problems, labels)
         # each ending of images is a data set of its own, which does not know the others' masks
         if found.kind != 'mask without an image' and not _is_known(found, known)
     ]
@@ -362,6 +362,18 @@ def _noted(notes: Sequence[Problem]) -> list[str]:
         f'{kind}: {len(cases)}, such as {cases[0].item} ({cases[0].detail})'
         for kind, cases in kinds.items()
     ]
+
+
+def _of_labels(
+    problems: Sequence[Problem], labels: LabelledImages | LabelMaps
+) -> Iterator[Problem]:
+    """Names the labels in the place of annotations of a file that was converted."""
+    if not problems or isinstance(labels, LabelMaps) or labels.coco_files is not None:
+        yield from problems
+        return
+    places = {split: places_of_annotations(labels, split) for split in SPLITS}
+    for found in problems:
+        yield replace(found, item=places.get(found.split, {}).get(found.item, found.item))
 
 
 def _is_known(found: Problem, known: set[str]) -> bool:

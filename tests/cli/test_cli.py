@@ -160,6 +160,54 @@ def test_labels_are_read_once_for_batch_and_time(tmp_path, monkeypatch, capsys):
     assert '24 epochs of 4 images, batch 2' in capsys.readouterr().out
 
 
+IN_CONFIG = 'own data', 'what is made of it'
+"""Groups of flags that the config says to the processes which are started."""
+OF_THE_START = {'help', 'time', 'devices', 'no_forecast', 'launcher', 'local_rank'}
+
+
+def test_processes_are_started_with_all_flags(tmp_path, monkeypatch):
+    from attnpool_backbones.cli import train
+
+    parser = argparse.ArgumentParser()
+    train.add_arguments(parser)
+    said = dict(batch='6', checkpoint_every='10m', resume='last.pth', work_dir='run',
+                save_best='mIoU', lr='1e-05')  # fmt: skip
+    words = ['--cfg-options', 'a.b=3', 'c=[1,2]', 'd=(x,y)', 'e=two words', 'f=None', 'g=true']
+    in_config = [
+        action
+        for group in parser._action_groups
+        if group.title in IN_CONFIG
+        for action in group._group_actions
+    ]
+    passed_on = {'config', 'cfg_options', *said}
+    for action in parser._actions:
+        name = action.dest
+        if not action.option_strings or name in OF_THE_START or action in in_config:
+            continue
+        passed_on.add(name)
+        if name != 'cfg_options':
+            value = [] if action.nargs == 0 else [said.get(name, '3')]
+            words += [action.option_strings[0], *value]
+    given = parser.parse_args(['own.py', *words])
+    given.config = given.source
+    unsaid = parser.parse_args(['own.py'])
+    assert all(getattr(given, name) != getattr(unsaid, name) for name in passed_on - {'config'})
+    started = []
+
+    def start(command, **_):
+        started.append(command)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, 'run', start)
+    assert train.train_in_processes(given, 2) == 0
+    (command,) = started
+    again = parser.parse_args(command[command.index('train') + 1 :])
+    again.config = again.source
+    expected = {name: getattr(given, name) for name in passed_on} | dict(batch=3)
+    assert {name: getattr(again, name) for name in passed_on} == expected
+    assert again.launcher == 'pytorch'
+
+
 @pytest.mark.parametrize('words', [['verify', 'photos', '--workers', '1'], ['browse', 'photos']])
 def test_a_folder_is_listed_once(words, tmp_path, monkeypatch, capsys):
     from attnpool_backbones.datasets.digit_scenes import generate

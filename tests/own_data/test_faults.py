@@ -71,6 +71,8 @@ FAULTS: list[tuple[str, str, Callable[[Content, Path], object]]] = [
      lambda c, r: annotation(c, 9, segmentation=dict(size=[5, 5], counts=[25]))),
     ('malformed mask', 'annotation 11 of',
      lambda c, r: annotation(c, 10, segmentation=short_runs(c))),
+    ('malformed annotation entry', 'annotation 12 of',
+     lambda c, r: annotation(c, 11, category_id=[1])),
     ('malformed annotation entry', 'annotations[', lambda c, r: c['annotations'].append(7)),
 ]  # fmt: skip
 

@@ -1,16 +1,20 @@
 """What a folder is recognised as, and the one message when it is nothing or two things at once."""
 
-import re
+import json
 import shutil
-import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-import yaml
 
+from attnpool_backbones.cli import main
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.datasets.digit_scenes import CLASSES
+from attnpool_backbones.datasets.findings import Problem, Report
+from attnpool_backbones.own_data import preparing
 from attnpool_backbones.own_data.checking import check
+from attnpool_backbones.own_data.labels import Instance, LabelledImage, LabelledImages
 from attnpool_backbones.own_data.preparing import Request, read_labels
 from attnpool_backbones.own_data.recognition import FORMATS, open_folder, recognise
 from tests.own_data import scenes as written
@@ -113,6 +117,33 @@ def test_class_that_is_misspelt_once(digits, tmp_path, slip):
     assert check(labels, ['seven', slip]).problems == []
 
 
+@pytest.mark.parametrize(
+    'common, rare, is_told',
+    [
+        ('class_0', 'class_3', False),
+        ('speed limit 20', 'Speed Limit 30', False),
+        ('10', '100', False),
+        ('type 2b', 'type 3b', False),
+        ('trailer', 'trailer2', False),
+        ('speed limit 20', 'sped limit 20', True),
+        ('speed limit 20', 'Speed limit 20', True),
+        ('speed limit 20', 'sped limit 30', True),
+    ],
+)
+def test_names_that_differ_in_a_number_are_not_misspelt(common, rare, is_told):
+    box = 5.0, 5.0, 9.0, 9.0
+    images = [
+        LabelledImage(
+            f'{number}.png', 96, 64, (Instance(rare if number == 0 else common, box, ''),)
+        )
+        for number in range(101)
+    ]
+    labels = LabelledImages(Path(), 'COCO', images)
+    assert [p.kind for p in check(labels, None).problems] == (
+        ['class that may be misspelt'] if is_told else []
+    )
+
+
 def test_class_that_is_asked_for_and_not_there(digits, tmp_path):
     written.voc(written.load_scenes(digits), tmp_path, False)
     with pytest.raises(UserError, match=r"no object is of class 'sevn'; did you mean seven\?"):
@@ -142,6 +173,70 @@ def test_boxes_of_no_size_and_repeated_ones_are_left_out(digits, tmp_path):
     assert len(labels.images[0].instances) == len(objects) - 2
 
 
+@pytest.mark.parametrize('form', ['coco', 'labelme'])
+def test_objects_that_cannot_be_learnt_are_left_out(digits, tmp_path, form, capsys):
+    content = written.load_scenes(digits)
+    objects = content[0].objects
+    kept = len(objects)
+    objects += [
+        objects[0],
+        outlined(5, 5, 5, 14, 5, 9),
+        outlined(5, 5, 5.5, 14, 5, 9),
+        outlined(5, 5, 15, 15, 5.1, 5),
+    ]
+    written.WRITERS[form](content, tmp_path, True)
+    labels = labels_of(tmp_path)
+    assert labels.problems == []
+    assert len(labels.images[0].instances) == kept
+    kinds = 'object labelled twice', 'box of no area', 'box below one pixel', 'object of no pixel'
+    for number, kind in enumerate(kinds, kept + 1):
+        (note,) = (note for note in labels.notes if note.startswith(f'{kind}, left out: '))
+        assert (
+            f'annotation {number} of image' if form == 'coco' else f'000001.json, shape {number}'
+        ) in note
+    assert main(['verify', str(tmp_path)]) == 0, capsys.readouterr().out
+
+
+def outlined(*outline: float) -> written.Object:
+    xs, ys = outline[0::2], outline[1::2]
+    box = [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
+    return written.Object('one', box, list(outline))
+
+
+def test_boxes_in_shares_of_the_image_are_a_problem(digits, tmp_path):
+    content = written.load_scenes(digits)
+    content[0].objects.append(written.Object('one', [0.25, 0.5, 0.2, 0.1], []))
+    written.labelme(content, tmp_path, False)
+    (found,) = labels_of(tmp_path).problems
+    assert found.kind == 'box below one pixel' and 'shares of the image?' in found.detail
+
+
+def test_box_that_only_touches_its_image_is_outside(digits, tmp_path):
+    content = written.load_scenes(digits)
+    content[0].objects.append(written.Object('one', [content[0].width, 5, 1, 9], []))
+    written.labelme(content, tmp_path, False)
+    (found,) = labels_of(tmp_path).problems
+    assert found.kind == 'box outside the image'
+
+
+def test_findings_of_a_converted_file_name_the_label(digits, tmp_path, monkeypatch, capsys):
+    written.labelme(written.load_scenes(digits), tmp_path, False)
+    found = Problem('val', 'mask that training ignores', 'annotation 1 of image 1', 'odd')
+    report = Report({'val': 1}, (found,))
+    monkeypatch.setattr(preparing, 'verify', lambda *_, **__: report)
+    assert main(['verify', str(tmp_path)]) == 1
+    text = capsys.readouterr().out
+    assert 'val/val_000001.json, shape 1: odd' in text and 'annotation' not in text
+
+
+def test_area_that_a_tool_did_not_know_is_measured(digits, tmp_path):
+    written.coco(written.load_scenes(digits), tmp_path, False)
+    change(tmp_path / 'train_labels.json', lambda c: [a.update(area=0) for a in c['annotations']])
+    labels = labels_of(tmp_path)
+    assert labels.problems == [] and labels.coco_files is None
+    assert all(i.area == i.box[2] * i.box[3] for i in labels.instances())
+
+
 def test_coco_files_of_both_splits_are_taken_as_they_are(digits):
     labels = labels_of(digits, format='coco')
     assert labels.coco_files == {
@@ -151,167 +246,64 @@ def test_coco_files_of_both_splits_are_taken_as_they_are(digits):
     assert labels_of(digits, format='coco', classes=['one']).coco_files is None
 
 
-def test_own_outputs_and_linked_folders(digits, tmp_path):
-    root = tmp_path / 'photos'
-    written.yolo(written.load_scenes(digits), root, False)
-    before = labels_of(root)
-    (root / 'images').rename(tmp_path / 'elsewhere')
-    (root / 'images').symlink_to(tmp_path / 'elsewhere')
-    (tmp_path / 'elsewhere/back').symlink_to(root)  # a loop
-    image = next((tmp_path / 'elsewhere').rglob('*.png'))
-    for file in ('work_dirs/run/annotations/train.json', 'seen/index.html',
-                 'predictions/predictions.jsonl'):  # fmt: skip
-        (root / file).parent.mkdir(parents=True)
-        (root / file).write_text('{"images": [], "annotations": [], "categories": []}')
-    for file in ('seen/samples/0.png', 'predictions/pictures/0.png'):
-        (root / file).parent.mkdir()
-        shutil.copy(image, root / file)
-    assert recognise(open_folder(str(root))).format == 'yolo'
-    assert [image.file for image in labels_of(root).images] == [i.file for i in before.images]
+Content = dict[str, list[dict[str, Any]]]
 
 
-def test_image_above_the_limit_of_pillow_is_told(digits, tmp_path):
-    written.yolo(written.load_scenes(digits), tmp_path, False)
-    wide = next((tmp_path / 'images').rglob('*.png'))
-    content = bytearray(wide.read_bytes())
-    content[16:24] = (20_000).to_bytes(4, 'big') * 2
-    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, 'big')
-    wide.write_bytes(content)
-    (problem,) = labels_of(tmp_path).problems
-    assert problem.kind == 'unreadable image' and wide.name in problem.item
+def numbered(content: Content, numbers: Callable[[int], Any]) -> None:
+    for index, annotation in enumerate(content['annotations']):
+        annotation['id'] = numbers(index)
 
 
-def describe(root: Path, **changes) -> None:
-    file = root / 'data.yaml'
-    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | changes))
+def without(content: Content, name: str, listed: bool) -> None:
+    """Takes a class out of a file: its objects, and its category unless that is to stay listed."""
+    number = next(c['id'] for c in content['categories'] if c['name'] == name)
+    content['annotations'] = [a for a in content['annotations'] if a['category_id'] != number]
+    content['categories'] = [c for c in content['categories'] if listed or c['id'] != number]
 
 
-def by_file(root: Path) -> dict:
-    return {image.file: (image.split, image.instances) for image in labels_of(root).images}
+# file, and what is done to it that mmdet cannot train on or score as it is
+UNFIT: dict[str, tuple[str, Callable[[Content], object]]] = {
+    'ids from 0': ('train', lambda c: numbered(c, lambda index: index)),
+    'ids from 0 in val': ('val', lambda c: numbered(c, lambda index: index)),
+    'ids of text': ('val', lambda c: numbered(c, lambda index: f'a{index}')),
+    'repeated ids': ('val', lambda c: numbered(c, lambda index: 1 + index // 2)),
+    'no flag of a crowd': ('val', lambda c: c['annotations'][0].update(iscrowd=None)),
+    'another order': ('val', lambda c: c['categories'].reverse()),
+    'class that is not listed': ('val', lambda c: without(c, 'three', False)),
+    'class that only val lists': ('train', lambda c: without(c, 'three', False)),
+    'box of no size': ('train', lambda c: c['annotations'][0].update(bbox=[5, 5, 0, 9])),
+    'object listed twice': ('train', lambda c: c['annotations'].append(
+        dict(c['annotations'][0], id=9999))),
+}  # fmt: skip
 
 
-def moved(root: Path) -> None:
-    describe(root, path='', train='/home/u/ds/images/train', val='C:\\ds\\images\\val')
+def change(file: Path, work: Callable[[Content], object], encoding: str = 'utf-8') -> None:
+    content = json.loads(file.read_text())
+    work(content)
+    file.write_text(json.dumps(content), encoding=encoding)
 
 
-def quoted(root: Path) -> None:
-    describe(root, names={str(n): name for n, name in enumerate([*CLASSES, 'ten'])})
-
-
-def posed(root: Path) -> None:
-    describe(root, kpt_shape=[6, 2])
-    for file in (root / 'labels').rglob('*.txt'):
-        lines = [line + ' 0.5' * 12 for line in file.read_text().splitlines()]
-        file.write_text('\n'.join(lines))
-
-
-def with_lists(root: Path) -> None:
-    (root / 'labels/classes.txt').write_text('a\nb')
-    (root / 'labels/README.txt').write_text('labels of 2024')
-
-
-@pytest.mark.parametrize('change', [moved, quoted, posed, with_lists])
-def test_yolo_folders_as_they_come(digits, tmp_path, change):
-    written.yolo(written.load_scenes(digits), tmp_path, False)
-    before = by_file(tmp_path)
-    classes = labels_of(tmp_path).classes
-    change(tmp_path)
-    assert by_file(tmp_path) == before
+@pytest.mark.parametrize('case', [*UNFIT, 'byte order mark'])
+def test_coco_files_that_do_not_fit_are_converted(digits, tmp_path, case, capsys):
+    written.coco(written.load_scenes(digits), tmp_path, False)
+    split, work = UNFIT.get(case, ('val', lambda content: None))
+    encoding = 'utf-8-sig' if case == 'byte order mark' else 'utf-8'
+    assert labels_of(tmp_path).coco_files is not None
+    change(tmp_path / f'{split}_labels.json', work, encoding)
     labels = labels_of(tmp_path)
-    assert labels.problems == [] and labels.classes[: len(classes)] == classes
+    assert labels.problems == [] and labels.coco_files is None
+    assert set(labels.classes) == set(CLASSES)
+    if 'list' not in case:
+        assert labels.classes == CLASSES
+    assert main(['verify', str(tmp_path)]) == 0, capsys.readouterr().out
 
 
-def renumbered(root: Path) -> None:
-    describe(root, names={number + 1: str(number) for number in range(10)})
-
-
-def without_an_image(root: Path) -> None:
-    # its label file is taken for the image of that name in train
-    file = next((root / 'images/val').iterdir())
-    file.unlink()
-    shutil.copy(next((root / 'images/train').iterdir()), root / 'images/train' / file.name)
-    (root / 'labels/train' / f'{file.stem}.txt').write_text('0 0.5 0.5 0.1 0.1')
-
-
-@pytest.mark.parametrize(
-    'change, kind, words',
-    [
-        (renumbered, 'classes do not fit', '1, 2, 3, 4, 5, 6, 7, 8, 9, 10, not 0 to 9'),
-        (without_an_image, 'two label files for an image', 'labels/train/'),
-    ],
-)
-def test_yolo_folders_that_are_wrong(digits, tmp_path, change, kind, words):
-    written.yolo(written.load_scenes(digits), tmp_path, False)
-    change(tmp_path)
-    (problem,) = (p for p in labels_of(tmp_path).problems if p.kind == kind)
-    assert words in problem.detail
-
-
-@pytest.mark.parametrize('base', ['/home/u/ds', 'C:\\ds', '..', ''])
-def test_lists_of_a_folder_that_has_moved(digits, tmp_path, base):
-    written.yolo(written.load_scenes(digits), tmp_path, False)
-    (tmp_path / 'lists').mkdir()
-    for split, images in (('train', 'val'), ('val', 'train')):  # not as the folders say
-        files = sorted((tmp_path / 'images' / images).iterdir())
-        lines = [f'{base}/images/{images}/{file.name}' for file in files]
-        (tmp_path / f'lists/{split}.txt').write_text('\n'.join(lines))
-    describe(tmp_path, path='', train=f'{base}/lists/train.txt', val=f'{base}/lists/val.txt')
-    swapped = {'train': 'val', 'val': 'train'}
-    for file, (split, _) in by_file(tmp_path).items():
-        assert split == swapped[file.split('/')[1]]
-
-
-def test_split_that_is_named_and_not_there_is_told(digits, tmp_path):
-    written.yolo(written.load_scenes(digits), tmp_path, False)
-    describe(tmp_path, test='../elsewhere/test')
+def test_classes_are_in_the_order_of_the_files(digits, tmp_path, capsys):
+    """Also where a file that is read first has no object of one of them."""
+    written.coco(written.load_scenes(digits), tmp_path, False)
+    change(tmp_path / 'train_labels.json', lambda content: without(content, 'three', True))
     labels = labels_of(tmp_path)
-    assert 'no image of test: ../elsewhere/test (YAML file)' in labels.notes
-
-
-def image_sets(root: Path, **lists: list[str]) -> None:
-    shutil.rmtree(root / 'ImageSets')
-    for name, lines in lists.items():
-        file = root / 'ImageSets' / name.replace('_', '/', 1)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.with_suffix('.txt').write_text('\n'.join(lines))
-
-
-def test_image_sets(digits, tmp_path):
-    written.voc(written.load_scenes(digits), tmp_path, False)
-    stems = sorted(file.stem for file in (tmp_path / 'Annotations').iterdir())
-
-    def splits() -> list[str | None]:
-        return [image.split for image in labels_of(tmp_path).images]
-
-    image_sets(tmp_path, Main_trainval=stems[:10], Main_test=stems[10:])
-    assert splits()[10:] == ['test'] * 3 and sorted(set(splits()[:10])) == ['train', 'val']
-    image_sets(
-        tmp_path,
-        Main_trainval=stems[:12],
-        Main_train=[f'{stem}  1' for stem in stems[:6]],
-        Main_val=[f'{stem}.png -1' for stem in stems[6:10]],
-        Layout_val=stems[:6],
-    )
-    assert splits() == ['train'] * 6 + ['val'] * 4 + ['train'] * 2
-    assert any('1 files, such as' in note for note in labels_of(tmp_path).notes)
-
-
-@pytest.mark.parametrize('name', ['photo 1', 'a.v2', 'a.v2 0'])
-@pytest.mark.parametrize('form', ['{}', '{} 1', '{}.png'])
-def test_image_sets_name_images_of_any_name(digits, tmp_path, name, form):
-    written.voc(written.load_scenes(digits), tmp_path, False)
-    first, *rest = sorted(file.stem for file in (tmp_path / 'Annotations').iterdir())
-    (tmp_path / 'Annotations' / f'{first}.xml').rename(tmp_path / f'Annotations/{name}.xml')
-    (tmp_path / 'JPEGImages' / f'{first}.png').rename(tmp_path / f'JPEGImages/{name}.png')
-    image_sets(tmp_path, Main_train=[form.format(name), *rest[:8]], Main_val=rest[8:])
-    assert by_file(tmp_path)[f'JPEGImages/{name}.png'][0] == 'train'
-
-
-def test_boxes_that_count_from_zero_in_floats(digits, tmp_path):
-    written.voc(written.load_scenes(digits), tmp_path, False)
-    file = sorted((tmp_path / 'Annotations').iterdir())[0]
-    text = file.read_text()
-    file.write_text(re.sub('<xmin>.*?</xmin>', '<xmin>0.0</xmin>', text, count=1))
-    labels = labels_of(tmp_path)
-    assert any('count from 0' in note for note in labels.notes)
-    assert min(instance.box[0] for instance in labels.instances()) == 0
+    assert labels.classes == CLASSES and labels.coco_files is not None
+    change(tmp_path / 'val_labels.json', lambda content: without(content, 'three', True))
+    assert 'three' not in labels_of(tmp_path).classes
+    assert main(['verify', str(tmp_path)]) == 0, capsys.readouterr().out

@@ -1,0 +1,180 @@
+"""Folders as their owners and their tools leave them: lists, names, links, files beside labels."""
+
+import re
+import shutil
+import zlib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from attnpool_backbones.datasets.digit_scenes import CLASSES
+from attnpool_backbones.own_data.recognition import open_folder, recognise
+from tests.own_data import scenes as written
+from tests.own_data.test_recognition import labels_of
+
+
+def test_own_outputs_and_linked_folders(digits, tmp_path):
+    root = tmp_path / 'photos'
+    written.yolo(written.load_scenes(digits), root, False)
+    before = labels_of(root)
+    (root / 'images').rename(tmp_path / 'elsewhere')
+    (root / 'images').symlink_to(tmp_path / 'elsewhere')
+    (tmp_path / 'elsewhere/back').symlink_to(root)  # a loop
+    image = next((tmp_path / 'elsewhere').rglob('*.png'))
+    for file in ('work_dirs/run/annotations/train.json', 'seen/index.html',
+                 'predictions/predictions.jsonl'):  # fmt: skip
+        (root / file).parent.mkdir(parents=True)
+        (root / file).write_text('{"images": [], "annotations": [], "categories": []}')
+    for file in ('seen/samples/0.png', 'predictions/pictures/0.png'):
+        (root / file).parent.mkdir()
+        shutil.copy(image, root / file)
+    assert recognise(open_folder(str(root))).format == 'yolo'
+    assert [image.file for image in labels_of(root).images] == [i.file for i in before.images]
+
+
+def test_image_above_the_limit_of_pillow_is_told(digits, tmp_path):
+    written.yolo(written.load_scenes(digits), tmp_path, False)
+    wide = next((tmp_path / 'images').rglob('*.png'))
+    content = bytearray(wide.read_bytes())
+    content[16:24] = (20_000).to_bytes(4, 'big') * 2
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, 'big')
+    wide.write_bytes(content)
+    (problem,) = labels_of(tmp_path).problems
+    assert problem.kind == 'unreadable image' and wide.name in problem.item
+
+
+def describe(root: Path, **changes) -> None:
+    file = root / 'data.yaml'
+    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | changes))
+
+
+def by_file(root: Path) -> dict:
+    return {image.file: (image.split, image.instances) for image in labels_of(root).images}
+
+
+def moved(root: Path) -> None:
+    describe(root, path='', train='/home/u/ds/images/train', val='C:\\ds\\images\\val')
+
+
+def quoted(root: Path) -> None:
+    describe(root, names={str(n): name for n, name in enumerate([*CLASSES, 'ten'])})
+
+
+def posed(root: Path) -> None:
+    describe(root, kpt_shape=[6, 2])
+    for file in (root / 'labels').rglob('*.txt'):
+        lines = [line + ' 0.5' * 12 for line in file.read_text().splitlines()]
+        file.write_text('\n'.join(lines))
+
+
+def with_lists(root: Path) -> None:
+    (root / 'labels/classes.txt').write_text('a\nb')
+    (root / 'labels/README.txt').write_text('labels of 2024')
+
+
+@pytest.mark.parametrize('change', [moved, quoted, posed, with_lists])
+def test_yolo_folders_as_they_come(digits, tmp_path, change):
+    written.yolo(written.load_scenes(digits), tmp_path, False)
+    before = by_file(tmp_path)
+    classes = labels_of(tmp_path).classes
+    change(tmp_path)
+    assert by_file(tmp_path) == before
+    labels = labels_of(tmp_path)
+    assert labels.problems == [] and labels.classes[: len(classes)] == classes
+
+
+def renumbered(root: Path) -> None:
+    describe(root, names={number + 1: str(number) for number in range(10)})
+
+
+def without_an_image(root: Path) -> None:
+    # its label file is taken for the image of that name in train
+    file = next((root / 'images/val').iterdir())
+    file.unlink()
+    shutil.copy(next((root / 'images/train').iterdir()), root / 'images/train' / file.name)
+    (root / 'labels/train' / f'{file.stem}.txt').write_text('0 0.5 0.5 0.1 0.1')
+
+
+@pytest.mark.parametrize(
+    'change, kind, words',
+    [
+        (renumbered, 'classes do not fit', '1, 2, 3, 4, 5, 6, 7, 8, 9, 10, not 0 to 9'),
+        (without_an_image, 'two label files for an image', 'labels/train/'),
+    ],
+)
+def test_yolo_folders_that_are_wrong(digits, tmp_path, change, kind, words):
+    written.yolo(written.load_scenes(digits), tmp_path, False)
+    change(tmp_path)
+    (problem,) = (p for p in labels_of(tmp_path).problems if p.kind == kind)
+    assert words in problem.detail
+
+
+@pytest.mark.parametrize('base', ['/home/u/ds', 'C:\\ds', '..', ''])
+def test_lists_of_a_folder_that_has_moved(digits, tmp_path, base):
+    written.yolo(written.load_scenes(digits), tmp_path, False)
+    (tmp_path / 'lists').mkdir()
+    for split, images in (('train', 'val'), ('val', 'train')):  # not as the folders say
+        files = sorted((tmp_path / 'images' / images).iterdir())
+        lines = [f'{base}/images/{images}/{file.name}' for file in files]
+        (tmp_path / f'lists/{split}.txt').write_text('\n'.join(lines))
+    describe(tmp_path, path='', train=f'{base}/lists/train.txt', val=f'{base}/lists/val.txt')
+    swapped = {'train': 'val', 'val': 'train'}
+    for file, (split, _) in by_file(tmp_path).items():
+        assert split == swapped[file.split('/')[1]]
+
+
+def test_split_that_is_named_and_not_there_is_told(digits, tmp_path):
+    written.yolo(written.load_scenes(digits), tmp_path, False)
+    describe(tmp_path, test='../elsewhere/test')
+    labels = labels_of(tmp_path)
+    assert 'no image of test: ../elsewhere/test (YAML file)' in labels.notes
+
+
+def image_sets(root: Path, **lists: list[str]) -> None:
+    shutil.rmtree(root / 'ImageSets')
+    for name, lines in lists.items():
+        file = root / 'ImageSets' / name.replace('_', '/', 1)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.with_suffix('.txt').write_text('\n'.join(lines))
+
+
+def test_image_sets(digits, tmp_path):
+    written.voc(written.load_scenes(digits), tmp_path, False)
+    stems = sorted(file.stem for file in (tmp_path / 'Annotations').iterdir())
+
+    def splits() -> list[str | None]:
+        return [image.split for image in labels_of(tmp_path).images]
+
+    image_sets(tmp_path, Main_trainval=stems[:10], Main_test=stems[10:])
+    assert splits()[10:] == ['test'] * 3 and sorted(set(splits()[:10])) == ['train', 'val']
+    image_sets(
+        tmp_path,
+        Main_trainval=stems[:12],
+        Main_train=[f'{stem}  1' for stem in stems[:6]],
+        Main_val=[f'{stem}.png -1' for stem in stems[6:10]],
+        Layout_val=stems[:6],
+    )
+    assert splits() == ['train'] * 6 + ['val'] * 4 + ['train'] * 2
+    assert any('1 files, such as' in note for note in labels_of(tmp_path).notes)
+
+
+@pytest.mark.parametrize('name', ['photo 1', 'a.v2', 'a.v2 0'])
+@pytest.mark.parametrize('form', ['{}', '{} 1', '{}.png'])
+def test_image_sets_name_images_of_any_name(digits, tmp_path, name, form):
+    written.voc(written.load_scenes(digits), tmp_path, False)
+    first, *rest = sorted(file.stem for file in (tmp_path / 'Annotations').iterdir())
+    (tmp_path / 'Annotations' / f'{first}.xml').rename(tmp_path / f'Annotations/{name}.xml')
+    (tmp_path / 'JPEGImages' / f'{first}.png').rename(tmp_path / f'JPEGImages/{name}.png')
+    image_sets(tmp_path, Main_train=[form.format(name), *rest[:8]], Main_val=rest[8:])
+    assert by_file(tmp_path)[f'JPEGImages/{name}.png'][0] == 'train'
+
+
+def test_boxes_that_count_from_zero_in_floats(digits, tmp_path):
+    written.voc(written.load_scenes(digits), tmp_path, False)
+    file = sorted((tmp_path / 'Annotations').iterdir())[0]
+    text = file.read_text()
+    file.write_text(re.sub('<xmin>.*?</xmin>', '<xmin>0.0</xmin>', text, count=1))
+    labels = labels_of(tmp_path)
+    assert any('count from 0' in note for note in labels.notes)
+    assert min(instance.box[0] for instance in labels.instances()) == 0

@@ -1,0 +1,189 @@
+"""Which values of masks are which classes, and what is no mask at all."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from attnpool_backbones.own_data.label_map_files import lay_out
+from attnpool_backbones.own_data.labels import LabelMaps
+from attnpool_backbones.own_data.preparing import BrokenLabels, Request, read_labels
+from attnpool_backbones.own_data.recognition import open_folder
+
+HEIGHT, WIDTH = 48, 64
+ROWS, COLUMNS = np.mgrid[:HEIGHT, :WIDTH]
+TRUTH = ((ROWS - 20) ** 2 + (COLUMNS - 30) ** 2 < 200).astype(np.uint8)
+"""1 in a disc, 0 around it."""
+
+
+def write(root: Path, mask: np.ndarray, listed: str = '', suffix: str = '.png') -> None:
+    for folder in ('images', 'masks'):
+        (root / folder).mkdir(parents=True)
+    for name in 'abcd':
+        Image.new('RGB', (WIDTH, HEIGHT)).save(root / 'images' / f'{name}.png')
+        Image.fromarray(mask).save(root / 'masks' / f'{name}{suffix}')
+    if listed:
+        (root / 'classes.txt').write_text(listed)
+
+
+def labels_of(
+    root: Path, classes: Sequence[str] | None = None, ignored: Sequence[int] = ()
+) -> LabelMaps:
+    request = Request(str(root), '', '', classes=classes, ignored=ignored)
+    return read_labels(request, open_folder(str(root)), for_masks=True)[0]
+
+
+def map_of(labels: LabelMaps, run: Path) -> np.ndarray:
+    """Returns one of the label maps that a training reads."""
+    layout = lay_out(labels, run)['train'][0]
+    file = min((labels.root / layout.label_maps).rglob(f'*{layout.map_suffix}'))
+    return np.asarray(Image.open(file))
+
+
+def grey(mask: np.ndarray) -> np.ndarray:
+    return np.stack([mask] * 3, axis=-1)
+
+
+def blue(mask: np.ndarray) -> np.ndarray:
+    return np.stack([mask * 0, mask * 0, mask], axis=-1)
+
+
+BLACK_AND_WHITE = 'background,0,0,0\npolyp,255,255,255'
+
+
+@pytest.mark.parametrize(
+    'listed, draw',
+    [
+        ('background\npolyp', np.array),
+        ('background\npolyp', grey),
+        (BLACK_AND_WHITE, np.array),
+        (BLACK_AND_WHITE, grey),
+        ('background 0\npolyp 255', np.array),
+        ('background,0,0,0\npolyp,0,0,255', blue),
+        ('background,0,0,0\npolyp,255,255,255\nvoid,128,128,128', grey),
+        ('void,9,9,9\n' + BLACK_AND_WHITE, np.array),
+    ],
+)
+def test_255_is_the_second_class_where_the_list_says_so(
+    listed: str, draw: Callable[[np.ndarray], np.ndarray], tmp_path: Path
+) -> None:
+    write(tmp_path / 'data', draw(TRUTH * 255), listed)
+    labels = labels_of(tmp_path / 'data')
+    assert labels.problems == [] and labels.classes == ('background', 'polyp')
+    assert len(labels.palette) == 2
+    assert np.array_equal(map_of(labels, tmp_path / 'run'), TRUTH)
+
+
+def test_255_is_the_second_class_that_is_asked_for(tmp_path: Path) -> None:
+    write(tmp_path / 'data', TRUTH * 255)
+    labels = labels_of(tmp_path / 'data', classes=['background', 'polyp'])
+    assert labels.classes == ('background', 'polyp')
+    assert np.array_equal(map_of(labels, tmp_path / 'run'), TRUTH)
+
+
+def test_255_is_ignored_where_it_is_a_border_or_said_to_be(tmp_path: Path) -> None:
+    bordered = TRUTH.copy()
+    bordered[19:21] = 255
+    write(tmp_path / 'bordered', bordered, 'background\npolyp\nnever')
+    labels = labels_of(tmp_path / 'bordered')
+    assert labels.problems == [] and len(labels.classes) == 3
+    assert np.array_equal(map_of(labels, tmp_path / 'run'), bordered)
+    write(tmp_path / 'said', TRUTH * 255, BLACK_AND_WHITE)
+    labels = labels_of(tmp_path / 'said', ignored=[255])
+    assert labels.problems == [] and labels.classes == ('background',)
+    assert np.array_equal(map_of(labels, tmp_path / 'other'), TRUTH * 255)
+
+
+@pytest.mark.parametrize('listed', ['background\npolyp\ntool', 'polyp', 'background 0\npolyp 1'])
+def test_classes_of_which_255_covers_the_place(listed: str, tmp_path: Path) -> None:
+    write(tmp_path, TRUTH * 255, listed)
+    (found,) = labels_of(tmp_path).problems
+    assert found.kind == 'classes do not fit'
+    assert 'polyp' in found.detail and '255' in found.detail
+    assert labels_of(tmp_path, ignored=[255]).problems == []
+
+
+def write_all(root: Path, files: Sequence[str], mask: np.ndarray) -> None:
+    for file in files:
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(mask).save(root / file)
+
+
+def test_masks_of_single_objects_do_not_stand_for_classes(tmp_path: Path) -> None:
+    names = ('a', 'b', 'c', 'd')
+    write_all(tmp_path, [f'JPEGImages/{name}.jpg' for name in names], grey(TRUTH * 0))
+    write_all(tmp_path, [f'SegmentationClass/{name}.png' for name in names], TRUTH * 3)
+    write_all(tmp_path, [f'SegmentationObject/{name}.png' for name in names], TRUTH * 7)
+    labels = labels_of(tmp_path)
+    assert labels.problems == [] and labels.classes == ('class_0', 'class_3')
+    assert {pair.label_map for pair in labels.pairs} == {
+        f'SegmentationClass/{name}.png' for name in names
+    }
+    assert not any('left out' in note for note in labels.notes)
+
+
+@pytest.mark.parametrize(
+    'files',
+    [
+        ['images/a.png', 'masks/a.png', 'labels/a.png'],
+        ['images/a.png', 'masks/a.png', 'masks/a.bmp'],
+        ['a.png', 'a_mask.png', 'a_gt.png'],
+    ],
+)
+def test_image_with_two_masks_names_both(files: list[str], tmp_path: Path) -> None:
+    write(tmp_path, TRUTH)
+    for name in ('images/a.png', 'masks/a.png'):
+        (tmp_path / name).unlink()
+    write_all(tmp_path, files, TRUTH)
+    labels = labels_of(tmp_path)
+    (found,) = labels.problems
+    assert (found.kind, found.item) == ('image with several masks', files[0])
+    assert all(mask in found.detail for mask in files[1:])
+    assert len(labels.pairs) == 3 and not labels.notes[1:]
+
+
+def test_mask_of_the_very_name_comes_before_a_word_after_it(tmp_path: Path) -> None:
+    write(tmp_path, TRUTH)
+    write_all(tmp_path, ['masks/a_L.png'], TRUTH)
+    labels = labels_of(tmp_path)
+    assert 'masks/a.png' in {pair.label_map for pair in labels.pairs}
+    (found,) = labels.problems
+    assert (found.kind, found.item) == ('mask without an image', 'masks/a_L.png')
+
+
+@pytest.mark.parametrize(
+    'mask, suffix, listed, is_binary',
+    [
+        (TRUTH * 255, '.jpg', '', True),
+        (TRUTH * 255, '.jpeg', 'background\npolyp', True),
+        (grey(TRUTH * 255), '.jpg', '', True),
+        (TRUTH * 9, '.jpg', 'a\nb\nc\nd\ne\nf\ng\nh\ni\nj', False),
+        (COLUMNS.astype(np.uint8) * 3, '.png', '', False),
+    ],
+)
+def test_values_that_a_file_has_mixed_are_no_classes(
+    mask: np.ndarray, suffix: str, listed: str, is_binary: bool, tmp_path: Path
+) -> None:
+    write(tmp_path, mask, listed, suffix)
+    with pytest.raises(BrokenLabels) as caught:
+        labels_of(tmp_path)
+    problems = caught.value.problems
+    assert [(p.kind, p.item) for p in problems] == [
+        ('mask with mixed colours', f'masks/{name}{suffix}') for name in 'abcd'
+    ]
+    assert all(('split them at 128' in p.detail) == is_binary for p in problems)
+
+
+@pytest.mark.parametrize('mask', [TRUTH * 0, (COLUMNS // 32).astype(np.uint8) * 255])
+def test_jpeg_that_kept_its_values_is_a_mask(mask: np.ndarray, tmp_path: Path) -> None:
+    write(tmp_path / 'data', mask, 'background\npolyp', '.jpg')
+    assert labels_of(tmp_path / 'data').problems == []
+
+
+def test_many_values_are_classes_where_a_list_names_them(tmp_path: Path) -> None:
+    names = [f'class_{number}' for number in range(WIDTH)]
+    write(tmp_path, COLUMNS.astype(np.uint8), '\n'.join(names))
+    labels = labels_of(tmp_path)
+    assert labels.problems == [] and labels.classes == tuple(names)
