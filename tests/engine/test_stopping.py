@@ -159,6 +159,31 @@ def test_validation_that_was_left_is_made_up(by_epoch, average, tmp_path):
     assert best[0] == best[1]
 
 
+class Depths(Hook):
+    """Records how many objects stand for the dataloader of each validation."""
+
+    priority = 'LOWEST'
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+
+    def before_val_epoch(self, runner: object) -> None:
+        loader, depth = runner.val_loop.dataloader, 0
+        while 'loader' in vars(loader):
+            loader, depth = loader.loader, depth + 1
+        self.seen.append(depth)
+
+
+@pytest.mark.parametrize('by_epoch', [True, False])
+@pytest.mark.parametrize('skipping', [(), (dict(type='attnpool_backbones.SkipBadDataHook'),)])
+def test_every_validation_has_the_same_batches(skipping, by_epoch, tmp_path):
+    runner = runner_of(tmp_path, validate=True, by_epoch=by_epoch, more=skipping)
+    depths = Depths()
+    runner.register_hook(depths)
+    runner.train()
+    assert depths.seen == [2 + len(skipping)] * 4
+
+
 class Killed(Exception):
     """What a kill leaves behind: nothing after it is run."""
 
