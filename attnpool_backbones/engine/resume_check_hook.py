@@ -18,6 +18,7 @@ from torch import Tensor
 from attnpool_backbones.checkpoints.matching import names_in_model, shapes_of
 from attnpool_backbones.checkpoints.message_texts import list_names, shape_text
 from attnpool_backbones.command_line import UserError
+from attnpool_backbones.engine.pending_gradients import GRADIENTS, parameters_of
 from attnpool_backbones.registry import HOOKS
 
 __all__ = ['ResumeCheckHook', 'WrongPart', 'require_training_parts']
@@ -33,9 +34,9 @@ class WrongPart(UserError):
 class ResumeCheckHook(Hook):
     """Compares every part of a checkpoint with the training that is to go on from it.
 
-    Weights, buffers, optimizer groups, schedules, moving averages, loss scale, counters, seed and
-    log; the message names the part and what it should be. Says nothing when a checkpoint is only
-    loaded.
+    Weights, buffers, optimizer groups, gradients, schedules, moving averages, loss scale, counters,
+    seed and log; the message names the part and what it should be. Says nothing when a checkpoint
+    is only loaded.
     """
 
     # before any hook that takes a part for granted
@@ -61,6 +62,7 @@ class ResumeCheckHook(Hook):
                 self._check_weights(runner, checkpoint)
                 self._check_average(runner, checkpoint)
                 check_optimizers(runner.optim_wrapper, checkpoint['optimizer'])
+                check_gradients(runner.optim_wrapper, checkpoint.get(GRADIENTS))
                 self._check_schedules(runner, checkpoint)
         except WrongPart as error:
             raise WrongPart(
@@ -250,6 +252,26 @@ def check_entry(entry: Any, parameter: Tensor, place: str) -> None:
         if isinstance(value, Tensor) and value.dim() and value.shape != parameter.shape:
             raise WrongPart(
                 f'its {place}.{name} has shape {shape_text(value.shape)}, its parameter '
+                f'{shape_text(parameter.shape)}'
+            )
+
+
+def check_gradients(wrapper: Any, gradients: Any) -> None:
+    """Compares the gradients of an update that was begun with the parameters."""
+    if gradients is None:
+        return
+    parameters = parameters_of(wrapper)
+    if not isinstance(gradients, (list, tuple)) or len(gradients) != len(parameters):
+        count = len(gradients) if isinstance(gradients, Sequence) else kind_of(gradients)
+        raise WrongPart(f'its {GRADIENTS} are {count}, but there are {len(parameters)} parameters')
+    for number, (gradient, parameter) in enumerate(zip(gradients, parameters, strict=True)):
+        if gradient is None:
+            continue
+        if not isinstance(gradient, Tensor) or gradient.dtype != parameter.dtype:
+            raise WrongPart(f'its {GRADIENTS}[{number}] is no tensor of {parameter.dtype}')
+        if gradient.shape != parameter.shape:
+            raise WrongPart(
+                f'its {GRADIENTS}[{number}] has shape {shape_text(gradient.shape)}, its parameter '
                 f'{shape_text(parameter.shape)}'
             )
 

@@ -109,6 +109,13 @@ FAULTS = {
         put('optimizer', 'state', 0, 'exp_avg', value=torch.ones(5)),
         r'state\[0\].exp_avg has shape 5, its parameter 1x2',
     ),
+    'gradients_are_a_number': (put('gradients', value=3), 'gradients are of type int, but'),
+    'one_gradient': (put('gradients', value=[None]), 'gradients are 1, but there are 2 parameters'),
+    'gradient_is_a_text': (put('gradients', value=['a', None]), r'gradients\[0\] is no tensor of'),
+    'gradient_of_other_shape': (
+        put('gradients', value=[None, torch.ones(5)]),
+        r'gradients\[1\] has shape 5, its parameter 1',
+    ),
     'no_param_schedulers': (drop('param_schedulers'), 'are missing, but the config has 2'),
     'empty_param_schedulers': (put('param_schedulers', value=[]), 'are 0, but the config has 2'),
     'one_param_scheduler': (drop('param_schedulers', 0), 'are 1, but the config has 2'),
