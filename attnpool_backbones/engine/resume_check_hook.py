@@ -19,11 +19,17 @@ from attnpool_backbones.checkpoints.matching import names_in_model, shapes_of
 from attnpool_backbones.checkpoints.message_texts import list_names, shape_text
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.engine.pending_gradients import GRADIENTS, parameters_of
+from attnpool_backbones.engine.resumable_loop import BATCHES_DONE
 from attnpool_backbones.registry import HOOKS
 
 __all__ = ['ResumeCheckHook', 'WrongPart', 'require_training_parts']
 
 MAX_SEED = 2**32 - 1
+PLAN = (
+    'T_max', 'milestones', 'step_size', 'periods', 'total_steps', 'gamma', 'factor', 'start_factor',
+    'end_factor', 'power', 'eta_min', 'eta_min_ratio', 'restart_weights', 'begin', 'end',
+)  # fmt: skip
+"""What schedules are built of; the rest of their states is how far they are."""
 
 
 class WrongPart(UserError):
@@ -145,7 +151,10 @@ class ResumeCheckHook(Hook):
                     f'its param_schedulers{of} are {count}, but the config has {len(schedules)}'
                 )
             for number, (schedule, state) in enumerate(zip(schedules, states, strict=True)):
-                check_schedule(schedule, state, f'param_schedulers{of}[{number}]', checkpoint)
+                part = f'param_schedulers{of}[{number}]'
+                check_schedule(schedule, state, part, checkpoint)
+                if schedule.by_epoch or has_same_epochs(runner, checkpoint):
+                    check_plan(schedule, state, part)
 
 
 def require_training_parts(checkpoint: Any) -> None:
@@ -304,6 +313,38 @@ def check_schedule(schedule: Any, state: Any, part: str, checkpoint: Mapping) ->
             f'its {part} has made {steps} steps, but meta tells of {done} '
             f'{"epochs" if schedule.by_epoch else "iterations"}'
         )
+
+
+def has_same_epochs(runner: Runner, checkpoint: Mapping) -> bool:
+    """Tells whether iterations are counted as before; another batch size makes longer epochs."""
+    loop = runner.train_loop
+    if isinstance(loop, IterBasedTrainLoop):
+        return True
+    done = checkpoint['message_hub']['runtime_info'].get(BATCHES_DONE)
+    return isinstance(done, (list, tuple)) and list(done[1:]) == [len(loop.dataloader)]
+
+
+def check_plan(schedule: Any, state: Mapping, part: str) -> None:
+    """Compares where a stored schedule leads with the config: mmengine keeps the stored one."""
+    built = schedule.state_dict()
+    for name in filter(built.__contains__, PLAN):
+        there, here = plain(state[name]), plain(built[name])
+        if there != here:
+            raise WrongPart(
+                f'its {part}.{name} is {short(there)}, here {short(here)}: the schedule of a '
+                'training that has begun stays as it is. Resume with the --epochs and '
+                'param_scheduler of its start'
+            )
+
+
+def plain(value: Any) -> Any:
+    """Returns a value that can be compared, whatever a file holds; milestones are counted."""
+    if isinstance(value, Mapping):
+        once = all(type(count) is int and count == 1 for count in value.values())
+        value = list(value) if once else list(value.items())
+    if isinstance(value, (list, tuple)):
+        return [plain(each) for each in value]
+    return value if isinstance(value, (int, float, str, type(None))) else kind_of(value)
 
 
 def kind_of(value: Any) -> str:
