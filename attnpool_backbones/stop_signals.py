@@ -8,7 +8,14 @@ import time
 from types import FrameType, TracebackType
 from typing import Any
 
-__all__ = ['STOP_SIGNALS', 'StopSignals', 'Stopped', 'exit_code_of', 'signal_name']
+__all__ = [
+    'STOP_SIGNALS',
+    'StopSignals',
+    'Stopped',
+    'exit_code_of',
+    'heeded_signals',
+    'signal_name',
+]
 
 STOP_SIGNALS = tuple(
     getattr(signal, name)
@@ -19,6 +26,14 @@ STOP_SIGNALS = tuple(
 
 SAME = 1.0
 """Seconds in which further signals are the same wish: a terminal and a launcher both pass it on."""
+
+
+def heeded_signals() -> list[int]:
+    """Returns the stop signals that this process was not started to ignore.
+
+    ``nohup`` ignores SIGHUP, and a script SIGINT for what it starts with ``&``.
+    """
+    return [number for number in STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
 
 
 class Stopped(SystemExit):
@@ -49,9 +64,10 @@ def signal_name(number: int) -> str:
 class StopSignals:
     """Notes the first signal that asks to stop, and ends the process at the second one.
 
-    A context: outside of it the signals do what they did before. Only the main thread of a process
-    can catch signals; elsewhere nothing is caught. Child processes inherit the handler: those that
-    load data end by SIGTERM, with which they are told to, and leave the others to their parent.
+    A context: outside of it the signals do what they did before. Signals that are ignored stay so.
+    Only the main thread of a process can catch signals; elsewhere nothing is caught. Child
+    processes inherit the handler: those that load data end by SIGTERM, with which they are told to,
+    and leave the others to their parent.
 
     Attributes:
         received: Number of the signal, 0 as long as there was none.
@@ -66,7 +82,7 @@ class StopSignals:
 
     def __enter__(self) -> 'StopSignals':
         if threading.current_thread() is threading.main_thread():
-            self._previous = {s: signal.signal(s, self._handle) for s in STOP_SIGNALS}
+            self._previous = {s: signal.signal(s, self._handle) for s in heeded_signals()}
         return self
 
     def __exit__(

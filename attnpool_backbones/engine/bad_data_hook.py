@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.engine.agreement import Agreement
 from attnpool_backbones.engine.in_step import InStep, is_sharded
-from attnpool_backbones.engine.stand_in import StandIn
+from attnpool_backbones.engine.stand_in import StandIn, layers
 from attnpool_backbones.registry import HOOKS
 
 __all__ = ['BadDataError', 'SkipBadDataHook', 'data_sets', 'loading_again']
@@ -261,7 +261,7 @@ class SkipBadDataHook(Hook):
 
     def _watch_loop(self, runner: Runner, loop: Any) -> None:
         self._watch(loop.dataloader, testing=True)
-        if isinstance(loop.dataloader, WholeBatches):
+        if any(isinstance(layer, WholeBatches) for layer in layers(loop.dataloader)):
             return
         in_step = None
         if is_sharded(runner.model):

@@ -18,6 +18,7 @@ from attnpool_backbones.atomic_files import (
 from attnpool_backbones.checkpoints.plain_history import as_plain_data
 from attnpool_backbones.engine.duration import seconds_of
 from attnpool_backbones.engine.own_checkpoints import INTERIM, OwnCheckpoints, remove_interim
+from attnpool_backbones.engine.pending_gradients import GRADIENTS, pending_gradients, put_back
 from attnpool_backbones.engine.postponed_removals import PostponedRemovals
 from attnpool_backbones.engine.publishing import publish
 from attnpool_backbones.engine.resumable_loop import BATCHES_DONE, VALIDATED
@@ -45,6 +46,7 @@ class SafeCheckpointHook(CheckpointHook):
       ``max_keep_ckpts=1`` there is always one; what a kill left over is deleted when training
       starts again, and never a file elsewhere or of another pattern;
     - weights that are not finite are never saved;
+    - the gradient of an update that was begun is saved too, if one process trains;
     - under the resumable loops, a signal (SIGTERM, SIGUSR1, SIGHUP, SIGINT) to any process saves
       ``interim_iter_N.pth`` in the work folder after the running iteration and ends all of them;
       it waits for the end of gradient accumulation, and leaves a validation.
@@ -73,6 +75,8 @@ class SafeCheckpointHook(CheckpointHook):
         self._saved_at = 0.0
         self._wishes: Wishes | None = None
         self._folder: WatchedFolder | None = None
+        self._gradients: list | None = None
+        self._told = False
 
     @property
     def _local(self) -> dict:
@@ -96,6 +100,10 @@ class SafeCheckpointHook(CheckpointHook):
         self._take_over(runner)
         self._saved_at = time.monotonic()
         self._wishes = Wishes(runner)
+        gradients, self._gradients = self._gradients, None
+        if gradients is not None and not is_between_updates(runner.optim_wrapper):
+            put_back(gradients, runner.optim_wrapper)
+            runner.logger.info("The gradient of the update that was begun is the checkpoint's.")
         strategy = getattr(runner, 'strategy', None)
         if hasattr(strategy, 'wait_for_space'):
             # it writes its checkpoints itself
@@ -217,8 +225,32 @@ class SafeCheckpointHook(CheckpointHook):
         require_savable(checkpoint, self.last_good)
         if 'message_hub' in checkpoint:
             checkpoint['message_hub'] = as_plain_data(checkpoint['message_hub'])
+        self._add_gradients(runner, checkpoint)
         if self._folder is not None:
             self._folder.require()
+
+    def _add_gradients(self, runner: Runner, checkpoint: dict) -> None:
+        if 'optimizer' not in checkpoint or is_between_updates(runner.optim_wrapper):
+            return
+        if runner.world_size == 1:
+            checkpoint[GRADIENTS] = pending_gradients(runner.optim_wrapper)
+        elif not self._told:
+            self._told = True
+            runner.logger.warning(
+                'Checkpoints in the middle of gradient accumulation do not hold the gradient, of '
+                'which each process has a part: a training that is resumed from one makes its next '
+                'update without the batches before.'
+            )
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Takes the gradient of an update that was begun, if a training is resumed.
+
+        Args:
+            runner: About to start.
+            checkpoint: What was read.
+        """
+        if runner._resume:
+            self._gradients = checkpoint.pop(GRADIENTS, None)
 
     def after_train_iter(
         self,

@@ -10,7 +10,7 @@ from torch import nn
 
 from attnpool_backbones.engine.agreement import Agreement
 from attnpool_backbones.engine.batch_source import BatchSource, with_replacements
-from attnpool_backbones.engine.stand_in import StandIn
+from attnpool_backbones.engine.stand_in import StandIn, layers
 from attnpool_backbones.engine.work_folder_lock import claimed
 from attnpool_backbones.stop_signals import StopSignals
 
@@ -107,7 +107,8 @@ class ResumableLoop:
 
     def _validate(self) -> None:
         validation = self.runner.val_loop
-        if not isinstance(validation.dataloader, StoppableBatches):
+        # a hook may have put its own layer around it
+        if not any(isinstance(layer, StoppableBatches) for layer in layers(validation.dataloader)):
             validation.dataloader = StoppableBatches(
                 with_replacements(validation.dataloader), self.agreement, self.signals
             )

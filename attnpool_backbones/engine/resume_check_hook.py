@@ -18,11 +18,18 @@ from torch import Tensor
 from attnpool_backbones.checkpoints.matching import names_in_model, shapes_of
 from attnpool_backbones.checkpoints.message_texts import list_names, shape_text
 from attnpool_backbones.command_line import UserError
+from attnpool_backbones.engine.pending_gradients import GRADIENTS, parameters_of
+from attnpool_backbones.engine.resumable_loop import BATCHES_DONE
 from attnpool_backbones.registry import HOOKS
 
 __all__ = ['ResumeCheckHook', 'WrongPart', 'require_training_parts']
 
 MAX_SEED = 2**32 - 1
+PLAN = (
+    'T_max', 'milestones', 'step_size', 'periods', 'total_steps', 'gamma', 'factor', 'start_factor',
+    'end_factor', 'power', 'eta_min', 'eta_min_ratio', 'restart_weights', 'begin', 'end',
+)  # fmt: skip
+"""What schedules are built of; the rest of their states is how far they are."""
 
 
 class WrongPart(UserError):
@@ -33,9 +40,9 @@ class WrongPart(UserError):
 class ResumeCheckHook(Hook):
     """Compares every part of a checkpoint with the training that is to go on from it.
 
-    Weights, buffers, optimizer groups, schedules, moving averages, loss scale, counters, seed and
-    log; the message names the part and what it should be. Says nothing when a checkpoint is only
-    loaded.
+    Weights, buffers, optimizer groups, gradients, schedules, moving averages, loss scale, counters,
+    seed and log; the message names the part and what it should be. Says nothing when a checkpoint
+    is only loaded.
     """
 
     # before any hook that takes a part for granted
@@ -61,6 +68,7 @@ class ResumeCheckHook(Hook):
                 self._check_weights(runner, checkpoint)
                 self._check_average(runner, checkpoint)
                 check_optimizers(runner.optim_wrapper, checkpoint['optimizer'])
+                check_gradients(runner.optim_wrapper, checkpoint.get(GRADIENTS))
                 self._check_schedules(runner, checkpoint)
         except WrongPart as error:
             raise WrongPart(
@@ -143,7 +151,10 @@ class ResumeCheckHook(Hook):
                     f'its param_schedulers{of} are {count}, but the config has {len(schedules)}'
                 )
             for number, (schedule, state) in enumerate(zip(schedules, states, strict=True)):
-                check_schedule(schedule, state, f'param_schedulers{of}[{number}]', checkpoint)
+                part = f'param_schedulers{of}[{number}]'
+                check_schedule(schedule, state, part, checkpoint)
+                if schedule.by_epoch or has_same_epochs(runner, checkpoint):
+                    check_plan(schedule, state, part)
 
 
 def require_training_parts(checkpoint: Any) -> None:
@@ -254,6 +265,26 @@ def check_entry(entry: Any, parameter: Tensor, place: str) -> None:
             )
 
 
+def check_gradients(wrapper: Any, gradients: Any) -> None:
+    """Compares the gradients of an update that was begun with the parameters."""
+    if gradients is None:
+        return
+    parameters = parameters_of(wrapper)
+    if not isinstance(gradients, (list, tuple)) or len(gradients) != len(parameters):
+        count = len(gradients) if isinstance(gradients, Sequence) else kind_of(gradients)
+        raise WrongPart(f'its {GRADIENTS} are {count}, but there are {len(parameters)} parameters')
+    for number, (gradient, parameter) in enumerate(zip(gradients, parameters, strict=True)):
+        if gradient is None:
+            continue
+        if not isinstance(gradient, Tensor) or gradient.dtype != parameter.dtype:
+            raise WrongPart(f'its {GRADIENTS}[{number}] is no tensor of {parameter.dtype}')
+        if gradient.shape != parameter.shape:
+            raise WrongPart(
+                f'its {GRADIENTS}[{number}] has shape {shape_text(gradient.shape)}, its parameter '
+                f'{shape_text(parameter.shape)}'
+            )
+
+
 def keeps_state(optimizer: Any) -> bool:
     """Tells whether an optimizer remembers anything; SGD without momentum does not."""
     return bool(optimizer.defaults.get('momentum', True))
@@ -282,6 +313,38 @@ def check_schedule(schedule: Any, state: Any, part: str, checkpoint: Mapping) ->
             f'its {part} has made {steps} steps, but meta tells of {done} '
             f'{"epochs" if schedule.by_epoch else "iterations"}'
         )
+
+
+def has_same_epochs(runner: Runner, checkpoint: Mapping) -> bool:
+    """Tells whether iterations are counted as before; another batch size makes longer epochs."""
+    loop = runner.train_loop
+    if isinstance(loop, IterBasedTrainLoop):
+        return True
+    done = checkpoint['message_hub']['runtime_info'].get(BATCHES_DONE)
+    return isinstance(done, (list, tuple)) and list(done[1:]) == [len(loop.dataloader)]
+
+
+def check_plan(schedule: Any, state: Mapping, part: str) -> None:
+    """Compares where a stored schedule leads with the config: mmengine keeps the stored one."""
+    built = schedule.state_dict()
+    for name in filter(built.__contains__, PLAN):
+        there, here = plain(state[name]), plain(built[name])
+        if there != here:
+            raise WrongPart(
+                f'its {part}.{name} is {short(there)}, here {short(here)}: the schedule of a '
+                'training that has begun stays as it is. Resume with the --epochs and '
+                'param_scheduler of its start'
+            )
+
+
+def plain(value: Any) -> Any:
+    """Returns a value that can be compared, whatever a file holds; milestones are counted."""
+    if isinstance(value, Mapping):
+        once = all(type(count) is int and count == 1 for count in value.values())
+        value = list(value) if once else list(value.items())
+    if isinstance(value, (list, tuple)):
+        return [plain(each) for each in value]
+    return value if isinstance(value, (int, float, str, type(None))) else kind_of(value)
 
 
 def kind_of(value: Any) -> str:

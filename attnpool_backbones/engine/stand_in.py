@@ -1,6 +1,9 @@
 """An object in the place of another one, whose attributes it has."""
 
+from collections.abc import Iterator
 from typing import Any
+
+__all__ = ['StandIn', 'layers']
 
 
 class StandIn:
@@ -16,3 +19,11 @@ class StandIn:
         if name == self.stands_for:  # asked for by copy before it is set
             raise AttributeError(name)
         return getattr(getattr(self, self.stands_for), name)
+
+
+def layers(outermost: Any) -> Iterator[Any]:
+    """Yields an object, what it stands for, what that stands for, and so on."""
+    yield outermost
+    while isinstance(outermost, StandIn):
+        outermost = getattr(outermost, outermost.stands_for)
+        yield outermost

@@ -28,6 +28,13 @@ __all__ = [
 
 SYNC_NORMS = ('SyncBN', 'MMSyncBN', 'SyncBatchNorm')
 GROUP_VARIABLES = ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT')
+NUMBERS = dict(
+    pytorch=('RANK', 'LOCAL_RANK'),
+    # before slurm: mpirun in a job of Slurm hands the job's own number on to all it starts
+    mpi=('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_LOCAL_RANK'),
+    slurm=('SLURM_PROCID', 'SLURM_LOCALID'),
+)
+"""Launcher -> where it tells a process its number, in the run and on its machine."""
 
 
 def require_launcher(cfg: Config) -> None:
@@ -99,8 +106,7 @@ def join_group(cfg: Config, local_rank: int = 0) -> None:
 
     Args:
         cfg: The whole config.
-        local_rank: Number of this process on its machine, unless the launcher tells it by
-            ``LOCAL_RANK``. Default: 0.
+        local_rank: Number of this process on its machine, unless the launcher tells it. Default: 0.
 
     Raises:
         PreflightError: If the launcher does not work on this machine.
@@ -109,7 +115,8 @@ def join_group(cfg: Config, local_rank: int = 0) -> None:
         return
     require_launcher(cfg)
     end_with_parent()
-    os.environ.setdefault('LOCAL_RANK', str(local_rank))
+    # mmengine reads it, but sets it for Slurm only
+    os.environ.setdefault('LOCAL_RANK', told_number(cfg.launcher, 1) or str(local_rank))
     if not torch.cuda.is_available() and not is_distributed():
         timeout = ((cfg.get('env_cfg') or {}).get('dist_cfg') or {}).get('timeout')
         torch.distributed.init_process_group(
@@ -117,16 +124,29 @@ def join_group(cfg: Config, local_rank: int = 0) -> None:
         )
 
 
-def is_first_process() -> bool:
-    """Tells whether this is the process that writes, before the processes know each other."""
-    rank = os.environ.get('RANK') or os.environ.get('SLURM_PROCID') or '0'
-    return rank == '0'
+def is_first_process(launcher: str | None = None) -> bool:
+    """Tells whether this is the process that writes, before the processes know each other.
+
+    Args:
+        launcher: How the processes of the run were started; with ``'none'`` it has one, whatever
+            else was started beside it. Default: None, not known, so that any launcher counts.
+    """
+    return told_number(launcher, 0) in ('', '0')
 
 
-def is_first_of_machine() -> bool:
-    """Tells whether this is the first process of its machine, before they know each other."""
-    rank = os.environ.get('LOCAL_RANK') or os.environ.get('SLURM_LOCALID') or '0'
-    return rank == '0'
+def is_first_of_machine(launcher: str) -> bool:
+    """Tells whether this is the first process of its machine, before they know each other.
+
+    Args:
+        launcher: How the processes of the run were started.
+    """
+    return told_number(launcher, 1) in ('', '0')
+
+
+def told_number(launcher: str | None, place: int) -> str:
+    """Returns what a launcher told this process; '' if it told nothing."""
+    names = [told[place] for name, told in NUMBERS.items() if launcher in (None, name)]
+    return next(filter(None, map(os.environ.get, names)), '')
 
 
 def require_same_start(cfg: Config) -> None:

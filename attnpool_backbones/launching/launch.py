@@ -83,7 +83,7 @@ def run_training(plan: RunPlan, local_rank: int = 0) -> None:
     """
     # a log file on a full disk must not fill the screen
     logging.raiseExceptions = False
-    with claimed(plan.cfg.work_dir) if is_first_process() else nullcontext():
+    with claimed(plan.cfg.work_dir) if is_first_process(plan.cfg.launcher) else nullcontext():
         runner = build_runner(plan.cfg, local_rank)
         require_same_start(plan.cfg)
         check_model(plan, runner)
@@ -277,8 +277,7 @@ def build_runner(cfg: Config, local_rank: int = 0) -> Runner | FlexibleRunner:
 
     Args:
         cfg: The whole config; changed in place where the machine asks for it.
-        local_rank: Number of this process on its machine, unless the launcher tells it by
-            ``LOCAL_RANK``. Default: 0.
+        local_rank: Number of this process on its machine, unless the launcher tells it. Default: 0.
 
     Returns:
         Not yet started; a FlexibleRunner if a strategy trains.

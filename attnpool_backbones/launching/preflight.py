@@ -49,7 +49,8 @@ def settings(plan: RunPlan) -> None:
 
 def annotations(plan: RunPlan) -> None:
     """The annotations can be trained on and scored, and all files agree about the classes."""
-    if is_first_of_machine():  # parsing takes time and memory; the launcher ends the others
+    # parsing takes time and memory; the launcher ends the others
+    if is_first_of_machine(plan.cfg.launcher):
         plan.notes += require_annotations(plan.cfg, plan.splits, plan.max_bad)
 
 

@@ -20,8 +20,8 @@ from types import FrameType
 from attnpool_backbones.command_line import MAX_PROCESSES, whole_number
 from attnpool_backbones.stop_signals import (
     SAME,
-    STOP_SIGNALS,
     exit_code_of,
+    heeded_signals,
     signal_name,
 )
 
@@ -183,7 +183,8 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error('several machines need one --master-port')
     # a signal between two starts would leave the first process alone
     early: list[int] = []
-    for number in STOP_SIGNALS:
+    heeded = heeded_signals()
+    for number in heeded:
         signal.signal(number, lambda number, frame: early.append(number))
     group = Group(
         [args.script, *args.arguments],
@@ -193,7 +194,7 @@ def main(arguments: list[str] | None = None) -> int:
         args.master_addr,
         args.master_port,
     )
-    for number in STOP_SIGNALS:
+    for number in heeded:
         signal.signal(number, group.pass_on)
     if early:
         group.pass_on(early[0])

@@ -176,18 +176,33 @@ def set_epochs(cfg: Config, epochs: int) -> None:
             f'--epochs {epochs}: {cfg.filename} counts iterations ({iterations}); use '
             f'--cfg-options train_cfg.max_iters=N'
         )
-    factor = epochs / before
-    cfg.train_cfg.max_epochs = epochs
-    cfg.train_cfg.val_interval = min(cfg.train_cfg.get('val_interval', 1), epochs)
+
+    def scaled(epoch: int) -> int:
+        return max(1, round(epoch * epochs / before)) if epoch > 0 else epoch
+
+    loop = cfg.train_cfg
+    loop.max_epochs = epochs
+    loop.val_interval = min(loop.get('val_interval', 1), epochs)
+    if 'val_begin' in loop:
+        loop.val_begin = scaled(loop.val_begin)
+    if loop.get('dynamic_intervals'):
+        loop.dynamic_intervals = [(scaled(epoch), every) for epoch, every in loop.dynamic_intervals]
     schedulers = cfg.get('param_scheduler') or []
     for scheduler in [schedulers] if isinstance(schedulers, Mapping) else schedulers:
         if not scheduler.get('by_epoch', True):
             continue
-        for key in ('begin', 'end', 'T_max'):
+        begin, end = scheduler.get('begin', 0), scheduler.get('end')
+        is_one_descent = end is not None and scheduler.get('T_max') == end - begin
+        for key in ('begin', 'end', 'T_max', 'step_size', 'total_steps'):
             if scheduler.get(key) is not None:
-                scheduler[key] = round(scheduler[key] * factor)
-        if 'milestones' in scheduler:
-            scheduler.milestones = [max(1, round(m * factor)) for m in scheduler.milestones]
+                scheduler[key] = scaled(scheduler[key])
+        for key in ('milestones', 'periods'):
+            if key in scheduler:
+                scheduler[key] = [scaled(epoch) for epoch in scheduler[key]]
+        if end is not None:
+            scheduler.end = max(scheduler.get('begin', 0) + 1, scheduler.end)
+            if is_one_descent:
+                scheduler.T_max = scheduler.end - scheduler.get('begin', 0)
 
 
 def set_workers(cfg: Config, workers: int) -> None:

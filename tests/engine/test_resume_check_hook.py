@@ -109,6 +109,13 @@ FAULTS = {
         put('optimizer', 'state', 0, 'exp_avg', value=torch.ones(5)),
         r'state\[0\].exp_avg has shape 5, its parameter 1x2',
     ),
+    'gradients_are_a_number': (put('gradients', value=3), 'gradients are of type int, but'),
+    'one_gradient': (put('gradients', value=[None]), 'gradients are 1, but there are 2 parameters'),
+    'gradient_is_a_text': (put('gradients', value=['a', None]), r'gradients\[0\] is no tensor of'),
+    'gradient_of_other_shape': (
+        put('gradients', value=[None, torch.ones(5)]),
+        r'gradients\[1\] has shape 5, its parameter 1',
+    ),
     'no_param_schedulers': (drop('param_schedulers'), 'are missing, but the config has 2'),
     'empty_param_schedulers': (put('param_schedulers', value=[]), 'are 0, but the config has 2'),
     'one_param_scheduler': (drop('param_schedulers', 0), 'are 1, but the config has 2'),
@@ -140,6 +147,58 @@ def test_wrong_part(name, checkpoints, tmp_path):
     with pytest.raises(WrongPart, match=f'cannot resume from .*epoch_2.pth: .*{message}'):
         resume(checkpoint, tmp_path)
     assert not list((tmp_path / 'resumed').glob('*.pth'))
+
+
+# what the config of the checkpoint and that of the resumed training say -> what differs
+OTHER_SCHEDULES = {
+    'cosine': (dict(type='CosineAnnealingLR', T_max=4), dict(T_max=8), 'T_max is 4, here 8'),
+    'end': (dict(type='LinearLR', end=2), dict(end=3), 'end is 2, here 3'),
+    'milestones': (
+        dict(type='MultiStepLR', milestones=[2, 3]), dict(milestones=[4, 6]),
+        r'milestones is \[2, 3\], here \[4, 6\]',
+    ),
+    'steps': (dict(type='StepLR', step_size=1), dict(step_size=2), 'step_size is 1, here 2'),
+    'restarts': (
+        dict(type='CosineRestartLR', periods=[2, 2], restart_weights=[1, 1], eta_min=0),
+        dict(periods=[4, 4]), r'periods is \[2, 2\], here \[4, 4\]',
+    ),
+    'iterations': (
+        dict(type='CosineAnnealingLR', T_max=24, by_epoch=False), dict(T_max=48),
+        'T_max is 24, here 48',
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('name', OTHER_SCHEDULES)
+def test_another_schedule(name, tmp_path):
+    """As of ``--epochs``: what was loaded would stay the old one."""
+    schedule, change, message = OTHER_SCHEDULES[name]
+    cfg = config(tmp_path)
+    cfg.param_scheduler = [schedule]
+    make_runner('parts', cfg).train()
+    for changed in ({}, change):
+        cfg = config(tmp_path)
+        cfg.param_scheduler = [{**schedule, **changed}]
+        cfg.train_cfg.max_epochs = 4 if not changed else 8
+        cfg.resume, cfg.load_from = True, str(tmp_path / 'epoch_2.pth')
+        runner = make_runner('parts', cfg)
+        if changed:
+            with pytest.raises(WrongPart, match=rf'param_schedulers\[0\].{message}.*--epochs'):
+                runner.train()
+        else:
+            runner.train()
+
+
+def test_a_schedule_in_iterations_may_follow_another_batch_size(tmp_path):
+    schedule = dict(type='CosineAnnealingLR', T_max=4, convert_to_iter_based=True)
+    cfg = config(tmp_path)
+    cfg.param_scheduler = [schedule]
+    make_runner('parts', cfg).train()
+    cfg = config(tmp_path)
+    cfg.param_scheduler = [schedule]
+    cfg.train_dataloader.batch_size = 3
+    cfg.resume, cfg.load_from = True, str(tmp_path / 'epoch_2.pth')
+    make_runner('parts', cfg).train()
 
 
 AVERAGES = {

@@ -69,9 +69,10 @@ METRICS.register_module(module=TinyError, force=True)
 
 
 def runner_of(folder: Path, resume: bool = False, validate: bool = False, accumulate: int = 1,
-              **settings: object):  # fmt: skip
-    cfg = make_config(folder, hooks=(HOOK, *settings.pop('more', ())), **settings)
+              wrapper: str = 'OptimWrapper', more: tuple = (), **settings: object):  # fmt: skip
+    cfg = make_config(folder, hooks=(HOOK, *more), **settings)
     cfg.optim_wrapper.accumulative_counts = accumulate
+    cfg.optim_wrapper.type = wrapper
     if validate:
         by_epoch = settings.get('by_epoch', True)
         cfg.val_dataloader = dict(cfg.train_dataloader, sampler=dict(type='DefaultSampler'))
@@ -159,6 +160,31 @@ def test_validation_that_was_left_is_made_up(by_epoch, average, tmp_path):
     assert best[0] == best[1]
 
 
+class Depths(Hook):
+    """Records how many objects stand for the dataloader of each validation."""
+
+    priority = 'LOWEST'
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+
+    def before_val_epoch(self, runner: object) -> None:
+        loader, depth = runner.val_loop.dataloader, 0
+        while 'loader' in vars(loader):
+            loader, depth = loader.loader, depth + 1
+        self.seen.append(depth)
+
+
+@pytest.mark.parametrize('by_epoch', [True, False])
+@pytest.mark.parametrize('skipping', [(), (dict(type='attnpool_backbones.SkipBadDataHook'),)])
+def test_every_validation_has_the_same_batches(skipping, by_epoch, tmp_path):
+    runner = runner_of(tmp_path, validate=True, by_epoch=by_epoch, more=skipping)
+    depths = Depths()
+    runner.register_hook(depths)
+    runner.train()
+    assert depths.seen == [2 + len(skipping)] * 4
+
+
 class Killed(Exception):
     """What a kill leaves behind: nothing after it is run."""
 
@@ -170,6 +196,53 @@ class KillInValidation(Hook):
     def after_val_iter(self, runner: object, batch_idx: int, **_: object) -> None:
         if runner.iter == self.iteration:
             raise Killed
+
+
+class KillInTraining(Hook):
+    def __init__(self, iteration: int) -> None:
+        self.iteration = iteration
+
+    def before_train_iter(self, runner: object, batch_idx: int, **_: object) -> None:
+        if runner.iter + 1 == self.iteration:
+            raise Killed
+
+
+# an epoch has six iterations
+ACCUMULATED = {
+    'epochs': (9, 4, dict()),
+    'average': (9, 4, dict(more=(EMA,))),
+    'bfloat16': (9, 4, dict(wrapper='attnpool_backbones.CPUAmpOptimWrapper')),
+    'iterations': (9, 5, dict(by_epoch=False, checkpoint=dict(interval=2))),
+    'last update': (24, 5, dict(by_epoch=False, checkpoint=dict(interval=1))),
+    'between updates': (9, 3, dict()),
+}
+
+
+@pytest.mark.parametrize('name', ACCUMULATED)
+def test_killed_in_an_accumulation_and_resumed_equals_uninterrupted(name, tmp_path):
+    killed, accumulate, settings = ACCUMULATED[name]
+    settings = dict(settings, accumulate=accumulate)
+    runner = runner_of(tmp_path, **settings)
+    runner.register_hook(KillInTraining(killed))
+    with pytest.raises(Killed):
+        runner.train()
+    resumed = runner_of(tmp_path, resume=True, **settings)
+    resumed.train()
+    whole = runner_of(tmp_path / 'whole', **settings)
+    whole.train()
+    assert_same(state(resumed), state(whole))
+
+
+def test_gradients_are_not_put_into_another_accumulation(tmp_path):
+    runner = runner_of(tmp_path, accumulate=4)
+    runner.register_hook(KillInTraining(9))
+    with pytest.raises(Killed):
+        runner.train()
+    resumed = runner_of(tmp_path, resume=True, accumulate=3)
+    resumed.register_hook(KillInTraining(7))
+    with pytest.raises(Killed):
+        resumed.train()
+    assert all(parameter.grad is None for parameter in resumed.model.parameters())
 
 
 @pytest.mark.parametrize('by_epoch', [True, False])

@@ -141,6 +141,17 @@ def test_stopped_in_a_validation(processes, tmp_path, undisturbed):
     assert checkpoints(tmp_path / 'run') == reference[1]
 
 
+@pytest.mark.parametrize('processes', [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_nohup(processes, tmp_path):
+    training = Training(tmp_path / 'run', processes=processes, nohup=True, pause=0.05)
+    training.wait_for('iteration 3')
+    training.process.send_signal(signal.SIGHUP)
+    training.wait_for('iteration 6')
+    training.process.send_signal(signal.SIGTERM)
+    assert training.end() == 128 + signal.SIGTERM
+    assert 'stopped by SIGTERM' in training.lines[-1] and 'SIGHUP' not in training.output
+
+
 @pytest.mark.slow
 def test_second_signal_ends_at_once(tmp_path):
     training = Training(tmp_path / 'run', slow_saving=600)

@@ -22,11 +22,17 @@ class Training:
         folder: Its work folder.
         processes: How many there are; 0 is one without a launcher.
         limits: Run by ``prlimit`` before, for instance ``['--fsize=100000']``.
+        nohup: Whether it is started by ``nohup``.
         **settings: Of :mod:`tests.faults.tiny_train`.
     """
 
     def __init__(
-        self, folder: Path, processes: int = 0, limits: tuple = (), **settings: Any
+        self,
+        folder: Path,
+        processes: int = 0,
+        limits: tuple = (),
+        nohup: bool = False,
+        **settings: Any,
     ) -> None:
         module = str(REPO / 'tests' / 'faults' / 'tiny_train.py')
         command = [sys.executable, module]
@@ -36,6 +42,8 @@ class Training:
             settings['launcher'] = 'pytorch'
         if limits:
             command = ['prlimit', *limits, *command]
+        if nohup:
+            command = ['nohup', *command]
         self.lines: list[str] = []
         self.process = subprocess.Popen(
             [*command, str(folder), json.dumps(settings)],

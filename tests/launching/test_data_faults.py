@@ -116,7 +116,9 @@ exit_command(lambda: (test if checkpoint else train)(args))
 """
 
 
-def in_two_processes(folder: Path, config: Path, checkpoint: str = '', code: int = 0) -> str:
+def in_two_processes(
+    folder: Path, config: Path, checkpoint: str = '', code: int = 0, timeout: float = 500
+) -> str:
     root = Path(__file__).resolve().parents[2]
     (folder / 'tool.py').write_text(TOOL)
     launcher = ['-m', 'attnpool_backbones.launching.processes', '--nproc-per-node', '2']
@@ -125,10 +127,20 @@ def in_two_processes(folder: Path, config: Path, checkpoint: str = '', code: int
         env=dict(os.environ, PYTHONPATH=str(root), OMP_NUM_THREADS='1'),
         capture_output=True,
         text=True,
-        timeout=500,
+        timeout=timeout,
     )
     assert done.returncode == code, done.stderr[-3000:]
     return done.stdout + done.stderr
+
+
+def test_two_processes_validate_again_and_again_with_a_bad_image(
+    scenes: Path, tmp_path: Path
+) -> None:
+    # the only image of the second process
+    damage(scenes, 'text', VAL, sorted(path.name for path in (scenes / VAL).iterdir())[1])
+    lines = 'train_cfg = dict(max_iters=3, val_interval=1)'
+    told = in_two_processes(tmp_path, write_config(tmp_path, 'seg', scenes, lines), timeout=100)
+    assert told.count('mIoU:') == 3
 
 
 @pytest.mark.slow

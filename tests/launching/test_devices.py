@@ -95,6 +95,52 @@ def test_one_process_has_no_strategy(tmp_path: Path) -> None:
     assert type(build_runner(cfg)) is QuietRunner
 
 
+OPEN_MPI = dict(OMPI_COMM_WORLD_RANK='1', OMPI_COMM_WORLD_LOCAL_RANK='1')
+SLURM = dict(SLURM_PROCID='1', SLURM_LOCALID='1')
+TORCHRUN = dict(RANK='1', LOCAL_RANK='1')
+BATCH_SCRIPT = dict(SLURM_PROCID='0', SLURM_LOCALID='0')
+
+
+@pytest.mark.parametrize(
+    ('launcher', 'variables', 'is_first'),
+    [
+        ('none', {}, True),
+        ('none', SLURM, True),  # a sweep of single trainings
+        ('none', OPEN_MPI, True),
+        ('mpi', OPEN_MPI, False),
+        ('mpi', OPEN_MPI | BATCH_SCRIPT, False),
+        ('mpi', dict.fromkeys(OPEN_MPI, '0') | SLURM, True),
+        ('slurm', SLURM, False),
+        ('slurm', BATCH_SCRIPT, True),
+        ('pytorch', TORCHRUN, False),
+        ('pytorch', TORCHRUN | BATCH_SCRIPT, False),
+        ('pytorch', dict.fromkeys(TORCHRUN, '0') | SLURM, True),
+    ],
+)
+def test_first_process(
+    launcher: str, variables: dict, is_first: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in OPEN_MPI | SLURM | TORCHRUN:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert devices.is_first_process(launcher) is is_first
+    assert devices.is_first_of_machine(launcher) is is_first
+    if launcher != 'none':
+        assert devices.is_first_process() is is_first
+
+
+def test_processes_of_open_mpi_have_devices_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, 'end_with_parent', lambda: None)
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setenv('OMPI_COMM_WORLD_LOCAL_RANK', '3')
+    # so that it is put back, too
+    monkeypatch.setenv('LOCAL_RANK', '')
+    monkeypatch.delenv('LOCAL_RANK')
+    devices.join_group(Config(dict(launcher='mpi')))
+    assert os.environ['LOCAL_RANK'] == '3'
+
+
 SCRIPT = """
 import sys
 from attnpool_backbones.launching.devices import leave_group

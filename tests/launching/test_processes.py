@@ -51,14 +51,18 @@ class Launched:
     Args:
         folder: Theirs.
         what: What they do.
+        ignored: Signals that whoever starts the launcher ignores, in the words of a shell.
     """
 
-    def __init__(self, folder: Path, what: str, repo_root: Path) -> None:
+    def __init__(self, folder: Path, what: str, repo_root: Path, ignored: str = '') -> None:
         self.folder = folder
         (folder / 'worker.py').write_text(WORKER)
         options = ['--nproc-per-node', '2', str(folder / 'worker.py'), str(folder), what]
+        command = [sys.executable, '-m', 'attnpool_backbones.launching.processes', *options]
+        if ignored:
+            command = ['sh', '-c', f'trap "" {ignored}; exec "$@"', 'sh', *command]
         self.process = subprocess.Popen(
-            [sys.executable, '-m', 'attnpool_backbones.launching.processes', *options],
+            command,
             env=dict(os.environ, PYTHONPATH=str(repo_root)),
             stderr=subprocess.PIPE,
             text=True,
@@ -97,6 +101,19 @@ def test_signals(name, tmp_path, repo_root):
     assert_gone(workers)
     for rank in (0, 1):
         assert (tmp_path / f'{rank}.stopped').read_text() == f'{int(number)} '
+
+
+@pytest.mark.parametrize('name', ['SIGINT', 'SIGHUP'])
+def test_ignored_signals_stay_ignored(name, tmp_path, repo_root):
+    """``nohup`` and ``&`` in a script ignore them."""
+    launched = Launched(tmp_path, 'sleeps', repo_root, ignored=name.removeprefix('SIG'))
+    workers = launched.ready()
+    launched.process.send_signal(getattr(signal, name))
+    time.sleep(0.5)
+    assert launched.process.poll() is None and all(map(is_running, workers))
+    launched.process.send_signal(signal.SIGTERM)
+    assert launched.end() == (128 + signal.SIGTERM, '')
+    assert_gone(workers)
 
 
 def test_second_signal_ends_at_once(tmp_path, repo_root):

@@ -1,8 +1,12 @@
+import copy
 from argparse import ArgumentParser
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+import torch
 from mmengine.config import Config
+from mmengine.registry import PARAM_SCHEDULERS
 
 from attnpool_backbones.config_files import config_root
 from attnpool_backbones.launching import training_options
@@ -10,7 +14,9 @@ from attnpool_backbones.launching.errors import PreflightError
 from attnpool_backbones.launching.training_options import (
     add_training_arguments,
     apply_training_options,
+    set_epochs,
 )
+from attnpool_backbones.zoo.config_names import families
 
 BY_EPOCH = 'metaformer/retinanet_caformer-s18_fpn_1x_coco.py'
 BY_ITERATION = 'metaformer/upernet_caformer-s18_8xb2-160k_ade20k-512x512.py'
@@ -36,6 +42,90 @@ def test_schedule_keeps_its_shape():
     # the warm-up counts iterations
     assert cfg.param_scheduler[0].end == 500
     assert changed(['--epochs', '1']).param_scheduler[1].milestones == [1, 1]
+
+
+SCHEDULES = {
+    # 300 epochs before: schedule -> the same in 30, and in 1
+    'warm-up': (
+        dict(type='LinearLR', start_factor=0.1, begin=0, end=5),
+        (dict(begin=0, end=1), dict(begin=0, end=1)),
+    ),
+    'after it': (
+        dict(type='CosineAnnealingLR', T_max=295, begin=5, end=300),
+        (dict(begin=1, end=30, T_max=29), dict(begin=1, end=2, T_max=1)),
+    ),
+    'cosine': (dict(type='CosineAnnealingLR', T_max=100), (dict(T_max=10), dict(T_max=1))),
+    'steps': (dict(type='StepLR', step_size=50), (dict(step_size=5), dict(step_size=1))),
+    'milestones': (
+        dict(type='MultiStepLR', milestones=[150, 250]),
+        (dict(milestones=[15, 25]), dict(milestones=[1, 1])),
+    ),
+    'restarts': (
+        dict(type='CosineRestartLR', periods=[200, 100], restart_weights=[1, 0.5], eta_min=0),
+        (dict(periods=[20, 10]), dict(periods=[1, 1])),
+    ),
+    'one cycle': (
+        dict(type='OneCycleLR', eta_max=0.1, total_steps=300),
+        (dict(total_steps=30), dict(total_steps=1)),
+    ),
+    'iterations': (
+        dict(type='StepLR', step_size=50, by_epoch=False),
+        (dict(step_size=50), dict(step_size=50)),
+    ),
+}
+
+
+def built(schedule: Mapping) -> object:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1)
+    return PARAM_SCHEDULERS.build(dict(schedule, optimizer=optimizer))
+
+
+@pytest.mark.parametrize('name', SCHEDULES)
+@pytest.mark.parametrize(('epochs', 'which'), [(30, 0), (1, 1)])
+def test_every_schedule_is_scaled(name, epochs, which):
+    schedule, expected = SCHEDULES[name]
+    cfg = Config(dict(train_cfg=dict(max_epochs=300), param_scheduler=[schedule]))
+    set_epochs(cfg, epochs)
+    (found,) = cfg.param_scheduler
+    assert found == {**schedule, **expected[which]}
+    scheduler = built(found)
+    for _ in range(epochs - 1):
+        scheduler.optimizer.step()
+        scheduler.step()
+
+
+@pytest.mark.parametrize(('epochs', 'begin', 'intervals'), [(30, 10, [(20, 1)]), (1, 1, [(1, 1)])])
+def test_validations_are_moved_along(epochs, begin, intervals):
+    loop = dict(max_epochs=300, val_begin=100, val_interval=10, dynamic_intervals=[(200, 1)])
+    cfg = Config(dict(train_cfg=loop))
+    set_epochs(cfg, epochs)
+    assert cfg.train_cfg.val_begin == begin
+    assert list(map(tuple, cfg.train_cfg.dynamic_intervals)) == intervals
+
+
+@pytest.fixture(scope='module')
+def trainings() -> list[dict]:
+    """Returns the loops and schedules of all configs that count epochs, each once."""
+    found = {}
+    root = Path(config_root())
+    for family in families(root):
+        for path in sorted((root / family).glob('*.py')):
+            cfg = Config.fromfile(path)
+            if 'max_epochs' in cfg.train_cfg:
+                keys = dict(train_cfg=cfg.train_cfg, param_scheduler=cfg.param_scheduler)
+                found[str(keys)] = keys
+    return list(found.values())
+
+
+@pytest.mark.parametrize('epochs', [1, 3, 30])
+def test_schedules_of_all_configs_can_be_built(epochs, trainings):
+    assert len(trainings) > 2
+    for training in trainings:
+        cfg = Config(copy.deepcopy(training))
+        set_epochs(cfg, epochs)
+        for schedule in cfg.param_scheduler:
+            schedule.pop('convert_to_iter_based', None)
+            built(schedule)
 
 
 def test_numbers():
