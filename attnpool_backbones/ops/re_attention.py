@@ -184,7 +184,7 @@ def _head_mix(q: Tensor, k: Tensor, mixing: Mixing) -> HeadMix:
 def _track(norm: nn.BatchNorm2d, mean: Tensor, var: Tensor, count: int) -> None:
     """Updates running statistics as ``nn.BatchNorm2d`` does."""
     if norm.num_batches_tracked is not None:
-        norm.num_batches_tracked += 1
+        norm.num_batches_tracked.add_(1)
     weight = norm.momentum
     if weight is None:  # a plain average
         weight = 1 / norm.num_batches_tracked.to(mean.dtype)
