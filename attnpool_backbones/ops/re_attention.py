@@ -64,7 +64,8 @@ def _with_batch_statistics(norm: nn.BatchNorm2d, y: Tensor) -> Tensor:
 # deviation that may be 1e-3 of it. Rounding errors grow with it, unless the two biases meet first.
 @re_attention.fast(recorded=True)
 def _(q: Tensor, k: Tensor, v: Tensor, mixing: Mixing) -> tuple[Tensor, 'LazyMaps']:
-    if not may_fuse(mixing.theta, mixing.norm):
+    # statistics of no image are no numbers and would become running ones
+    if not may_fuse(mixing.theta, mixing.norm) or not len(q):
         return re_attention.formula(q, k, v, mixing)
     mix = _head_mix(q, k, mixing)
     return mix.attend(q, k, v), LazyMaps(q, k, mix)
