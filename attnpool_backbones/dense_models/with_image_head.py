@@ -1,5 +1,6 @@
 """Any detector or segmentor, with a head that learns which classes an image has."""
 
+import copyreg
 import functools
 from collections.abc import Mapping
 from typing import Any
@@ -76,4 +77,16 @@ def class_with_image_head(base: type[nn.Module]) -> type[nn.Module]:
             'WithImageHead cannot tell its last map'
         )
     name = f'{base.__name__}WithImageHead'
-    return type(name, (mixin, base), dict(__doc__=f'{base.__name__} with an image-level head.'))
+    cls = type(name, (mixin, base), dict(__doc__=f'{base.__name__} with an image-level head.'))
+    copyreg.pickle(cls, functools.partial(_reduced, base))  # no module has it
+    return cls
+
+
+def _reduced(base: type[nn.Module], model: nn.Module) -> tuple:
+    _, _, *state = model.__reduce_ex__(2)
+    return _without_state, (base,), *state
+
+
+def _without_state(base: type[nn.Module]) -> nn.Module:
+    cls = class_with_image_head(base)
+    return cls.__new__(cls)

@@ -20,8 +20,9 @@ def grad_cam(classify: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     Returns:
         Maps B, K, H, W from 0 on, without gradients.
     """
-    with torch.enable_grad():
-        x = x.detach().requires_grad_()
+    # in inference mode enable_grad alone does nothing, and its tensors take no part in gradients
+    with torch.inference_mode(False), torch.enable_grad():
+        x = x.detach().clone().requires_grad_()
         logits = classify(x)
         maps = []
         for k in range(logits.shape[1]):

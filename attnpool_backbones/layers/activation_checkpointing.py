@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
@@ -39,6 +40,9 @@ def checkpoint_block(block: nn.Module, *inputs: Any) -> Any:
     Returns:
         What ``block(*inputs)`` returns.
     """
+    if torch.compiler.is_compiling():
+        # the compiler computes again without side effects, and takes no contexts made in here
+        return checkpoint(block, *inputs, use_reentrant=False)
     by_formulas = formulas_wanted()
 
     def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:

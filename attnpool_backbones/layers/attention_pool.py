@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from attnpool_backbones.ops.attention_pool import attention_pool, map_and_pool, position_scores
 from attnpool_backbones.registry import MODELS
 
-__all__ = ['AttentionPool2d', 'replace_average_pools']
+__all__ = ['AttentionPool2d', 'replace_average_pools', 'take_averages']
 
 
 @MODELS.register_module()
@@ -18,7 +18,9 @@ class AttentionPool2d(nn.Module):
 
     A head's weights are the softmax over a bin of q x / sqrt(C): a query that is the same for all
     images needs no projection to keys, so the cost is near that of an average. The query starts at
-    0, where this is adaptive average pooling, and weights of a model with average pooling load.
+    0, where this is adaptive average pooling, and weights of a model with average pooling load: a
+    file without the query leaves it as it is, and in a unit of :func:`take_averages` sets it to 0
+    if it has the unit's other parameters.
 
     Args:
         channels: Channels C of the map.
@@ -66,8 +68,29 @@ class AttentionPool2d(nn.Module):
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
         # an average has no query
-        state_dict.setdefault(f'{prefix}query', torch.zeros_like(self.query))
+        state_dict.setdefault(f'{prefix}query', self.query.detach())
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def take_averages(unit: nn.Module) -> None:
+    """Makes the pools of a unit averages again where weights of the same unit with averages load.
+
+    Files that lack a part of the unit, such as those of adapters and other parts of a model, leave
+    the queries as they are.
+
+    Args:
+        unit: Has :class:`AttentionPool2d` and layers that are trained with it.
+    """
+    unit.register_load_state_dict_pre_hook(_add_queries)
+
+
+def _add_queries(unit: nn.Module, state_dict: dict, prefix: str, *_: Any) -> None:
+    pools = [(name, m) for name, m in unit.named_modules() if isinstance(m, AttentionPool2d)]
+    queries = {f'{name}.query': pool.query for name, pool in pools}
+    others = (name for name, _ in unit.named_parameters() if name not in queries)
+    if all(f'{prefix}{name}' in state_dict for name in others):
+        for name, query in queries.items():
+            state_dict.setdefault(f'{prefix}{name}', torch.zeros_like(query))
 
 
 def replace_average_pools(module: nn.Module, heads: int = 1) -> int:
@@ -90,5 +113,6 @@ def replace_average_pools(module: nn.Module, heads: int = 1) -> int:
         convolution = next(convolutions, None)
         if isinstance(pool, nn.AdaptiveAvgPool2d) and convolution is not None:
             part[0] = AttentionPool2d(convolution.in_channels, pool.output_size, heads)
+            take_averages(part)
             replaced += 1
     return replaced

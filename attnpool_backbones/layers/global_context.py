@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from attnpool_backbones.layers.attention_pool import AttentionPool2d
+from attnpool_backbones.layers.attention_pool import AttentionPool2d, take_averages
 from attnpool_backbones.layers.channel_attention import squeezed_width
 from attnpool_backbones.ops.gate import shifted_sum
 from attnpool_backbones.ops.global_context import global_context
@@ -43,6 +43,8 @@ class GC(nn.Module):
             nn.Conv2d(squeezed, in_channels, 1),
         )
         self.init_weights()
+        if pool_heads:
+            take_averages(self)
 
     def init_weights(self) -> None:
         """Draws weights as GCNet does; the last layer's weight is 0, its bias torch's default."""

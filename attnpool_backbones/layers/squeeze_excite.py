@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from attnpool_backbones.layers.activations import ReLU
-from attnpool_backbones.layers.attention_pool import AttentionPool2d
+from attnpool_backbones.layers.attention_pool import AttentionPool2d, take_averages
 from attnpool_backbones.layers.channel_attention import squeezed_width
 from attnpool_backbones.ops.averages import position_mean
 from attnpool_backbones.ops.conv_norm import conv_norm
@@ -29,6 +29,8 @@ class SqueezeExcite(nn.Module):
         self.reduce = nn.Conv2d(channels, squeezed, 1)
         self.act = act()
         self.expand = nn.Conv2d(squeezed, channels, 1)
+        if pool_heads:
+            take_averages(self)
 
     def forward(self, x: Tensor, inplace: bool = False) -> Tensor:
         """Scales a map.

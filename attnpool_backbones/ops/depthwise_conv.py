@@ -57,7 +57,7 @@ def depthwise_weight_grad(x: Tensor, grad: Tensor, kernel_size: int) -> Tensor:
     window = TILE + 2 * pad
 
     x = F.pad(_contiguous(x), (pad, pad + extra, pad, pad))
-    x = x.unfold(3, window, TILE).reshape(batch * channels, -1, window)
+    x = x.unfold(3, window, TILE).flatten(0, 1).flatten(1, 2)
     grad = F.pad(_contiguous(grad), (0, extra)).view(batch * channels, height * tiles, TILE)
     rows = [
         # B * C, TILE, window; windows of kernel row i begin i rows further down.

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from attnpool_backbones.ops.gradients import is_transformed
+
 # One for all threads: the compiler guards a global for nothing.
 _formulas_wanted = False
 _recording = False  # then some operators have their fast forms among the formulas
@@ -25,6 +27,8 @@ def operator(formula: Callable) -> Callable:
     pass) is bound by ``@NAME.fast(compiled=False)``: the compiler sees the formula then. Loops over
     chunks belong into a ``torch.library.custom_op`` inside of the fast form.
 
+    Under the transforms of ``torch.func`` and in forward-mode differentiation the formula runs.
+
     Files that other runtimes run hold formulas (:func:`recorded_forms`). A fast form of plain torch
     and of operators, with fewer operations or smaller rounding errors than the formula, is bound by
     ``@NAME.fast(recorded=True)``: files hold it then, with the formulas of the operators in it.
@@ -39,7 +43,8 @@ def operator(formula: Callable) -> Callable:
     def call(*args, **kwargs) -> Any:
         if _recording and also_recorded:
             return form(*args, **kwargs)
-        if _formulas_wanted or not also_compiled and torch.compiler.is_compiling():
+        by_formula = not also_compiled if torch.compiler.is_compiling() else is_transformed()
+        if _formulas_wanted or by_formula:
             return formula(*args, **kwargs)
         return form(*args, **kwargs)
 

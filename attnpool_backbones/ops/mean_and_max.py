@@ -1,5 +1,7 @@
 """Mean and maximum of a map at once, as CBAM's gates take them (arXiv 1807.06521)."""
 
+import math
+
 import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
@@ -52,7 +54,7 @@ class _MeanAndMax(torch.autograd.Function):
         else:
             maximum, index = F.adaptive_max_pool2d(x, 1, return_indices=True)  # B, C, 1, 1
         ctx.save_for_backward(index)
-        ctx.dims, ctx.shape, ctx.count = dims, x.shape, x.numel() // mean.numel()
+        ctx.dims, ctx.shape, ctx.count = dims, x.shape, math.prod(x.shape[dim] for dim in dims)
         last = not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
         ctx.layout = torch.channels_last if last else torch.contiguous_format
         return mean, maximum

@@ -118,7 +118,7 @@ def _chunks(
     budget = budget or CHUNK_ELEMENTS.get(q.device.type, CHUNK_ELEMENTS['cuda'])
     per_row = heads * k.shape[2]
     rows = min(queries, chunk_rows or max(MIN_CHUNK_ROWS, budget // per_row))
-    images = min(batch, max(1, budget // (per_row * rows)))
+    images = max(1, min(batch, budget // (per_row * rows)))
     for image in range(0, batch, images):
         for row in range(0, queries, rows):
             yield slice(image, image + images), slice(row, row + rows)

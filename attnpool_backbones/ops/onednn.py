@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from attnpool_backbones.ops.compiling import compiler_fuses
 from attnpool_backbones.ops.fusing import may_fuse
-from attnpool_backbones.ops.gradients import gradients_wanted
+from attnpool_backbones.ops.gradients import gradients_wanted, is_transformed
 from attnpool_backbones.ops.own_operator import own_operator
 
 WIDER = 2
@@ -41,7 +41,7 @@ def may_call_onednn(*tensors: Tensor | None) -> bool:
     if torch.compiler.is_compiling():
         if not compiler_fuses():
             return False
-    elif torch.jit.is_tracing() or is_in_torch_dispatch_mode():
+    elif torch.jit.is_tracing() or is_in_torch_dispatch_mode() or is_transformed():
         return False
     if gradients_wanted(*tensors) or not _is_enabled():
         return False

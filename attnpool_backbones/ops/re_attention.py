@@ -64,7 +64,8 @@ def _with_batch_statistics(norm: nn.BatchNorm2d, y: Tensor) -> Tensor:
 # deviation that may be 1e-3 of it. Rounding errors grow with it, unless the two biases meet first.
 @re_attention.fast(recorded=True)
 def _(q: Tensor, k: Tensor, v: Tensor, mixing: Mixing) -> tuple[Tensor, 'LazyMaps']:
-    if not may_fuse(mixing.theta, mixing.norm):
+    # statistics of no image are no numbers and would become running ones
+    if not may_fuse(mixing.theta, mixing.norm) or not len(q):
         return re_attention.formula(q, k, v, mixing)
     mix = _head_mix(q, k, mixing)
     return mix.attend(q, k, v), LazyMaps(q, k, mix)
@@ -184,7 +185,7 @@ def _head_mix(q: Tensor, k: Tensor, mixing: Mixing) -> HeadMix:
 def _track(norm: nn.BatchNorm2d, mean: Tensor, var: Tensor, count: int) -> None:
     """Updates running statistics as ``nn.BatchNorm2d`` does."""
     if norm.num_batches_tracked is not None:
-        norm.num_batches_tracked += 1
+        norm.num_batches_tracked.add_(1)
     weight = norm.momentum
     if weight is None:  # a plain average
         weight = 1 / norm.num_batches_tracked.to(mean.dtype)

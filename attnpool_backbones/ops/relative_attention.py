@@ -94,8 +94,8 @@ def _chunks(batch: int, table: Tensor, chunk_rows: int) -> Iterator[tuple[slice,
     height, width = grid_of(table)
     budget = CHUNK_ELEMENTS.get(table.device.type, CHUNK_ELEMENTS['cuda'])
     row_elements = len(table) * width * height * width
-    rows = min(height, chunk_rows or max(1, budget // (row_elements * batch)))
-    images = min(batch, max(1, budget // (row_elements * rows)))
+    rows = min(height, chunk_rows or max(1, budget // (row_elements * max(batch, 1))))
+    images = max(1, min(batch, budget // (row_elements * rows)))
     for row in range(0, height, rows):
         yield (
             slice(row, min(row + rows, height)),
@@ -195,7 +195,7 @@ def _relative_attention_backward(
     with full_precision(q.device):
         for rows, images in _chunks(len(q), table, chunk_rows):
             bias, tokens = _bias(table, rows), _tokens(rows, table)
-            dbias = torch.zeros_like(bias, dtype=wide) if len(images) > 1 else None
+            dbias = torch.zeros_like(bias, dtype=wide) if len(images) != 1 else None
             for image in images:
                 q_rows, grad_rows = q[image, :, tokens], grad[image, :, tokens]  # b, h, R*W, d
                 scores = torch.matmul(q_rows, k[image].mT).add_(bias)  # b, h, R*W, H*W

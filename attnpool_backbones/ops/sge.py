@@ -52,7 +52,7 @@ def sge_gate(x: Tensor, weight: Tensor, bias: Tensor, eps: float, normalize: boo
         if not normalize:
             return (a * weight.to(a.dtype) + bias.to(a.dtype)).sigmoid()
         a = a - a.mean(dim=(2, 3), keepdim=True)
-        variance = a.square().sum(dim=(2, 3), keepdim=True) / max(a[0, 0].numel() - 1, 1)
+        variance = a.square().sum(dim=(2, 3), keepdim=True) / max(a.shape[2] * a.shape[3] - 1, 1)
         # A square root has no derivative at 0; a map without deviation has a = 0 anyway.
         deviation = torch.where(variance > 0, variance, 1).sqrt() * (variance > 0)  # B, G, 1, 1
         return (a / (deviation + eps) * weight.to(a.dtype) + bias.to(a.dtype)).sigmoid()

@@ -274,6 +274,25 @@ def test_compiled_trains_as_eager(variant):
     assert_compiled_trains_as_eager(build_damped(variant), images(64, 96))
 
 
+@pytest.mark.slow  # as above
+@pytest.mark.parametrize('variant', FAMILIES.values(), ids=FAMILIES)
+def test_compiled_checkpointing_changes_nothing(variant):
+    torch._dynamo.reset()
+    options = dict(drop_path_rate=0.3)
+    plain = build(variant, **options).double()  # the compiler sees formulas, which round otherwise
+    checkpointed = build(variant, with_cp=True, **options).double()
+    checkpointed.load_state_dict(plain.state_dict())
+    x = images(64, 64).double()
+    compiled = torch.compile(checkpointed, fullgraph=True, backend='aot_eager')
+    (outputs, gradients), (outputs_cp, gradients_cp) = (
+        train_once(model, x) for model in (plain, compiled)
+    )
+    gradients_cp = {name.removeprefix('_orig_mod.'): g for name, g in gradients_cp.items()}
+    torch.testing.assert_close(outputs_cp, outputs)
+    torch.testing.assert_close(gradients_cp, gradients)
+    torch.testing.assert_close(dict(checkpointed.named_buffers()), dict(plain.named_buffers()))
+
+
 def assert_compiled_trains_as_eager(model, x):
     torch._dynamo.reset()
     expected = train_once(model, x)[1]

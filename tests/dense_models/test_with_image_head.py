@@ -1,6 +1,7 @@
 """An image-level head beside detectors and segmentors, through the real Runner."""
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -65,6 +66,20 @@ def test_trains_and_predicts(head, scenes, tmp_path):
     assert 0 <= metrics['tags/mAP'] <= 100
     assert 0 <= metrics['localisation/pointing'] <= 100
     assert 0 < metrics['localisation/mask_IoU'] <= 100
+
+
+@pytest.mark.parametrize('change', [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+@pytest.mark.parametrize('head', ['mask-rcnn', 'upernet'])
+def test_models_are_copied_and_pickled(head, change, scenes, tmp_path):
+    model = build(make_config(head, scenes, tmp_path, image_head={}))[0].model.eval()
+    copied = change(model)
+    assert type(copied) is type(model) and not copied.training
+    x = torch.randn(1, 3, SIDE, SIDE)
+    with torch.no_grad():
+        for first, second in zip(model.extract_feat(x), copied.extract_feat(x), strict=True):
+            assert second.equal(first)
+        last = model.backbone(x)[-1]
+        assert copied.image_head(last).logits.equal(model.image_head(last).logits)
 
 
 @pytest.mark.parametrize('head', ['mask-rcnn', 'upernet'])

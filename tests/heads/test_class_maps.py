@@ -98,3 +98,16 @@ def test_the_image_head_takes_other_poolings():
     torch.testing.assert_close(first.logits, second.logits)
     assert first.maps.shape == second.maps.shape == (2, 5, 4, 4)
     assert first.maps.min() < 0 <= second.maps.min() and not second.maps.requires_grad
+
+
+@pytest.mark.parametrize('autocast', [False, True], ids=['float32', 'autocast'])
+@pytest.mark.parametrize('mode', [torch.no_grad, torch.inference_mode])
+def test_grad_cam_where_no_gradients_are_kept(mode, autocast):
+    head, x = ImageTagHead(8, 5, use_grad_cam=True, max_channels=6), torch.randn(1, 8, 4, 4)
+    with torch.autocast('cpu', torch.bfloat16, enabled=autocast):
+        expected = head(x, return_maps=True).maps
+    with mode(), torch.autocast('cpu', torch.bfloat16, enabled=autocast):
+        found = head(x.clone(), return_maps=True)
+    assert expected.any()
+    torch.testing.assert_close(found.maps, expected)
+    assert not found.logits.requires_grad and not found.maps.requires_grad

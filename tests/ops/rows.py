@@ -63,6 +63,8 @@ class Row:
     """What of the outputs is compared."""
     name: str = ''
     """Shown as the test's id. Default: the operator's."""
+    batched: tuple[int, ...] = (0,)
+    """Positions of arguments whose first axis is that of the images."""
     overwrites: tuple[int, ...] = ()
     """Positions of arguments that may be overwritten where no gradients are wanted."""
     differentiable: bool = True

@@ -238,9 +238,9 @@ ROWS = [
     Row(operator=silu, example=_map, overwrites=(0,)),
     Row(operator=squared_relu, example=_map, overwrites=(0,)),
     Row(operator=star_relu, example=_star_relu, overwrites=(0,)),
-    Row(operator=gated, example=_gated, overwrites=(0,)),
-    Row(operator=gated_sum, example=_gated_sum, overwrites=(0,)),
-    Row(operator=shifted_sum, example=_gated_sum, overwrites=(0,)),
+    Row(operator=gated, example=_gated, batched=(0, 1), overwrites=(0,)),
+    Row(operator=gated_sum, example=_gated_sum, batched=(0, 1, 2), overwrites=(0,)),
+    Row(operator=shifted_sum, example=_gated_sum, batched=(0, 1, 2), overwrites=(0,)),
     Row(operator=position_mean, example=_map),
     Row(operator=position_mean_and_max, example=_map),
     Row(operator=channel_mean_and_max, example=_map),
@@ -256,9 +256,9 @@ ROWS = [
         for size, before in [(1, False), (1, True), (3, False)]
         for training in (True, False)
     ),
-    Row(operator=conv_residual, example=_conv_residual),
-    Row(operator=attention, example=_attention),
-    Row(operator=token_attention, example=_token_attention),
+    Row(operator=conv_residual, example=_conv_residual, batched=(0, 1)),
+    Row(operator=attention, example=_attention, batched=(0, 1, 2)),
+    Row(operator=token_attention, example=_token_attention, batched=(1,)),
     Row(operator=attention_pool, example=_attention_pool(True), name='attention_pool-one_bin'),
     Row(operator=attention_pool, example=_attention_pool(False)),
     Row(
@@ -273,13 +273,19 @@ ROWS = [
         name='map_and_pool-many_heads',
     ),
     Row(operator=global_context, example=_global_context),
-    Row(operator=mixed_attention, example=_mixed_attention(None)),
-    Row(operator=mixed_attention, example=_mixed_attention(1e-3), name='mixed_attention-rms'),
-    Row(operator=map_covariance, example=_map_covariance),
+    Row(operator=mixed_attention, example=_mixed_attention(None), batched=(0, 1, 2)),
+    Row(
+        operator=mixed_attention,
+        example=_mixed_attention(1e-3),
+        batched=(0, 1, 2),
+        name='mixed_attention-rms',
+    ),
+    Row(operator=map_covariance, example=_map_covariance, batched=(0, 1)),
     *(
         Row(
             operator=re_attention,
             example=_re_attention(*options),
+            batched=(0, 1, 2),
             name=f're_attention-{name}',
             results=lambda outputs: (outputs[0], outputs[1].mixed()),
         )
@@ -291,15 +297,17 @@ ROWS = [
             no_norm=(None, True),
         ).items()
     ),
-    Row(operator=relative_attention, example=_relative_attention),
-    Row(operator=kernel_attention, example=_kernel_attention, dynamic_since='2.7'),  # FFT
+    Row(operator=relative_attention, example=_relative_attention, batched=(0, 1, 2)),
+    Row(
+        operator=kernel_attention, example=_kernel_attention, batched=(0, 1, 2), dynamic_since='2.7'
+    ),  # FFT
     Row(operator=depthwise_conv, example=_depthwise_conv),
     Row(operator=pool_minus_identity, example=_pool_minus_identity),
     Row(operator=global_norm, example=_norm(scaled=True)),
     Row(operator=layer_norm2d, example=_norm(scaled=False)),
-    Row(operator=residual, example=_residual),
-    Row(operator=sge, example=_sge(), overwrites=(0,)),
-    Row(operator=sge, example=_sge(normalize=False), name='sge-unnormalized'),
+    Row(operator=residual, example=_residual, batched=(0, 1)),
+    Row(operator=sge, example=_sge(), batched=(0, 4), overwrites=(0,)),
+    Row(operator=sge, example=_sge(normalize=False), batched=(0, 4), name='sge-unnormalized'),
     Row(operator=in_format, example=lambda draw: (*_map(draw), torch.channels_last)),
     Row(operator=channels_last_on_cpu, example=_map),
     Row(operator=contiguous_map, example=_map),

@@ -127,6 +127,28 @@ def test_without_gradients_too(row):
                 assert_same([tensors_of(a)], [tensors_of(b)], rtol=0, atol=0)
 
 
+WITHOUT_IMAGES = [row for row in ROWS if row not in MMCV_ROWS]
+"""Operators of mmcv say themselves what they take."""
+
+
+@pytest.mark.parametrize('row', WITHOUT_IMAGES, ids=lambda row: row.id)
+@pytest.mark.parametrize('grad', [True, False], ids=['with gradients', 'without'])
+def test_no_images_give_none(row, grad):
+    """E.g. a region head of an image without proposals."""
+    for seed in range(3):
+        args = tuple(
+            a[:0].detach().requires_grad_() if i in row.batched and a is not None else a
+            for i, a in enumerate(row.example(Draw(seed)))
+        )
+        if grad:
+            expected = run(row, row.operator.formula, copied(args))
+            assert_same(run(row, row.operator, copied(args)), expected, equal_nan=True)
+        else:
+            with torch.no_grad():
+                expected = [call(row, row.operator.formula, copied(args))]
+                assert_same([call(row, row.operator, args)], expected, equal_nan=True)
+
+
 @each_differentiable_row
 def test_derivatives_are_those_of_the_values(row):
     args = row.example(Draw(0, tiny=True))

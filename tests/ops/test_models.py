@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from torch.autograd import forward_ad
 
 from attnpool_backbones import ops
 from attnpool_backbones.registry import MODELS
@@ -59,6 +60,42 @@ def test_plain_form(variant, norm_eval):
         computed = model.eval()(x)
         with ops.formulas():
             assert_equal(computed, plain.eval()(x))
+
+
+NANO = [variant for variant in SMALL if variant.name.endswith('-nano')]
+
+
+@pytest.mark.parametrize('variant', NANO, ids=lambda variant: variant.name)
+def test_other_ways_to_derivatives(variant):
+    model = build(dict(variant.config, norm_eval=True)).train()
+    parameters = dict(model.named_parameters())
+    x, direction = torch.randn(2, 1, 3, 40, 33, dtype=torch.float64)
+
+    def total(parameters, x):
+        outputs = torch.func.functional_call(model, parameters, (x,))
+        return sum(y.square().mean() for y in outputs)
+
+    given = x.clone().requires_grad_()
+    loss = total(parameters, given)
+    *expected, slope = torch.autograd.grad(loss, [*parameters.values(), given], allow_unused=True)
+    slope = (slope * direction).sum()
+    detached = {name: p.detach() for name, p in parameters.items()}
+    for values in (detached, parameters):
+        gradients = torch.func.grad(total)(values, x)
+        for found, gradient in zip(gradients.values(), expected, strict=True):
+            assert_equal(found, torch.zeros_like(found) if gradient is None else gradient)
+    found = torch.func.jvp(lambda x: total(detached, x), (x,), (direction,))
+    assert_equal(found, (loss, slope))
+    per_image = torch.func.vmap(torch.func.grad(total), (None, 0))(detached, x[:, None])
+    assert_equal({name: g[0] for name, g in per_image.items()}, gradients)
+    with torch.no_grad(), forward_ad.dual_level():
+        dual = total(detached, forward_ad.make_dual(x, direction))
+        assert_equal(forward_ad.unpack_dual(dual), (loss, slope))
+        narrow = {name: p.float() for name, p in detached.items()}
+        model.float()  # the type that oneDNN takes
+        dual = total(narrow, forward_ad.make_dual(x.float(), direction.float()))
+        found = tuple(t.double() for t in forward_ad.unpack_dual(dual))
+        torch.testing.assert_close(found, (loss, slope), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize('config', POOLED, ids=['one token', 'token per class'])
