@@ -115,7 +115,8 @@ def run(args: argparse.Namespace) -> int:
     to_stdout = args.out == '-'
     # a source that is not there is told before the model is loaded and a folder is made
     max_pixels = (args.cfg_options or {}).get('max_pixels') or MAX_PIXELS
-    source = open_source(args.source, max_pixels=max_pixels)
+    out = None if to_stdout else Path(args.out)
+    source = open_source(args.source, max_pixels=max_pixels, out=out)
     if not to_stdout:
         require_target_folder('--out', args.out)
     model = load(args.model, args.checkpoint, args.device, args.cfg_options)
@@ -128,7 +129,7 @@ def run(args: argparse.Namespace) -> int:
         written = []
     else:
         written = _write(args, model, source, options, speed)
-    _tell(speed, time.perf_counter() - started, written)
+    _tell(speed, time.perf_counter() - started, written, source.left_out)
     return 1 if speed.unreadable else 0
 
 
@@ -150,7 +151,7 @@ def _write(
 
     outputs = Outputs(
         Path(args.out), args.save, model.is_detector, model.classes, source.rate, args.annotations,
-        model.has_tags, model.is_tagger,
+        model.has_tags, model.is_tagger, source.files,
     )  # fmt: skip
     columns = (TextColumn('images'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
@@ -162,11 +163,13 @@ def _write(
     return outputs.close()
 
 
-def _tell(speed: Any, seconds: float, written: list[Path]) -> None:
+def _tell(speed: Any, seconds: float, written: list[Path], left_out: int) -> None:
     """Says what was done and how fast, on standard error, where no output goes."""
     if not speed.images and not speed.unreadable:
         raise UserError('no images came from the source')
     lines = [f'unreadable, left out: {name}' for name in speed.unreadable]
+    if left_out:
+        lines.append(f'predictions of an earlier run, left out: {left_out}')
     if speed.images:
         rate, alone = speed.images / seconds, speed.images / max(speed.forward, 1e-9)
         lines.append(

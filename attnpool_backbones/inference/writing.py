@@ -1,7 +1,8 @@
 """Where predictions go: pictures, a video, JSON, COCO results, label maps."""
 
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, TextIO
 
@@ -14,10 +15,12 @@ from attnpool_backbones.inference.drawing import draw, draw_class_maps
 from attnpool_backbones.inference.prediction import Detections, Segmentation, Tagged
 from attnpool_backbones.pictures import name_for_opencv, write_picture
 
-__all__ = ['KINDS', 'Outputs']
+__all__ = ['KINDS', 'PICTURE_FOLDERS', 'Outputs']
 
 KINDS = ('pictures', 'json', 'coco', 'maps', 'class-maps')
 """What can be written."""
+PICTURE_FOLDERS = ('pictures', 'label_maps', 'class_maps')
+"""Where pictures go, below the folder of a run."""
 _VIDEO = 'mp4v'
 
 
@@ -39,9 +42,12 @@ class Outputs:
             name is, or by the name.
         has_tags: Whether the model has an image-level head.
         is_tagger: Whether it has nothing else. Default: False.
+        files: That are predicted on, as :class:`~attnpool_backbones.inference.sources.Source` has
+            them; they are not overwritten. Default: none.
 
     Raises:
-        UserError: If the model gives no such output, or the annotations cannot be read.
+        UserError: If the model gives no such output, the annotations cannot be read, or a file of
+            the inputs would be overwritten.
     """
 
     def __init__(
@@ -54,6 +60,7 @@ class Outputs:
         annotations: str | None = None,
         has_tags: bool = False,
         is_tagger: bool = False,
+        files: Mapping[Path, str] | None = None,
     ) -> None:
         own = 'an ImageTagger' if is_tagger else 'a detector' if is_detector else 'a segmentor'
         if 'class-maps' in kinds and not has_tags:
@@ -71,6 +78,12 @@ class Outputs:
         self._lines: TextIO | None = None
         self._video: cv2.VideoWriter | None = None
         self._written: set[str] = set()
+        self._inputs = set(_identities([*(files or ()), *([annotations] if annotations else [])]))
+        fixed = dict(json='predictions.jsonl', coco='coco_results.json')
+        if rate is not None:
+            fixed['pictures'] = 'video.mp4'
+        for kind in fixed.keys() & set(kinds):
+            self._target(fixed[kind])
         folder.mkdir(parents=True, exist_ok=True)
 
     def write(self, image: np.ndarray, prediction: Detections | Segmentation | Tagged) -> None:
@@ -79,6 +92,10 @@ class Outputs:
         Args:
             image: H, W, 3 in blue, green, red.
             prediction: Of that image.
+
+        Raises:
+            UserError: If a file that is predicted on would be overwritten, or the image's name
+                leads out of the folder.
         """
         if 'pictures' in self.kinds:
             self._write_picture(draw(image, prediction), prediction.name)
@@ -116,11 +133,24 @@ class Outputs:
     def _path(self, kind: str, name: str, suffix: str) -> Path:
         """Returns the file for an image; a.jpg and a.png do not overwrite each other."""
         relative = PurePosixPath(name)
-        path = self.folder / kind / relative.with_suffix(suffix)
-        if str(path) in self._written:
-            path = path.with_name(relative.name + suffix)
-        self._written.add(str(path))
+        if relative.is_absolute() or '..' in relative.parts:
+            raise UserError(f'{name}: the name of an image that leads out of the folder {kind}')
+        own = PurePosixPath(kind, relative.with_suffix(suffix))
+        if str(own) in self._written:
+            own = own.with_name(relative.name + suffix)
+        path = self._target(own)
+        self._written.add(str(own))
         path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def _target(self, name: str | PurePosixPath) -> Path:
+        path = self.folder / name
+        # by any name, through links and on disks that do not tell A from a
+        if self._inputs.intersection(_identities([path])):
+            raise UserError(
+                f'{path} is an input; it would be overwritten by its prediction. Choose another '
+                'folder with --out'
+            )
         return path
 
     def close(self) -> list[Path]:
@@ -138,6 +168,16 @@ class Outputs:
         names = ('pictures', 'video.mp4', 'predictions.jsonl', 'coco_results.json', 'label_maps',
                  'class_maps')  # fmt: skip
         return [self.folder / name for name in names if (self.folder / name).exists()]
+
+
+def _identities(paths: Iterable[str | Path]) -> Iterator[tuple[int, int]]:
+    """Yields device and number of the files that are there."""
+    for path in paths:
+        try:
+            status = os.stat(path)
+        except (OSError, ValueError):
+            continue
+        yield status.st_dev, status.st_ino
 
 
 def _numbers(
