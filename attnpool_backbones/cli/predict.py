@@ -105,7 +105,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Carries out ``attnpool predict``; the exit code is 1 if an image could not be read."""
+    """Carries out ``attnpool predict``; exit code 1: an image was not read, or has no number."""
     from attnpool_backbones.datasets.limits import MAX_PIXELS
     from attnpool_backbones.inference.loading import load
     from attnpool_backbones.inference.predictor import Options, Speed
@@ -126,17 +126,24 @@ def run(args: argparse.Namespace) -> int:
     if to_stdout:
         for _, prediction in islice(model.run(source, options, speed), args.limit):
             print(json.dumps(prediction.to_dict(), ensure_ascii=False), flush=True)
-        written = []
+        written, unlisted = [], []
     else:
-        written = _write(args, model, source, options, speed)
-    _tell(speed, time.perf_counter() - started, written, source.left_out)
-    return 1 if speed.unreadable else 0
+        written, unlisted = _write(args, model, source, options, speed)
+    notes = [f'not in --annotations, no results of COCO: {name}' for name in unlisted]
+    if source.left_out:
+        notes.append(f'predictions of an earlier run, left out: {source.left_out}')
+    _tell(speed, time.perf_counter() - started, written, notes)
+    return 1 if speed.unreadable or unlisted else 0
 
 
 def _write(
     args: argparse.Namespace, model: Any, source: Any, options: Any, speed: Any
-) -> list[Path]:
-    """Writes all predictions while the model goes on, with progress on the screen."""
+) -> tuple[list[Path], list[str]]:
+    """Writes all predictions while the model goes on, with progress on the screen.
+
+    Returns:
+        What was written, and the images that the annotations do not have.
+    """
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -160,16 +167,15 @@ def _write(
         predict_and_write(
             model, source, options, outputs, speed, args.limit, lambda: bar.advance(task)
         )
-    return outputs.close()
+    return outputs.close(), outputs.unlisted
 
 
-def _tell(speed: Any, seconds: float, written: list[Path], left_out: int) -> None:
+def _tell(speed: Any, seconds: float, written: list[Path], notes: list[str]) -> None:
     """Says what was done and how fast, on standard error, where no output goes."""
     if not speed.images and not speed.unreadable:
         raise UserError('no images came from the source')
     lines = [f'unreadable, left out: {name}' for name in speed.unreadable]
-    if left_out:
-        lines.append(f'predictions of an earlier run, left out: {left_out}')
+    lines += notes
     if speed.images:
         rate, alone = speed.images / seconds, speed.images / max(speed.forward, 1e-9)
         lines.append(

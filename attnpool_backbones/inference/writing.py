@@ -11,6 +11,11 @@ import numpy as np
 
 from attnpool_backbones.atomic_files import write_atomically
 from attnpool_backbones.command_line import UserError
+from attnpool_backbones.inference.coco_numbers import (
+    listed_numbers,
+    own_numbers,
+    read_annotations,
+)
 from attnpool_backbones.inference.drawing import draw, draw_class_maps
 from attnpool_backbones.inference.prediction import Detections, Segmentation, Tagged
 from attnpool_backbones.pictures import name_for_opencv, write_picture
@@ -37,13 +42,15 @@ class Outputs:
         is_detector: Whether there are objects or label maps.
         classes: Names, by label.
         rate: Frames of a second of a video, None for single images.
-        annotations: COCO file that tells the numbers of images and categories for ``coco``;
-            without one categories count from 1, and images are named by the number that their file
-            name is, or by the name.
+        annotations: COCO file that tells the numbers of images and categories for ``coco``; images
+            that are not in it get no results. Without one categories count from 1, and images are
+            named by the number that their file name is, or by the name; all by their names if two
+            numbers were equal.
         has_tags: Whether the model has an image-level head.
         is_tagger: Whether it has nothing else. Default: False.
         files: That are predicted on, as :class:`~attnpool_backbones.inference.sources.Source` has
-            them; they are not overwritten. Default: none.
+            them; they are not overwritten, and their folders tell images of the annotations apart.
+            Default: none.
 
     Raises:
         UserError: If the model gives no such output, the annotations cannot be read, or a file of
@@ -74,7 +81,12 @@ class Outputs:
             raise UserError(f'--save coco: results of COCO are of detectors, this is {own}')
         self.folder, self.kinds, self.rate = folder, tuple(kinds), rate
         self._coco: list[dict[str, Any]] = []
-        self._images, self._categories = _numbers(annotations, classes)
+        self._images, self._categories = None, range(1, len(classes) + 1)
+        if annotations is not None:
+            self._images, self._categories = read_annotations(annotations, classes)
+        self._paths = {name: os.path.abspath(file) for file, name in (files or {}).items()}
+        self._names: dict[str, None] = {}
+        self.unlisted: list[str] = []
         self._lines: TextIO | None = None
         self._video: cv2.VideoWriter | None = None
         self._written: set[str] = set()
@@ -106,12 +118,8 @@ class Outputs:
                 self._lines = open(path, 'w', encoding='utf-8', errors='backslashreplace')  # noqa: SIM115
             self._lines.write(json.dumps(prediction.to_dict(), ensure_ascii=False) + '\n')
         if 'coco' in self.kinds:
-            name = prediction.name
-            number = self._images.get(name, self._images.get(PurePosixPath(name).name))
-            if number is None:
-                stem = PurePosixPath(name).stem
-                number = int(stem) if stem.isdigit() else name
-            self._coco += prediction.to_coco(number, self._categories)
+            self._names[prediction.name] = None
+            self._coco += prediction.to_coco(prediction.name, self._categories)
         if 'class-maps' in self.kinds:
             path = self._path('class_maps', prediction.name, '.jpg')
             write_picture(path, draw_class_maps(image, prediction.tags, prediction.classes))
@@ -154,7 +162,7 @@ class Outputs:
         return path
 
     def close(self) -> list[Path]:
-        """Ends all files.
+        """Ends all files; :attr:`unlisted` gets the images that the annotations do not have.
 
         Returns:
             What was written.
@@ -164,10 +172,25 @@ class Outputs:
         if self._video is not None:
             self._video.release()
         if 'coco' in self.kinds:
-            write_atomically(json.dumps(self._coco).encode(), self.folder / 'coco_results.json')
+            results = json.dumps(self._numbered()).encode()
+            write_atomically(results, self.folder / 'coco_results.json')
         names = ('pictures', 'video.mp4', 'predictions.jsonl', 'coco_results.json', 'label_maps',
                  'class_maps')  # fmt: skip
         return [self.folder / name for name in names if (self.folder / name).exists()]
+
+    def _numbered(self) -> list[dict[str, Any]]:
+        """Returns the results with the numbers of their images, which all names together tell."""
+        if self._images is None:
+            numbers = own_numbers(list(self._names))
+        else:
+            paths = {name: PurePosixPath(self._paths.get(name, name)) for name in self._names}
+            numbers = listed_numbers(paths, self._images)
+        self.unlisted = [name for name in self._names if name not in numbers]
+        return [
+            dict(result, image_id=numbers[result['image_id']])
+            for result in self._coco
+            if result['image_id'] in numbers
+        ]
 
 
 def _identities(paths: Iterable[str | Path]) -> Iterator[tuple[int, int]]:
@@ -178,24 +201,3 @@ def _identities(paths: Iterable[str | Path]) -> Iterator[tuple[int, int]]:
         except (OSError, ValueError):
             continue
         yield status.st_dev, status.st_ino
-
-
-def _numbers(
-    annotations: str | None, classes: Sequence[str]
-) -> tuple[dict[str, Any], Sequence[int]]:
-    if annotations is None:
-        return {}, range(1, len(classes) + 1)
-    try:
-        content = json.loads(Path(annotations).read_bytes())
-        images = {image['file_name']: image['id'] for image in content['images']}
-        numbers = {category['name']: category['id'] for category in content['categories']}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f'--annotations {annotations}: {error}') from error
-    lacking = [name for name in classes if name not in numbers]
-    if lacking:
-        raise UserError(
-            f'--annotations {annotations}: no category {", ".join(lacking)}; it has '
-            f'{", ".join(numbers)}'
-        )
-    images.update({PurePosixPath(name).name: number for name, number in list(images.items())})
-    return images, [numbers[name] for name in classes]

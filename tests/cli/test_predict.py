@@ -117,3 +117,14 @@ def test_paths_on_standard_input_stay_in_the_folder(here, monkeypatch):
     monkeypatch.setattr('sys.stdin', stdin)
     assert predict('-') == 0
     assert {path.name for path in Path('predictions/pictures').iterdir()} == {'a.jpg', 'b.jpg'}
+
+
+def test_images_that_are_not_in_the_annotations_are_told(here, capsys):
+    save_image(here / 'photos/1.jpg')
+    save_image(here / 'photos/2.jpg')
+    content = dict(images=[dict(id=7, file_name='1.jpg')], categories=[dict(id=1, name='thing')])
+    (here / 'a.json').write_text(json.dumps(content))
+    assert predict('photos', '--save', 'coco', '--annotations', 'a.json') == 1
+    assert 'not in --annotations, no results of COCO: 2.jpg' in capsys.readouterr().err
+    results = json.loads((here / 'predictions/coco_results.json').read_text())
+    assert [result['image_id'] for result in results] == [7]

@@ -1,5 +1,7 @@
 """What is written of predictions, whatever model they are of."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -24,3 +26,64 @@ def test_names_do_not_lead_out_of_the_folder(tmp_path, name):
     with pytest.raises(UserError, match='leads out of the folder'):
         outputs.write(IMAGE, found(name))
     assert not list(tmp_path.rglob('*.jpg'))
+
+
+def coco_numbers(tmp_path, names, listed=None, root='', **more):
+    """Returns image -> number in coco_results.json, and what was left out."""
+    annotations = None
+    if listed is not None:
+        annotations = tmp_path / 'annotations.json'
+        images = [dict(file_name=name, id=number) for name, number in listed.items()]
+        annotations.write_text(json.dumps(dict(images=images, categories=[dict(name='a', id=7)])))
+    outputs = Outputs(
+        tmp_path / 'out', ['coco'], True, ['a'], annotations=annotations and str(annotations),
+        files={tmp_path / root / name: name for name in names}, **more,
+    )  # fmt: skip
+    # so many objects tell which image a result is of
+    for count, name in enumerate(names, 1):
+        outputs.write(IMAGE, found(name, count))
+    outputs.close()
+    results = [r['image_id'] for r in json.loads((tmp_path / 'out/coco_results.json').read_text())]
+    found_numbers = {names[results.count(number) - 1]: number for number in results}
+    return found_numbers, outputs.unlisted
+
+
+CAMERAS = {'cam1/0001.jpg': 11, 'cam2/0001.jpg': 22, 'cam2/0002.jpg': 33}
+
+
+@pytest.mark.parametrize(
+    'names, root, listed, numbers, unlisted',
+    [
+        (['0001.jpg'], 'images/cam1', CAMERAS, {'0001.jpg': 11}, []),
+        (['0001.jpg'], 'images/cam2', CAMERAS, {'0001.jpg': 22}, []),
+        (['cam1/0001.jpg', 'cam2/0001.jpg'], 'images', CAMERAS,
+         {'cam1/0001.jpg': 11, 'cam2/0001.jpg': 22}, []),
+        # a name that several images have, or none
+        (['0001.jpg', '0002.jpg'], 'flat', CAMERAS, {'0002.jpg': 33}, ['0001.jpg']),
+        (['5.jpg', '0002.jpg'], 'images/cam2', CAMERAS, {'0002.jpg': 33}, ['5.jpg']),
+        # two images that claim one number
+        (['a/1.jpg', 'b/1.jpg'], 'images', {'a/1.jpg': 5}, {'a/1.jpg': 5}, ['b/1.jpg']),
+        (['a/1.jpg', 'b/1.jpg'], 'images', {'1.jpg': 5}, {}, ['a/1.jpg', 'b/1.jpg']),
+        (['1.jpg'], 'elsewhere', {'./images/1.jpg': 5}, {'1.jpg': 5}, []),
+    ],
+)  # fmt: skip
+def test_coco_results_have_the_number_of_their_own_image(
+    tmp_path, names, root, listed, numbers, unlisted
+):
+    assert coco_numbers(tmp_path, names, listed, root) == (numbers, unlisted)
+
+
+@pytest.mark.parametrize(
+    'names, numbers',
+    [
+        (['0001.jpg', '0012.jpg'], [1, 12]),
+        (['0001.jpg', 'x.jpg'], [1, 'x.jpg']),
+        (['a/1.jpg', 'b/1.jpg', '2.jpg'], ['a/1.jpg', 'b/1.jpg', '2.jpg']),
+        (['01.jpg', '1.jpg'], ['01.jpg', '1.jpg']),
+        (['²3.jpg'], ['²3.jpg']),
+        (['000000', '000001'], [0, 1]),
+    ],
+)
+def test_coco_results_without_annotations_keep_images_apart(tmp_path, names, numbers):
+    found_numbers, unlisted = coco_numbers(tmp_path, names)
+    assert found_numbers == dict(zip(names, numbers, strict=True)) and unlisted == []
