@@ -27,6 +27,10 @@ KINDS = ('pictures', 'json', 'coco', 'maps', 'class-maps')
 PICTURE_FOLDERS = ('pictures', 'label_maps', 'class_maps')
 """Where pictures go, below the folder of a run."""
 _VIDEO = 'mp4v'
+_RATES, _USUAL_RATE = (1.0, 240.5), 25.0
+"""Frames of a second that are believed, and those of a video that tells others."""
+_MOST_UNITS = 65535
+"""That MPEG-4 divides a second into."""
 
 
 class Outputs:
@@ -41,7 +45,8 @@ class Outputs:
         kinds: Some of :data:`KINDS`.
         is_detector: Whether there are objects or label maps.
         classes: Names, by label.
-        rate: Frames of a second of a video, None for single images.
+        rate: Frames of a second of a video, None for single images. One outside of 1 to 240 is
+            written as 25; frames are resized to the first one.
         annotations: COCO file that tells the numbers of images and categories for ``coco``; images
             that are not in it get no results. Without one categories count from 1, and images are
             named by the number that their file name is, or by the name; all by their names if two
@@ -79,7 +84,8 @@ class Outputs:
             raise UserError(f'--save maps: label maps are of segmentors, this is {own}')
         if 'coco' in kinds and own != 'a detector':
             raise UserError(f'--save coco: results of COCO are of detectors, this is {own}')
-        self.folder, self.kinds, self.rate = folder, tuple(kinds), rate
+        self.folder, self.kinds = folder, tuple(kinds)
+        self.rate = None if rate is None else _written_rate(rate)
         self._coco: list[dict[str, Any]] = []
         self._images, self._categories = None, range(1, len(classes) + 1)
         if annotations is not None:
@@ -89,7 +95,9 @@ class Outputs:
         self.unlisted: list[str] = []
         self._lines: TextIO | None = None
         self._video: cv2.VideoWriter | None = None
+        self._size = (0, 0)
         self._written: set[str] = set()
+        self._made: set[str] = set()
         self._inputs = set(_identities([*(files or ()), *([annotations] if annotations else [])]))
         fixed = dict(json='predictions.jsonl', coco='coco_results.json')
         if rate is not None:
@@ -106,13 +114,14 @@ class Outputs:
             prediction: Of that image.
 
         Raises:
-            UserError: If a file that is predicted on would be overwritten, or the image's name
-                leads out of the folder.
+            UserError: If a file that is predicted on would be overwritten, the image's name leads
+                out of the folder, or the video cannot be written.
         """
         if 'pictures' in self.kinds:
             self._write_picture(draw(image, prediction), prediction.name)
         if 'json' in self.kinds:
             if self._lines is None:
+                self._made.add('predictions.jsonl')
                 path = self.folder / 'predictions.jsonl'
                 # closed at the end; names of files may be no text, and JSON has escapes for them
                 self._lines = open(path, 'w', encoding='utf-8', errors='backslashreplace')  # noqa: SIM115
@@ -132,11 +141,20 @@ class Outputs:
             write_picture(self._path('pictures', name, '.jpg'), drawn)
             return
         if self._video is None:
-            size = drawn.shape[1::-1]
+            self._size = width, height = drawn.shape[1::-1]
             code = cv2.VideoWriter_fourcc(*_VIDEO)
             path = name_for_opencv(self.folder / 'video.mp4')
-            self._video = cv2.VideoWriter(path, code, self.rate, size)
-        self._video.write(drawn)
+            video = cv2.VideoWriter(path, code, self.rate, self._size)
+            if not video.isOpened():
+                raise UserError(
+                    f'{path}: a video of {width}x{height} pixels and {self.rate} frames a second '
+                    'cannot be written there'
+                )
+            self._video = video
+            self._made.add('video.mp4')
+        # OpenCV drops frames of another size
+        is_same = drawn.shape[1::-1] == self._size
+        self._video.write(drawn if is_same else cv2.resize(drawn, self._size))
 
     def _path(self, kind: str, name: str, suffix: str) -> Path:
         """Returns the file for an image; a.jpg and a.png do not overwrite each other."""
@@ -147,6 +165,7 @@ class Outputs:
         if str(own) in self._written:
             own = own.with_name(relative.name + suffix)
         path = self._target(own)
+        self._made.add(kind)
         self._written.add(str(own))
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
@@ -174,9 +193,10 @@ class Outputs:
         if 'coco' in self.kinds:
             results = json.dumps(self._numbered()).encode()
             write_atomically(results, self.folder / 'coco_results.json')
+            self._made.add('coco_results.json')
         names = ('pictures', 'video.mp4', 'predictions.jsonl', 'coco_results.json', 'label_maps',
                  'class_maps')  # fmt: skip
-        return [self.folder / name for name in names if (self.folder / name).exists()]
+        return [self.folder / name for name in names if name in self._made]
 
     def _numbered(self) -> list[dict[str, Any]]:
         """Returns the results with the numbers of their images, which all names together tell."""
@@ -191,6 +211,13 @@ class Outputs:
             for result in self._coco
             if result['image_id'] in numbers
         ]
+
+
+def _written_rate(rate: float) -> float:
+    """Returns a rate that the codec takes; some videos tell none, or the units of their clock."""
+    if not _RATES[0] <= rate <= _RATES[1]:
+        return _USUAL_RATE
+    return round(rate, 3 if rate * 1000 <= _MOST_UNITS else 2)
 
 
 def _identities(paths: Iterable[str | Path]) -> Iterator[tuple[int, int]]:

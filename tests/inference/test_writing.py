@@ -2,6 +2,7 @@
 
 import json
 
+import cv2
 import numpy as np
 import pytest
 
@@ -87,3 +88,51 @@ def test_coco_results_have_the_number_of_their_own_image(
 def test_coco_results_without_annotations_keep_images_apart(tmp_path, names, numbers):
     found_numbers, unlisted = coco_numbers(tmp_path, names)
     assert found_numbers == dict(zip(names, numbers, strict=True)) and unlisted == []
+
+
+def frames_and_rate(path) -> tuple[int, float]:
+    capture = cv2.VideoCapture(str(path))
+    count = 0
+    while capture.read()[0]:
+        count += 1
+    return count, capture.get(cv2.CAP_PROP_FPS)
+
+
+@pytest.mark.parametrize(
+    'rate, written',
+    [(10, 10), (23.976, 23.976), (29.97, 29.97), (119.88, 119.88), (71.928, 71.93),
+     (239.982, 239.98), (240.02, 240.02), (1000, 25), (90000, 25), (0.2, 25),
+     (float('nan'), 25), (float('inf'), 25)],
+)  # fmt: skip
+def test_videos_of_odd_rates_are_written(tmp_path, rate, written):
+    outputs = Outputs(tmp_path, ['pictures'], True, ['a'], rate)
+    for number in range(3):
+        outputs.write(IMAGE, found(f'{number:06d}'))
+    assert outputs.close() == [tmp_path / 'video.mp4']
+    assert frames_and_rate(tmp_path / 'video.mp4') == (3, pytest.approx(written, abs=2e-3))
+
+
+def test_frames_of_another_size_are_not_lost(tmp_path):
+    outputs = Outputs(tmp_path, ['pictures'], True, ['a'], 10)
+    for image in (IMAGE, IMAGE[:12, :20], IMAGE):
+        outputs.write(image, found('000000'))
+    outputs.close()
+    assert frames_and_rate(tmp_path / 'video.mp4')[0] == 3
+
+
+def test_a_video_that_cannot_be_written_is_told(tmp_path):
+    (tmp_path / 'video.mp4').mkdir()
+    outputs = Outputs(tmp_path, ['pictures'], True, ['a'], 10)
+    with pytest.raises(UserError, match=r'video\.mp4: a video .* cannot be written'):
+        outputs.write(IMAGE, found('000000'))
+    assert outputs.close() == []
+
+
+def test_only_what_a_run_wrote_is_told(tmp_path):
+    first = Outputs(tmp_path, ['pictures', 'json', 'coco'], True, ['a'])
+    first.write(IMAGE, found('a.jpg'))
+    names = ['pictures', 'predictions.jsonl', 'coco_results.json']
+    assert first.close() == [tmp_path / name for name in names]
+    second = Outputs(tmp_path, ['json'], True, ['a'])
+    second.write(IMAGE, found('a.jpg'))
+    assert second.close() == [tmp_path / 'predictions.jsonl']
