@@ -13,6 +13,7 @@ for each image. With `--out -` these lines go to standard output and nothing els
 
 import argparse
 import json
+import os
 import sys
 import time
 from itertools import islice
@@ -23,6 +24,8 @@ from attnpool_backbones.cli.own_data_arguments import share
 from attnpool_backbones.command_line import MAX_PROCESSES, UserError, given_name, whole_number
 
 __all__ = ['add_arguments', 'run']
+
+NOBODY_READS = 141  # what shells give a command whose output is not wanted any more
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -124,8 +127,13 @@ def run(args: argparse.Namespace) -> int:
     speed = Speed()
     started = time.perf_counter()
     if to_stdout:
-        for _, prediction in islice(model.run(source, options, speed), args.limit):
-            print(json.dumps(prediction.to_dict(), ensure_ascii=False), flush=True)
+        try:
+            for _, prediction in islice(model.run(source, options, speed), args.limit):
+                print(json.dumps(prediction.to_dict(), ensure_ascii=False), flush=True)
+        except BrokenPipeError:  # as after | head -1
+            # Python flushes once more at its end, and would tell of the same error
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return NOBODY_READS
         written, unlisted = [], []
     else:
         written, unlisted = _write(args, model, source, options, speed)
@@ -161,13 +169,17 @@ def _write(
         model.has_tags, model.is_tagger, source.files,
     )  # fmt: skip
     columns = (TextColumn('images'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        counts = [count for count in (source.count, args.limit) if count is not None]
-        task = bar.add_task('', total=min(counts, default=None))
-        predict_and_write(
-            model, source, options, outputs, speed, args.limit, lambda: bar.advance(task)
-        )
-    return outputs.close(), outputs.unlisted
+    try:
+        with Progress(*columns, console=Console(stderr=True)) as bar:
+            counts = [count for count in (source.count, args.limit) if count is not None]
+            task = bar.add_task('', total=min(counts, default=None))
+            predict_and_write(
+                model, source, options, outputs, speed, args.limit, lambda: bar.advance(task)
+            )
+    finally:
+        # what was predicted before Ctrl-C or an error is kept
+        written = outputs.close()
+    return written, outputs.unlisted
 
 
 def _tell(speed: Any, seconds: float, written: list[Path], notes: list[str]) -> None:

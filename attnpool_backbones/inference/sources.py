@@ -290,8 +290,10 @@ def _standard_input(stdin: BinaryIO, max_pixels: int) -> Source:
         raise UserError('-: nothing came on standard input, neither an image nor paths')
     if len(content) > most:
         raise InputTooLarge(f'-: more than {most} bytes came on standard input')
-    require_header(io.BytesIO(content), 'what came on standard input', max_pixels)
-    image = _decoded(np.frombuffer(content, np.uint8))
+    name, array = 'what came on standard input', np.frombuffer(content, np.uint8)
+    if require_header(io.BytesIO(content), name, max_pixels):
+        require_depth(name, content=array)
+    image = _decoded(array)
     if image is not None:
         return Source(iter([Frame('stdin', lambda: image)]), 1)
     try:

@@ -190,7 +190,7 @@ class Outputs:
             self._lines.close()
         if self._video is not None:
             self._video.release()
-        if 'coco' in self.kinds:
+        if self._names:
             results = json.dumps(self._numbered()).encode()
             write_atomically(results, self.folder / 'coco_results.json')
             self._made.add('coco_results.json')

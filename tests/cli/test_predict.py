@@ -2,6 +2,9 @@
 
 import io
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -9,6 +12,7 @@ import numpy as np
 import pytest
 
 from attnpool_backbones.cli import main
+from attnpool_backbones.command_line import UserError
 from attnpool_backbones.inference.prediction import Detections, Segmentation
 
 
@@ -128,3 +132,50 @@ def test_images_that_are_not_in_the_annotations_are_told(here, capsys):
     assert 'not in --annotations, no results of COCO: 2.jpg' in capsys.readouterr().err
     results = json.loads((here / 'predictions/coco_results.json').read_text())
     assert [result['image_id'] for result in results] == [7]
+
+
+@pytest.mark.parametrize('error', [KeyboardInterrupt, UserError])
+def test_results_before_an_error_are_written(here, model, monkeypatch, error):
+    for name in ('1.jpg', '2.jpg'):
+        save_image(here / 'photos' / name)
+    run = model.run
+
+    def stops(*args):
+        yield next(run(*args))
+        raise error('one bad image')
+
+    monkeypatch.setattr(model, 'run', stops)
+    code = predict('photos', '--save', 'coco', 'json')
+    assert code == {KeyboardInterrupt: 130, UserError: 2}[error]
+    results = json.loads((here / 'predictions/coco_results.json').read_text())
+    assert [result['image_id'] for result in results] == [1]
+    assert len((here / 'predictions/predictions.jsonl').read_text().splitlines()) == 1
+
+
+SCRIPT = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from tests.cli import test_predict as here
+from attnpool_backbones.inference import loading
+loading.load = lambda *args: here.Model(True)
+sys.exit(here.predict('photos', '--out', '-'))
+"""
+
+
+@pytest.mark.parametrize('unbuffered', ['', '1'])
+def test_who_stops_reading_the_lines_ends_it_quietly(here, unbuffered):
+    for number in range(20):
+        save_image(here / f'photos/{number}.jpg')
+    root = Path(__file__).parents[2]
+    process = subprocess.Popen(
+        [sys.executable, '-c', SCRIPT, str(root)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {'PYTHONUNBUFFERED': unbuffered},
+    )
+    # nobody reads before the first line is written
+    process.stdout.close()
+    told = process.stderr.read()
+    assert process.wait(60) == 141
+    assert 'Traceback' not in told and 'BrokenPipe' not in told

@@ -136,3 +136,7 @@ def test_only_what_a_run_wrote_is_told(tmp_path):
     second = Outputs(tmp_path, ['json'], True, ['a'])
     second.write(IMAGE, found('a.jpg'))
     assert second.close() == [tmp_path / 'predictions.jsonl']
+    # results of an earlier run are not replaced by none
+    content = (tmp_path / 'coco_results.json').read_bytes()
+    assert Outputs(tmp_path, ['coco'], True, ['a']).close() == []
+    assert (tmp_path / 'coco_results.json').read_bytes() == content
