@@ -109,15 +109,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Carries out ``attnpool predict``; exit code 1: an image was not read, or has no number."""
-    from attnpool_backbones.datasets.limits import MAX_PIXELS
-    from attnpool_backbones.inference.loading import load
+    from attnpool_backbones.inference.loading import load, max_pixels_of
     from attnpool_backbones.inference.predictor import Options, Speed
     from attnpool_backbones.inference.sources import open_source
     from attnpool_backbones.launching.targets import require_target_folder
 
     to_stdout = args.out == '-'
     # a source that is not there is told before the model is loaded and a folder is made
-    max_pixels = (args.cfg_options or {}).get('max_pixels') or MAX_PIXELS
+    max_pixels = max_pixels_of(args.model, args.checkpoint, args.cfg_options)
     out = None if to_stdout else Path(args.out)
     source = open_source(args.source, max_pixels=max_pixels, out=out)
     if not to_stdout:

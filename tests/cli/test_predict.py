@@ -10,10 +10,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from torch.nn import Module
 
 from attnpool_backbones.cli import main
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.inference.prediction import Detections, Segmentation
+from attnpool_backbones.inference.predictor import Predictor
 
 
 class Model:
@@ -27,7 +29,11 @@ class Model:
 
     def run(self, source, options, speed):
         for frame in source.frames:
-            image = frame.read()
+            try:
+                image = frame.read()
+            except UserError as error:
+                speed.unreadable.append(str(error))
+                continue
             height, width = image.shape[:2]
             speed.images += 1
             if self.is_detector:
@@ -179,3 +185,36 @@ def test_who_stops_reading_the_lines_ends_it_quietly(here, unbuffered):
     told = process.stderr.read()
     assert process.wait(60) == 141
     assert 'Traceback' not in told and 'BrokenPipe' not in told
+
+
+@pytest.mark.parametrize(
+    'model_name, words, code',
+    [
+        ('run', [], 1),
+        ('run', ['--cfg-options', 'max_pixels=1536'], 0),
+        ('run', ['--cfg-options', 'max_pixels=many'], 2),
+        ('model.onnx', [], 0),
+        ('model.onnx', ['--cfg-options', 'max_pixels=1535'], 1),
+    ],
+)
+def test_max_pixels_of_the_config(here, model, model_name, words, code):
+    save_image(here / 'a.jpg')  # of 1536 pixels
+    pytest.importorskip('mmdet')
+    (here / 'run').mkdir()
+    (here / 'run/config.py').write_text(
+        "max_pixels = 1535\nmodel = dict(type='FasterRCNN')\ndefault_scope = 'mmdet'\n"
+    )
+    (here / 'run/epoch_1.pth').touch()
+    assert main(['predict', model_name, 'a.jpg', '--threads', '0', *words]) == code
+
+
+def test_of_the_settings_exported_files_take_max_pixels(tmp_path, monkeypatch):
+    from attnpool_backbones.inference import loading
+
+    save_image(tmp_path / 'a.jpg')  # of 1536 pixels
+    make = Predictor(Module(), None, ['a'], None, True, 'cpu')
+    monkeypatch.setattr(loading, 'load_exported', lambda *args: make)
+    predictor = loading.load('model.onnx', cfg_options=dict(max_pixels=1535))
+    assert list(predictor(tmp_path / 'a.jpg')) == []
+    with pytest.raises(UserError, match='of --cfg-options only max_pixels'):
+        loading.load('model.onnx', cfg_options=dict(max_pixels=1535, seed=1))
