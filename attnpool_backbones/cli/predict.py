@@ -13,6 +13,7 @@ for each image. With `--out -` these lines go to standard output and nothing els
 
 import argparse
 import json
+import os
 import sys
 import time
 from itertools import islice
@@ -23,6 +24,8 @@ from attnpool_backbones.cli.own_data_arguments import share
 from attnpool_backbones.command_line import MAX_PROCESSES, UserError, given_name, whole_number
 
 __all__ = ['add_arguments', 'run']
+
+NOBODY_READS = 141  # what shells give a command whose output is not wanted any more
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -105,17 +108,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Carries out ``attnpool predict``; the exit code is 1 if an image could not be read."""
-    from attnpool_backbones.datasets.limits import MAX_PIXELS
-    from attnpool_backbones.inference.loading import load
+    """Carries out ``attnpool predict``; exit code 1: an image was not read, or has no number."""
+    from attnpool_backbones.inference.loading import load, max_pixels_of
     from attnpool_backbones.inference.predictor import Options, Speed
     from attnpool_backbones.inference.sources import open_source
     from attnpool_backbones.launching.targets import require_target_folder
 
     to_stdout = args.out == '-'
     # a source that is not there is told before the model is loaded and a folder is made
-    max_pixels = (args.cfg_options or {}).get('max_pixels') or MAX_PIXELS
-    source = open_source(args.source, max_pixels=max_pixels)
+    max_pixels = max_pixels_of(args.model, args.checkpoint, args.cfg_options)
+    out = None if to_stdout else Path(args.out)
+    source = open_source(args.source, max_pixels=max_pixels, out=out)
     if not to_stdout:
         require_target_folder('--out', args.out)
     model = load(args.model, args.checkpoint, args.device, args.cfg_options)
@@ -123,19 +126,31 @@ def run(args: argparse.Namespace) -> int:
     speed = Speed()
     started = time.perf_counter()
     if to_stdout:
-        for _, prediction in islice(model.run(source, options, speed), args.limit):
-            print(json.dumps(prediction.to_dict(), ensure_ascii=False), flush=True)
-        written = []
+        try:
+            for _, prediction in islice(model.run(source, options, speed), args.limit):
+                print(json.dumps(prediction.to_dict(), ensure_ascii=False), flush=True)
+        except BrokenPipeError:  # as after | head -1
+            # Python flushes once more at its end, and would tell of the same error
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return NOBODY_READS
+        written, unlisted = [], []
     else:
-        written = _write(args, model, source, options, speed)
-    _tell(speed, time.perf_counter() - started, written)
-    return 1 if speed.unreadable else 0
+        written, unlisted = _write(args, model, source, options, speed)
+    notes = [f'not in --annotations, no results of COCO: {name}' for name in unlisted]
+    if source.left_out:
+        notes.append(f'predictions of an earlier run, left out: {source.left_out}')
+    _tell(speed, time.perf_counter() - started, written, notes)
+    return 1 if speed.unreadable or unlisted else 0
 
 
 def _write(
     args: argparse.Namespace, model: Any, source: Any, options: Any, speed: Any
-) -> list[Path]:
-    """Writes all predictions while the model goes on, with progress on the screen."""
+) -> tuple[list[Path], list[str]]:
+    """Writes all predictions while the model goes on, with progress on the screen.
+
+    Returns:
+        What was written, and the images that the annotations do not have.
+    """
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -150,23 +165,28 @@ def _write(
 
     outputs = Outputs(
         Path(args.out), args.save, model.is_detector, model.classes, source.rate, args.annotations,
-        model.has_tags, model.is_tagger,
+        model.has_tags, model.is_tagger, source.files,
     )  # fmt: skip
     columns = (TextColumn('images'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        counts = [count for count in (source.count, args.limit) if count is not None]
-        task = bar.add_task('', total=min(counts, default=None))
-        predict_and_write(
-            model, source, options, outputs, speed, args.limit, lambda: bar.advance(task)
-        )
-    return outputs.close()
+    try:
+        with Progress(*columns, console=Console(stderr=True)) as bar:
+            counts = [count for count in (source.count, args.limit) if count is not None]
+            task = bar.add_task('', total=min(counts, default=None))
+            predict_and_write(
+                model, source, options, outputs, speed, args.limit, lambda: bar.advance(task)
+            )
+    finally:
+        # what was predicted before Ctrl-C or an error is kept
+        written = outputs.close()
+    return written, outputs.unlisted
 
 
-def _tell(speed: Any, seconds: float, written: list[Path]) -> None:
+def _tell(speed: Any, seconds: float, written: list[Path], notes: list[str]) -> None:
     """Says what was done and how fast, on standard error, where no output goes."""
     if not speed.images and not speed.unreadable:
         raise UserError('no images came from the source')
     lines = [f'unreadable, left out: {name}' for name in speed.unreadable]
+    lines += notes
     if speed.images:
         rate, alone = speed.images / seconds, speed.images / max(speed.forward, 1e-9)
         lines.append(

@@ -32,9 +32,14 @@ def is_wide(image: Image.Image) -> bool:
     return False
 
 
-def wide_top(path: str | Path) -> int | None:
-    """Returns the highest value of an image of 16 bits; None if it has no such values."""
-    image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+def wide_top(image: str | Path | np.ndarray) -> int | None:
+    """Returns the highest value of an image of 16 bits; None if it has no such values.
+
+    Args:
+        image: The file, or its bytes, uint8.
+    """
+    content = image if isinstance(image, np.ndarray) else np.fromfile(image, np.uint8)
+    image = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
     if image is None or image.dtype != np.uint16:
         return None
     # a channel of opacity, which is dropped

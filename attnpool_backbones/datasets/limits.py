@@ -8,6 +8,7 @@ import struct
 from collections.abc import Mapping
 from typing import Any, BinaryIO
 
+import numpy as np
 from PIL import Image
 
 from attnpool_backbones.command_line import UserError
@@ -131,17 +132,19 @@ def require_header(file: BinaryIO | io.FileIO, name: str, max_pixels: int = MAX_
     return wide
 
 
-def require_depth(path: str, scaled: bool = True) -> None:
+def require_depth(path: str, scaled: bool = True, content: np.ndarray | None = None) -> None:
     """Checks that the loader of an image of more than 8 bits keeps what a model needs.
 
     Args:
         path: The image.
         scaled: As :func:`~attnpool_backbones.datasets.bit_depth.image_depth_fault` takes it.
+        content: Its bytes, uint8, if it is no file; the path is what to call it then. Default:
+            None, the file is read.
 
     Raises:
         LostDepth: It would be black, nearly black or cut off.
     """
-    top = wide_top(path)
+    top = wide_top(path if content is None else content)
     fault = image_depth_fault(top, scaled) if top is not None else ''
     if fault:
         raise LostDepth(f'{path} has more than 8 bits: {fault}')

@@ -14,6 +14,8 @@ from attnpool_backbones.checkpoints.door import load_from_checked_file
 from attnpool_backbones.checkpoints.errors import CheckpointError
 from attnpool_backbones.checkpoints.matching import names_in_model, shapes_of
 from attnpool_backbones.command_line import UserError
+from attnpool_backbones.compatibility import IncompatibleEnvironment
+from attnpool_backbones.datasets.limits import MAX_PIXELS
 from attnpool_backbones.inference.config_data import array_pipeline, tested_dataset
 from attnpool_backbones.inference.devices import require_device
 from attnpool_backbones.inference.exported_files import EXPORTED, read_exported
@@ -25,7 +27,7 @@ from attnpool_backbones.zoo.config_models import build_config_model
 
 __all__ = [
     'config_of_run', 'find_model_files', 'is_exported', 'load', 'load_exported', 'load_model',
-    'predictor_of',
+    'max_pixels_of', 'predictor_of',
 ]  # fmt: skip
 
 _NUMBER = re.compile(r'(\d+)')
@@ -43,7 +45,8 @@ def load(
         model: The folder of a run, a config file, or a file of ``attnpool export``.
         checkpoint: Of the config. Default: the best one beside it, else the last.
         device: Default: ``'cuda'`` where there is one, else ``'cpu'``; of a file ``'cpu'``.
-        cfg_options: Settings of the config to override, by dotted key.
+        cfg_options: Settings of the config to override, by dotted key; of a file only
+            ``max_pixels``.
 
     Returns:
         Called with a source it yields predictions.
@@ -52,9 +55,14 @@ def load(
         UserError: If something is not there, or does not belong together.
     """
     if is_exported(model):
-        if checkpoint or cfg_options:
-            raise UserError(f'{model}: an exported file takes no --checkpoint and no --cfg-options')
-        return load_exported(model, device or 'cpu')
+        if checkpoint or set(cfg_options or ()) - {'max_pixels'}:
+            raise UserError(
+                f'{model}: an exported file takes no --checkpoint, and of --cfg-options only '
+                'max_pixels=N'
+            )
+        predictor = load_exported(model, device or 'cpu')
+        predictor.cfg = Config(cfg_options) if cfg_options else None
+        return predictor
     if device is None:
         device = 'cuda' if torch.cuda.is_available() else 'cpu'
     require_device(device)
@@ -100,6 +108,39 @@ def load_model(
     built = build_config_model(cfg)
     _load_weights(built, content, weights)
     return built.eval(), cfg, _classes(cfg, content, built)
+
+
+def max_pixels_of(
+    model: str | Path,
+    checkpoint: str | Path | None = None,
+    cfg_options: dict[str, Any] | None = None,
+) -> int:
+    """Tells how many pixels an image may have, before a model is loaded.
+
+    Args:
+        model: As :func:`load` takes it.
+        checkpoint: Likewise.
+        cfg_options: Likewise.
+
+    Returns:
+        The setting ``max_pixels`` of the options or the config, else 2**28; this too where there is
+        no such model, which is told when it is loaded.
+
+    Raises:
+        UserError: If the setting is no whole number from 1 on.
+    """
+    most = (cfg_options or {}).get('max_pixels')
+    if most is None and not is_exported(model):
+        try:
+            config, _ = find_model_files(model, checkpoint)
+            most = load_config(str(config)).get('max_pixels')
+        except (UserError, IncompatibleEnvironment):
+            pass
+    if most is None:
+        return MAX_PIXELS
+    if not isinstance(most, int) or most < 1:
+        raise UserError(f'max_pixels has to be a whole number from 1 on, not {most!r}')
+    return most
 
 
 def is_exported(model: str | Path) -> bool:

@@ -98,14 +98,13 @@ class Detections:
             return None
         from pycocotools import mask as coco_mask
 
-        if not len(self.masks):
-            return []
         # COCO counts down the columns
-        columns = np.empty((len(self.masks), self.width, self.height), np.uint8)
-        for turned, mask in zip(columns, self.masks, strict=True):
+        turned, coded = np.empty((self.width, self.height), np.uint8), []
+        for mask in self.masks:
             cv2.transpose(np.ascontiguousarray(mask).view(np.uint8), turned)
-        coded = coco_mask.encode(columns.transpose(2, 1, 0))
-        return [dict(size=list(m['size']), counts=m['counts'].decode('ascii')) for m in coded]
+            run = coco_mask.encode(turned.T)
+            coded.append(dict(size=list(run['size']), counts=run['counts'].decode('ascii')))
+        return coded
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,10 @@
 
 import difflib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from queue import SimpleQueue
 from typing import Any
 
@@ -191,21 +193,32 @@ class Predictor:
             models.put(model)
 
         def predict(batch: list[_Sample]) -> tuple[list[tuple[np.ndarray, Any]], float]:
-            model = models.get()
-            started = time.perf_counter()
+            inputs = deque(inputs for sample in batch for inputs in sample.inputs)
+            for sample in batch:
+                sample.inputs.clear()
+            # the slices of an image are batches of their own size
+            step = options.batch if options.side is not None else len(inputs)
+            seconds = 0.0
+
+            def outputs() -> Iterator[Any]:
+                nonlocal seconds
+                while inputs:
+                    started = time.perf_counter()
+                    # nothing else holds them, nor the outputs that become a part of them: the
+                    # slices of a large image together may not fit the memory
+                    chunk = self.forward(
+                        [inputs.popleft() for _ in range(min(step, len(inputs)))], model
+                    )
+                    seconds += time.perf_counter() - started
+                    yield from chunk
+
+            model, coming, found = models.get(), outputs(), []
             try:
-                # the slices of an image are batches of their own size
-                outputs = self.forward(
-                    [inputs for sample in batch for inputs in sample.inputs],
-                    options.batch if options.side is not None else None,
-                    model,
-                )
+                for sample in batch:
+                    own = islice(coming, len(sample.corners))
+                    found.append((sample.image, self._prediction(sample, own, options, wanted)))
             finally:
                 models.put(model)
-            seconds, found = time.perf_counter() - started, []
-            for sample in batch:
-                own, outputs = outputs[: len(sample.inputs)], outputs[len(sample.inputs) :]
-                found.append((sample.image, self._prediction(sample, own, options, wanted)))
             return found, seconds / at_once
 
         computing = max(1, torch.get_num_threads() // at_once)
@@ -248,33 +261,32 @@ class Predictor:
         return _Sample(frame.name, image, inputs, corners=corners)
 
     @torch.inference_mode()
-    def forward(
-        self,
-        inputs: list[dict[str, Any]],
-        batch: int | None = None,
-        model: nn.Module | None = None,
-    ) -> list[Any]:
+    def forward(self, inputs: list[dict[str, Any]], model: nn.Module | None = None) -> list[Any]:
         """Runs the model on images of one size that the pipeline made ready.
 
         Args:
             inputs: What the pipeline gave.
-            batch: How many the model sees at once. Default: all.
             model: A copy of it. Default: the model itself.
         """
         model = self.model if model is None else model
-        outputs = []
-        step = max(batch or len(inputs), 1)
-        for start in range(0, len(inputs), step):
-            outputs += model.test_step(pseudo_collate(inputs[start : start + step]))
+        outputs = list(model.test_step(pseudo_collate(inputs)))
         if self.device.startswith('cuda'):
             torch.cuda.synchronize()
         return outputs
 
     def _prediction(
-        self, sample: _Sample, outputs: list[Any], options: Options, wanted: frozenset[int] | None
+        self,
+        sample: _Sample,
+        outputs: Iterator[Any],
+        options: Options,
+        wanted: frozenset[int] | None,
     ) -> Detections | Segmentation | Tagged:
         height, width = sample.image.shape[:2]
+        tags: list[Any] = []
+        if self.has_tags:
+            outputs = _noting_tags(outputs, tags)
         if self.is_tagger:
+            deque(outputs, 0)
             prediction = None
         elif not self.is_detector:
             prediction = self._segmentation(sample, outputs, wanted)
@@ -287,11 +299,11 @@ class Predictor:
                 prediction = merge(parts, sample.corners, sample.name, height, width)
         if not self.has_tags:
             return prediction
-        found, hidden = [output.get(TAGS) for output in outputs], self._hidden(wanted)
-        tags = tags_of(found, sample.corners, options.side, height, width, hidden)
+        hidden = self._hidden(wanted)
+        found = tags_of(tags, sample.corners, options.side, height, width, hidden)
         if prediction is None:
-            return Tagged(sample.name, height, width, self.classes, tags)
-        return replace(prediction, tags=tags)
+            return Tagged(sample.name, height, width, self.classes, found)
+        return replace(prediction, tags=found)
 
     def _detections(
         self, output: Any, name: str, score: float, wanted: frozenset[int] | None
@@ -314,20 +326,22 @@ class Predictor:
         ).select(order)  # fmt: skip
 
     def _segmentation(
-        self, sample: _Sample, outputs: list[Any], wanted: frozenset[int] | None
+        self, sample: _Sample, outputs: Iterator[Any], wanted: frozenset[int] | None
     ) -> Segmentation:
         height, width = sample.image.shape[:2]
-        if len(outputs) == 1:
-            label_map = outputs[0].pred_sem_seg.data[0].cpu().numpy()
+        if len(sample.corners) == 1:
+            (output,) = outputs
+            label_map = output.pred_sem_seg.data[0].cpu().numpy()
         else:
-            logits = [output.seg_logits.data.float().cpu() for output in outputs]
-            total = torch.zeros(logits[0].shape[0], height, width)
-            seen = torch.zeros(height, width)
-            for part, (left, top) in zip(logits, sample.corners, strict=True):
+            total, seen = None, torch.zeros(height, width)
+            for output, (left, top) in zip(outputs, sample.corners, strict=True):
+                part = output.seg_logits.data.float().cpu()
+                if total is None:
+                    total = torch.zeros(len(part), height, width)
                 rows, columns = slice(top, top + part.shape[1]), slice(left, left + part.shape[2])
                 total[:, rows, columns] += part
                 seen[rows, columns] += 1
-            mean = total / seen
+            mean = total.div_(seen)
             # two classes may share one channel, which mmseg compares with a threshold
             label_map = mean.argmax(0) if len(mean) > 1 else mean[0].sigmoid() > 0.5
             label_map = label_map.numpy()
@@ -366,3 +380,9 @@ class Predictor:
                     f'{", ".join(self.classes)}'
                 )
         return frozenset(self.classes.index(name) for name in names)
+
+
+def _noting_tags(outputs: Iterable[Any], tags: list[Any]) -> Iterator[Any]:
+    for output in outputs:
+        tags.append(output.get(TAGS))
+        yield output

@@ -4,8 +4,8 @@ import glob
 import io
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,6 +22,7 @@ from attnpool_backbones.datasets.limits import (
     require_image_size,
     require_pixels,
 )
+from attnpool_backbones.inference.writing import PICTURE_FOLDERS
 from attnpool_backbones.own_data.folder import IMAGE_SUFFIXES
 from attnpool_backbones.pictures import name_for_opencv
 
@@ -53,14 +54,23 @@ class Source:
         frames: May have no end.
         count: How many there are, None if nobody knows.
         rate: Frames of a second of a video, None for single images.
+        files: Those that are read -> name of the image, or of the video.
+        left_out: How many images of a folder or pattern are predictions of an earlier run.
     """
 
     frames: Iterator[Frame]
     count: int | None
     rate: float | None = None
+    files: Mapping[Path, str] = field(default_factory=dict)
+    left_out: int = 0
 
 
-def open_source(source: Any, stdin: BinaryIO | None = None, max_pixels: int = MAX_PIXELS) -> Source:
+def open_source(
+    source: Any,
+    stdin: BinaryIO | None = None,
+    max_pixels: int = MAX_PIXELS,
+    out: Path | None = None,
+) -> Source:
     """Opens what a user names.
 
     Args:
@@ -69,6 +79,8 @@ def open_source(source: Any, stdin: BinaryIO | None = None, max_pixels: int = MA
             line), an array H, W, 3 in blue, green, red, or a list of any of these images.
         stdin: What ``'-'`` reads. Default: standard input.
         max_pixels: How many pixels an image may have. Default: 2**28.
+        out: Folder that predictions go to: pictures that a run has written there are left out of a
+            folder or pattern that holds more than them. Default: None, nothing is left out.
 
     Raises:
         UserError: If there is nothing there, or it cannot be opened.
@@ -82,7 +94,8 @@ def open_source(source: Any, stdin: BinaryIO | None = None, max_pixels: int = MA
             else _file_frame(_existing(str(image)), Path(str(image)).name, max_pixels)
             for index, image in enumerate(source)
         ]
-        return Source(iter(frames), len(frames))
+        files = {Path(str(i)): Path(str(i)).name for i in source if not isinstance(i, np.ndarray)}
+        return Source(iter(frames), len(frames), files=files)
     text = str(source)
     if text == '-':
         return _standard_input(stdin or sys.stdin.buffer, max_pixels)
@@ -97,11 +110,11 @@ def open_source(source: Any, stdin: BinaryIO | None = None, max_pixels: int = MA
         return _stream(text, max_pixels)
     path = Path(text)
     if path.is_dir():
-        return _folder(path, max_pixels)
+        return _folder(path, max_pixels, out)
     if path.is_file():
         return _file(path, max_pixels)
     if glob.has_magic(text):
-        return _pattern(text, max_pixels)
+        return _pattern(text, max_pixels, out)
     if path.exists():
         raise UserError(f'{path} is no ordinary file; - reads what comes on standard input')
     raise UserError(_nothing_there(path))
@@ -161,7 +174,7 @@ def _decoded(content: np.ndarray) -> np.ndarray | None:
         return None
 
 
-def _folder(path: Path, max_pixels: int) -> Source:
+def _folder(path: Path, max_pixels: int, out: Path | None) -> Source:
     files = sorted(p for p in path.rglob('*') if p.suffix.lower() in IMAGE_SUFFIXES)
     files = [file for file in files if not file.name.startswith('.') and not file.is_dir()]
     if not files:
@@ -169,37 +182,53 @@ def _folder(path: Path, max_pixels: int) -> Source:
             f'{path}: no images in this folder ({", ".join(IMAGE_SUFFIXES)}); videos are named one '
             'by one'
         )
-    frames = (_file_frame(f, f.relative_to(path).as_posix(), max_pixels) for f in files)
-    return Source(frames, len(files))
+    return _below(os.path.abspath(path), files, max_pixels, out)
 
 
-def _pattern(text: str, max_pixels: int) -> Source:
+def _pattern(text: str, max_pixels: int, out: Path | None) -> Source:
     files = [Path(p) for p in sorted(glob.glob(text, recursive=True)) if os.path.isfile(p)]
     images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
     if not images:
         raise UserError(f'{text}: {len(files)} files, none of them an image')
-    root = os.path.commonpath([file.absolute().parent for file in images])
-    return _below(root, images, max_pixels)
+    return _below(_common_folder(images), images, max_pixels, out)
 
 
-def _below(root: str, files: Sequence[Path], max_pixels: int) -> Source:
-    frames = (
-        _file_frame(file, file.absolute().relative_to(root).as_posix(), max_pixels)
-        for file in files
-    )
-    return Source(frames, len(files))
+def _common_folder(files: Sequence[Path]) -> str:
+    # of a path with .. the parts are not the folders that it is in
+    return os.path.commonpath([os.path.dirname(os.path.abspath(file)) for file in files])
+
+
+def _below(root: str, files: Sequence[Path], max_pixels: int, out: Path | None = None) -> Source:
+    earlier = [] if out is None else [(out / kind).resolve() for kind in PICTURE_FOLDERS]
+    # who names such a folder itself means it
+    earlier = [folder for folder in earlier if not Path(root).resolve().is_relative_to(folder)]
+    own = {
+        folder
+        for folder in {file.parent for file in files}
+        if not any(folder.resolve().is_relative_to(other) for other in earlier)
+    }
+    kept = [file for file in files if file.parent in own]
+    if files and not kept:
+        raise UserError(
+            f'{root}: no images in it but predictions of an earlier run, below {out}; name their '
+            'folder itself to predict on them'
+        )
+    names = {file: Path(os.path.abspath(file)).relative_to(root).as_posix() for file in kept}
+    frames = (_file_frame(file, names[file], max_pixels) for file in kept)
+    return Source(frames, len(kept), files=names, left_out=len(files) - len(kept))
 
 
 def _file(path: Path, max_pixels: int) -> Source:
     if path.suffix.lower() in VIDEO_SUFFIXES:
-        return _video(str(path), f'{path}: cannot be read as a video', max_pixels)
+        source = _video(str(path), f'{path}: cannot be read as a video', max_pixels)
+        return replace(source, files={path: path.name})
     frame = _file_frame(path, path.name, max_pixels)
     if path.suffix.lower() not in IMAGE_SUFFIXES and frame.read() is None:
         raise UserError(
             f'{path}: neither an image ({", ".join(IMAGE_SUFFIXES)}) nor a video '
             f'({", ".join(VIDEO_SUFFIXES)})'
         )
-    return Source(iter([frame]), 1)
+    return Source(iter([frame]), 1, files={path: path.name})
 
 
 def _video(address: str | int, failure: str, max_pixels: int, live: bool = False) -> Source:
@@ -261,8 +290,10 @@ def _standard_input(stdin: BinaryIO, max_pixels: int) -> Source:
         raise UserError('-: nothing came on standard input, neither an image nor paths')
     if len(content) > most:
         raise InputTooLarge(f'-: more than {most} bytes came on standard input')
-    require_header(io.BytesIO(content), 'what came on standard input', max_pixels)
-    image = _decoded(np.frombuffer(content, np.uint8))
+    name, array = 'what came on standard input', np.frombuffer(content, np.uint8)
+    if require_header(io.BytesIO(content), name, max_pixels):
+        require_depth(name, content=array)
+    image = _decoded(array)
     if image is not None:
         return Source(iter([Frame('stdin', lambda: image)]), 1)
     try:
@@ -272,5 +303,4 @@ def _standard_input(stdin: BinaryIO, max_pixels: int) -> Source:
             '-: what came on standard input is no image and no list of paths'
         ) from error
     files = [_existing(line) for line in lines]
-    root = os.path.commonpath([file.absolute().parent for file in files]) if files else ''
-    return _below(root, files, max_pixels)
+    return _below(_common_folder(files) if files else '', files, max_pixels)

@@ -1,7 +1,8 @@
 """Where predictions go: pictures, a video, JSON, COCO results, label maps."""
 
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, TextIO
 
@@ -10,15 +11,26 @@ import numpy as np
 
 from attnpool_backbones.atomic_files import write_atomically
 from attnpool_backbones.command_line import UserError
+from attnpool_backbones.inference.coco_numbers import (
+    listed_numbers,
+    own_numbers,
+    read_annotations,
+)
 from attnpool_backbones.inference.drawing import draw, draw_class_maps
 from attnpool_backbones.inference.prediction import Detections, Segmentation, Tagged
 from attnpool_backbones.pictures import name_for_opencv, write_picture
 
-__all__ = ['KINDS', 'Outputs']
+__all__ = ['KINDS', 'PICTURE_FOLDERS', 'Outputs']
 
 KINDS = ('pictures', 'json', 'coco', 'maps', 'class-maps')
 """What can be written."""
+PICTURE_FOLDERS = ('pictures', 'label_maps', 'class_maps')
+"""Where pictures go, below the folder of a run."""
 _VIDEO = 'mp4v'
+_RATES, _USUAL_RATE = (1.0, 240.5), 25.0
+"""Frames of a second that are believed, and those of a video that tells others."""
+_MOST_UNITS = 65535
+"""That MPEG-4 divides a second into."""
 
 
 class Outputs:
@@ -33,15 +45,21 @@ class Outputs:
         kinds: Some of :data:`KINDS`.
         is_detector: Whether there are objects or label maps.
         classes: Names, by label.
-        rate: Frames of a second of a video, None for single images.
-        annotations: COCO file that tells the numbers of images and categories for ``coco``;
-            without one categories count from 1, and images are named by the number that their file
-            name is, or by the name.
+        rate: Frames of a second of a video, None for single images. One outside of 1 to 240 is
+            written as 25; frames are resized to the first one.
+        annotations: COCO file that tells the numbers of images and categories for ``coco``; images
+            that are not in it get no results. Without one categories count from 1, and images are
+            named by the number that their file name is, or by the name; all by their names if two
+            numbers were equal.
         has_tags: Whether the model has an image-level head.
         is_tagger: Whether it has nothing else. Default: False.
+        files: That are predicted on, as :class:`~attnpool_backbones.inference.sources.Source` has
+            them; they are not overwritten, and their folders tell images of the annotations apart.
+            Default: none.
 
     Raises:
-        UserError: If the model gives no such output, or the annotations cannot be read.
+        UserError: If the model gives no such output, the annotations cannot be read, or a file of
+            the inputs would be overwritten.
     """
 
     def __init__(
@@ -54,6 +72,7 @@ class Outputs:
         annotations: str | None = None,
         has_tags: bool = False,
         is_tagger: bool = False,
+        files: Mapping[Path, str] | None = None,
     ) -> None:
         own = 'an ImageTagger' if is_tagger else 'a detector' if is_detector else 'a segmentor'
         if 'class-maps' in kinds and not has_tags:
@@ -65,12 +84,26 @@ class Outputs:
             raise UserError(f'--save maps: label maps are of segmentors, this is {own}')
         if 'coco' in kinds and own != 'a detector':
             raise UserError(f'--save coco: results of COCO are of detectors, this is {own}')
-        self.folder, self.kinds, self.rate = folder, tuple(kinds), rate
+        self.folder, self.kinds = folder, tuple(kinds)
+        self.rate = None if rate is None else _written_rate(rate)
         self._coco: list[dict[str, Any]] = []
-        self._images, self._categories = _numbers(annotations, classes)
+        self._images, self._categories = None, range(1, len(classes) + 1)
+        if annotations is not None:
+            self._images, self._categories = read_annotations(annotations, classes)
+        self._paths = {name: os.path.abspath(file) for file, name in (files or {}).items()}
+        self._names: dict[str, None] = {}
+        self.unlisted: list[str] = []
         self._lines: TextIO | None = None
         self._video: cv2.VideoWriter | None = None
+        self._size = (0, 0)
         self._written: set[str] = set()
+        self._made: set[str] = set()
+        self._inputs = set(_identities([*(files or ()), *([annotations] if annotations else [])]))
+        fixed = dict(json='predictions.jsonl', coco='coco_results.json')
+        if rate is not None:
+            fixed['pictures'] = 'video.mp4'
+        for kind in fixed.keys() & set(kinds):
+            self._target(fixed[kind])
         folder.mkdir(parents=True, exist_ok=True)
 
     def write(self, image: np.ndarray, prediction: Detections | Segmentation | Tagged) -> None:
@@ -79,22 +112,23 @@ class Outputs:
         Args:
             image: H, W, 3 in blue, green, red.
             prediction: Of that image.
+
+        Raises:
+            UserError: If a file that is predicted on would be overwritten, the image's name leads
+                out of the folder, or the video cannot be written.
         """
         if 'pictures' in self.kinds:
             self._write_picture(draw(image, prediction), prediction.name)
         if 'json' in self.kinds:
             if self._lines is None:
+                self._made.add('predictions.jsonl')
                 path = self.folder / 'predictions.jsonl'
                 # closed at the end; names of files may be no text, and JSON has escapes for them
                 self._lines = open(path, 'w', encoding='utf-8', errors='backslashreplace')  # noqa: SIM115
             self._lines.write(json.dumps(prediction.to_dict(), ensure_ascii=False) + '\n')
         if 'coco' in self.kinds:
-            name = prediction.name
-            number = self._images.get(name, self._images.get(PurePosixPath(name).name))
-            if number is None:
-                stem = PurePosixPath(name).stem
-                number = int(stem) if stem.isdigit() else name
-            self._coco += prediction.to_coco(number, self._categories)
+            self._names[prediction.name] = None
+            self._coco += prediction.to_coco(prediction.name, self._categories)
         if 'class-maps' in self.kinds:
             path = self._path('class_maps', prediction.name, '.jpg')
             write_picture(path, draw_class_maps(image, prediction.tags, prediction.classes))
@@ -107,24 +141,47 @@ class Outputs:
             write_picture(self._path('pictures', name, '.jpg'), drawn)
             return
         if self._video is None:
-            size = drawn.shape[1::-1]
+            self._size = width, height = drawn.shape[1::-1]
             code = cv2.VideoWriter_fourcc(*_VIDEO)
             path = name_for_opencv(self.folder / 'video.mp4')
-            self._video = cv2.VideoWriter(path, code, self.rate, size)
-        self._video.write(drawn)
+            video = cv2.VideoWriter(path, code, self.rate, self._size)
+            if not video.isOpened():
+                raise UserError(
+                    f'{path}: a video of {width}x{height} pixels and {self.rate} frames a second '
+                    'cannot be written there'
+                )
+            self._video = video
+            self._made.add('video.mp4')
+        # OpenCV drops frames of another size
+        is_same = drawn.shape[1::-1] == self._size
+        self._video.write(drawn if is_same else cv2.resize(drawn, self._size))
 
     def _path(self, kind: str, name: str, suffix: str) -> Path:
         """Returns the file for an image; a.jpg and a.png do not overwrite each other."""
         relative = PurePosixPath(name)
-        path = self.folder / kind / relative.with_suffix(suffix)
-        if str(path) in self._written:
-            path = path.with_name(relative.name + suffix)
-        self._written.add(str(path))
+        if relative.is_absolute() or '..' in relative.parts:
+            raise UserError(f'{name}: the name of an image that leads out of the folder {kind}')
+        own = PurePosixPath(kind, relative.with_suffix(suffix))
+        if str(own) in self._written:
+            own = own.with_name(relative.name + suffix)
+        path = self._target(own)
+        self._made.add(kind)
+        self._written.add(str(own))
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
+    def _target(self, name: str | PurePosixPath) -> Path:
+        path = self.folder / name
+        # by any name, through links and on disks that do not tell A from a
+        if self._inputs.intersection(_identities([path])):
+            raise UserError(
+                f'{path} is an input; it would be overwritten by its prediction. Choose another '
+                'folder with --out'
+            )
+        return path
+
     def close(self) -> list[Path]:
-        """Ends all files.
+        """Ends all files; :attr:`unlisted` gets the images that the annotations do not have.
 
         Returns:
             What was written.
@@ -133,29 +190,41 @@ class Outputs:
             self._lines.close()
         if self._video is not None:
             self._video.release()
-        if 'coco' in self.kinds:
-            write_atomically(json.dumps(self._coco).encode(), self.folder / 'coco_results.json')
+        if self._names:
+            results = json.dumps(self._numbered()).encode()
+            write_atomically(results, self.folder / 'coco_results.json')
+            self._made.add('coco_results.json')
         names = ('pictures', 'video.mp4', 'predictions.jsonl', 'coco_results.json', 'label_maps',
                  'class_maps')  # fmt: skip
-        return [self.folder / name for name in names if (self.folder / name).exists()]
+        return [self.folder / name for name in names if name in self._made]
+
+    def _numbered(self) -> list[dict[str, Any]]:
+        """Returns the results with the numbers of their images, which all names together tell."""
+        if self._images is None:
+            numbers = own_numbers(list(self._names))
+        else:
+            paths = {name: PurePosixPath(self._paths.get(name, name)) for name in self._names}
+            numbers = listed_numbers(paths, self._images)
+        self.unlisted = [name for name in self._names if name not in numbers]
+        return [
+            dict(result, image_id=numbers[result['image_id']])
+            for result in self._coco
+            if result['image_id'] in numbers
+        ]
 
 
-def _numbers(
-    annotations: str | None, classes: Sequence[str]
-) -> tuple[dict[str, Any], Sequence[int]]:
-    if annotations is None:
-        return {}, range(1, len(classes) + 1)
-    try:
-        content = json.loads(Path(annotations).read_bytes())
-        images = {image['file_name']: image['id'] for image in content['images']}
-        numbers = {category['name']: category['id'] for category in content['categories']}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f'--annotations {annotations}: {error}') from error
-    lacking = [name for name in classes if name not in numbers]
-    if lacking:
-        raise UserError(
-            f'--annotations {annotations}: no category {", ".join(lacking)}; it has '
-            f'{", ".join(numbers)}'
-        )
-    images.update({PurePosixPath(name).name: number for name, number in list(images.items())})
-    return images, [numbers[name] for name in classes]
+def _written_rate(rate: float) -> float:
+    """Returns a rate that the codec takes; some videos tell none, or the units of their clock."""
+    if not _RATES[0] <= rate <= _RATES[1]:
+        return _USUAL_RATE
+    return round(rate, 3 if rate * 1000 <= _MOST_UNITS else 2)
+
+
+def _identities(paths: Iterable[str | Path]) -> Iterator[tuple[int, int]]:
+    """Yields device and number of the files that are there."""
+    for path in paths:
+        try:
+            status = os.stat(path)
+        except (OSError, ValueError):
+            continue
+        yield status.st_dev, status.st_ino

@@ -158,3 +158,9 @@ def test_images_that_would_be_nearly_black_are_refused(tmp_path):
     (frame,) = open_source(tmp_path / 'x.png').frames
     with pytest.raises(UserError, match='nearly black'):
         frame.read()
+
+
+def test_standard_input_is_refused_as_a_file_is(tmp_path):
+    cv2.imwrite(str(tmp_path / 'x.png'), np.full((8, 8), 4000, np.uint16))
+    with pytest.raises(UserError, match='standard input has more than 8 bits: .* nearly black'):
+        open_source('-', io.BytesIO((tmp_path / 'x.png').read_bytes()))

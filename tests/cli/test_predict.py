@@ -1,0 +1,220 @@
+"""What `attnpool predict` does with files, whatever the model says."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from torch.nn import Module
+
+from attnpool_backbones.cli import main
+from attnpool_backbones.command_line import UserError
+from attnpool_backbones.inference.prediction import Detections, Segmentation
+from attnpool_backbones.inference.predictor import Predictor
+
+
+class Model:
+    """Finds one object in each image, or gives each pixel label 0."""
+
+    device, has_copies, has_tags, is_tagger = 'cpu', False, False, False
+    classes = ('thing',)
+
+    def __init__(self, is_detector):
+        self.is_detector = is_detector
+
+    def run(self, source, options, speed):
+        for frame in source.frames:
+            try:
+                image = frame.read()
+            except UserError as error:
+                speed.unreadable.append(str(error))
+                continue
+            height, width = image.shape[:2]
+            speed.images += 1
+            if self.is_detector:
+                yield image, Detections(
+                    frame.name, height, width, self.classes, np.array([[1, 2, 5, 6]], np.float32),
+                    np.array([0.9], np.float32), np.array([0]),
+                )  # fmt: skip
+            else:
+                yield image, Segmentation(
+                    frame.name, height, width, self.classes, np.zeros((1, 3), np.uint8),
+                    np.zeros((height, width), np.uint8),
+                )  # fmt: skip
+
+
+@pytest.fixture
+def model(monkeypatch):
+    model = Model(True)
+    monkeypatch.setattr('attnpool_backbones.inference.loading.load', lambda *args: model)
+    return model
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch, model):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def save_image(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(0).integers(0, 255, (32, 48, 3), np.uint8)
+    cv2.imwrite(str(path), noise)
+
+
+def save_video(path: Path, rate: float = 10) -> None:
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), rate, (32, 24))
+    for value in range(4):
+        writer.write(np.full((24, 32, 3), value * 40, np.uint8))
+    writer.release()
+
+
+def predict(*words) -> int:
+    return main(['predict', 'run', *map(str, words), '--threads', '0'])
+
+
+@pytest.mark.parametrize(
+    'file, source, save',
+    [
+        ('video.mp4', 'video.mp4', 'pictures'),
+        ('pictures/a.jpg', 'pictures', 'pictures'),
+        ('pictures/a.jpg', 'pictures/a.jpg', 'pictures'),
+        ('pictures/a.jpg', 'pictures/*.jpg', 'pictures'),
+        ('label_maps/a.png', 'label_maps', 'maps'),
+        ('pictures/a.jpg', 'link', 'pictures'),
+    ],
+)
+def test_what_is_predicted_on_is_not_overwritten(here, model, file, source, save, capsys):
+    model.is_detector = save != 'maps'
+    (save_video if file == 'video.mp4' else save_image)(here / file)
+    (here / 'link').symlink_to(here / 'pictures')
+    content = (here / file).read_bytes()
+    assert predict(source, '--out', '.', '--save', save) == 2
+    assert (here / file).read_bytes() == content
+    assert f'{file} is an input' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('source', ['.', '**/*.jpg'])
+def test_predictions_of_an_earlier_run_are_no_images(here, source, capsys):
+    for name in ('a.jpg', 'own/pictures/b.jpg'):
+        save_image(here / name)
+    for told in ('', 'predictions of an earlier run, left out: 2'):
+        assert predict(source) == 0
+        assert told in capsys.readouterr().err
+        lines = (here / 'predictions/predictions.jsonl').read_text().splitlines()
+        assert [json.loads(line)['image'] for line in lines] == ['a.jpg', 'own/pictures/b.jpg']
+    # who names them means them
+    assert predict('predictions/pictures', '--out', 'again') == 0
+    assert len(list((here / 'again').rglob('*.jpg'))) == 2
+
+
+def test_a_folder_with_nothing_but_predictions_is_told(here, capsys):
+    save_image(here / 'predictions/pictures/a.jpg')
+    assert predict('.') == 2
+    assert 'no images in it but predictions of an earlier run' in capsys.readouterr().err
+
+
+def test_paths_on_standard_input_stay_in_the_folder(here, monkeypatch):
+    save_image(here / 'photos/a.jpg')
+    save_image(here / 'photos/b.jpg')
+    monkeypatch.chdir(here / 'photos')
+    stdin = io.TextIOWrapper(io.BytesIO(b'b.jpg\n../photos/a.jpg\n'))
+    monkeypatch.setattr('sys.stdin', stdin)
+    assert predict('-') == 0
+    assert {path.name for path in Path('predictions/pictures').iterdir()} == {'a.jpg', 'b.jpg'}
+
+
+def test_images_that_are_not_in_the_annotations_are_told(here, capsys):
+    save_image(here / 'photos/1.jpg')
+    save_image(here / 'photos/2.jpg')
+    content = dict(images=[dict(id=7, file_name='1.jpg')], categories=[dict(id=1, name='thing')])
+    (here / 'a.json').write_text(json.dumps(content))
+    assert predict('photos', '--save', 'coco', '--annotations', 'a.json') == 1
+    assert 'not in --annotations, no results of COCO: 2.jpg' in capsys.readouterr().err
+    results = json.loads((here / 'predictions/coco_results.json').read_text())
+    assert [result['image_id'] for result in results] == [7]
+
+
+@pytest.mark.parametrize('error', [KeyboardInterrupt, UserError])
+def test_results_before_an_error_are_written(here, model, monkeypatch, error):
+    for name in ('1.jpg', '2.jpg'):
+        save_image(here / 'photos' / name)
+    run = model.run
+
+    def stops(*args):
+        yield next(run(*args))
+        raise error('one bad image')
+
+    monkeypatch.setattr(model, 'run', stops)
+    code = predict('photos', '--save', 'coco', 'json')
+    assert code == {KeyboardInterrupt: 130, UserError: 2}[error]
+    results = json.loads((here / 'predictions/coco_results.json').read_text())
+    assert [result['image_id'] for result in results] == [1]
+    assert len((here / 'predictions/predictions.jsonl').read_text().splitlines()) == 1
+
+
+SCRIPT = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from tests.cli import test_predict as here
+from attnpool_backbones.inference import loading
+loading.load = lambda *args: here.Model(True)
+sys.exit(here.predict('photos', '--out', '-'))
+"""
+
+
+@pytest.mark.parametrize('unbuffered', ['', '1'])
+def test_who_stops_reading_the_lines_ends_it_quietly(here, unbuffered):
+    for number in range(20):
+        save_image(here / f'photos/{number}.jpg')
+    root = Path(__file__).parents[2]
+    process = subprocess.Popen(
+        [sys.executable, '-c', SCRIPT, str(root)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {'PYTHONUNBUFFERED': unbuffered},
+    )
+    # nobody reads before the first line is written
+    process.stdout.close()
+    told = process.stderr.read()
+    assert process.wait(60) == 141
+    assert 'Traceback' not in told and 'BrokenPipe' not in told
+
+
+@pytest.mark.parametrize(
+    'model_name, words, code',
+    [
+        ('run', [], 1),
+        ('run', ['--cfg-options', 'max_pixels=1536'], 0),
+        ('run', ['--cfg-options', 'max_pixels=many'], 2),
+        ('model.onnx', [], 0),
+        ('model.onnx', ['--cfg-options', 'max_pixels=1535'], 1),
+    ],
+)
+def test_max_pixels_of_the_config(here, model, model_name, words, code):
+    save_image(here / 'a.jpg')  # of 1536 pixels
+    pytest.importorskip('mmdet')
+    (here / 'run').mkdir()
+    (here / 'run/config.py').write_text(
+        "max_pixels = 1535\nmodel = dict(type='FasterRCNN')\ndefault_scope = 'mmdet'\n"
+    )
+    (here / 'run/epoch_1.pth').touch()
+    assert main(['predict', model_name, 'a.jpg', '--threads', '0', *words]) == code
+
+
+def test_of_the_settings_exported_files_take_max_pixels(tmp_path, monkeypatch):
+    from attnpool_backbones.inference import loading
+
+    save_image(tmp_path / 'a.jpg')  # of 1536 pixels
+    make = Predictor(Module(), None, ['a'], None, True, 'cpu')
+    monkeypatch.setattr(loading, 'load_exported', lambda *args: make)
+    predictor = loading.load('model.onnx', cfg_options=dict(max_pixels=1535))
+    assert list(predictor(tmp_path / 'a.jpg')) == []
+    with pytest.raises(UserError, match='of --cfg-options only max_pixels'):
+        loading.load('model.onnx', cfg_options=dict(max_pixels=1535, seed=1))
