@@ -144,10 +144,22 @@ def prepare_config(args: argparse.Namespace) -> None:
         print(f'batch: {args.batch}')
     if args.time is not None:
         cfg = plan_training(args).cfg
+        args.epochs = begun_epochs(cfg) if args.resume else None
+        if args.epochs is not None:
+            print(f'epochs: {args.epochs}, with which the training began')
+            return
         interval = cfg.train_cfg.get('val_interval', 1)
         cost = measured(cfg)
         cost = fit_epochs(args, cost, lambda epochs: min(interval, epochs))
         print(f'epochs: {args.epochs} in {words_of(cost.seconds)}')
+
+
+def begun_epochs(cfg: Any) -> int | None:
+    """Returns the epochs of the training that is in the work folder; None if there is none."""
+    from mmengine.config import Config
+
+    written = Path(cfg.work_dir, Path(cfg.filename).name)
+    return Config.fromfile(written).train_cfg.max_epochs if written.is_file() else None
 
 
 def measured(cfg: Any) -> Any:
