@@ -34,6 +34,7 @@ from attnpool_backbones.inference.extras import require_extra
 from attnpool_backbones.inference.loading import find_model_files, load_model, predictor_of
 from attnpool_backbones.inference.onnx_engine import OnnxEngine
 from attnpool_backbones.inference.openvino_engine import OpenVinoEngine
+from attnpool_backbones.inference.prediction import Detections, Segmentation
 from attnpool_backbones.inference.predictor import Predictor
 from attnpool_backbones.inference.preparation import Preparation, Resize
 from attnpool_backbones.inference.sources import open_source
@@ -168,8 +169,9 @@ def _quantised(
     smaller = quantise(content, inputs)
     quick = OnnxEngine(smaller)
     pictures = images[:COMPARED]
-    kept = keep_of(*(list(_predictor(e, facts)(pictures, score=0.0)) for e in (engine, quick)))
-    before, after = seconds([engine, quick], inputs[0])
+    predictors = (_predictor(engine, facts), _predictor(quick, facts))
+    kept = keep_of(*(_predictions(predictor, pictures, facts) for predictor in predictors))
+    before, after = (time / len(inputs[0]) for time in seconds([engine, quick], inputs[0]))
     what = 'objects' if facts.task == 'detection' else 'pixels'
     tell(
         f'8 bits: {kept.share:.1%} of {kept.total} {what} are told as before, an image takes '
@@ -250,8 +252,14 @@ def check(reference: Predictor, engine: Any, facts: Facts, images: list[np.ndarr
         images = [cv2.resize(image, facts.size[::-1]) for image in images]
         facts = replace(facts, preparation=Preparation())
         reference.pipeline = facts.preparation
-    results = [list(p(images, score=0.0)) for p in (reference, _predictor(engine, facts))]
-    return compare(*results)
+    predictors = (reference, _predictor(engine, facts))
+    return compare(*(_predictions(predictor, images, facts) for predictor in predictors))
+
+
+def _predictions(
+    predictor: Predictor, images: list[np.ndarray], facts: Facts
+) -> list[Detections | Segmentation]:
+    return list(predictor(images, score=0.0, batch=facts.batch or 1))
 
 
 def _predictor(engine: Any, facts: Facts) -> Predictor:
@@ -266,10 +274,11 @@ def _predictor(engine: Any, facts: Facts) -> Predictor:
 
 
 def prepared(image: np.ndarray, facts: Facts) -> np.ndarray:
-    """Makes an image H, W, 3 the input of a graph, 1, 3, H', W' float32."""
-    model = ExportedModel(None, facts)
-    inputs = model.fitted(facts.preparation(dict(img=image))['inputs'])
-    return inputs[None].float().numpy()
+    """Makes an image H, W, 3 the input of a graph, B, 3, H', W' float32.
+
+    B is 1, or the number of images that the graph takes at once: then it is the same one.
+    """
+    return ExportedModel(None, facts).filled([facts.preparation(dict(img=image))['inputs']])
 
 
 def first_images(source: Any, count: int) -> list[np.ndarray]:
@@ -288,9 +297,13 @@ def first_images(source: Any, count: int) -> list[np.ndarray]:
 
 
 def noise(sizes: Sizes) -> list[np.ndarray]:
-    """Makes images of smooth noise, H, W, 3 uint8; of several sizes if the graph takes any."""
+    """Makes images of smooth noise, H, W, 3 uint8.
+
+    They are of several sizes if the graph takes any, else as many as it takes at once.
+    """
     shapes = [(sizes.height, sizes.width)]
     if not sizes.fixed:
         shapes += [(sizes.height - 27, sizes.width + 35), (sizes.height + 64, sizes.width - 60)]
-    images = [example(1, *shape)[0].permute(1, 2, 0) for shape in shapes]
+    count = min(sizes.batch, CHECKED) if sizes.fixed else 1
+    images = [image for shape in shapes for image in example(count, *shape).permute(0, 2, 3, 1)]
     return [image.to(torch.uint8).numpy() for image in images]

@@ -51,8 +51,7 @@ class ExportedModel(BaseModel):
         """
         inputs, samples = list(data['inputs']), list(data['data_samples'])
         for first, count in self._batches(inputs):
-            images = [self.fitted(image) for image in inputs[first : first + count]]
-            outputs = self.run(torch.stack(images).float().numpy())
+            outputs = self.run(self.filled(inputs[first : first + count]))
             for row in range(count):
                 own = {name: torch.from_numpy(value[row]) for name, value in outputs.items()}
                 self._describe(own, inputs[first + row].shape[1:], samples[first + row])
@@ -71,6 +70,23 @@ class ExportedModel(BaseModel):
             else:
                 groups.append((index, 1))
         return groups
+
+    def filled(self, images: Sequence[Tensor]) -> np.ndarray:
+        """Makes images of one size what the graph takes.
+
+        Args:
+            images: 3, H, W uint8 each; not more than the graph takes at once. Where it takes
+                another number, the last one fills the batch up.
+
+        Returns:
+            B, 3, H', W' float32.
+
+        Raises:
+            UserError: If an image is larger than the graph's size.
+        """
+        fitted = [self.fitted(image) for image in images]
+        fitted += fitted[-1:] * ((self.facts.batch or 0) - len(fitted))
+        return torch.stack(fitted).float().numpy()
 
     def _fits(self, one: Tensor, other: Tensor) -> bool:
         return self.facts.size is not None or one.shape == other.shape
