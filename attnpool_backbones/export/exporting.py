@@ -36,7 +36,7 @@ from attnpool_backbones.inference.onnx_engine import OnnxEngine
 from attnpool_backbones.inference.openvino_engine import OpenVinoEngine
 from attnpool_backbones.inference.prediction import Detections, Segmentation
 from attnpool_backbones.inference.predictor import Predictor
-from attnpool_backbones.inference.preparation import Preparation, Resize
+from attnpool_backbones.inference.preparation import Preparation
 from attnpool_backbones.inference.sources import open_source
 from attnpool_backbones.launching.config import recognise_dense_task
 from attnpool_backbones.own_data.masks import distinct_colours
@@ -220,7 +220,7 @@ def describe(
     is_detector = recognise_dense_task(cfg, 'attnpool export') == 'mmdet'
     preparation = Preparation.of_pipeline(dataset.pipeline)
     if sizes.fixed:
-        preparation = Preparation((Resize((sizes.width, sizes.height), keep_ratio=True),))
+        preparation = Preparation.into((sizes.height, sizes.width))
     has_masks = bool(getattr(getattr(model, 'roi_head', None), 'with_mask', False))
     return Facts(
         task='detection' if is_detector else 'segmentation',

@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from attnpool_backbones.inference.preparation import Preparation
+from attnpool_backbones.inference.preparation import Preparation, Resize
 
 __all__ = ['KEY', 'Facts']
 
@@ -115,12 +115,18 @@ class Facts:
         _require(
             isinstance(made, dict) and all(isinstance(v, str) for v in made.values()), 'made', made
         )
+        preparation = Preparation.from_data(data['preparation'])
+        if size is not None and preparation == Preparation(
+            (Resize((size[1], size[0]), keep_ratio=True),)
+        ):
+            # files from before there was `inside`
+            preparation = Preparation.into(size)
         return cls(
             **dict(
                 data,
                 classes=tuple(classes),
                 palette=tuple(map(tuple, palette)),
-                preparation=Preparation.from_data(data['preparation']),
+                preparation=preparation,
                 size=size and tuple(size),
             )
         )

@@ -178,6 +178,30 @@ def test_one_size():
         model.test_step({key: [value] for key, value in large.items()})
 
 
+@pytest.mark.parametrize(
+    'size, shape, expected',
+    [
+        ((96, 128), (200, 100), (96, 48)),
+        ((96, 128), (100, 90), (96, 86)),
+        ((128, 96), (60, 120), (48, 96)),
+        ((96, 128), (100, 200), (64, 128)),
+        ((96, 128), (9, 4000), (1, 128)),
+        ((96, 128), (96, 128), (96, 128)),
+    ],
+)
+def test_images_become_as_large_as_fits(size, shape, expected):
+    height, width = size
+    facts = replace(
+        FACTS, size=size, preparation=Preparation((Resize((width, height), inside=True),))
+    )
+    old = json.loads(facts.to_json())
+    # as they were written before there was `inside`
+    old['preparation'] = [dict(scale=[width, height], factor=1.0, keep_ratio=True, divisor=None)]
+    for read in (Facts.from_json(facts.to_json()), Facts.from_json(json.dumps(old))):
+        inputs = read.preparation(dict(img=np.zeros((*shape, 3), np.uint8)))['inputs']
+        assert tuple(inputs.shape) == (3, *expected)
+
+
 def test_steps_of_a_config():
     known = [
         dict(type='LoadImageFromFile', backend_args=None),

@@ -24,10 +24,10 @@ def photos(scenes, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def file(detector, photos, tmp_path_factory):
-    """A file of two images at once."""
+    """A file of two portraits at once; calibrated on all photos."""
     path = tmp_path_factory.mktemp('exported') / 'model.onnx'
-    options = ['--size', '64', '96', '--batch', '2', '--images', str(photos), '--out', str(path)]
-    assert main(['export', str(detector), *options]) == 0
+    options = ['--size', '96', '64', '--batch', '2', '--images', str(photos), '--int8']
+    assert main(['export', str(detector), *options, '--out', str(path)]) == 0
     return path
 
 
@@ -39,3 +39,14 @@ def test_any_number_of_images(file, photos, batch):
     assert len(one) and len(others) == 3
     for other in others:
         assert np.allclose(one.boxes, other.boxes, atol=1e-3)
+
+
+def test_images_of_any_shape(file, photos):
+    shapes = {p.name: (p.height, p.width, *p.masks.shape[1:]) for p in load(file)(photos)}
+    assert shapes == {'a.png': (64, 96) * 2, 'b.png': (96, 64) * 2, 'c.png': (40, 50) * 2}
+
+
+def test_a_test_takes_images_of_any_shape(file, detector, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    assert main(['test', str(file), str(detector)]) == 0
+    assert 'coco/bbox_mAP: ' in capfd.readouterr().out
