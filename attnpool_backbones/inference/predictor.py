@@ -320,6 +320,7 @@ class Predictor:
         if len(outputs) == 1:
             label_map = outputs[0].pred_sem_seg.data[0].cpu().numpy()
         else:
+            # of two classes that share one channel, they are probabilities already
             logits = [output.seg_logits.data.float().cpu() for output in outputs]
             total = torch.zeros(logits[0].shape[0], height, width)
             seen = torch.zeros(height, width)
@@ -328,13 +329,18 @@ class Predictor:
                 total[:, rows, columns] += part
                 seen[rows, columns] += 1
             mean = total / seen
-            # two classes may share one channel, which mmseg compares with a threshold
-            label_map = mean.argmax(0) if len(mean) > 1 else mean[0].sigmoid() > 0.5
+            label_map = mean.argmax(0) if len(mean) > 1 else mean[0] > self._threshold
             label_map = label_map.numpy()
         return Segmentation(
             sample.name, height, width, self.classes, self.palette, label_map.astype(np.uint8),
             self._hidden(wanted),
         )  # fmt: skip
+
+    @property
+    def _threshold(self) -> float:
+        """Probability above which a pixel has label 1, where two classes share a channel."""
+        facts = getattr(self.model, 'facts', None)
+        return self.model.decode_head.threshold if facts is None else facts.binary
 
     @property
     def has_copies(self) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip('mmdet')
 pytest.importorskip('mmseg')
@@ -130,6 +131,38 @@ def test_slices_cover_the_image(run, scenes, tmp_path, request):
     assert found.masks.shape == (len(found), 192, 288)
     assert found.boxes[:, 2].max() > 200 and found.boxes[:, 3].max() > 130
     assert np.all(np.diff(found.scores) <= 0)
+
+
+@pytest.mark.parametrize('names', [('dog',), ('cat', 'dog')])
+@pytest.mark.parametrize('is_exported', [False, True])
+def test_slices_of_classes_that_share_a_channel(names, is_exported, tmp_path):
+    pytest.importorskip('sahi')
+    from attnpool_backbones.experiments.nano_heads import nano_config
+    from attnpool_backbones.export.exporting import describe
+    from attnpool_backbones.export.graph import Sizes
+    from attnpool_backbones.inference.exported_model import ExportedModel
+    from attnpool_backbones.zoo.config_models import build_config_model
+
+    cfg = nano_config('resnet', 'semantic-fpn')
+    cfg.model.decode_head.update(num_classes=len(names), out_channels=1, threshold=0.2)
+    cfg.model.decode_head.loss_decode = dict(type='mmseg.CrossEntropyLoss', use_sigmoid=True)
+    cfg.model.data_preprocessor.update(mean=[128.0] * 3, std=[30.0] * 3)
+    cfg.dump(tmp_path / 'config.py')
+    state = build_config_model(cfg).state_dict()
+    meta = dict(dataset_meta=dict(classes=names))
+    torch.save(dict(state_dict=state, meta=meta), tmp_path / 'epoch_1.pth')
+    predictor = load(tmp_path, device='cpu')
+    predictor.model.encode_decode = lambda inputs, metas: inputs.mean(1, keepdim=True)
+    if is_exported:
+        facts = describe(predictor.model, cfg, predictor.classes, Sizes(64, 96), 'model')
+        predictor.model = ExportedModel(
+            lambda images: dict(logits=(images.mean(1, keepdims=True) - 128) / 30), facts
+        )
+    image = np.random.default_rng(0).integers(0, 256, (70, 90, 3), np.uint8)
+    (whole,), (cut,) = (predictor(image, side=side) for side in (None, 64))
+    assert np.array_equal(whole.label_map, cut.label_map)
+    assert 0.6 < whole.label_map.mean() < 0.99
+    assert list(cut.shares()) == ['dog', 'cat' if len(names) == 2 else 'background']
 
 
 def test_parts_of_one_object_become_one():
