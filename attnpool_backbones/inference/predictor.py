@@ -331,8 +331,9 @@ class Predictor:
             mean = total / seen
             label_map = mean.argmax(0) if len(mean) > 1 else mean[0] > self._threshold
             label_map = label_map.numpy()
+        smallest = np.min_scalar_type(len(self.classes) - 1)
         return Segmentation(
-            sample.name, height, width, self.classes, self.palette, label_map.astype(np.uint8),
+            sample.name, height, width, self.classes, self.palette, label_map.astype(smallest),
             self._hidden(wanted),
         )  # fmt: skip
 

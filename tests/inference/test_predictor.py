@@ -133,6 +133,32 @@ def test_slices_cover_the_image(run, scenes, tmp_path, request):
     assert np.all(np.diff(found.scores) <= 0)
 
 
+@pytest.mark.parametrize('count, kind', [(256, np.uint8), (257, np.uint16)])
+def test_labels_above_255(count, kind, tmp_path):
+    from attnpool_backbones.inference.exported_facts import Facts
+    from attnpool_backbones.inference.exported_model import ExportedModel
+    from attnpool_backbones.inference.predictor import Predictor
+    from attnpool_backbones.inference.preparation import Preparation
+
+    names = tuple(map(str, range(count)))
+    facts = Facts('segmentation', names, ((0, 0, 0),) * count, Preparation(), 0.0, None)
+
+    def last(images):
+        logits = np.zeros((len(images), count, *images.shape[2:]), np.float32)
+        logits[:, -1] = 1
+        return dict(logits=logits)
+
+    predictor = Predictor(ExportedModel(last, facts), facts.preparation, names, None, False, 'cpu')
+    image = np.zeros((40, 50, 3), np.uint8)
+    (found,) = predictor(image)
+    assert found.label_map.dtype == kind and found.shares() == {str(count - 1): 1.0}
+    outputs = Outputs(tmp_path, ['maps', 'pictures'], False, names)
+    outputs.write(image, found)
+    outputs.close()
+    written = cv2.imread(str(tmp_path / 'label_maps/image.png'), cv2.IMREAD_UNCHANGED)
+    assert np.array_equal(written, found.label_map)
+
+
 @pytest.mark.parametrize('names', [('dog',), ('cat', 'dog')])
 @pytest.mark.parametrize('is_exported', [False, True])
 def test_slices_of_classes_that_share_a_channel(names, is_exported, tmp_path):
