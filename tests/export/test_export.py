@@ -156,3 +156,40 @@ def test_differences_are_found(change):
     other.labels[0] = (other.labels[0] + change.get('label', 0)) % 3
     result = compare([one], [other])
     assert not result.holds and result.parted
+
+
+def objects(mask):
+    """Three objects, the first one with a mask."""
+    from attnpool_backbones.inference.prediction import Detections
+
+    masks = np.zeros((3, 64, 64), bool)
+    masks[0] = mask
+    boxes = np.arange(12, dtype=np.float32).reshape(3, 4)
+    scores, labels = np.linspace(1, 0.5, 3, dtype=np.float32), np.arange(3)
+    return Detections('a', 64, 64, ('a', 'b', 'c'), boxes, scores, labels, masks)
+
+
+@pytest.mark.parametrize(
+    'side, more, agree',
+    [(40, 10, True), (40, 400, False), (40, -1600, False), (2, 2, True), (2, 40, False)],
+)
+def test_masks_have_to_be_the_same(side, more, agree):
+    from attnpool_backbones.export.checking import compare
+
+    one, other = np.zeros((2, 64, 64), bool)
+    one[:side, :side] = other[:side, :side] = True
+    if more > 0:
+        other.reshape(-1)[-more:] = True
+    else:
+        other[:] = False
+    found = compare([objects(one)], [objects(other)])
+    assert found.holds == agree and bool(found.parted) != agree
+
+
+def test_objects_where_the_model_has_none_are_told_as_objects():
+    from attnpool_backbones.export.checking import compare
+
+    some = objects(np.zeros((64, 64), bool))
+    found = compare([some.select(np.arange(0))], [some])
+    assert not found.holds and '3 objects are in one result only' in str(found)
+    assert 'pixels have another label' not in str(found)
