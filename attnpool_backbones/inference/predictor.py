@@ -17,6 +17,7 @@ from attnpool_backbones.command_line import UserError
 from attnpool_backbones.datasets.limits import MAX_PIXELS
 from attnpool_backbones.dense_models import ImageTagger
 from attnpool_backbones.dense_models.image_tags import TAGS
+from attnpool_backbones.inference.exported_model import ExportedModel
 from attnpool_backbones.inference.overlap import (
     choose_threads,
     read_ahead,
@@ -266,8 +267,9 @@ class Predictor:
         step = max(batch or len(inputs), 1)
         for start in range(0, len(inputs), step):
             outputs += model.test_step(pseudo_collate(inputs[start : start + step]))
-        if self.device.startswith('cuda'):
-            torch.cuda.synchronize()
+        # an exported file has answered, and needs no torch that knows the device
+        if self.device.startswith('cuda') and not isinstance(model, ExportedModel):
+            torch.cuda.synchronize(self.device)
         return outputs
 
     def _prediction(
@@ -340,8 +342,9 @@ class Predictor:
     @property
     def _threshold(self) -> float:
         """Probability above which a pixel has label 1, where two classes share a channel."""
-        facts = getattr(self.model, 'facts', None)
-        return self.model.decode_head.threshold if facts is None else facts.binary
+        if isinstance(self.model, ExportedModel):
+            return self.model.facts.binary
+        return self.model.decode_head.threshold
 
     @property
     def has_copies(self) -> bool:
