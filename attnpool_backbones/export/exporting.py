@@ -23,6 +23,7 @@ from attnpool_backbones.export.graph import (
     fixed_because,
     trace,
 )
+from attnpool_backbones.export.images import ImageInput
 from attnpool_backbones.export.int8 import keep_of, quantise, seconds
 from attnpool_backbones.export.onnx_file import to_onnx
 from attnpool_backbones.export.openvino_file import to_openvino, write_openvino
@@ -233,6 +234,7 @@ def describe(
         size=(sizes.height, sizes.width) if sizes.fixed else None,
         batch=sizes.batch if sizes.fixed else None,
         smallest=SMALLEST,
+        fill=ImageInput(model.data_preprocessor).blank(),
         made=dict(model=name, attnpool_backbones=__version__, torch=torch.__version__),
     )
 
