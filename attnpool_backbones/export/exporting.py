@@ -1,6 +1,6 @@
 """What ``attnpool export`` does: record, write, compare, and only then put the file there."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -107,6 +107,8 @@ def export(request: Request, tell: Callable[[str], None] = print) -> Exported:
     Raises:
         UserError: If the model cannot be exported, or the file does not agree with it.
     """
+    if isinstance(request.images, str) and request.images == '-':
+        raise UserError('--images -: images are read twice, standard input only once; name files')
     if request.int8 and (request.images is None or request.to != 'onnx'):
         raise UserError('--int8 is for --to onnx, and needs --images SOURCE to calibrate on')
     find_model_files(request.model, request.checkpoint)
@@ -164,15 +166,19 @@ def _quantised(
     Raises:
         UserError: If little is left of what the file predicts.
     """
-    images = first_images(request.images, request.calibration)
-    inputs = [prepared(image, facts) for image in images]
+    pictures, inputs = [], []
+    for image in read_images(request.images, request.calibration):
+        inputs.append(facts.preparation(dict(img=image))['inputs'])
+        if len(pictures) < COMPARED:
+            pictures.append(image)
     tell(f'8 bits: calibrating on {len(inputs)} images')
-    smaller = quantise(content, inputs)
+    filled, at_once = ExportedModel(None, facts).filled, facts.batch or 1
+    groups = (inputs[start : start + at_once] for start in range(0, len(inputs), at_once))
+    smaller = quantise(content, map(filled, groups))
     quick = OnnxEngine(smaller)
-    pictures = images[:COMPARED]
     predictors = (_predictor(engine, facts), _predictor(quick, facts))
     kept = keep_of(*(_predictions(predictor, pictures, facts) for predictor in predictors))
-    before, after = (time / len(inputs[0]) for time in seconds([engine, quick], inputs[0]))
+    before, after = (t / at_once for t in seconds([engine, quick], filled(inputs[:at_once])))
     what = 'objects' if facts.task == 'detection' else 'pixels'
     tell(
         f'8 bits: {kept.share:.1%} of {kept.total} {what} are told as before, an image takes '
@@ -284,18 +290,21 @@ def prepared(image: np.ndarray, facts: Facts) -> np.ndarray:
 
 
 def first_images(source: Any, count: int) -> list[np.ndarray]:
-    """Reads the first images of a source.
+    """Reads the first images of a source; see :func:`read_images`."""
+    return list(read_images(source, count))
+
+
+def read_images(source: Any, count: int) -> Iterator[np.ndarray]:
+    """Reads the first images of a source one by one.
 
     Raises:
         UserError: If one of them cannot be read.
     """
-    images = []
     for frame in islice(open_source(source).frames, count):
         image = frame.read()
         if image is None:
             raise UserError(f'--images: {frame.name} is no image')
-        images.append(image)
-    return images
+        yield image
 
 
 def noise(sizes: Sizes) -> list[np.ndarray]:

@@ -1,5 +1,7 @@
 """Exported files predict what their models predict; see test_metrics for all families and heads."""
 
+import io
+
 import numpy as np
 import pytest
 import torch
@@ -223,3 +225,13 @@ def test_objects_where_the_model_has_none_are_told_as_objects():
     found = compare([some.select(np.arange(0))], [some])
     assert not found.holds and '3 objects are in one result only' in str(found)
     assert 'pixels have another label' not in str(found)
+
+
+def test_standard_input_is_not_read_twice(tmp_path, monkeypatch, capsys):
+    from attnpool_backbones.cli import main
+
+    stdin = io.TextIOWrapper(io.BytesIO(b'photos/a.png'))
+    monkeypatch.setattr('sys.stdin', stdin)
+    assert main(['export', str(tmp_path), '--images', '-', '--out', str(tmp_path / 'a.onnx')]) == 2
+    assert '--images -: images are read twice' in capsys.readouterr().err
+    assert stdin.buffer.read() == b'photos/a.png'
