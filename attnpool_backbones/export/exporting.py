@@ -1,6 +1,6 @@
 """What ``attnpool export`` does: record, write, compare, and only then put the file there."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -23,6 +23,7 @@ from attnpool_backbones.export.graph import (
     fixed_because,
     trace,
 )
+from attnpool_backbones.export.images import ImageInput
 from attnpool_backbones.export.int8 import keep_of, quantise, seconds
 from attnpool_backbones.export.onnx_file import to_onnx
 from attnpool_backbones.export.openvino_file import to_openvino, write_openvino
@@ -34,8 +35,9 @@ from attnpool_backbones.inference.extras import require_extra
 from attnpool_backbones.inference.loading import find_model_files, load_model, predictor_of
 from attnpool_backbones.inference.onnx_engine import OnnxEngine
 from attnpool_backbones.inference.openvino_engine import OpenVinoEngine
+from attnpool_backbones.inference.prediction import Detections, Segmentation
 from attnpool_backbones.inference.predictor import Predictor
-from attnpool_backbones.inference.preparation import Preparation, Resize
+from attnpool_backbones.inference.preparation import Preparation
 from attnpool_backbones.inference.sources import open_source
 from attnpool_backbones.launching.config import recognise_dense_task
 from attnpool_backbones.own_data.masks import distinct_colours
@@ -105,6 +107,8 @@ def export(request: Request, tell: Callable[[str], None] = print) -> Exported:
     Raises:
         UserError: If the model cannot be exported, or the file does not agree with it.
     """
+    if isinstance(request.images, str) and request.images == '-':
+        raise UserError('--images -: images are read twice, standard input only once; name files')
     if request.int8 and (request.images is None or request.to != 'onnx'):
         raise UserError('--int8 is for --to onnx, and needs --images SOURCE to calibrate on')
     find_model_files(request.model, request.checkpoint)
@@ -162,14 +166,19 @@ def _quantised(
     Raises:
         UserError: If little is left of what the file predicts.
     """
-    images = first_images(request.images, request.calibration)
-    inputs = [prepared(image, facts) for image in images]
+    pictures, inputs = [], []
+    for image in read_images(request.images, request.calibration):
+        inputs.append(facts.preparation(dict(img=image))['inputs'])
+        if len(pictures) < COMPARED:
+            pictures.append(image)
     tell(f'8 bits: calibrating on {len(inputs)} images')
-    smaller = quantise(content, inputs)
+    filled, at_once = ExportedModel(None, facts).filled, facts.batch or 1
+    groups = (inputs[start : start + at_once] for start in range(0, len(inputs), at_once))
+    smaller = quantise(content, map(filled, groups))
     quick = OnnxEngine(smaller)
-    pictures = images[:COMPARED]
-    kept = keep_of(*(list(_predictor(e, facts)(pictures, score=0.0)) for e in (engine, quick)))
-    before, after = seconds([engine, quick], inputs[0])
+    predictors = (_predictor(engine, facts), _predictor(quick, facts))
+    kept = keep_of(*(_predictions(predictor, pictures, facts) for predictor in predictors))
+    before, after = (t / at_once for t in seconds([engine, quick], filled(inputs[:at_once])))
     what = 'objects' if facts.task == 'detection' else 'pixels'
     tell(
         f'8 bits: {kept.share:.1%} of {kept.total} {what} are told as before, an image takes '
@@ -218,7 +227,7 @@ def describe(
     is_detector = recognise_dense_task(cfg, 'attnpool export') == 'mmdet'
     preparation = Preparation.of_pipeline(dataset.pipeline)
     if sizes.fixed:
-        preparation = Preparation((Resize((sizes.width, sizes.height), keep_ratio=True),))
+        preparation = Preparation.into((sizes.height, sizes.width))
     has_masks = bool(getattr(getattr(model, 'roi_head', None), 'with_mask', False))
     return Facts(
         task='detection' if is_detector else 'segmentation',
@@ -231,6 +240,7 @@ def describe(
         size=(sizes.height, sizes.width) if sizes.fixed else None,
         batch=sizes.batch if sizes.fixed else None,
         smallest=SMALLEST,
+        fill=ImageInput(model.data_preprocessor).blank(),
         made=dict(model=name, attnpool_backbones=__version__, torch=torch.__version__),
     )
 
@@ -250,8 +260,14 @@ def check(reference: Predictor, engine: Any, facts: Facts, images: list[np.ndarr
         images = [cv2.resize(image, facts.size[::-1]) for image in images]
         facts = replace(facts, preparation=Preparation())
         reference.pipeline = facts.preparation
-    results = [list(p(images, score=0.0)) for p in (reference, _predictor(engine, facts))]
-    return compare(*results)
+    predictors = (reference, _predictor(engine, facts))
+    return compare(*(_predictions(predictor, images, facts) for predictor in predictors))
+
+
+def _predictions(
+    predictor: Predictor, images: list[np.ndarray], facts: Facts
+) -> list[Detections | Segmentation]:
+    return list(predictor(images, score=0.0, batch=facts.batch or 1))
 
 
 def _predictor(engine: Any, facts: Facts) -> Predictor:
@@ -266,31 +282,39 @@ def _predictor(engine: Any, facts: Facts) -> Predictor:
 
 
 def prepared(image: np.ndarray, facts: Facts) -> np.ndarray:
-    """Makes an image H, W, 3 the input of a graph, 1, 3, H', W' float32."""
-    model = ExportedModel(None, facts)
-    inputs = model.fitted(facts.preparation(dict(img=image))['inputs'])
-    return inputs[None].float().numpy()
+    """Makes an image H, W, 3 the input of a graph, B, 3, H', W' float32.
+
+    B is 1, or the number of images that the graph takes at once: then it is the same one.
+    """
+    return ExportedModel(None, facts).filled([facts.preparation(dict(img=image))['inputs']])
 
 
 def first_images(source: Any, count: int) -> list[np.ndarray]:
-    """Reads the first images of a source.
+    """Reads the first images of a source; see :func:`read_images`."""
+    return list(read_images(source, count))
+
+
+def read_images(source: Any, count: int) -> Iterator[np.ndarray]:
+    """Reads the first images of a source one by one.
 
     Raises:
         UserError: If one of them cannot be read.
     """
-    images = []
     for frame in islice(open_source(source).frames, count):
         image = frame.read()
         if image is None:
             raise UserError(f'--images: {frame.name} is no image')
-        images.append(image)
-    return images
+        yield image
 
 
 def noise(sizes: Sizes) -> list[np.ndarray]:
-    """Makes images of smooth noise, H, W, 3 uint8; of several sizes if the graph takes any."""
+    """Makes images of smooth noise, H, W, 3 uint8.
+
+    They are of several sizes if the graph takes any, else as many as it takes at once.
+    """
     shapes = [(sizes.height, sizes.width)]
     if not sizes.fixed:
         shapes += [(sizes.height - 27, sizes.width + 35), (sizes.height + 64, sizes.width - 60)]
-    images = [example(1, *shape)[0].permute(1, 2, 0) for shape in shapes]
+    count = min(sizes.batch, CHECKED) if sizes.fixed else 1
+    images = [image for shape in shapes for image in example(count, *shape).permute(0, 2, 3, 1)]
     return [image.to(torch.uint8).numpy() for image in images]

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -43,6 +44,13 @@ class ImageInput(nn.Module):
         self.fill = float(
             getattr(preprocessor, 'pad_value', None) or getattr(preprocessor, 'pad_val', 0) or 0
         )
+
+    def blank(self) -> tuple[float, ...]:
+        """Returns the blue, green and red that become what images are padded with."""
+        pixel = torch.full((3,), self.fill)
+        if self.normalises:
+            pixel = self.mean.flatten() + pixel * self.std.flatten()
+        return tuple((pixel.flip(0) if self.swaps_channels else pixel).tolist())
 
     def forward(self, images: Tensor) -> Tensor:
         """Returns B, 3, H', W' of images B, 3, H, W in blue, green, red, 0 to 255."""

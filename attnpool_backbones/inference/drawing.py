@@ -119,15 +119,20 @@ def draw_label_map(
     Returns:
         The drawing, of the same shape.
     """
-    # OpenCV's tables are several times as fast as indices of numpy
-    label_map = np.ascontiguousarray(label_map, np.uint8)
-    colours = np.zeros((1, 256, 3), np.uint8)
-    colours[0, : len(palette)] = np.asarray(palette, np.uint8)[:, ::-1]
-    drawn = cv2.addWeighted(image, 0.45, cv2.LUT(cv2.merge([label_map] * 3), colours), 0.55, 0)
-    keep = np.ones(256, np.uint8)
+    kind = np.uint8 if len(palette) <= 256 else np.uint16
+    label_map = np.ascontiguousarray(label_map, kind)
+    colours = np.zeros((np.iinfo(kind).max + 1, 3), np.uint8)
+    colours[: len(palette)] = np.asarray(palette, np.uint8)[:, ::-1]
+    keep = np.ones(len(colours), np.uint8)
     keep[: len(palette)] = 0
     keep[list(hidden)] = 1
-    return cv2.copyTo(image, cv2.LUT(label_map, keep), drawn)
+    if kind is np.uint8:
+        # OpenCV's tables are several times as fast as indices of numpy
+        painted = cv2.LUT(cv2.merge([label_map] * 3), colours[None])
+        kept = cv2.LUT(label_map, keep)
+    else:
+        painted, kept = colours[label_map], keep[label_map]
+    return cv2.copyTo(image, kept, cv2.addWeighted(image, 0.45, painted, 0.55, 0))
 
 
 def draw_class_maps(image: np.ndarray, tags: Tags, classes: Sequence[str]) -> np.ndarray:

@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from attnpool_backbones.inference.preparation import Preparation
+from attnpool_backbones.inference.preparation import Preparation, Resize
 
 __all__ = ['KEY', 'Facts']
 
@@ -34,6 +34,8 @@ class Facts:
         size: Height and width of all images, None where any will do. Default: None.
         batch: Images at once, None where any number will do. Default: None.
         smallest: Pixels of the smallest side where any size will do. Default: 32.
+        fill: Blue, green and red around an image that is smaller than the graph's. Default: black,
+            as in files of before.
         made: By what the file was made, for people. Default: nothing.
     """
 
@@ -47,6 +49,7 @@ class Facts:
     size: tuple[int, int] | None = None
     batch: int | None = None
     smallest: int = 32
+    fill: tuple[float, float, float] = (0.0, 0.0, 0.0)
     made: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
@@ -111,17 +114,28 @@ class Facts:
         )
         _require(batch is None or _is_whole(batch, 1, 1024), 'batch', batch)
         _require(_is_whole(data.get('smallest', 32), 1, _SIDE), 'smallest', data.get('smallest'))
+        fill = data.get('fill', [0.0, 0.0, 0.0])
+        _require(
+            isinstance(fill, list) and len(fill) == 3 and all(map(_is_number, fill)), 'fill', fill
+        )
         made = data.get('made', {})
         _require(
             isinstance(made, dict) and all(isinstance(v, str) for v in made.values()), 'made', made
         )
+        preparation = Preparation.from_data(data['preparation'])
+        if size is not None and preparation == Preparation(
+            (Resize((size[1], size[0]), keep_ratio=True),)
+        ):
+            # files from before there was `inside`
+            preparation = Preparation.into(size)
         return cls(
             **dict(
                 data,
                 classes=tuple(classes),
                 palette=tuple(map(tuple, palette)),
-                preparation=Preparation.from_data(data['preparation']),
+                preparation=preparation,
                 size=size and tuple(size),
+                fill=tuple(fill),
             )
         )
 
@@ -135,5 +149,10 @@ def _is_whole(value: Any, least: int, most: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
+def _is_number(value: Any, least: float = -1e6, most: float = 1e6) -> bool:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_number and least <= value <= most
+
+
 def _is_share(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
+    return _is_number(value, 0, 1)

@@ -51,8 +51,7 @@ class ExportedModel(BaseModel):
         """
         inputs, samples = list(data['inputs']), list(data['data_samples'])
         for first, count in self._batches(inputs):
-            images = [self.fitted(image) for image in inputs[first : first + count]]
-            outputs = self.run(torch.stack(images).float().numpy())
+            outputs = self.run(self.filled(inputs[first : first + count]))
             for row in range(count):
                 own = {name: torch.from_numpy(value[row]) for name, value in outputs.items()}
                 self._describe(own, inputs[first + row].shape[1:], samples[first + row])
@@ -72,11 +71,34 @@ class ExportedModel(BaseModel):
                 groups.append((index, 1))
         return groups
 
+    def filled(self, images: Sequence[Tensor]) -> np.ndarray:
+        """Makes images of one size what the graph takes.
+
+        Args:
+            images: 3, H, W uint8 each; not more than the graph takes at once. Where it takes
+                another number, the last one fills the batch up.
+
+        Returns:
+            B, 3, H', W' float32.
+
+        Raises:
+            UserError: If an image is larger than the graph's size.
+        """
+        fitted = [self.fitted(image) for image in images]
+        fitted += fitted[-1:] * ((self.facts.batch or 0) - len(fitted))
+        return torch.stack(fitted).numpy()
+
     def _fits(self, one: Tensor, other: Tensor) -> bool:
         return self.facts.size is not None or one.shape == other.shape
 
     def fitted(self, image: Tensor) -> Tensor:
-        """Adds rows and columns at the end of an image 3, H, W that is too small for the graph.
+        """Adds rows and columns at the end of an image that is too small for the graph.
+
+        Args:
+            image: 3, H, W uint8.
+
+        Returns:
+            3, H', W' float32.
 
         Raises:
             UserError: If the image is larger than the graph's size.
@@ -92,7 +114,12 @@ class ExportedModel(BaseModel):
                 f'the file takes images up to {self.facts.size[0]}x{self.facts.size[1]} (height '
                 f'and width), the image has {height}x{width}; export it with --size'
             )
-        return F.pad(image, (0, right, 0, bottom)) if bottom or right else image
+        if not bottom and not right:
+            return image.float()
+        fill = torch.tensor(self.facts.fill, dtype=torch.float32).view(3, 1, 1)
+        padded = fill.repeat(1, height + bottom, width + right)
+        padded[:, :height, :width] = image
+        return padded
 
     def _describe(self, outputs: Mapping[str, Tensor], size: Sequence[int], sample: Any) -> None:
         """Writes the outputs of one image of a size H, W into its sample."""
@@ -110,13 +137,18 @@ class ExportedModel(BaseModel):
                 dict(seg_logits=PixelData(data=logits), pred_sem_seg=PixelData(data=labels))
             )
             return
-        there = outputs['labels'] >= 0
+        edge = outputs['boxes'].new_tensor([size[1], size[0]])
+        # what begins in the room around the image is no object in it
+        is_around = (outputs['boxes'][:, :2] >= edge) & (outputs['boxes'][:, 2:] > edge)
+        there = (outputs['labels'] >= 0) & ~is_around.any(1)
         boxes = outputs['boxes'][there].float()
         scale = boxes.new_tensor([original[1] / size[1], original[0] / size[0]] * 2)
         limit = boxes.new_tensor([original[1], original[0]] * 2)
-        boxes = torch.minimum(boxes * scale, limit)
+        boxes = boxes * scale
         found = InstanceData(
-            bboxes=boxes, scores=outputs['scores'][there].float(), labels=outputs['labels'][there]
+            bboxes=torch.minimum(boxes, limit),
+            scores=outputs['scores'][there].float(),
+            labels=outputs['labels'][there],
         )
         if 'masks' in outputs:
             grids = outputs['masks'][there].float()

@@ -9,8 +9,11 @@ from mmengine.config import Config
 
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.config_types import find_type, type_name
+from attnpool_backbones.datasets.building import innermost
 from attnpool_backbones.evaluation import ImageTagMetric, LocalisationMetric
+from attnpool_backbones.inference.exported_facts import Facts
 from attnpool_backbones.inference.exported_files import read_exported
+from attnpool_backbones.inference.preparation import RESIZING
 from attnpool_backbones.launching.config import recognise_dense_task
 from attnpool_backbones.launching.config_errors import started
 from attnpool_backbones.launching.data_check import build_loops
@@ -49,6 +52,8 @@ def evaluate_exported(args: argparse.Namespace) -> dict[str, float]:
     if facts.task != task:
         raise UserError(f'{args.exported} is for {facts.task}, {args.config} for {task}')
     _leave_out_tags(plan.cfg, args)
+    if facts.size is not None:
+        _resize_for_the_file(plan.cfg, facts)
     check_everything(plan)
     # what changes weights (averages of them, another normalisation) finds none here
     plan.cfg.custom_hooks = [
@@ -67,6 +72,18 @@ def evaluate_exported(args: argparse.Namespace) -> dict[str, float]:
             )
     with started(plan.cfg):
         return runner.test()
+
+
+def _resize_for_the_file(cfg: Config, facts: Facts) -> None:
+    """Lets a file of one size see images as it does in ``attnpool predict``."""
+    step = dict(type='attnpool_backbones.PrepareForFile', steps=facts.preparation.to_data())
+    for dataset in innermost(cfg.test_dataloader.dataset):
+        names = [type_name(entry) for entry in dataset.pipeline]
+        pipeline = [
+            e for e, name in zip(dataset.pipeline, names, strict=True) if name not in RESIZING
+        ]
+        first = next((i for i, name in enumerate(names) if name in RESIZING), 1)
+        dataset.pipeline = [*pipeline[:first], step, *pipeline[first:]]
 
 
 def _leave_out_tags(cfg: Config, args: argparse.Namespace) -> None:

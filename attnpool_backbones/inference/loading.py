@@ -107,7 +107,7 @@ def load_model(
     content = load_from_checked_file(str(weights))
     built = build_config_model(cfg)
     _load_weights(built, content, weights)
-    return built.eval(), cfg, _classes(cfg, content, built)
+    return built.eval(), cfg, _labels(built, _classes(cfg, content, built))
 
 
 def max_pixels_of(
@@ -262,6 +262,12 @@ def _classes(cfg: Config, content: Any, model: nn.Module) -> tuple[str, ...]:
         if isinstance(names, (list, tuple)) and len(names) == count:
             return tuple(map(str, names))
     return tuple(f'class_{label}' for label in range(count))
+
+
+def _labels(model: nn.Module, classes: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of the labels: one class in one channel has label 1, what is not of it label 0."""
+    channels = getattr(getattr(model, 'decode_head', None), 'out_channels', None)
+    return ('background', *classes) if len(classes) == channels == 1 else classes
 
 
 def _count_classes(model: nn.Module) -> int:

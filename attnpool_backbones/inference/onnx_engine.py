@@ -55,6 +55,12 @@ class OnnxEngine:
             )
         except Exception as error:  # onnxruntime's errors have no common class
             raise UserError(f'onnxruntime cannot run the file: {_first_line(error)}') from error
+        # onnxruntime falls back to the CPU where it cannot start what it was built for
+        if providers[provider] not in self._session.get_providers():
+            raise UserError(
+                f'--device {device}: onnxruntime cannot use it here, as without a GPU, its driver '
+                'or the CUDA libraries of onnxruntime-gpu; --device cpu can be used'
+            )
         self.input = self._session.get_inputs()[0].name
         self.outputs = [output.name for output in self._session.get_outputs()]
 

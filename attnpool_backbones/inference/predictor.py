@@ -19,6 +19,7 @@ from attnpool_backbones.command_line import UserError
 from attnpool_backbones.datasets.limits import MAX_PIXELS
 from attnpool_backbones.dense_models import ImageTagger
 from attnpool_backbones.dense_models.image_tags import TAGS
+from attnpool_backbones.inference.exported_model import ExportedModel
 from attnpool_backbones.inference.overlap import (
     choose_threads,
     read_ahead,
@@ -270,8 +271,9 @@ class Predictor:
         """
         model = self.model if model is None else model
         outputs = list(model.test_step(pseudo_collate(inputs)))
-        if self.device.startswith('cuda'):
-            torch.cuda.synchronize()
+        # an exported file has answered, and needs no torch that knows the device
+        if self.device.startswith('cuda') and not isinstance(model, ExportedModel):
+            torch.cuda.synchronize(self.device)
         return outputs
 
     def _prediction(
@@ -342,13 +344,21 @@ class Predictor:
                 total[:, rows, columns] += part
                 seen[rows, columns] += 1
             mean = total.div_(seen)
-            # two classes may share one channel, which mmseg compares with a threshold
-            label_map = mean.argmax(0) if len(mean) > 1 else mean[0].sigmoid() > 0.5
+            # of two classes that share one channel, they are probabilities already
+            label_map = mean.argmax(0) if len(mean) > 1 else mean[0] > self._threshold
             label_map = label_map.numpy()
+        smallest = np.min_scalar_type(len(self.classes) - 1)
         return Segmentation(
-            sample.name, height, width, self.classes, self.palette, label_map.astype(np.uint8),
+            sample.name, height, width, self.classes, self.palette, label_map.astype(smallest),
             self._hidden(wanted),
         )  # fmt: skip
+
+    @property
+    def _threshold(self) -> float:
+        """Probability above which a pixel has label 1, where two classes share a channel."""
+        if isinstance(self.model, ExportedModel):
+            return self.model.facts.binary
+        return self.model.decode_head.threshold
 
     @property
     def has_copies(self) -> bool:

@@ -11,13 +11,16 @@ from mmengine.structures import BaseDataElement
 
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.config_types import type_name
+from attnpool_backbones.registry import TRANSFORMS
 
-__all__ = ['Preparation', 'Resize']
+__all__ = ['RESIZING', 'Preparation', 'PrepareForFile', 'Resize']
 
 _LEFT_OUT = (
     'LoadImageFromFile', 'LoadAnnotations', 'LoadPanopticAnnotations', 'PackDetInputs',
     'PackSegInputs',
 )  # fmt: skip
+RESIZING = ('Resize', 'ResizeToMultiple')
+"""Steps of a config that a file can hold."""
 _MOST = 1 << 16
 """Pixels of a side that a file may ask for."""
 
@@ -31,12 +34,16 @@ class Resize:
         factor: Times the sides grow, where there is no scale. Default: 1.0.
         keep_ratio: Whether the sides keep their ratio. Default: False.
         divisor: Both sides become the next multiple of it; then nothing else counts. Default: None.
+        inside: Whether the sides keep their ratio and neither gets longer than ``scale`` says. With
+            ``keep_ratio``, as in mmcv, ``scale`` is a long and a short side, whichever is the
+            width. Default: False.
     """
 
     scale: tuple[int, int] | None = None
     factor: float = 1.0
     keep_ratio: bool = False
     divisor: int | None = None
+    inside: bool = False
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """Resizes an image H, W, 3."""
@@ -45,9 +52,12 @@ class Resize:
         height, width = image.shape[:2]
         # as mmcv's Resize rounds it
         scale = self.scale or (int(width * self.factor + 0.5), int(height * self.factor + 0.5))
+        if self.inside:
+            ratio = min(scale[0] / width, scale[1] / height)
+            scale = tuple(max(1, int(side * ratio + 0.5)) for side in (width, height))
         if scale == (width, height):
             return image
-        if self.keep_ratio:
+        if self.keep_ratio and not self.inside:
             return mmcv.imrescale(image, scale)
         return mmcv.imresize(image, scale)
 
@@ -114,8 +124,14 @@ class Preparation:
                 raise ValueError(f'divisor has to be 1 to 1024, not {divisor!r:.80}')
             if not isinstance(factor, (int, float)) or not 0 < factor <= 16:
                 raise ValueError(f'factor has to be above 0 and up to 16, not {factor!r:.80}')
-            steps.append(Resize(scale, float(factor), bool(entry.get('keep_ratio')), divisor))
+            flags = {name: bool(entry.get(name)) for name in ('keep_ratio', 'inside')}
+            steps.append(Resize(scale, float(factor), divisor=divisor, **flags))
         return cls(tuple(steps))
+
+    @classmethod
+    def into(cls, size: Sequence[int]) -> 'Preparation':
+        """Makes images as large as fits into a height and a width."""
+        return cls((Resize((size[1], size[0]), inside=True),))
 
     def to_data(self) -> list[dict[str, Any]]:
         """Returns what JSON can hold."""
@@ -148,6 +164,28 @@ class Preparation:
         )
         inputs = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))
         return dict(inputs=inputs, data_samples=sample)
+
+
+@TRANSFORMS.register_module()
+class PrepareForFile:
+    """Step of a pipeline: makes images ready for an exported file, in the place of resizing.
+
+    Args:
+        steps: As :meth:`Preparation.from_data` takes them.
+    """
+
+    def __init__(self, steps: list[dict[str, Any]]) -> None:
+        self.preparation = Preparation.from_data(steps)
+
+    def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Resizes ``img``; what is known of the truth stays in pixels of the original image."""
+        made = self.preparation(results)
+        results.update(
+            img=np.ascontiguousarray(made['inputs'].permute(1, 2, 0).numpy()),
+            img_shape=made['data_samples'].img_shape,
+            scale_factor=made['data_samples'].scale_factor,
+        )
+        return results
 
 
 def _is_side(value: Any) -> bool:

@@ -79,5 +79,5 @@ def find_latest(cfg: Config) -> str | None:
 
     # files may be moved aside, which is for the only writer
     writable = os.path.isdir(work_dir) and os.access(work_dir, os.W_OK | os.X_OK)
-    with claimed(work_dir) if writable and is_first_process(cfg.launcher) else nullcontext():
+    with claimed(work_dir) if writable and is_first_process(cfg.get('launcher')) else nullcontext():
         return find()

@@ -56,7 +56,9 @@ def write(tmp_path, model):
 
 def test_facts_go_through_a_file():
     assert Facts.from_json(FACTS.to_json()) == FACTS
-    fixed = replace(FACTS, task='detection', size=(64, 96), batch=2, mask=0.5, score=0.05)
+    fixed = replace(
+        FACTS, task='detection', size=(64, 96), batch=2, mask=0.5, score=0.05, fill=(1.5, 2.0, 3.0)
+    )
     assert Facts.from_json(fixed.to_json()) == fixed
 
 
@@ -86,6 +88,9 @@ def test_predictions_of_a_file(tmp_path):
         (dict(size=[10**9, 1]), 'size cannot be'),
         (dict(batch=0), 'batch cannot be'),
         (dict(batch=True), 'batch cannot be'),
+        (dict(fill=[0, 0]), 'fill cannot be'),
+        (dict(fill=[0, 0, float('nan')]), 'fill cannot be'),
+        (dict(fill=[0, 0, '1']), 'fill cannot be'),
         (dict(smallest=10**9), 'smallest cannot be'),
         (dict(made=['x']), 'made cannot be'),
         (dict(format=2), 'another version'),
@@ -171,11 +176,64 @@ def test_one_size():
     batch = {key: [entry[key] for entry in data] for key in ('inputs', 'data_samples')}
     model = ExportedModel(forward, fixed)
     found = model.test_step(batch)
-    assert seen == [(2, 3, 40, 48), (1, 3, 40, 48)]
+    assert seen == [(2, 3, 40, 48)] * 2
     assert [tuple(f.pred_sem_seg.data.shape[1:]) for f in found] == [(40, 48), (20, 48), (33, 9)]
     large = pipeline(dict(img=np.zeros((41, 48, 3), np.uint8)))
     with pytest.raises(UserError, match='up to 40x48 .* has 41x48; export it with --size'):
         model.test_step({key: [value] for key, value in large.items()})
+
+
+@pytest.mark.parametrize(
+    'size, shape, expected',
+    [
+        ((96, 128), (200, 100), (96, 48)),
+        ((96, 128), (100, 90), (96, 86)),
+        ((128, 96), (60, 120), (48, 96)),
+        ((96, 128), (100, 200), (64, 128)),
+        ((96, 128), (9, 4000), (1, 128)),
+        ((96, 128), (96, 128), (96, 128)),
+    ],
+)
+def test_images_become_as_large_as_fits(size, shape, expected):
+    height, width = size
+    facts = replace(
+        FACTS, size=size, preparation=Preparation((Resize((width, height), inside=True),))
+    )
+    old = json.loads(facts.to_json())
+    # as they were written before there was `inside`
+    old['preparation'] = [dict(scale=[width, height], factor=1.0, keep_ratio=True, divisor=None)]
+    for read in (Facts.from_json(facts.to_json()), Facts.from_json(json.dumps(old))):
+        inputs = read.preparation(dict(img=np.zeros((*shape, 3), np.uint8)))['inputs']
+        assert tuple(inputs.shape) == (3, *expected)
+
+
+def test_objects_around_an_image():
+    fixed = replace(
+        FACTS, task='detection', mask=0.5, size=(40, 48), preparation=Preparation(), fill=(1, 2, 3)
+    )
+    seen = []
+
+    def forward(images):
+        seen.append(images[0])
+        boxes = [[0, 10, 20, 30], [0, 25, 10, 35], [5, 0, 5, 9]]
+        masks = np.zeros((1, 3, 4, 4), np.float32)
+        masks[:, :, :2] = 1  # the upper half of each box
+        return dict(
+            boxes=np.array([boxes], np.float32),
+            scores=np.array([[0.9, 0.8, 0.7]], np.float32),
+            labels=np.array([[0, 1, 2]]),
+            masks=masks,
+        )
+
+    data = fixed.preparation(dict(img=np.full((20, 48, 3), 9, np.uint8)))
+    (sample,) = ExportedModel(forward, fixed).test_step({k: [v] for k, v in data.items()})
+    assert (seen[0][:, :20] == 9).all() and (seen[0][:, 20:].T == (1, 2, 3)).all()
+    found = sample.pred_instances
+    # the second one is below the image; the third one has no size by the model's own doing
+    assert found.labels.tolist() == [0, 2]
+    assert found.bboxes.tolist() == [[0, 10, 20, 20], [5, 0, 5, 9]]
+    # of the whole box, not squeezed into what is left of it
+    assert found.masks[0, 11:, 2:18].all() and not found.masks[0, :10].any()
 
 
 def test_steps_of_a_config():
@@ -198,6 +256,25 @@ def test_devices(tmp_path):
         OnnxEngine(content, 'tpu')
     with pytest.raises(UserError, match='onnxruntime on images of 1x4x2x2'):
         OnnxEngine(content)(np.zeros((1, 4, 2, 2), np.float32))
+
+
+def test_a_device_that_onnxruntime_cannot_start(tmp_path, monkeypatch):
+    import onnxruntime
+
+    content, _ = read_onnx(write(tmp_path, small_model()))
+    providers = ['CUDAExecutionProvider', 'CPUExecutionProvider']
+    monkeypatch.setattr(onnxruntime, 'get_available_providers', lambda: providers)
+    if 'CUDAExecutionProvider' in onnxruntime.capi._pybind_state.get_available_providers():
+        pytest.skip('this onnxruntime is built for CUDA')
+    with pytest.warns(UserWarning), pytest.raises(UserError, match='cuda: onnxruntime cannot use'):
+        OnnxEngine(content, 'cuda')
+
+
+def test_a_file_needs_no_torch_that_knows_its_device(tmp_path):
+    model = load(write(tmp_path, small_model()))
+    model.device = 'cuda:99'
+    (found,) = model(np.zeros((30, 40, 3), np.uint8))
+    assert found.label_map.shape == (30, 40)
 
 
 def test_files_of_openvino(tmp_path):

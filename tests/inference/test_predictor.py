@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip('mmdet')
 pytest.importorskip('mmseg')
@@ -130,6 +131,64 @@ def test_slices_cover_the_image(run, scenes, tmp_path, request):
     assert found.masks.shape == (len(found), 192, 288)
     assert found.boxes[:, 2].max() > 200 and found.boxes[:, 3].max() > 130
     assert np.all(np.diff(found.scores) <= 0)
+
+
+@pytest.mark.parametrize('count, kind', [(256, np.uint8), (257, np.uint16)])
+def test_labels_above_255(count, kind, tmp_path):
+    from attnpool_backbones.inference.exported_facts import Facts
+    from attnpool_backbones.inference.exported_model import ExportedModel
+    from attnpool_backbones.inference.predictor import Predictor
+    from attnpool_backbones.inference.preparation import Preparation
+
+    names = tuple(map(str, range(count)))
+    facts = Facts('segmentation', names, ((0, 0, 0),) * count, Preparation(), 0.0, None)
+
+    def last(images):
+        logits = np.zeros((len(images), count, *images.shape[2:]), np.float32)
+        logits[:, -1] = 1
+        return dict(logits=logits)
+
+    predictor = Predictor(ExportedModel(last, facts), facts.preparation, names, None, False, 'cpu')
+    image = np.zeros((40, 50, 3), np.uint8)
+    (found,) = predictor(image)
+    assert found.label_map.dtype == kind and found.shares() == {str(count - 1): 1.0}
+    outputs = Outputs(tmp_path, ['maps', 'pictures'], False, names)
+    outputs.write(image, found)
+    outputs.close()
+    written = cv2.imread(str(tmp_path / 'label_maps/image.png'), cv2.IMREAD_UNCHANGED)
+    assert np.array_equal(written, found.label_map)
+
+
+@pytest.mark.parametrize('names', [('dog',), ('cat', 'dog')])
+@pytest.mark.parametrize('is_exported', [False, True])
+def test_slices_of_classes_that_share_a_channel(names, is_exported, tmp_path):
+    pytest.importorskip('sahi')
+    from attnpool_backbones.experiments.nano_heads import nano_config
+    from attnpool_backbones.export.exporting import describe
+    from attnpool_backbones.export.graph import Sizes
+    from attnpool_backbones.inference.exported_model import ExportedModel
+    from attnpool_backbones.zoo.config_models import build_config_model
+
+    cfg = nano_config('resnet', 'semantic-fpn')
+    cfg.model.decode_head.update(num_classes=len(names), out_channels=1, threshold=0.2)
+    cfg.model.decode_head.loss_decode = dict(type='mmseg.CrossEntropyLoss', use_sigmoid=True)
+    cfg.model.data_preprocessor.update(mean=[128.0] * 3, std=[30.0] * 3)
+    cfg.dump(tmp_path / 'config.py')
+    state = build_config_model(cfg).state_dict()
+    meta = dict(dataset_meta=dict(classes=names))
+    torch.save(dict(state_dict=state, meta=meta), tmp_path / 'epoch_1.pth')
+    predictor = load(tmp_path, device='cpu')
+    predictor.model.encode_decode = lambda inputs, metas: inputs.mean(1, keepdim=True)
+    if is_exported:
+        facts = describe(predictor.model, cfg, predictor.classes, Sizes(64, 96), 'model')
+        predictor.model = ExportedModel(
+            lambda images: dict(logits=(images.mean(1, keepdims=True) - 128) / 30), facts
+        )
+    image = np.random.default_rng(0).integers(0, 256, (70, 90, 3), np.uint8)
+    (whole,), (cut,) = (predictor(image, side=side) for side in (None, 64))
+    assert np.array_equal(whole.label_map, cut.label_map)
+    assert 0.6 < whole.label_map.mean() < 0.99
+    assert list(cut.shares()) == ['dog', 'cat' if len(names) == 2 else 'background']
 
 
 def test_parts_of_one_object_become_one():
