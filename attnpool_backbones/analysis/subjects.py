@@ -24,7 +24,15 @@ from attnpool_backbones.command_line import UserError
 from attnpool_backbones.inference.devices import require_device
 from attnpool_backbones.registry import MODELS
 
-__all__ = ['Subject', 'View', 'arch_of', 'load_subject', 'pixel_statistics', 'views_of']
+__all__ = [
+    'Subject',
+    'View',
+    'arch_of',
+    'images_of',
+    'load_subject',
+    'pixel_statistics',
+    'views_of',
+]
 
 SHORT_SIDE = 224
 """Pixels of an image for a backbone alone, whose pretraining size this mostly was."""
@@ -118,10 +126,18 @@ def load_subject(
 
 
 def views_of(subject: Subject, images: str, limit: int | None = None) -> Iterator[View]:
-    """Yields the images of a source.
+    """Yields the images of a source as a model sees them; see :func:`images_of`."""
+    for name, image in images_of(subject, images, limit):
+        yield subject.prepare(name, image)
+
+
+def images_of(
+    subject: Subject, images: str, limit: int | None = None
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields the images of a source with their names, H, W, 3 uint8 in blue, green, red.
 
     Args:
-        subject: Prepares them.
+        subject: Has the data sets that may be meant.
         images: A file, a folder, a pattern, a video, or ``train``, ``val`` or ``test``: the data
             set of that name of the subject's config.
         limit: How many at most.
@@ -144,7 +160,7 @@ def views_of(subject: Subject, images: str, limit: int | None = None) -> Iterato
         image = frame.read()
         if image is not None:
             seen += 1
-            yield subject.prepare(frame.name, image)
+            yield frame.name, image
     if not seen:
         raise UserError(f'{images}: no image in it can be read')
 
