@@ -173,8 +173,8 @@ def _require_common_size(gates: list[Gate], beside: _Stages) -> None:
     if not wanted & there:
         own, others = (', '.join(f'{h}x{w}' for h, w in sorted(s)) for s in (wanted, there))
         raise UserError(
-            f'--beside {beside.model}: of {beside.view.name} it has maps of {others}, but the units '
-            f'that are drawn have {own}; name a model of the same strides and image size'
+            f'--beside {beside.model}: of {beside.view.name} it has maps of {others}, but the '
+            f'units that are drawn have {own}; name a model of the same strides and image size'
         )
 
 
