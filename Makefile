@@ -1,5 +1,4 @@
 # `make` alone lists the targets. Everything runs in .venv, which `setup` makes.
-PYTHON ?= python3
 VENV_PYTHON := .venv/bin/python
 # One process a core, each with its own part of the tests; a process may need 2 GB.
 IN_PARALLEL := -n auto --maxprocesses 8 --dist worksteal

@@ -10,7 +10,8 @@
 # next call.
 set -euo pipefail
 
-readonly base_python=${1:-python3}
+readonly asked_python=${1:-}
+readonly base_python=${asked_python:-python3}
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 readonly root
 readonly venv=$root/.venv
@@ -50,6 +51,26 @@ make_venv() {
             || fail "'$base_python -m venv' failed; on Debian and Ubuntu it needs the package python3-venv"
         mkdir -p "$stamps"
     fi
+}
+
+# Prints nothing if the interpreter does not run.
+version_of() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2> /dev/null || true; }
+
+# A .venv breaks when the Python that it was made with goes; one of another version stays as it is.
+check_interpreter() {
+    local own asked
+    own=$(version_of "$python")
+    if [[ -z $own ]]; then
+        say "the Python of .venv does not run any more, making .venv again"
+        rm -f "$stamps"/*
+        return
+    fi
+    [[ -n $asked_python ]] || return 0
+    asked=$(version_of "$asked_python")
+    [[ -n $asked ]] || fail "'$asked_python' does not run; .venv has Python $own: leave PYTHON out to keep it"
+    [[ $asked == "$own" ]] || fail \
+        ".venv has Python $own, but '$asked_python' is $asked: leave PYTHON out to keep .venv," \
+        "or remove it first: rm -rf .venv"
 }
 
 # pip writes RECORD last: a distribution without it, or without a file named in it, was cut off.
@@ -119,6 +140,7 @@ wheels_inputs=$(fingerprint "${lists[@]}")
 package_inputs=$root-$(fingerprint setup.py pyproject.toml attnpool_backbones/version.py)
 all_inputs=$package_inputs-$wheels_inputs-$mmcv_inputs
 
+if is_done venv "$venv_inputs"; then check_interpreter; fi
 if is_done venv "$venv_inputs" && is_done verified "$all_inputs"; then
     exit 0
 fi

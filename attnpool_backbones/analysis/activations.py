@@ -33,13 +33,15 @@ EDGES = np.linspace(0, 4, 81)
 """Of the bins of the histograms, in units of the mean; the last bin takes what is larger."""
 DECILES = np.arange(0.1, 0.95, 0.1)
 RESAMPLES = 2000
+MIN_IMAGES = 10
+"""Of an interval: resampling fewer shows little of what other images would give."""
 MAX_NAMES = 20
 """Units that are named below an axis; of more, every second, third, ..."""
 
 READING = (
     'A variance ratio above 1 and more small activations after the unit: SGE brings out a part of '
     'the positions and pushes the others towards 0. Exactly 1 is a unit as it is initialised; the '
-    'brackets are 95 % intervals over the images.'
+    'brackets are 95 % intervals over the images, given from 10 images on.'
 )
 
 
@@ -114,8 +116,10 @@ def distribution(activations: Tensor, small: float) -> Distribution:
 
 def bootstrap_ratio(
     above: Sequence[float], below: Sequence[float], seed: int = 0
-) -> tuple[float, float, float]:
+) -> tuple[float, float | None, float | None]:
     """Returns the ratio of two means over images and the ends of its 95 % interval.
+
+    The ends are None for less than 10 images.
 
     Args:
         above: One number an image.
@@ -123,15 +127,17 @@ def bootstrap_ratio(
         seed: Of the resampling of the images.
     """
     above, below = np.asarray(above), np.asarray(below)
+    ratio = float(above.mean() / below.mean())
+    if len(above) < MIN_IMAGES:
+        return ratio, None, None
     chosen = np.random.default_rng(seed).integers(0, len(above), (RESAMPLES, len(above)))
     ratios = above[chosen].mean(1) / below[chosen].mean(1)
-    return float(above.mean() / below.mean()), *(
-        float(q) for q in np.quantile(ratios, (0.025, 0.975))
-    )
+    return ratio, *(float(q) for q in np.quantile(ratios, (0.025, 0.975)))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of this kind."""
+    parser.set_defaults(limit=50)
     parser.add_argument(
         '--unit', metavar='NAME', help='the unit that is drawn (default: the last one)'
     )
@@ -165,13 +171,14 @@ def draw(args: argparse.Namespace) -> Drawing:
     left.set_xlabel("activation / its group's mean", fontsize=8)
     left.set_ylabel('share of the activations', fontsize=8)
     left.legend(fontsize=8)
-    ratio = of['variance_ratio']
-    middle.set_title(f'deciles; variance x {ratio[0]:.3f} [{ratio[1]:.3f}, {ratio[2]:.3f}]',
-                     fontsize=9)  # fmt: skip
+    ratio, *ends = of['variance_ratio']
+    interval = '' if None in ends else f' [{ends[0]:.3f}, {ends[1]:.3f}]'
+    middle.set_title(f'deciles; variance x {ratio:.3f}{interval}, images={len(names)}', fontsize=9)
     middle.set_xlabel('percent of the activations that are smaller', fontsize=8)
     middle.set_ylabel("activation / its group's mean", fontsize=8)
     middle.legend(fontsize=8)
-    ratios = np.array([entry['variance_ratio'] for entry in numbers.values()])
+    # None becomes nan, of which nothing is drawn
+    ratios = np.array([entry['variance_ratio'] for entry in numbers.values()], dtype=float)
     spread = np.abs(ratios[:, 1:] - ratios[:, :1]).T
     right.errorbar(range(len(ratios)), ratios[:, 0], spread, fmt='o', color='C3', capsize=2)
     right.axhline(1, color='grey', linewidth=0.8)

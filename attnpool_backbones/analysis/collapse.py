@@ -27,7 +27,6 @@ from attnpool_backbones.analysis.maps import (
 from attnpool_backbones.analysis.subjects import Subject, View, load_subject, views_of
 from attnpool_backbones.analysis.watching import watched
 from attnpool_backbones.command_line import UserError
-from attnpool_backbones.layers.grid_attention import GridAttention
 from attnpool_backbones.process_memory import return_free_memory
 
 __all__ = ['Collapse', 'add_arguments', 'collapse_of', 'draw', 'measure_collapse']
@@ -134,7 +133,7 @@ def attentions_of(backbone: nn.Module, inputs: Tensor) -> list[list[tuple[str, A
     found: list[tuple[str, Attention]] = []
 
     def look(name: str, layer: nn.Module, x: Tensor, **options) -> None:
-        if not isinstance(layer, GridAttention) or layer.window is None:
+        if layer.window is None:
             found.append((name, attention_of(layer, x)))
 
     with watched(backbone, ATTENTION_LAYERS, look):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from attnpool_backbones.analysis.drawing import Drawing, axes_grid, heat, show_image
-from attnpool_backbones.analysis.subjects import Subject, load_subject, views_of
+from attnpool_backbones.analysis.subjects import Subject, View, images_of, load_subject
 from attnpool_backbones.analysis.watching import watched
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.layers.bam import BAM
@@ -120,22 +120,24 @@ def draw(args: argparse.Namespace) -> Drawing:
             args.beside, args.beside_checkpoint, args.size, args.random_weights, args.device
         )
     numbers, rows = [], []
-    views = list(views_of(subject, args.images, args.limit))
-    for view in views:
+    for name, image in images_of(subject, args.images, args.limit):
+        view = subject.prepare(name, image)
         gates = gates_of(subject, view.inputs)
         numbers.append(dict(image=view.name, units=[_numbers(gate) for gate in gates]))
         shown = _shown(gates, args.units)
-        stages = dict(own=_stages(subject, view.inputs))
+        stages = dict(own=_Stages(subject.name, view, _stages(subject, view.inputs)))
         if other is not None:
-            (beside,) = views_of(other, args.images, 1) if len(views) == 1 else (view,)
-            stages['beside'] = _stages(other, beside.inputs)
+            # as it was trained: its pixels and its size may be others
+            beside = other.prepare(name, image)
+            stages['beside'] = _Stages(other.name, beside, _stages(other, beside.inputs))
+            _require_common_size(shown, stages['beside'])
         numbers[-1]['stages'] = {
-            name: [dict(lengths=s, contrast=contrast(s)) for s in own]
-            for name, own in stages.items()
+            name: [dict(lengths=s, contrast=contrast(s)) for s in one.lengths]
+            for name, one in stages.items()
         }
         rows += [(view, gate, stages) for gate in shown]
     titles = ['own', 'beside'] if other is not None else []
-    figure, axes = axes_grid(len(rows), 4 + len(titles), views[0].image)
+    figure, axes = axes_grid(len(rows), 4 + len(titles), rows[0][0].image)
     for row, (view, gate, stages) in zip(axes, rows, strict=True):
         show_image(row[0], view.image, view.name)
         low, high = gate.range
@@ -147,13 +149,33 @@ def draw(args: argparse.Namespace) -> Drawing:
         heat(row[2], view.image, gate.before, view.padded, f'norm before\ncontrast {before:.2f}')
         heat(row[3], view.image, gate.after, view.padded, f'norm after\ncontrast {after:.2f}')
         for cell, name in zip(row[4:], titles, strict=False):
-            for lengths in stages[name]:
+            whose, seen, all_lengths = stages[name]
+            for lengths in all_lengths:
                 if lengths.shape == gate.after.shape:
-                    whose = subject.name if name == 'own' else other.name
-                    heat(cell, view.image, lengths, view.padded,
+                    heat(cell, seen.image, lengths, seen.padded,
                          f'{whose}\nstage, contrast {contrast(lengths):.2f}')  # fmt: skip
     meta = dict(model=subject.name) | ({} if other is None else dict(beside=other.name))
     return Drawing(figure, meta | dict(images=numbers), READING)
+
+
+class _Stages(NamedTuple):
+    """The maps that a model returns of an image."""
+
+    model: str
+    view: View
+    lengths: list[Tensor]
+    """Length of the feature of each position, h, w each."""
+
+
+def _require_common_size(gates: list[Gate], beside: _Stages) -> None:
+    wanted = {tuple(gate.after.shape) for gate in gates}
+    there = {tuple(lengths.shape) for lengths in beside.lengths}
+    if not wanted & there:
+        own, others = (', '.join(f'{h}x{w}' for h, w in sorted(s)) for s in (wanted, there))
+        raise UserError(
+            f'--beside {beside.model}: of {beside.view.name} it has maps of {others}, but the '
+            f'units that are drawn have {own}; name a model of the same strides and image size'
+        )
 
 
 @torch.no_grad()

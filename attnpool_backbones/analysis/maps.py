@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from attnpool_backbones.command_line import UserError
 from attnpool_backbones.layers.grid_attention import GridAttention
 from attnpool_backbones.layers.re_attention import ReAttention
 from attnpool_backbones.layers.token_mixers import SelfAttention2d
@@ -82,55 +83,76 @@ class Attention:
         )
 
 
-def attention_of(layer: nn.Module, x: Tensor, position: tuple[int, int] | None = None) -> Attention:
+def attention_of(
+    layer: nn.Module,
+    x: Tensor,
+    position: tuple[int, int] | None = None,
+    grid: tuple[int, int] | None = None,
+) -> Attention:
     """Computes queries, keys and values of a layer.
 
     Args:
         layer: One of :data:`ATTENTION_LAYERS`.
         x: Its input: a map B, C, h, w or tokens B, N, C.
         position: Row and column of the query that matters, for a layer that attends in windows:
-            the answer is about its window alone.
+            the answer is about its window alone, after the class token where there is one.
+        grid: Height and width of the patches, for tokens that attend in windows.
 
     Raises:
         ValueError: The layer attends in windows and there is no position, or it is no such layer.
+        UserError: The maps of a window depend on the other windows.
     """
     for kind, read in _READERS.items():
         if isinstance(layer, kind):
-            return read(layer, x, position)
+            if layer.window is not None:
+                x = _window_at(layer, x, position, grid)
+            return read(layer, x)
     raise ValueError(f'{type(layer).__name__} is no layer of self-attention')
 
 
-def _re_attention(layer: ReAttention, x: Tensor, position: None) -> Attention:
-    _, lazy = layer.forward(x, with_maps=True)
-    # B, N, 3, H, d: values are the last of the three.
-    v = layer.qkv(x).unflatten(-1, (3, layer.num_heads, -1)).select(2, 2).transpose(1, 2)
+def _window_at(
+    layer: nn.Module, x: Tensor, position: tuple[int, int] | None, grid: tuple[int, int] | None
+) -> Tensor:
+    """Cuts the window of a position out of a layer's input."""
+    if position is None:
+        raise ValueError('the layer attends in windows: name the query')
+    size = x.shape[-2:] if x.dim() == 4 else grid
+    rows, columns = (window_of(p, n, layer.window) for p, n in zip(position, size, strict=True))
+    if x.dim() == 4:
+        return x[:, :, rows, columns]
+    patches = x[:, 1:].unflatten(1, grid)[:, rows, columns].flatten(1, 2)
+    return torch.cat([x[:, :1], patches], dim=1)
+
+
+def _re_attention(layer: ReAttention, x: Tensor) -> Attention:
+    if layer.window and layer.mixing is not None and layer.mixing.stats_tokens == 'live':
+        raise UserError(
+            "stats_tokens='live' takes the statistics of all windows together, so that one window "
+            "has no maps of its own; 'rescale' and 'fixed' have"
+        )
+    qkv = layer.qkv(x).unflatten(-1, (3, layer.num_heads, -1))  # B, N, 3, H, d
     # Copies: a view would keep what else the projection made.
-    q, k, v = (t.contiguous() for t in (lazy.q, lazy.k, v))
-    return Attention(q, k, v, None, lazy=lazy._replace(q=q, k=k))
+    q, k, v = (t.transpose(1, 2).contiguous() for t in qkv.unbind(2))
+    lazy = LazyMaps(q, k) if layer.mixing is None else layer.mixing(q, k, v)[1]
+    return Attention(q, k, v, None, lazy=lazy)
 
 
-def _self_attention(layer: SelfAttention2d, x: Tensor, position: None) -> Attention:
+def _self_attention(layer: SelfAttention2d, x: Tensor) -> Attention:
     qkv = layer.qkv(x.permute(0, 2, 3, 1).flatten(1, 2))  # B, N, 3 * inner
     qkv = qkv.unflatten(-1, (3, layer.num_heads, layer.head_dim))
     q, k, v = (t.transpose(1, 2) for t in qkv.unbind(2))
     return Attention(q, k, v, tuple(x.shape[-2:]))
 
 
-def _grid_attention(layer: GridAttention, x: Tensor, position: tuple[int, int] | None) -> Attention:
-    size = height, width = tuple(x.shape[-2:])
+def _grid_attention(layer: GridAttention, x: Tensor) -> Attention:
+    height, width = tuple(x.shape[-2:])
     table = None
-    if layer.window is None:
-        table = None if layer.bias is None else layer.bias(height, width)
-    else:
-        if position is None:
-            raise ValueError('the layer attends in windows: name the query')
-        rows, columns = (window_of(p, n, layer.window) for p, n in zip(position, size, strict=True))
-        x = x[:, :, rows, columns]
-        height, width = x.shape[-2:]
-        if layer.bias is not None:
-            table = layer.bias(layer.window, layer.window)
-            top, left = layer.window - height, layer.window - width
-            table = table[:, top : top + 2 * height - 1, left : left + 2 * width - 1]
+    if layer.bias is not None and layer.window is None:
+        table = layer.bias(height, width)
+    elif layer.bias is not None:
+        table = layer.bias(layer.window, layer.window)
+        top, left = layer.window - height, layer.window - width
+        table = table[:, top : top + 2 * height - 1, left : left + 2 * width - 1]
     qkv = layer.qkv(x.permute(0, 2, 3, 1).flatten(1, 2))
     qkv = qkv.unflatten(-1, (layer.heads, 3, layer.head_dim))  # B, N, H, 3, d
     q, k, v = (t.transpose(1, 2) for t in qkv.unbind(3))

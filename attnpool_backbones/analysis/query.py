@@ -24,7 +24,6 @@ from attnpool_backbones.analysis.maps import (
 from attnpool_backbones.analysis.subjects import Subject, View, load_subject, views_of
 from attnpool_backbones.analysis.watching import watched
 from attnpool_backbones.command_line import UserError, whole_number
-from attnpool_backbones.layers.grid_attention import GridAttention
 from attnpool_backbones.layers.re_attention import ReAttention
 
 __all__ = ['QueryMaps', 'add_arguments', 'draw', 'query_maps']
@@ -88,7 +87,7 @@ def query_maps(
     found: list[QueryMaps] = []
 
     def look(_: str, layer: torch.nn.Module, x: Tensor, **options) -> None:
-        size = x.shape[-2:]
+        size = tuple(x.shape[-2:])
         if isinstance(layer, ReAttention):
             stride = subject.backbone.arch.stride
             size = tuple(-(-n // stride) for n in inputs.shape[-2:])
@@ -107,9 +106,9 @@ def _of_query(
     name: str, layer: torch.nn.Module, x: Tensor, cell: tuple[int, int], size: tuple[int, int]
 ) -> QueryMaps:
     place = (slice(0, size[0]), slice(0, size[1]))
-    if isinstance(layer, GridAttention) and layer.window is not None:
+    if layer.window is not None:
         place = tuple(window_of(p, n, layer.window) for p, n in zip(cell, size, strict=True))
-    attention = attention_of(layer, x, cell)
+    attention = attention_of(layer, x, cell, size)
     width = place[1].stop - place[1].start
     leading = attention.tokens - (place[0].stop - place[0].start) * width  # a class token or none
     token = leading + (cell[0] - place[0].start) * width + cell[1] - place[1].start

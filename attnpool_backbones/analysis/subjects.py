@@ -1,6 +1,7 @@
 """What a figure is made of: a model with its weights, and images as it sees them."""
 
 import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,13 +24,22 @@ from attnpool_backbones.command_line import UserError
 from attnpool_backbones.inference.devices import require_device
 from attnpool_backbones.registry import MODELS
 
-__all__ = ['Subject', 'View', 'arch_of', 'load_subject', 'views_of']
+__all__ = [
+    'Subject',
+    'View',
+    'arch_of',
+    'images_of',
+    'load_subject',
+    'pixel_statistics',
+    'views_of',
+]
 
 SHORT_SIDE = 224
 """Pixels of an image for a backbone alone, whose pretraining size this mostly was."""
-MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
-HALF = 127.5
-"""Mean and deviation of the pixels of timm's own CoAtNets."""
+IMAGENET = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+HALVES = (127.5,) * 3, (127.5,) * 3
+SCALED_TO_HALVES = dict(CoAtNet=r'(?!bn_).*_rw2?', DeepViT=r'(?!nano).*')
+"""Family -> pattern of its variants whose weights want mean and deviation 0.5, not ImageNet's."""
 CHECKPOINT_SUFFIXES = ('.pth', '.pt', '.tar', '.safetensors', '.bin', '.ckpt')
 
 
@@ -112,14 +122,22 @@ def load_subject(
     backbone = _build(kind, arch, pooling=_has_pooling(state) or checkpoint is None)
     if checkpoint is not None:
         load_pretrained(backbone, checkpoint, logger=None)
-    return _of_backbone(source, backbone, state, size, device)
+    return _of_backbone(source, arch, backbone, state, size, device)
 
 
 def views_of(subject: Subject, images: str, limit: int | None = None) -> Iterator[View]:
-    """Yields the images of a source.
+    """Yields the images of a source as a model sees them; see :func:`images_of`."""
+    for name, image in images_of(subject, images, limit):
+        yield subject.prepare(name, image)
+
+
+def images_of(
+    subject: Subject, images: str, limit: int | None = None
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields the images of a source with their names, H, W, 3 uint8 in blue, green, red.
 
     Args:
-        subject: Prepares them.
+        subject: Has the data sets that may be meant.
         images: A file, a folder, a pattern, a video, or ``train``, ``val`` or ``test``: the data
             set of that name of the subject's config.
         limit: How many at most.
@@ -142,7 +160,7 @@ def views_of(subject: Subject, images: str, limit: int | None = None) -> Iterato
         image = frame.read()
         if image is not None:
             seen += 1
-            yield subject.prepare(frame.name, image)
+            yield frame.name, image
     if not seen:
         raise UserError(f'{images}: no image in it can be read')
 
@@ -177,7 +195,7 @@ def _of_file(file: str, size: tuple[int, int] | int | None, device: str) -> Subj
     if len(archs) > 1:
         more = ', '.join(f'{known.backbone}:{arch}' for arch in archs[1:])
         name += f' (its weights fit {more} too: name one of them with --checkpoint if it is that)'
-    return _of_backbone(name, backbone, state, size, device)
+    return _of_backbone(name, archs[0], backbone, state, size, device)
 
 
 def _official_names(raw: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -242,13 +260,23 @@ def _build(kind: str, arch: str, pooling: bool) -> DenseBackbone:
         raise UserError(str(error)) from error
 
 
+def pixel_statistics(family: str, arch: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Returns mean and deviation of the pixels, red, green, blue, that a variant's weights want.
+
+    Args:
+        family: Type of the backbone, e.g. ``'DeepViT'``.
+        arch: Name of the variant, e.g. ``'16b'``.
+    """
+    pattern = SCALED_TO_HALVES.get(family)
+    return HALVES if pattern and re.fullmatch(pattern, arch) else IMAGENET
+
+
 def _of_backbone(
-    name: str, backbone: DenseBackbone, state: Mapping[str, Tensor],
+    name: str, arch: str, backbone: DenseBackbone, state: Mapping[str, Tensor],
     size: tuple[int, int] | int | None, device: str,
 ) -> Subject:  # fmt: skip
-    half = name.startswith('CoAtNet:') and '_rw' in name
-    mean, std = ((HALF,) * 3, (HALF,) * 3) if half else (MEAN, STD)
-    shift, factor = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (mean, std))
+    statistics = pixel_statistics(type(backbone).__name__, arch)
+    shift, factor = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in statistics)
 
     def prepare(image_name: str, image: np.ndarray) -> View:
         resized = _resized(image, SHORT_SIDE if size is None else size)[..., ::-1].copy()

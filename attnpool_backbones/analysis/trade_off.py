@@ -109,15 +109,15 @@ def row_of_run(folder: Path, metric: str, height: int, width: int) -> Row:
         width: Likewise.
 
     Raises:
-        UserError: There is no config, or no validation with the metric.
+        UserError: There is no config, or no validation with the metric, or a log is damaged.
     """
     from attnpool_backbones.launching.config import load_config
     from attnpool_backbones.zoo.config_sizes import measure_model
 
     values, seen = [], set()
     for log in sorted(folder.glob('*/vis_data/scalars.json')):
-        for line in log.read_text(encoding='utf-8').splitlines():
-            for key, value in json.loads(line).items():
+        for scalars in _read_scalars(log):
+            for key, value in scalars.items():
                 seen.add(key)
                 if key.rpartition('/')[2] == metric:
                     # COCO's evaluation gives shares, mmseg's percent.
@@ -131,6 +131,23 @@ def row_of_run(folder: Path, metric: str, height: int, width: int) -> Row:
     size = measure_model(load_config(str(configs[-1])), height, width)
     costs = {'parameters (M)': size.parameters / 1e6, 'MACs (G)': size.macs / 1e9}
     return Row(folder.name, max(values), 'measured', costs)
+
+
+def _read_scalars(log: Path) -> list[dict[str, Any]]:
+    """Reads mmengine's log of a run; a last line that a killed run did not finish is left out."""
+    lines = log.read_bytes().splitlines()
+    found = []
+    for number, line in enumerate(lines, 1):
+        try:
+            scalars = json.loads(line)
+            if not isinstance(scalars, dict):
+                raise ValueError('no scalars by name')
+        except ValueError as error:
+            if number < len(lines):
+                raise UserError(f'{log}, line {number}: {error}') from error
+        else:
+            found.append(scalars)
+    return found
 
 
 def published_rows(pattern: str, metric: str) -> list[Row]:

@@ -28,6 +28,7 @@ from attnpool_backbones.command_line import UserError
 from attnpool_backbones.config_files import config_root
 from attnpool_backbones.datasets.records import DIGIT_SCENES
 from attnpool_backbones.experiments.digit_training import (
+    checkpoint_digest,
     make_data,
     pretrain_backbone,
     train_and_evaluate,
@@ -138,17 +139,20 @@ def train_one(name: str, work_dir: Path, tell: Callable[[str], None]) -> None:
 
 
 def measure_speeds(work_dir: Path, names: Sequence[str], tell: Callable[[str], None]) -> None:
-    """Measures trained detectors together, unless ``speeds.json`` has just these."""
+    """Measures trained detectors together, unless ``speeds.json`` has just these checkpoints."""
     stored = work_dir / 'speeds.json'
-    if not stored.exists() or list(json.loads(stored.read_text())) != list(names):
+    digests = {name: checkpoint_digest(work_dir / name / 'detection') for name in names}
+    known = json.loads(stored.read_text()) if stored.exists() else {}
+    if known.get('checkpoints') != digests:
         tell(f'measuring the speed of {len(names)} detectors')
         speeds = images_per_second(work_dir, names)
-        write_atomically(json.dumps(speeds, indent=2).encode(), stored)
+        content = json.dumps(dict(checkpoints=digests, images_per_second=speeds), indent=2)
+        write_atomically(content.encode(), stored)
 
 
 def read_rows(work_dir: Path) -> list[dict[str, Any]]:
     """Returns the rows of the table, of all backbones whose speed is known."""
-    speeds = json.loads((work_dir / 'speeds.json').read_text())
+    speeds = json.loads((work_dir / 'speeds.json').read_text())['images_per_second']
     return [
         dict(json.loads((work_dir / name / 'row.json').read_text()), images_per_second=speed)
         for name, speed in speeds.items()

@@ -3,6 +3,7 @@
 Each step leaves its result in its folder, so a run that was interrupted goes on where it was.
 """
 
+import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -71,6 +72,21 @@ def make_data(tell: Callable[[str], None]) -> None:
         raise UserError(f'{error}\n(--force is a flag of {tool})') from error
     state = 'verified' if summary['reused'] else 'made'
     tell(f'data: {DATA_ROOT} {state}, {summary["train"]} training and {summary["val"]} val scenes')
+
+
+def checkpoint_digest(folder: Path) -> str:
+    """Returns the sha256 of the checkpoint that a training has come to.
+
+    Args:
+        folder: Of its checkpoints.
+
+    Raises:
+        UserError: There is none.
+    """
+    checkpoint = find_resumable_checkpoint(str(folder))
+    if checkpoint is None:
+        raise UserError(f'{folder}: no checkpoint in it, although results of it are kept beside it')
+    return hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest()
 
 
 def every_few_seconds(report: Callable[..., None]) -> Callable[..., None]:

@@ -19,6 +19,7 @@ from attnpool_backbones.datasets import digit_scenes
 from attnpool_backbones.experiments.digit_training import (
     TAG_METRICS,
     Result,
+    checkpoint_digest,
     labelled,
     make_data,
     pretrain_backbone,
@@ -115,16 +116,20 @@ def probe_pooling(runner: Runner, work_dir: Path, tell: Callable[[str], None]) -
 
     Args:
         runner: With the trained detector.
-        work_dir: Keeps the result.
+        work_dir: Keeps the result, for the checkpoint that the detector has come to.
         tell: Called with lines of progress.
 
     Returns:
         A row for each kind of class maps.
     """
     stored = work_dir / 'probes.json'
+    digest = checkpoint_digest(work_dir / 'detection')
     if stored.exists():
-        tell(f'pooling: compared before ({stored})')
-        return [Result(**row) for row in json.loads(stored.read_text())]
+        known = json.loads(stored.read_text())
+        # a list: of a version that did not keep whose results these are
+        if isinstance(known, dict) and known['checkpoint'] == digest:
+            tell(f'pooling: compared before ({stored})')
+            return [Result(**row) for row in known['rows']]
     detector = runner.model
     num_classes = len(digit_scenes.CLASSES)
     tell('pooling: collecting the frozen maps')
@@ -153,7 +158,8 @@ def probe_pooling(runner: Runner, work_dir: Path, tell: Callable[[str], None]) -
                     command='attnpool quickstart',
                 )
             )
-    write_atomically(json.dumps([asdict(row) for row in results], indent=2).encode(), stored)
+    content = dict(checkpoint=digest, rows=[asdict(row) for row in results])
+    write_atomically(json.dumps(content, indent=2).encode(), stored)
     return results
 
 

@@ -98,9 +98,10 @@ def _as_mmcv_reads(values: Tensor, size: torch.Size) -> Tensor:
     """
     batch, channels, *_ = values.shape
     needed = channels * size.numel()
-    if values[0].numel() <= needed:
+    own = values.shape[1:].numel()
+    if own <= needed:
         return values
-    return values.view(batch, -1)[:, :needed].unflatten(1, (channels, *size))
+    return values.view(batch, own)[:, :needed].unflatten(1, (channels, *size))
 
 
 @serve

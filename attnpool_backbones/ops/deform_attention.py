@@ -102,7 +102,7 @@ def attend_backward(
         for part in _parts(locations):
             places = [t[:, part].to(table.dtype) for t in (locations, attention)]
             rows, share, around = _points(value.shape, level_shapes, level_starts, *places)
-            grads = grad[:, part].to(table.dtype).reshape(len(rows), -1)
+            grads = grad[:, part].to(table.dtype).reshape(len(rows), value.shape[3])
             for_table, for_share = weighted_sums_backward(grads, table, rows, share)
             grad_table += for_table
             for_share = for_share.view(around.weight.shape)

@@ -156,7 +156,7 @@ def pool_backward(
             by_y = for_share * _over_y(bins.y.slope) * weights[1]
             by_x = for_share * weights[0] * _over_x(bins.x.slope)
             grad_offset[part] = torch.stack([by_x, by_y], 1).sum((-4, -3, -2, -1))
-    grad_x = grad_table.view(len(x), *x.shape[2:], -1).permute(0, 3, 1, 2)
+    grad_x = grad_table.view(len(x), *x.shape[2:], x.shape[1]).permute(0, 3, 1, 2)
     return grad_x.to(x.dtype).contiguous(), grad_offset
 
 

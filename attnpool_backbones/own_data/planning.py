@@ -101,7 +101,7 @@ def choose_lr(batch: int, bases: Bases, pretrained: bool) -> float:
     rate = 1e-4 if bases.head == 'retinanet' else 2e-4
     if not pretrained:
         rate *= 10 if bases.is_nano else 5
-    return float(f'{rate * math.sqrt(batch / 16):.1g}')
+    return float(f'{rate * math.sqrt(batch / 16):.2g}')
 
 
 def choose_crop(sizes: Sequence[tuple[int, int]], size: int) -> tuple[int, int]:

@@ -1,13 +1,16 @@
+import cv2
 import numpy as np
 import pytest
 import torch
 
+from attnpool_backbones.analysis import activations
 from attnpool_backbones.analysis.activations import (
     activations_of,
     bootstrap_ratio,
     distribution,
     groups_of,
 )
+from attnpool_backbones.analysis.command import parser_of_figures
 from attnpool_backbones.backbones import AttnResNet
 from attnpool_backbones.command_line import UserError
 from tests.analysis.subjects import as_subject
@@ -21,7 +24,7 @@ def test_nothing_changes_at_initialisation():
         assert torch.equal(before, after)
         one, other = (distribution(a, 0.5) for a in (before, after))
         assert other.variance / one.variance == 1
-    assert bootstrap_ratio([2.0, 3.0, 7.0], [2.0, 3.0, 7.0]) == (1, 1, 1)
+    assert bootstrap_ratio([2.0, 3.0, 7.0] * 4, [2.0, 3.0, 7.0] * 4) == (1, 1, 1)
 
 
 def test_activations_are_lengths_over_their_mean():
@@ -53,6 +56,29 @@ def test_interval_covers_the_ratio_and_grows_with_the_spread():
         assert low < ratio < high
         # About two standard errors to each side.
         assert high - low == pytest.approx(4 * above.std() / 200**0.5, rel=0.15)
+
+
+@pytest.mark.parametrize('images, known', [(1, False), (9, False), (10, True)])
+def test_few_images_have_no_interval(images, known):
+    above = np.linspace(1, 2, images)
+    ratio, low, high = bootstrap_ratio(above, np.ones(images))
+    assert ratio == pytest.approx(above.mean())
+    assert low < ratio < high if known else (low, high) == (None, None)
+
+
+@pytest.mark.parametrize('images', [4, 12])
+def test_the_figure_tells_how_many_images_there_are(images, monkeypatch, tmp_path):
+    subject = as_subject(AttnResNet(arch='sge_resnet_nano'))
+    monkeypatch.setattr(activations, 'load_subject', lambda *args: subject)
+    for index in range(images):
+        pixels = np.random.default_rng(index).integers(0, 256, (64, 64, 3), np.uint8)
+        cv2.imwrite(str(tmp_path / f'{index}.png'), pixels)
+    options = parser_of_figures().parse_args(['activations', 'SGE', '--images', str(tmp_path)])
+    drawing = activations.draw(options)
+    drawing.figure.draw_without_rendering()
+    assert len(drawing.numbers['images']) == images
+    title = drawing.figure.axes[1].get_title()
+    assert title.endswith(f', images={images}') and ('[' in title) == (images == 12)
 
 
 def test_models_without_sge_get_a_clear_line():

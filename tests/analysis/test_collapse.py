@@ -10,7 +10,7 @@ from attnpool_backbones.analysis.collapse import (
     features_of,
     measure_collapse,
 )
-from attnpool_backbones.backbones import AttnResNet, CoAtNet, MetaFormer
+from attnpool_backbones.backbones import AttnResNet, CoAtNet, DeepViT, MetaFormer
 from attnpool_backbones.command_line import UserError
 from tests.analysis.subjects import as_subject, golden_subject
 
@@ -83,12 +83,24 @@ def test_layers_of_one_shape_are_a_group():
     assert stages and all(len(stage) == 1 for stage in stages)
 
 
+def test_layers_with_windows_are_left_out():
+    model = DeepViT(arch='nano', window=2, global_every=2).eval()
+    (group,) = attentions_of(model, torch.randn(1, 3, 64, 64))
+    expected = [f'blocks.{i}.attn' for i in range(model.depth) if i % 2]
+    assert [name for name, _ in group] == expected
+
+
 @pytest.mark.parametrize(
     'model, message',
     [
         (lambda: AttnResNet(arch='nano'), 'has no self-attention'),
         (lambda: MetaFormer(arch='nano'), 'has no self-attention'),
         (lambda: CoAtNet(arch='nano', windows=(None, None, 4, 4)), 'no two attention layers'),
+        (
+            lambda: MetaFormer(arch='caformer_nano', windows=(None, None, 2, 2)),
+            'no two attention layers',
+        ),
+        (lambda: DeepViT(arch='nano', window=2), 'no two attention layers'),
     ],
 )
 def test_models_without_such_maps_get_a_clear_line(model, message):

@@ -1,11 +1,18 @@
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
 import pytest
 import torch
 
+from attnpool_backbones.analysis import gates
 from attnpool_backbones.analysis.gates import contrast, gates_of
+from attnpool_backbones.analysis.subjects import View
 from attnpool_backbones.backbones import AttnResNet, CoAtNet, DeepViT, PatchConvNet
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.layers.selective_kernel import SelectiveKernel
-from tests.analysis.subjects import as_subject, single_unit
+from tests.analysis.subjects import arguments, as_subject, single_unit
 from tests.golden import load_golden, official_state_dict
 from tests.layers.test_attention_units import OFFICIAL, RESNET
 
@@ -101,6 +108,47 @@ def test_models_without_units_get_a_clear_line():
     for model in (AttnResNet(arch='resnet_nano'), DeepViT(arch='nano')):
         with pytest.raises(UserError, match='no attention unit with a gate; SGE, CBAM'):
             gates_of(as_subject(model), torch.randn(1, 3, 64, 64))
+
+
+@pytest.fixture
+def two_subjects(monkeypatch, tmp_path):
+    """Gives models by name, the second of which sees images in another way, and two images."""
+    for index in range(2):
+        pixels = np.random.default_rng(index).integers(0, 256, (64, 64, 3), np.uint8)
+        cv2.imwrite(str(tmp_path / f'{index}.png'), pixels)
+
+    def see(name, image):
+        inputs = torch.from_numpy(image.copy()).permute(2, 0, 1)[None] / 255
+        return View(name, image, inputs, (1.0, 1.0))
+
+    subjects = dict(
+        own=as_subject(AttnResNet(arch='sge_resnet_nano'), 'own'),
+        beside=replace(as_subject(AttnResNet(arch='resnet_nano'), 'beside'), prepare=see),
+        coarse=as_subject(PatchConvNet(arch='nano', out_indices=-1), 'coarse'),
+    )
+    monkeypatch.setattr(gates, 'load_subject', lambda name, *args: subjects[name])
+    common = dict(model='own', images=str(tmp_path), units=None, beside_checkpoint=None)
+    return subjects, lambda **options: arguments(**(common | options))
+
+
+@torch.no_grad()
+def test_every_image_is_seen_by_both_models_in_their_own_way(two_subjects, tmp_path):
+    subjects, given = two_subjects
+    numbers = gates.draw(given(beside='beside')).numbers
+    assert [Path(entry['image']).name for entry in numbers['images']] == ['0.png', '1.png']
+    for entry in numbers['images']:
+        image = cv2.imread(str(tmp_path / Path(entry['image']).name))
+        for name, stages in entry['stages'].items():
+            subject = subjects[name]
+            maps = subject.backbone(subject.prepare('', image).inputs)
+            for stage, x in zip(stages, maps, strict=True):
+                torch.testing.assert_close(stage['lengths'], x[0].norm(dim=0))
+
+
+def test_a_model_without_maps_of_that_size_is_not_drawn_beside(two_subjects):
+    _, given = two_subjects
+    with pytest.raises(UserError, match='--beside coarse: of .* it has maps of 8x8, but the units'):
+        gates.draw(given(beside='coarse', units=['layer1.0.sge']))
 
 
 @pytest.mark.parametrize('model', [PatchConvNet(arch='nano'), CoAtNet(arch='nano')], ids=type)

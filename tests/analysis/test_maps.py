@@ -4,6 +4,7 @@ import torch
 
 from attnpool_backbones.analysis.collapse import attentions_of
 from attnpool_backbones.analysis.maps import attention_of
+from attnpool_backbones.command_line import UserError
 from attnpool_backbones.layers.grid_attention import GridAttention
 from attnpool_backbones.layers.re_attention import HeadMixing, ReAttention
 from attnpool_backbones.layers.relative_bias import RelativeBiasTable
@@ -60,6 +61,44 @@ def test_window_of_a_query():
         torch.testing.assert_close(output, window.flatten(2).mT, atol=1e-5, rtol=1e-4)
     with pytest.raises(ValueError, match='name the query'):
         attention_of(layer, x)
+
+
+WINDOWED = {
+    'plain': lambda: SelfAttention2d(64, window=4),
+    'tokens': lambda: ReAttention(64, 4, window=4),
+    'mixed': lambda: ReAttention(64, 4, HeadMixing(4, 5), window=4),
+    'mixed with layer norm': lambda: ReAttention(64, 4, HeadMixing(4, 7, 'LN'), window=4),
+}
+
+
+@pytest.mark.parametrize('name', WINDOWED)
+@pytest.mark.parametrize(
+    'position, rows, columns',
+    [((5, 2), slice(4, 8), slice(0, 4)), ((8, 6), slice(8, 9), slice(4, 7))],
+)
+@torch.no_grad()
+def test_window_of_a_query_without_bias(name, position, rows, columns):
+    layer = WINDOWED[name]().eval()
+    for parameter in layer.parameters():
+        parameter.add_(0.1 * torch.randn_like(parameter))
+    if name == 'plain':
+        x = torch.randn(2, 64, 9, 7)
+        attention, expected = attention_of(layer, x, position), layer(x).permute(0, 2, 3, 1)
+    else:
+        x = torch.randn(2, 1 + 9 * 7, 64)
+        attention = attention_of(layer, x, position, (9, 7))
+        expected = layer(x, grid=(9, 7))[:, 1:].unflatten(1, (9, 7))
+    window = expected[:, rows, columns].flatten(1, 2)
+    output = layer.proj((attention.mixed() @ attention.v).transpose(1, 2).flatten(2))
+    leading = 0 if name == 'plain' else 1
+    assert attention.tokens == leading + window.shape[1]
+    torch.testing.assert_close(output[:, leading:], window, atol=1e-5, rtol=1e-4)
+
+
+def test_windows_with_common_statistics_have_no_maps_of_their_own():
+    layer = ReAttention(16, 2, HeadMixing(2, 5, stats_tokens='live'), window=2)
+    with pytest.raises(UserError, match="stats_tokens='live'"):
+        attention_of(layer, torch.randn(1, 17, 16), (0, 0), (4, 4))
 
 
 def test_static_part_is_the_table_by_offset():

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from attnpool_backbones.analysis.query import query_maps
-from attnpool_backbones.backbones import AttnResNet, CoAtNet, MetaFormer
+from attnpool_backbones.backbones import AttnResNet, CoAtNet, DeepViT, MetaFormer
 from attnpool_backbones.command_line import UserError
 from tests.analysis.subjects import as_subject, golden_subject
 
@@ -42,12 +42,29 @@ def test_coatnet_falls_into_a_static_and_an_adaptive_part():
     assert torch.equal(found.kernel[:, 5 + 1, 7 - 2], bias[:, 4 * 8 + 4])
 
 
-def test_windows_end_the_view():
-    model = CoAtNet(arch='nano', windows=(None, None, 4, None)).eval()
+@pytest.mark.parametrize(
+    'build',
+    [
+        lambda: CoAtNet(arch='nano', windows=(None, None, 4, None)),
+        lambda: MetaFormer(arch='caformer_nano', windows=(None, None, 4, None)),
+        lambda: DeepViT(arch='nano_vit_12b', window=4),
+        lambda: DeepViT(arch='nano', window=4, map_norm=None),
+    ],
+    ids=['CoAtNet', 'MetaFormer', 'ViT', 'DeepViT'],
+)
+def test_windows_end_the_view(build):
+    model = build().eval()
     found = query_maps(as_subject(model), torch.randn(1, 3, 96, 128), (50, 100), 0)
-    inside = found.maps[:, 0:4, 4:8]
-    assert torch.allclose(inside.sum((1, 2)), torch.ones(len(inside)), atol=1e-5)
-    assert torch.allclose(found.maps.sum((1, 2)), torch.ones(len(inside)), atol=1e-5)
+    (top, left) = (start // 4 * 4 for start in found.cell)
+    inside = found.maps[:, top : top + 4, left : left + 4]
+    assert inside.shape[1:] == (4, 4) and inside.shape != found.maps.shape
+    assert (inside != 0).all() and found.maps.count_nonzero() == inside.numel()
+    if not isinstance(model, DeepViT):
+        assert found.class_token is None
+        assert torch.allclose(inside.sum((1, 2)), torch.ones(len(inside)), atol=1e-5)
+    elif not model.arch.reattention:
+        total = inside.sum((1, 2)) + found.class_token
+        assert torch.allclose(total, torch.ones(len(inside)), atol=1e-5)
 
 
 def test_caformer():

@@ -5,13 +5,22 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 
-from attnpool_backbones.analysis.subjects import arch_of, load_subject, views_of
+from attnpool_backbones.analysis.subjects import (
+    arch_of,
+    load_subject,
+    pixel_statistics,
+    views_of,
+)
 from attnpool_backbones.backbones import AttnResNet, CoAtNet, DeepViT, MetaFormer, PatchConvNet
 from attnpool_backbones.checkpoints import CheckpointMismatch
 from attnpool_backbones.cli import main
 from attnpool_backbones.command_line import UserError
+from attnpool_backbones.config_files import config_root
 from tests.golden import load_golden, official_state_dict
+
+BACKBONES = sorted((config_root() / '_base_' / 'backbones').glob('*.py'))
 
 
 @pytest.fixture
@@ -62,14 +71,40 @@ def test_an_official_file_alone(tmp_path, image):
     assert view.scale == (224 / 60, 336 / 90)
 
 
-def test_images_are_normalised_as_in_pretraining(image):
-    subject = load_subject('PatchConvNet:nano', size=(60, 90), random_weights=True)
+IMAGENET, HALVES = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), ((0.5,) * 3, (0.5,) * 3)
+
+
+@pytest.mark.parametrize(
+    'name, statistics',
+    [
+        ('PatchConvNet:nano', IMAGENET),
+        ('DeepViT:nano', IMAGENET),
+        ('DeepViT:s', HALVES),
+        ('DeepViT:vit_12b', HALVES),
+        ('CoAtNet:nano', IMAGENET),
+        ('CoAtNet:nano_rw', HALVES),
+        ('CoAtNet:bn_0_rw', IMAGENET),
+    ],
+)
+def test_images_are_normalised_as_in_pretraining(name, statistics, image):
+    subject = load_subject(name, size=(60, 90), random_weights=True)
     (view,) = views_of(subject, str(image))
     rgb = cv2.imread(str(image))[..., ::-1]
     assert np.array_equal(view.image, rgb)
-    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    mean, std = map(np.array, statistics)
     expected = (rgb / 255 - mean) / std
     np.testing.assert_allclose(view.inputs[0].permute(1, 2, 0).numpy(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize('file', BACKBONES, ids=lambda file: file.stem)
+def test_statistics_are_those_of_the_configs(file):
+    model = Config.fromfile(file, lazy_import=False).under.upernet
+    family, preset = model.backbone.type.rpartition('.')[2], model.get('data_preprocessor')
+    found = pixel_statistics(family, model.backbone.get('arch', ''))
+    base = BACKBONES[0].parents[1] / 'models' / 'classifier.py'
+    imagenet = Config.fromfile(base, lazy_import=False).model.data_preprocessor
+    expected = preset or imagenet
+    assert [list(values) for values in found] == [list(expected.mean), list(expected.std)]
 
 
 @pytest.mark.parametrize(
@@ -156,7 +191,6 @@ def test_a_run_and_its_data_set(tmp_path):
 
 @pytest.mark.parametrize('per_class', [False, True])
 def test_the_run_of_a_classifier(per_class, image, tmp_path):
-    from attnpool_backbones.config_files import config_root
     from attnpool_backbones.launching.config import load_config
     from attnpool_backbones.zoo.config_models import build_config_model
 

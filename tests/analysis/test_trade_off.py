@@ -79,6 +79,20 @@ def test_run(tmp_path):
     assert large.costs['MACs (G)'] > 3 * small.costs['MACs (G)']
 
 
+@pytest.mark.parametrize('cut', [b'{"mIoU": 99.', b'{"mIoU": 99.0, "\xc3', b'9', b'\0\0'])
+def test_the_last_line_of_a_killed_run_does_not_count(cut, tmp_path):
+    pytest.importorskip('mmseg')
+    logs = tmp_path / '1' / 'vis_data'
+    logs.mkdir(parents=True)
+    config = ROOT / 'configs' / 'attn_resnet' / f'{RUN}.py'
+    (tmp_path / 'config.py').write_text(f"_base_ = '{config}'\n")
+    (logs / 'scalars.json').write_bytes(b'{"mIoU": 12.5}\n' + cut)
+    assert row_of_run(tmp_path, 'mIoU', 64, 64).accuracy == 12.5
+    (logs / 'scalars.json').write_bytes(cut + b'\n{"mIoU": 12.5}\n')
+    with pytest.raises(UserError, match=r'scalars\.json, line 1: '):
+        row_of_run(tmp_path, 'mIoU', 64, 64)
+
+
 def test_command(tmp_path, capsys):
     words = ['figure', 'trade-off', str(TABLE), '--published', 'retinanet_poolformer-s*_coco']
     assert main([*words, '--out', str(tmp_path)]) == 0

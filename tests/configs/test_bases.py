@@ -77,6 +77,7 @@ OTHERS = {
     },
     ('datasets/imagenet_224', 'datasets/imagenet_224_randaugment'): {
         'train_pipeline',
+        'train_dataloader.batch_size',
         'train_dataloader.dataset.pipeline',
     },
     ('datasets/ade20k_512x512', 'datasets/ade20k_512x512_multiple'): {

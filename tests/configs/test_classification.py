@@ -120,6 +120,16 @@ def test_poolings_have_one_recipe():
         assert configs[0] == configs[1]
 
 
+def test_batches_of_eight_gpus_are_those_that_the_rate_is_for():
+    """The recipes of digit crops are for one process and have no such batch."""
+    for path in CONFIGS:
+        cfg = Config.fromfile(path)
+        assert ('auto_scale_lr' in cfg) == (path in IMAGENET), path
+        if path in IMAGENET:
+            batch = 8 * cfg.train_dataloader.batch_size
+            assert batch == cfg.auto_scale_lr.base_batch_size, path
+
+
 @pytest.mark.parametrize('config', IMAGENET, ids=lambda path: path.stem)
 def test_imagenet_configs_have_known_keys_and_sizes(config):
     cfg = load_config(str(config))

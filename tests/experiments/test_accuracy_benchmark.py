@@ -18,8 +18,10 @@ from attnpool_backbones.experiments.accuracy_benchmark import (
     SEGMENTATION,
     comma_separated,
     markdown,
+    measure_speeds,
     picture,
     publish,
+    read_rows,
     run,
     train_one,
 )
@@ -93,6 +95,33 @@ def test_a_row_has_the_memory_of_the_training_even_if_another_process_did_it(tmp
     ]
 
 
+def test_speeds_are_those_of_the_checkpoints_that_are_there(tmp_path, monkeypatch):
+    measured = []
+
+    def measure(work_dir, names):
+        measured.append(names)
+        return dict.fromkeys(names, float(len(measured)))
+
+    monkeypatch.setattr(accuracy_benchmark, 'images_per_second', measure)
+    folder = tmp_path / 'coatnet-nano' / 'detection'
+    folder.mkdir(parents=True)
+    write_atomically(b'{}', tmp_path / 'coatnet-nano' / 'row.json')
+    # of an earlier version, which did not keep whose they are
+    (tmp_path / 'speeds.json').write_text('{"coatnet-nano": 12.3}')
+    for value, speeds in ((0.0, 1.0), (1.0, 2.0)):
+        state = dict(weight=torch.full((1,), value))
+        torch.save(TRAINING | dict(state_dict=state), folder / 'epoch_3.pth')
+        write_atomically(b'epoch_3.pth', folder / 'last_checkpoint')
+        for _ in range(2):
+            measure_speeds(tmp_path, ['coatnet-nano'], print)
+            (row,) = read_rows(tmp_path)
+            assert row['images_per_second'] == speeds
+    for file in ('epoch_3.pth', 'last_checkpoint'):
+        (folder / file).unlink()
+    with pytest.raises(UserError, match='detection: no checkpoint in it'):
+        measure_speeds(tmp_path, ['coatnet-nano'], print)
+
+
 def test_an_unknown_name_is_answered_with_the_right_ones(tmp_path):
     with pytest.raises(UserError, match='resnet-huge.*coatnet-nano'):
         run(tmp_path, ['resnet-huge'], print)
@@ -104,7 +133,8 @@ def test_publish(tmp_path, repo_root):
         backbone='coatnet-nano', machine='a machine'
     )
     write_atomically(json.dumps(row).encode(), work_dir / 'coatnet-nano' / 'row.json')
-    (work_dir / 'speeds.json').write_text('{"coatnet-nano": 12.3}')
+    speeds = dict(checkpoints={}, images_per_second={'coatnet-nano': 12.3})
+    (work_dir / 'speeds.json').write_text(json.dumps(speeds))
     (work_dir / 'results.md').write_text(markdown([row]))
     (work_dir / 'results.csv').write_text(comma_separated([row]))
     (work_dir / 'results.png').write_bytes(picture([row]))

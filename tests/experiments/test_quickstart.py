@@ -1,11 +1,14 @@
 """The quickstart's table and pictures, and their places in the docs."""
 
 import re
+from types import SimpleNamespace
 
 import pytest
+import torch
 from PIL import Image
 
 from attnpool_backbones.command_line import UserError
+from attnpool_backbones.experiments import quickstart
 from attnpool_backbones.experiments.quickstart import GALLERY, PICTURES, Result, table
 from attnpool_backbones.experiments.quickstart_pages import CAPTIONS, publish, published
 
@@ -28,6 +31,35 @@ def test_table():
         '| detection | MaskRCNN PatchConvNet-nano | bbox mAP **61.2**, segm mAP **50.0** '
         '| 1.23 M | 2.50 G | 4.0 |'
     )
+
+
+def test_poolings_are_compared_on_the_checkpoint_that_is_there(tmp_path, monkeypatch):
+    maps = SimpleNamespace(maps=torch.zeros(1, 4, 2, 2))
+    trained = []
+
+    def train(*_, **__):
+        trained.append(1)
+        return torch.nn.Conv2d(4, 2, 1)
+
+    monkeypatch.setattr(quickstart, 'collect_maps', lambda *_, **__: maps)
+    monkeypatch.setattr(quickstart, 'train_probe', train)
+    monkeypatch.setattr(quickstart, 'evaluate_probe', lambda *_: {'tags/mAP': len(trained) / 100})
+    loader = SimpleNamespace(sampler=SimpleNamespace(set_epoch=lambda _: None))
+    runner = SimpleNamespace(model=None, train_dataloader=loader, val_dataloader=loader)
+    folder = tmp_path / 'detection'
+    folder.mkdir()
+    (tmp_path / 'probes.json').write_text('[]')  # of an earlier version
+    seen = []
+    for value in (0.0, 1.0):
+        training = dict(meta=dict(epoch=3, iter=9), state_dict=dict(w=torch.full((1,), value)),
+                        message_hub=dict(log_scalars={}, runtime_info={}, resumed_keys={}),
+                        optimizer={})  # fmt: skip
+        torch.save(training, folder / 'epoch_3.pth')
+        (folder / 'last_checkpoint').write_text('epoch_3.pth')
+        first, again = (quickstart.probe_pooling(runner, tmp_path, print) for _ in range(2))
+        assert first == again
+        seen.append(first)
+    assert len(trained) == 2 * len(quickstart.POOLINGS) and seen[0] != seen[1]
 
 
 def test_publish_replaces_only_its_sections(tmp_path):

@@ -147,6 +147,50 @@ def test_functions_equal_formulas(with_our_operators, name, seed):
         torch.testing.assert_close(ours, formula)
 
 
+EMPTY = {
+    **{name: (0, 1) for name in CASES if name.startswith('roi_') or 'loss' in name},
+    'deform_roi_pool': (0, 1, 2),
+    'deform_roi_pool-still': (0, 1),
+    'deform_attention': (0, 3, 4),
+    'carafe': (0, 1),
+    'psa_mask': (0,),
+}
+"""Case -> arguments with an entry for each image, RoI or row. mmcv's own code of deform_conv
+divides by the number of images, that of its modulated form refuses to have none."""
+
+
+@pytest.mark.parametrize('name', EMPTY)
+def test_batches_without_images(with_our_operators, name):
+    module, function, _, example = CASES[name]
+    with_our_operators(module)
+    args = list(example(Draw(0)))
+    whole = function(*args)
+    for index in EMPTY[name]:
+        args[index] = args[index].detach()[:0].requires_grad_(args[index].requires_grad)
+    computed = function(*args)
+    assert computed.shape == (whole.shape if 'loss' in name else (0, *whole.shape[1:]))
+    leaves = [a for a in args if isinstance(a, Tensor) and a.requires_grad]
+    # mmcv gives an empty offset no gradient
+    gradients = torch.autograd.grad(computed.sum(), leaves, allow_unused=True)
+    for leaf, gradient in zip(leaves, gradients, strict=True):
+        assert leaf.numel() == 0 or gradient.shape == leaf.shape and not gradient.any()
+
+
+def test_modulated_convolution_of_no_images():
+    x, offset, weight, bias, mask, stride, padding, dilation, *groups = (
+        a.detach() if isinstance(a, Tensor) else a
+        for a in mmcv_rows.maps_and_offsets(Draw(0), True)
+    )
+    output = x.new_ones(0, len(weight), *offset.shape[2:])
+    x, offset, mask, room = x[:0], offset[:0], mask[:0], x.new_empty(0)
+    inputs = x, weight, bias, room, offset, mask
+    form = *weight.shape[2:], *stride, *padding, *dilation, *groups, True
+    extension.modulated_deform_conv_forward(*inputs, output, room, *form)
+    grads = [torch.zeros_like(t) for t in (x, weight, bias, offset, mask)]
+    extension.modulated_deform_conv_backward(*inputs, room, *grads, output, *form)
+    assert not any(grad.any() for grad in grads)
+
+
 def test_masked_convolution(with_our_operators):
     module = with_our_operators('masked_conv')
     x, mask, weight, bias, padding = (

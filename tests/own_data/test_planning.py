@@ -36,6 +36,7 @@ def test_rates_follow_batch_head_and_weights():
         return make_plan(choose_bases(backbone, head), [(640, 480)], 1000, weights, batch=batch).lr
 
     assert rate('caformer-s18', 'mask-rcnn', 16, 'a.pth') == 2e-4
+    assert rate('caformer-s18', 'mask-rcnn', 8, 'a.pth') == 1.4e-4  # 2e-4 over the root of 2
     assert rate('caformer-s18', 'mask-rcnn', 4, 'a.pth') == 1e-4
     assert rate('caformer-s18', 'retinanet', 16, 'a.pth') == 1e-4
     assert rate('caformer-s18', 'mask-rcnn', 16, None) == 1e-3

@@ -25,7 +25,7 @@ test_pipeline = [
     dict(type='attnpool_backbones.PackImage'),
 ]
 train_dataloader = dict(
-    batch_size=32,
+    batch_size=128,  # on each of eight GPUs, for the rate of schedules/transformer_imagenet.py
     num_workers=8,
     persistent_workers=True,
     drop_last=True,
