@@ -15,7 +15,7 @@ def write_picture(path: Path, picture: np.ndarray) -> None:
 
     Args:
         path: The file.
-        picture: H, W or H, W, 3 in blue, green, red, uint8.
+        picture: H, W or H, W, 3 in blue, green, red, uint8; or H, W uint16 for a PNG.
 
     Raises:
         OSError: The file cannot be written.

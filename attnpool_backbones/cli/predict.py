@@ -94,7 +94,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='FILE',
         help='COCO file that numbers images and categories for --save coco',
     )
-    add('--device', help='cpu, cuda, cuda:1 (default: cuda where there is one)')
+    add(
+        '--device',
+        help='cpu, cuda, cuda:1 (default: cuda where there is one; for an exported file cpu)',
+    )
     add(
         '--threads',
         type=whole_number(0, MAX_PROCESSES),

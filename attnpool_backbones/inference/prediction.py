@@ -117,7 +117,7 @@ class Segmentation:
         width: Of the image in pixels.
         classes: Names, by label.
         palette: K, 3 uint8: red, green and blue of each class.
-        label_map: height, width uint8.
+        label_map: height, width; uint8, or uint16 with more than 256 classes.
         hidden: Labels that are not to be drawn or told.
         tags: Of the image as a whole; None without an image-level head.
     """

@@ -162,6 +162,40 @@ def test_labels_are_read_once_for_batch_and_time(tmp_path, monkeypatch, capsys):
 
 IN_CONFIG = 'own data', 'what is made of it'
 """Groups of flags that the config says to the processes which are started."""
+
+
+def test_time_of_a_resumed_training_is_not_measured_again(tmp_path, monkeypatch, capsys):
+    import argparse
+
+    from mmengine.config import Config
+
+    from attnpool_backbones.cli import train
+    from attnpool_backbones.launching import forecast, launch
+
+    source, run = tmp_path / 'own.py', tmp_path / 'run'
+    source.write_text('train_cfg = dict(max_epochs=24, val_interval=1)')
+    run.mkdir()
+    cfg = Config.fromfile(source)
+    cfg.work_dir = str(run)
+    cost = forecast.Forecast(1.0, 2, 12, 1.0, 1, 2**30)
+    monkeypatch.setattr(forecast, 'forecast', lambda cfg: cost)
+    monkeypatch.setattr(launch, 'plan_training', lambda args: argparse.Namespace(cfg=cfg))
+    parser = argparse.ArgumentParser()
+    train.add_arguments(parser)
+
+    def epochs(*more: str) -> int:
+        args = parser.parse_args([str(source), '--time', '60s', *more])
+        train.prepare_config(args)
+        return args.epochs
+
+    measured = epochs()
+    assert epochs('--resume') == measured != 7  # there is nothing yet
+    (run / 'own.py').write_text('train_cfg = dict(max_epochs=7)')
+    assert epochs('--resume') == 7
+    assert 'epochs: 7, with which the training began' in capsys.readouterr().out
+    assert epochs() == measured
+
+
 OF_THE_START = {'help', 'time', 'devices', 'no_forecast', 'launcher', 'local_rank'}
 
 
