@@ -1,5 +1,6 @@
 import os
 import random
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,15 @@ import torch
 from mmengine.registry import DefaultScope
 
 from attnpool_backbones.machine import usable_cores
+from attnpool_backbones.stop_signals import STOP_SIGNALS, heeded_signals
 
 # More threads than this slow the tiny models of the tests down; beside other processes, one.
 torch.set_num_threads(1 if 'PYTEST_XDIST_WORKER' in os.environ else min(2, usable_cores()))
+
+# Tests send signals which a process ignores that nohup or a script has started, and its children.
+for number in set(STOP_SIGNALS) - set(heeded_signals()):
+    is_interrupt = number == signal.SIGINT
+    signal.signal(number, signal.default_int_handler if is_interrupt else signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)

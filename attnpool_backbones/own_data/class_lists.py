@@ -20,6 +20,7 @@ _NUMBERS = re.compile(r'\d+(\s+\d+)*$')
 _COLOUR_FIRST = re.compile(r'(\d+\s+\d+\s+\d+)\s+(\D.*)')
 _COLOUR_LAST = re.compile(r'(\D.*?)\s+(\d+\s+\d+\s+\d+)')
 _VALUE_FIRST = re.compile(r'(\d+)\s+(\D.*)')
+_VALUE_LAST = re.compile(r'(\D.*?)\s+(\d+)')
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,12 @@ def parse_class_list(text: str) -> ClassList:
             values = tuple(numbers[0] for _, numbers in table)
             if len(set(values)) == len(values):
                 return ClassList(tuple(names[0] for names, _ in table), values=values)
+    last = [_VALUE_LAST.fullmatch(line) for line in lines]
+    if last and all(last):
+        names, values = zip(*(match.groups() for match in last), strict=True)
+        # of names that end with a number none need be 0, or they are else the same
+        if '0' in values and len(set(names)) == len(set(values)) == len(lines):
+            return ClassList(names, values=tuple(map(int, values)))
     return ClassList(tuple(lines))
 
 

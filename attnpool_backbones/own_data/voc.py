@@ -66,7 +66,8 @@ def read(folder: Folder, files: list[str]) -> LabelledImages:
         labels.images.append(LabelledImage(image, *size, instances, split))
     if left:
         labels.notes.append(
-            f'{len(left)} files, such as {left[0]}, are in no list of ImageSets and left out'
+            f'left out, as in no list of ImageSets: {len(left)} of {len(trees)} files, such as '
+            f'{left[0]}'
         )
     labels.classes = tuple(sorted(labels.counts()))
     return labels

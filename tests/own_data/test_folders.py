@@ -156,7 +156,7 @@ def test_image_sets(digits, tmp_path):
         Layout_val=stems[:6],
     )
     assert splits() == ['train'] * 6 + ['val'] * 4 + ['train'] * 2
-    assert any('1 files, such as' in note for note in labels_of(tmp_path).notes)
+    assert any('1 of 13 files, such as' in note for note in labels_of(tmp_path).notes)
 
 
 @pytest.mark.parametrize('name', ['photo 1', 'a.v2', 'a.v2 0'])

@@ -86,7 +86,8 @@ def test_retinanet_keeps_its_octaves():
         ),
         ('road 4 5 6\nsky 7 8 9', ('road', 'sky'), ((4, 5, 6), (7, 8, 9))),
         ('person\nspeed limit 30', ('person', 'speed limit 30'), None),
-        ('grade 1\ngrade 2', ('grade 1', 'grade 2'), None),
+        ('grade 0\ngrade 1', ('grade 0', 'grade 1'), None),
+        ('speed limit 30\nzone 20', ('speed limit 30', 'zone 20'), None),
         ('background\n1\n2', ('background', '1', '2'), None),
         ('A\nB\n0', ('A', 'B', '0'), None),
         ('3 wheeler\n3 door car', ('3 wheeler', '3 door car'), None),
@@ -100,8 +101,9 @@ def test_lists_of_classes(text, names, colours):
 def test_list_with_values_of_pixels():
     listed = parse_class_list('Pixel Value, Class\n0, background\n4, cell\n')
     assert listed.names == ('background', 'cell') and listed.values == (0, 4)
-    listed = parse_class_list('0 background\n4 cell')
-    assert listed.names == ('background', 'cell') and listed.values == (0, 4)
+    for text in ('0 background\n4 cell', 'background 0\ncell 4'):
+        listed = parse_class_list(text)
+        assert listed.names == ('background', 'cell') and listed.values == (0, 4)
 
 
 def test_classes_on_the_command_line(tmp_path):
