@@ -38,7 +38,7 @@ def kernel_attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> Tensor:
 @kernel_attention.fast
 def _(q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> Tensor:
     check_table(q, table)
-    if not len(q):  # a Fourier transform of no image is an error
+    if q.shape[0] == 0:  # a Fourier transform of no image is an error
         return kernel_attention.formula(q, k, v, table)
     return attention(q, k, v) + _convolved(v, table)
 

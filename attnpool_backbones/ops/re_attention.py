@@ -65,7 +65,7 @@ def _with_batch_statistics(norm: nn.BatchNorm2d, y: Tensor) -> Tensor:
 @re_attention.fast(recorded=True)
 def _(q: Tensor, k: Tensor, v: Tensor, mixing: Mixing) -> tuple[Tensor, 'LazyMaps']:
     # statistics of no image are no numbers and would become running ones
-    if not may_fuse(mixing.theta, mixing.norm) or not len(q):
+    if not may_fuse(mixing.theta, mixing.norm) or q.shape[0] == 0:
         return re_attention.formula(q, k, v, mixing)
     mix = _head_mix(q, k, mixing)
     return mix.attend(q, k, v), LazyMaps(q, k, mix)

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from attnpool_backbones import ops
 from attnpool_backbones.backbones import DeepViT
 from attnpool_backbones.checkpoints import load_pretrained
 from attnpool_backbones.layers.re_attention import HeadMixing
@@ -196,3 +197,17 @@ def test_map_norm_none_has_no_statistics():
     model = DeepViT(SMALL, map_norm=None)
     mixings = [m for m in model.modules() if isinstance(m, HeadMixing)]
     assert len(mixings) == 4 and not list(model.blocks.buffers())
+
+
+def test_files_take_any_number_and_size_of_images():
+    model, free = DeepViT('nano').eval(), torch.export.Dim.DYNAMIC
+    with ops.recorded_forms(), torch.no_grad():
+        recorded = torch.export.export(
+            model,
+            (torch.randn(2, 3, 64, 96),),
+            dynamic_shapes=({0: free, 2: free, 3: free},),
+            strict=False,
+        ).module()
+        x = torch.randn(3, 3, 80, 64)
+        for y, expected in zip(recorded(x), model(x), strict=True):
+            torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-4)
