@@ -57,6 +57,7 @@ from mmengine.dist import is_main_process
 from attnpool_backbones.checkpoints.errors import CheckpointError
 from attnpool_backbones.launching.devices import leave_group
 from attnpool_backbones.launching.launch import build_runner
+from attnpool_backbones.process_lifetime import end_now
 from tests.engine.tiny_run import make_config
 import tests.faults.tiny_train  # registers the model
 
@@ -80,6 +81,7 @@ for name, settings in json.loads(sys.argv[1]).items():
 if is_main_process():
     print('outcomes', json.dumps(outcomes), flush=True)
 leave_group()
+end_now(0)  # as the commands end: threads of gloo may abort a process that takes itself apart
 """
 
 
