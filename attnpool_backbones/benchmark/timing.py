@@ -5,7 +5,7 @@ import statistics
 import textwrap
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -60,19 +60,9 @@ def measure_times(
     Raises:
         UserError: A case failed after its first run, e.g. for want of memory beside the others.
     """
-    with _compiling(cases):
-        return _measure(cases, device, repeats, warmup, seconds, places)
-
-
-def _measure(
-    cases: Sequence[Case],
-    device: str,
-    repeats: int,
-    warmup: int,
-    seconds: float,
-    places: Mapping[str, Path] | None,
-) -> tuple[list[dict[str, Any]], list[str]]:
     return_free_memory()  # of the job before
+    if any(case.compiled for case in cases):
+        torch.compiler.reset()  # it compiles a function eight times, also of earlier jobs
     workloads, failures = [], []
     for case in cases:
         try:
@@ -140,24 +130,18 @@ def _measure(
 
 
 @contextmanager
-def _compiling(cases: Sequence[Case]) -> Iterator[None]:
-    """Makes what torch would leave uncompiled a failure.
-
-    It compiles one function eight times, for one model after another, and runs others as they are.
-    """
-    if not any(case.compiled for case in cases):
-        yield
-        return
-    torch.compiler.reset()  # models of the job before count
-    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
-        yield
-
-
-@contextmanager
 def _named_failure(case: Case) -> Iterator[None]:
-    """Makes a message of whatever a network raises, at a size that it cannot take, say."""
+    """Makes a message of whatever a network raises, at a size that it cannot take, say.
+
+    What torch would leave uncompiled, as it has compiled one function too often, is a failure too.
+    """
     try:
-        yield
+        with (
+            torch._dynamo.config.patch(fail_on_recompile_limit_hit=True)
+            if case.compiled
+            else nullcontext()
+        ):
+            yield
     except UserError:
         raise
     except Exception as error:

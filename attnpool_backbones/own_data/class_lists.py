@@ -77,17 +77,15 @@ def parse_class_list(text: str) -> ClassList:
     lines = [line.strip() for line in text.splitlines()]
     lines = [line for line in lines if line and not line.startswith('#')]
     rows = [_fields(line) for line in lines]
-    for start in (0, 1):  # a table may have a heading, with as many fields as the rows
-        table = rows[start:]
-        if start and rows and (rows[0][1] or len({len(n) + len(v) for n, v in rows}) > 1):
-            break
-        if table and all(names and len(numbers) == 3 for names, numbers in table):
-            colours = tuple(tuple(colour) for _, colour in table)
-            return ClassList(tuple(names[0] for names, _ in table), colours)
-        if table and all(names and len(numbers) == 1 for names, numbers in table):
-            values = tuple(numbers[0] for _, numbers in table)
-            if len(set(values)) == len(values):
-                return ClassList(tuple(names[0] for names, _ in table), values=values)
+    if rows and not rows[0][1] and len({len(names) + len(numbers) for names, numbers in rows}) == 1:
+        rows = rows[1:]  # the heading of a table, if it is one: it has as many fields
+    if rows and all(names and len(numbers) == 3 for names, numbers in rows):
+        colours = tuple(tuple(colour) for _, colour in rows)
+        return ClassList(tuple(names[0] for names, _ in rows), colours)
+    if rows and all(names and len(numbers) == 1 for names, numbers in rows):
+        values = tuple(numbers[0] for _, numbers in rows)
+        if len(set(values)) == len(values):
+            return ClassList(tuple(names[0] for names, _ in rows), values=values)
     last = [_VALUE_LAST.fullmatch(line) for line in lines]
     if last and all(last):
         names, values = zip(*(match.groups() for match in last), strict=True)

@@ -223,9 +223,9 @@ def _images_of(folder: Folder, description: dict, entry: str) -> Iterator[str]:
     tail = PurePosixPath(entry.replace('\\', '/')).as_posix().lstrip('./')
     texts = folder.with_suffix('.txt')
     lists = [file for file in texts if file in (tail, f'{base}/{tail}')]
-    # where the folder has moved since, its end is still the same
-    lists = lists or [max((f for f in texts if f'/{tail}'.endswith(f'/{f}')), key=len, default='')]
-    lists = [file for file in lists if file]
+    if not lists:  # where the folder has moved since, its end is still the same
+        ends = [file for file in texts if f'/{tail}'.endswith(f'/{file}')]
+        lists = [max(ends, key=len)] if ends else []
     for file in lists:
         for line in folder.text(file).splitlines():
             image = folder.find_image(line.strip(), line.strip()) if line.strip() else None
