@@ -14,6 +14,7 @@ from torch import nn
 
 from attnpool_backbones.atomic_files import write_atomically
 from attnpool_backbones.command_line import UserError
+from attnpool_backbones.datasets.limits import MAX_PIXELS
 from attnpool_backbones.export.checking import Agreement, compare
 from attnpool_backbones.export.graph import (
     SMALLEST,
@@ -32,7 +33,12 @@ from attnpool_backbones.inference.config_data import tested_dataset
 from attnpool_backbones.inference.exported_facts import Facts
 from attnpool_backbones.inference.exported_model import ExportedModel
 from attnpool_backbones.inference.extras import require_extra
-from attnpool_backbones.inference.loading import find_model_files, load_model, predictor_of
+from attnpool_backbones.inference.loading import (
+    find_model_files,
+    load_model,
+    max_pixels_of,
+    predictor_of,
+)
 from attnpool_backbones.inference.onnx_engine import OnnxEngine
 from attnpool_backbones.inference.openvino_engine import OpenVinoEngine
 from attnpool_backbones.inference.prediction import Detections, Segmentation
@@ -142,7 +148,7 @@ def export(request: Request, tell: Callable[[str], None] = print) -> Exported:
     images = noise(sizes)
     if request.images is not None:
         # a graph for any size has to be right for sizes that the images may not have
-        images = first_images(request.images, CHECKED) + images[1:]
+        images = first_images(request.images, CHECKED, _max_pixels(request)) + images[1:]
     agreement = check(reference, engine, facts, images)
     tell(f'compared with the model: {agreement}')
     if not agreement.holds:
@@ -167,7 +173,7 @@ def _quantised(
         UserError: If little is left of what the file predicts.
     """
     pictures, inputs = [], []
-    for image in read_images(request.images, request.calibration):
+    for image in read_images(request.images, request.calibration, _max_pixels(request)):
         inputs.append(facts.preparation(dict(img=image))['inputs'])
         if len(pictures) < COMPARED:
             pictures.append(image)
@@ -289,18 +295,22 @@ def prepared(image: np.ndarray, facts: Facts) -> np.ndarray:
     return ExportedModel(None, facts).filled([facts.preparation(dict(img=image))['inputs']])
 
 
-def first_images(source: Any, count: int) -> list[np.ndarray]:
+def _max_pixels(request: Request) -> int:
+    return max_pixels_of(request.model, request.checkpoint, request.cfg_options)
+
+
+def first_images(source: Any, count: int, max_pixels: int = MAX_PIXELS) -> list[np.ndarray]:
     """Reads the first images of a source; see :func:`read_images`."""
-    return list(read_images(source, count))
+    return list(read_images(source, count, max_pixels))
 
 
-def read_images(source: Any, count: int) -> Iterator[np.ndarray]:
+def read_images(source: Any, count: int, max_pixels: int = MAX_PIXELS) -> Iterator[np.ndarray]:
     """Reads the first images of a source one by one.
 
     Raises:
-        UserError: If one of them cannot be read.
+        UserError: If one of them cannot be read, or has more than ``max_pixels`` pixels.
     """
-    for frame in islice(open_source(source).frames, count):
+    for frame in islice(open_source(source, max_pixels=max_pixels).frames, count):
         image = frame.read()
         if image is None:
             raise UserError(f'--images: {frame.name} is no image')

@@ -78,7 +78,7 @@ class AttentionPoolingHead(BaseModule):
         tokens = self.norm(tokens)
         if not self.per_class:
             return ImageLogits(self.classifier(tokens[:, 0]), maps)
-        if not may_fuse(self.classifier):
+        if not may_fuse(self.classifier) or self.classifier.bias is None:
             return ImageLogits(self.classifier(tokens).diagonal(dim1=1, dim2=2), maps)
         # K separate Linear(C, 1): one dot product a class.
         logits = (tokens * self.classifier.weight).sum(2)

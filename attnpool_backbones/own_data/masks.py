@@ -153,6 +153,9 @@ def read(
             mapping = labels.values or {label: label for label in range(len(labels.classes))}
             mapping[IGNORED] = mapping.get(IGNORED, IGNORED)
             labels.values = {**mapping, **{value * 0x010101: to for value, to in mapping.items()}}
+    if len(labels.classes) > IGNORED:
+        words = f'{len(labels.classes)} classes, but a label map holds {IGNORED} at most'
+        labels.problems.append(problem('too many classes', folder.root, words))
     return labels
 
 
@@ -252,7 +255,7 @@ def _name_ids(
             )
     else:
         kept, names = _listed_values(listed, present, ignored), list(listed.names)
-        if IGNORED in kept and len(kept) <= IGNORED:
+        if IGNORED in kept:
             away = {*ignored}
         elif IGNORED not in ignored:
             _tell_of_ignored(labels, pixels, kept, names)

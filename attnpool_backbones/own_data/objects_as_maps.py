@@ -42,8 +42,8 @@ def as_label_maps(labels: LabelledImages) -> LabelMaps:
             f'({bare.where}); take --head faster-rcnn, cascade-rcnn or retinanet'
         )
     names = [name for name in labels.classes if label_of(name, {}) is None]
-    if len(names) >= IGNORED:
-        raise UserError(f'{len(names)} classes, but a label map holds {IGNORED - 1} at most')
+    if len(names) > IGNORED - 1:
+        raise UserError(f'{len(names)} classes and a background, but a label map holds {IGNORED}')
     classes = (BACKGROUND, *names)
     return LabelMaps(
         labels.root,

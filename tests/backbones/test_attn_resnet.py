@@ -155,6 +155,8 @@ def test_sge_with_and_without_drop_path_agree_when_nothing_is_dropped():
         block.training = True  # the other way through the block
         block.drop_path.drop_prob = 1e-9
         torch.testing.assert_close(block(x), expected)
+        block.drop_path = torch.nn.Identity()  # as one that a user has put there
+        torch.testing.assert_close(block(x), expected)
 
 
 def test_attention_pooling():

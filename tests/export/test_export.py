@@ -2,6 +2,7 @@
 
 import io
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -16,7 +17,14 @@ from attnpool_backbones.command_line import UserError
 from attnpool_backbones.config_files import config_root
 from attnpool_backbones.experiments.nano_heads import nano_config
 from attnpool_backbones.export.checking import compare
-from attnpool_backbones.export.exporting import EXAMPLE, check, describe, noise
+from attnpool_backbones.export.exporting import (
+    EXAMPLE,
+    Request,
+    check,
+    describe,
+    export,
+    noise,
+)
 from attnpool_backbones.export.graph import Sizes, build_graph, fixed_because, trace
 from attnpool_backbones.export.onnx_file import to_onnx
 from attnpool_backbones.inference.exported_model import ExportedModel
@@ -235,3 +243,21 @@ def test_standard_input_is_not_read_twice(tmp_path, monkeypatch, capsys):
     assert main(['export', str(tmp_path), '--images', '-', '--out', str(tmp_path / 'a.onnx')]) == 2
     assert '--images -: images are read twice' in capsys.readouterr().err
     assert stdin.buffer.read() == b'photos/a.png'
+
+
+def test_images_to_compare_on_keep_the_limit_of_the_config(tmp_path):
+    cv2.imwrite(str(tmp_path / 'a.png'), np.zeros((64, 64, 3), np.uint8))
+    cfg = nano_config('resnet', 'retinanet')
+    cfg.dump(str(tmp_path / 'model.py'))
+    weights = tmp_path / 'model.pth'
+    torch.save(dict(meta={}, state_dict=untrained(cfg).state_dict()), weights)
+    request = Request(
+        str(tmp_path / 'model.py'),
+        str(tmp_path / 'model.onnx'),
+        str(weights),
+        images=str(tmp_path),
+        cfg_options=dict(max_pixels=1000),
+    )
+    with pytest.raises(UserError, match='a.png'):
+        export(request, lambda text: None)
+    assert not (tmp_path / 'model.onnx').exists()

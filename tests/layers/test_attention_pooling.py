@@ -64,3 +64,6 @@ def test_head(per_class):
     tokens = head.norm(head.pool(x).tokens).expand(-1, 5, -1)
     expected = (tokens * head.classifier.weight).sum(-1) + head.classifier.bias
     torch.testing.assert_close(logits, expected)
+    head.classifier.register_parameter('bias', None)
+    expected = (tokens * head.classifier.weight).sum(-1)
+    torch.testing.assert_close(head(x).logits, expected)

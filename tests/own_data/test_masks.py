@@ -187,3 +187,14 @@ def test_many_values_are_classes_where_a_list_names_them(tmp_path: Path) -> None
     write(tmp_path, COLUMNS.astype(np.uint8), '\n'.join(names))
     labels = labels_of(tmp_path)
     assert labels.problems == [] and labels.classes == tuple(names)
+
+
+@pytest.mark.parametrize('count', [255, 256, 300])
+def test_more_classes_than_a_label_map_holds(count: int, tmp_path: Path) -> None:
+    write(tmp_path / 'data', TRUTH, '\n'.join(f'class_{number}' for number in range(count)))
+    if count == 255:
+        assert labels_of(tmp_path / 'data').problems == []
+    else:
+        found = labels_of(tmp_path / 'data').problems
+        assert [p.kind for p in found] == ['too many classes']
+        assert f'{count} classes, but a label map holds 255' in found[0].detail
