@@ -40,13 +40,15 @@ lock() {
     flock -n "$1" || { say "$2"; flock "$1"; }
 }
 
+# A .venv that was copied or moved is made again: its pip and other scripts name the old folder.
 make_venv() {
     "$base_python" -c '' 2> /dev/null \
         || fail "'$base_python' does not run; name a Python 3.10 or later: make setup PYTHON=python3.11"
     "$base_python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
         || fail "$("$base_python" --version) cannot be used, 3.10 and later can: make setup PYTHON=python3.11"
     say "creating .venv with $("$base_python" --version)"
-    if ! { "$base_python" -m venv "$venv" && "$python" -m pip --version > /dev/null; }; then
+    if [[ -e $stamps/venv ]] \
+        || ! { "$base_python" -m venv "$venv" && "$python" -m pip --version > /dev/null; }; then
         "$base_python" -m venv --clear "$venv" \
             || fail "'$base_python -m venv' failed; on Debian and Ubuntu it needs the package python3-venv"
         mkdir -p "$stamps"
@@ -110,6 +112,22 @@ verify() {
     "$python" -m attnpool_backbones.compatibility det seg scenes report || fail \
         'everything is installed, but does not work together (see above): try make clean and make setup.' \
         "If that does not help with OPS=compiled, remove the built wheels in ${wheel_cache:-the cache} first."
+}
+
+# torch alone only warns, and a training on the CPU looks like a slow one.
+tell_of_unused_gpu() {
+    [[ -e /dev/nvidia0 || -e /dev/dxg ]] || return 0
+    "$python" - << 'PYTHON'
+import torch
+
+if not torch.cuda.is_available():
+    made = f'CUDA {torch.version.cuda}' if torch.version.cuda else 'CPUs only'
+    print(
+        f'setup: torch {torch.__version__}, made for {made}, cannot use the GPU of this machine: '
+        'trainings will run on the CPU. An older driver needs a torch for an older CUDA, see '
+        'docs/installing.md'
+    )
+PYTHON
 }
 
 cd "$root"
@@ -180,4 +198,5 @@ if [[ $ops == plain ]]; then
 fi
 verify
 stamp verified "$all_inputs"
+tell_of_unused_gpu
 say 'the environment is ready'

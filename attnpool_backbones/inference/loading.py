@@ -105,7 +105,8 @@ def load_model(
     config, weights = find_model_files(model, checkpoint)
     cfg = load_config(str(config), cfg_options)
     content = load_from_checked_file(str(weights))
-    built = build_config_model(cfg)
+    with torch.random.fork_rng(devices=[]):  # random numbers of the caller go on as before
+        built = build_config_model(cfg)
     _load_weights(built, content, weights)
     return built.eval(), cfg, _labels(built, _classes(cfg, content, built))
 

@@ -66,8 +66,9 @@ def add_training_arguments(parser: argparse.ArgumentParser, with_auto: bool = Fa
         '--batch',
         type=(lambda text: text if text == 'auto' else number(text)) if with_auto else number,
         metavar='N|auto' if with_auto else 'N',
-        help='images of a step of each process'
-        + ('; auto: as many as fit and are worth it' if with_auto else ''),
+        help='images of a step, over all of --devices; auto: as many as fit and are worth it'
+        if with_auto
+        else 'images of a step of each process',
     )
     add('--lr', type=number_above_zero, help='learning rate of the optimizer')
     add(

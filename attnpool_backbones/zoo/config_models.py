@@ -21,7 +21,7 @@ def build_config_model(cfg: Config, device: str = 'cpu') -> nn.Module:
     Returns:
         The model, with its config as ``cfg``, as mmdet's and mmseg's tools leave it.
     """
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)
     # The constructor of mmdet's SwinTransformer reads values, which tensors on meta do not have.
     on_cpu = cfg.model.backbone.type.endswith('SwinTransformer')
     with (

@@ -306,3 +306,11 @@ def test_model_that_is_none(tmp_path, monkeypatch, model, checkpoint, words):
 def test_checkpoint_of_another_model(detector, segmentor):
     with pytest.raises(UserError, match='another model'):
         load(detector / 'config.py', segmentor / 'epoch_1.pth')
+
+
+def test_loading_leaves_the_random_numbers_of_the_caller(segmentor):
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    load(segmentor, device='cpu')
+    assert torch.equal(torch.rand(2), expected)

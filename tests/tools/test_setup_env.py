@@ -70,3 +70,17 @@ def test_a_python_that_is_gone_is_replaced(clone):
     assert 'the Python of .venv does not run any more' in again.stdout
     assert 'the environment is ready' in again.stdout
     assert (clone / '.venv/bin/python').resolve() == clone.parent / 'python3'
+
+
+def test_a_copied_clone_has_an_environment_of_its_own(clone):
+    set_up(clone)
+    (clone / '.venv/bin/pip').write_text(f'#!{clone}/.venv/bin/python')
+    copy = clone.parent / 'copy'
+    shutil.copytree(clone, copy, symlinks=True)
+    again = set_up(copy)
+    assert again.returncode == 0, again.stderr
+    assert 'the environment is ready' in again.stdout
+    assert not (copy / '.venv/bin/pip').exists()
+    assert (copy / '.venv/.stamps/wheels').stat().st_mtime_ns > (
+        clone / '.venv/.stamps/wheels'
+    ).stat().st_mtime_ns

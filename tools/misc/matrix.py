@@ -1,6 +1,6 @@
 """Sets up, trains and tests with every Python of this machine, the oldest and the newest torch.
 
-python tools/misc/matrix.py                                   # goes on with what was not run
+python tools/misc/matrix.py                                 # all; goes on where a call was stopped
 python tools/misc/matrix.py --python 3.12 --torch newest      # one row again
 python tools/misc/matrix.py --python 3.12 --steps tests --keep  # in the environment of before
 python tools/misc/matrix.py --python 3.14 --system DIR        # of a system of `debootstrap`
@@ -108,20 +108,32 @@ def main() -> None:
 
     rows = {row.key: row for row in read_rows()}
     asked = bool(args.python or args.torch or args.stack)
+    # of a call that was stopped; what the page tells was seen by others
+    progress = args.work_dir / 'done.txt'
+    done = progress.read_text().split() if progress.exists() and not asked else []
     for row in all_rows():
         chosen = (row.python, row.wanted, row.stack)
         wanted = args.python, args.torch, args.stack
         if any(w not in (None, c) for w, c in zip(wanted, chosen, strict=True)):
             continue
-        if row.key in rows and rows[row.key].date and not asked:
+        if row.name in done:
+            continue
+        if find_python(row.python, args.system) is None and row.key in rows:
+            print(f'== {row.name}: no such Python here, what was seen of it stays', flush=True)
             continue
         if 'setup' not in args.steps:
             row = rows.get(row.key, row)
         run_row(row, args.work_dir.resolve(), args.system, args.steps, args.processes)
         rows = {**{r.key: r for r in read_rows()}, row.key: row}
         write_rows(rows)
+        if not asked:
+            progress.parent.mkdir(parents=True, exist_ok=True)
+            with progress.open('a') as file:
+                file.write(f'{row.name}\n')
         if not args.keep:
             shutil.rmtree(row.clone(args.work_dir.resolve(), args.system), ignore_errors=True)
+    if not asked:
+        progress.unlink(missing_ok=True)
     write_rows(rows)
 
 
