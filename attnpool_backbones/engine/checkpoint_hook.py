@@ -280,12 +280,14 @@ class SafeCheckpointHook(CheckpointHook):
         if self._saved_iter != runner.iter + 1:
             self._save_interim(runner, runner.iter + 1)
         if number:
-            self._stop(runner, number)
+            self._stop(runner)
 
     def _is_due(self) -> bool:
         return self.every is not None and time.monotonic() - self._saved_at >= self.every
 
-    def _stop(self, runner: Runner, number: int) -> None:
+    def _stop(self, runner: Runner) -> None:
+        # one process writes; launchers that see another one end kill it
+        number, _ = self._wishes.agreed(runner, due=False)
         if is_main_process():
             print(
                 f'stopped by {signal_name(number)}; the state after iteration {self._saved_iter} '
@@ -306,8 +308,7 @@ class SafeCheckpointHook(CheckpointHook):
         """
         if self._saved_iter != runner.iter:
             self._save_interim(runner, runner.iter)
-        number, _ = self._wishes.agreed(runner, due=False)
-        self._stop(runner, number)
+        self._stop(runner)
 
     def after_val_epoch(self, runner: Runner, metrics: dict) -> None:
         """Notes that the validation is done, and saves the best checkpoint.
