@@ -160,6 +160,21 @@ def test_validation_that_was_left_is_made_up(by_epoch, average, tmp_path):
     assert best[0] == best[1]
 
 
+@pytest.mark.parametrize('validating', [False, True])
+@pytest.mark.parametrize('saving', [None, dict(type='CheckpointHook')])
+def test_signals_stay_what_they_were_where_no_hook_would_save(saving, validating, tmp_path, capsys):
+    cfg = make_config(tmp_path, hooks=(HOOK,))
+    cfg.default_hooks.checkpoint = saving
+    cfg.val_dataloader = dict(cfg.train_dataloader, sampler=dict(type='DefaultSampler'))
+    cfg.val_cfg, cfg.val_evaluator = dict(), dict(type='TinyError')
+    runner = make_runner('stopping', cfg)
+    runner.register_hook(Send(12, signal.SIGINT, validating))
+    with pytest.raises(KeyboardInterrupt):
+        runner.train()
+    assert runner.iter == (12 if validating else 11)
+    assert 'SIGINT' not in capsys.readouterr().err
+
+
 class Depths(Hook):
     """Records how many objects stand for the dataloader of each validation."""
 
