@@ -18,7 +18,13 @@ from attnpool_backbones.atomic_files import (
 from attnpool_backbones.checkpoints.plain_history import as_plain_data
 from attnpool_backbones.engine.duration import seconds_of
 from attnpool_backbones.engine.own_checkpoints import INTERIM, OwnCheckpoints, remove_interim
-from attnpool_backbones.engine.pending_gradients import GRADIENTS, pending_gradients, put_back
+from attnpool_backbones.engine.pending_gradients import (
+    PendingGradients,
+    accumulative_counts,
+    add_pending_gradients,
+    put_back,
+    take_pending_gradients,
+)
 from attnpool_backbones.engine.postponed_removals import PostponedRemovals
 from attnpool_backbones.engine.publishing import publish
 from attnpool_backbones.engine.resumable_loop import BATCHES_DONE, VALIDATED
@@ -75,7 +81,7 @@ class SafeCheckpointHook(CheckpointHook):
         self._saved_at = 0.0
         self._wishes: Wishes | None = None
         self._folder: WatchedFolder | None = None
-        self._gradients: list | None = None
+        self._pending: PendingGradients | None = None
         self._told = False
 
     @property
@@ -100,10 +106,7 @@ class SafeCheckpointHook(CheckpointHook):
         self._take_over(runner)
         self._saved_at = time.monotonic()
         self._wishes = Wishes(runner)
-        gradients, self._gradients = self._gradients, None
-        if gradients is not None and not is_between_updates(runner.optim_wrapper):
-            put_back(gradients, runner.optim_wrapper)
-            runner.logger.info("The gradient of the update that was begun is the checkpoint's.")
+        self._go_on_with_update(runner)
         strategy = getattr(runner, 'strategy', None)
         if hasattr(strategy, 'wait_for_space'):
             # it writes its checkpoints itself
@@ -114,6 +117,22 @@ class SafeCheckpointHook(CheckpointHook):
                 for file in remove_stale_files(folder):
                     runner.logger.info(f'Removed the unfinished file {file} of a killed run.')
             self._remove_outdated(runner, info.get(OUTDATED) or [])
+
+    def _go_on_with_update(self, runner: Runner) -> None:
+        """Puts the gradient of the checkpoint back, if it is a part of the same update."""
+        pending, self._pending = self._pending, None
+        if pending is None or is_between_updates(runner.optim_wrapper):
+            return
+        counts = accumulative_counts(runner.optim_wrapper)
+        if pending.counts not in (None, counts):
+            was, now = (', '.join(map(str, each)) for each in (pending.counts, counts))
+            runner.logger.warning(
+                f'accumulative_counts was {was}, now it is {now}: the next update is made without '
+                'the batches before the checkpoint.'
+            )
+            return
+        put_back(pending, runner.optim_wrapper)
+        runner.logger.info("The gradient of the update that was begun is the checkpoint's.")
 
     def _take_over(self, runner: Runner) -> None:
         """Finds the files of the resumed run, in its own folder."""
@@ -233,7 +252,7 @@ class SafeCheckpointHook(CheckpointHook):
         if 'optimizer' not in checkpoint or is_between_updates(runner.optim_wrapper):
             return
         if runner.world_size == 1:
-            checkpoint[GRADIENTS] = pending_gradients(runner.optim_wrapper)
+            add_pending_gradients(checkpoint, runner.optim_wrapper)
         elif not self._told:
             self._told = True
             runner.logger.warning(
@@ -250,7 +269,7 @@ class SafeCheckpointHook(CheckpointHook):
             checkpoint: What was read.
         """
         if runner._resume:
-            self._gradients = checkpoint.pop(GRADIENTS, None)
+            self._pending = take_pending_gradients(checkpoint)
 
     def after_train_iter(
         self,

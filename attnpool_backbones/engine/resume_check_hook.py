@@ -19,7 +19,7 @@ from torch import Tensor
 from attnpool_backbones.checkpoints.matching import names_in_model, shapes_of
 from attnpool_backbones.checkpoints.message_texts import list_names, shape_text
 from attnpool_backbones.command_line import UserError
-from attnpool_backbones.engine.pending_gradients import GRADIENTS, parameters_of
+from attnpool_backbones.engine.pending_gradients import COUNTS, GRADIENTS, parameters_of
 from attnpool_backbones.engine.resumable_loop import BATCHES_DONE
 from attnpool_backbones.registry import HOOKS
 
@@ -72,7 +72,7 @@ class ResumeCheckHook(Hook):
                 self._check_schedules(runner, checkpoint)
                 is_scaled = (runner.auto_scale_lr or {}).get('enable', False)
                 check_optimizers(runner.optim_wrapper, checkpoint['optimizer'], is_scaled)
-                check_gradients(runner.optim_wrapper, checkpoint.get(GRADIENTS))
+                check_gradients(runner.optim_wrapper, checkpoint)
         except WrongPart as error:
             raise WrongPart(
                 f'cannot resume from {runner._load_from}: {error}. Weights alone are taken with '
@@ -251,7 +251,12 @@ def check_optimizer(wrapper: Any, state: Any, part: str, is_scaled: bool) -> Non
     check_rates(groups, built, part, is_scaled)
     if not entries and built and keeps_state(wrapper.optimizer):
         raise WrongPart(f'its {part}.state is empty')
-    if hasattr(wrapper, 'loss_scaler') and not state.get('loss_scaler'):
+    scaler = state.get('loss_scaler')
+    if scaler:
+        scale = scaler.get('scale') if isinstance(scaler, Mapping) else None
+        if not is_rate(scale) or not scale:
+            raise WrongPart(f'its {part}.loss_scaler has no scale above 0')
+    elif hasattr(wrapper, 'loss_scaler'):
         print_log(
             'The checkpoint has no loss scale: mixed precision looks for one anew.', 'current'
         )
@@ -302,10 +307,16 @@ def check_entry(entry: Any, parameter: Tensor, place: str) -> None:
             )
 
 
-def check_gradients(wrapper: Any, gradients: Any) -> None:
+def check_gradients(wrapper: Any, checkpoint: Mapping) -> None:
     """Compares the gradients of an update that was begun with the parameters."""
+    gradients, counts = checkpoint.get(GRADIENTS), checkpoint.get(COUNTS)
     if gradients is None:
         return
+    # files of before do not tell
+    if counts is not None and not (
+        isinstance(counts, list) and all(type(count) is int for count in counts)
+    ):
+        raise WrongPart(f'its {COUNTS} is {short(counts)}, not a list of numbers')
     parameters = parameters_of(wrapper)
     if not isinstance(gradients, (list, tuple)) or len(gradients) != len(parameters):
         count = len(gradients) if isinstance(gradients, Sequence) else kind_of(gradients)

@@ -120,6 +120,16 @@ FAULTS = {
         put('gradients', value=[None, torch.ones(5)]),
         r'gradients\[1\] has shape 5, its parameter 1',
     ),
+    'parts_of_an_update_are_a_text': (
+        lambda c: c.update(gradients=[None, None], accumulative_counts='4'),
+        "accumulative_counts is '4', not a list of numbers",
+    ),
+    'loss_scale_is_zero': (
+        put('optimizer', 'loss_scaler', value=dict(scale=0.0)), 'loss_scaler has no scale above 0',
+    ),
+    'loss_scaler_is_a_number': (
+        put('optimizer', 'loss_scaler', value=3), 'loss_scaler has no scale above 0',
+    ),
     'no_param_schedulers': (drop('param_schedulers'), 'are missing, but the config has 2'),
     'empty_param_schedulers': (put('param_schedulers', value=[]), 'are 0, but the config has 2'),
     'one_param_scheduler': (drop('param_schedulers', 0), 'are 1, but the config has 2'),
