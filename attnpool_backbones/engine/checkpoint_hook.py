@@ -10,11 +10,7 @@ from mmengine.dist import is_main_process, master_only
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
-from attnpool_backbones.atomic_files import (
-    ATOMIC_BACKEND,
-    remove_stale_files,
-    write_atomically,
-)
+from attnpool_backbones.atomic_files import ATOMIC_BACKEND, AtomicLocalBackend, remove_stale_files
 from attnpool_backbones.checkpoints.plain_history import as_plain_data
 from attnpool_backbones.engine.duration import seconds_of
 from attnpool_backbones.engine.own_checkpoints import INTERIM, OwnCheckpoints, remove_interim
@@ -203,7 +199,8 @@ class SafeCheckpointHook(CheckpointHook):
         self._saved_validation = runner.message_hub.get_info(VALIDATED, -1)
         if not is_main_process():
             return
-        write_atomically(path.encode(), osp.join(runner.work_dir, 'last_checkpoint'))
+        backend = AtomicLocalBackend(self.wait_for_space)
+        backend.put(path.encode(), osp.join(runner.work_dir, 'last_checkpoint'))
         remove_interim(runner.work_dir, path, iteration)
 
     @tells_why_saving_failed
