@@ -139,7 +139,7 @@ class SafeCheckpointHook(CheckpointHook):
             self.best_ckpt_path_dict = {key: self._own(path) for key, path in paths.items()}
         if runner.iter and not (runner.message_hub.get_info(BATCHES_DONE) or [0])[0]:
             step = runner.epoch if self.by_epoch else runner.iter
-            self.last_ckpt = self._own(self.filename_tmpl.format(step))
+            self.last_ckpt = self.last_good = self._own(self.filename_tmpl.format(step))
             self._saved_iter = runner.iter if self.last_ckpt else -1
 
     def _own(self, path: Any) -> str | None:

@@ -163,6 +163,20 @@ def test_validation_that_was_left_is_made_up(by_epoch, average, tmp_path):
     assert best[0] == best[1]
 
 
+def test_left_again_in_the_validation_that_is_made_up(tmp_path, capsys):
+    """Nothing is saved, as nothing was trained: the message names the checkpoint of before."""
+    runner = runner_of(tmp_path, validate=True)
+    runner.register_hook(KillInValidation(12))
+    with pytest.raises(Killed):
+        runner.train()
+    again = runner_of(tmp_path, resume=True, validate=True)
+    again.register_hook(Send(12, signal.SIGTERM, validating=True))
+    with pytest.raises(Stopped):
+        again.train()
+    told = capsys.readouterr().err
+    assert f'the state after iteration 12 is in {tmp_path / "epoch_2.pth"}.' in told
+
+
 @pytest.mark.parametrize('validating', [False, True])
 @pytest.mark.parametrize('saving', [None, dict(type='CheckpointHook')])
 def test_signals_stay_what_they_were_where_no_hook_would_save(saving, validating, tmp_path, capsys):
