@@ -28,6 +28,9 @@ ATOMIC_BACKEND = 'attnpool_backbones.atomic'
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 """Errors that pass when somebody makes room."""
 
+NO_FLUSH = (errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EACCES)
+"""Errors of file systems that flush files alone, and of folders that are not to be read."""
+
 # .NAME.HOST-PID-RANDOM.attnpool-part: nobody else's files look like this, and the writer is told
 UNFINISHED = re.compile(r'\..+\.(?P<host>[^/]*)-(?P<pid>\d+)-[0-9a-f]{8}\.attnpool-part')
 OLD = 3600.0
@@ -71,12 +74,20 @@ def unfinished_file(path: str | Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
         raise
     if os.name == 'posix':
-        # the new name itself lives in the folder
-        folder = os.open(path.parent, os.O_RDONLY)
+        _flush_names(path.parent)
+
+
+def _flush_names(folder: Path) -> None:
+    """Flushes the names of a folder's files to the disk, where its file system can do that."""
+    try:
+        number = os.open(folder, os.O_RDONLY)
         try:
-            os.fsync(folder)
+            os.fsync(number)
         finally:
-            os.close(folder)
+            os.close(number)
+    except OSError as error:
+        if error.errno not in NO_FLUSH:
+            raise
 
 
 def write_atomically(content: bytes, path: str | Path) -> None:

@@ -10,15 +10,17 @@ from mmengine.dist import is_main_process, master_only
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
-from attnpool_backbones.atomic_files import (
-    ATOMIC_BACKEND,
-    remove_stale_files,
-    write_atomically,
-)
+from attnpool_backbones.atomic_files import ATOMIC_BACKEND, AtomicLocalBackend, remove_stale_files
 from attnpool_backbones.checkpoints.plain_history import as_plain_data
 from attnpool_backbones.engine.duration import seconds_of
 from attnpool_backbones.engine.own_checkpoints import INTERIM, OwnCheckpoints, remove_interim
-from attnpool_backbones.engine.pending_gradients import GRADIENTS, pending_gradients, put_back
+from attnpool_backbones.engine.pending_gradients import (
+    PendingGradients,
+    accumulative_counts,
+    add_pending_gradients,
+    put_back,
+    take_pending_gradients,
+)
 from attnpool_backbones.engine.postponed_removals import PostponedRemovals
 from attnpool_backbones.engine.publishing import publish
 from attnpool_backbones.engine.resumable_loop import BATCHES_DONE, VALIDATED
@@ -75,7 +77,7 @@ class SafeCheckpointHook(CheckpointHook):
         self._saved_at = 0.0
         self._wishes: Wishes | None = None
         self._folder: WatchedFolder | None = None
-        self._gradients: list | None = None
+        self._pending: PendingGradients | None = None
         self._told = False
 
     @property
@@ -100,10 +102,7 @@ class SafeCheckpointHook(CheckpointHook):
         self._take_over(runner)
         self._saved_at = time.monotonic()
         self._wishes = Wishes(runner)
-        gradients, self._gradients = self._gradients, None
-        if gradients is not None and not is_between_updates(runner.optim_wrapper):
-            put_back(gradients, runner.optim_wrapper)
-            runner.logger.info("The gradient of the update that was begun is the checkpoint's.")
+        self._go_on_with_update(runner)
         strategy = getattr(runner, 'strategy', None)
         if hasattr(strategy, 'wait_for_space'):
             # it writes its checkpoints itself
@@ -115,6 +114,22 @@ class SafeCheckpointHook(CheckpointHook):
                     runner.logger.info(f'Removed the unfinished file {file} of a killed run.')
             self._remove_outdated(runner, info.get(OUTDATED) or [])
 
+    def _go_on_with_update(self, runner: Runner) -> None:
+        """Puts the gradient of the checkpoint back, if it is a part of the same update."""
+        pending, self._pending = self._pending, None
+        if pending is None or is_between_updates(runner.optim_wrapper):
+            return
+        counts = accumulative_counts(runner.optim_wrapper)
+        if pending.counts not in (None, counts):
+            was, now = (', '.join(map(str, each)) for each in (pending.counts, counts))
+            runner.logger.warning(
+                f'accumulative_counts was {was}, now it is {now}: the next update is made without '
+                'the batches before the checkpoint.'
+            )
+            return
+        put_back(pending, runner.optim_wrapper)
+        runner.logger.info("The gradient of the update that was begun is the checkpoint's.")
+
     def _take_over(self, runner: Runner) -> None:
         """Finds the files of the resumed run, in its own folder."""
         if self.save_best is not None and hasattr(self, 'best_ckpt_path'):
@@ -124,7 +139,7 @@ class SafeCheckpointHook(CheckpointHook):
             self.best_ckpt_path_dict = {key: self._own(path) for key, path in paths.items()}
         if runner.iter and not (runner.message_hub.get_info(BATCHES_DONE) or [0])[0]:
             step = runner.epoch if self.by_epoch else runner.iter
-            self.last_ckpt = self._own(self.filename_tmpl.format(step))
+            self.last_ckpt = self.last_good = self._own(self.filename_tmpl.format(step))
             self._saved_iter = runner.iter if self.last_ckpt else -1
 
     def _own(self, path: Any) -> str | None:
@@ -184,7 +199,8 @@ class SafeCheckpointHook(CheckpointHook):
         self._saved_validation = runner.message_hub.get_info(VALIDATED, -1)
         if not is_main_process():
             return
-        write_atomically(path.encode(), osp.join(runner.work_dir, 'last_checkpoint'))
+        backend = AtomicLocalBackend(self.wait_for_space)
+        backend.put(path.encode(), osp.join(runner.work_dir, 'last_checkpoint'))
         remove_interim(runner.work_dir, path, iteration)
 
     @tells_why_saving_failed
@@ -233,7 +249,7 @@ class SafeCheckpointHook(CheckpointHook):
         if 'optimizer' not in checkpoint or is_between_updates(runner.optim_wrapper):
             return
         if runner.world_size == 1:
-            checkpoint[GRADIENTS] = pending_gradients(runner.optim_wrapper)
+            add_pending_gradients(checkpoint, runner.optim_wrapper)
         elif not self._told:
             self._told = True
             runner.logger.warning(
@@ -250,7 +266,7 @@ class SafeCheckpointHook(CheckpointHook):
             checkpoint: What was read.
         """
         if runner._resume:
-            self._gradients = checkpoint.pop(GRADIENTS, None)
+            self._pending = take_pending_gradients(checkpoint)
 
     def after_train_iter(
         self,
@@ -280,12 +296,14 @@ class SafeCheckpointHook(CheckpointHook):
         if self._saved_iter != runner.iter + 1:
             self._save_interim(runner, runner.iter + 1)
         if number:
-            self._stop(runner, number)
+            self._stop(runner)
 
     def _is_due(self) -> bool:
         return self.every is not None and time.monotonic() - self._saved_at >= self.every
 
-    def _stop(self, runner: Runner, number: int) -> None:
+    def _stop(self, runner: Runner) -> None:
+        # one process writes; launchers that see another one end kill it
+        number, _ = self._wishes.agreed(runner, due=False)
         if is_main_process():
             print(
                 f'stopped by {signal_name(number)}; the state after iteration {self._saved_iter} '
@@ -306,8 +324,7 @@ class SafeCheckpointHook(CheckpointHook):
         """
         if self._saved_iter != runner.iter:
             self._save_interim(runner, runner.iter)
-        number, _ = self._wishes.agreed(runner, due=False)
-        self._stop(runner, number)
+        self._stop(runner)
 
     def after_val_epoch(self, runner: Runner, metrics: dict) -> None:
         """Notes that the validation is done, and saves the best checkpoint.

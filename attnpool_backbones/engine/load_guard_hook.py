@@ -1,6 +1,7 @@
 """What a loaded checkpoint may do to a run: set its weights, and no more."""
 
 import os.path as osp
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,8 @@ PARTLY = 'load_partly'
 class LoadGuardHook(Hook):
     """Checks what a Runner is about to load from ``load_from`` or a checkpoint to resume.
 
-    - Names are freed of what wrappers put into them, and of a common prefix.
+    - Names are freed of what wrappers put into them, and of a common prefix; weights that stand
+      alone, without ``state_dict`` around them, get one.
     - Resuming and testing need every parameter of the model, and all statistics of its norms.
     - A training that starts from other weights is refused if none of them fits, or if whole layers
       would stay random while the file has unknown weights of the same shapes. The setting
@@ -60,6 +62,11 @@ class LoadGuardHook(Hook):
             raise CheckpointError(
                 f'no state dict in {path}, which holds {list_content(checkpoint)}'
             )
+        if weights is checkpoint and not runner._resume:
+            # EMAHook looks for them there; with what torch has attached to them
+            weights = copy(checkpoint)
+            checkpoint.clear()
+            checkpoint['state_dict'] = weights
         keep_to_own_files(runner, checkpoint)
         model = unsharded_model(runner)
         if model is None:

@@ -1,39 +1,108 @@
 """Gradients of an update that was begun: gradient accumulation goes over several iterations."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from torch import Tensor
 from torch.nn import Parameter
 
-__all__ = ['GRADIENTS', 'parameters_of', 'pending_gradients', 'put_back']
+__all__ = [
+    'COUNTS',
+    'GRADIENTS',
+    'PendingGradients',
+    'accumulative_counts',
+    'add_pending_gradients',
+    'parameters_of',
+    'put_back',
+    'take_pending_gradients',
+]
 
 GRADIENTS = 'gradients'
 """Where a checkpoint holds them, in the order of the optimizer's parameters."""
 
+COUNTS = 'accumulative_counts'
+"""Where it tells how many iterations an update has, for each optimizer."""
+
+
+@dataclass(frozen=True)
+class PendingGradients:
+    """What a checkpoint tells of an update that was begun.
+
+    Attributes:
+        gradients: Of every parameter; None for those that have none.
+        scales: What each optimizer's are multiplied by, by its name; '' if there is but one.
+        counts: Iterations of an update, for each optimizer; None if the file does not tell.
+    """
+
+    gradients: Sequence[Tensor | None]
+    scales: Mapping[str, float]
+    counts: list[int] | None
+
+
+def wrappers_of(optim_wrapper: OptimWrapper | OptimWrapperDict) -> dict[str, OptimWrapper]:
+    """Returns the wrapper of every optimizer by its name; '' if there is but one."""
+    if isinstance(optim_wrapper, OptimWrapperDict):
+        return dict(optim_wrapper.items())
+    return {'': optim_wrapper}
+
 
 def parameters_of(optim_wrapper: OptimWrapper | OptimWrapperDict) -> list[Parameter]:
     """Returns what the optimizers train, group by group."""
-    if isinstance(optim_wrapper, OptimWrapperDict):
-        return [each for _, wrapper in optim_wrapper.items() for each in parameters_of(wrapper)]
-    groups = optim_wrapper.optimizer.param_groups
-    return [parameter for group in groups for parameter in group['params']]
+    return [
+        parameter
+        for wrapper in wrappers_of(optim_wrapper).values()
+        for group in wrapper.optimizer.param_groups
+        for parameter in group['params']
+    ]
 
 
-def pending_gradients(optim_wrapper: OptimWrapper | OptimWrapperDict) -> list[Tensor | None]:
-    """Returns the gradient of every parameter, on the CPU; None for those that have none."""
-    gradients = (parameter.grad for parameter in parameters_of(optim_wrapper))
-    return [None if gradient is None else gradient.cpu() for gradient in gradients]
+def accumulative_counts(optim_wrapper: OptimWrapper | OptimWrapperDict) -> list[int]:
+    """Returns how many iterations an update has, for each optimizer."""
+    return [wrapper._accumulative_counts for wrapper in wrappers_of(optim_wrapper).values()]
 
 
-def put_back(
-    gradients: Sequence[Tensor | None], optim_wrapper: OptimWrapper | OptimWrapperDict
-) -> None:
-    """Gives every parameter its gradient.
+def add_pending_gradients(checkpoint: dict, optim_wrapper: OptimWrapper | OptimWrapperDict) -> None:
+    """Puts the gradient of every parameter into a checkpoint, on the CPU.
 
     Args:
-        gradients: Of :func:`pending_gradients`.
-        optim_wrapper: With the same parameters in the same order.
+        checkpoint: With the state of the optimizers, which has the scale; changed in-place.
+        optim_wrapper: Of the running training.
     """
-    for parameter, gradient in zip(parameters_of(optim_wrapper), gradients, strict=True):
-        parameter.grad = None if gradient is None else gradient.to(parameter)
+    gradients = (parameter.grad for parameter in parameters_of(optim_wrapper))
+    checkpoint[GRADIENTS] = [None if each is None else each.cpu() for each in gradients]
+    checkpoint[COUNTS] = accumulative_counts(optim_wrapper)
+
+
+def take_pending_gradients(checkpoint: dict) -> PendingGradients | None:
+    """Takes the gradients out of a checkpoint; None if it has none.
+
+    Args:
+        checkpoint: Changed in-place.
+    """
+    counts, gradients = checkpoint.pop(COUNTS, None), checkpoint.pop(GRADIENTS, None)
+    if gradients is None:
+        return None
+    state: Mapping[str, Any] = checkpoint['optimizer']
+    states = {'': state} if 'param_groups' in state else state
+    scales = {
+        name: (each.get('loss_scaler') or {}).get('scale', 1.0) for name, each in states.items()
+    }
+    return PendingGradients(gradients, scales, counts)
+
+
+def put_back(pending: PendingGradients, optim_wrapper: OptimWrapper | OptimWrapperDict) -> None:
+    """Gives every parameter its gradient, multiplied as the optimizers have it now.
+
+    Args:
+        pending: Of :func:`take_pending_gradients`.
+        optim_wrapper: With the same parameters in the same order, and its scale loaded.
+    """
+    gradients = iter(pending.gradients)
+    for name, wrapper in wrappers_of(optim_wrapper).items():
+        scaler = getattr(wrapper, 'loss_scaler', None)
+        factor = (1.0 if scaler is None else scaler.get_scale()) / pending.scales[name]
+        for parameter in parameters_of(wrapper):
+            gradient = next(gradients)
+            parameter.grad = None if gradient is None else gradient.to(parameter) * factor

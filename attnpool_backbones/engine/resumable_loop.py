@@ -58,12 +58,13 @@ class ResumableLoop:
     """Part of a training loop of mmengine, which is the other base class.
 
     - SIGTERM, SIGUSR1, SIGHUP and SIGINT end the training after the running iteration;
-      :class:`~attnpool_backbones.engine.SafeCheckpointHook` saves before.
+      :class:`~attnpool_backbones.engine.SafeCheckpointHook` saves before. Without such a hook
+      signals do what they did before the training.
     - They leave a validation at its next batch; when the training goes on, it is made up, as is
       one that a kill cut off.
     """
 
-    signals: StopSignals
+    signals: StopSignals | None
     agreement: Agreement
     batches: BatchSource
     runner: Any
@@ -77,8 +78,10 @@ class ResumableLoop:
         self.runner.call_hook('before_train')
         self.agreement = Agreement(self.runner.world_size)
         writer = claimed(self.runner.work_dir) if is_main_process() else nullcontext()
+        # a hook that has this saves, too, when a signal asks to stop
+        saves = any(hasattr(hook, 'after_stopped_validation') for hook in self.runner.hooks)
         try:
-            with writer, StopSignals() as self.signals:
+            with writer, StopSignals() if saves else nullcontext() as self.signals:
                 self._make_up_validation()
                 self._train()
         finally:
@@ -109,9 +112,10 @@ class ResumableLoop:
         validation = self.runner.val_loop
         # a hook may have put its own layer around it
         if not any(isinstance(layer, StoppableBatches) for layer in layers(validation.dataloader)):
-            validation.dataloader = StoppableBatches(
-                with_replacements(validation.dataloader), self.agreement, self.signals
-            )
+            batches = with_replacements(validation.dataloader)
+            if self.signals is not None:
+                batches = StoppableBatches(batches, self.agreement, self.signals)
+            validation.dataloader = batches
         try:
             validation.run()
         except ValidationStopped:

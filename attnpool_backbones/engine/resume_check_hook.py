@@ -4,6 +4,7 @@ mmengine pairs what it finds with what it built and passes over the rest: an emp
 starts the learning rate over without a word.
 """
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,7 +19,7 @@ from torch import Tensor
 from attnpool_backbones.checkpoints.matching import names_in_model, shapes_of
 from attnpool_backbones.checkpoints.message_texts import list_names, shape_text
 from attnpool_backbones.command_line import UserError
-from attnpool_backbones.engine.pending_gradients import GRADIENTS, parameters_of
+from attnpool_backbones.engine.pending_gradients import COUNTS, GRADIENTS, parameters_of
 from attnpool_backbones.engine.resumable_loop import BATCHES_DONE
 from attnpool_backbones.registry import HOOKS
 
@@ -40,9 +41,9 @@ class WrongPart(UserError):
 class ResumeCheckHook(Hook):
     """Compares every part of a checkpoint with the training that is to go on from it.
 
-    Weights, buffers, optimizer groups, gradients, schedules, moving averages, loss scale, counters,
-    seed and log; the message names the part and what it should be. Says nothing when a checkpoint
-    is only loaded.
+    Weights, buffers, optimizer groups and their rates, gradients, schedules, moving averages, loss
+    scale, counters, seed and log; the message names the part and what it should be. Says nothing
+    when a checkpoint is only loaded.
     """
 
     # before any hook that takes a part for granted
@@ -67,9 +68,11 @@ class ResumeCheckHook(Hook):
                 self._check_counters(runner, checkpoint['meta'])
                 self._check_weights(runner, checkpoint)
                 self._check_average(runner, checkpoint)
-                check_optimizers(runner.optim_wrapper, checkpoint['optimizer'])
-                check_gradients(runner.optim_wrapper, checkpoint.get(GRADIENTS))
+                # before rates, which depend on them
                 self._check_schedules(runner, checkpoint)
+                is_scaled = (runner.auto_scale_lr or {}).get('enable', False)
+                check_optimizers(runner.optim_wrapper, checkpoint['optimizer'], is_scaled)
+                check_gradients(runner.optim_wrapper, checkpoint)
         except WrongPart as error:
             raise WrongPart(
                 f'cannot resume from {runner._load_from}: {error}. Weights alone are taken with '
@@ -197,12 +200,13 @@ def require_training_parts(checkpoint: Any) -> None:
         raise WrongPart(f'its param_schedulers are {kind_of(states)}, not a list')
 
 
-def check_optimizers(wrapper: Any, state: Mapping) -> None:
+def check_optimizers(wrapper: Any, state: Mapping, is_scaled: bool) -> None:
     """Compares the stored state of the optimizers with their groups.
 
     Args:
         wrapper: Of the runner.
         state: What a checkpoint has as ``optimizer``.
+        is_scaled: Whether the learning rate depends on the batch size, which may change.
 
     Raises:
         WrongPart: If they differ.
@@ -212,12 +216,12 @@ def check_optimizers(wrapper: Any, state: Mapping) -> None:
         if set(state) != set(names):
             raise WrongPart(f'its optimizer has {list_names(state)}, not {list_names(names)}')
         for name, inner in wrapper.items():
-            check_optimizer(inner, state[name], f'optimizer.{name}')
+            check_optimizer(inner, state[name], f'optimizer.{name}', is_scaled)
     else:
-        check_optimizer(wrapper, state, 'optimizer')
+        check_optimizer(wrapper, state, 'optimizer', is_scaled)
 
 
-def check_optimizer(wrapper: Any, state: Any, part: str) -> None:
+def check_optimizer(wrapper: Any, state: Any, part: str, is_scaled: bool) -> None:
     """Compares the stored state of one optimizer with its groups."""
     groups = state.get('param_groups') if isinstance(state, Mapping) else None
     entries = state.get('state') if isinstance(state, Mapping) else None
@@ -240,17 +244,55 @@ def check_optimizer(wrapper: Any, state: Any, part: str) -> None:
                 f'its {place} has no {list_names(lacking)}: it is of another optimizer than this '
                 f'{type(wrapper.optimizer).__name__}'
             )
-        rate = group.get('lr')
-        if not isinstance(rate, (int, float)) or not math.isfinite(rate) or rate < 0:
-            raise WrongPart(f'its {place}.lr is {short(rate)}')
+        if not is_rate(group.get('lr')):
+            raise WrongPart(f'its {place}.lr is {short(group.get("lr"))}')
         for index, parameter in zip(group['params'], own['params'], strict=True):
             check_entry(entries.get(index, {}), parameter, f'{part}.state[{short(index)}]')
+    check_rates(groups, built, part, is_scaled)
     if not entries and built and keeps_state(wrapper.optimizer):
         raise WrongPart(f'its {part}.state is empty')
-    if hasattr(wrapper, 'loss_scaler') and not state.get('loss_scaler'):
+    scaler = state.get('loss_scaler')
+    if scaler:
+        scale = scaler.get('scale') if isinstance(scaler, Mapping) else None
+        if not is_rate(scale) or not scale:
+            raise WrongPart(f'its {part}.loss_scaler has no scale above 0')
+    elif hasattr(wrapper, 'loss_scaler'):
         print_log(
             'The checkpoint has no loss scale: mixed precision looks for one anew.', 'current'
         )
+
+
+def is_rate(value: Any) -> bool:
+    """Tells whether a value is a finite number from 0 on."""
+    return isinstance(value, (int, float)) and math.isfinite(value) and value >= 0
+
+
+def check_rates(
+    groups: Sequence[Mapping], built: Sequence[Mapping], part: str, is_scaled: bool
+) -> None:
+    """Compares learning rates and weight decays with the config: torch keeps the stored ones."""
+    for name in ('lr', 'weight_decay'):
+        for number, (group, own) in enumerate(zip(groups, built, strict=True)):
+            # where a schedule started from
+            key = f'initial_{name}' if f'initial_{name}' in own else name
+            if key not in own:
+                continue
+            there, here = group.get(key), own[key]
+            if is_rate(there) and math.isclose(there, here):
+                continue
+            fault = f'its {part}.param_groups[{number}].{key} is {short(there)}, here {short(here)}'
+            if name == 'lr' and is_scaled and is_rate(there):
+                print_log(
+                    f'Of the checkpoint, {fault}: the training goes on with the learning rates it '
+                    'began with.',
+                    logger='current',
+                    level=logging.WARNING,
+                )
+                break
+            raise WrongPart(
+                f'{fault}: a training that has begun keeps its learning rates and weight decays. '
+                'Resume with the --lr and optim_wrapper of its start'
+            )
 
 
 def check_entry(entry: Any, parameter: Tensor, place: str) -> None:
@@ -265,10 +307,16 @@ def check_entry(entry: Any, parameter: Tensor, place: str) -> None:
             )
 
 
-def check_gradients(wrapper: Any, gradients: Any) -> None:
+def check_gradients(wrapper: Any, checkpoint: Mapping) -> None:
     """Compares the gradients of an update that was begun with the parameters."""
+    gradients, counts = checkpoint.get(GRADIENTS), checkpoint.get(COUNTS)
     if gradients is None:
         return
+    # files of before do not tell
+    if counts is not None and not (
+        isinstance(counts, list) and all(type(count) is int for count in counts)
+    ):
+        raise WrongPart(f'its {COUNTS} is {short(counts)}, not a list of numbers')
     parameters = parameters_of(wrapper)
     if not isinstance(gradients, (list, tuple)) or len(gradients) != len(parameters):
         count = len(gradients) if isinstance(gradients, Sequence) else kind_of(gradients)

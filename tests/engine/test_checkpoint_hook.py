@@ -1,5 +1,6 @@
 """Checkpoints survive a kill at any moment, and keep what mmengine's hook offers."""
 
+import errno
 import hashlib
 import os
 import shutil
@@ -61,6 +62,25 @@ def test_killed_while_writing(tmp_path, monkeypatch):
     # the second is still there and named, and nothing half-written is left
     assert files(tmp_path) == ['epoch_2.pth', 'last_checkpoint']
     assert find_resumable_checkpoint(str(tmp_path)) == str(tmp_path / 'epoch_2.pth')
+
+
+@pytest.mark.parametrize('name', ['epoch_3.pth', 'last_checkpoint'])
+def test_every_file_waits_for_space(name, tmp_path, monkeypatch, capsys):
+    full, naps = [], []
+    replace = os.replace
+
+    def full_once(source: str, target: Path) -> None:
+        if Path(target).name == name and not full:
+            full.append(target)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        replace(source, target)
+
+    monkeypatch.setattr(atomic_files.os, 'replace', full_once)
+    monkeypatch.setattr(atomic_files.time, 'sleep', naps.append)
+    run(tmp_path, wait_for_space=True)
+    assert full and naps and f'waiting: {tmp_path / name} ' in capsys.readouterr().out
+    last = (tmp_path / 'last_checkpoint').read_text()
+    assert last == str(tmp_path / 'epoch_4.pth')
 
 
 def test_old_checkpoint_goes_after_the_new_one_came(tmp_path, monkeypatch):

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.hooks import EMAHook
 from mmengine.runner import Runner
+from safetensors.torch import save_file
 
 from attnpool_backbones.checkpoints import CheckpointError, CheckpointMismatch
 from attnpool_backbones.checkpoints.reading import read_content
@@ -48,6 +50,22 @@ def test_names_are_those_of_the_model(form, container, tmp_path):
     runner = make_runner('guard', cfg)
     runner.load_checkpoint(str(tmp_path / 'x.pth'), strict=True)
     assert torch.equal(runner.model.layer.weight.cpu(), WEIGHTS['layer.weight'])
+
+
+@pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
+def test_an_average_starts_from_weights_that_stand_alone(suffix, tmp_path):
+    file = tmp_path / f'x{suffix}'
+    (save_file if suffix == '.safetensors' else torch.save)(WEIGHTS, file)
+    cfg = config(tmp_path / 'run')
+    cfg.custom_hooks.append(dict(type='EMAHook'))
+    cfg.load_from, cfg.train_cfg.max_epochs = str(file), 0
+    runner = make_runner('guard', cfg)
+    runner.train()
+    (average,) = (hook.ema_model for hook in runner.hooks if isinstance(hook, EMAHook))
+    for model in (runner.model, average.module):
+        found = {name: value.cpu() for name, value in model.state_dict().items()}
+        assert found.keys() == WEIGHTS.keys()
+        assert all(torch.equal(found[name], value) for name, value in WEIGHTS.items())
 
 
 def test_contradicting_names_are_refused(tmp_path):

@@ -105,6 +105,10 @@ FAULTS = {
     'fewer_parameters': (put(*GROUP, 'params', value=[0]), 'has 1 parameters, here are 2'),
     'sgd': (drop(*GROUP, 'betas'), 'no betas: it is of another optimizer than this AdamW'),
     'rate_is_nan': (put(*GROUP, 'lr', value=float('nan')), r'param_groups\[0\].lr is nan'),
+    'first_rate_is_a_text': (
+        put(*GROUP, 'initial_lr', value='a'), r"param_groups\[0\].initial_lr is 'a', here 0.05",
+    ),
+    'decay_is_none': (put(*GROUP, 'weight_decay', value=None), 'weight_decay is None, here 0.01'),
     'state_of_other_shape': (
         put('optimizer', 'state', 0, 'exp_avg', value=torch.ones(5)),
         r'state\[0\].exp_avg has shape 5, its parameter 1x2',
@@ -115,6 +119,16 @@ FAULTS = {
     'gradient_of_other_shape': (
         put('gradients', value=[None, torch.ones(5)]),
         r'gradients\[1\] has shape 5, its parameter 1',
+    ),
+    'parts_of_an_update_are_a_text': (
+        lambda c: c.update(gradients=[None, None], accumulative_counts='4'),
+        "accumulative_counts is '4', not a list of numbers",
+    ),
+    'loss_scale_is_zero': (
+        put('optimizer', 'loss_scaler', value=dict(scale=0.0)), 'loss_scaler has no scale above 0',
+    ),
+    'loss_scaler_is_a_number': (
+        put('optimizer', 'loss_scaler', value=3), 'loss_scaler has no scale above 0',
     ),
     'no_param_schedulers': (drop('param_schedulers'), 'are missing, but the config has 2'),
     'empty_param_schedulers': (put('param_schedulers', value=[]), 'are 0, but the config has 2'),
@@ -187,6 +201,48 @@ def test_another_schedule(name, tmp_path):
                 runner.train()
         else:
             runner.train()
+
+
+# what a resumed config says of the optimizer, with a schedule or without -> what differs
+OTHER_RATES = {
+    'rate': (dict(lr=0.01), True, 'initial_lr is 0.05, here 0.01'),
+    'rate without a schedule': (dict(lr=0.01), False, 'lr is 0.05, here 0.01'),
+    'decay': (dict(weight_decay=0.5), True, 'weight_decay is 0.01, here 0.5'),
+    'decay without a schedule': (dict(weight_decay=0), False, 'weight_decay is 0.01, here 0'),
+}
+
+
+@pytest.mark.parametrize('name', OTHER_RATES)
+def test_another_rate(name, tmp_path):
+    """As of ``--lr``: what was loaded would stay the old one."""
+    change, has_schedule, message = OTHER_RATES[name]
+    for changed in (None, {}, change):
+        cfg = config(tmp_path, **(changed or {}))
+        if not has_schedule:
+            cfg.param_scheduler = None
+        if changed is not None:
+            cfg.resume, cfg.load_from = True, str(tmp_path / 'epoch_2.pth')
+        runner = make_runner('parts', cfg)
+        if changed:
+            with pytest.raises(WrongPart, match=rf'param_groups\[0\].{message}.*--lr'):
+                runner.train()
+        else:
+            runner.train()
+
+
+def test_a_scaled_rate_may_follow_another_batch_size(tmp_path, capsys):
+    for batch in (2, 3):
+        cfg = config(tmp_path)
+        cfg.auto_scale_lr = dict(enable=True, base_batch_size=2)
+        cfg.train_dataloader.batch_size = batch
+        if batch == 3:
+            cfg.resume, cfg.load_from = True, str(tmp_path / 'epoch_2.pth')
+        runner = make_runner('parts', cfg)
+        runner.train()
+    group = runner.optim_wrapper.optimizer.param_groups[0]
+    assert group['initial_lr'] == 0.05
+    told = capsys.readouterr().out
+    assert told.count('initial_lr is 0.05, here 0.075') == 1
 
 
 def test_a_schedule_in_iterations_may_follow_another_batch_size(tmp_path):

@@ -2,15 +2,18 @@
 
 import os
 import signal
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
-from mmengine.registry import METRICS
+from mmengine.optim import AmpOptimWrapper, OptimWrapper
+from mmengine.registry import METRICS, OPTIM_WRAPPERS
 
 from attnpool_backbones.atomic_files import AtomicLocalBackend
+from attnpool_backbones.checkpoints.reading import read_content
 from attnpool_backbones.launching.latest_checkpoint import find_resumable_checkpoint, stored_seed
 from attnpool_backbones.stop_signals import STOP_SIGNALS, Stopped
 from tests.engine.tiny_run import BATCH, SAMPLES, make_config, make_runner
@@ -160,6 +163,35 @@ def test_validation_that_was_left_is_made_up(by_epoch, average, tmp_path):
     assert best[0] == best[1]
 
 
+def test_left_again_in_the_validation_that_is_made_up(tmp_path, capsys):
+    """Nothing is saved, as nothing was trained: the message names the checkpoint of before."""
+    runner = runner_of(tmp_path, validate=True)
+    runner.register_hook(KillInValidation(12))
+    with pytest.raises(Killed):
+        runner.train()
+    again = runner_of(tmp_path, resume=True, validate=True)
+    again.register_hook(Send(12, signal.SIGTERM, validating=True))
+    with pytest.raises(Stopped):
+        again.train()
+    told = capsys.readouterr().err
+    assert f'the state after iteration 12 is in {tmp_path / "epoch_2.pth"}.' in told
+
+
+@pytest.mark.parametrize('validating', [False, True])
+@pytest.mark.parametrize('saving', [None, dict(type='CheckpointHook')])
+def test_signals_stay_what_they_were_where_no_hook_would_save(saving, validating, tmp_path, capsys):
+    cfg = make_config(tmp_path, hooks=(HOOK,))
+    cfg.default_hooks.checkpoint = saving
+    cfg.val_dataloader = dict(cfg.train_dataloader, sampler=dict(type='DefaultSampler'))
+    cfg.val_cfg, cfg.val_evaluator = dict(), dict(type='TinyError')
+    runner = make_runner('stopping', cfg)
+    runner.register_hook(Send(12, signal.SIGINT, validating))
+    with pytest.raises(KeyboardInterrupt):
+        runner.train()
+    assert runner.iter == (12 if validating else 11)
+    assert 'SIGINT' not in capsys.readouterr().err
+
+
 class Depths(Hook):
     """Records how many objects stand for the dataloader of each validation."""
 
@@ -233,16 +265,57 @@ def test_killed_in_an_accumulation_and_resumed_equals_uninterrupted(name, tmp_pa
     assert_same(state(resumed), state(whole))
 
 
-def test_gradients_are_not_put_into_another_accumulation(tmp_path):
+@pytest.mark.parametrize(('accumulate', 'told'), [(3, ''), (5, 'accumulative_counts was 4')])
+def test_gradients_are_not_put_into_another_accumulation(accumulate, told, tmp_path, capsys):
     runner = runner_of(tmp_path, accumulate=4)
     runner.register_hook(KillInTraining(9))
     with pytest.raises(Killed):
         runner.train()
-    resumed = runner_of(tmp_path, resume=True, accumulate=3)
+    resumed = runner_of(tmp_path, resume=True, accumulate=accumulate)
     resumed.register_hook(KillInTraining(7))
     with pytest.raises(Killed):
         resumed.train()
     assert all(parameter.grad is None for parameter in resumed.model.parameters())
+    assert told in capsys.readouterr().out
+
+
+@OPTIM_WRAPPERS.register_module(force=True)
+class ScaledOptimWrapper(AmpOptimWrapper):
+    """Scales the loss as on CUDA, and computes in float32 as without mixed precision."""
+
+    def __init__(self, **kwargs: object) -> None:
+        OptimWrapper.__init__(self, **kwargs)
+        self.loss_scaler = torch.amp.GradScaler('cpu')
+        self._scale_update_param = None
+
+    def optim_context(self, model: torch.nn.Module) -> AbstractContextManager:
+        return nullcontext()
+
+
+@pytest.mark.parametrize('of_before', [False, True])
+@pytest.mark.parametrize(
+    ('before', 'after'),
+    [
+        ('ScaledOptimWrapper', 'OptimWrapper'),
+        ('OptimWrapper', 'ScaledOptimWrapper'),
+        ('ScaledOptimWrapper', 'ScaledOptimWrapper'),
+    ],
+)
+def test_gradients_have_the_scale_of_the_resumed_run(before, after, of_before, tmp_path):
+    """Files of before do not tell in how many parts an update was made."""
+    runner = runner_of(tmp_path, accumulate=4, wrapper=before)
+    runner.register_hook(KillInTraining(9))
+    with pytest.raises(Killed):
+        runner.train()
+    if of_before:
+        checkpoint = read_content(str(tmp_path / 'epoch_1.pth'))
+        del checkpoint['accumulative_counts']
+        torch.save(checkpoint, tmp_path / 'epoch_1.pth')
+    resumed = runner_of(tmp_path, resume=True, accumulate=4, wrapper=after)
+    resumed.train()
+    whole = runner_of(tmp_path / 'whole', accumulate=4)
+    whole.train()
+    assert_same(state(resumed), state(whole))
 
 
 @pytest.mark.parametrize('by_epoch', [True, False])

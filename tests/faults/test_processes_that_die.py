@@ -18,6 +18,7 @@ import torch
 
 from attnpool_backbones.checkpoints.reading import read_content
 from attnpool_backbones.launching.latest_checkpoint import find_resumable_checkpoint
+from attnpool_backbones.launching.processes import free_port
 from attnpool_backbones.process_lifetime import is_running
 from tests.engine.tiny_run import ITERS
 from tests.faults.training import Training, children_of, train
@@ -121,6 +122,25 @@ def test_stopped_by_each_signal(name, processes, tmp_path, undisturbed):
     for setting in SETTINGS:
         reference = undisturbed(setting, processes)
         stop_and_resume(tmp_path / setting, setting, number, reference, processes)
+
+
+@pytest.mark.slow
+def test_no_rank_ends_before_the_state_is_saved(tmp_path):
+    """Slurm and mpirun kill all of a run as soon as one of its processes has ended by a signal."""
+    meeting = dict(WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=str(free_port()))
+    ranks = [
+        Training(
+            tmp_path / 'run', slow_saving=2, pause=0.1,
+            group=dict(meeting, RANK=str(rank), LOCAL_RANK=str(rank)),
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    ranks[0].wait_for('iteration 3')
+    for rank in ranks:
+        rank.process.send_signal(signal.SIGUSR1)
+    assert ranks[1].end() == 128 + signal.SIGUSR1
+    assert 'interim_iter_' in (tmp_path / 'run' / 'last_checkpoint').read_text()
+    assert ranks[0].end() == 128 + signal.SIGUSR1
 
 
 @pytest.mark.slow

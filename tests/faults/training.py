@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tests.patience import comes_true
@@ -23,6 +25,8 @@ class Training:
         processes: How many there are; 0 is one without a launcher.
         limits: Run by ``prlimit`` before, for instance ``['--fsize=100000']``.
         nohup: Whether it is started by ``nohup``.
+        group: What ``srun`` and ``mpirun`` tell a process that they start: its rank, their number
+            and where they meet.
         **settings: Of :mod:`tests.faults.tiny_train`.
     """
 
@@ -32,6 +36,7 @@ class Training:
         processes: int = 0,
         limits: tuple = (),
         nohup: bool = False,
+        group: Mapping[str, str] = MappingProxyType({}),
         **settings: Any,
     ) -> None:
         module = str(REPO / 'tests' / 'faults' / 'tiny_train.py')
@@ -39,6 +44,7 @@ class Training:
         if processes:
             launcher = 'attnpool_backbones.launching.processes'
             command = [sys.executable, '-m', launcher, f'--nproc-per-node={processes}', module]
+        if processes or group:
             settings['launcher'] = 'pytorch'
         if limits:
             command = ['prlimit', *limits, *command]
@@ -47,7 +53,7 @@ class Training:
         self.lines: list[str] = []
         self.process = subprocess.Popen(
             [*command, str(folder), json.dumps(settings)],
-            env=dict(os.environ, PYTHONPATH=str(REPO), OMP_NUM_THREADS='1'),
+            env=dict(os.environ, PYTHONPATH=str(REPO), OMP_NUM_THREADS='1', **group),
             cwd=folder.parent,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
