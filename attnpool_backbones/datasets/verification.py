@@ -4,7 +4,6 @@ Training leaves out or distorts much of this silently: boxes of unknown classes,
 readable end, labels that belong to no class.
 """
 
-import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -16,6 +15,7 @@ from mmengine.config import Config
 
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.datasets.building import innermost
+from attnpool_backbones.datasets.child_processes import in_processes
 from attnpool_backbones.datasets.coco_verification import inspect_coco
 from attnpool_backbones.datasets.findings import Problem, Report
 from attnpool_backbones.datasets.inspection import Inspected
@@ -122,9 +122,7 @@ def _in_parallel(samples: Sequence[Sample], workers: int) -> Iterator[Findings]:
     cv2.setNumThreads(0)
     try:
         # the samples are inherited: pipelines cannot always be sent to another process
-        context = multiprocessing.get_context('fork')
-        with context.Pool(workers, initializer=_share, initargs=(samples,)) as pool:
-            yield from pool.imap(_read_shared, range(len(samples)), chunksize=CHUNK)
+        yield from in_processes(_read_shared, len(samples), workers, CHUNK, _share, (samples,))
     finally:
         cv2.setNumThreads(threads)
 
