@@ -334,7 +334,11 @@ def _map_data(labels: LabelMaps, run: Path) -> OwnData:
         raise BrokenLabels(labels.root, labels.problems)
     # also of broken labels, so that one list tells what is wrong with the images too
     layouts = lay_out(labels, run)
-    sizes = [displayed_size(labels.root / pair.image) for pair in labels.pairs]
+    sizes = (
+        [displayed_size(labels.root / pair.image) for pair in labels.pairs]
+        if labels.objects is None
+        else [(image.width, image.height) for image in labels.objects]
+    )
     places = Data(
         labels.root,
         labels.classes,
