@@ -9,6 +9,8 @@ from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
+from attnpool_backbones.command_line import UserError
+
 __all__ = [
     'IMAGE_SUFFIXES',
     'MASK_FOLDER',
@@ -32,6 +34,8 @@ MASK_FOLDER = re.compile(
 )
 """Names of folders that have masks rather than photos."""
 _ORIENTATION = 0x0112
+_NO_TEXT = re.compile('[\udc80-\udcff]')
+"""What Python makes of the bytes of a file name that are no UTF-8."""
 
 
 class Folder:
@@ -51,7 +55,11 @@ class Folder:
 
     @cached_property
     def files(self) -> list[str]:
-        """All files, relative and with ``/``, in the order of their names."""
+        """All files, relative and with ``/``, in the order of their names.
+
+        Raises:
+            UserError: If names are no UTF-8, which no annotation file could hold.
+        """
         found, seen = [], set()
         for folder, folders, names in os.walk(self.root, followlinks=True):
             here = os.path.realpath(folder)
@@ -68,6 +76,13 @@ class Folder:
                 for name in names
                 if not name.startswith('.') and Path(folder, name).is_file()
             ]
+        odd = sorted(file for file in found if _NO_TEXT.search(file))
+        if odd:
+            shown = [os.fsencode(file).decode(errors='backslashreplace') for file in odd[:10]]
+            raise UserError(
+                f'{self.root}: the names of {len(odd)} files are no UTF-8, rename them: '
+                + ', '.join([*shown, *(['...'] if len(odd) > 10 else [])])
+            )
         return sorted(found)
 
     def with_suffix(self, *suffixes: str) -> list[str]:
@@ -175,4 +190,6 @@ def displayed_size(path: Path) -> tuple[int, int]:
             orientation = image.getexif().get(_ORIENTATION, 1)
         except (OSError, SyntaxError, ValueError):
             orientation = 1
-        return (height, width) if orientation in (5, 6, 7, 8) else (width, height)
+        # Pillow turns TIFFs itself
+        is_turned = orientation in (5, 6, 7, 8) and image.format != 'TIFF'
+        return (height, width) if is_turned else (width, height)
