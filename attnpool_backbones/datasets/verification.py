@@ -6,6 +6,7 @@ readable end, labels that belong to no class.
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -20,6 +21,7 @@ from attnpool_backbones.datasets.coco_verification import inspect_coco
 from attnpool_backbones.datasets.findings import Problem, Report
 from attnpool_backbones.datasets.inspection import Inspected
 from attnpool_backbones.datasets.label_map_verification import inspect_label_maps
+from attnpool_backbones.datasets.limits import MAX_PIXELS
 from attnpool_backbones.datasets.sample_reading import Sample, read_sample
 from attnpool_backbones.launching.config import recognise_dense_task
 from attnpool_backbones.launching.input_files import metrics_of, require_data
@@ -55,11 +57,12 @@ def verify(
         wanted = ', '.join(f'{split}_dataloader' for split in splits)
         raise UserError(f'{cfg.filename} has no data set to check, none of {wanted}')
     require_data(cfg, splits)
+    limit = cfg.get('max_pixels') or MAX_PIXELS
     images: dict[str, int] = {}
     samples: list[Sample] = []
     problems: list[Problem] = []
     for split, inspected in inspect(cfg, splits, problems):
-        samples += inspected.samples
+        samples += [replace(sample, max_pixels=limit) for sample in inspected.samples]
         images[split] = images.get(split, 0) + len(inspected.samples)
     notes: list[Problem] = []
     for done, (wrong, noted) in enumerate(_in_parallel(samples, workers), 1):

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from PIL import Image
 
 from attnpool_backbones.command_line import UserError
+from attnpool_backbones.datasets.limits import MAX_PIXELS
 
 __all__ = [
     'IMAGE_SUFFIXES',
@@ -178,14 +179,17 @@ def displayed_size(path: Path) -> tuple[int, int]:
         path: The file, of which only the head is read.
 
     Raises:
-        OSError: If it is no image, or one of more pixels than Pillow opens.
+        OSError: If it is no image, or one of more than 2**28 pixels.
     """
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # ours is asked for below
     try:
         opened = Image.open(path)
-    except Image.DecompressionBombError as error:
-        raise OSError(str(error)) from error
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
     with opened as image:
         width, height = image.size
+        if width * height > MAX_PIXELS:
+            raise OSError(f'{width}x{height} pixels, more than the {MAX_PIXELS} that are loaded')
         try:
             orientation = image.getexif().get(_ORIENTATION, 1)
         except (OSError, SyntaxError, ValueError):

@@ -403,6 +403,15 @@ def test_processes_find_the_same(scenes: Path, monkeypatch: pytest.MonkeyPatch) 
     assert verify(cfg, workers=2) == verify(cfg, workers=1)
 
 
+def test_pixels_are_limited_as_the_config_says(scenes: Path) -> None:
+    cfg = config(DETECTION, scenes)
+    cfg.max_pixels = 64 * 64
+    assert verify(cfg).problems == ()
+    cfg.max_pixels -= 1
+    kinds = found(verify(cfg))
+    assert list(kinds) == ['image too large'] and len(kinds['image too large']) == 7
+
+
 def test_a_process_that_dies_is_a_message(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def die(sample: Sample) -> None:
         os.kill(os.getpid(), signal.SIGKILL)

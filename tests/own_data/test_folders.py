@@ -39,15 +39,28 @@ def test_own_outputs_and_linked_folders(digits, tmp_path):
     assert [image.file for image in labels_of(root).images] == [i.file for i in before.images]
 
 
-def test_image_above_the_limit_of_pillow_is_told(digits, tmp_path):
+def enlarged(file: Path, side: int) -> None:
+    """Lets the header of a PNG say other sides."""
+    content = bytearray(file.read_bytes())
+    content[16:24] = side.to_bytes(4, 'big') * 2
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, 'big')
+    file.write_bytes(content)
+
+
+def test_image_above_the_limit_is_told(digits, tmp_path):
     written.yolo(written.load_scenes(digits), tmp_path, False)
     wide = next((tmp_path / 'images').rglob('*.png'))
-    content = bytearray(wide.read_bytes())
-    content[16:24] = (20_000).to_bytes(4, 'big') * 2
-    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, 'big')
-    wide.write_bytes(content)
+    enlarged(wide, 20_000)
     (problem,) = labels_of(tmp_path).problems
     assert problem.kind == 'unreadable image' and wide.name in problem.item
+    assert '20000x20000 pixels, more than the 268435456' in problem.detail
+
+
+def test_images_that_are_loaded_have_a_size_whatever_pillow_would_refuse(digits, tmp_path):
+    wide = tmp_path / 'wide.png'
+    shutil.copy(next(digits.rglob('*.png')), wide)
+    enlarged(wide, 2**14)
+    assert displayed_size(wide) == (2**14, 2**14)
 
 
 def describe(root: Path, **changes) -> None:
