@@ -18,7 +18,6 @@ import functools
 import glob
 import hashlib
 import json
-import multiprocessing
 import os
 import shutil
 import uuid
@@ -28,6 +27,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from attnpool_backbones.datasets.child_processes import in_processes
 from attnpool_backbones.machine import usable_cores
 
 from .digit_rendering import (
@@ -102,6 +102,7 @@ def generate(
         FileExistsError: `root` holds something that this generator did not write.
         ValueError: `root` has other parameters or is damaged (and `force` is off), or an argument
             is wrong.
+        UserError: a process that draws was killed.
     """
     root = Path(root).resolve()  # a link to a larger disk stays a link
     wanted = _parameters(train, val, size, seed)
@@ -253,8 +254,7 @@ def _in_parallel(draw: Callable[[int], tuple], count: int) -> Iterator[tuple]:
     if cores == 1 or count < PARALLEL_FROM:
         yield from map(draw, range(count))
         return
-    with multiprocessing.get_context('fork').Pool(min(cores, 8)) as pool:
-        yield from pool.imap(draw, range(count), chunksize=8)
+    yield from in_processes(draw, count, min(cores, 8), chunk=8)
 
 
 def _coco_annotation(instance: Instance) -> dict:

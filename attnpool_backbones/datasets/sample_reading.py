@@ -17,6 +17,7 @@ from attnpool_backbones.datasets.bit_depth import (
 )
 from attnpool_backbones.datasets.findings import Problem
 from attnpool_backbones.datasets.limits import (
+    MAX_PIXELS,
     InputTooLarge,
     require_image_size,
     require_mask_size,
@@ -56,6 +57,7 @@ class Sample:
         size: Width and height in pixels, as annotated.
         labels: What a label map may have, if there is one.
         names: What to call each of `info['instances']`.
+        max_pixels: How many pixels an image, a label map or a mask may have. Default: 2**28.
     """
 
     split: str
@@ -64,6 +66,7 @@ class Sample:
     size: tuple[int, int] | None = None
     labels: Labels | None = None
     names: tuple[str, ...] = ()
+    max_pixels: int = MAX_PIXELS
 
 
 @dataclass
@@ -112,7 +115,7 @@ def _is_whole(reading: Reading, name: str, path: str) -> bool:
         reading.found(f'missing {name}', path, 'no such file')
         return False
     try:
-        require_image_size(path)
+        require_image_size(path, reading.sample.max_pixels)
     except InputTooLarge as error:
         reading.found(f'{name} too large', path, str(error))
         return False
@@ -151,7 +154,7 @@ def _run(reading: Reading, with_mask: bool) -> None:
         results['instances'] = [dict(instance) for instance in results['instances']]
     try:
         for instance in results.get('instances') or ():
-            require_mask_size(instance.get('mask'), f'a mask of {path}')
+            require_mask_size(instance.get('mask'), f'a mask of {path}', sample.max_pixels)
     except InputTooLarge as error:
         reading.found('mask too large', path, str(error))
         return

@@ -4,6 +4,7 @@ import os
 import shutil
 import stat
 import zipfile
+import zlib
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -145,7 +146,7 @@ def _unpack_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) 
     try:
         with archive.open(info) as source, part.open('wb') as target:
             shutil.copyfileobj(source, target, CHUNK)
-    except (zipfile.BadZipFile, EOFError, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
         part.unlink(missing_ok=True)
         raise UserError(
             f'{info.filename} cannot be unpacked from {archive.filename}: {error}'

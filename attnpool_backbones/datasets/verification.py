@@ -4,9 +4,9 @@ Training leaves out or distorts much of this silently: boxes of unknown classes,
 readable end, labels that belong to no class.
 """
 
-import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -16,10 +16,12 @@ from mmengine.config import Config
 
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.datasets.building import innermost
+from attnpool_backbones.datasets.child_processes import in_processes
 from attnpool_backbones.datasets.coco_verification import inspect_coco
 from attnpool_backbones.datasets.findings import Problem, Report
 from attnpool_backbones.datasets.inspection import Inspected
 from attnpool_backbones.datasets.label_map_verification import inspect_label_maps
+from attnpool_backbones.datasets.limits import MAX_PIXELS
 from attnpool_backbones.datasets.sample_reading import Sample, read_sample
 from attnpool_backbones.launching.config import recognise_dense_task
 from attnpool_backbones.launching.input_files import metrics_of, require_data
@@ -55,11 +57,12 @@ def verify(
         wanted = ', '.join(f'{split}_dataloader' for split in splits)
         raise UserError(f'{cfg.filename} has no data set to check, none of {wanted}')
     require_data(cfg, splits)
+    limit = cfg.get('max_pixels') or MAX_PIXELS
     images: dict[str, int] = {}
     samples: list[Sample] = []
     problems: list[Problem] = []
     for split, inspected in inspect(cfg, splits, problems):
-        samples += inspected.samples
+        samples += [replace(sample, max_pixels=limit) for sample in inspected.samples]
         images[split] = images.get(split, 0) + len(inspected.samples)
     notes: list[Problem] = []
     for done, (wrong, noted) in enumerate(_in_parallel(samples, workers), 1):
@@ -122,9 +125,7 @@ def _in_parallel(samples: Sequence[Sample], workers: int) -> Iterator[Findings]:
     cv2.setNumThreads(0)
     try:
         # the samples are inherited: pipelines cannot always be sent to another process
-        context = multiprocessing.get_context('fork')
-        with context.Pool(workers, initializer=_share, initargs=(samples,)) as pool:
-            yield from pool.imap(_read_shared, range(len(samples)), chunksize=CHUNK)
+        yield from in_processes(_read_shared, len(samples), workers, CHUNK, _share, (samples,))
     finally:
         cv2.setNumThreads(threads)
 

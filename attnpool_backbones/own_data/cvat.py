@@ -10,15 +10,9 @@ from xml.etree import ElementTree
 import numpy as np
 
 from attnpool_backbones.own_data.folder import Folder, displayed_size, split_of_path
-from attnpool_backbones.own_data.labels import (
-    SPLITS,
-    Instance,
-    LabelledImage,
-    LabelledImages,
-    problem,
-)
+from attnpool_backbones.own_data.labels import Instance, LabelledImage, LabelledImages, problem
 from attnpool_backbones.own_data.masks_of_objects import box_of, encode, joined
-from attnpool_backbones.own_data.xml_files import malformed, number, root_tag
+from attnpool_backbones.own_data.xml_files import malformed, number, parse_xml, root_tag
 
 __all__ = ['NAME', 'find', 'read']
 
@@ -43,8 +37,8 @@ def read(folder: Folder, files: list[str]) -> LabelledImages:
     names: list[str] = []
     for file in files:
         try:
-            tree = ElementTree.fromstring(folder.path(file).read_bytes())
-        except ElementTree.ParseError as error:
+            tree = parse_xml(folder, file)
+        except ValueError as error:
             labels.problems.append(problem('damaged label file', file, error))
             continue
         names += [(label.findtext('name') or '').strip() for label in tree.iter('label')]
@@ -85,8 +79,7 @@ def _image(
         )
         return None
     # the subset of a task is the split that its author chose
-    subset = (entry.get('subset') or '').lower()
-    split = subset if subset in SPLITS else split_of_path(image)
+    split = split_of_path(f'{entry.get("subset")}/image') or split_of_path(image)
     shapes = [
         _Shape(shape, f'{file}, image {name}, shape {index}', shape.get('label'),
                shape.get('group_id'))

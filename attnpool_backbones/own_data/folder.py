@@ -9,6 +9,9 @@ from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
+from attnpool_backbones.command_line import UserError
+from attnpool_backbones.datasets.limits import MAX_PIXELS
+
 __all__ = [
     'IMAGE_SUFFIXES',
     'MASK_FOLDER',
@@ -32,6 +35,8 @@ MASK_FOLDER = re.compile(
 )
 """Names of folders that have masks rather than photos."""
 _ORIENTATION = 0x0112
+_NO_TEXT = re.compile('[\udc80-\udcff]')
+"""What Python makes of the bytes of a file name that are no UTF-8."""
 
 
 class Folder:
@@ -51,7 +56,11 @@ class Folder:
 
     @cached_property
     def files(self) -> list[str]:
-        """All files, relative and with ``/``, in the order of their names."""
+        """All files, relative and with ``/``, in the order of their names.
+
+        Raises:
+            UserError: If names are no UTF-8, which no annotation file could hold.
+        """
         found, seen = [], set()
         for folder, folders, names in os.walk(self.root, followlinks=True):
             here = os.path.realpath(folder)
@@ -68,6 +77,13 @@ class Folder:
                 for name in names
                 if not name.startswith('.') and Path(folder, name).is_file()
             ]
+        odd = sorted(file for file in found if _NO_TEXT.search(file))
+        if odd:
+            shown = [os.fsencode(file).decode(errors='backslashreplace') for file in odd[:10]]
+            raise UserError(
+                f'{self.root}: the names of {len(odd)} files are no UTF-8, rename them: '
+                + ', '.join([*shown, *(['...'] if len(odd) > 10 else [])])
+            )
         return sorted(found)
 
     def with_suffix(self, *suffixes: str) -> list[str]:
@@ -163,16 +179,21 @@ def displayed_size(path: Path) -> tuple[int, int]:
         path: The file, of which only the head is read.
 
     Raises:
-        OSError: If it is no image, or one of more pixels than Pillow opens.
+        OSError: If it is no image, or one of more than 2**28 pixels.
     """
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # ours is asked for below
     try:
         opened = Image.open(path)
-    except Image.DecompressionBombError as error:
-        raise OSError(str(error)) from error
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
     with opened as image:
         width, height = image.size
+        if width * height > MAX_PIXELS:
+            raise OSError(f'{width}x{height} pixels, more than the {MAX_PIXELS} that are loaded')
         try:
             orientation = image.getexif().get(_ORIENTATION, 1)
         except (OSError, SyntaxError, ValueError):
             orientation = 1
-        return (height, width) if orientation in (5, 6, 7, 8) else (width, height)
+        # Pillow turns TIFFs itself
+        is_turned = orientation in (5, 6, 7, 8) and image.format != 'TIFF'
+        return (height, width) if is_turned else (width, height)

@@ -227,6 +227,8 @@ def read_labels(
         is_empty = not any(image.instances for image in labels.images)
         if is_empty and not labels.problems:
             raise UserError(f'{folder.root}: no labels in {found.example}: not one object')
+        if not labels.problems:
+            labels = _without_empty_test(labels)
         if for_masks:
             labels = as_label_maps(labels)
     if isinstance(labels, LabelMaps):
@@ -235,12 +237,50 @@ def read_labels(
         files, given = [i.file for i in labels.images], [i.split for i in labels.images]
     if not files or (labels.problems and len(files) < 2):
         raise BrokenLabels(folder.root, labels.problems)
+    objects = (
+        [bool(i.instances) for i in labels.images] if isinstance(labels, LabelledImages) else None
+    )
     splits, words = choose_splits(
-        files, given, request.val_share, request.group, request.split_seed
+        files, given, request.val_share, request.group, request.split_seed, objects
     )
     if splits != given and isinstance(labels, LabelledImages):
         labels.coco_files = None
-    return labels.with_splits(splits), [found.example, f'{len(files)} images: {words}']
+    labels = labels.with_splits(splits)
+    if isinstance(labels, LabelledImages) and not labels.problems:
+        _require_objects(labels)
+    return labels, [found.example, f'{len(files)} images: {words}']
+
+
+def _without_empty_test(labels: LabelledImages) -> LabelledImages:
+    """Leaves the images for testing out if no object is in them, which then cannot be scored."""
+    tested = [image for image in labels.images if image.split == 'test']
+    if not tested or any(image.instances for image in tested):
+        return labels
+    coco_files = labels.coco_files and {
+        split: file for split, file in labels.coco_files.items() if split != 'test'
+    }
+    return replace(
+        labels,
+        images=[image for image in labels.images if image.split != 'test'],
+        notes=[
+            *labels.notes,
+            f'images left out: {len(tested)} for testing without an object, such as '
+            f'{tested[0].file}',
+        ],
+        coco_files=coco_files,
+    )
+
+
+def _require_objects(labels: LabelledImages) -> None:
+    """Raises UserError if there is nothing to learn, or nothing to score."""
+    for split, words in (('train', 'training'), ('val', 'validation')):
+        images = [image for image in labels.images if image.split == split]
+        if not any(image.instances for image in images):
+            raise UserError(
+                f'{labels.root}: not one object in the images for {words} ({len(images)}, such as '
+                f'{images[0].file}); training and validation need some, in images (or groups) of '
+                'their own'
+            )
 
 
 def _object_data(labels: LabelledImages, bases: Bases, run: Path) -> OwnData:
@@ -294,7 +334,11 @@ def _map_data(labels: LabelMaps, run: Path) -> OwnData:
         raise BrokenLabels(labels.root, labels.problems)
     # also of broken labels, so that one list tells what is wrong with the images too
     layouts = lay_out(labels, run)
-    sizes = [displayed_size(labels.root / pair.image) for pair in labels.pairs]
+    sizes = (
+        [displayed_size(labels.root / pair.image) for pair in labels.pairs]
+        if labels.objects is None
+        else [(image.width, image.height) for image in labels.objects]
+    )
     places = Data(
         labels.root,
         labels.classes,

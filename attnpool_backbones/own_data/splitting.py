@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from attnpool_backbones.command_line import UserError
 
@@ -16,6 +16,7 @@ def choose_splits(
     share: float = 0.2,
     group: str | None = None,
     seed: int = 0,
+    labelled: Sequence[bool] | None = None,
 ) -> tuple[list[str | None], str]:
     r"""Keeps the splits that the labels say, or makes the ones that are lacking.
 
@@ -29,6 +30,8 @@ def choose_splits(
         group: Regular expression; what its first group (or all of it) matches in a file name is
             the name of the image's group, for instance ``'(patient\d+)_'``.
         seed: Another number gives other splits.
+        labelled: Which images have objects; where splits are made and two groups have some, both
+            splits get one. Default: all have.
 
     Returns:
         The splits, None for an image that is in none; and in words where they come from.
@@ -61,17 +64,30 @@ def choose_splits(
         raise UserError(f'{len(groups)} {kind}, at least 2 are needed to train and to validate')
     order = sorted(groups, key=lambda name: hashlib.sha1(f'{seed}:{name}'.encode()).hexdigest())
     wanted = min(max(round(share * len(free)), 1), len(free) - 1)
+    full = [n for n in order if labelled is None or any(labelled[i] for i in groups[n])]
+    for_val = _take(order, groups, wanted)
+    if len(full) > 1 and for_val.isdisjoint(full):
+        order.remove(full[0])
+        for_val = _take([full[0], *order], groups, wanted)
+    elif len(full) > 1 and for_val.issuperset(full):
+        order.remove(full[-1])
+        for_val = _take([*order, full[-1]], groups, wanted)
     splits = [split if split == stays else None for split in given]
-    taken = 0
-    for position, name in enumerate(order):
-        members = groups[name]
-        is_last = position == len(order) - 1
-        to_val = taken < wanted and not (is_last and taken + len(members) == len(free))
-        taken += len(members) if to_val else 0
+    for name, members in groups.items():
         for index in members:
-            splits[index] = 'val' if to_val else 'train'
+            splits[index] = 'val' if name in for_val else 'train'
     made = f'made here: {share:.0%} for validation' + (f', grouped by {group}' if group else '')
     return splits, _told(files, splits, made)
+
+
+def _take(order: Sequence[str], groups: Mapping[str, Sequence[int]], wanted: int) -> set[str]:
+    """Takes groups in their order, without the last one, until these are as many images."""
+    taken, count = set(), 0
+    for name in order[:-1]:
+        if count < wanted:
+            taken.add(name)
+            count += len(groups[name])
+    return taken
 
 
 def _group(file: str, pattern: str | None) -> str:

@@ -13,7 +13,7 @@ from attnpool_backbones.own_data.folder import (
     split_of_path,
 )
 from attnpool_backbones.own_data.labels import Instance, LabelledImage, LabelledImages, problem
-from attnpool_backbones.own_data.xml_files import malformed, number, root_tag
+from attnpool_backbones.own_data.xml_files import malformed, number, parse_xml, root_tag
 
 __all__ = ['NAME', 'find', 'read']
 
@@ -37,8 +37,8 @@ def read(folder: Folder, files: list[str]) -> LabelledImages:
     trees = {}
     for file in files:
         try:
-            trees[file] = ElementTree.fromstring(folder.path(file).read_bytes())
-        except ElementTree.ParseError as error:
+            trees[file] = parse_xml(folder, file)
+        except ValueError as error:
             labels.problems.append(problem('damaged label file', file, error))
     offset = 0 if any(_counts_from_zero(tree) for tree in trees.values()) else 1
     if not offset:

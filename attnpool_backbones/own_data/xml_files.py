@@ -2,14 +2,16 @@
 
 import math
 import re
+from xml.etree import ElementTree
 
 from attnpool_backbones.datasets.findings import Problem
 from attnpool_backbones.own_data.folder import Folder
 from attnpool_backbones.own_data.labels import problem
 
-__all__ = ['malformed', 'number', 'root_tag']
+__all__ = ['malformed', 'number', 'parse_xml', 'root_tag']
 
 _TAG = re.compile(rb'<([A-Za-z_][\w.-]*)')
+_ENCODING = re.compile(rb'<\?xml[^>]*\sencoding\s*=\s*["\']([\w.-]+)["\']')
 _HEAD = 4096  # bytes
 
 
@@ -19,6 +21,21 @@ def root_tag(folder: Folder, file: str) -> str:
         head = re.sub(rb'<!--.*?-->|<\?.*?\?>', b'', opened.read(_HEAD), flags=re.DOTALL)
     tag = _TAG.search(head)
     return tag[1].decode() if tag else ''
+
+
+def parse_xml(folder: Folder, file: str) -> ElementTree.Element:
+    """Reads a file in the encoding that it says, which may be one of Chinese or Japanese text.
+
+    Raises:
+        ValueError: If it is damaged.
+    """
+    content = folder.path(file).read_bytes()
+    said = _ENCODING.match(content)
+    try:
+        # expat knows no encoding of several bytes but Unicode's
+        return ElementTree.fromstring(content.decode(said[1].decode()) if said else content)
+    except (ElementTree.ParseError, LookupError) as error:
+        raise ValueError(error) from error
 
 
 def number(text: str | None) -> float:

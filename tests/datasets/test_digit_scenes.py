@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from attnpool_backbones.command_line import UserError
 from attnpool_backbones.datasets import digit_rendering, digit_scenes
 from attnpool_backbones.datasets.digit_rendering import (
     CLASSES,
@@ -144,6 +145,15 @@ def test_processes_draw_the_same_scenes(tmp_path, monkeypatch):
     monkeypatch.setattr(digit_scenes, 'PARALLEL_FROM', 2)
     assert digit_scenes.generate(tmp_path / 'many', **size) == alone
     assert _hashes(tmp_path / 'many') == _hashes(tmp_path / 'alone')
+
+
+def test_a_process_that_dies_is_a_message(tmp_path, monkeypatch):
+    monkeypatch.setattr(digit_scenes, 'PARALLEL_FROM', 2)
+    monkeypatch.setattr(digit_scenes, 'usable_cores', lambda: 2)
+    monkeypatch.setattr(digit_scenes, 'render_scene', lambda *_: os.kill(os.getpid(), 9))
+    with pytest.raises(UserError, match='was killed'):
+        digit_scenes.generate(tmp_path / 'scenes', train=6, val=3, size=64)
+    assert not (tmp_path / 'scenes').exists()
 
 
 @pytest.mark.parametrize('change', [dict(index=1), dict(split='val'), dict(seed=1)])

@@ -113,6 +113,17 @@ def test_the_data_check_reports_them(tmp_path):
     assert [(p.kind, p.item) for p in problems] == [('mask too large', path)]
 
 
+def test_the_data_check_takes_a_limit_of_its_own(tmp_path):
+    path = str(tmp_path / 'x.png')
+    Image.new('L', (64, 64)).save(path)
+    info = dict(img_path=path, instances=[dict(mask=dict(size=[64, 65], counts=[4160]))])
+    (problem,), _ = read_sample(Sample('train', info, max_pixels=64 * 64))
+    assert problem.kind == 'mask too large' and '65x64' in problem.detail
+    (problem,), _ = read_sample(Sample('train', info, max_pixels=64 * 64 - 1))
+    assert problem.kind == 'image too large'
+    assert read_sample(Sample('train', info, max_pixels=64 * 65))[0] == []
+
+
 SIXTEEN = {
     'full': (65535, {}, None),
     'of 12 bits': (4000, {}, 'become at most 15 of 255'),

@@ -259,6 +259,19 @@ def test_an_archive_can_be_damaged_inside(content, tmp_path):
         assert f'instances_{split}2017.json is damaged' in str(caught.value)
 
 
+def test_a_member_that_cannot_be_inflated_is_named(tmp_path):
+    path, name = tmp_path / 'some.zip', 'some/noise.bin'
+    with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(name, bytes(range(256)) * 40)
+    content = bytearray(path.read_bytes())
+    content[30 + len(name)] = 7  # a kind of block that does not exist
+    path.write_bytes(content)
+    opened = unpacking.open_archives(tmp_path, [unpacking.Archive('some.zip', 'some', 'there')])
+    with pytest.raises(UserError, match=r'some/noise\.bin cannot be unpacked from .*some\.zip'):
+        unpacking.unpack(opened, tmp_path / 'data')
+    assert files(tmp_path / 'data') == []
+
+
 def test_what_is_there_in_part_is_named_with_its_archive(tmp_path):
     coco_archives(tmp_path / 'zips')
     root = tmp_path / 'coco'

@@ -1,7 +1,9 @@
 """Every kind of damage to a data set is found, all in one go, and a whole one passes."""
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +20,7 @@ from attnpool_backbones.command_line import UserError
 from attnpool_backbones.config_files import config_root
 from attnpool_backbones.datasets.digit_scenes import generate
 from attnpool_backbones.datasets.run_lengths import run_length_fault
+from attnpool_backbones.datasets.sample_reading import Sample
 from attnpool_backbones.datasets.verification import Report, verify
 
 DETECTION = config_root() / 'poolformer/mask-rcnn_poolformer-nano_slim-fpn_digit-scenes.py'
@@ -398,6 +401,25 @@ def test_processes_find_the_same(scenes: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr('attnpool_backbones.datasets.verification.CHUNK', 2)
     cfg = config(DETECTION, scenes)
     assert verify(cfg, workers=2) == verify(cfg, workers=1)
+
+
+def test_pixels_are_limited_as_the_config_says(scenes: Path) -> None:
+    cfg = config(DETECTION, scenes)
+    cfg.max_pixels = 64 * 64
+    assert verify(cfg).problems == ()
+    cfg.max_pixels -= 1
+    kinds = found(verify(cfg))
+    assert list(kinds) == ['image too large'] and len(kinds['image too large']) == 7
+
+
+def test_a_process_that_dies_is_a_message(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(sample: Sample) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr('attnpool_backbones.datasets.verification.CHUNK', 2)
+    monkeypatch.setattr('attnpool_backbones.datasets.verification.read_sample', die)
+    with pytest.raises(UserError, match=r'was killed, .* out of memory'):
+        verify(config(DETECTION, scenes), workers=2)
 
 
 def test_missing_files_are_a_message(tmp_path: Path) -> None:

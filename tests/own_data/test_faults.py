@@ -111,6 +111,14 @@ def test_everything_that_is_wrong_is_listed_before_training(folder, capsys):
     assert f'{len(FAULTS)} things are wrong' in capsys.readouterr().out
 
 
+def test_damaged_image_of_outlines_is_told_of_a_segmentor(folder, capsys):
+    (folder / 'photos/train_000002.png').write_text('no image')
+    model = ['--backbone', 'caformer-nano', '--head', 'upernet', '--no-forecast']
+    assert main(['train', str(folder), *model]) == 2
+    message = capsys.readouterr().err
+    assert 'unreadable image (1):' in message and 'train_000002.png' in message
+
+
 def test_whole_labels_pass(folder, capsys):
     assert main(['verify', str(folder)]) == 0
     assert 'nothing is wrong' in capsys.readouterr().out
@@ -134,6 +142,9 @@ SHAPES = 'train/train_000001.json'
 # format, what is wrong, where, how it is made
 OTHERS: list[tuple[str, str, str, Callable[[Path], object]]] = [
     ('voc', 'damaged label file', XML, lambda r: os.truncate(r / XML, 200)),
+    ('voc', 'damaged label file', XML, lambda r: declared(r / XML, 'gb2312')),
+    ('voc', 'damaged label file', XML, lambda r: declared(r / XML, 'shift_jis')),
+    ('voc', 'damaged label file', XML, lambda r: declared(r / XML, 'no-such-code')),
     ('voc', 'label without an image', XML,
      lambda r: (r / 'JPEGImages/train_000001.png').unlink()),
     ('voc', 'malformed label', f'{XML}, object 1', lambda r: first_edge(r / XML, 'xmin', 'left')),
@@ -167,6 +178,8 @@ OTHERS: list[tuple[str, str, str, Callable[[Path], object]]] = [
      lambda r: replaced(r / SHAPES, '"imageWidth": 96', '"imageWidth": 97')),
     ('cvat', 'damaged label file', 'annotations.xml',
      lambda r: os.truncate(r / 'annotations.xml', 2000)),
+    ('cvat', 'damaged label file', 'annotations.xml',
+     lambda r: declared(r / 'annotations.xml', 'gbk')),
     ('cvat', 'label without an image', 'annotations.xml, image nowhere.png',
      lambda r: replaced(r / 'annotations.xml', 'name="train_000001.png"', 'name="nowhere.png"')),
     ('cvat', 'malformed label', 'annotations.xml, image train_000001.png, shape 1',
@@ -187,6 +200,12 @@ OTHERS: list[tuple[str, str, str, Callable[[Path], object]]] = [
      lambda r: [replaced(r / 'annotations.xml', f'id="{n}"', f'id="{n}" task_id="{n}"')
                 for n in range(2)]),
 ]  # fmt: skip
+
+
+def declared(path: Path, encoding: str) -> None:
+    """Says an encoding, and breaks the file in all of them."""
+    head = f'<?xml version="1.0" encoding="{encoding}"?>\n'
+    path.write_bytes(head.encode() + path.read_bytes()[:-10] + b'\xff\xff</a>')
 
 
 def first_name(path: Path) -> None:

@@ -1,15 +1,21 @@
 """Folders as their owners and their tools leave them: lists, names, links, files beside labels."""
 
+import os
 import re
 import shutil
 import zlib
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
+from attnpool_backbones.command_line import UserError
 from attnpool_backbones.datasets.digit_scenes import CLASSES
-from attnpool_backbones.own_data.recognition import open_folder, recognise
+from attnpool_backbones.own_data.folder import displayed_size
+from attnpool_backbones.own_data.recognition import FORMATS, open_folder, recognise
 from tests.own_data import scenes as written
 from tests.own_data.test_recognition import labels_of
 
@@ -33,15 +39,28 @@ def test_own_outputs_and_linked_folders(digits, tmp_path):
     assert [image.file for image in labels_of(root).images] == [i.file for i in before.images]
 
 
-def test_image_above_the_limit_of_pillow_is_told(digits, tmp_path):
+def enlarged(file: Path, side: int) -> None:
+    """Lets the header of a PNG say other sides."""
+    content = bytearray(file.read_bytes())
+    content[16:24] = side.to_bytes(4, 'big') * 2
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, 'big')
+    file.write_bytes(content)
+
+
+def test_image_above_the_limit_is_told(digits, tmp_path):
     written.yolo(written.load_scenes(digits), tmp_path, False)
     wide = next((tmp_path / 'images').rglob('*.png'))
-    content = bytearray(wide.read_bytes())
-    content[16:24] = (20_000).to_bytes(4, 'big') * 2
-    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, 'big')
-    wide.write_bytes(content)
+    enlarged(wide, 20_000)
     (problem,) = labels_of(tmp_path).problems
     assert problem.kind == 'unreadable image' and wide.name in problem.item
+    assert '20000x20000 pixels, more than the 268435456' in problem.detail
+
+
+def test_images_that_are_loaded_have_a_size_whatever_pillow_would_refuse(digits, tmp_path):
+    wide = tmp_path / 'wide.png'
+    shutil.copy(next(digits.rglob('*.png')), wide)
+    enlarged(wide, 2**14)
+    assert displayed_size(wide) == (2**14, 2**14)
 
 
 def describe(root: Path, **changes) -> None:
@@ -178,3 +197,53 @@ def test_boxes_that_count_from_zero_in_floats(digits, tmp_path):
     labels = labels_of(tmp_path)
     assert any('count from 0' in note for note in labels.notes)
     assert min(instance.box[0] for instance in labels.instances()) == 0
+
+
+@pytest.mark.parametrize(
+    'subset, split', [('Train', 'train'), ('Validation', 'val'), ('Test', 'test'), ('job 3', None)]
+)
+def test_subsets_of_cvat(digits, tmp_path, subset, split):
+    content = written.load_scenes(digits)
+    others = ['train', 'val'] * 6
+    for scene, name in zip(content, [subset, *others], strict=True):
+        scene.split = name
+    written.cvat(content, tmp_path, False)
+    folder = open_folder(str(tmp_path))
+    labels = FORMATS['cvat'].read(folder, ['annotations.xml'])
+    assert [image.split for image in labels.images] == [split, *others]
+
+
+@pytest.mark.parametrize('encoding', ['gbk', 'gb2312', 'shift_jis', 'latin-1'])
+def test_xml_of_other_encodings(digits, tmp_path, encoding):
+    name = 'caf\xe9' if encoding == 'latin-1' else '\u72ac'
+    content = written.load_scenes(digits)
+    for item in content[0].objects:
+        item.name = name
+    written.voc(content, tmp_path, False)
+    (file,) = tmp_path.rglob(f'{content[0].stem}.xml')
+    text = f'<?xml version="1.0" encoding="{encoding}"?>\n{file.read_text()}'
+    file.write_bytes(text.encode(encoding))
+    labels = labels_of(tmp_path, format='voc')
+    assert labels.problems == [] and labels.counts()[name] == len(content[0].objects)
+
+
+def test_names_that_are_no_text_are_told_together(digits, tmp_path):
+    written.voc(written.load_scenes(digits), tmp_path, False)
+    for folder, ending in (('JPEGImages', 'png'), ('Annotations', 'xml')):
+        file = tmp_path / folder / f'train_000001.{ending}'
+        file.rename(os.fsdecode(os.fsencode(file.with_name('caf')) + b'\xe9.' + ending.encode()))
+    with pytest.raises(UserError, match=r'(?s)2 .*no UTF-8.*caf.*\.png') as caught:
+        labels_of(tmp_path)
+    str(caught.value).encode()
+
+
+@pytest.mark.parametrize('orientation', range(1, 9))
+@pytest.mark.parametrize('suffix', ['.tif', '.jpg', '.png', '.webp'])
+def test_size_of_a_turned_photo_is_as_it_is_loaded(tmp_path, suffix, orientation):
+    file = tmp_path / f'photo{suffix}'
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new('RGB', (30, 20)).save(file, exif=exif)
+    # mmcv's loader decodes bytes; cv2.imread does not take turned TIFFs
+    height, width = cv2.imdecode(np.fromfile(file, np.uint8), cv2.IMREAD_COLOR).shape[:2]
+    assert displayed_size(file) == (width, height)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from attnpool_backbones.cli import main
 from attnpool_backbones.command_line import UserError
@@ -92,6 +93,48 @@ def test_labels_without_an_object(digits, tmp_path):
         file.write_text('')
     with pytest.raises(UserError, match='no YOLO labels|not one object'):
         labels_of(tmp_path, format='yolo')
+
+
+@pytest.mark.parametrize('form', ['yolo', 'coco'])
+def test_test_images_without_an_object_are_left_out(digits, tmp_path, form, capsys):
+    content = written.load_scenes(digits)
+    root = tmp_path / 'data'
+    written.WRITERS[form](content, root, False)
+    (root / 'test').mkdir()
+    shutil.copy(content[0].image, root / 'test/unknown.png')
+    if form == 'yolo':
+        description = yaml.safe_load((root / 'data.yaml').read_text())
+        (root / 'data.yaml').write_text(yaml.safe_dump(description | dict(test='test')))
+    else:
+        listed = json.loads((root / 'val_labels.json').read_text())
+        listed['images'] = [dict(id=1, file_name='unknown.png', width=96, height=64)]
+        (root / 'test_labels.json').write_text(json.dumps(listed | dict(annotations=[])))
+    labels = labels_of(root)
+    assert {image.split for image in labels.images} == {'train', 'val'}
+    assert any('1 for testing without an object' in note for note in labels.notes)
+    assert labels.coco_files is None or 'test' not in labels.coco_files
+    assert main(['verify', str(root)]) == 0, capsys.readouterr().out
+
+
+@pytest.mark.parametrize('split, words', [('train', 'training'), ('val', 'validation')])
+def test_split_of_the_folder_without_an_object_is_told(digits, tmp_path, split, words):
+    content = written.load_scenes(digits)
+    for scene in content:
+        if scene.split == split:
+            scene.objects.clear()
+    written.labelme(content, tmp_path, False)
+    count = sum(scene.split == split for scene in content)
+    with pytest.raises(UserError, match=rf'images for {words} \({count}, such as {split}/'):
+        labels_of(tmp_path)
+
+
+def test_objects_in_a_single_image_are_too_few(digits, tmp_path):
+    content = written.load_scenes(digits)[:6]
+    for scene in content[1:]:
+        scene.objects.clear()
+    written.labelme(content, tmp_path, False)
+    with pytest.raises(UserError, match='not one object in the images for '):
+        labels_of(tmp_path)
 
 
 @pytest.mark.parametrize('slip', ['seveen', 'Seven', 'seven '])

@@ -63,6 +63,20 @@ def test_both_splits_have_an_image_however_small_the_share():
     assert sorted(splits) == ['train', 'val']
 
 
+@pytest.mark.parametrize('seed', range(6))
+@pytest.mark.parametrize('group', [None, r'(patient\d+)_'])
+def test_made_splits_both_have_an_object(seed, group):
+    labelled = [number in (3, 49) for number in range(50)]
+    splits, _ = choose_splits(FILES, NOTHING, 0.2, group, seed, labelled)
+    assert {splits[3], splits[49]} == {'train', 'val'}
+    assert splits.count('val') == 10
+    # as they are without asking, where that is fine
+    usual, _ = choose_splits(FILES, NOTHING, 0.2, group, seed)
+    assert usual == choose_splits(FILES, NOTHING, 0.2, group, seed, [True] * 50)[0]
+    most = [not is_first for is_first in labelled]
+    assert usual == choose_splits(FILES, NOTHING, 0.2, group, seed, most)[0]
+
+
 @pytest.mark.parametrize(
     'path, split',
     [
