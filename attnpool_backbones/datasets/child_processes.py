@@ -8,6 +8,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
 from attnpool_backbones.command_line import UserError
+from attnpool_backbones.process_lifetime import end_with_parent
 
 __all__ = ['in_processes']
 
@@ -57,5 +58,6 @@ def in_processes(
 def _begin(begin: Callable[..., object] | None, inherited: tuple[Any, ...]) -> None:
     # an interrupt while it waits for work would leave the queue locked for the others
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
     if begin is not None:
         begin(*inherited)
