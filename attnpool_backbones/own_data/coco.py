@@ -69,7 +69,6 @@ def read(folder: Folder, files: list[str]) -> LabelledImages:
     is_usable &= all(
         [name for name in order if name in used] == list(labels.classes) for order in orders
     )
-    _check_repeated(labels)
     if is_usable and {'train', 'val'} <= set(coco_files):
         labels.coco_files = coco_files
     return labels
@@ -240,12 +239,3 @@ def _instance(annotation: Mapping[str, Any], names: Mapping[Any, str], where: st
         is_crowd=bool(annotation.get('iscrowd')),
         area=annotation.get('area'),
     )
-
-
-def _check_repeated(labels: LabelledImages) -> None:
-    """Finds images that are listed twice, in one file or in two that should not share any."""
-    for name, count in Counter(image.file for image in labels.images).items():
-        if count > 1:
-            splits = sorted({image.split or '?' for image in labels.images if image.file == name})
-            kind = 'image in several splits' if len(splits) > 1 else 'image listed more than once'
-            labels.problems.append(problem(kind, name, f'{count} times, in {", ".join(splits)}'))

@@ -73,7 +73,8 @@ def _write_maps(
             mapped = _mapped(labels.root / pair.label_map, labels.values)
         else:
             mapped = draw_label_map(labels.objects[done - 1], labels.classes)
-        file = folder / PurePosixPath(pair.image).with_suffix('.png')
+        # with the image's ending: a.jpg and a.png are two images
+        file = folder / f'{pair.image}.png'
         content = io.BytesIO()
         Image.fromarray(mapped).save(content, 'PNG')
         write_atomically(content.getvalue(), file)
@@ -138,7 +139,7 @@ def _layout(
     if converted is None:
         images, maps, ending = _common_form(pairs, suffix)
     else:
-        images, ending = _common_folder([pair.image for pair in pairs]), '.png'
+        images, ending = _common_folder([pair.image for pair in pairs]), f'{suffix}.png'
         maps = (converted / images).as_posix()
     names = [_under(pair.image, images).removesuffix(suffix) for pair in pairs]
     there = root / images
