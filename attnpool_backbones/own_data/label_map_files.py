@@ -70,7 +70,7 @@ def _write_maps(
         return None
     for done, pair in enumerate(labels.pairs, 1):
         if labels.objects is None:
-            mapped = _mapped(labels.root / pair.label_map, labels.values)
+            mapped = _mapped(labels.root / pair.label_map, labels.values, labels.by_palette)
         else:
             mapped = draw_label_map(labels.objects[done - 1], labels.classes)
         # with the image's ending: a.jpg and a.png are two images
@@ -83,9 +83,9 @@ def _write_maps(
     return folder.absolute()
 
 
-def _mapped(path: Path, labels: Mapping[int, int] | None) -> np.ndarray:
+def _mapped(path: Path, labels: Mapping[int, int] | None, by_palette: bool) -> np.ndarray:
     """Reads a mask, and puts labels in the place of values where these differ."""
-    _, values = pixel_values(path)
+    _, values = pixel_values(path, by_palette)
     mapped = np.full(values.shape, IGNORED, dtype=np.uint8)
     for value in np.unique(values).tolist():
         mapped[values == value] = labels.get(value, IGNORED) if labels is not None else value
