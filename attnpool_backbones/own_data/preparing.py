@@ -218,6 +218,12 @@ def read_labels(
         UserError: If there are none, or what the user says does not fit.
     """
     found = recognise(folder, request.format, for_masks)
+    if request.ignored and found.format != 'masks':
+        raise UserError(
+            f'--ignore-label {" ".join(map(str, request.ignored))}: is for values of masks, but '
+            f'the labels are objects ({found.example}); a segmentor ignores those of a class that '
+            'is called void or ignore'
+        )
     classes = read_class_list(list(request.classes)) if request.classes else None
     if found.format == 'masks':
         labels = masks.read(folder, found.files, classes, request.ignored)

@@ -216,6 +216,14 @@ def test_classes_of_outlines_that_are_none(digits, tmp_path):
     assert 255 in values and values - {255} <= set(range(len(labels.classes)))
 
 
+@pytest.mark.parametrize('for_masks', [False, True])
+def test_objects_have_no_values_to_ignore(digits, tmp_path, for_masks):
+    written.labelme(written.load_scenes(digits), tmp_path, True)
+    request = Request(str(tmp_path), '', '', ignored=(3, 4))
+    with pytest.raises(UserError, match='--ignore-label 3 4: .*the labels are objects .labelme'):
+        read_labels(request, open_folder(str(tmp_path)), for_masks)
+
+
 def test_boxes_are_no_label_maps(digits, tmp_path):
     written.labelme(written.load_scenes(digits), tmp_path, False)
     with pytest.raises(UserError, match='boxes without an outline .*shape 1.*--head faster-rcnn'):
