@@ -148,6 +148,8 @@ def test_image_sets(digits, tmp_path):
 
     image_sets(tmp_path, Main_trainval=stems[:10], Main_test=stems[10:])
     assert splits()[10:] == ['test'] * 3 and sorted(set(splits()[:10])) == ['train', 'val']
+    image_sets(tmp_path, Main_trainval=stems[:10])
+    assert len(splits()) == 10
     image_sets(
         tmp_path,
         Main_trainval=stems[:12],
@@ -157,6 +159,15 @@ def test_image_sets(digits, tmp_path):
     )
     assert splits() == ['train'] * 6 + ['val'] * 4 + ['train'] * 2
     assert any('1 of 13 files, such as' in note for note in labels_of(tmp_path).notes)
+
+
+@pytest.mark.parametrize('only', ['test', 'val'])
+def test_images_beside_a_single_list_are_trained_on(digits, tmp_path, only):
+    written.voc(written.load_scenes(digits), tmp_path, False)
+    stems = sorted(file.stem for file in (tmp_path / 'Annotations').iterdir())
+    image_sets(tmp_path, **{f'Main_{only}': stems[10:]})
+    splits = [image.split for image in labels_of(tmp_path).images]
+    assert splits[10:] == [only] * 3 and 'train' in splits[:10] and 'test' not in splits[:10]
 
 
 @pytest.mark.parametrize('name', ['photo 1', 'a.v2', 'a.v2 0'])
