@@ -17,7 +17,7 @@ from attnpool_backbones.datasets.coco_entries import (
     is_id,
 )
 from attnpool_backbones.datasets.coco_file import encoding_fault
-from attnpool_backbones.own_data.folder import Folder, is_in_mask_folder, split_of_path
+from attnpool_backbones.own_data.folder import Folder, split_of_path
 from attnpool_backbones.own_data.labels import Instance, LabelledImage, LabelledImages, problem
 
 __all__ = ['NAME', 'find', 'read']
@@ -162,21 +162,21 @@ def _read_file(
 def _prefix(folder: Folder, names: Sequence[str], split: str | None) -> str:
     """Finds the folder that most file names start from.
 
-    Where several have files of these names, as photos and masks do, it is one of photos and of the
-    split.
+    One of the split comes first: another split may number its photos in the same way, and have more
+    of them.
     """
     by_name = defaultdict(list)
     for name in names:
         by_name[PurePosixPath(name).name].append(name)
     starts: Counter[str] = Counter()
-    for image in folder.images:
+    for image in folder.photos:
         for name in by_name.get(PurePosixPath(image).name, ()):
             if f'/{image}'.endswith(f'/{name}'):
                 starts[image.removesuffix(name)] += 1
 
-    def fitness(start: str) -> tuple[int, bool, bool]:
-        inside = f'{start}image'
-        return starts[start], not is_in_mask_folder(inside), split_of_path(inside) == split
+    def fitness(start: str) -> tuple[bool, int, bool]:
+        is_of_split = split_of_path(f'{start}image') == split
+        return split is not None and is_of_split, starts[start], is_of_split
 
     return max(starts, key=fitness, default='')
 
