@@ -88,6 +88,32 @@ def renumbered(root: Path) -> None:
     describe(root, names={number + 1: str(number) for number in range(10)})
 
 
+@pytest.mark.parametrize(
+    'listed, names',
+    [
+        ('cat 2\ndog 0\nowl 1', ['dog', 'owl', 'cat']),
+        ('2 cat\n0 dog\n1 owl', ['dog', 'owl', 'cat']),
+        ('id,name\n2,cat\n0,dog\n1,owl', ['dog', 'owl', 'cat']),
+        ('cat\ndog\nowl', ['cat', 'dog', 'owl']),
+        ('2 wheeler\n4 wheeler\n6 wheeler', ['2 wheeler', '4 wheeler', '6 wheeler']),
+        ('5 euro\n10 euro\n50 cent', ['5 euro', '10 euro', '50 cent']),
+        ('1 cent\n2 euro\n5 pound', ['1 cent', '2 euro', '5 pound']),
+        ('0 cat\n5 dog\n9 owl', ['0 cat', '5 dog', '9 owl']),
+    ],
+)
+def test_numbers_in_a_list_of_yolo_classes(digits, tmp_path, listed, names):
+    content = written.load_scenes(digits)
+    written.yolo(content, tmp_path, False)
+    (tmp_path / 'data.yaml').unlink()
+    (tmp_path / 'classes.txt').write_text(listed)
+    for file in (tmp_path / 'labels').rglob('*.txt'):
+        file.write_text('0 0.5 0.5 0.2 0.2\n1 0.3 0.3 0.2 0.2\n2 0.7 0.7 0.2 0.2')
+    labels = labels_of(tmp_path)
+    assert labels.problems == []
+    assert [instance.name for instance in labels.images[0].instances] == names
+    assert list(labels.classes) == names
+
+
 def labelled_twice(root: Path) -> None:
     file = next((root / 'labels/train').iterdir())
     (root / 'labels' / file.name).write_text('0 0.5 0.5 0.1 0.1')
