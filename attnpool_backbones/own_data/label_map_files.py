@@ -36,7 +36,10 @@ class MapLayout:
 
 
 def lay_out(
-    labels: LabelMaps, folder: Path, progress: Callable[[int, int], None] | None = None
+    labels: LabelMaps,
+    folder: Path,
+    progress: Callable[[int, int], None] | None = None,
+    write: Callable[[bytes, Path], None] = write_atomically,
 ) -> dict[str, list[MapLayout]]:
     """Describes each split; label maps are written only where the masks cannot be read as they are.
 
@@ -44,11 +47,13 @@ def lay_out(
         labels: Checked, with splits.
         folder: For lists and label maps.
         progress: Called with the number of label maps written and of all.
+        write: Puts content into a file. Default:
+            :func:`~attnpool_backbones.atomic_files.write_atomically`.
 
     Returns:
         By split one layout for each ending that its images have.
     """
-    converted = _write_maps(labels, folder / 'label_maps', progress)
+    converted = _write_maps(labels, folder / 'label_maps', progress, write)
     layouts: dict[str, list[MapLayout]] = {}
     for split in ('train', 'val', 'test'):
         pairs = [pair for pair in labels.pairs if pair.split == split]
@@ -57,13 +62,16 @@ def lay_out(
             name = f'{split}.txt' if len({p.image[-4:] for p in pairs}) == 1 else (
                 f'{split}_{suffix[1:]}.txt'
             )  # fmt: skip
-            layout = _layout(same, suffix, converted, labels.root, folder / 'splits' / name)
+            layout = _layout(same, suffix, converted, labels.root, folder / 'splits' / name, write)
             layouts.setdefault(split, []).append(layout)
     return layouts
 
 
 def _write_maps(
-    labels: LabelMaps, folder: Path, progress: Callable[[int, int], None] | None
+    labels: LabelMaps,
+    folder: Path,
+    progress: Callable[[int, int], None] | None,
+    write: Callable[[bytes, Path], None],
 ) -> Path | None:
     """Writes a label map for each image, unless all masks can be read as they are."""
     if labels.objects is None and labels.values is None and _is_regular(labels.pairs):
@@ -77,7 +85,7 @@ def _write_maps(
         file = folder / f'{pair.image}.png'
         content = io.BytesIO()
         Image.fromarray(mapped).save(content, 'PNG')
-        write_atomically(content.getvalue(), file)
+        write(content.getvalue(), file)
         if progress is not None:
             progress(done, len(labels.pairs))
     return folder.absolute()
@@ -134,7 +142,12 @@ def _under(file: str, folder: str) -> str:
 
 
 def _layout(
-    pairs: Sequence[LabelMapPair], suffix: str, converted: Path | None, root: Path, listing: Path
+    pairs: Sequence[LabelMapPair],
+    suffix: str,
+    converted: Path | None,
+    root: Path,
+    listing: Path,
+    write: Callable[[bytes, Path], None],
 ) -> MapLayout:
     if converted is None:
         images, maps, ending = _common_form(pairs, suffix)
@@ -150,5 +163,5 @@ def _layout(
     }
     if whole == set(names):
         return MapLayout(images, maps, suffix, ending)
-    write_atomically(('\n'.join(names) + '\n').encode(), listing)
+    write(('\n'.join(names) + '\n').encode(), listing)
     return MapLayout(images, maps, suffix, ending, listing.absolute())
