@@ -35,7 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--work-dir',
         type=given_name,
-        help='of the training (default: work_dirs/FOLDER_HEAD_BACKBONE)',
+        help='of the training (default: work_dirs/FOLDER_HEAD_BACKBONE, with --out work_dirs/NAME '
+        'of the file)',
     )
     parser.add_argument('--epochs', type=whole_number(1), help='passes over the data')
     parser.add_argument('--batch', type=whole_number(1), help='images of a step')
@@ -60,6 +61,8 @@ def run(args: argparse.Namespace) -> None:
             raise UserError(f'{option} {name}: is an address; name a place of this machine')
     if args.out is not None:
         require_target_file('--out', args.out)
+        # where a training with this config goes; another config's labels stay as they are
+        args.work_dir = args.work_dir or str(Path('work_dirs', Path(args.out).stem))
     read = choose_model(args)
     prepared = prepare(request_of(args), Path(args.out) if args.out else None, read=read)
     print(f'written: {prepared.config}')

@@ -208,13 +208,19 @@ def prepare_folder(args: argparse.Namespace) -> None:
     from attnpool_backbones.launching.launch import plan_training
     from attnpool_backbones.own_data.bases import choose_bases
     from attnpool_backbones.own_data.planning import choose_val_interval
-    from attnpool_backbones.own_data.preparing import places_of, plan_again, prepare
+    from attnpool_backbones.own_data.preparing import (
+        places_of,
+        plan_again,
+        prepare,
+        require_same_folder,
+    )
 
     read = choose_model(args)
     if args.resume:
         request = request_of(args, batch=None)
         run_folder, config = places_of(request, choose_bases(args.backbone, args.head))
         if config.is_file():
+            require_same_folder(config, args.source)
             # a run goes on with the config it was started with, the owner's changes in it
             args.config, args.work_dir, args.batch = str(config), str(run_folder), None
             return

@@ -37,7 +37,7 @@ def check(labels: LabelledImages, asked_classes: Sequence[str] | None) -> Labell
     Raises:
         UserError: If a class is asked for that no object has.
     """
-    problems, left_out = list(labels.problems), []
+    problems, left_out = [*labels.problems, *_repeated(labels.images)], []
     images = []
     for image in labels.images:
         kept = []
@@ -69,6 +69,20 @@ def check(labels: LabelledImages, asked_classes: Sequence[str] | None) -> Labell
         more = ', ...' if count > 5 else ''
         checked.notes.append(f'{kind}, left out: {", ".join(cases[:5])}{more}')
     return checked
+
+
+def _repeated(images: Sequence[LabelledImage]) -> Iterator[Problem]:
+    """Yields images that are labelled twice, in one file or in two that should not share any."""
+    by_file: dict[str, list[LabelledImage]] = {}
+    for image in images:
+        by_file.setdefault(image.file, []).append(image)
+    for file, same in by_file.items():
+        if len(same) > 1:
+            splits = sorted({image.split or '?' for image in same})
+            kind = 'image in several splits' if len(splits) > 1 else 'image listed more than once'
+            places = [image.instances[0].where for image in same if image.instances]
+            words = f'{len(same)} times, in {", ".join(splits)}'
+            yield problem(kind, file, f'{words}: {"; ".join(places)}' if places else words)
 
 
 def _measured(instance: Instance, image: LabelledImage) -> Instance:

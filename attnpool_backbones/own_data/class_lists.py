@@ -31,6 +31,8 @@ class ClassList:
     colours: tuple[tuple[int, int, int], ...] | None = None
     values: tuple[int, ...] | None = None
     """Of the pixels, where the list has them; else they count from 0."""
+    lines: tuple[str, ...] = ()
+    """As they were read, where the list has values."""
 
 
 def find_class_list(folder: Folder) -> ClassList | None:
@@ -72,7 +74,7 @@ def parse_class_list(text: str) -> ClassList:
     Understood are names alone; names with red, green and blue before or after them (CamVid's
     ``label_colors.txt``, CVAT's ``labelmap.txt``, tables of comma-separated values); and values of
     pixels with names (Roboflow's ``_classes.csv``). A number within a name is part of it: ``speed
-    limit 30``.
+    limit 30``, and so are those after which names would be the same: ``2 wheeler``, ``4 wheeler``.
     """
     lines = [line.strip() for line in text.splitlines()]
     lines = [line for line in lines if line and not line.startswith('#')]
@@ -83,15 +85,16 @@ def parse_class_list(text: str) -> ClassList:
         colours = tuple(tuple(colour) for _, colour in rows)
         return ClassList(tuple(names[0] for names, _ in rows), colours)
     if rows and all(names and len(numbers) == 1 for names, numbers in rows):
+        names = tuple(names[0] for names, _ in rows)
         values = tuple(numbers[0] for _, numbers in rows)
-        if len(set(values)) == len(values):
-            return ClassList(tuple(names[0] for names, _ in rows), values=values)
+        if len(set(values)) == len(set(names)) == len(rows):
+            return ClassList(names, values=values, lines=tuple(lines[-len(rows) :]))
     last = [_VALUE_LAST.fullmatch(line) for line in lines]
     if last and all(last):
         names, values = zip(*(match.groups() for match in last), strict=True)
         # of names that end with a number none need be 0, or they are else the same
         if '0' in values and len(set(names)) == len(set(values)) == len(lines):
-            return ClassList(names, values=tuple(map(int, values)))
+            return ClassList(names, values=tuple(map(int, values)), lines=tuple(lines))
     return ClassList(tuple(lines))
 
 

@@ -17,7 +17,7 @@ from attnpool_backbones.datasets.coco_entries import (
     is_id,
 )
 from attnpool_backbones.datasets.coco_file import encoding_fault
-from attnpool_backbones.own_data.folder import Folder, is_in_mask_folder, split_of_path
+from attnpool_backbones.own_data.folder import Folder, split_of_path
 from attnpool_backbones.own_data.labels import Instance, LabelledImage, LabelledImages, problem
 
 __all__ = ['NAME', 'find', 'read']
@@ -69,7 +69,6 @@ def read(folder: Folder, files: list[str]) -> LabelledImages:
     is_usable &= all(
         [name for name in order if name in used] == list(labels.classes) for order in orders
     )
-    _check_repeated(labels)
     if is_usable and {'train', 'val'} <= set(coco_files):
         labels.coco_files = coco_files
     return labels
@@ -163,21 +162,21 @@ def _read_file(
 def _prefix(folder: Folder, names: Sequence[str], split: str | None) -> str:
     """Finds the folder that most file names start from.
 
-    Where several have files of these names, as photos and masks do, it is one of photos and of the
-    split.
+    One of the split comes first: another split may number its photos in the same way, and have more
+    of them.
     """
     by_name = defaultdict(list)
     for name in names:
         by_name[PurePosixPath(name).name].append(name)
     starts: Counter[str] = Counter()
-    for image in folder.images:
+    for image in folder.photos:
         for name in by_name.get(PurePosixPath(image).name, ()):
             if f'/{image}'.endswith(f'/{name}'):
                 starts[image.removesuffix(name)] += 1
 
-    def fitness(start: str) -> tuple[int, bool, bool]:
-        inside = f'{start}image'
-        return starts[start], not is_in_mask_folder(inside), split_of_path(inside) == split
+    def fitness(start: str) -> tuple[bool, int, bool]:
+        is_of_split = split_of_path(f'{start}image') == split
+        return split is not None and is_of_split, starts[start], is_of_split
 
     return max(starts, key=fitness, default='')
 
@@ -240,12 +239,3 @@ def _instance(annotation: Mapping[str, Any], names: Mapping[Any, str], where: st
         is_crowd=bool(annotation.get('iscrowd')),
         area=annotation.get('area'),
     )
-
-
-def _check_repeated(labels: LabelledImages) -> None:
-    """Finds images that are listed twice, in one file or in two that should not share any."""
-    for name, count in Counter(image.file for image in labels.images).items():
-        if count > 1:
-            splits = sorted({image.split or '?' for image in labels.images if image.file == name})
-            kind = 'image in several splits' if len(splits) > 1 else 'image listed more than once'
-            labels.problems.append(problem(kind, name, f'{count} times, in {", ".join(splits)}'))

@@ -1,7 +1,7 @@
 """Labels of objects as COCO files, one a split."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,12 +77,16 @@ def places_of_annotations(labels: LabelledImages, split: str) -> dict[str, str]:
     }
 
 
-def write_coco_files(labels: LabelledImages, folder: Path) -> dict[str, Path]:
+def write_coco_files(
+    labels: LabelledImages, folder: Path, write: Callable[[bytes, Path], None] = write_atomically
+) -> dict[str, Path]:
     """Writes a file for each split that has images.
 
     Args:
         labels: Checked, with splits.
         folder: Made if it is missing.
+        write: Puts content into a file. Default:
+            :func:`~attnpool_backbones.atomic_files.write_atomically`.
 
     Returns:
         The files, by split.
@@ -93,5 +97,5 @@ def write_coco_files(labels: LabelledImages, folder: Path) -> dict[str, Path]:
         if content['images']:
             files[split] = folder / f'{split}.json'
             text = json.dumps(content, separators=(',', ':'), ensure_ascii=False)
-            write_atomically((text + '\n').encode(), files[split])
+            write((text + '\n').encode(), files[split])
     return files

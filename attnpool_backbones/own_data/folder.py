@@ -103,13 +103,20 @@ class Folder:
     @cached_property
     def _by_name(self) -> dict[str, list[str]]:
         names = defaultdict(list)
-        for file in self.images:
+        for file in self.photos:
             names[PurePosixPath(file).name].append(file)
             names[PurePosixPath(file).stem].append(file)
         return names
 
+    @cached_property
+    def _splits(self) -> frozenset[str]:
+        return frozenset(filter(None, map(split_of_path, self.photos)))
+
     def find_image(self, name: str, near: str = '') -> str | None:
-        """Finds the image that a label means.
+        """Finds the image that a label means: the one at its path, else a photo of its name.
+
+        A photo of another split is none, unless the folder has no photos of the split that the
+        path, or else the label file, is in.
 
         Args:
             name: Path or file name as the label says it, with or without its ending.
@@ -123,7 +130,12 @@ class Folder:
         path = wanted.as_posix()
         if path in self.image_set:
             return path
-        candidates = self._by_name.get(wanted.name) or self._by_name.get(wanted.stem) or []
+        candidates = self._by_name.get(wanted.name, [])
+        if not candidates and wanted.suffix.lower() in IMAGE_SUFFIXES:
+            candidates = self._by_name.get(wanted.stem, [])
+        split = split_of_path(path) or split_of_path(near)
+        if split in self._splits:
+            candidates = [file for file in candidates if split_of_path(file) in (None, split)]
         ending = [file for file in candidates if file.endswith('/' + path)]
         candidates = ending or candidates
         return max(candidates, key=lambda file: _fitness(file, near), default=None)

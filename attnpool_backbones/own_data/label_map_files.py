@@ -36,7 +36,10 @@ class MapLayout:
 
 
 def lay_out(
-    labels: LabelMaps, folder: Path, progress: Callable[[int, int], None] | None = None
+    labels: LabelMaps,
+    folder: Path,
+    progress: Callable[[int, int], None] | None = None,
+    write: Callable[[bytes, Path], None] = write_atomically,
 ) -> dict[str, list[MapLayout]]:
     """Describes each split; label maps are written only where the masks cannot be read as they are.
 
@@ -44,11 +47,13 @@ def lay_out(
         labels: Checked, with splits.
         folder: For lists and label maps.
         progress: Called with the number of label maps written and of all.
+        write: Puts content into a file. Default:
+            :func:`~attnpool_backbones.atomic_files.write_atomically`.
 
     Returns:
         By split one layout for each ending that its images have.
     """
-    converted = _write_maps(labels, folder / 'label_maps', progress)
+    converted = _write_maps(labels, folder / 'label_maps', progress, write)
     layouts: dict[str, list[MapLayout]] = {}
     for split in ('train', 'val', 'test'):
         pairs = [pair for pair in labels.pairs if pair.split == split]
@@ -57,34 +62,38 @@ def lay_out(
             name = f'{split}.txt' if len({p.image[-4:] for p in pairs}) == 1 else (
                 f'{split}_{suffix[1:]}.txt'
             )  # fmt: skip
-            layout = _layout(same, suffix, converted, labels.root, folder / 'splits' / name)
+            layout = _layout(same, suffix, converted, labels.root, folder / 'splits' / name, write)
             layouts.setdefault(split, []).append(layout)
     return layouts
 
 
 def _write_maps(
-    labels: LabelMaps, folder: Path, progress: Callable[[int, int], None] | None
+    labels: LabelMaps,
+    folder: Path,
+    progress: Callable[[int, int], None] | None,
+    write: Callable[[bytes, Path], None],
 ) -> Path | None:
     """Writes a label map for each image, unless all masks can be read as they are."""
     if labels.objects is None and labels.values is None and _is_regular(labels.pairs):
         return None
     for done, pair in enumerate(labels.pairs, 1):
         if labels.objects is None:
-            mapped = _mapped(labels.root / pair.label_map, labels.values)
+            mapped = _mapped(labels.root / pair.label_map, labels.values, labels.by_palette)
         else:
             mapped = draw_label_map(labels.objects[done - 1], labels.classes)
-        file = folder / PurePosixPath(pair.image).with_suffix('.png')
+        # with the image's ending: a.jpg and a.png are two images
+        file = folder / f'{pair.image}.png'
         content = io.BytesIO()
         Image.fromarray(mapped).save(content, 'PNG')
-        write_atomically(content.getvalue(), file)
+        write(content.getvalue(), file)
         if progress is not None:
             progress(done, len(labels.pairs))
     return folder.absolute()
 
 
-def _mapped(path: Path, labels: Mapping[int, int] | None) -> np.ndarray:
+def _mapped(path: Path, labels: Mapping[int, int] | None, by_palette: bool) -> np.ndarray:
     """Reads a mask, and puts labels in the place of values where these differ."""
-    _, values = pixel_values(path)
+    _, values = pixel_values(path, by_palette)
     mapped = np.full(values.shape, IGNORED, dtype=np.uint8)
     for value in np.unique(values).tolist():
         mapped[values == value] = labels.get(value, IGNORED) if labels is not None else value
@@ -133,12 +142,17 @@ def _under(file: str, folder: str) -> str:
 
 
 def _layout(
-    pairs: Sequence[LabelMapPair], suffix: str, converted: Path | None, root: Path, listing: Path
+    pairs: Sequence[LabelMapPair],
+    suffix: str,
+    converted: Path | None,
+    root: Path,
+    listing: Path,
+    write: Callable[[bytes, Path], None],
 ) -> MapLayout:
     if converted is None:
         images, maps, ending = _common_form(pairs, suffix)
     else:
-        images, ending = _common_folder([pair.image for pair in pairs]), '.png'
+        images, ending = _common_folder([pair.image for pair in pairs]), f'{suffix}.png'
         maps = (converted / images).as_posix()
     names = [_under(pair.image, images).removesuffix(suffix) for pair in pairs]
     there = root / images
@@ -149,5 +163,5 @@ def _layout(
     }
     if whole == set(names):
         return MapLayout(images, maps, suffix, ending)
-    write_atomically(('\n'.join(names) + '\n').encode(), listing)
+    write(('\n'.join(names) + '\n').encode(), listing)
     return MapLayout(images, maps, suffix, ending, listing.absolute())

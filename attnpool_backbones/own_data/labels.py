@@ -124,6 +124,7 @@ class LabelMaps:
         palette: Red, green and blue of each class.
         values: Value of a pixel -> label, where these differ; a colour is the number 0xRRGGBB. None
             if the values are the labels.
+        by_palette: Whether masks with a palette are read as its colours.
         objects: Of each pair in place of a file: the image and the objects that its label map is
             drawn of. None if the label maps are there.
         problems: What cannot be understood, and where.
@@ -136,6 +137,7 @@ class LabelMaps:
     classes: tuple[str, ...] = ()
     palette: tuple[tuple[int, int, int], ...] = ()
     values: dict[int, int] | None = None
+    by_palette: bool = False
     objects: tuple[LabelledImage, ...] | None = None
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)

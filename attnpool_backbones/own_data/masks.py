@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import chain
 from pathlib import Path, PurePosixPath
@@ -10,6 +10,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
+from attnpool_backbones.command_line import UserError
+from attnpool_backbones.datasets.findings import Problem
 from attnpool_backbones.own_data.class_lists import IGNORED_NAMES, ClassList, find_class_list
 from attnpool_backbones.own_data.folder import (
     MASK_FOLDER,
@@ -115,8 +117,8 @@ def read(
     labels = LabelMaps(folder.root, NAME, [])
     listed = classes or find_class_list(folder)
     values: dict[str, Pixels] = {}
-    kinds: Counter[str] = Counter()
-    is_grey = True
+    kind_of: dict[str, str] = {}
+    palettes: dict[str, dict[int, int]] = {}
     masks: Mapping[str, list[str]] = defaultdict(list)
     for image, mask in pairs:
         masks[image].append(mask)
@@ -131,23 +133,44 @@ def read(
         found = _values_of(folder, image, mask, labels, listed is not None)
         if found is None:
             continue
-        kind, values[mask] = found
-        kinds[kind] += 1
-        is_grey &= all(_is_grey(value, kind) for value in values[mask])
+        kind_of[mask], values[mask] = found
+        palette = _palette(folder.path(mask), values[mask])
+        if palette is not None:
+            palettes[mask] = palette
         labels.pairs.append(LabelMapPair(image, mask, split_of_path(image)))
     without = {*folder.photos} - {*masks} - {*chain(*masks.values())}
     if without:
         labels.notes.append(f'{len(without)} images without a mask are left out')
+    away: set[int] = set()
+    labels.by_palette = _have_own_orders(palettes, listed, ignored)
+    if labels.by_palette:
+        for mask, palette in palettes.items():
+            kind_of[mask] = 'colours'
+            away.update(palette[value] for value in palette if value in (IGNORED, *ignored))
+            by_colour: Counter[int] = Counter()
+            for value, count in values[mask].items():
+                by_colour[palette[value]] += count
+            values[mask] = dict(by_colour)
+        away.difference_update(_numbers(listed))
+    else:
+        labels.problems += _differing(palettes, ignored)
+    kinds = Counter(kind_of.values())
+    is_grey = all(_is_grey(v, kind_of[mask]) for mask, found in values.items() for v in found)
     if len(kinds) > 1 and not is_grey:
         words = f'{kinds["ids"]} of ids, {kinds["colours"]} of colours'
         labels.problems.append(problem('masks of two kinds', folder.root, words))
     elif kinds['colours'] and not is_grey:
-        _name_colours(labels, values, listed)
+        beyond = [value for value in ignored if value > 255]
+        if beyond:
+            raise UserError(
+                f'--ignore-label {beyond[0]}: the masks have colours; 0 to 255 are their greys'
+            )
+        _name_colours(labels, values, listed, away | {value * 0x010101 for value in ignored})
     elif kinds:
         ids = values
         if kinds['colours']:
             ids = {m: {v & 255: count for v, count in found.items()} for m, found in values.items()}
-        _name_ids(labels, ids, listed, ignored)
+        _name_ids(labels, ids, listed, [*ignored, *(value & 255 for value in away)])
         if kinds['colours'] and labels.classes:
             # mmseg wants one channel
             mapping = labels.values or {label: label for label in range(len(labels.classes))}
@@ -157,6 +180,61 @@ def read(
         words = f'{len(labels.classes)} classes, but a label map holds {IGNORED} at most'
         labels.problems.append(problem('too many classes', folder.root, words))
     return labels
+
+
+def _numbers(listed: ClassList) -> list[int]:
+    """Returns the colours of a list as numbers 0xRRGGBB."""
+    return [(red << 16) | (green << 8) | blue for red, green, blue in listed.colours]
+
+
+def _palette(path: Path, used: Iterable[int]) -> dict[int, int] | None:
+    """Returns the colours 0xRRGGBB of the values of a mask with a palette, None for another."""
+    with Image.open(path) as picture:
+        if picture.mode != 'P':
+            return None
+        parts = picture.getpalette('RGB')
+    parts += [0] * (3 * 256 - len(parts))
+    return {v: int.from_bytes(bytes(parts[3 * v : 3 * v + 3]), 'big') for v in used}
+
+
+def _have_own_orders(
+    palettes: Mapping[str, Mapping[int, int]], listed: ClassList | None, ignored: Sequence[int]
+) -> bool:
+    """Whether palettes are of listed colours in an order of their own, so that values say nothing.
+
+    Tools that save few colours number them file by file.
+    """
+    if listed is None or listed.colours is None or not palettes:
+        return False
+    colours = _numbers(listed)
+    used = {entry for palette in palettes.values() for entry in palette.items()}
+    for value, colour in used:
+        is_ignored = value in ignored or (value == IGNORED and colour not in colours)
+        if is_ignored == (colour in colours):
+            return False
+    if all(_is_grey(colour, 'colours') for colour in colours):
+        return True  # masks without a palette have these shades
+    places = {*enumerate(colours)}
+    return any(colour in colours and (value, colour) not in places for value, colour in used)
+
+
+def _differing(
+    palettes: Mapping[str, Mapping[int, int]], ignored: Sequence[int]
+) -> Iterator[Problem]:
+    """Yields masks that have another colour for a value than a mask before."""
+    first: dict[int, tuple[int, str]] = {}
+    for mask, palette in palettes.items():
+        for value, colour in palette.items():
+            known, other = first.setdefault(value, (colour, mask))
+            if colour != known and value not in (IGNORED, *ignored):
+                words = f'{value} is #{colour:06x}, but #{known:06x} in {other}'
+                yield problem(
+                    'mask with another palette',
+                    mask,
+                    f'{words}; write "name,red,green,blue" lines into classes.txt, or save masks '
+                    'of ids without a palette',
+                )
+                break
 
 
 def _is_grey(value: int, kind: str) -> bool:
@@ -208,8 +286,12 @@ def _is_nearly_binary(found: Pixels) -> bool:
     return light > 0 and dark + light >= NEARLY_ALL * shades.total()
 
 
-def pixel_values(path: Path) -> tuple[str, np.ndarray]:
+def pixel_values(path: Path, by_palette: bool = False) -> tuple[str, np.ndarray]:
     """Reads a mask.
+
+    Args:
+        path: The file.
+        by_palette: Whether a mask with a palette has its colours, not ids. Default: False.
 
     Returns:
         ``'ids'`` or ``'colours'``, and H, W numbers: the ids, or colours as 0xRRGGBB.
@@ -220,7 +302,8 @@ def pixel_values(path: Path) -> tuple[str, np.ndarray]:
     with Image.open(path) as picture:
         if picture.mode == '1':
             return 'ids', np.asarray(picture, dtype=np.int64)
-        pixels = np.asarray(picture if picture.mode != 'CMYK' else picture.convert('RGB'))
+        is_coloured = picture.mode == 'CMYK' or (by_palette and picture.mode == 'P')
+        pixels = np.asarray(picture.convert('RGB') if is_coloured else picture)
     if pixels.ndim == 2:
         return 'ids', pixels.astype(np.int64)
     if pixels.shape[2] < 3:  # grey with opacity
@@ -315,7 +398,7 @@ def _without_ignored(
 
 
 def _name_colours(
-    labels: LabelMaps, values: Mapping[str, Pixels], listed: ClassList | None
+    labels: LabelMaps, values: Mapping[str, Pixels], listed: ClassList | None, away: set[int]
 ) -> None:
     present = sorted({value for found in values.values() for value in found})
     if len(present) > MOST_COLOURS:
@@ -323,9 +406,10 @@ def _name_colours(
             problem('masks with mixed colours', labels.root, f'{len(present)} colours in all')
         )
         return
+    if listed is None or len(listed.names) != len(present):
+        present = [value for value in present if value not in away]
     if listed is not None and listed.colours is not None:
-        kept = [(red << 16) | (green << 8) | blue for red, green, blue in listed.colours]
-        names = list(listed.names)
+        kept, names = _numbers(listed), list(listed.names)
     else:
         kept = present
         names = [f'colour_{value:06x}' for value in present]
@@ -345,7 +429,6 @@ def _name_colours(
                 f'no list of classes found: the {len(present)} colours are classes, named after '
                 'them'
             )
-    away: set[int] = set()
     kept, names = _without_ignored(kept, names, away)
     mapping = {value: label for label, value in enumerate(kept)}
     mapping.update((value, IGNORED) for value in away)

@@ -1,7 +1,10 @@
 """From a folder to a config that can be trained."""
 
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -11,6 +14,7 @@ from attnpool_backbones.atomic_files import write_atomically
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.datasets.findings import Problem
 from attnpool_backbones.datasets.verification import verify
+from attnpool_backbones.engine.work_folder_lock import claimed
 from attnpool_backbones.launching.config import load_config
 from attnpool_backbones.own_data import masks
 from attnpool_backbones.own_data.anchors import Anchors, choose_anchors, octaves
@@ -37,6 +41,7 @@ __all__ = [
     'plan_again',
     'prepare',
     'read_labels',
+    'require_same_folder',
 ]
 
 SHOWN = 20
@@ -150,7 +155,9 @@ def prepare(
 
     Raises:
         BrokenLabels: With all that is wrong, in the labels, the images and the masks.
-        UserError: If the folder, the format or a choice is wrong.
+        UserError: If the folder, the format or a choice is wrong, or the run's folder has
+            checkpoints of a training with another config or other labels.
+        WorkFolderInUse: If another process trains there.
     """
     bases = choose_bases(request.backbone, request.head)
     run, beside = places_of(request, bases)
@@ -158,10 +165,11 @@ def prepare(
     if read is None:
         read = read_labels(request, opened or open_folder(request.folder), bases.kind.segments)
     labels, notes = read
-    data = _map_data(labels, run) if isinstance(labels, LabelMaps) else _object_data(
-        labels, bases, run
-    )  # fmt: skip
-    prepared = _configure(request, bases, data, run, target)
+    with _claimed(run):
+        data = _map_data(labels, run) if isinstance(labels, LabelMaps) else _object_data(
+            labels, bases, run
+        )  # fmt: skip
+        prepared = _configure(request, bases, data, run, target)
     notes = [*notes, *labels.notes, *prepared.notes]
     problems = list(labels.problems)
     report = verify(prepared.cfg, workers=request.workers)
@@ -190,7 +198,8 @@ def plan_again(prepared: Prepared, request: Request) -> Prepared:
         request: What is to be changed.
     """
     run, _ = places_of(request, prepared.bases)
-    again = _configure(request, prepared.bases, prepared.data, run, prepared.config)
+    with _claimed(run):
+        again = _configure(request, prepared.bases, prepared.data, run, prepared.config)
     return replace(again, notes=prepared.notes)
 
 
@@ -199,6 +208,24 @@ def places_of(request: Request, bases: Bases) -> tuple[Path, Path]:
     name = f'{Path(request.folder).resolve().name}_{bases.head}_{bases.backbone}'
     run = Path(request.work_dir or Path('work_dirs', name))
     return run, run.parent / f'{run.name}.py'
+
+
+def require_same_folder(config: Path, folder: str) -> None:
+    """Makes sure that a run which is to go on was begun with the folder that is named.
+
+    Args:
+        config: Of the run.
+        folder: As typed.
+
+    Raises:
+        UserError: If the data of the config is elsewhere.
+    """
+    root = load_config(str(config)).get('data_root')
+    if root is not None and Path(root).resolve() != Path(folder).resolve():
+        raise UserError(
+            f'--resume: {config} trains on {root}, not on {Path(folder).resolve()}; name that '
+            'folder, or another --work-dir'
+        )
 
 
 def read_labels(
@@ -218,6 +245,12 @@ def read_labels(
         UserError: If there are none, or what the user says does not fit.
     """
     found = recognise(folder, request.format, for_masks)
+    if request.ignored and found.format != 'masks':
+        raise UserError(
+            f'--ignore-label {" ".join(map(str, request.ignored))}: is for values of masks, but '
+            f'the labels are objects ({found.example}); a segmentor ignores those of a class that '
+            'is called void or ignore'
+        )
     classes = read_class_list(list(request.classes)) if request.classes else None
     if found.format == 'masks':
         labels = masks.read(folder, found.files, classes, request.ignored)
@@ -293,7 +326,7 @@ def _object_data(labels: LabelledImages, bases: Bases, run: Path) -> OwnData:
         )
     sizes = [(image.width, image.height) for image in labels.images]
     if labels.coco_files is None:
-        written = write_coco_files(labels, run / 'annotations')
+        written = write_coco_files(labels, run / 'annotations', partial(_write, run))
         files = {split: (str(file.absolute()), '') for split, file in written.items()}
     else:
         files = dict(labels.coco_files)
@@ -313,19 +346,21 @@ def _configure(request: Request, bases: Bases, data: OwnData, run: Path, target:
     """Chooses the numbers and writes the config."""
     plan, notes = _plan(request, bases, data.sizes, data.train)
     if isinstance(data.labels, LabelMaps):
-        cfg = _write(segmentation_config(bases, plan, data.places, target), target, run)
+        cfg = _write_config(segmentation_config(bases, plan, data.places, target), target, run)
         return Prepared(target, cfg, bases, plan, data, notes)
-    cfg = _write(detection_config(bases, plan, data.places, target), target, run)
-    anchors = _anchors(cfg, bases, plan, data.labels)
+    with tempfile.TemporaryDirectory() as folder:
+        draft = Path(folder, 'draft.py')
+        draft.write_text(detection_config(bases, plan, data.places, draft), encoding='utf-8')
+        anchors = _anchors(load_config(str(draft)), bases, plan, data.labels)
     if anchors is not None:
         plan = replace(plan, anchors=anchors)
-        cfg = _write(detection_config(bases, plan, data.places, target), target, run)
         count = len(anchors.scales) * len(anchors.ratios)
         notes.append(
             f'anchors chosen for the boxes: {count} a position, '
             f'sides of {", ".join(f"{side:.3g}" for side in anchors.scales)} strides, heights of '
             f'{", ".join(f"{ratio:g}" for ratio in anchors.ratios)} widths'
         )
+    cfg = _write_config(detection_config(bases, plan, data.places, target), target, run)
     return Prepared(target, cfg, bases, plan, data, notes)
 
 
@@ -333,7 +368,7 @@ def _map_data(labels: LabelMaps, run: Path) -> OwnData:
     if not labels.classes:
         raise BrokenLabels(labels.root, labels.problems)
     # also of broken labels, so that one list tells what is wrong with the images too
-    layouts = lay_out(labels, run)
+    layouts = lay_out(labels, run, write=partial(_write, run))
     sizes = (
         [displayed_size(labels.root / pair.image) for pair in labels.pairs]
         if labels.objects is None
@@ -373,8 +408,23 @@ def _plan(
     return plan, notes
 
 
-def _write(text: str, target: Path, run: Path) -> Config:
-    write_atomically(text.encode(), target)
+def _claimed(run: Path) -> AbstractContextManager[None]:
+    """Keeps what a training reads from being written meanwhile; there is none without a folder."""
+    return claimed(run) if run.is_dir() else nullcontext()
+
+
+def _write(run: Path, content: bytes, file: Path) -> None:
+    """Writes a file that trainings in a folder read, unless one there did with other content."""
+    if any(run.glob('*.pth')) and file.is_file() and file.read_bytes() != content:
+        raise UserError(
+            f'{run} has checkpoints of a training with another {file}, which is kept: name another '
+            '--work-dir, or go on with that training (attnpool train, --resume)'
+        )
+    write_atomically(content, file)
+
+
+def _write_config(text: str, target: Path, run: Path) -> Config:
+    _write(run, text.encode(), target)
     return load_config(str(target), work_dir=str(run))
 
 

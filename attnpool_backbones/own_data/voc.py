@@ -44,6 +44,8 @@ def read(folder: Folder, files: list[str]) -> LabelledImages:
     if not offset:
         labels.notes.append('some box starts at pixel 0: all boxes are taken to count from 0')
     lists = _image_sets(folder, {PurePosixPath(file).stem for file in trees})
+    # lists for testing or validation alone leave the rest for training
+    are_complete = not {'train', None}.isdisjoint(lists.values())
     left = []
     for file, tree in trees.items():
         name = tree.findtext('filename') or ''
@@ -60,7 +62,7 @@ def read(folder: Folder, files: list[str]) -> LabelledImages:
             continue
         instances = tuple(_objects(tree, file, offset, labels))
         split = lists.get(stem, None if lists else split_of_path(image))
-        if lists and stem not in lists:
+        if are_complete and stem not in lists:
             left.append(file)
             continue
         labels.images.append(LabelledImage(image, *size, instances, split))

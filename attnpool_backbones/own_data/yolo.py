@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 
 import yaml
 
-from attnpool_backbones.own_data.class_lists import FILES, find_class_list
+from attnpool_backbones.own_data.class_lists import FILES, ClassList, find_class_list
 from attnpool_backbones.own_data.folder import Folder, displayed_size, split_of_path
 from attnpool_backbones.own_data.labels import Instance, LabelledImage, LabelledImages, problem
 from attnpool_backbones.own_data.masks_of_objects import box_of
@@ -187,7 +187,17 @@ def _names(folder: Folder, labels: LabelledImages) -> tuple[list[str] | None, di
                 )
             return [str(name) for name in names], content
     listed = find_class_list(folder)
-    return (None if listed is None else list(listed.names)), {}
+    return (None if listed is None else _by_value(listed)), {}
+
+
+def _by_value(listed: ClassList) -> list[str]:
+    """Brings the names of a list into the order of its numbers, if these count the classes."""
+    if listed.values is None:
+        return list(listed.names)
+    names = dict(zip(listed.values, listed.names, strict=True))
+    numbers = range(len(names))
+    # other numbers are part of the names: 5 euro, 10 euro
+    return [names[n] for n in numbers] if names.keys() == {*numbers} else list(listed.lines)
 
 
 def _by_number(names: dict, file: str, labels: LabelledImages) -> list:

@@ -1,5 +1,10 @@
 """The config that is written for a folder is short, whole, and of the model that was asked for."""
 
+import argparse
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,6 +12,9 @@ import pytest
 pytest.importorskip('mmdet')
 pytest.importorskip('mmseg')
 
+from attnpool_backbones.cli import main, train
+from attnpool_backbones.command_line import UserError
+from attnpool_backbones.engine.work_folder_lock import WorkFolderInUse
 from attnpool_backbones.own_data.bases import HEADS, choose_bases
 from attnpool_backbones.own_data.model_costs import CLASSES, count_model
 from attnpool_backbones.own_data.preparing import Request, prepare
@@ -107,3 +115,116 @@ def test_binary_masks_of_255_are_two_classes(digits, tmp_path, monkeypatch):
     maps = sorted((tmp_path / 'run/label_maps').rglob('*.png'))
     assert len(maps) == 13
     assert set(np.unique(np.asarray(Image.open(maps[0])))) == {0, 1}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    files = (file for file in folder.rglob('*') if file.is_file())
+    return {str(file.relative_to(folder)): file.read_bytes() for file in files}
+
+
+def prepared_run(digits: Path, form: str, head: str) -> Request:
+    """Prepares a run in ``run``, with ``run.py``, whose labels are converted."""
+    if form == 'masks':
+        written.masks(digits, Path('data'), 'beside')
+        for split in written.SPLITS.values():  # so that splits are made here
+            shutil.move(f'data/{split}', f'data/{split[0]}')
+    else:
+        content = written.load_scenes(digits)
+        written.WRITERS[form](content, Path('data'), True)
+        if form == 'yolo':
+            shutil.copytree('data/images/val', 'data/images/train', dirs_exist_ok=True)
+            shutil.rmtree('data/images/val')
+            shutil.move('data/labels/val', 'data/labels/train/more')
+    request = Request('data', 'caformer-nano', head, size=96, work_dir='run')
+    prepare(request, tell=lambda line: None)
+    return request
+
+
+@pytest.mark.parametrize(
+    'form, head, changes',
+    [
+        ('yolo', 'mask-rcnn', dict(split_seed=1)),
+        ('yolo', 'upernet', dict(split_seed=1)),
+        ('masks', 'upernet', dict(split_seed=1)),
+        ('cvat', 'upernet', dict(classes=['two', 'one'])),
+        ('cvat', 'mask-rcnn', dict(epochs=3)),
+    ],
+)
+def test_run_with_checkpoints_keeps_its_labels_and_config(
+    digits, tmp_path, form, head, changes, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    request = prepared_run(digits, form, head)
+    Path('run').mkdir(exist_ok=True)
+    Path('run/epoch_1.pth').touch()
+    before = contents(tmp_path)
+    with pytest.raises(
+        UserError, match=r'run has checkpoints .* another (run|/.*/run).*--work-dir'
+    ):
+        prepare(replace(request, **changes), tell=lambda line: None)
+    assert contents(tmp_path) == before
+    prepare(request, tell=lambda line: None)
+    assert contents(tmp_path) == before
+    Path('run/epoch_1.pth').unlink()
+    prepare(replace(request, **changes), tell=lambda line: None)
+    assert contents(tmp_path) != before
+
+
+def test_config_that_its_owner_changed_is_kept(digits, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    request = prepared_run(digits, 'cvat', 'mask-rcnn')
+    Path('run/epoch_1.pth').touch()
+    changed = Path('run.py').read_text() + '# mine\n'
+    Path('run.py').write_text(changed)
+    with pytest.raises(UserError, match=r'run has checkpoints .* another run\.py'):
+        prepare(request, tell=lambda line: None)
+    assert Path('run.py').read_text() == changed
+
+
+HOLD = """
+from attnpool_backbones.engine.work_folder_lock import claimed
+with claimed('run'):
+    print('held', flush=True)
+    input()
+"""
+
+
+def test_labels_of_a_training_that_runs_are_not_changed(digits, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    request = prepared_run(digits, 'cvat', 'upernet')
+    pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with subprocess.Popen([sys.executable, '-c', HOLD], **pipes) as holder:
+        assert holder.stdout.readline() == 'held\n'
+        before = contents(tmp_path)
+        with pytest.raises(WorkFolderInUse):
+            prepare(replace(request, classes=['two', 'one']), tell=lambda line: None)
+        assert contents(tmp_path) == before
+        holder.communicate('\n')
+
+
+def test_config_elsewhere_leaves_the_run_of_that_name(digits, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    written.cvat(written.load_scenes(digits), tmp_path / 'photos', True)
+    command = ['config', 'photos', '--backbone', 'caformer-nano', '--head', 'mask-rcnn']
+    assert main(command) in (0, None)
+    before = contents(tmp_path / 'work_dirs')
+    assert main([*command, '--classes', 'two', 'one', '--out', 'own.py']) in (0, None)
+    assert before.items() <= contents(tmp_path / 'work_dirs').items()
+    assert Path('work_dirs/own/annotations/train.json').is_file()
+    assert 'attnpool train own.py --work-dir work_dirs/own\n' in capsys.readouterr().out
+
+
+def test_run_of_another_folder_of_the_same_name_does_not_go_on(digits, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for parent in ('a', 'b'):
+        written.cvat(written.load_scenes(digits), tmp_path / parent / 'photos', True)
+    model = ['--backbone', 'caformer-nano', '--head', 'mask-rcnn']
+    assert main(['config', 'b/photos', *model]) in (0, None)
+    parser = argparse.ArgumentParser()
+    train.add_arguments(parser)
+    words = f'trains on {tmp_path}/b/photos/, not on {tmp_path}/a/photos'
+    with pytest.raises(UserError, match=words):
+        train.prepare_folder(parser.parse_args(['a/photos', *model, '--resume']))
+    args = parser.parse_args(['b/photos', *model, '--resume'])
+    train.prepare_folder(args)
+    assert args.config == 'work_dirs/photos_mask-rcnn_caformer-nano.py'

@@ -107,11 +107,41 @@ def renumbered(root: Path) -> None:
     describe(root, names={number + 1: str(number) for number in range(10)})
 
 
+@pytest.mark.parametrize(
+    'listed, names',
+    [
+        ('cat 2\ndog 0\nowl 1', ['dog', 'owl', 'cat']),
+        ('2 cat\n0 dog\n1 owl', ['dog', 'owl', 'cat']),
+        ('id,name\n2,cat\n0,dog\n1,owl', ['dog', 'owl', 'cat']),
+        ('cat\ndog\nowl', ['cat', 'dog', 'owl']),
+        ('2 wheeler\n4 wheeler\n6 wheeler', ['2 wheeler', '4 wheeler', '6 wheeler']),
+        ('5 euro\n10 euro\n50 cent', ['5 euro', '10 euro', '50 cent']),
+        ('1 cent\n2 euro\n5 pound', ['1 cent', '2 euro', '5 pound']),
+        ('0 cat\n5 dog\n9 owl', ['0 cat', '5 dog', '9 owl']),
+    ],
+)
+def test_numbers_in_a_list_of_yolo_classes(digits, tmp_path, listed, names):
+    content = written.load_scenes(digits)
+    written.yolo(content, tmp_path, False)
+    (tmp_path / 'data.yaml').unlink()
+    (tmp_path / 'classes.txt').write_text(listed)
+    for file in (tmp_path / 'labels').rglob('*.txt'):
+        file.write_text('0 0.5 0.5 0.2 0.2\n1 0.3 0.3 0.2 0.2\n2 0.7 0.7 0.2 0.2')
+    labels = labels_of(tmp_path)
+    assert labels.problems == []
+    assert [instance.name for instance in labels.images[0].instances] == names
+    assert list(labels.classes) == names
+
+
+def labelled_twice(root: Path) -> None:
+    file = next((root / 'labels/train').iterdir())
+    (root / 'labels' / file.name).write_text('0 0.5 0.5 0.1 0.1')
+
+
 def without_an_image(root: Path) -> None:
-    # its label file is taken for the image of that name in train
+    # an image of that name in train is not meant
     file = next((root / 'images/val').iterdir())
-    file.unlink()
-    shutil.copy(next((root / 'images/train').iterdir()), root / 'images/train' / file.name)
+    file.rename(root / 'images/train' / file.name)
     (root / 'labels/train' / f'{file.stem}.txt').write_text('0 0.5 0.5 0.1 0.1')
 
 
@@ -119,7 +149,8 @@ def without_an_image(root: Path) -> None:
     'change, kind, words',
     [
         (renumbered, 'classes do not fit', '1, 2, 3, 4, 5, 6, 7, 8, 9, 10, not 0 to 9'),
-        (without_an_image, 'two label files for an image', 'labels/train/'),
+        (labelled_twice, 'two label files for an image', 'labels/train/'),
+        (without_an_image, 'label without an image', 'no image val_0000'),
     ],
 )
 def test_yolo_folders_that_are_wrong(digits, tmp_path, change, kind, words):
@@ -167,6 +198,8 @@ def test_image_sets(digits, tmp_path):
 
     image_sets(tmp_path, Main_trainval=stems[:10], Main_test=stems[10:])
     assert splits()[10:] == ['test'] * 3 and sorted(set(splits()[:10])) == ['train', 'val']
+    image_sets(tmp_path, Main_trainval=stems[:10])
+    assert len(splits()) == 10
     image_sets(
         tmp_path,
         Main_trainval=stems[:12],
@@ -176,6 +209,97 @@ def test_image_sets(digits, tmp_path):
     )
     assert splits() == ['train'] * 6 + ['val'] * 4 + ['train'] * 2
     assert any('1 of 13 files, such as' in note for note in labels_of(tmp_path).notes)
+
+
+MISSING = 'missing image', 'label without an image'
+
+
+def kinds_of(root: Path, form: str) -> list[str]:
+    return [problem.kind for problem in labels_of(root, format=form).problems]
+
+
+@pytest.mark.parametrize('form', ['voc', 'labelme', 'cvat', 'coco', 'yolo'])
+def test_mask_does_not_stand_for_a_photo_that_is_missing(digits, tmp_path, form):
+    written.WRITERS[form](written.load_scenes(digits), tmp_path, False)
+    (photo,) = tmp_path.rglob('train_000001.png')
+    (tmp_path / 'SegmentationClass').mkdir()
+    photo.rename(tmp_path / 'SegmentationClass' / photo.name)
+    (kind,) = kinds_of(tmp_path, form)
+    assert kind in MISSING
+
+
+@pytest.mark.parametrize('form', ['voc', 'labelme', 'cvat', 'coco', 'yolo'])
+def test_photo_of_another_split_does_not_stand_for_one_that_is_missing(digits, tmp_path, form):
+    """The labels of the first train image say that it is in train, and it is in val."""
+    written.WRITERS[form](written.load_scenes(digits), tmp_path, False)
+    place = {'voc': 'Annotations', 'labelme': 'train', 'yolo': 'labels'}.get(form)
+    name = 'train_000001'
+    for scene in ('train_000001', 'train_000002', 'val_000001'):
+        (photo,) = tmp_path.rglob(f'{scene}.png')
+        split = 'train' if scene == 'train_000002' else 'val'
+        (tmp_path / 'pictures' / split).mkdir(parents=True, exist_ok=True)
+        photo.rename(tmp_path / 'pictures' / split / photo.name)
+    if place is not None:
+        (labels,) = [*(tmp_path / place).rglob(f'{name}.*')]
+        (tmp_path / 'said/train').mkdir(parents=True)
+        labels.rename(tmp_path / 'said/train' / labels.name)
+        if form == 'yolo':
+            (tmp_path / 'said').rename(tmp_path / 'labels/said')
+    else:
+        for file in (*tmp_path.glob('*.json'), *tmp_path.glob('*.xml')):
+            file.write_text(file.read_text().replace(f'"{name}.png', f'"train/{name}.png'))
+    (kind,) = kinds_of(tmp_path, form)
+    assert kind in MISSING
+
+
+def test_coco_files_keep_their_photos_where_one_is_missing(digits, tmp_path):
+    """Masks of all images and photos of another split are more than the photos that are left."""
+    shutil.copytree(digits, tmp_path / 'data')
+    photos = tmp_path / 'data/images/validation'
+    missing = sorted(photos.iterdir())[2]
+    (tmp_path / 'data/masks').mkdir()
+    for photo in photos.iterdir():
+        shutil.copy(photo, tmp_path / 'data/masks' / photo.name)
+    missing.unlink()
+    labels = labels_of(tmp_path / 'data', format='coco')
+    (problem,) = labels.problems
+    assert missing.name in problem.item and 'instances_val.json' in problem.detail
+    files = [image.file for image in labels.images]
+    assert not any('mask' in file for file in files)
+    assert sum('images/validation/' in file for file in files) == 4
+
+
+def test_photo_elsewhere_is_found_where_the_folder_has_no_such_split(digits, tmp_path):
+    written.cvat(written.load_scenes(digits), tmp_path, False)
+    file = tmp_path / 'annotations.xml'
+    file.write_text(file.read_text().replace('name="train_', 'name="old/train/train_'))
+    before = [scene.split for scene in written.load_scenes(digits)]
+    (tmp_path / 'images').rename(tmp_path / 'val')
+    labels = labels_of(tmp_path)
+    assert labels.problems == [] and len(labels.images) == len(before)
+
+
+@pytest.mark.parametrize('form', ['voc', 'labelme'])
+def test_name_with_a_dot_is_not_cut(digits, tmp_path, form):
+    written.WRITERS[form](written.load_scenes(digits), tmp_path, False)
+    ending = '.xml' if form == 'voc' else '.json'
+    (labels,) = tmp_path.rglob(f'train_000001{ending}')
+    text = labels.read_text().replace('train_000001', 'train_000002.b')
+    labels.with_name(f'train_000002.b{ending}').write_text(text)
+    labels.unlink()
+    assert kinds_of(tmp_path, form) == ['label without an image']
+    (photo,) = tmp_path.rglob('train_000001.png')
+    photo.rename(photo.with_name('train_000002.b.png'))
+    assert kinds_of(tmp_path, form) == []
+
+
+@pytest.mark.parametrize('only', ['test', 'val'])
+def test_images_beside_a_single_list_are_trained_on(digits, tmp_path, only):
+    written.voc(written.load_scenes(digits), tmp_path, False)
+    stems = sorted(file.stem for file in (tmp_path / 'Annotations').iterdir())
+    image_sets(tmp_path, **{f'Main_{only}': stems[10:]})
+    splits = [image.split for image in labels_of(tmp_path).images]
+    assert splits[10:] == [only] * 3 and 'train' in splits[:10] and 'test' not in splits[:10]
 
 
 @pytest.mark.parametrize('name', ['photo 1', 'a.v2', 'a.v2 0'])

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -138,11 +139,67 @@ def test_outlines_are_drawn_as_label_maps(digits, tmp_path, form):
     layouts = lay_out(labels, tmp_path / 'run')
     for scene in content:
         (layout,) = layouts[scene.split]
-        (file,) = Path(layout.label_maps).rglob(f'{scene.stem}.png')
+        (file,) = Path(layout.label_maps).rglob(f'{scene.stem}.png.png')
         result = np.asarray(Image.open(file))
         # YOLO's shares are rounded
         assert (result != drawn(scene)).mean() < (0.005 if form == 'yolo' else 1e-9)
         assert result.max() > 0
+
+
+@pytest.mark.parametrize('form', ['yolo', 'coco', 'cvat'])
+def test_images_of_one_name_have_label_maps_of_their_own(digits, tmp_path, form):
+    content = written.load_scenes(digits)
+    written.WRITERS[form](content, tmp_path / 'data', True)
+    first = content[0]
+    (image,) = (tmp_path / 'data').rglob(f'{first.stem}.png')
+    Image.open(image).save(image.with_suffix('.bmp'))
+    for file in (tmp_path / 'data').glob('*.*'):
+        if form != 'yolo' and first.stem in file.read_text():
+            file.write_text(file.read_text().replace(f'{first.stem}.png', f'{first.stem}.bmp'))
+    if form != 'yolo':  # COCO and CVAT list the other one without an object
+        image_listed_alone(tmp_path / 'data', first)
+    request = Request(str(tmp_path / 'data'), '', '', classes=list(CLASSES))
+    labels, _ = read_labels(request, open_folder(request.folder), for_masks=True)
+    assert labels.problems == []
+    highest = {}
+    for layout in lay_out(labels, tmp_path / 'run')['train']:
+        (file,) = Path(layout.label_maps).rglob(f'{first.stem}{layout.map_suffix}')
+        highest[layout.image_suffix] = np.asarray(Image.open(file)).max()
+    # the labels are of one of the two
+    assert highest.keys() == {'.png', '.bmp'} and min(highest.values()) == 0 < max(highest.values())
+
+
+def image_listed_alone(root: Path, scene: written.Scene) -> None:
+    """Lists the ``.png`` of a scene in addition, as an image of background."""
+    file = root / 'annotations.xml'
+    if file.is_file():
+        tree = ElementTree.parse(file)
+        told = dict(name=f'{scene.stem}.png', subset='train')
+        ElementTree.SubElement(tree.getroot(), 'image', told)
+        tree.write(file)
+        return
+    file = root / 'train_labels.json'
+    content = json.loads(file.read_text())
+    told = dict(content['images'][0], id=999, file_name=f'{scene.stem}.png')
+    content['images'].append(told)
+    file.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    'form, for_masks',
+    [('labelme', False), ('labelme', True), ('cvat', False), ('cvat', True), ('voc', False)],
+)
+def test_image_with_two_label_files_is_told(digits, tmp_path, form, for_masks):
+    content = written.load_scenes(digits)
+    written.WRITERS[form](content, tmp_path, for_masks)
+    ending = '.json' if form == 'labelme' else '.xml'
+    file = sorted(tmp_path.rglob(f'*{ending}'))[0]
+    name = f'{content[0].stem}{ending}' if form != 'cvat' else 'again.xml'
+    (tmp_path / 'again').mkdir()
+    (tmp_path / 'again' / name).write_bytes(file.read_bytes())
+    labels, _ = read_labels(Request(str(tmp_path), '', ''), open_folder(str(tmp_path)), for_masks)
+    repeated = [p for p in labels.problems if p.kind == 'image listed more than once']
+    assert repeated and all(f'again/{name}' in p.detail for p in repeated)
 
 
 def test_classes_of_outlines_that_are_none(digits, tmp_path):
@@ -154,9 +211,17 @@ def test_classes_of_outlines_that_are_none(digits, tmp_path):
     labels, _ = read_labels(request, open_folder(request.folder), for_masks=True)
     assert not {'__ignore__', '_background_'} & set(labels.classes)
     lay_out(labels, tmp_path / 'run')
-    (file,) = (tmp_path / 'run/label_maps').rglob(f'{content[0].stem}.png')
+    (file,) = (tmp_path / 'run/label_maps').rglob(f'{content[0].stem}.png.png')
     values = set(np.unique(np.asarray(Image.open(file))).tolist())
     assert 255 in values and values - {255} <= set(range(len(labels.classes)))
+
+
+@pytest.mark.parametrize('for_masks', [False, True])
+def test_objects_have_no_values_to_ignore(digits, tmp_path, for_masks):
+    written.labelme(written.load_scenes(digits), tmp_path, True)
+    request = Request(str(tmp_path), '', '', ignored=(3, 4))
+    with pytest.raises(UserError, match='--ignore-label 3 4: .*the labels are objects .labelme'):
+        read_labels(request, open_folder(str(tmp_path)), for_masks)
 
 
 def test_boxes_are_no_label_maps(digits, tmp_path):

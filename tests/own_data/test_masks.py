@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from attnpool_backbones.command_line import UserError
 from attnpool_backbones.own_data.label_map_files import lay_out
 from attnpool_backbones.own_data.labels import LabelMaps
 from attnpool_backbones.own_data.preparing import BrokenLabels, Request, read_labels
@@ -198,3 +199,95 @@ def test_more_classes_than_a_label_map_holds(count: int, tmp_path: Path) -> None
         found = labels_of(tmp_path / 'data').problems
         assert [p.kind for p in found] == ['too many classes']
         assert f'{count} classes, but a label map holds 255' in found[0].detail
+
+
+RED, GREEN, WHITE = (255, 0, 0), (0, 255, 0), (255, 255, 255)
+BLACK = (0, 0, 0)
+GREY = (9, 9, 9)
+CLASSES_WITH_COLOURS = 'background,0,0,0\npolyp,255,0,0\ntool,0,255,0'
+LABELS = TRUTH + (COLUMNS > 50).astype(np.uint8) * 2
+"""A disc of 1, a stripe of 2, around them 0."""
+
+
+def write_with_palettes(
+    root: Path, labels: np.ndarray, orders: Sequence[Sequence[tuple[int, int, int]]], listed: str
+) -> None:
+    """Writes masks of the classes black, red and green, each with its own order of these."""
+    write(root, labels, listed)
+    for name, order in zip('abcd', orders, strict=False):
+        values = np.array([order.index(c) for c in (BLACK, RED, GREEN)], np.uint8)
+        picture = Image.fromarray(np.where(labels < 3, values[np.minimum(labels, 2)], labels))
+        picture.putpalette([part for colour in order for part in colour])
+        picture.save(root / 'masks' / f'{name}.png')
+
+
+IN_ORDER = (BLACK, RED, GREEN)
+IN_OTHERS = [(RED, GREEN, BLACK), (GREEN, BLACK, RED), IN_ORDER, (GREEN, RED, BLACK)]
+
+
+def maps_of(labels: LabelMaps, run: Path) -> list[np.ndarray]:
+    (layout, *_), _ = lay_out(labels, run).values()
+    files = (labels.root / layout.label_maps).rglob(f'*{layout.map_suffix}')
+    return [np.asarray(Image.open(file)) for file in files]
+
+
+@pytest.mark.parametrize('orders', [IN_OTHERS, [IN_OTHERS[0]] * 4])
+def test_listed_colours_of_a_palette_in_any_order(
+    orders: list[tuple[tuple[int, int, int], ...]], tmp_path: Path
+) -> None:
+    write_with_palettes(tmp_path / 'data', LABELS, orders, CLASSES_WITH_COLOURS)
+    labels = labels_of(tmp_path / 'data')
+    assert labels.problems == [] and labels.classes == ('background', 'polyp', 'tool')
+    maps = maps_of(labels, tmp_path / 'run')
+    assert len(maps) == 4 and all(np.array_equal(one, LABELS) for one in maps)
+
+
+def test_border_of_255_in_a_palette_stays_ignored(tmp_path: Path) -> None:
+    bordered = LABELS.copy()
+    bordered[19:21] = 255
+    orders = [(*order, *[GREY] * 253) for order in IN_OTHERS]
+    write_with_palettes(tmp_path / 'data', bordered, orders, CLASSES_WITH_COLOURS)
+    labels = labels_of(tmp_path / 'data')
+    assert labels.problems == [] and labels.classes == ('background', 'polyp', 'tool')
+    assert all(np.array_equal(one, bordered) for one in maps_of(labels, tmp_path / 'run'))
+
+
+def test_shades_of_palettes_and_of_grey_masks_are_the_same(tmp_path: Path) -> None:
+    write(tmp_path / 'data', TRUTH * 255, BLACK_AND_WHITE)
+    for name, order in (('a', (BLACK, WHITE)), ('b', (WHITE, BLACK))):
+        picture = Image.fromarray(TRUTH if order[0] == BLACK else 1 - TRUTH)
+        picture.putpalette([part for colour in order for part in colour])
+        picture.save(tmp_path / 'data/masks' / f'{name}.png')
+    labels = labels_of(tmp_path / 'data')
+    assert labels.problems == [] and labels.classes == ('background', 'polyp')
+    assert all(np.array_equal(one, TRUTH) for one in maps_of(labels, tmp_path / 'run'))
+
+
+@pytest.mark.parametrize('listed', ['', 'background\npolyp\ntool', CLASSES_WITH_COLOURS])
+def test_palette_that_is_the_same_in_all_files_leaves_the_ids(listed: str, tmp_path: Path) -> None:
+    write_with_palettes(tmp_path / 'data', LABELS, [IN_ORDER] * 4, listed)
+    labels = labels_of(tmp_path / 'data')
+    assert labels.problems == [] and len(labels.classes) == 3
+    lay_out(labels, tmp_path / 'run')
+    assert not (tmp_path / 'run/label_maps').exists()
+
+
+@pytest.mark.parametrize(
+    'listed', ['', 'background\npolyp\ntool', 'background,0,0,0\npolyp,9,9,9\ntool,0,255,0']
+)
+def test_palettes_that_differ_are_told(listed: str, tmp_path: Path) -> None:
+    write_with_palettes(tmp_path, LABELS, [IN_ORDER] * 3 + [IN_OTHERS[0]], listed)
+    (found,) = labels_of(tmp_path).problems
+    assert (found.kind, found.item) == ('mask with another palette', 'masks/d.png')
+    assert '0 is #ff0000, but #000000 in masks/a.png' in found.detail
+
+
+@pytest.mark.parametrize('listed', [CLASSES_WITH_COLOURS, '', 'polyp\ntool'])
+def test_ignored_values_of_coloured_masks_are_their_greys(listed: str, tmp_path: Path) -> None:
+    write(tmp_path / 'data', np.array(IN_ORDER, np.uint8)[LABELS], listed)
+    labels = labels_of(tmp_path / 'data', ignored=[0])
+    assert labels.problems == [] and len(labels.classes) == 2
+    drawn = map_of(labels, tmp_path / 'run')
+    assert set(np.unique(drawn)) == {0, 1, 255} and np.array_equal(drawn == 255, LABELS == 0)
+    with pytest.raises(UserError, match='--ignore-label 300: the masks have colours; 0 to 255'):
+        labels_of(tmp_path / 'data', ignored=[300])

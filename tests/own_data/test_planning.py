@@ -90,6 +90,7 @@ def test_retinanet_keeps_its_octaves():
         ('speed limit 30\nzone 20', ('speed limit 30', 'zone 20'), None),
         ('background\n1\n2', ('background', '1', '2'), None),
         ('A\nB\n0', ('A', 'B', '0'), None),
+        ('2 wheeler\n4 wheeler', ('2 wheeler', '4 wheeler'), None),
         ('3 wheeler\n3 door car', ('3 wheeler', '3 door car'), None),
     ],
 )
