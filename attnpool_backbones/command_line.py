@@ -125,13 +125,13 @@ def run_command(command: Callable[[], object], after_interrupt: str = '') -> int
     """Runs a command in an environment that can run it.
 
     Args:
-        command: Takes no arguments. It should import what it needs itself, so that a
-            missing package ends with a message too.
+        command: Takes no arguments, and may return an exit code. It should import what it needs
+            itself, so that a missing package ends with a message too.
         after_interrupt: What to tell who stopped it with Ctrl-C. Default: nothing.
 
     Returns:
-        Exit code: 0, or after a message on stderr 2, or 130 if it was stopped with Ctrl-C, or
-        3 if another process of a distributed run was lost.
+        Exit code: 0 or what the command returns, or after a message on stderr 2, or 130 if it was
+        stopped with Ctrl-C, or 3 if another process of a distributed run was lost.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, 'reconfigure'):
@@ -139,7 +139,7 @@ def run_command(command: Callable[[], object], after_interrupt: str = '') -> int
             stream.reconfigure(errors='backslashreplace')
     try:
         check_environment('core')
-        command()
+        code = command()
     except (UserError, IncompatibleEnvironment) as error:
         print(f'error: {message_of(error)}', file=sys.stderr)
         return 2
@@ -171,7 +171,7 @@ def run_command(command: Callable[[], object], after_interrupt: str = '') -> int
         # the terminal has shown ^C in an unfinished line
         print(f'\nstopped{after_interrupt and ": "}{after_interrupt}', file=sys.stderr)
         return INTERRUPTED
-    return 0
+    return code if type(code) is int else 0
 
 
 def exit_command(command: Callable[[], object], after_interrupt: str = '') -> NoReturn:
@@ -181,7 +181,7 @@ def exit_command(command: Callable[[], object], after_interrupt: str = '') -> No
     goes down must not become the result of a training that went well.
 
     Args:
-        command: Takes no arguments.
+        command: Takes no arguments, and may return an exit code.
         after_interrupt: What to tell who stopped it with Ctrl-C. Default: nothing.
     """
     try:

@@ -11,8 +11,6 @@ starts. Everything that is wrong with images and labels is listed before.
 import argparse
 import os
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -276,8 +274,9 @@ def words_of(seconds: float) -> str:
 
 
 def train_in_processes(args: argparse.Namespace, processes: int) -> int:
-    """Starts the training in several processes, with torch's launcher."""
+    """Trains in several processes of this machine; returns their exit code."""
     from attnpool_backbones.launching.config import load_config
+    from attnpool_backbones.launching.processes import run_group
 
     batch = args.batch or load_config(args.config).train_dataloader.batch_size
     if batch % processes:
@@ -294,9 +293,8 @@ def train_in_processes(args: argparse.Namespace, processes: int) -> int:
             words.append(f'--{name.replace("_", "-")}')
     if args.cfg_options:
         words += ['--cfg-options', *(f'{key}={value}' for key, value in args.cfg_options.items())]
-    launcher = ['torch.distributed.run', '--standalone', '--nproc-per-node', str(processes)]
-    command = [sys.executable, '-m', *launcher, '-m', 'attnpool_backbones', 'train', args.config]
-    return subprocess.run([*command, *words]).returncode
+    command = ['-m', 'attnpool_backbones', 'train', args.config, *words]
+    return run_group(command, processes)
 
 
 def tell_result(run_folder: Path) -> None:

@@ -201,6 +201,7 @@ OF_THE_START = {'help', 'time', 'devices', 'no_forecast', 'launcher', 'local_ran
 
 def test_processes_are_started_with_all_flags(tmp_path, monkeypatch):
     from attnpool_backbones.cli import train
+    from attnpool_backbones.launching import processes
 
     parser = argparse.ArgumentParser()
     train.add_arguments(parser)
@@ -228,18 +229,36 @@ def test_processes_are_started_with_all_flags(tmp_path, monkeypatch):
     assert all(getattr(given, name) != getattr(unsaid, name) for name in passed_on - {'config'})
     started = []
 
-    def start(command, **_):
-        started.append(command)
-        return subprocess.CompletedProcess(command, 0)
+    def start(command, count):
+        started.append((command, count))
+        return 143
 
-    monkeypatch.setattr(subprocess, 'run', start)
-    assert train.train_in_processes(given, 2) == 0
-    (command,) = started
+    monkeypatch.setattr(processes, 'run_group', start)
+    assert train.train_in_processes(given, 2) == 143
+    ((command, count),) = started
+    assert count == 2
     again = parser.parse_args(command[command.index('train') + 1 :])
     again.config = again.source
     expected = {name: getattr(given, name) for name in passed_on} | dict(batch=3)
     assert {name: getattr(again, name) for name in passed_on} == expected
     assert again.launcher == 'pytorch'
+
+
+@pytest.mark.parametrize('rank', [None, '1'])
+def test_process_of_several_ends_at_once(rank, monkeypatch):
+    from attnpool_backbones.cli import models
+
+    ended = []
+    monkeypatch.delenv('RANK', raising=False)
+    if rank is not None:
+        monkeypatch.setenv('RANK', rank)
+    monkeypatch.setattr('attnpool_backbones.command_line.end_now', ended.append)
+    monkeypatch.setattr(models, 'run', lambda args: 7)
+    monkeypatch.setattr(sys, 'argv', ['attnpool', 'models'])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 7
+    assert ended == ([] if rank is None else [7])
 
 
 @pytest.mark.parametrize('words', [['verify', 'photos', '--workers', '1'], ['browse', 'photos']])

@@ -23,6 +23,7 @@ class Training:
         processes: How many there are; 0 is one without a launcher.
         limits: Run by ``prlimit`` before, for instance ``['--fsize=100000']``.
         nohup: Whether it is started by ``nohup``.
+        words: Command line of ``attnpool`` to run instead of the tiny training. Default: None.
         **settings: Of :mod:`tests.faults.tiny_train`.
     """
 
@@ -32,21 +33,25 @@ class Training:
         processes: int = 0,
         limits: tuple = (),
         nohup: bool = False,
+        words: tuple[str, ...] = (),
         **settings: Any,
     ) -> None:
-        module = str(REPO / 'tests' / 'faults' / 'tiny_train.py')
-        command = [sys.executable, module]
-        if processes:
-            launcher = 'attnpool_backbones.launching.processes'
-            command = [sys.executable, '-m', launcher, f'--nproc-per-node={processes}', module]
-            settings['launcher'] = 'pytorch'
+        command = [sys.executable, '-m', 'attnpool_backbones', *words]
+        if not words:
+            launcher = [sys.executable]
+            if processes:
+                module = 'attnpool_backbones.launching.processes'
+                launcher += ['-m', module, f'--nproc-per-node={processes}']
+                settings['launcher'] = 'pytorch'
+            program = str(REPO / 'tests' / 'faults' / 'tiny_train.py')
+            command = [*launcher, program, str(folder), json.dumps(settings)]
         if limits:
             command = ['prlimit', *limits, *command]
         if nohup:
             command = ['nohup', *command]
         self.lines: list[str] = []
         self.process = subprocess.Popen(
-            [*command, str(folder), json.dumps(settings)],
+            command,
             env=dict(os.environ, PYTHONPATH=str(REPO), OMP_NUM_THREADS='1'),
             cwd=folder.parent,
             stdout=subprocess.PIPE,
