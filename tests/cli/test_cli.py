@@ -244,6 +244,24 @@ def test_processes_are_started_with_all_flags(tmp_path, monkeypatch):
     assert again.launcher == 'pytorch'
 
 
+@pytest.mark.parametrize(('options', 'batch'), [([], '4'), (['--batch', '6'], '3')])
+def test_batch_of_the_options_is_shared(options, batch, tmp_path, monkeypatch):
+    from attnpool_backbones.cli import train
+    from attnpool_backbones.launching import processes
+
+    config = tmp_path / 'own.py'
+    config.write_text("default_scope = 'mmengine'\ntrain_dataloader = dict(batch_size=2)")
+    parser = argparse.ArgumentParser()
+    train.add_arguments(parser)
+    words = ['--cfg-options', 'train_dataloader.batch_size=8', *options]
+    args = parser.parse_args([str(config), *words])
+    args.config = args.source
+    started = []
+    monkeypatch.setattr(processes, 'run_group', lambda command, count: started.extend(command))
+    train.train_in_processes(args, 2)
+    assert started[started.index('--batch') + 1] == batch
+
+
 @pytest.mark.parametrize('rank', [None, '1'])
 def test_process_of_several_ends_at_once(rank, monkeypatch):
     from attnpool_backbones.cli import models
