@@ -21,6 +21,7 @@ __all__ = [
     'exit_command',
     'given_name',
     'given_place',
+    'is_lost_partner',
     'number_above_zero',
     'run_command',
     'whole_number',
@@ -57,6 +58,12 @@ def message_of(error: Exception) -> str:
         return text
     last = text.rstrip().rpartition('\n')[2]
     return last.partition(': ')[2] or last
+
+
+def is_lost_partner(error: Exception) -> bool:
+    """Tells whether an error says that another process of a distributed run is gone."""
+    is_of_several = isinstance(error, RuntimeError) and 'RANK' in os.environ
+    return is_of_several and re.search(LOST_PARTNER, str(error)) is not None
 
 
 def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
@@ -163,7 +170,7 @@ def run_command(command: Callable[[], object], after_interrupt: str = '') -> int
                 file=sys.stderr,
             )
             return 2
-        if 'RANK' in os.environ and re.search(LOST_PARTNER, str(error)):
+        if is_lost_partner(error):
             print(f'error: another process of this run was lost: {reason}', file=sys.stderr)
             return ANOTHER_ENDED
         raise

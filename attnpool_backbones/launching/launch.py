@@ -87,7 +87,7 @@ def run_training(plan: RunPlan, local_rank: int = 0) -> None:
         runner = build_runner(plan.cfg, local_rank)
         require_same_start(plan.cfg)
         check_model(plan, runner)
-        with started(plan.cfg):
+        with started(plan.cfg, runner):
             runner.train()
     del runner
     leave_group()
@@ -111,7 +111,7 @@ def test(args: argparse.Namespace) -> dict[str, float]:
     runner = build_runner(plan.cfg, args.local_rank)
     check_model(plan, runner)
     runner.test_loop.dataloader = with_replacements(runner.test_loop.dataloader)
-    with started(plan.cfg):
+    with started(plan.cfg, runner):
         metrics = runner.test()
     del runner
     leave_group()
