@@ -91,12 +91,12 @@ def run(args: argparse.Namespace) -> int | None:
     from attnpool_backbones.launching.launch import train
 
     started = time.monotonic()
-    train(args)
+    run_folder = train(args)
     if os.environ.get('RANK', '0') != '0':
         return None
     took = words_of(time.monotonic() - started)
     print(f'took {took}, at most {memory_used() / GIB:.2f} GiB')
-    tell_result(Path(args.work_dir or Path('work_dirs', Path(args.config).stem)))
+    tell_result(Path(run_folder))
     return None
 
 
@@ -153,11 +153,14 @@ def prepare_config(args: argparse.Namespace) -> None:
 
 
 def begun_epochs(cfg: Any) -> int | None:
-    """Returns the epochs of the training that is in the work folder; None if there is none."""
+    """Returns the epochs of the training in the work folder; None if there is none, or it has none.
+
+    Trainings may count iterations.
+    """
     from mmengine.config import Config
 
     written = Path(cfg.work_dir, Path(cfg.filename).name)
-    return Config.fromfile(written).train_cfg.max_epochs if written.is_file() else None
+    return Config.fromfile(written).train_cfg.get('max_epochs') if written.is_file() else None
 
 
 def measured(cfg: Any) -> Any:

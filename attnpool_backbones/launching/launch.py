@@ -54,11 +54,14 @@ from attnpool_backbones.launching.tta import enable_tta
 __all__ = ['build_runner', 'plan_test', 'plan_training', 'run_training', 'test', 'train']
 
 
-def train(args: argparse.Namespace) -> None:
+def train(args: argparse.Namespace) -> str:
     """Trains as the flags of ``tools/train.py`` say.
 
     Args:
         args: Parsed flags.
+
+    Returns:
+        The work folder.
 
     Raises:
         UserError: If something is missing that the user can provide.
@@ -67,6 +70,7 @@ def train(args: argparse.Namespace) -> None:
     with explained(plan.cfg, 'the run'):
         check_everything(plan)
     run_training(plan, args.local_rank)
+    return plan.cfg.work_dir
 
 
 def run_training(plan: RunPlan, local_rank: int = 0) -> None:

@@ -194,6 +194,30 @@ def test_time_of_a_resumed_training_is_not_measured_again(tmp_path, monkeypatch,
     assert epochs('--resume') == 7
     assert 'epochs: 7, with which the training began' in capsys.readouterr().out
     assert epochs() == measured
+    # a config of iterations is answered as without --resume
+    (run / 'own.py').write_text('train_cfg = dict(max_iters=7)')
+    assert epochs('--resume') == measured
+
+
+@pytest.mark.parametrize(
+    'words', [[], ['--cfg-options', 'work_dir=other'], ['--work-dir', 'third']]
+)
+def test_the_end_names_the_folder_of_the_run(words, tmp_path, monkeypatch, capsys):
+    from attnpool_backbones.cli import train
+    from attnpool_backbones.launching import launch
+    from tests.engine.tiny_run import make_config
+
+    monkeypatch.chdir(tmp_path)
+    cfg = make_config('runs/of_the_config')
+    cfg.custom_imports = dict(imports='tests.engine.tiny_run')
+    Path('tiny.py').write_text(cfg.pretty_text)
+    monkeypatch.setattr(launch, 'check_everything', lambda plan: None)
+    monkeypatch.setattr(launch, 'run_training', lambda plan, rank: None)
+    parser = argparse.ArgumentParser()
+    train.add_arguments(parser)
+    train.run(parser.parse_args(['tiny.py', *words]))
+    folder = words[-1].removeprefix('work_dir=') if words else 'runs/of_the_config'
+    assert f'use it with: attnpool predict {folder} IMAGES' in capsys.readouterr().out
 
 
 OF_THE_START = {'help', 'time', 'devices', 'no_forecast', 'launcher', 'local_rank'}
