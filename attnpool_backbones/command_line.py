@@ -21,6 +21,7 @@ __all__ = [
     'exit_command',
     'given_name',
     'given_place',
+    'is_lost_partner',
     'number_above_zero',
     'run_command',
     'whole_number',
@@ -57,6 +58,12 @@ def message_of(error: Exception) -> str:
         return text
     last = text.rstrip().rpartition('\n')[2]
     return last.partition(': ')[2] or last
+
+
+def is_lost_partner(error: Exception) -> bool:
+    """Tells whether an error says that another process of a distributed run is gone."""
+    is_of_several = isinstance(error, RuntimeError) and 'RANK' in os.environ
+    return is_of_several and re.search(LOST_PARTNER, str(error)) is not None
 
 
 def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
@@ -125,13 +132,13 @@ def run_command(command: Callable[[], object], after_interrupt: str = '') -> int
     """Runs a command in an environment that can run it.
 
     Args:
-        command: Takes no arguments. It should import what it needs itself, so that a
-            missing package ends with a message too.
+        command: Takes no arguments, and may return an exit code. It should import what it needs
+            itself, so that a missing package ends with a message too.
         after_interrupt: What to tell who stopped it with Ctrl-C. Default: nothing.
 
     Returns:
-        Exit code: 0, or after a message on stderr 2, or 130 if it was stopped with Ctrl-C, or
-        3 if another process of a distributed run was lost.
+        Exit code: 0 or what the command returns, or after a message on stderr 2, or 130 if it was
+        stopped with Ctrl-C, or 3 if another process of a distributed run was lost.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, 'reconfigure'):
@@ -139,7 +146,7 @@ def run_command(command: Callable[[], object], after_interrupt: str = '') -> int
             stream.reconfigure(errors='backslashreplace')
     try:
         check_environment('core')
-        command()
+        code = command()
     except (UserError, IncompatibleEnvironment) as error:
         print(f'error: {message_of(error)}', file=sys.stderr)
         return 2
@@ -163,7 +170,7 @@ def run_command(command: Callable[[], object], after_interrupt: str = '') -> int
                 file=sys.stderr,
             )
             return 2
-        if 'RANK' in os.environ and re.search(LOST_PARTNER, str(error)):
+        if is_lost_partner(error):
             print(f'error: another process of this run was lost: {reason}', file=sys.stderr)
             return ANOTHER_ENDED
         raise
@@ -171,7 +178,7 @@ def run_command(command: Callable[[], object], after_interrupt: str = '') -> int
         # the terminal has shown ^C in an unfinished line
         print(f'\nstopped{after_interrupt and ": "}{after_interrupt}', file=sys.stderr)
         return INTERRUPTED
-    return 0
+    return code if type(code) is int else 0
 
 
 def exit_command(command: Callable[[], object], after_interrupt: str = '') -> NoReturn:
@@ -181,7 +188,7 @@ def exit_command(command: Callable[[], object], after_interrupt: str = '') -> No
     goes down must not become the result of a training that went well.
 
     Args:
-        command: Takes no arguments.
+        command: Takes no arguments, and may return an exit code.
         after_interrupt: What to tell who stopped it with Ctrl-C. Default: nothing.
     """
     try:

@@ -4,9 +4,25 @@ import os
 import platform
 import resource
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ['peak_memory', 'processor_name', 'resident_memory', 'usable_cores']
+__all__ = [
+    'available_memory',
+    'peak_memory',
+    'processor_name',
+    'resident_memory',
+    'usable_cores',
+]
+
+SYSTEM = Path('/')
+"""Where Linux shows ``proc`` and ``sys``."""
+
+GROUP_FILES = (
+    ('memory.max', 'memory.current', ''),
+    ('memory.limit_in_bytes', 'memory.usage_in_bytes', 'total_'),
+)
+"""Limit and use of a control group, and what its statistics begin with; version 2 and 1."""
 
 
 def processor_name() -> str:
@@ -42,6 +58,49 @@ def resident_memory() -> int:
 def peak_memory() -> int:
     """Returns the largest number of bytes that this process has had in memory."""
     return _status('VmHWM') or _peak_of_process()
+
+
+def available_memory() -> int:
+    """Returns the bytes that processes can still take, where the system tells, or else has.
+
+    Containers and batch systems give a job a part of the machine's.
+    """
+    try:
+        lines = (SYSTEM / 'proc/meminfo').read_text().splitlines()
+    except OSError:
+        pages = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+        return max(0, pages - resident_memory())
+    free = dict(line.split(':') for line in lines)['MemAvailable']
+    return min([int(free.split()[0]) * 1024, *_left_in_groups()])
+
+
+def _left_in_groups() -> Iterator[int]:
+    """Yields what the control groups of this process leave it."""
+    try:
+        lines = (SYSTEM / 'proc/self/cgroup').read_text().splitlines()
+    except OSError:
+        return
+    root = SYSTEM / 'sys/fs/cgroup'
+    for line in lines:
+        _, kinds, name = line.split(':', 2)
+        if kinds and 'memory' not in kinds.split(','):
+            continue
+        top = root / kinds
+        own = top / name.lstrip('/')
+        # a container may see its own group as the top, under the name that it has outside
+        for folder in (own, *own.parents):
+            for limit, used, prefix in GROUP_FILES:
+                try:
+                    left = int((folder / limit).read_text()) - int((folder / used).read_text())
+                    statistics = (folder / 'memory.stat').read_text().splitlines()
+                except (OSError, ValueError):  # 'max' is no limit
+                    continue
+                # files in memory make way
+                counts = dict(line.split() for line in statistics)
+                kept = (int(counts.get(f'{prefix}{k}_file', 0)) for k in ('active', 'inactive'))
+                yield max(0, left + sum(kept))
+            if folder == top:
+                break
 
 
 def _status(field: str) -> int | None:

@@ -7,12 +7,15 @@ import stat
 from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlparse
+from urllib.request import Request, urlopen
 
 import mmengine
 import torch
 from mmengine.dist import barrier, get_rank
 from mmengine.fileio import get as get_bytes
+from torch.hub import tqdm
 
+from attnpool_backbones.atomic_files import unfinished_file
 from attnpool_backbones.checkpoints.errors import (
     CheckpointError,
     MissingCheckpoint,
@@ -32,6 +35,7 @@ _ADDRESS_LISTS = {
     'mmcls': 'mmcls.json',
 }
 _RENAMED = 'deprecated.json'
+_BLOCK = 2**20  # bytes at once
 
 # What stands there instead of a file, by the test for it.
 _OTHER_KINDS = (
@@ -149,13 +153,40 @@ def _download(url: str) -> Path:
 def _fetch(url: str, file: Path, progress: bool = True) -> None:
     if os.path.lexists(file):
         return
-    file.parent.mkdir(parents=True, exist_ok=True)
     try:
-        torch.hub.download_url_to_file(url, str(file), published_hash(file.name), progress)
-    except (OSError, ValueError, HTTPException, RuntimeError) as error:
-        # RuntimeError: not the bytes that the name tells; the others: of a malformed address, too
+        with unfinished_file(file) as part:
+            _save(url, part, published_hash(file.name), progress)
+    except (OSError, ValueError, HTTPException) as error:
+        # of a malformed address, too
         raise UnreachableCheckpoint(
             f'{url} could not be downloaded: {error}. Put the file at {file}, or name your copy in '
             f'init_cfg (--cfg-options model.backbone.init_cfg.checkpoint=FILE); '
             f'init_cfg=None starts without pretrained weights'
         ) from error
+
+
+def _save(url: str, part: Path, expected: str | None, progress: bool) -> None:
+    """Downloads a file as torch does, but not less of it than the server tells.
+
+    Raises:
+        OSError: It ended before, or has another hash than its name tells.
+    """
+    digest, size = hashlib.sha256(), 0
+    request = Request(url, headers={'User-Agent': 'torch.hub'})
+    with urlopen(request) as answer, part.open('wb') as file:
+        told = answer.headers.get('Content-Length')
+        whole = None if told is None else int(told)
+        with tqdm(
+            total=whole, disable=not progress, unit='B', unit_scale=True, unit_divisor=1024
+        ) as bar:
+            while block := answer.read(_BLOCK):
+                file.write(block)
+                digest.update(block)
+                size += len(block)
+                bar.update(len(block))
+    if whole is not None and size != whole:
+        raise OSError(f'it ended after {size} of {whole} bytes')
+    if expected is not None and not digest.hexdigest().startswith(expected):
+        raise OSError(
+            f'its name tells that its sha256 begins with {expected}, but it is {digest.hexdigest()}'
+        )

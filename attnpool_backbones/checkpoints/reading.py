@@ -17,7 +17,7 @@ from attnpool_backbones.checkpoints.errors import (
     NoCheckpoint,
     UnsafeCheckpoint,
 )
-from attnpool_backbones.checkpoints.fetching import fetch, published_hash
+from attnpool_backbones.checkpoints.fetching import fetch, local_copy, published_hash
 from attnpool_backbones.checkpoints.finite_bits import TypedMemory
 from attnpool_backbones.checkpoints.finite_weights import require_finite_weights
 from attnpool_backbones.checkpoints.known_formats import recognise
@@ -214,11 +214,20 @@ def explained(path: str) -> Iterator[None]:
             'with the program that made it.'
         ) from None
     except NoCheckpoint as error:
-        raise NoCheckpoint(f'{path} is no checkpoint: {error}') from None
+        raise NoCheckpoint(f'{path} is no checkpoint: {error}{_place(path)}') from None
     except DamagedCheckpoint as error:
-        raise DamagedCheckpoint(f'{path} could not be read as a checkpoint: {error}') from None
+        raise DamagedCheckpoint(
+            f'{path} could not be read as a checkpoint: {error}{_place(path)}'
+        ) from None
     except CheckpointError as error:
         raise CheckpointError(f'{path} was not loaded: {error}') from None
+
+
+def _place(path: str) -> str:
+    """Words where the bytes of an address are, which are downloaded only once."""
+    if not path.startswith(('http://', 'https://')):
+        return ''
+    return f'; the local copy is {local_copy(path)}, remove it to download the file again'
 
 
 def _compare_hash(source: Source, expected: str) -> None:

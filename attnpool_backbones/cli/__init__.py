@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from attnpool_backbones.command_line import run_command
+from attnpool_backbones.command_line import exit_command, run_command
 from attnpool_backbones.version import __version__
 
 __all__ = ['COMMANDS', 'main']
@@ -33,11 +33,13 @@ def main(words: Sequence[str] | None = None) -> int:
     """Runs a subcommand.
 
     Args:
-        words: Of the command line. Default: those that the process was started with.
+        words: Of the command line. Default: those that the process was started with, which is
+            ended afterwards.
 
     Returns:
         Exit code: 0, 1 where something was found to be wrong, 2 after an error, 130 after Ctrl-C.
     """
+    is_process = words is None
     words = list(sys.argv[1:] if words is None else words)
     name = words[0] if words else ''
     if name not in COMMANDS:
@@ -49,15 +51,16 @@ def main(words: Sequence[str] | None = None) -> int:
         description=module.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    code = 0
 
-    def command() -> None:
-        nonlocal code
+    def command() -> int | None:
         # flags that mmengine parses are added after the environment has been checked
         module.add_arguments(parser)
-        code = module.run(parser.parse_args(words[1:])) or 0
+        return module.run(parser.parse_args(words[1:]))
 
-    return run_command(command, getattr(module, 'AFTER_INTERRUPT', '')) or code
+    after_interrupt = getattr(module, 'AFTER_INTERRUPT', '')
+    if is_process:
+        exit_command(command, after_interrupt)
+    return run_command(command, after_interrupt)
 
 
 def _answer(words: Sequence[str]) -> None:

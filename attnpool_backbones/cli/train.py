@@ -11,8 +11,6 @@ starts. Everything that is wrong with images and labels is listed before.
 import argparse
 import os
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -93,12 +91,12 @@ def run(args: argparse.Namespace) -> int | None:
     from attnpool_backbones.launching.launch import train
 
     started = time.monotonic()
-    train(args)
+    run_folder = train(args)
     if os.environ.get('RANK', '0') != '0':
         return None
     took = words_of(time.monotonic() - started)
     print(f'took {took}, at most {memory_used() / GIB:.2f} GiB')
-    tell_result(Path(args.work_dir or Path('work_dirs', Path(args.config).stem)))
+    tell_result(Path(run_folder))
     return None
 
 
@@ -155,11 +153,14 @@ def prepare_config(args: argparse.Namespace) -> None:
 
 
 def begun_epochs(cfg: Any) -> int | None:
-    """Returns the epochs of the training that is in the work folder; None if there is none."""
+    """Returns the epochs of the training in the work folder; None if there is none, or it has none.
+
+    Trainings may count iterations.
+    """
     from mmengine.config import Config
 
     written = Path(cfg.work_dir, Path(cfg.filename).name)
-    return Config.fromfile(written).train_cfg.max_epochs if written.is_file() else None
+    return Config.fromfile(written).train_cfg.get('max_epochs') if written.is_file() else None
 
 
 def measured(cfg: Any) -> Any:
@@ -282,10 +283,11 @@ def words_of(seconds: float) -> str:
 
 
 def train_in_processes(args: argparse.Namespace, processes: int) -> int:
-    """Starts the training in several processes, with torch's launcher."""
+    """Trains in several processes of this machine; returns their exit code."""
     from attnpool_backbones.launching.config import load_config
+    from attnpool_backbones.launching.processes import run_group
 
-    batch = args.batch or load_config(args.config).train_dataloader.batch_size
+    batch = args.batch or load_config(args.config, args.cfg_options).train_dataloader.batch_size
     if batch % processes:
         raise UserError(f'--devices: a batch of {batch} cannot be shared by {processes} devices')
     words = ['--batch', str(batch // processes), '--launcher', 'pytorch']
@@ -300,9 +302,8 @@ def train_in_processes(args: argparse.Namespace, processes: int) -> int:
             words.append(f'--{name.replace("_", "-")}')
     if args.cfg_options:
         words += ['--cfg-options', *(f'{key}={value}' for key, value in args.cfg_options.items())]
-    launcher = ['torch.distributed.run', '--standalone', '--nproc-per-node', str(processes)]
-    command = [sys.executable, '-m', *launcher, '-m', 'attnpool_backbones', 'train', args.config]
-    return subprocess.run([*command, *words]).returncode
+    command = ['-m', 'attnpool_backbones', 'train', args.config, *words]
+    return run_group(command, processes)
 
 
 def tell_result(run_folder: Path) -> None:

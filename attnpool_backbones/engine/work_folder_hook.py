@@ -17,7 +17,10 @@ from attnpool_backbones.registry import HOOKS
 __all__ = ['RUN', 'WatchedFolder', 'WorkFolderHook', 'WorkFolderLost']
 
 RUN = 'run'
-"""Key of the name of a run in the runtime info of its checkpoints; a resumed run keeps it."""
+"""Key of the name of a run in the runtime info of its checkpoints.
+
+A resumed run keeps it, unless it went back.
+"""
 
 LITTLE = 2**20
 """Bytes below which a disk is full: lines of the log still have to go somewhere."""
@@ -82,22 +85,31 @@ class WorkFolderHook(Hook):
     Args:
         wait_for_space: Whether training waits while the disk is full or the folder is gone,
             instead of ending. Default: False.
+        went_back: Whether the folder has later checkpoints of the run that is resumed, which then
+            is named anew. Default: False.
     """
 
     # before the log is written
     priority = 'VERY_HIGH'
 
-    def __init__(self, wait_for_space: bool = False) -> None:
+    def __init__(self, wait_for_space: bool = False, went_back: bool = False) -> None:
         self.wait_for_space = wait_for_space
+        self.went_back = went_back
 
     @master_only
     def before_train(self, runner: Runner) -> None:
-        """Remembers the folder, and names the run if it starts from the beginning.
+        """Remembers the folder, and names the run if it starts from the beginning or went back.
 
         Args:
             runner: The starting training.
         """
-        if runner.iter == 0:
+        if runner.iter and self.went_back:
+            runner.logger.warning(
+                f'{runner.work_dir} has checkpoints of this run after iteration {runner.iter}, '
+                'from which it goes on: it becomes a run of its own, and --resume auto leaves them '
+                'out as soon as it has saved a checkpoint.'
+            )
+        if runner.iter == 0 or self.went_back:
             runner.message_hub.update_info(RUN, uuid.uuid4().hex)
         self._folder = WatchedFolder(runner.work_dir, self.wait_for_space)
 

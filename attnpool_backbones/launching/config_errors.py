@@ -11,10 +11,11 @@ from typing import Any
 
 from mmengine.config import Config
 
-from attnpool_backbones.command_line import UserError
+from attnpool_backbones.command_line import UserError, is_lost_partner
 from attnpool_backbones.compatibility import IncompatibleEnvironment
 from attnpool_backbones.config_types import type_name
 from attnpool_backbones.launching.errors import PreflightError
+from attnpool_backbones.launching.runners import NotesStart
 
 __all__ = ['config_entries', 'explained', 'key_of', 'parameters_of', 'started', 'words_of']
 
@@ -79,6 +80,8 @@ def explained(cfg: Config, what: str) -> Iterator[None]:
     except (UserError, IncompatibleEnvironment, MemoryError):
         raise
     except Exception as error:  # constructors are anybody's code
+        if is_lost_partner(error):
+            raise
         entry = failed_entry(error.__traceback__)
         key = key_of(cfg, entry) if entry is not None else ''
         name = type_name(entry) if entry is not None else ''
@@ -90,22 +93,22 @@ def explained(cfg: Config, what: str) -> Iterator[None]:
 
 
 @contextmanager
-def started(cfg: Config) -> Iterator[None]:
+def started(cfg: Config, runner: NotesStart) -> Iterator[None]:
     """Turns what goes wrong before the first iteration of a run into one message.
 
     Later errors are of the code and pass as they are.
 
     Args:
         cfg: The whole config.
+        runner: The run's.
 
     Raises:
         PreflightError: Naming the key of the config that it went wrong at.
     """
     try:
         yield
-    except Exception as error:
-        frames = {frame.name for frame in traceback.extract_tb(error.__traceback__)}
-        if 'run_iter' in frames:
+    except Exception:
+        if runner.has_started:
             raise
         with explained(cfg, 'the run'):
             raise

@@ -25,7 +25,7 @@ from attnpool_backbones.atomic_files import write_atomically
 from attnpool_backbones.engine.saving_errors import require_savable
 from attnpool_backbones.launching.errors import PreflightError
 from attnpool_backbones.launching.model_check import require_fitting_parts
-from attnpool_backbones.machine import peak_memory
+from attnpool_backbones.machine import available_memory, peak_memory
 from attnpool_backbones.zoo.config_models import build_config_model
 
 __all__ = [
@@ -224,9 +224,7 @@ def largest_batch(cfg: Config, images: int, tell: Callable[[str], None] = lambda
 def _memory_of_machine() -> int:
     if torch.cuda.is_available():
         return torch.cuda.mem_get_info()[1]
-    meminfo = Path('/proc/meminfo').read_text()
-    lines = dict(line.split(':') for line in meminfo.splitlines())
-    return int(lines['MemAvailable'].split()[0]) * 1024 + memory_used()
+    return available_memory() + memory_used()
 
 
 @contextmanager

@@ -23,7 +23,13 @@ from attnpool_backbones.engine.resume_check_hook import WrongPart, require_train
 from attnpool_backbones.engine.work_folder_hook import RUN
 from attnpool_backbones.launching.devices import is_first_process
 
-__all__ = ['UnusableCheckpoints', 'find_resumable_checkpoint', 'is_resumable', 'stored_seed']
+__all__ = [
+    'UnusableCheckpoints',
+    'find_resumable_checkpoint',
+    'has_later',
+    'is_resumable',
+    'stored_seed',
+]
 
 ASIDE = '.damaged'
 """Ending of files that are moved aside."""
@@ -83,17 +89,18 @@ def stored_seed(path: str) -> int | None:
     return read_content(path, 'meta')['meta'].get('seed')
 
 
-def examine(path: Path, whole: bool = True) -> Candidate:
+def examine(path: Path | str, whole: bool = True) -> Candidate:
     """Finds out what a file is.
 
     Args:
-        path: Any file.
+        path: Any file, or its address.
         whole: Whether to look at all numbers too. Default: True.
     """
-    found = Candidate(path)
+    found = Candidate(Path(path))
     try:
-        with path.open('rb'):
-            pass
+        if '://' not in str(path):
+            with found.path.open('rb'):
+                pass
         content = read_content(str(path), 'cpu' if whole else 'meta')
     except FileNotFoundError:
         found.fault = 'is not there'
@@ -156,9 +163,8 @@ def find_resumable_checkpoint(
         UnusableCheckpoints: If there are checkpoints, but none to go on from, or newer ones that
             could not be read; naming each, and what to do.
     """
-    folders = [Path(folder) for folder in dict.fromkeys((work_dir, out_dir or work_dir))]
-    candidates = [examine(path, whole=False) for path in list_checkpoints(folders)]
-    noted = noted_checkpoint(folders[0])
+    candidates = list_candidates(work_dir, out_dir)
+    noted = noted_checkpoint(Path(work_dir))
     chosen, rejected = choose(candidates, fits, Path(noted or '').name)
     serious = [c for c in rejected if not is_foreign(c)]
     if chosen is None:
@@ -182,6 +188,26 @@ def find_resumable_checkpoint(
             level=logging.WARNING,
         )
     return str(chosen.path)
+
+
+def has_later(work_dir: str, out_dir: str | None, resumed: Candidate) -> bool:
+    """Tells whether a run that is resumed has later checkpoints, which it would go on beside.
+
+    Args:
+        work_dir: As of :func:`find_resumable_checkpoint`.
+        out_dir: Likewise.
+        resumed: What it is resumed from.
+    """
+    return any(
+        not other.fault and other.run == resumed.run and other.iteration > resumed.iteration
+        for other in list_candidates(work_dir, out_dir)
+    )
+
+
+def list_candidates(work_dir: str, out_dir: str | None) -> list[Candidate]:
+    """Looks at the checkpoints of a work folder, without their numbers."""
+    folders = [Path(folder) for folder in dict.fromkeys((work_dir, out_dir or work_dir))]
+    return [examine(path, whole=False) for path in list_checkpoints(folders)]
 
 
 def list_checkpoints(folders: list[Path]) -> list[Path]:

@@ -54,11 +54,14 @@ from attnpool_backbones.launching.tta import enable_tta
 __all__ = ['build_runner', 'plan_test', 'plan_training', 'run_training', 'test', 'train']
 
 
-def train(args: argparse.Namespace) -> None:
+def train(args: argparse.Namespace) -> str:
     """Trains as the flags of ``tools/train.py`` say.
 
     Args:
         args: Parsed flags.
+
+    Returns:
+        The work folder.
 
     Raises:
         UserError: If something is missing that the user can provide.
@@ -67,6 +70,7 @@ def train(args: argparse.Namespace) -> None:
     with explained(plan.cfg, 'the run'):
         check_everything(plan)
     run_training(plan, args.local_rank)
+    return plan.cfg.work_dir
 
 
 def run_training(plan: RunPlan, local_rank: int = 0) -> None:
@@ -87,7 +91,7 @@ def run_training(plan: RunPlan, local_rank: int = 0) -> None:
         runner = build_runner(plan.cfg, local_rank)
         require_same_start(plan.cfg)
         check_model(plan, runner)
-        with started(plan.cfg):
+        with started(plan.cfg, runner):
             runner.train()
     del runner
     leave_group()
@@ -111,7 +115,7 @@ def test(args: argparse.Namespace) -> dict[str, float]:
     runner = build_runner(plan.cfg, args.local_rank)
     check_model(plan, runner)
     runner.test_loop.dataloader = with_replacements(runner.test_loop.dataloader)
-    with started(plan.cfg):
+    with started(plan.cfg, runner):
         metrics = runner.test()
     del runner
     leave_group()

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from types import FrameType
+from typing import Any
 
 from attnpool_backbones.command_line import MAX_PROCESSES, whole_number
 from attnpool_backbones.stop_signals import (
@@ -25,7 +26,7 @@ from attnpool_backbones.stop_signals import (
     signal_name,
 )
 
-__all__ = ['Group', 'main']
+__all__ = ['Group', 'main', 'run_group']
 
 POLL = 0.05
 GRACE = 5.0
@@ -142,6 +143,32 @@ class Group:
         return code
 
 
+def run_group(command: list[str], count: int, *where: Any) -> int:
+    """Starts processes, hands them the signals that this one gets, and waits for their end.
+
+    The handlers of the signals stay.
+
+    Args:
+        command: As :class:`Group` takes it, as all that follows.
+        count: How many processes.
+        *where: Of the other machines. Default: there are none.
+
+    Returns:
+        The exit code, as of :meth:`Group.wait`.
+    """
+    # a signal between two starts would leave the first process alone
+    early: list[int] = []
+    heeded = heeded_signals()
+    for number in heeded:
+        signal.signal(number, lambda number, frame: early.append(number))
+    group = Group(command, count, *where)
+    for number in heeded:
+        signal.signal(number, group.pass_on)
+    if early:
+        group.pass_on(early[0])
+    return group.wait()
+
+
 def free_port() -> int:
     """Returns a port that nobody listens to."""
     with socket.socket() as probe:
@@ -181,12 +208,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error('--node-rank is from 0 on and below --nnodes')
     if args.nnodes > 1 and not args.master_port:
         parser.error('several machines need one --master-port')
-    # a signal between two starts would leave the first process alone
-    early: list[int] = []
-    heeded = heeded_signals()
-    for number in heeded:
-        signal.signal(number, lambda number, frame: early.append(number))
-    group = Group(
+    return run_group(
         [args.script, *args.arguments],
         args.nproc_per_node,
         args.node_rank,
@@ -194,11 +216,6 @@ def main(arguments: list[str] | None = None) -> int:
         args.master_addr,
         args.master_port,
     )
-    for number in heeded:
-        signal.signal(number, group.pass_on)
-    if early:
-        group.pass_on(early[0])
-    return group.wait()
 
 
 if __name__ == '__main__':

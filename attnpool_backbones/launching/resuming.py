@@ -3,11 +3,11 @@
 import os
 from contextlib import nullcontext
 from functools import cache
-from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
+from attnpool_backbones.config_types import type_name
 from attnpool_backbones.engine.work_folder_lock import claimed
 from attnpool_backbones.launching.checkpoint_check import require_checkpoint
 from attnpool_backbones.launching.devices import is_first_process
@@ -16,6 +16,7 @@ from attnpool_backbones.launching.latest_checkpoint import (
     Shapes,
     examine,
     find_resumable_checkpoint,
+    has_later,
     shapes_of,
     stored_seed,
 )
@@ -35,7 +36,8 @@ def choose_checkpoint_to_resume(cfg: Config, resume: str | None) -> None:
 
     Raises:
         PreflightError: If the checkpoint is not there, or is none of a training.
-        UnusableCheckpoints: If the work folder has checkpoints, but none to go on from.
+        UnusableCheckpoints: If the work folder has checkpoints, but none to go on from, or cannot
+            be looked into.
         WorkFolderInUse: If another process writes into the work folder.
     """
     if resume is None:
@@ -46,28 +48,37 @@ def choose_checkpoint_to_resume(cfg: Config, resume: str | None) -> None:
     cfg.resume = checkpoint is not None
     if checkpoint is None:
         return
-    if '://' not in checkpoint:
+    went_back = False
+    if resume != 'auto':
         require_checkpoint(checkpoint)
-        fault = '' if resume == 'auto' else examine(Path(checkpoint)).fault
-        if fault:
-            raise PreflightError(f'cannot resume from {checkpoint}: it {fault}')
-        # mmengine restores the seed too late for the sampler, which is built before
-        randomness = dict(cfg.get('randomness') or {})
-        if randomness.get('seed') is None:
-            cfg.randomness = dict(randomness, seed=stored_seed(checkpoint))
+        found = examine(checkpoint)
+        if found.fault:
+            raise PreflightError(f'cannot resume from {checkpoint}: it {found.fault}')
+        went_back = has_later(cfg.work_dir, out_dir_of(cfg), found)
+    for hook in cfg.get('custom_hooks') or []:
+        if type_name(hook) == 'WorkFolderHook':
+            hook.went_back = went_back
+    # mmengine restores the seed too late for the sampler, which is built before
+    randomness = dict(cfg.get('randomness') or {})
+    if randomness.get('seed') is None:
+        cfg.randomness = dict(randomness, seed=stored_seed(checkpoint))
     cfg.load_from = checkpoint
 
 
-def find_latest(cfg: Config) -> str | None:
-    """Returns the checkpoint that ``auto`` means, None if there is none yet."""
+def out_dir_of(cfg: Config) -> str | None:
+    """Returns the folder of the checkpoints on this machine, None if it is the work folder."""
     work_dir = cfg.work_dir
     hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
     # mmengine puts the last part of the work folder's name after it
     out_dir = hook.get('out_dir') and os.path.join(
         hook['out_dir'], os.path.basename(work_dir.rstrip(os.sep))
     )
-    if out_dir and '://' in out_dir:
-        out_dir = None
+    return None if out_dir and '://' in out_dir else out_dir
+
+
+def find_latest(cfg: Config) -> str | None:
+    """Returns the checkpoint that ``auto`` means, None if there is none yet."""
+    work_dir, out_dir = cfg.work_dir, out_dir_of(cfg)
 
     @cache
     def here() -> Shapes:

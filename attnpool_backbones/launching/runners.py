@@ -1,11 +1,14 @@
-"""mmengine's runners, which keep off the screen what only their log file is for."""
+"""mmengine's runners, which keep off the screen what only their log file is for.
+
+They note that a run has started, too.
+"""
 
 import logging
 from typing import Any
 
 from mmengine.runner import FlexibleRunner, Runner
 
-__all__ = ['QuietFlexibleRunner', 'QuietRunner']
+__all__ = ['NotesStart', 'QuietFlexibleRunner', 'QuietRunner']
 
 FOR_THE_FILE = (
     '-' * 60 + '\nSystem environment:',
@@ -16,6 +19,9 @@ FOR_THE_FILE = (
     'Using env variable',
 )
 """How the messages begin that nobody reads while a run starts: hundreds of lines."""
+
+FIRST_CALLS = ('before_train_iter', 'before_val_iter', 'before_test_iter')
+"""What an iteration begins with."""
 
 
 class ScreenFilter(logging.Filter):
@@ -36,7 +42,23 @@ def quiet(logger: Any) -> Any:
     return logger
 
 
-class QuietRunner(Runner):
+class NotesStart:
+    """Part of a runner of mmengine.
+
+    Attributes:
+        has_started: Whether an iteration, of a validation too, was begun.
+    """
+
+    has_started = False
+
+    def call_hook(self, fn_name: str, **kwargs: Any) -> None:
+        """Calls all hooks as mmengine does."""
+        if fn_name in FIRST_CALLS:
+            self.has_started = True
+        super().call_hook(fn_name, **kwargs)
+
+
+class QuietRunner(NotesStart, Runner):
     """mmengine's Runner; config, environment and list of hooks go to the log file alone."""
 
     def build_logger(self, *args: Any, **kwargs: Any) -> Any:
@@ -44,7 +66,7 @@ class QuietRunner(Runner):
         return quiet(super().build_logger(*args, **kwargs))
 
 
-class QuietFlexibleRunner(FlexibleRunner):
+class QuietFlexibleRunner(NotesStart, FlexibleRunner):
     """The same for runs that a strategy trains."""
 
     def _log_env(self) -> None:

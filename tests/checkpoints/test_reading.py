@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import save_file
 
 from attnpool_backbones.checkpoints import UnsafeCheckpoint, read_checkpoint
+from attnpool_backbones.checkpoints.errors import CheckpointError, UnreachableCheckpoint
 from attnpool_backbones.command_line import UserError
 
 WEIGHTS = {'stem.0.weight': torch.arange(6.0).view(2, 3), 'blocks.0.bias': torch.ones(3)}
@@ -200,10 +201,10 @@ def test_takes_the_moving_average_of_mmengine(tmp_path):
 
 
 @contextmanager
-def serving(folder, hub, monkeypatch):
+def serving(folder, hub, monkeypatch, kind=http.server.SimpleHTTPRequestHandler):
     """The address at which a folder is served; downloads go below ``hub``."""
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(hub))
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder)
+    handler = functools.partial(kind, directory=folder)
     with http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f'http://127.0.0.1:{server.server_port}'
@@ -221,6 +222,53 @@ def test_downloads_once(suffix, tmp_path, monkeypatch):
     with serving(served, hub, monkeypatch) as address:
         assert_weights(read_checkpoint(f'{address}/x{suffix}'))
     assert_weights(read_checkpoint(f'{address}/x{suffix}'))  # from hub, the server is gone
+
+
+class CutHandler(http.server.SimpleHTTPRequestHandler):
+    """Tells more bytes than it sends."""
+
+    def send_header(self, keyword, value):
+        more = 100 if keyword == 'Content-Length' else 0
+        super().send_header(keyword, str(int(value) + more) if more else value)
+
+
+def test_a_cut_download_is_not_kept(tmp_path, monkeypatch):
+    served = tmp_path / 'served'
+    served.mkdir()
+    torch.save(WEIGHTS, served / 'x.pth')
+    size = (served / 'x.pth').stat().st_size
+    with serving(served, tmp_path / 'hub', monkeypatch, CutHandler) as address:
+        with pytest.raises(UnreachableCheckpoint, match=f'{size} of {size + 100} bytes'):
+            read_checkpoint(f'{address}/x.pth')
+    assert not [path for path in (tmp_path / 'hub').rglob('*') if path.is_file()]
+
+
+def test_a_download_with_another_hash_is_not_kept(tmp_path, monkeypatch):
+    served = tmp_path / 'served'
+    served.mkdir()
+    torch.save(WEIGHTS, served / 'x-0123abcd.pth')
+    with serving(served, tmp_path / 'hub', monkeypatch) as address:
+        with pytest.raises(UnreachableCheckpoint, match='begins with 0123abcd'):
+            read_checkpoint(f'{address}/x-0123abcd.pth')
+    assert not [path for path in (tmp_path / 'hub').rglob('*') if path.is_file()]
+
+
+@pytest.mark.parametrize('content', [b'<html>log in</html>', b'PK\x03\x04 the beginning'])
+def test_says_which_copy_to_remove(content, tmp_path, monkeypatch):
+    served, hub = tmp_path / 'served', tmp_path / 'hub'
+    served.mkdir()
+    (served / 'x.pth').write_bytes(content)
+    with serving(served, hub, monkeypatch) as address:
+        with pytest.raises(CheckpointError, match='remove it to download') as error:
+            read_checkpoint(f'{address}/x.pth')
+        copy = re.search(r'copy is (\S+x\.pth)', str(error.value)).group(1)
+        Path(copy).unlink()
+        torch.save(WEIGHTS, served / 'x.pth')
+        assert_weights(read_checkpoint(f'{address}/x.pth'))
+    (tmp_path / 'x.pth').write_bytes(content)
+    with pytest.raises(CheckpointError) as error:
+        read_checkpoint(tmp_path / 'x.pth')
+    assert 'local copy' not in str(error.value)
 
 
 def test_files_of_one_name_are_told_apart(tmp_path, monkeypatch):

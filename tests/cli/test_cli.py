@@ -194,6 +194,30 @@ def test_time_of_a_resumed_training_is_not_measured_again(tmp_path, monkeypatch,
     assert epochs('--resume') == 7
     assert 'epochs: 7, with which the training began' in capsys.readouterr().out
     assert epochs() == measured
+    # a config of iterations is answered as without --resume
+    (run / 'own.py').write_text('train_cfg = dict(max_iters=7)')
+    assert epochs('--resume') == measured
+
+
+@pytest.mark.parametrize(
+    'words', [[], ['--cfg-options', 'work_dir=other'], ['--work-dir', 'third']]
+)
+def test_the_end_names_the_folder_of_the_run(words, tmp_path, monkeypatch, capsys):
+    from attnpool_backbones.cli import train
+    from attnpool_backbones.launching import launch
+    from tests.engine.tiny_run import make_config
+
+    monkeypatch.chdir(tmp_path)
+    cfg = make_config('runs/of_the_config')
+    cfg.custom_imports = dict(imports='tests.engine.tiny_run')
+    Path('tiny.py').write_text(cfg.pretty_text)
+    monkeypatch.setattr(launch, 'check_everything', lambda plan: None)
+    monkeypatch.setattr(launch, 'run_training', lambda plan, rank: None)
+    parser = argparse.ArgumentParser()
+    train.add_arguments(parser)
+    train.run(parser.parse_args(['tiny.py', *words]))
+    folder = words[-1].removeprefix('work_dir=') if words else 'runs/of_the_config'
+    assert f'use it with: attnpool predict {folder} IMAGES' in capsys.readouterr().out
 
 
 OF_THE_START = {'help', 'time', 'devices', 'no_forecast', 'launcher', 'local_rank'}
@@ -201,6 +225,7 @@ OF_THE_START = {'help', 'time', 'devices', 'no_forecast', 'launcher', 'local_ran
 
 def test_processes_are_started_with_all_flags(tmp_path, monkeypatch):
     from attnpool_backbones.cli import train
+    from attnpool_backbones.launching import processes
 
     parser = argparse.ArgumentParser()
     train.add_arguments(parser)
@@ -228,18 +253,54 @@ def test_processes_are_started_with_all_flags(tmp_path, monkeypatch):
     assert all(getattr(given, name) != getattr(unsaid, name) for name in passed_on - {'config'})
     started = []
 
-    def start(command, **_):
-        started.append(command)
-        return subprocess.CompletedProcess(command, 0)
+    def start(command, count):
+        started.append((command, count))
+        return 143
 
-    monkeypatch.setattr(subprocess, 'run', start)
-    assert train.train_in_processes(given, 2) == 0
-    (command,) = started
+    monkeypatch.setattr(processes, 'run_group', start)
+    assert train.train_in_processes(given, 2) == 143
+    ((command, count),) = started
+    assert count == 2
     again = parser.parse_args(command[command.index('train') + 1 :])
     again.config = again.source
     expected = {name: getattr(given, name) for name in passed_on} | dict(batch=3)
     assert {name: getattr(again, name) for name in passed_on} == expected
     assert again.launcher == 'pytorch'
+
+
+@pytest.mark.parametrize(('options', 'batch'), [([], '4'), (['--batch', '6'], '3')])
+def test_batch_of_the_options_is_shared(options, batch, tmp_path, monkeypatch):
+    from attnpool_backbones.cli import train
+    from attnpool_backbones.launching import processes
+
+    config = tmp_path / 'own.py'
+    config.write_text("default_scope = 'mmengine'\ntrain_dataloader = dict(batch_size=2)")
+    parser = argparse.ArgumentParser()
+    train.add_arguments(parser)
+    words = ['--cfg-options', 'train_dataloader.batch_size=8', *options]
+    args = parser.parse_args([str(config), *words])
+    args.config = args.source
+    started = []
+    monkeypatch.setattr(processes, 'run_group', lambda command, count: started.extend(command))
+    train.train_in_processes(args, 2)
+    assert started[started.index('--batch') + 1] == batch
+
+
+@pytest.mark.parametrize('rank', [None, '1'])
+def test_process_of_several_ends_at_once(rank, monkeypatch):
+    from attnpool_backbones.cli import models
+
+    ended = []
+    monkeypatch.delenv('RANK', raising=False)
+    if rank is not None:
+        monkeypatch.setenv('RANK', rank)
+    monkeypatch.setattr('attnpool_backbones.command_line.end_now', ended.append)
+    monkeypatch.setattr(models, 'run', lambda args: 7)
+    monkeypatch.setattr(sys, 'argv', ['attnpool', 'models'])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 7
+    assert ended == ([] if rank is None else [7])
 
 
 @pytest.mark.parametrize('words', [['verify', 'photos', '--workers', '1'], ['browse', 'photos']])

@@ -20,7 +20,7 @@ from attnpool_backbones.checkpoints.reading import read_content
 from attnpool_backbones.launching.latest_checkpoint import find_resumable_checkpoint
 from attnpool_backbones.launching.processes import free_port
 from attnpool_backbones.process_lifetime import is_running
-from tests.engine.tiny_run import ITERS
+from tests.engine.tiny_run import ITERS, make_config
 from tests.faults.training import Training, children_of, train
 from tests.patience import comes_true
 
@@ -170,6 +170,30 @@ def test_nohup(processes, tmp_path):
     training.process.send_signal(signal.SIGTERM)
     assert training.end() == 128 + signal.SIGTERM
     assert 'stopped by SIGTERM' in training.lines[-1] and 'SIGHUP' not in training.output
+
+
+COMMAND = """
+custom_imports = dict(imports='tests.faults.tiny_train')
+custom_hooks = [dict(type='Tell', pause=0.1, slow_saving=0.5)]
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_devices_of_the_command_are_stopped(number, tmp_path):
+    """``attnpool train --devices`` passes a signal on, and waits until the state is saved."""
+    cfg = make_config(tmp_path / 'run')
+    config = tmp_path / 'tiny.py'
+    config.write_text(cfg.pretty_text + COMMAND)
+    words = ('train', str(config), '--devices', '2')
+    training = Training(tmp_path / 'run', words=words)
+    training.wait_for('iteration 3')
+    ranks = training.children()
+    training.process.send_signal(number)
+    assert training.end() == 128 + number, training.output
+    assert signal.Signals(number).name in training.lines[-1]
+    assert len(list((tmp_path / 'run').glob('interim_iter_*.pth'))) == 1
+    assert 'Traceback' not in training.output and not list(filter(is_running, ranks))
 
 
 @pytest.mark.slow

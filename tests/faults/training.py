@@ -27,6 +27,7 @@ class Training:
         nohup: Whether it is started by ``nohup``.
         group: What ``srun`` and ``mpirun`` tell a process that they start: its rank, their number
             and where they meet.
+        words: Command line of ``attnpool`` to run instead of the tiny training. Default: None.
         **settings: Of :mod:`tests.faults.tiny_train`.
     """
 
@@ -37,22 +38,26 @@ class Training:
         limits: tuple = (),
         nohup: bool = False,
         group: Mapping[str, str] = MappingProxyType({}),
+        words: tuple[str, ...] = (),
         **settings: Any,
     ) -> None:
-        module = str(REPO / 'tests' / 'faults' / 'tiny_train.py')
-        command = [sys.executable, module]
-        if processes:
-            launcher = 'attnpool_backbones.launching.processes'
-            command = [sys.executable, '-m', launcher, f'--nproc-per-node={processes}', module]
-        if processes or group:
-            settings['launcher'] = 'pytorch'
+        command = [sys.executable, '-m', 'attnpool_backbones', *words]
+        if not words:
+            launcher = [sys.executable]
+            if processes:
+                module = 'attnpool_backbones.launching.processes'
+                launcher += ['-m', module, f'--nproc-per-node={processes}']
+            if processes or group:
+                settings['launcher'] = 'pytorch'
+            program = str(REPO / 'tests' / 'faults' / 'tiny_train.py')
+            command = [*launcher, program, str(folder), json.dumps(settings)]
         if limits:
             command = ['prlimit', *limits, *command]
         if nohup:
             command = ['nohup', *command]
         self.lines: list[str] = []
         self.process = subprocess.Popen(
-            [*command, str(folder), json.dumps(settings)],
+            command,
             env=dict(os.environ, PYTHONPATH=str(REPO), OMP_NUM_THREADS='1', **group),
             cwd=folder.parent,
             stdout=subprocess.PIPE,

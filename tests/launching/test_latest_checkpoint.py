@@ -12,6 +12,7 @@ from attnpool_backbones.checkpoints.reading import read_content
 from attnpool_backbones.launching import latest_checkpoint
 from attnpool_backbones.launching.latest_checkpoint import UnusableCheckpoints
 from attnpool_backbones.launching.latest_checkpoint import find_resumable_checkpoint as find
+from attnpool_backbones.launching.resuming import choose_checkpoint_to_resume
 from tests.engine.tiny_run import make_config, make_runner
 
 EPOCHS = [f'epoch_{epoch}.pth' for epoch in (1, 2, 3, 4)]
@@ -158,6 +159,48 @@ def test_a_resumed_run_stays_the_same_run(begun_anew):
     train(begun_anew, 3, resume=str(begun_anew / 'epoch_2.pth'))
     (begun_anew / 'last_checkpoint').write_text(str(begun_anew / 'epoch_1.pth'))
     assert find(str(begun_anew)) == str(begun_anew / 'epoch_3.pth')
+
+
+def go_on(folder: Path, epochs: int, resume: str) -> None:
+    """Trains on as the command line does."""
+    cfg = make_config(folder, hooks=(dict(type='attnpool_backbones.WorkFolderHook'),))
+    cfg.train_cfg.max_epochs = epochs
+    choose_checkpoint_to_resume(cfg, resume)
+    make_runner('runs', cfg).train()
+
+
+@pytest.mark.parametrize('place', ['here', 'elsewhere', 'an address', 'from before runs had names'])
+def test_a_run_that_went_back_is_gone_on_with(place, tmp_path):
+    folder = tmp_path / 'run'
+    train(folder, 4)
+    start = folder / 'epoch_2.pth'
+    if place == 'elsewhere':
+        start = Path(shutil.copy(start, tmp_path))
+    if place == 'from before runs had names':
+        for name in EPOCHS:
+            change('message_hub', 'runtime_info', 'run', value=None)(folder / name)
+    go_on(folder, 3, f'file://{start}' if place == 'an address' else str(start))
+    assert find(str(folder)) == str(folder / 'epoch_3.pth')
+    abandoned = (folder / 'epoch_4.pth').read_bytes()
+    # from here on it is one run
+    (folder / 'last_checkpoint').unlink()
+    go_on(folder, 3, 'auto')
+    assert find(str(folder)) == str(folder / 'epoch_3.pth')
+    assert (folder / 'epoch_4.pth').read_bytes() == abandoned
+    go_on(folder, 4, 'auto')
+    assert len({run_of(folder / name) for name in EPOCHS[2:]}) == 1
+    assert find(str(folder)) == str(folder / 'epoch_4.pth')
+
+
+def run_of(path: Path) -> str:
+    return read_content(str(path))['message_hub']['runtime_info']['run']
+
+
+@pytest.mark.parametrize('resume', ['auto', 'epoch_2.pth'])
+def test_a_run_that_goes_on_from_its_end_stays_the_same(resume, tmp_path):
+    train(tmp_path, 2)
+    go_on(tmp_path, 3, 'auto' if resume == 'auto' else str(tmp_path / resume))
+    assert len({run_of(tmp_path / name) for name in EPOCHS[:3]}) == 1
 
 
 @pytest.mark.parametrize('name', ['cut_off', 'nan_weight'])

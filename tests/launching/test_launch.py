@@ -1,10 +1,99 @@
-"""Flags become a plan."""
+"""Flags become a plan, and errors of a run are told as what they are."""
+
+from pathlib import Path
+from typing import Any
 
 import pytest
 from mmengine.config import Config
+from mmengine.evaluator import BaseMetric
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS, METRICS
 
+from attnpool_backbones.command_line import run_command
 from attnpool_backbones.launching import launch
 from attnpool_backbones.launching.errors import PreflightError
+from attnpool_backbones.launching.run_plan import RunPlan
+from attnpool_backbones.launching.safeguards import add_safeguards
+from tests.engine.tiny_run import RUN_NUMBERS, make_config
+
+
+class Failing(BaseMetric):
+    """Fails as the metric of somebody else may."""
+
+    def process(self, data_batch: Any, data_samples: Any) -> None:
+        self.results.append(len(data_samples))
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        raise KeyError('a metric')
+
+
+class MeanOfNothing(Failing):
+    """Does not fail."""
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        return dict(mean=0.0)
+
+
+class FailingAt(Hook):
+    """Fails at one point of a run."""
+
+    def __init__(self, point: str, words: str) -> None:
+        def fail(*_: Any, **__: Any) -> None:
+            raise RuntimeError(words)
+
+        setattr(self, point, fail)
+
+
+METRICS.register_module(module=Failing, force=True)
+METRICS.register_module(module=MeanOfNothing, force=True)
+HOOKS.register_module(module=FailingAt, force=True)
+
+
+def plan_of(folder: Path, point: str = '', words: str = '', metric: str = '') -> RunPlan:
+    cfg = make_config(folder)
+    cfg.launcher = 'none'
+    cfg.experiment_name = f'launch_{next(RUN_NUMBERS)}'
+    add_safeguards(cfg)
+    if point:
+        cfg.custom_hooks += [dict(type='FailingAt', point=point, words=words)]
+    if metric:
+        cfg.val_dataloader = dict(cfg.train_dataloader, sampler=dict(type='DefaultSampler'))
+        cfg.val_cfg, cfg.val_evaluator = dict(), dict(type=metric)
+        cfg.train_cfg.val_interval = 1
+    return RunPlan(cfg, ('train',), True, 'load_from', False)
+
+
+@pytest.mark.parametrize('point', ['before_run', 'before_train', 'before_train_epoch'])
+def test_errors_of_the_start_are_of_the_config(point, tmp_path):
+    plan = plan_of(tmp_path, point, 'cannot be 7')
+    with pytest.raises(PreflightError, match='the run of .* cannot be built: .*cannot be 7'):
+        launch.run_training(plan)
+
+
+@pytest.mark.parametrize('point', ['before_train_iter', 'after_train_epoch', 'after_train'])
+def test_errors_after_the_start_stay_what_they_are(point, tmp_path):
+    plan = plan_of(tmp_path, point, 'cannot be 7')
+    with pytest.raises(RuntimeError, match='^cannot be 7$'):
+        launch.run_training(plan)
+
+
+@pytest.mark.parametrize('point', ['before_val', 'after_val_epoch'])
+def test_errors_of_a_validation_stay_what_they_are(point, tmp_path):
+    plan = plan_of(tmp_path, point, 'cannot be 7', metric='MeanOfNothing')
+    with pytest.raises(RuntimeError, match='^cannot be 7$'):
+        launch.run_training(plan)
+
+
+def test_errors_of_a_metric_stay_what_they_are(tmp_path):
+    with pytest.raises(KeyError, match='a metric'):
+        launch.run_training(plan_of(tmp_path, metric='Failing'))
+
+
+def test_a_partner_lost_at_the_start_is_told(tmp_path, monkeypatch, capsys):
+    plan = plan_of(tmp_path, 'before_train', 'gloo: Connection closed by peer')
+    monkeypatch.setenv('RANK', '0')
+    assert run_command(lambda: launch.run_training(plan)) == 3
+    assert 'another process of this run was lost' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('present', [None, dict(enable=False)])

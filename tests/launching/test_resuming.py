@@ -34,12 +34,27 @@ def test_resume_of_a_config(tmp_path):
     cfg = Config(dict(work_dir=str(tmp_path), resume=True, load_from=None))
     choose_checkpoint_to_resume(cfg, None)
     assert cfg.resume is False and cfg.load_from is None  # the work folder is empty
-    cfg = Config(dict(work_dir=str(tmp_path), resume=True, load_from='https://x.org/a.pth'))
+    make_runner('config', make_config(tmp_path / 'there')).train()
+    address = f'file://{tmp_path}/there/epoch_2.pth'
+    cfg = Config(dict(work_dir=str(tmp_path), resume=True, load_from=address))
     choose_checkpoint_to_resume(cfg, None)
-    assert cfg.resume is True and cfg.load_from == 'https://x.org/a.pth'
+    assert cfg.resume is True and cfg.load_from == address
     cfg.load_from = str(tmp_path / 'named.pth')
     with pytest.raises(PreflightError, match='checkpoint not found: .*named.pth'):
         choose_checkpoint_to_resume(cfg, None)
     cfg.resume = False  # the same weights as a start only
     choose_checkpoint_to_resume(cfg, None)
     assert cfg.load_from == str(tmp_path / 'named.pth')
+
+
+def test_resume_of_an_address(tmp_path):
+    """It is looked at as a file is: its seed goes on, and weights alone are refused."""
+    runner = make_runner('address', make_config(tmp_path, seed=None))
+    runner.train()
+    cfg = make_config(tmp_path / 'other', seed=None)
+    address = f'file://{tmp_path}/epoch_1.pth'
+    choose_checkpoint_to_resume(cfg, address)
+    assert cfg.load_from == address and cfg.randomness.seed == runner.seed
+    torch.save(dict(state_dict={}), tmp_path / 'weights.pth')
+    with pytest.raises(PreflightError, match='cannot resume from file://.*only weights'):
+        choose_checkpoint_to_resume(cfg, f'file://{tmp_path}/weights.pth')
