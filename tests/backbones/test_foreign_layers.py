@@ -7,6 +7,7 @@ import copy
 
 import pytest
 import torch
+from mmcv.cnn.bricks import DropPath
 from mmcv.cnn.utils import fuse_conv_bn
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -160,6 +161,18 @@ def test_wrapped_layers_need_no_attributes(variant, training):
         expected = model(x)
         model.switch_to_deploy()
         torch.testing.assert_close(model(x), expected)
+
+
+@different_first
+def test_stochastic_depth_may_be_taken_out(variant):
+    model, x = build(variant).train(), images()
+    parts = [(name, m) for name, m in model.named_modules() if isinstance(m, DropPath)]
+    for _, part in parts:
+        part.drop_prob = 0.0
+    expected = seeded(copy.deepcopy(model), x)
+    for name, _ in parts:
+        model.set_submodule(name, nn.Identity())
+    torch.testing.assert_close(seeded(model, x), expected)
 
 
 class Doubled(nn.Module):
