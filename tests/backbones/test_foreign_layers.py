@@ -200,6 +200,20 @@ REWRITES = {
 """What makes a layer's weight anew in a hook before every call."""
 
 
+@different_first
+@torch.no_grad()
+def test_deploying_again_folds_what_hooks_kept(variant):
+    model, x = build(variant).eval(), images()
+    layers = [m for name, m in model.named_modules() if name.endswith(('proj', 'conv2'))]
+    hooks = [m.register_forward_hook(lambda *_: None) for m in layers]
+    expected = model(x)
+    for _ in range(2):
+        model.switch_to_deploy()
+        torch.testing.assert_close(model(x), expected)
+        for hook in hooks:
+            hook.remove()
+
+
 @pytest.mark.filterwarnings('ignore:.*weight_norm.*is deprecated:FutureWarning')
 @pytest.mark.parametrize('rewrite', REWRITES.values(), ids=list(REWRITES))
 @different_first
