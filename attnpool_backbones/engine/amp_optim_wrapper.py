@@ -8,7 +8,6 @@ import torch
 from mmengine.optim import OptimWrapper
 from mmengine.utils import apply_to
 from torch import nn
-from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from attnpool_backbones.registry import OPTIM_WRAPPERS
 
@@ -32,13 +31,13 @@ def is_kept(module: nn.Module) -> bool:
 
 
 def feed_float32(module: nn.Module, inputs: tuple) -> tuple:
-    """Forward pre-hook of all modules."""
-    return in_float32(inputs) if is_kept(module) else inputs
+    """Forward pre-hook of kept modules."""
+    return in_float32(inputs)
 
 
 def return_float32(module: nn.Module, inputs: tuple, outputs: Any) -> Any:
-    """Forward hook of all modules."""
-    return in_float32(outputs) if is_kept(module) else outputs
+    """Forward hook of kept modules."""
+    return in_float32(outputs)
 
 
 @OPTIM_WRAPPERS.register_module()
@@ -56,10 +55,11 @@ class CPUAmpOptimWrapper(OptimWrapper):
         Args:
             model: The model being trained.
         """
-        hooks = (
-            register_module_forward_pre_hook(feed_float32),
-            register_module_forward_hook(return_float32),
-        )
+        kept = [module for module in model.modules() if is_kept(module)]
+        # Hooks of all modules would have every layer called, see may_fuse; checkpointed blocks run
+        # again without them.
+        hooks = [module.register_forward_pre_hook(feed_float32) for module in kept]
+        hooks += [module.register_forward_hook(return_float32) for module in kept]
         try:
             with super().optim_context(model), torch.autocast('cpu', dtype=torch.bfloat16):
                 yield

@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from attnpool_backbones.heads.attention_pooling_head import ImageLogits
 from attnpool_backbones.layers.activations import GELU
+from attnpool_backbones.layers.channel_attention import norm_of_vectors
 from attnpool_backbones.ops.fusing import may_fuse
 from attnpool_backbones.registry import MODELS
 
@@ -27,8 +28,8 @@ class AveragePoolingHead(BaseModule):
     Args:
         in_channels: Channels of the map.
         num_classes: Classes.
-        norm: Of the pooled features: ``'BN'``, ``'LN'`` or ``'none'``. Default: ``'none'``, as
-            ResNets are published.
+        norm: Of the pooled features: ``'BN'``, which trains on one image by its running
+            statistics, ``'LN'`` or ``'none'``. Default: ``'none'``, as ResNets are published.
         mlp_ratio: Width over ``in_channels`` of a residual MLP at every position, after a layer
             norm, before pooling; it makes up for what attention pooling costs. 0: there is none.
         init_cfg: Initialisation config of mmengine.
@@ -76,7 +77,8 @@ class AveragePoolingHead(BaseModule):
             y = self.mlp_norm(x.flatten(2).mT)  # B, H*W, C
             x = (y + self.mlp(y)).mT.unflatten(2, x.shape[2:])
         maps = self._class_maps(x) if return_maps else None  # who watches sees the logits last
-        return ImageLogits(self.classifier(self.norm(x.mean((2, 3)))), maps)
+        pooled = norm_of_vectors(self.norm, x.mean((2, 3)))
+        return ImageLogits(self.classifier(pooled), maps)
 
     def _class_maps(self, x: Tensor) -> Tensor:
         y = self.norm(x.permute(0, 2, 3, 1).flatten(0, 2))  # B*H*W, C

@@ -67,8 +67,9 @@ class AttentionPool2d(nn.Module):
         return f'bins={self.bins}, heads={len(self.query)}'
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
-        # an average has no query
-        state_dict.setdefault(f'{prefix}query', self.query.detach())
+        # an average has no query, and one on meta no values to keep
+        if not self.query.is_meta:
+            state_dict.setdefault(f'{prefix}query', self.query.detach())
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
@@ -90,7 +91,8 @@ def _add_queries(unit: nn.Module, state_dict: dict, prefix: str, *_: Any) -> Non
     others = (name for name, _ in unit.named_parameters() if name not in queries)
     if all(f'{prefix}{name}' in state_dict for name in others):
         for name, query in queries.items():
-            state_dict.setdefault(f'{prefix}{name}', torch.zeros_like(query))
+            device = 'cpu' if query.is_meta else query.device
+            state_dict.setdefault(f'{prefix}{name}', torch.zeros_like(query, device=device))
 
 
 def replace_average_pools(module: nn.Module, heads: int = 1) -> int:

@@ -23,7 +23,7 @@ def norm_of_vectors(norm: nn.Module, x: Tensor) -> Tensor:
 
     Args:
         norm: BatchNorm or any other.
-        x: B, C, 1, 1.
+        x: B, C, 1, 1 or B, C.
     """
     if x.shape[0] > 1 or not isinstance(norm, _BatchNorm) or isinstance(norm, nn.SyncBatchNorm):
         return norm(x)

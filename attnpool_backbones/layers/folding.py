@@ -53,7 +53,7 @@ def fold_norm_after(layer: nn.Conv2d, norm: nn.Module) -> nn.Module:
     Returns:
         What is left of the norm.
     """
-    if not isinstance(norm, _BatchNorm) or not is_fixed(norm) or not may_fuse(norm, layer):
+    if not is_fixed(norm) or not may_fuse(norm, layer):
         return norm
     scale, shift = fixed_affine(norm)
     weight, bias = scaled(layer.weight, layer.bias, scale)

@@ -80,7 +80,7 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else conv_norm(x, *self.downsample)
         y = conv_norm(*self.branch(x))  # B, C, H/s, W/s
-        may_end = isinstance(self.drop_path, DropPath) and may_fuse(self.drop_path)
+        may_end = may_fuse(self.drop_path)
         drops = self.training and may_end and self.drop_path.drop_prob
         if self.attention in ENDING_UNITS and may_end and not drops:
             return getattr(self, self.attention)(y, shortcut)

@@ -76,4 +76,5 @@ class TransformerBlock(FreeNorms):
         self.norm2 = fold_norm_before(self.norm2, self.mlp.fc1)
         if self.gamma1 is not None:
             self.gamma1 = fold_scale_after(self.attn.proj, self.gamma1)
+        if self.gamma2 is not None:
             self.gamma2 = fold_scale_after(self.mlp.fc2, self.gamma2)

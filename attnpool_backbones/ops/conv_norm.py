@@ -6,7 +6,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from attnpool_backbones.ops.compiling import compiler_fuses
 from attnpool_backbones.ops.formula import operator
-from attnpool_backbones.ops.fusing import folding_pays, may_fuse
+from attnpool_backbones.ops.fusing import does_nothing, folding_pays, may_fuse
 from attnpool_backbones.ops.gradients import gradients_wanted
 from attnpool_backbones.ops.linear import scaled
 from attnpool_backbones.ops.onednn import conv_act, has_activation, may_call_onednn, spares_casts
@@ -79,11 +79,12 @@ def _(
 ) -> Tensor:
     if not may_fuse(conv):
         return conv_norm.formula(x, conv, norm, norm_before, pool, act)
+    norm = None if does_nothing(norm) else norm
     weight, bias = conv.weight, conv.bias
     pays = folding_pays(x, weight, _positions(x, conv))
     if norm_before is not None and pays and is_fixed(norm_before) and may_fuse(norm_before):
         # A constant affine map may change places with an average.
-        weight, bias = _after_norm(weight, bias, norm_before)
+        weight, bias = absorb_affine(weight, bias, *fixed_affine(norm_before))
     elif norm_before is not None:
         x = norm_before(x)
     if pool is not None:
@@ -147,10 +148,8 @@ def _is_pointwise(conv: nn.Conv2d) -> bool:
 
 
 def is_fixed(norm: nn.Module) -> bool:
-    """Tells whether a norm is a constant affine map now: BatchNorm in eval mode, or none."""
-    if isinstance(norm, _BatchNorm):
-        return not norm.training and norm.running_var is not None
-    return isinstance(norm, nn.Identity)
+    """Tells whether a norm is a constant affine map now: BatchNorm in eval mode."""
+    return isinstance(norm, _BatchNorm) and not norm.training and norm.running_var is not None
 
 
 def fixed_affine(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
@@ -182,14 +181,6 @@ def absorb_affine(
     return weight * scale.view(1, -1, *(1,) * (weight.dim() - 2)), bias
 
 
-def _after_norm(weight: Tensor, bias: Tensor | None, norm: nn.Module) -> tuple:
-    if isinstance(norm, nn.Identity):
-        return weight, bias
-    return absorb_affine(weight, bias, *fixed_affine(norm))
-
-
-def _before_norm(weight: Tensor, bias: Tensor | None, norm: nn.Module) -> tuple:
-    if isinstance(norm, nn.Identity):
-        return weight, bias
+def _before_norm(weight: Tensor, bias: Tensor | None, norm: _BatchNorm) -> tuple:
     scale, shift = fixed_affine(norm)
     return weight * scale.view(-1, 1, 1, 1), shift if bias is None else bias * scale + shift

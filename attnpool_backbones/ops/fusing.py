@@ -10,8 +10,8 @@ from torch.nn.modules import module as torch_module
 
 # Keys and no set: the compiler of torch 2.6 does not look a class up in a set.
 _PLAIN: dict[type[nn.Module], None] = dict.fromkeys([
-    nn.Linear, nn.Conv2d, nn.LayerNorm, nn.BatchNorm2d, nn.SyncBatchNorm, nn.Identity,
-    nn.GELU, nn.ReLU, nn.SiLU, DropPath, type(revert_sync_batchnorm(nn.SyncBatchNorm(1))),
+    nn.Linear, nn.Conv2d, nn.LayerNorm, nn.BatchNorm2d, nn.SyncBatchNorm, nn.GELU,
+    nn.ReLU, nn.SiLU, DropPath, type(revert_sync_batchnorm(nn.SyncBatchNorm(1))),
 ])  # fmt: skip
 # Those of tracers, too; a tracer's copy of any other type is of that type.
 _WEIGHTS: dict[type[Tensor], None] = dict.fromkeys(
@@ -42,6 +42,20 @@ def is_plain(*layers: nn.Module | None) -> bool:
 
 def may_fuse(*layers: nn.Module | None) -> bool:
     """Tells whether nobody can notice that layers are not called: plain ones without hooks."""
+    return is_plain(*layers) and not _are_watched(*layers)
+
+
+def does_nothing(layer: nn.Module | None) -> bool:
+    """Tells whether there is no layer, or an identity which nobody can notice is not called.
+
+    An identity is not plain: it has none of the attributes that plain layers have.
+    """
+    return layer is None or (
+        type(layer) is nn.Identity and 'forward' not in layer.__dict__ and not _are_watched(layer)
+    )
+
+
+def _are_watched(*layers: nn.Module | None) -> bool:
     # PyTorch's own question after them is younger than the oldest version that we take
     if (
         torch_module._global_forward_hooks
@@ -49,8 +63,8 @@ def may_fuse(*layers: nn.Module | None) -> bool:
         or torch_module._global_backward_hooks
         or torch_module._global_backward_pre_hooks
     ):
-        return False
-    return is_plain(*layers) and not any(
+        return True
+    return any(
         layer is not None
         and (
             layer._forward_hooks

@@ -118,6 +118,8 @@ _compiled_contiguous.register_autograd(_differentiate)
 
 def contiguous_copy(x: Tensor) -> Tensor:
     """Returns a contiguous copy of a ``channels_last`` map B, C, H, W, fast on a CPU."""
+    if gradients_wanted(x):  # a copy in pieces has no gradient
+        return x.contiguous()
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
     if x.shape[2] * x.shape[3] <= FEW_POSITIONS:
         _copy_as_matrices(x.permute(0, 2, 3, 1).flatten(1, 2).mT, out.flatten(2))
@@ -131,6 +133,8 @@ def contiguous_copy(x: Tensor) -> Tensor:
 
 def channels_last_copy(x: Tensor) -> Tensor:
     """Returns a ``channels_last`` copy of a contiguous map B, C, H, W, fast on a CPU."""
+    if gradients_wanted(x):  # likewise
+        return x.contiguous(memory_format=torch.channels_last)
     out = torch.empty_like(x, memory_format=torch.channels_last)
     if x.shape[2] * x.shape[3] <= FEW_POSITIONS:
         _copy_as_matrices(x.flatten(2).mT, out.permute(0, 2, 3, 1).flatten(1, 2))

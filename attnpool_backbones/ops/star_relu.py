@@ -29,18 +29,19 @@ def star_relu(x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
 
 
 class _SquaredReLU(torch.autograd.Function):
-    # Keeps one map for the backward pass, like ReLU alone.
+    # Keeps one map for the backward pass, like ReLU alone: x itself, for second derivatives.
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        root = F.relu(x)
-        ctx.save_for_backward(root)
-        return root * root
+        ctx.save_for_backward(x)
+        return F.relu(x).square_()
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        (root,) = ctx.saved_tensors
+        (x,) = ctx.saved_tensors
+        root = F.relu(x)
         # 2 * grad * root in a single pass.
-        return torch.addcmul(grad.new_zeros(()), grad, root, value=2)
+        out = None if torch.is_grad_enabled() else root
+        return torch.addcmul(grad.new_zeros(()), grad, root, value=2, out=out)
 
 
 @squared_relu.fast(compiled=False)

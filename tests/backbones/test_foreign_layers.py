@@ -7,6 +7,7 @@ import copy
 
 import pytest
 import torch
+from mmcv.cnn.bricks import DropPath
 from mmcv.cnn.utils import fuse_conv_bn
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -162,6 +163,18 @@ def test_wrapped_layers_need_no_attributes(variant, training):
         torch.testing.assert_close(model(x), expected)
 
 
+@different_first
+def test_stochastic_depth_may_be_taken_out(variant):
+    model, x = build(variant).train(), images()
+    parts = [(name, m) for name, m in model.named_modules() if isinstance(m, DropPath)]
+    for _, part in parts:
+        part.drop_prob = 0.0
+    expected = seeded(copy.deepcopy(model), x)
+    for name, _ in parts:
+        model.set_submodule(name, nn.Identity())
+    torch.testing.assert_close(seeded(model, x), expected)
+
+
 class Doubled(nn.Module):
     def forward(self, weight):
         return 2 * weight
@@ -185,6 +198,20 @@ REWRITES = {
     'spectral norm': nn.utils.spectral_norm,
 }
 """What makes a layer's weight anew in a hook before every call."""
+
+
+@different_first
+@torch.no_grad()
+def test_deploying_again_folds_what_hooks_kept(variant):
+    model, x = build(variant).eval(), images()
+    layers = [m for name, m in model.named_modules() if name.endswith(('proj', 'conv2'))]
+    hooks = [m.register_forward_hook(lambda *_: None) for m in layers]
+    expected = model(x)
+    for _ in range(2):
+        model.switch_to_deploy()
+        torch.testing.assert_close(model(x), expected)
+        for hook in hooks:
+            hook.remove()
 
 
 @pytest.mark.filterwarnings('ignore:.*weight_norm.*is deprecated:FutureWarning')

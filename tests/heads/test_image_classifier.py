@@ -101,3 +101,10 @@ def test_accuracy_counts_the_highest_scores():
     metric.process(None, [dict(scores=s, label=n) for s, n in zip(scores, labels, strict=True)])
     # right, second, right, last; of three classes 5 says nothing
     assert metric.evaluate(4) == {'accuracy/top1': 50.0, 'accuracy/top2': 75.0}
+
+
+def test_average_pooling_with_batch_norm_trains_on_one_image():
+    """As beside a detector, whose images of different sizes come one by one."""
+    head, x = AveragePoolingHead(4, 3, norm='BN'), torch.rand(1, 4, 3, 5)
+    logits = head.train()(x).logits
+    torch.testing.assert_close(logits, head.eval()(x).logits)

@@ -58,6 +58,18 @@ def test_weights_of_an_average_load():
     assert not replace_average_pools(attending)
 
 
+def test_weights_of_an_average_load_into_a_model_on_meta():
+    file = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Conv2d(4, 3, 1)).state_dict()
+    with torch.device('meta'):
+        sequence = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Conv2d(4, 3, 1))
+        replace_average_pools(sequence)
+        alone = AttentionPool2d(4)
+    sequence.load_state_dict(file, assign=True)
+    assert not sequence[0].query.is_meta and not sequence[0].query.any()
+    with pytest.raises(RuntimeError, match='(?s)Missing key.*query'):
+        alone.load_state_dict({}, assign=True)
+
+
 class _Pooled(nn.Module):
     def __init__(self, *pooled):
         super().__init__()

@@ -68,3 +68,9 @@ def test_what_cannot_be_folded_stays():
     assert fold_norm_before(norm, layer) is norm
     conv, live = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3).train()
     assert fold_norm_after(conv, live) is fold_norm_before(live, conv) is live
+
+
+def test_nothing_is_folded_into_identities():
+    norm, layer, scale = nn.BatchNorm2d(3).eval(), nn.Identity(), torch.rand(3)
+    assert fold_norm_before(norm, layer) is fold_norm_after(layer, norm) is norm
+    assert fold_scale_after(layer, scale) is scale

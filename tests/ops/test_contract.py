@@ -4,6 +4,7 @@ import copy
 import importlib
 import importlib.util
 import pkgutil
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -165,6 +166,42 @@ def _channels_last(x: Tensor) -> Tensor:
     if x.dim() == 4:
         return x.contiguous(memory_format=torch.channels_last)
     return x
+
+
+NOT_TWICE = (
+    'once_differentiable|no autograd formula was registered|derivative for .* not implemented'
+)
+
+
+@pytest.mark.parametrize('layout', [lambda x: x, _channels_last], ids=['as drawn', 'channels_last'])
+@each_differentiable_row
+def test_second_derivatives_are_right_or_refused(row, layout):
+    for seed in range(2):
+        args = row.example(Draw(seed))
+        if row.layouts:
+            args = changed(args, lambda a: a if isinstance(a, nn.Module) else layout(a))
+        with ops.formulas():
+            expected = second_derivatives(row, row.operator, args)
+        try:
+            computed = second_derivatives(row, row.operator, args)
+        except RuntimeError as error:
+            assert re.search(NOT_TWICE, str(error)), error
+        else:
+            assert_same([computed], [expected])
+
+
+def second_derivatives(row, function, args: tuple) -> list[Tensor | None]:
+    """Returns the gradients of a gradient's square; ``grad`` passes over what refuses it."""
+    args = changed(
+        args,
+        lambda a: copy.deepcopy(a) if isinstance(a, nn.Module)
+        else a.detach().requires_grad_(a.requires_grad),
+    )  # fmt: skip
+    wanted = [t for t in tensors_of(args) if t.requires_grad]
+    total = sum(y.square().sum() for y in call(row, function, args) if y.requires_grad)
+    first = torch.autograd.grad(total, wanted, allow_unused=True, create_graph=True)
+    sum(g.square().sum() for g in first if g is not None).backward()
+    return [t.grad for t in wanted]
 
 
 def _reversed_axes(x: Tensor) -> Tensor:

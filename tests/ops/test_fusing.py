@@ -16,6 +16,8 @@ from attnpool_backbones.ops.fusing import is_plain, may_fuse, plain
 from attnpool_backbones.ops.global_context import global_context
 from attnpool_backbones.ops.linear import linear
 from attnpool_backbones.ops.mlp import mlp
+from attnpool_backbones.ops.re_attention import Mixing, re_attention
+from attnpool_backbones.ops.residual import residual
 from attnpool_backbones.ops.token_attention import token_attention
 from tests.ops.rows import Draw
 from tests.ops.table import ROWS
@@ -24,7 +26,7 @@ from tests.wrapping import Wrapper
 
 @pytest.mark.parametrize(
     'layer',
-    [nn.Linear(2, 3), nn.Conv2d(2, 3, 1), nn.BatchNorm2d(2), nn.LayerNorm(2), nn.Identity(), None],
+    [nn.Linear(2, 3), nn.Conv2d(2, 3, 1), nn.BatchNorm2d(2), nn.LayerNorm(2), DropPath(), None],
     ids=lambda layer: type(layer).__name__,
 )
 def test_layers_of_torch_may_be_fused(layer):
@@ -79,6 +81,7 @@ OTHERS = {
     'patched': _patched,
     'parametrised': _parametrised,
     'weight norm': lambda: parametrizations.weight_norm(nn.Linear(2, 3)),
+    'identity': nn.Identity,
     'container': lambda: nn.Sequential(nn.Linear(2, 3)),
     'lazy': lambda: nn.LazyLinear(3),
     'spectral norm': lambda: nn.utils.spectral_norm(Subclass(2, 3)),
@@ -118,6 +121,56 @@ def test_wrapped_layers_need_no_attributes(row):
 def call(row, args):
     torch.manual_seed(3)
     return row.operator(*args)
+
+
+NOTHING = nn.Identity()
+"""What users put in the place of a layer that they do without."""
+MAP, TOKENS = torch.rand(2, 4, 5, 3), torch.rand(2, 5, 4)
+ATTENDS = torch.rand(1, 2, 4), MAP
+STAND_INS = {
+    'linear': (linear, TOKENS, NOTHING),
+    'linear with scale': (linear, TOKENS, NOTHING, torch.rand(4)),
+    'mlp fc1': (mlp, TOKENS, NOTHING, nn.GELU(), nn.Linear(4, 4)),
+    'mlp act': (mlp, TOKENS, nn.Linear(4, 4), NOTHING, nn.Linear(4, 4)),
+    'mlp fc2': (mlp, TOKENS, nn.Linear(4, 4), StarReLU(), NOTHING),
+    'conv': (conv_norm, MAP, NOTHING, nn.BatchNorm2d(4).eval()),
+    'norm': (conv_norm, MAP, nn.Conv2d(4, 3, 1), NOTHING, None, None, nn.ReLU()),
+    'norm before': (conv_norm, MAP, nn.Conv2d(4, 3, 1), None, NOTHING),
+    'conv of a residual': (conv_residual, MAP, MAP, NOTHING, DropPath(0.0), torch.rand(4)),
+    'drop path of a conv': (conv_residual, MAP, MAP, nn.Conv2d(4, 4, 1), NOTHING, torch.rand(4)),
+    'drop path': (residual, MAP, MAP, NOTHING, torch.rand(4)),
+    'mask': (global_context, MAP[:, :1], NOTHING),
+    'token norm': (token_attention, *ATTENDS, NOTHING, *(nn.Linear(4, 4) for _ in range(3))),
+    'keys': (token_attention, *ATTENDS, nn.LayerNorm(4), nn.Linear(4, 4), NOTHING, NOTHING),
+}
+
+
+@pytest.mark.parametrize('given', STAND_INS.values(), ids=list(STAND_INS))
+@pytest.mark.parametrize('training', [False, True], ids=['inference', 'training'])
+def test_identities_stand_in_for_layers(given, training):
+    function, x, *rest = given
+    x = x.clone().requires_grad_(training)
+    with torch.set_grad_enabled(training):
+        torch.testing.assert_close(function(x, *rest), function.formula(x, *rest))
+
+
+@pytest.mark.parametrize('place', ['theta', 'norm'])
+def test_identities_stand_in_for_the_mixing_of_heads(place):
+    layers = dict(theta=nn.Linear(4, 4), norm=nn.BatchNorm2d(4).eval()) | {place: NOTHING}
+    args = *torch.rand(3, 2, 4, 5, 8), Mixing(**layers, scale=1.0, t=1.0)
+    torch.testing.assert_close(re_attention(*args)[0], re_attention.formula(*args)[0])
+
+
+@pytest.mark.parametrize('watched', [False, True])
+@torch.no_grad()
+def test_folded_norms_do_not_part_activations(watched, monkeypatch):
+    norm, called = nn.Identity(), []
+    monkeypatch.setattr(nn.ReLU, 'forward', lambda act, x: called.append(act) or x.relu())
+    if watched:
+        norm.register_forward_hook(lambda *_: called.append(norm))
+    args = MAP, nn.Conv2d(4, 8, 1), norm, None, None, nn.ReLU()
+    torch.testing.assert_close(conv_norm(*args), conv_norm.formula(*args[:2]).relu())
+    assert called == ([norm, args[-1]] if watched else [])
 
 
 class Multiplied(TorchDispatchMode):
