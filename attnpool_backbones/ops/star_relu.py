@@ -29,25 +29,32 @@ def star_relu(x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
 
 
 class _SquaredReLU(torch.autograd.Function):
-    # Keeps one map for the backward pass, like ReLU alone: x itself, for second derivatives.
+    # Keeps one map for the backward pass, like ReLU alone. It is an output, as what is saved of
+    # neither inputs nor outputs has no second derivatives.
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return F.relu(x).square_()
+    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        root = F.relu(x)
+        ctx.save_for_backward(root)
+        ctx.set_materialize_grads(False)
+        return root * root, root
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        root = F.relu(x)
-        # 2 * grad * root in a single pass.
-        out = None if torch.is_grad_enabled() else root
-        return torch.addcmul(grad.new_zeros(()), grad, root, value=2, out=out)
+    def backward(ctx: Any, grad: Tensor | None, grad_of_root: Tensor | None) -> Tensor | None:
+        (root,) = ctx.saved_tensors
+        if grad_of_root is None:
+            if grad is None:
+                return None
+            # 2 * grad * root in a single pass.
+            return torch.addcmul(grad.new_zeros(()), grad, root, value=2)
+        # in a second backward pass only
+        grad_of_root = grad_of_root * (root > 0)
+        return grad_of_root if grad is None else grad_of_root + 2 * grad * root
 
 
 @squared_relu.fast(compiled=False)
 def _(x: Tensor) -> Tensor:
     if gradients_wanted(x):
-        return _SquaredReLU.apply(x)
+        return _SquaredReLU.apply(x)[0]
     return F.relu_(x).square_()
 
 
