@@ -1,6 +1,7 @@
 """Every command and every program in the docs on own data, inference and export runs."""
 
 import importlib.util
+import json
 import re
 import shlex
 import shutil
@@ -68,7 +69,12 @@ def place(tmp_path_factory):
     for _ in range(3):
         video.write(image)
     video.release()
-    shutil.copy(root / 'photos/val_labels.json', root / 'labels.json')
+    labels = json.loads((root / 'photos/val_labels.json').read_text())
+    labels['images'] = [
+        dict(id=number, file_name=photo.name, width=64, height=64)
+        for number, photo in enumerate(sorted((root / 'new_photos').iterdir()), 1)
+    ]
+    (root / 'labels.json').write_text(json.dumps(dict(labels, annotations=[])))
     return root
 
 
