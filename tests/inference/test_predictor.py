@@ -15,6 +15,7 @@ pytest.importorskip('mmseg')
 
 from mmengine.registry import DefaultScope
 
+from attnpool_backbones.cli import main
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.inference import load
 from attnpool_backbones.inference.drawing import draw
@@ -301,6 +302,20 @@ def test_model_that_is_none(tmp_path, monkeypatch, model, checkpoint, words):
         Path(name).touch()
     with pytest.raises(UserError, match=words):
         find_model_files(model, checkpoint)
+
+
+def test_a_test_leaves_the_config_of_the_run(segmentor, scenes, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = shutil.copytree(segmentor, tmp_path / 'work_dirs/run')
+    before = (run / 'config.py').read_bytes()
+    options = ['model.test_cfg.mode=slide', 'model.test_cfg.crop_size=[64,64]']
+    words = ['--work-dir', str(run), '--cfg-options', *options, 'model.test_cfg.stride=[32,32]']
+    assert main(['test', str(run), *words]) == 0
+    assert (run / 'config.py').read_bytes() == before and len(list(run.glob('*.py'))) == 1
+    # what was tested is in the folder of the log
+    (tested,) = run.glob('*/config.py')
+    assert 'slide' in tested.read_text()
+    assert len(predict(run, scenes / IMAGES)) == 4
 
 
 def test_checkpoint_of_another_model(detector, segmentor):
