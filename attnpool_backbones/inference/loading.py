@@ -23,6 +23,7 @@ from attnpool_backbones.inference.exported_model import ExportedModel
 from attnpool_backbones.inference.predictor import Predictor
 from attnpool_backbones.launching.checkpoint_check import require_own_weights
 from attnpool_backbones.launching.config import load_config, recognise_dense_task
+from attnpool_backbones.launching.latest_checkpoint import newest_best, noted_checkpoint
 from attnpool_backbones.zoo.config_models import build_config_model
 
 __all__ = [
@@ -164,7 +165,8 @@ def find_model_files(
 
     Args:
         model: The folder of a run, or a config file.
-        checkpoint: Its checkpoint. Default: the best one of the run, else the last.
+        checkpoint: Its checkpoint. Default: the best one of the run, else the last; of several runs
+            in one folder those of the last one.
 
     Returns:
         Both files; of a checkpoint that is elsewhere, its address.
@@ -225,8 +227,8 @@ def _checkpoint_of_run(folder: Path) -> Path:
     files = list(folder.glob('*.pth'))
     if not files:
         raise UserError(f'{folder}: no checkpoint (.pth) in it; has the training saved one?')
-    best = [file for file in files if file.name.startswith('best_')]
-    return max(best or files, key=_age)
+    noted = Path(noted_checkpoint(folder) or '').name
+    return newest_best(folder) or max(files, key=lambda file: (file.name == noted, *_age(file)))
 
 
 def _age(file: Path) -> tuple[int, float]:

@@ -23,7 +23,10 @@ from attnpool_backbones.engine.resume_check_hook import WrongPart, require_train
 from attnpool_backbones.engine.work_folder_hook import RUN
 from attnpool_backbones.launching.devices import is_first_process
 
-__all__ = ['UnusableCheckpoints', 'find_resumable_checkpoint', 'is_resumable', 'stored_seed']
+__all__ = [
+    'UnusableCheckpoints', 'find_resumable_checkpoint', 'is_resumable', 'newest_best',
+    'noted_checkpoint', 'stored_seed',
+]  # fmt: skip
 
 ASIDE = '.damaged'
 """Ending of files that are moved aside."""
@@ -256,6 +259,14 @@ def noted_checkpoint(folder: Path) -> str | None:
         return None
     named = note.read_bytes().decode(errors='replace').replace('\0', '').strip()
     return named or None
+
+
+def newest_best(folder: Path) -> Path | None:
+    """Returns the best checkpoint that was written last, None if there is none.
+
+    An earlier run in the same folder may have left one of a later epoch.
+    """
+    return max(folder.glob('best_*.pth'), key=lambda file: file.stat().st_mtime, default=None)
 
 
 def nothing_usable(work_dir: str, serious: list[Candidate], noted: str | None) -> str:

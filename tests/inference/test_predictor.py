@@ -1,6 +1,7 @@
 """Predictions are those of the model's own test, whatever way images come and go."""
 
 import json
+import os
 import shutil
 import threading
 from pathlib import Path
@@ -280,6 +281,27 @@ def test_best_checkpoint_is_taken_before_the_last(tmp_path):
     assert find_model_files(tmp_path / 'run')[1].name == 'best_mIoU_epoch_4.pth'
     (tmp_path / 'run/best_mIoU_epoch_4.pth').unlink()
     assert find_model_files(tmp_path / 'run')[1].name == 'epoch_10.pth'
+
+
+@pytest.mark.parametrize(
+    'names, last, expected',
+    [
+        (['best_mIoU_epoch_38.pth', 'best_mIoU_epoch_12.pth'], None, 'best_mIoU_epoch_12.pth'),
+        (['epoch_50.pth', 'epoch_20.pth'], 'epoch_20.pth', 'epoch_20.pth'),
+        (['epoch_50.pth', 'interim_iter_9.pth'], '/moved/run/interim_iter_9.pth',
+         'interim_iter_9.pth'),
+        # not there any more
+        (['epoch_10.pth', 'epoch_9.pth'], 'epoch_11.pth', 'epoch_10.pth'),
+    ],
+)  # fmt: skip
+def test_checkpoint_is_that_of_the_last_run(tmp_path, names, last, expected):
+    (tmp_path / 'config.py').touch()
+    for age, name in enumerate(reversed(names)):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (10**9 - age, 10**9 - age))
+    if last:
+        (tmp_path / 'last_checkpoint').write_text(last)
+    assert find_model_files(tmp_path)[1].name == expected
 
 
 @pytest.mark.parametrize(
