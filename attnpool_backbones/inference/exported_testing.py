@@ -38,8 +38,8 @@ def evaluate_exported(args: argparse.Namespace) -> dict[str, float]:
     Raises:
         UserError: If something is missing, or file and data do not belong together.
     """
-    for option in ('tta', 'compile'):
-        if getattr(args, option, False):
+    for option, unset in dict(tta=False, compile=False, launcher='none').items():
+        if getattr(args, option, unset) != unset:
             raise UserError(f'--{option} is for models, not for exported files')
     _, facts = read_exported(args.exported)
     args.checkpoint = None
