@@ -112,7 +112,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Carries out ``attnpool predict``; exit code 1: an image was not read, or has no number."""
-    from attnpool_backbones.inference.loading import load, max_pixels_of
+    from attnpool_backbones.inference.loading import (
+        find_model_files,
+        is_exported,
+        load,
+        max_pixels_of,
+    )
     from attnpool_backbones.inference.predictor import Options, Speed
     from attnpool_backbones.inference.sources import open_source
     from attnpool_backbones.launching.targets import require_target_folder
@@ -124,6 +129,9 @@ def run(args: argparse.Namespace) -> int:
     source = open_source(args.source, max_pixels=max_pixels, out=out)
     if not to_stdout:
         require_target_folder('--out', args.out)
+    if not is_exported(args.model):
+        args.checkpoint = find_model_files(args.model, args.checkpoint)[1]
+        print(f'checkpoint: {args.checkpoint}', file=sys.stderr)
     model = load(args.model, args.checkpoint, args.device, args.cfg_options)
     options = Options(args.score, args.classes, args.batch, args.threads, args.slice, args.overlap)
     speed = Speed()

@@ -308,7 +308,9 @@ def train_in_processes(args: argparse.Namespace, processes: int) -> int:
 
 def tell_result(run_folder: Path) -> None:
     """Says where the model is and what can be done with it."""
-    best = sorted(run_folder.glob('best_*.pth'), key=lambda file: file.stat().st_mtime)
+    from attnpool_backbones.launching.latest_checkpoint import newest_best
+
+    best = newest_best(run_folder)
     if best:
-        print(f'best checkpoint: {best[-1]}')
+        print(f'best checkpoint: {best}')
     print(f'use it with: attnpool predict {run_folder} IMAGES')

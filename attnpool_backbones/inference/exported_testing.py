@@ -38,12 +38,12 @@ def evaluate_exported(args: argparse.Namespace) -> dict[str, float]:
     Raises:
         UserError: If something is missing, or file and data do not belong together.
     """
-    for option in ('tta', 'compile'):
-        if getattr(args, option, False):
+    for option, unset in dict(tta=False, compile=False, launcher='none').items():
+        if getattr(args, option, unset) != unset:
             raise UserError(f'--{option} is for models, not for exported files')
     _, facts = read_exported(args.exported)
     args.checkpoint = None
-    # a test leaves its config in the work folder; in that of the run it would take the run's place
+    # the logs of a file are not the run's
     path = Path(args.exported)
     args.work_dir = args.work_dir or os.path.join('work_dirs', f'{path.stem}_{path.suffix[1:]}')
     plan = plan_test(args)
@@ -62,7 +62,7 @@ def evaluate_exported(args: argparse.Namespace) -> dict[str, float]:
         if type_name(hook) in ('SkipBadDataHook', 'InputLimitsHook')
     ]
     plan.cfg.model = dict(type='attnpool_backbones.ExportedFile', file=str(args.exported))
-    runner = build_runner(plan.cfg)
+    runner = build_runner(plan.cfg, tests=True)
     for loader in build_loops(runner, plan.splits).values():
         classes = tuple(loader.dataset.metainfo.get('classes') or ())
         if classes != facts.classes:

@@ -23,6 +23,7 @@ from attnpool_backbones.inference.exported_model import ExportedModel
 from attnpool_backbones.inference.predictor import Predictor
 from attnpool_backbones.launching.checkpoint_check import require_own_weights
 from attnpool_backbones.launching.config import load_config, recognise_dense_task
+from attnpool_backbones.launching.latest_checkpoint import newest_best, noted_checkpoint
 from attnpool_backbones.zoo.config_models import build_config_model
 
 __all__ = [
@@ -164,7 +165,8 @@ def find_model_files(
 
     Args:
         model: The folder of a run, or a config file.
-        checkpoint: Its checkpoint. Default: the best one of the run, else the last.
+        checkpoint: Its checkpoint. Default: the best one of the run, else the last; of several runs
+            in one folder those of the last one.
 
     Returns:
         Both files; of a checkpoint that is elsewhere, its address.
@@ -225,8 +227,8 @@ def _checkpoint_of_run(folder: Path) -> Path:
     files = list(folder.glob('*.pth'))
     if not files:
         raise UserError(f'{folder}: no checkpoint (.pth) in it; has the training saved one?')
-    best = [file for file in files if file.name.startswith('best_')]
-    return max(best or files, key=_age)
+    noted = Path(noted_checkpoint(folder) or '').name
+    return newest_best(folder) or max(files, key=lambda file: (file.name == noted, *_age(file)))
 
 
 def _age(file: Path) -> tuple[int, float]:
@@ -278,8 +280,17 @@ def _count_classes(model: nn.Module) -> int:
         # a classifier has `head`, an ImageTagger the image-level one alone
         *(
             getattr(model, name, None)
-            for name in ('bbox_head', 'decode_head', 'head', 'image_head')
+            for name in (
+                'bbox_head', 'mask_head', 'panoptic_head', 'decode_head', 'head', 'image_head',
+            )
         ),
-    )
-    head = next(head for head in heads if head is not None)
-    return int((head[0] if isinstance(head, nn.ModuleList) else head).num_classes)
+    )  # fmt: skip
+    first = (head[0] if isinstance(head, nn.ModuleList) else head for head in heads)
+    counts = (getattr(head, 'num_classes', None) for head in first)
+    count = next((count for count in counts if isinstance(count, int)), None)
+    if count is None:
+        raise UserError(
+            f'{type(model).__name__} has no head that tells a number of classes (bbox_head, '
+            'mask_head, panoptic_head, decode_head, head or image_head)'
+        )
+    return count

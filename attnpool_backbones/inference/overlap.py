@@ -125,6 +125,8 @@ def _fed(feed: Callable[[], None], offer: Callable[[Future | None], None]) -> No
 class Writer:
     """Calls functions in one thread, in order, and keeps few of them waiting.
 
+    At its end all calls are made, also after an error elsewhere; none after one that failed.
+
     Args:
         waiting: Calls that may wait; more make :meth:`submit` wait for the thread. 0: there is no
             thread, and :meth:`submit` calls at once.
@@ -141,7 +143,7 @@ class Writer:
             function(*args)
             return
         while len(self._waiting) >= self._limit or (self._waiting and self._waiting[0].done()):
-            self._waiting.popleft().result()
+            self._finish_first()
         self._waiting.append(self._pool.submit(function, *args))
 
     def __enter__(self) -> 'Writer':
@@ -149,7 +151,15 @@ class Writer:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
         try:
-            while self._waiting and kind is None:
-                self._waiting.popleft().result()
+            while self._waiting:
+                self._finish_first()
+        except Exception:
+            if kind is None:  # the first error is the one to tell
+                raise
         finally:
-            self._pool.shutdown(wait=True, cancel_futures=kind is not None)
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _finish_first(self) -> None:
+        """Waits for a call, which stays the first after Ctrl-C or an error of its own."""
+        self._waiting[0].result()
+        self._waiting.popleft()

@@ -13,7 +13,9 @@ from attnpool_backbones.compatibility import IncompatibleEnvironment, check_envi
 from attnpool_backbones.config_files import config_root
 from attnpool_backbones.launching.errors import PreflightError
 
-__all__ = ['find_config', 'load_config', 'recognise_dense_task', 'recognise_task']
+__all__ = [
+    'apply_options', 'find_config', 'load_config', 'recognise_dense_task', 'recognise_task',
+]  # fmt: skip
 
 NEEDS = {'mmdet': 'det', 'mmseg': 'seg', 'mmengine': 'train'}
 """Scope of a config -> what it needs; classifiers need no library but mmengine."""
@@ -52,14 +54,28 @@ def load_config(
         raise PreflightError(
             f'config {file} cannot be read: {cause}{unknown_base(file)}'
         ) from error
-    try:
-        cfg.merge_from_dict(cfg_options or {})
-    except (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise PreflightError(f'--cfg-options do not fit {file}: {error}') from error
+    apply_options(cfg, cfg_options, str(file))
     cfg.launcher = launcher
     cfg.work_dir = work_dir or cfg.get('work_dir') or os.path.join('work_dirs', file.stem)
     check_environment(NEEDS[recognise_task(cfg)])
     return cfg
+
+
+def apply_options(cfg: Config, cfg_options: dict[str, Any] | None, name: str) -> None:
+    """Overrides settings of a config.
+
+    Args:
+        cfg: Changed in-place.
+        cfg_options: Settings by dotted key, or None.
+        name: Of the config, for the message.
+
+    Raises:
+        PreflightError: If an option does not fit it.
+    """
+    try:
+        cfg.merge_from_dict(cfg_options or {})
+    except (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise PreflightError(f'--cfg-options do not fit {name}: {error}') from error
 
 
 def find_config(path: str) -> Path:

@@ -28,6 +28,8 @@ __all__ = [
     'find_resumable_checkpoint',
     'has_later',
     'is_resumable',
+    'newest_best',
+    'noted_checkpoint',
     'stored_seed',
 ]
 
@@ -282,6 +284,14 @@ def noted_checkpoint(folder: Path) -> str | None:
         return None
     named = note.read_bytes().decode(errors='replace').replace('\0', '').strip()
     return named or None
+
+
+def newest_best(folder: Path) -> Path | None:
+    """Returns the best checkpoint that was written last, None if there is none.
+
+    An earlier run in the same folder may have left one of a later epoch.
+    """
+    return max(folder.glob('best_*.pth'), key=lambda file: file.stat().st_mtime, default=None)
 
 
 def nothing_usable(work_dir: str, serious: list[Candidate], noted: str | None) -> str:

@@ -46,7 +46,7 @@ from attnpool_backbones.launching.outputs import (
 from attnpool_backbones.launching.preflight import check_everything
 from attnpool_backbones.launching.resuming import choose_checkpoint_to_resume
 from attnpool_backbones.launching.run_plan import RunPlan
-from attnpool_backbones.launching.runners import QuietFlexibleRunner, QuietRunner
+from attnpool_backbones.launching.runners import QuietFlexibleRunner, QuietRunner, QuietTester
 from attnpool_backbones.launching.safeguards import add_safeguards
 from attnpool_backbones.launching.training_options import apply_training_options
 from attnpool_backbones.launching.tta import enable_tta
@@ -112,7 +112,7 @@ def test(args: argparse.Namespace) -> dict[str, float]:
     plan = plan_test(args)
     with explained(plan.cfg, 'the run'):
         check_everything(plan)
-    runner = build_runner(plan.cfg, args.local_rank)
+    runner = build_runner(plan.cfg, args.local_rank, tests=True)
     check_model(plan, runner)
     runner.test_loop.dataloader = with_replacements(runner.test_loop.dataloader)
     with started(plan.cfg, runner):
@@ -276,12 +276,13 @@ def enable_auto_scale_lr(cfg: Config) -> None:
     cfg.auto_scale_lr.enable = True
 
 
-def build_runner(cfg: Config, local_rank: int = 0) -> Runner | FlexibleRunner:
+def build_runner(cfg: Config, local_rank: int = 0, tests: bool = False) -> Runner | FlexibleRunner:
     """Builds the Runner of a config, on CUDA or on the CPU, in one or more processes.
 
     Args:
         cfg: The whole config; changed in place where the machine asks for it.
         local_rank: Number of this process on its machine, unless the launcher tells it. Default: 0.
+        tests: Whether to write the config beside the log, not into the work folder. Default: False.
 
     Returns:
         Not yet started; a FlexibleRunner if a strategy trains.
@@ -291,7 +292,8 @@ def build_runner(cfg: Config, local_rank: int = 0) -> Runner | FlexibleRunner:
     """
     fit_to_devices(cfg)
     join_group(cfg, local_rank)
-    runner = QuietFlexibleRunner if cfg.get('strategy') else QuietRunner
+    trainer = QuietFlexibleRunner if cfg.get('strategy') else QuietRunner
+    runner = QuietTester if tests else trainer
     with explained(cfg, 'the run'):
         return runner.from_cfg(cfg)
 

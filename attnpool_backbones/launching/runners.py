@@ -4,11 +4,13 @@ They note that a run has started, too.
 """
 
 import logging
+import os
 from typing import Any
 
+from mmengine.dist import master_only
 from mmengine.runner import FlexibleRunner, Runner
 
-__all__ = ['NotesStart', 'QuietFlexibleRunner', 'QuietRunner']
+__all__ = ['NotesStart', 'QuietFlexibleRunner', 'QuietRunner', 'QuietTester']
 
 FOR_THE_FILE = (
     '-' * 60 + '\nSystem environment:',
@@ -64,6 +66,16 @@ class QuietRunner(NotesStart, Runner):
     def build_logger(self, *args: Any, **kwargs: Any) -> Any:
         """Builds mmengine's logger, with a screen of its own."""
         return quiet(super().build_logger(*args, **kwargs))
+
+
+class QuietTester(QuietRunner):
+    """The same for tests, whose config does not take the place of that of the run."""
+
+    @master_only
+    def dump_config(self) -> None:
+        """Writes the config beside the log; the work folder may be that of the training."""
+        name = os.path.basename(self.cfg.filename or f'{self.timestamp}.py')
+        self.cfg.dump(os.path.join(self.log_dir, name))
 
 
 class QuietFlexibleRunner(NotesStart, FlexibleRunner):

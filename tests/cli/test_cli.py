@@ -320,6 +320,17 @@ def test_a_folder_is_listed_once(words, tmp_path, monkeypatch, capsys):
     assert 'nothing is wrong' in capsys.readouterr().out or Path('browse/index.html').exists()
 
 
+def test_options_that_do_not_fit_own_data(tmp_path, monkeypatch, capsys):
+    from attnpool_backbones.datasets.digit_scenes import generate
+    from tests.own_data import scenes
+
+    monkeypatch.chdir(tmp_path)
+    generate(tmp_path / 'source', train=4, val=2, size=(96, 64))
+    scenes.coco(scenes.load_scenes(tmp_path / 'source'), tmp_path / 'photos', True)
+    assert main(['browse', 'photos', '--cfg-options', 'work_dir.x=1']) == 2
+    assert '--cfg-options do not fit photos: ' in capsys.readouterr().err
+
+
 def test_metrics_of_any_kind_are_told(capsys):
     """A test of hours does not end in an error because somebody's metric gives a text."""
     args = argparse.Namespace(local_rank=0)

@@ -58,6 +58,9 @@ def model(monkeypatch):
 @pytest.fixture
 def here(tmp_path, monkeypatch, model):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / 'run').mkdir()
+    for name in ('config.py', 'epoch_1.pth'):
+        (tmp_path / 'run' / name).touch()
     return tmp_path
 
 
@@ -119,9 +122,19 @@ def test_a_folder_with_nothing_but_predictions_is_told(here, capsys):
     assert 'no images in it but predictions of an earlier run' in capsys.readouterr().err
 
 
+@pytest.mark.parametrize('out', ['-', 'predictions'])
+def test_the_checkpoint_is_told(here, out, capsys):
+    save_image(here / 'a.jpg')
+    assert predict('a.jpg', '--out', out) == 0
+    told = capsys.readouterr()
+    assert f'checkpoint: {Path("run/epoch_1.pth")}' in told.err.splitlines()
+    assert 'checkpoint' not in told.out
+
+
 def test_paths_on_standard_input_stay_in_the_folder(here, monkeypatch):
     save_image(here / 'photos/a.jpg')
     save_image(here / 'photos/b.jpg')
+    (here / 'run').rename(here / 'photos/run')
     monkeypatch.chdir(here / 'photos')
     stdin = io.TextIOWrapper(io.BytesIO(b'b.jpg\n../photos/a.jpg\n'))
     monkeypatch.setattr('sys.stdin', stdin)
@@ -200,11 +213,9 @@ def test_who_stops_reading_the_lines_ends_it_quietly(here, unbuffered):
 def test_max_pixels_of_the_config(here, model, model_name, words, code):
     save_image(here / 'a.jpg')  # of 1536 pixels
     pytest.importorskip('mmdet')
-    (here / 'run').mkdir()
     (here / 'run/config.py').write_text(
         "max_pixels = 1535\nmodel = dict(type='FasterRCNN')\ndefault_scope = 'mmdet'\n"
     )
-    (here / 'run/epoch_1.pth').touch()
     assert main(['predict', model_name, 'a.jpg', '--threads', '0', *words]) == code
 
 

@@ -21,6 +21,11 @@ def file(tagged_segmentor, tmp_path_factory):
     return path
 
 
+def test_one_process_tests_a_file(file, tagged_segmentor, capfd):
+    assert main(['test', str(file), str(tagged_segmentor), '--launcher', 'pytorch']) == 2
+    assert '--launcher is for models, not for exported files' in capfd.readouterr().err
+
+
 @pytest.mark.parametrize('form', ['list', 'evaluator', 'alone'])
 def test_metrics_of_tags_are_left_out(form, file, tagged_segmentor, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)

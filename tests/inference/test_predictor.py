@@ -1,6 +1,7 @@
 """Predictions are those of the model's own test, whatever way images come and go."""
 
 import json
+import os
 import shutil
 import threading
 from pathlib import Path
@@ -15,6 +16,7 @@ pytest.importorskip('mmseg')
 
 from mmengine.registry import DefaultScope
 
+from attnpool_backbones.cli import main
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.inference import load
 from attnpool_backbones.inference.drawing import draw
@@ -282,6 +284,27 @@ def test_best_checkpoint_is_taken_before_the_last(tmp_path):
 
 
 @pytest.mark.parametrize(
+    'names, last, expected',
+    [
+        (['best_mIoU_epoch_38.pth', 'best_mIoU_epoch_12.pth'], None, 'best_mIoU_epoch_12.pth'),
+        (['epoch_50.pth', 'epoch_20.pth'], 'epoch_20.pth', 'epoch_20.pth'),
+        (['epoch_50.pth', 'interim_iter_9.pth'], '/moved/run/interim_iter_9.pth',
+         'interim_iter_9.pth'),
+        # not there any more
+        (['epoch_10.pth', 'epoch_9.pth'], 'epoch_11.pth', 'epoch_10.pth'),
+    ],
+)  # fmt: skip
+def test_checkpoint_is_that_of_the_last_run(tmp_path, names, last, expected):
+    (tmp_path / 'config.py').touch()
+    for age, name in enumerate(reversed(names)):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (10**9 - age, 10**9 - age))
+    if last:
+        (tmp_path / 'last_checkpoint').write_text(last)
+    assert find_model_files(tmp_path)[1].name == expected
+
+
+@pytest.mark.parametrize(
     'model, checkpoint, words',
     [
         ('nowhere', None, 'model not found'),
@@ -301,6 +324,20 @@ def test_model_that_is_none(tmp_path, monkeypatch, model, checkpoint, words):
         Path(name).touch()
     with pytest.raises(UserError, match=words):
         find_model_files(model, checkpoint)
+
+
+def test_a_test_leaves_the_config_of_the_run(segmentor, scenes, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = shutil.copytree(segmentor, tmp_path / 'work_dirs/run')
+    before = (run / 'config.py').read_bytes()
+    options = ['model.test_cfg.mode=slide', 'model.test_cfg.crop_size=[64,64]']
+    words = ['--work-dir', str(run), '--cfg-options', *options, 'model.test_cfg.stride=[32,32]']
+    assert main(['test', str(run), *words]) == 0
+    assert (run / 'config.py').read_bytes() == before and len(list(run.glob('*.py'))) == 1
+    # what was tested is in the folder of the log
+    (tested,) = run.glob('*/config.py')
+    assert 'slide' in tested.read_text()
+    assert len(predict(run, scenes / IMAGES)) == 4
 
 
 def test_checkpoint_of_another_model(detector, segmentor):

@@ -1,4 +1,5 @@
 import threading
+import time
 
 import cv2
 import pytest
@@ -67,6 +68,41 @@ def test_a_camera_is_stopped_and_its_frames_are_written():
     assert run(Source(iter([0, 1, 'stop']), None))[1] == [(0, 100), (1, 101)]
     with pytest.raises(KeyboardInterrupt):
         run(Source(iter([0, 1, 'stop']), 3))
+
+
+@pytest.mark.parametrize('error', [KeyboardInterrupt, RuntimeError])
+def test_what_was_predicted_before_an_error_is_written(monkeypatch, error):
+    predicted, write = threading.Event(), Outputs.write
+
+    def write_late(*args):
+        assert predicted.wait(9)
+        write(*args)
+
+    def fails(*args):
+        yield from ((number, number) for number in range(4))
+        threading.Timer(0.1, predicted.set).start()
+        raise error
+
+    monkeypatch.setattr(Outputs, 'write', write_late)
+    monkeypatch.setattr(Predictor, 'run', fails)
+    outputs = Outputs()
+    with pytest.raises(error):
+        predict_and_write(Predictor(), Source(iter(()), 9), Options(threads=1), outputs)
+    assert outputs.written == [(number, number) for number in range(4)]
+
+
+def test_nothing_is_written_after_an_error_of_writing(monkeypatch):
+    tried = []
+
+    def fail(outputs, image, prediction):
+        tried.append(image)
+        time.sleep(0.1)
+        raise OSError('the disk is full')
+
+    monkeypatch.setattr(Outputs, 'write', fail)
+    with pytest.raises(OSError, match='disk is full'):
+        run(3)
+    assert len(tried) == 1
 
 
 def test_errors_of_writing_end_it():
