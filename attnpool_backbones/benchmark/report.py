@@ -1,7 +1,6 @@
 """Tables and plots of a benchmark: Markdown, CSV, PNG."""
 
 import csv
-import datetime
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import compress
@@ -30,6 +29,8 @@ COMPARED = ('plain', 'compiled', 'ResNet-50', 'Swin-T')
 """What a time is compared with, if the same job measured it: the column ``x / ours``."""
 PASSES = {'forward': 1, 'backward': 2, 'train': 3}
 """Arithmetic of a task in forward passes."""
+UNTABLED = ('key', 'parts', 'origin', 'command')
+"""Fields of a result that the CSV leaves out."""
 CONDITIONS = ('task', 'size', 'batch', 'dtype', 'layout', 'compiled', 'with_cp', 'norm_eval')
 
 
@@ -116,6 +117,11 @@ def _machine_text(machine: Mapping[str, Any], times: Sequence[Row]) -> str:
     if times:
         rates.append(f'copies at up to {max(row["copy_rate"] for row in times) / 1e9:.1f} GB/s')
     return f'{facts}.' + (f'\nIn the same runs: {", ".join(rates)}.' if rates else '')
+
+
+def _dates(results: Sequence[Row]) -> str:
+    dates = sorted(row['date'] for row in results)
+    return ' to '.join(dict.fromkeys((dates[0], dates[-1])))
 
 
 def _rounds_text(times: Sequence[Row]) -> str:
@@ -376,7 +382,7 @@ def csv_report(results: Sequence[Row]) -> str:
     times = [row for row in results if row['quantity'] == 'time']
     lines = []
     for row in results:
-        line = {name: value for name, value in row.items() if name not in ('key', 'parts')}
+        line = {name: value for name, value in row.items() if name not in UNTABLED}
         line['size'] = 'x'.join(map(str, row['size']))
         if row['quantity'] == 'time':
             line.update(matrix_share=matrix_share(row), copy_share=copy_share(row))
@@ -521,7 +527,7 @@ def publish(
     for file, section, table in _sections(results, times, machine):
         if table:
             text = f'{table.strip()}\n\n{_machine_text(machine, times)}\n'
-            text += f'Measured by `{command}` on {datetime.date.today().isoformat()}.\n'
+            text += f'Measured by `{command}` on {_dates(results)}.\n'
             if times:
                 text += f'Times are medians of {_rounds_text(times)} rounds.\n'
             replace_section(page or place / file, section, text)
