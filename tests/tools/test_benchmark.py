@@ -97,6 +97,7 @@ def test_measures_compares_and_goes_on(run, tmp_path):
         (['DeepViT:nano', '--size', '64'], "'64' is not HEIGHTxWIDTH"),
         (['DeepViT:nano', '--repeats', '0'], "'0' is no whole number from 1 to"),
         (['nothing.py'], 'config not found'),
+        (['AttnResNet:resnet50', '--peers', '--with-cp'], '--with-cp: the models of mmdet, timm'),
         (['DeepViT:nano', '--publish', 'nothing.md'], '--publish nothing.md is no file'),
     ],
     ids=lambda value: ' '.join(value) if isinstance(value, list) else None,

@@ -190,10 +190,14 @@ def peers_of(args: argparse.Namespace) -> list:
     from attnpool_backbones.benchmark.cases import Case
     from attnpool_backbones.benchmark.peers import MODELS_WITH_PEERS, forms_of
     from attnpool_backbones.benchmark.suites import peer_jobs
+    from attnpool_backbones.benchmark.yardstick import APART
 
     if args.suite or args.plain or args.memory or args.layout != 'contiguous':
         raise UserError('--peers goes without --suite, --plain, --memory and --layout')
     known = places(args)
+    others = {form for model in args.models or MODELS_WITH_PEERS for form in forms_of(model, known)}
+    if args.with_cp and (without := sorted(others - set(APART))):
+        raise UserError(f'--with-cp: the models of {", ".join(without)} have no checkpointing here')
     for model in args.models:
         if not forms_of(model, known):
             raise UserError(f'--peers: nobody ships {model}, of {", ".join(MODELS_WITH_PEERS)}')
