@@ -251,7 +251,7 @@ def publish(work_dir: Path, root: Path) -> None:
     for row in read_rows(work_dir):
         _record(row, root)
     page = root / 'docs' / 'benchmark' / 'README.md'
-    replace_section(page, 'benchmark', (work_dir / 'results.md').read_text())
+    replace_section(page, 'benchmark', (work_dir / 'results.md').read_text(encoding='utf-8'))
     for kind in ('png', 'csv'):
         content = (work_dir / f'results.{kind}').read_bytes()
         write_atomically(content, page.parent / f'results.{kind}')

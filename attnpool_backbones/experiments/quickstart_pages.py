@@ -44,7 +44,7 @@ def publish(work_dir: Path, root: Path) -> None:
         UserError: One of the pages has no place for them.
     """
     readme, folder = root / 'README.md', root / 'docs' / 'quickstart'
-    replace_section(readme, 'quickstart', (work_dir / 'results.md').read_text())
+    replace_section(readme, 'quickstart', (work_dir / 'results.md').read_text(encoding='utf-8'))
     replace_section(readme, 'gallery', gallery())
     replace_section(folder / 'README.md', 'pictures', page())
     for name in PICTURES:
