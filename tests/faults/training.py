@@ -7,12 +7,17 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from tests.patience import comes_true
 
 REPO = Path(__file__).resolve().parents[2]
+
+
+started: list[subprocess.Popen] = []
+"""Processes that :func:`end_all` has not ended yet."""
 
 
 class Training:
@@ -54,6 +59,7 @@ class Training:
             text=True,
             start_new_session=True,
         )
+        started.append(self.process)
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
 
@@ -102,6 +108,17 @@ def children_of(pid: int) -> list[int]:
     """Returns the numbers of a process's children."""
     tasks = Path(f'/proc/{pid}/task').glob('*/children')
     return [int(number) for task in tasks for number in task.read_text().split()]
+
+
+def end_all() -> None:
+    """Kills the processes in :data:`started` that a failed test has left, and their children."""
+    while started:
+        process = started.pop()
+        if process.poll() is None:
+            for number in (*children_of(process.pid), process.pid):
+                with suppress(ProcessLookupError):
+                    os.kill(number, signal.SIGKILL)
+            process.wait()
 
 
 def train(folder: Path, **settings: Any) -> Training:
