@@ -192,7 +192,8 @@ def _time_table(times: Sequence[Row]) -> str:
         'rate counts a train step as three forward passes; that of the copy rate counts inputs and '
         'outputs of all operations, those in caches too. Fresh is the memory that a run had to ask '
         'the system for: its page faults are part of the time, and they differ from process to '
-        'process with what the allocator has at hand; see --keep-memory.'
+        'process with what the allocator has at hand; see --keep-memory. It is not known where the system gives '
+        'huge pages.'
     )
     return f'{note}\n\n{markdown_table(header, rows)}'
 
