@@ -192,8 +192,8 @@ def _time_table(times: Sequence[Row]) -> str:
         'rate counts a train step as three forward passes; that of the copy rate counts inputs and '
         'outputs of all operations, those in caches too. Fresh is the memory that a run had to ask '
         'the system for: its page faults are part of the time, and they differ from process to '
-        'process with what the allocator has at hand; see --keep-memory. It is not known where the system gives '
-        'huge pages.'
+        'process with what the allocator has at hand; see --keep-memory. It is not '
+        'known where the system gives huge pages.'
     )
     return f'{note}\n\n{markdown_table(header, rows)}'
 
@@ -255,11 +255,11 @@ def peer_table(times: Sequence[Row]) -> str:
 
 PEER_NOTE = (
     'Each row is one job: ours as a user gets it, ours after `.to(memory_format=torch.'
-    'channels_last)`, and everyone who ships the same model in either layout, with equal weights, '
+    'channels_last)`, and everyone who ships the same model in either layout, '
     'interleaved. The fastest peer is the faster of the two layouts of all of them. The yardstick '
     'is another commit of ours; it and ours beside it run in a process each. Our eager is the '
-    'model of a compiled row that is not compiled. Differences are relative to the largest value, '
-    'at 224x224.'
+    'model of a compiled row that is not compiled. Differences are of outputs with equal '
+    'weights, relative to the largest value, at 224x224.'
 )
 
 

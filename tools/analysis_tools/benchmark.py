@@ -64,7 +64,7 @@ def parse_args() -> argparse.Namespace:
     group = parser.add_argument_group('peers')
     group.add_argument('--peers', action='store_true',
                        help='measure each MODEL (default: all that somebody else ships too) beside '
-                       'timm, mmdet and official code with the same weights, in NCHW and '
+                       'timm, mmdet and official code of the same model, in NCHW and '
                        "channels_last. timm: pip install -e '.[peers]'; without torchvision a "
                        'stand-in serves its imports')  # fmt: skip
     group.add_argument('--official', type=given_place, metavar='DIR',
