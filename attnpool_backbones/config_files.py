@@ -28,7 +28,7 @@ def source_digest(*more: Path) -> str:
     """Returns a digest of the package's code and configs, to tell whether results are of them.
 
     Args:
-        more: Further files that results depend on.
+        *more: Further files that results depend on.
 
     Returns:
         12 hexadecimal digits.

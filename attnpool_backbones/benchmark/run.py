@@ -79,7 +79,7 @@ def origin_of(job: Job, **options: Any) -> dict[str, Any]:
 
     Args:
         job: The job.
-        options: Of :func:`measure_times`; a memory does not depend on them.
+        **options: Of :func:`measure_times`; a memory does not depend on them.
 
     Returns:
         The options, and ``code``: a digest of this package, its configs and the job's own.
