@@ -38,7 +38,7 @@ def replace_section(path: Path, name: str, content: str) -> None:
     Raises:
         UserError: The file has no such section.
     """
-    text = path.read_text()
+    text = path.read_text(encoding='utf-8')
     start, end = f'<!-- {name} -->\n', f'<!-- /{name} -->'
     if start not in text or end not in text:
         raise UserError(f'{path} lacks the lines {start!r} and {end!r}, a place for the table')

@@ -8,12 +8,15 @@ page faults can take longer than its arithmetic.
 import ctypes
 import resource
 import sys
+from pathlib import Path
 
 KEPT_MEMORY = {'free memory': 'kept'}
 """What is added to the facts of a machine after :func:`keep_free_memory`."""
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 _NEVER_TRIM, _MAP_FROM = 2**31 - 1, 2**30  # bytes
+
+_HUGE_PAGES = Path('/sys/kernel/mm/transparent_hugepage/enabled')
 
 KEPT_BY_ENVIRONMENT = {
     'MALLOC_MMAP_THRESHOLD_': str(_MAP_FROM), 'MALLOC_TRIM_THRESHOLD_': str(_NEVER_TRIM)
@@ -48,8 +51,22 @@ def keeps_free_memory() -> bool:
 
 
 def fresh_bytes() -> int:
-    """Returns the bytes of all pages that this process had to ask for until now."""
+    """Returns the bytes of all pages that this process had to ask for until now.
+
+    Only where :func:`has_small_pages`.
+    """
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt * resource.getpagesize()
+
+
+def has_small_pages() -> bool:
+    """Tells whether all memory comes in pages of one size, unless a program asks for others.
+
+    Linux can give any large block huge pages; a page fault is then of more than one page.
+    """
+    try:
+        return '[always]' not in _HUGE_PAGES.read_text()
+    except OSError:  # no such pages
+        return True
 
 
 def _call(name: str, *arguments: int) -> int:

@@ -1,6 +1,7 @@
 """A figure with its numbers, and what all figures draw alike."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -44,7 +45,8 @@ def save(drawing: Drawing, folder: str | Path, name: str) -> list[Path]:
         name: Of the files, without ending.
 
     Returns:
-        ``NAME.png`` and ``NAME.json``, whose entry ``reading`` is the line.
+        ``NAME.png`` and ``NAME.json``, whose entry ``reading`` is the line. A number that is not
+        finite is ``null`` there.
     """
     picture, numbers = Path(folder, f'{name}.png'), Path(folder, f'{name}.json')
     buffer = BytesIO()
@@ -64,7 +66,9 @@ def _plain(value: Any) -> Any:
         return _plain(value.tolist())
     if isinstance(value, (list, tuple)):
         return [_plain(entry) for entry in value]
-    return float(f'{value:.{DIGITS}g}') if isinstance(value, float) else value
+    if isinstance(value, float):
+        return float(f'{value:.{DIGITS}g}') if math.isfinite(value) else None  # JSON has no other
+    return value
 
 
 def axes_grid(rows: int, columns: int, image: np.ndarray) -> tuple[Figure, np.ndarray]:

@@ -131,7 +131,9 @@ def _one_token(subject: Subject, views: Sequence[View], pooled: Sequence[Pooled]
 
 
 def effective_positions(weights: Tensor) -> float:
-    """Returns exp of the entropy of a map: over how many positions it is spread."""
+    """Returns exp of the entropy of a map: over how many positions it is spread; 0 if all are 0."""
+    if not weights.any():
+        return 0.0
     share = weights.flatten() / weights.sum()
     return float(torch.special.entr(share).sum().exp())
 

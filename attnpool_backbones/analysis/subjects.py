@@ -284,7 +284,11 @@ def _of_backbone(
         scale = (resized.shape[0] / image.shape[0], resized.shape[1] / image.shape[1])
         return View(image_name, resized, (pixels - shift) / factor, scale)
 
-    head = {n: value for n, value in state.items() if n.startswith(('head.', 'fc.'))}
+    head = {
+        name: value.to(device, torch.float32)
+        for name, value in state.items()
+        if name.startswith(('head.', 'fc.'))
+    }
     return Subject(name, backbone.to(device).eval(), backbone, prepare, head=head)
 
 

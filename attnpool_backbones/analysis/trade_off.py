@@ -28,6 +28,8 @@ __all__ = ['Row', 'add_arguments', 'draw', 'pareto_front']
 
 TAKES_IMAGES = False
 COSTS = ('parameters (M)', 'MACs (G)', 'memory (MiB)', 'time (ms)')
+HEADS = ('decode_head', 'bbox_head', 'roi_head')
+"""Of models whose MACs can be counted."""
 
 CORNERS = ((4, 4), (4, -4), (-4, 4), (-4, -4))
 """Where a number may stand beside its point, in points; the first is taken where all have room."""
@@ -109,7 +111,8 @@ def row_of_run(folder: Path, metric: str, height: int, width: int) -> Row:
         width: Likewise.
 
     Raises:
-        UserError: There is no config, or no validation with the metric, or a log is damaged.
+        UserError: There is no config, or no validation with the metric, or a log is damaged, or
+            it is a classifier, say, whose MACs are not counted.
     """
     from attnpool_backbones.launching.config import load_config
     from attnpool_backbones.zoo.config_sizes import measure_model
@@ -117,6 +120,8 @@ def row_of_run(folder: Path, metric: str, height: int, width: int) -> Row:
     values, seen = [], set()
     for log in sorted(folder.glob('*/vis_data/scalars.json')):
         for scalars in _read_scalars(log):
+            if 'loss' in scalars:  # of a batch of the training, whatever else it tells
+                continue
             for key, value in scalars.items():
                 seen.add(key)
                 if key.rpartition('/')[2] == metric:
@@ -128,7 +133,13 @@ def row_of_run(folder: Path, metric: str, height: int, width: int) -> Row:
     configs = sorted(folder.glob('*.py'))
     if not configs:
         raise UserError(f'{folder}: no config (.py) in it; is it the folder of a run?')
-    size = measure_model(load_config(str(configs[-1])), height, width)
+    cfg = load_config(str(configs[-1]))
+    if not any(head in cfg.model for head in HEADS):
+        raise UserError(
+            f'{folder}: MACs are counted of detectors and segmentors with {", ".join(HEADS)}, not '
+            f'of {cfg.model.type}; give its numbers as a table (CSV)'
+        )
+    size = measure_model(cfg, height, width)
     costs = {'parameters (M)': size.parameters / 1e6, 'MACs (G)': size.macs / 1e9}
     return Row(folder.name, max(values), 'measured', costs)
 
@@ -220,6 +231,13 @@ def draw(args: argparse.Namespace) -> Drawing:
         raise UserError('nothing to draw: name tables, runs, or --published configs')
     known = [cost for cost in COSTS if sum(cost in row.costs for row in rows) > 1 or len(rows) == 1]
     known = [cost for cost in known if any(cost in row.costs for row in rows)]
+    if not known:
+        raise UserError(
+            f'nothing to compare: no two of {", ".join(row.name for row in rows)} have one of '
+            f'{", ".join(COSTS)} in common'
+            if len(rows) > 1
+            else f'{rows[0].name} has none of {", ".join(COSTS)}'
+        )
     columns = max(1, NAME_COLUMNS * (len(known) - 1))
     names = -(-len(rows) // columns)
     figure = Figure(figsize=(5.2 * len(known), 4.4 + 0.14 * names), layout='constrained')

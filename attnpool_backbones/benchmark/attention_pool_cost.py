@@ -17,6 +17,7 @@ from mmengine.registry import init_default_scope
 from torch import nn
 
 from attnpool_backbones.benchmark.training_cost import compared, seconds_in_turns, training_step
+from attnpool_backbones.command_line import whole_number
 from attnpool_backbones.config_files import config_root
 from attnpool_backbones.layers.attention_pool import AttentionPool2d
 from attnpool_backbones.layers.attention_units import BLOCK_UNITS, POOLING_UNITS
@@ -117,7 +118,10 @@ def main() -> None:
         help=f'of {", ".join(known)} (default: all)',
     )
     parser.add_argument(
-        '--rounds', type=int, default=15, help='pairs of steps of a model (default: %(default)s)'
+        '--rounds',
+        type=whole_number(2),
+        default=15,
+        help='pairs of steps of a model (default: %(default)s)',
     )
     parser.add_argument(
         '--keep-memory', action='store_true',

@@ -6,7 +6,7 @@ iteration, on the same images, weights (the learning rate is 0) and random numbe
 gives a difference, so that a slower moment of the machine meets both. The interval is that of the
 median difference: 95 % of 5000 samples of the pairs, drawn with replacement. Time is told by the
 clock and of the processor, all threads together; who else is at work disturbs the second less.
-``--pairs-file`` keeps the pairs and adds those of earlier runs.
+``--pairs-file`` keeps the pairs and adds those of earlier runs by the same code and settings.
 """
 
 import argparse
@@ -18,15 +18,22 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from attnpool_backbones.command_line import given_place, run_command, whole_number
+from attnpool_backbones.atomic_files import write_atomically
+from attnpool_backbones.command_line import UserError, given_place, run_command, whole_number
+from attnpool_backbones.config_files import source_digest
 from attnpool_backbones.process_memory import keep_free_memory, return_free_memory
 
 __all__ = ['interval', 'paired_seconds']
 
+UNKEPT = ('pairs', 'seconds', 'pairs_file')
+"""Arguments that pairs do not depend on."""
 SAMPLES = 5000
+LEAST = 10
+"""Pairs that an interval needs: samples of fewer are too much alike."""
 WARM_UP = 8
 """Pairs that do not count: a pass over the images."""
 
@@ -128,21 +135,49 @@ def main() -> None:
         sys.modules['isal'] = None
     if args.keep_memory:
         keep_free_memory()
+    settings = {name: value for name, value in vars(args).items() if name not in UNKEPT}
+    settings['code'] = source_digest()
+    earlier = kept_pairs(args.pairs_file, settings) if args.pairs_file else []
     with tempfile.TemporaryDirectory() as folder:
-        pairs = measure(args, Path(folder))
+        pairs = measure(args, Path(folder)) + earlier
     if args.pairs_file:
-        kept = args.pairs_file
-        pairs += map(tuple, json.loads(kept.read_text()) if kept.exists() else [])
-        kept.write_text(json.dumps(pairs))
+        content = json.dumps(dict(settings=settings, pairs=pairs))
+        write_atomically(content.encode(), args.pairs_file)
     for name, first in ('', 0), (' of the processor', 2):
         times = [pair[first : first + 2] for pair in pairs]
         share, low, high = interval(times)
+        ends = f'95 % interval {100 * low:+.2f} to {100 * high:+.2f} %'
+        if len(pairs) < LEAST:
+            ends = f'an interval needs {LEAST} pairs'
         checked, plain = (1000 * statistics.median(column) for column in zip(*times, strict=True))
         print(
             f'{args.what}: {checked:.1f} ms{name} with all checks, {plain:.1f} ms without, '
-            f'{100 * share:+.2f} % (95 % interval {100 * low:+.2f} to {100 * high:+.2f} %), '
-            f'{len(pairs)} pairs'
+            f'{100 * share:+.2f} % ({ends}), {len(pairs)} pairs'
         )
+
+
+def kept_pairs(file: Path, settings: dict[str, Any]) -> list[tuple[float, ...]]:
+    """Returns the pairs of a file, none if it is not there.
+
+    Args:
+        file: Of ``--pairs-file``.
+        settings: Of the pairs to come.
+
+    Raises:
+        UserError: It is damaged, or its pairs are of other settings or of other code.
+    """
+    if not file.exists():
+        return []
+    try:
+        content = json.loads(file.read_text())
+        stored, pairs = content['settings'], content['pairs']
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f'{file} has no pairs with their settings; name another file') from error
+    changed = [name for name in {**settings, **stored} if stored.get(name) != settings.get(name)]
+    if changed:
+        found = ', '.join(f'{n} {stored.get(n)!r}, now {settings.get(n)!r}' for n in changed)
+        raise UserError(f'{file} was measured otherwise ({found}); name another file')
+    return [tuple(pair) for pair in pairs]
 
 
 def measure(args: argparse.Namespace, folder: Path) -> list[tuple[float, ...]]:

@@ -58,6 +58,7 @@ def cost_curves(results: Iterable[dict[str, Any]]) -> list[Curve]:
     series: dict[tuple, dict[float, float]] = {}
     for result in results:
         words = [result['model'], result['form'], result['task']]
+        words += [f'batch {result["batch"]}'] * (result['batch'] > 1)
         words += [result['dtype']] * (result['dtype'] != 'float32')
         words += ['channels_last'] * (result['layout'] != 'contiguous')
         words += ['compiled'] * result['compiled'] + ['with_cp'] * result['with_cp']

@@ -12,6 +12,7 @@ from mmengine.registry import init_default_scope
 from torch import nn
 
 from attnpool_backbones.benchmark.training_cost import compared, seconds_in_turns, training_step
+from attnpool_backbones.command_line import whole_number
 from attnpool_backbones.config_files import config_root
 from attnpool_backbones.process_memory import keep_free_memory
 from attnpool_backbones.zoo.config_models import build_config_model
@@ -57,7 +58,7 @@ def main() -> None:
         'models', nargs='*', default=list(CONFIGS), metavar='MODEL',
         help=f'of {", ".join(CONFIGS)} (default: all)',
     )  # fmt: skip
-    parser.add_argument('--rounds', type=int, default=100, help='default: %(default)s')
+    parser.add_argument('--rounds', type=whole_number(2), default=100, help='default: %(default)s')
     parser.add_argument(
         '--keep-memory', action='store_true',
         help='keep memory that is freed: page faults, of which steps have some thousands, vary '

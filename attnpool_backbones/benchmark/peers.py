@@ -305,8 +305,26 @@ def build_ours(model: str, **options: Any) -> nn.Module:
     return MODELS.build(dict(type=f'attnpool_backbones.{kind}', arch=arch, **options))
 
 
+def draw_vectors(model: nn.Module, seed: int = 0) -> None:
+    """Draws norms, biases, scales and running statistics at random, in place.
+
+    As models are initialised, some scales are 0 or nearly so, and branches behind them would not
+    count in a comparison.
+
+    Args:
+        model: Its matrices and kernels stay.
+        seed: Of the numbers. Default: 0.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for name, value in (*model.named_parameters(), *model.named_buffers()):
+        if value.is_floating_point() and value.dim() == 1:
+            drawn = torch.empty_like(value).uniform_(-0.2, 0.2, generator=generator)
+            value.copy_(drawn if name.endswith(('bias', 'running_mean')) else 1 + drawn)
+
+
 @torch.no_grad()
 def _difference(model: str, peer: Peer) -> float | None:
+    draw_vectors(peer.model)
     ours = build_ours(model, **WITHOUT_NORMS.get(model.partition(':')[0], {}))
     with TemporaryDirectory() as folder:
         file = Path(folder, 'theirs.pth')

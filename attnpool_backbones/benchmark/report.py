@@ -1,7 +1,6 @@
 """Tables and plots of a benchmark: Markdown, CSV, PNG."""
 
 import csv
-import datetime
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import compress
@@ -30,6 +29,8 @@ COMPARED = ('plain', 'compiled', 'ResNet-50', 'Swin-T')
 """What a time is compared with, if the same job measured it: the column ``x / ours``."""
 PASSES = {'forward': 1, 'backward': 2, 'train': 3}
 """Arithmetic of a task in forward passes."""
+UNTABLED = ('key', 'parts', 'origin', 'command')
+"""Fields of a result that the CSV leaves out."""
 CONDITIONS = ('task', 'size', 'batch', 'dtype', 'layout', 'compiled', 'with_cp', 'norm_eval')
 
 
@@ -118,6 +119,11 @@ def _machine_text(machine: Mapping[str, Any], times: Sequence[Row]) -> str:
     return f'{facts}.' + (f'\nIn the same runs: {", ".join(rates)}.' if rates else '')
 
 
+def _dates(results: Sequence[Row]) -> str:
+    dates = sorted(row['date'] for row in results)
+    return ' to '.join(dict.fromkeys((dates[0], dates[-1])))
+
+
 def _rounds_text(times: Sequence[Row]) -> str:
     return ' or '.join(map(str, sorted({row['rounds'] for row in times})))
 
@@ -186,7 +192,8 @@ def _time_table(times: Sequence[Row]) -> str:
         'rate counts a train step as three forward passes; that of the copy rate counts inputs and '
         'outputs of all operations, those in caches too. Fresh is the memory that a run had to ask '
         'the system for: its page faults are part of the time, and they differ from process to '
-        'process with what the allocator has at hand; see --keep-memory.'
+        'process with what the allocator has at hand; see --keep-memory. It is not '
+        'known where the system gives huge pages.'
     )
     return f'{note}\n\n{markdown_table(header, rows)}'
 
@@ -248,11 +255,11 @@ def peer_table(times: Sequence[Row]) -> str:
 
 PEER_NOTE = (
     'Each row is one job: ours as a user gets it, ours after `.to(memory_format=torch.'
-    'channels_last)`, and everyone who ships the same model in either layout, with equal weights, '
+    'channels_last)`, and everyone who ships the same model in either layout, '
     'interleaved. The fastest peer is the faster of the two layouts of all of them. The yardstick '
     'is another commit of ours; it and ours beside it run in a process each. Our eager is the '
-    'model of a compiled row that is not compiled. Differences are relative to the largest value, '
-    'at 224x224.'
+    'model of a compiled row that is not compiled. Differences are of outputs with equal '
+    'weights, relative to the largest value, at 224x224.'
 )
 
 
@@ -376,7 +383,7 @@ def csv_report(results: Sequence[Row]) -> str:
     times = [row for row in results if row['quantity'] == 'time']
     lines = []
     for row in results:
-        line = {name: value for name, value in row.items() if name not in ('key', 'parts')}
+        line = {name: value for name, value in row.items() if name not in UNTABLED}
         line['size'] = 'x'.join(map(str, row['size']))
         if row['quantity'] == 'time':
             line.update(matrix_share=matrix_share(row), copy_share=copy_share(row))
@@ -521,7 +528,7 @@ def publish(
     for file, section, table in _sections(results, times, machine):
         if table:
             text = f'{table.strip()}\n\n{_machine_text(machine, times)}\n'
-            text += f'Measured by `{command}` on {datetime.date.today().isoformat()}.\n'
+            text += f'Measured by `{command}` on {_dates(results)}.\n'
             if times:
                 text += f'Times are medians of {_rounds_text(times)} rounds.\n'
             replace_section(page or place / file, section, text)

@@ -1,5 +1,6 @@
 """Runs the jobs of a benchmark one after the other, each result on disk as soon as it is there."""
 
+import datetime
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,11 +11,13 @@ from attnpool_backbones.atomic_files import write_atomically
 from attnpool_backbones.benchmark.cases import Job
 from attnpool_backbones.benchmark.machine_rates import describe_machine, has_bfloat16_instructions
 from attnpool_backbones.benchmark.memory_peak import measure_memory
+from attnpool_backbones.benchmark.models import is_config
 from attnpool_backbones.benchmark.peers import FORMS as PEER_FORMS
 from attnpool_backbones.benchmark.peers import peer_versions
 from attnpool_backbones.benchmark.timing import measure_times
 from attnpool_backbones.benchmark.yardstick import commit_of
 from attnpool_backbones.command_line import UserError
+from attnpool_backbones.config_files import source_digest
 from attnpool_backbones.process_memory import KEPT_MEMORY, keep_free_memory
 
 FILE = 'results.json'
@@ -49,17 +52,41 @@ class ResultFile:
             found = ', '.join(f'{n} {stored.get(n)!r}, now {machine.get(n)!r}' for n in changed)
             raise UserError(f'{self.path} was measured otherwise ({found}); choose another --out')
 
-    def has(self, job: Job) -> bool:
-        """Tells whether the results of all of a job's cases are there."""
-        return sum(result['key'] == job.key() for result in self.results) == len(job.cases)
+    def rows(self, job: Job, origin: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Returns the results of a job that were measured in just this way.
 
-    def put(self, job: Job, rows: Sequence[dict[str, Any]]) -> None:
-        """Stores the results of a job in place of older ones."""
+        Args:
+            job: The job.
+            origin: Of :func:`origin_of`. Results of older versions have none.
+        """
+        return [
+            result
+            for result in self.results
+            if result['key'] == job.key() and result.get('origin') == origin
+        ]
+
+    def put(self, job: Job, rows: Sequence[dict[str, Any]], **facts: Any) -> None:
+        """Stores the results of a job, each with further facts, in place of older ones."""
         key = job.key()
-        named = [dict(row, job=job.name, quantity=job.quantity, key=key) for row in rows]
+        named = [dict(row, job=job.name, quantity=job.quantity, key=key, **facts) for row in rows]
         self.results = [result for result in self.results if result['key'] != key] + named
         content = json.dumps(dict(machine=self.machine, results=self.results), indent=1)
         write_atomically(content.encode(), self.path)
+
+
+def origin_of(job: Job, **options: Any) -> dict[str, Any]:
+    """Returns what a job's results depend on besides its conditions and the machine.
+
+    Args:
+        job: The job.
+        **options: Of :func:`measure_times`; a memory does not depend on them.
+
+    Returns:
+        The options, and ``code``: a digest of this package, its configs and the job's own.
+    """
+    configs = (Path(case.model) for case in job.cases if is_config(case.model))
+    code = source_digest(*(file for file in configs if file.is_file()))
+    return dict(options if job.quantity == 'time' else {}, code=code)
 
 
 def run_jobs(
@@ -74,8 +101,9 @@ def run_jobs(
     again: bool = False,
     keep_memory: bool = False,
     places: Mapping[str, Path] | None = None,
-) -> tuple[ResultFile, list[str]]:
-    """Does the jobs that are not done yet.
+    command: str = '',
+) -> tuple[list[dict[str, Any]], dict[str, Any], list[str]]:
+    """Does the jobs that are not done yet, by the same code with the same options.
 
     Args:
         jobs: What to do.
@@ -90,10 +118,11 @@ def run_jobs(
         keep_memory: Whether this process keeps the memory that it frees, so that no run waits for
             fresh pages, as with an allocator that caches.
         places: See :func:`attnpool_backbones.benchmark.peers.forms_of`. Default: none.
+        command: Kept with the results. Default: empty.
 
     Returns:
-        All results of the folder, and messages about what could not be measured; the next call
-        tries it again.
+        The results of these jobs, those of earlier calls too; what they were measured on; and
+        messages about what could not be measured: the next call tries it again.
 
     Raises:
         UserError: The C library cannot keep memory, or the folder's results are damaged or of
@@ -110,7 +139,11 @@ def run_jobs(
             raise UserError('--keep-memory needs the C library glibc; this is another')
         machine |= KEPT_MEMORY
     kept = ResultFile(folder, machine)
-    waiting = [job for job in jobs if again or not kept.has(job)]
+    options = dict(repeats=repeats, warmup=warmup, seconds=seconds)
+    origins = {job.key(): origin_of(job, **options) for job in jobs}
+    waiting = [
+        job for job in jobs if again or len(kept.rows(job, origins[job.key()])) != len(job.cases)
+    ]
     if len(waiting) < len(jobs):
         tell(f'{len(jobs) - len(waiting)} of {len(jobs)} jobs were measured before')
     failures: list[str] = []
@@ -137,9 +170,12 @@ def run_jobs(
             tell(f'    {message}')
         failures += failed
         if rows:
-            kept.put(job, rows)
+            today = datetime.date.today().isoformat()
+            kept.put(job, rows, origin=origins[job.key()], date=today, command=command)
             tell('    ' + '; '.join(_summary(row) for row in rows))
-    return kept, list(dict.fromkeys(failures))
+    unique = {job.key(): job for job in jobs}
+    results = [row for key, job in unique.items() for row in kept.rows(job, origins[key])]
+    return results, machine, list(dict.fromkeys(failures))
 
 
 def _emulates(job: Job, device: str) -> bool:

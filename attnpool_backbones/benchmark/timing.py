@@ -19,7 +19,7 @@ from attnpool_backbones.benchmark.models import make_workload
 from attnpool_backbones.benchmark.operation_counts import count_operations
 from attnpool_backbones.benchmark.yardstick import APART
 from attnpool_backbones.command_line import UserError
-from attnpool_backbones.process_memory import fresh_bytes, return_free_memory
+from attnpool_backbones.process_memory import fresh_bytes, has_small_pages, return_free_memory
 
 MIN_ROUNDS = 2
 MESSAGE = 300  # characters; torch.compile's errors are pages long
@@ -50,7 +50,8 @@ def measure_times(
     Returns:
         For each case that runs its fields, ``seconds`` (median), ``spread`` (interquartile range
         over median), ``rounds``, ``fresh`` (median of the bytes of memory that the process had to
-        ask for; None in another process), ``macs`` (of a forward pass), ``traffic`` (bytes),
+        ask for; None in another process
+        and where the system gives huge pages), ``macs`` (of a forward pass), ``traffic`` (bytes),
         ``parts`` (seconds of backbone and neck in a detector or segmentor), ``loading`` (seconds
         in which one process loads its batch, see :func:`loading_seconds`), ``difference`` (of a
         peer's outputs from ours, None if not compared), on a GPU what :func:`gpu_costs` finds, and
@@ -162,7 +163,8 @@ def _medians(found: Sequence[dict[str, float]]) -> dict[str, float]:
 
 
 def _pages(case: Case, pages: Sequence[int]) -> float | None:
-    return None if case.form in APART else statistics.median(pages)
+    known = has_small_pages() and case.form not in APART
+    return statistics.median(pages) if known else None
 
 
 def _spread(values: Sequence[float]) -> float:

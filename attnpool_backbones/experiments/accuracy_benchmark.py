@@ -99,7 +99,7 @@ def run(work_dir: Path, only: Sequence[str], tell: Callable[[str], None]) -> lis
         if not (work_dir / name / 'row.json').exists():
             tell(f'[{number}/{len(names)}] {name}')
             command = [sys.executable, '-m', __name__, name, str(work_dir)]
-            if subprocess.run(command).returncode:
+            if _run_to_its_end(command):
                 raise UserError(f'the training of {name} failed; call again to go on with it')
     done = [name for name in ENTRIES if (work_dir / name / 'row.json').exists()]
     measure_speeds(work_dir, done, tell)
@@ -108,6 +108,16 @@ def run(work_dir: Path, only: Sequence[str], tell: Callable[[str], None]) -> lis
     write_atomically(comma_separated(rows).encode(), work_dir / 'results.csv')
     write_atomically(picture(rows), work_dir / 'results.png')
     return rows
+
+
+def _run_to_its_end(command: Sequence[str]) -> int:
+    """Runs a process; after Ctrl-C, which reaches it too, waits for what it still has to save."""
+    process = subprocess.Popen(command)
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        process.wait()
+        raise
 
 
 def train_one(name: str, work_dir: Path, tell: Callable[[str], None]) -> None:
@@ -251,7 +261,7 @@ def publish(work_dir: Path, root: Path) -> None:
     for row in read_rows(work_dir):
         _record(row, root)
     page = root / 'docs' / 'benchmark' / 'README.md'
-    replace_section(page, 'benchmark', (work_dir / 'results.md').read_text())
+    replace_section(page, 'benchmark', (work_dir / 'results.md').read_text(encoding='utf-8'))
     for kind in ('png', 'csv'):
         content = (work_dir / f'results.{kind}').read_bytes()
         write_atomically(content, page.parent / f'results.{kind}')

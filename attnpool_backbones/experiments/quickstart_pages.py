@@ -28,7 +28,8 @@ learns, beside the main losses, which digits a scene has. "tag mAP" is its mean 
 "pointing" how often the peak of a token's attention lies in a box of its digit, "mask IoU" the
 overlap of the attention above the best threshold with the digit's masks. The rows "frozen maps"
 compare, on the trained detector's last map and from image-level labels alone, attention pooling
-with average pooling and its class activation maps (CAM, Grad-CAM). The last three pictures are of
+with average pooling and its class activation maps (CAM, Grad-CAM); the detector was trained with
+attention pooling, which may favour it there. The last three pictures are of
 nano backbones that learned single digits for a hundred steps; `attnpool figure` draws them.
 """
 
@@ -44,7 +45,7 @@ def publish(work_dir: Path, root: Path) -> None:
         UserError: One of the pages has no place for them.
     """
     readme, folder = root / 'README.md', root / 'docs' / 'quickstart'
-    replace_section(readme, 'quickstart', (work_dir / 'results.md').read_text())
+    replace_section(readme, 'quickstart', (work_dir / 'results.md').read_text(encoding='utf-8'))
     replace_section(readme, 'gallery', gallery())
     replace_section(folder / 'README.md', 'pictures', page())
     for name in PICTURES:

@@ -1,9 +1,14 @@
+import json
+
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from torch import nn
 
+from attnpool_backbones.analysis.drawing import Drawing, save
 from attnpool_backbones.analysis.pooling import effective_positions, pool
+from attnpool_backbones.analysis.subjects import load_subject
 from attnpool_backbones.backbones import DeepViT, PatchConvNet
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.heads import AttentionPoolingHead
@@ -18,6 +23,16 @@ def test_maps_and_logits_are_the_official_ones(file, tokens, tmp_path):
     assert maps.shape == (2, tokens, 4, 4)
     np.testing.assert_allclose(maps.flatten(2).numpy(), fixture['attn'][:, 0][..., -16:], atol=1e-5)
     np.testing.assert_allclose(logits.numpy(), fixture['logits'], atol=1e-4)
+
+
+def test_logits_of_a_file_in_half_precision(tmp_path):
+    state = PatchConvNet(arch='nano', pooling=True).state_dict()
+    state |= {'head.weight': torch.randn(5, 128), 'head.bias': torch.randn(5)}
+    file = tmp_path / 'half.pth'
+    torch.save({name: value.half() for name, value in state.items()}, file)
+    subject = load_subject('PatchConvNet:nano', str(file), 64, False, 'cpu')
+    _, logits = pool(subject, torch.randn(1, 3, 64, 64))
+    assert logits.shape == (1, 5) and logits.dtype == torch.float32
 
 
 class Tagger(nn.Module):
@@ -58,3 +73,10 @@ def test_models_without_pooling_get_a_clear_line():
 def test_effective_positions():
     assert effective_positions(torch.full((3, 4), 0.05)) == pytest.approx(12)
     assert effective_positions(torch.tensor([[0.0, 0.9]])) == pytest.approx(1)
+    assert effective_positions(torch.zeros(3, 4)) == 0
+
+
+def test_numbers_are_json_that_every_program_reads(tmp_path):
+    numbers = dict(a=float('nan'), b=torch.tensor([1.0, float('inf')]))
+    _, file = save(Drawing(Figure(), numbers, ''), tmp_path, 'figure')
+    assert json.loads(file.read_text()) == dict(reading='', a=None, b=[1.0, None])

@@ -64,11 +64,17 @@ def test_run(tmp_path):
     pytest.importorskip('mmseg')
     folder = tmp_path / 'run'
     (folder / '1' / 'vis_data').mkdir(parents=True)
-    lines = [dict(loss=1.0, step=1), dict(mIoU=12.5, step=1), dict(mIoU=11.0, step=2)]
+    lines = [
+        dict(loss=1.0, accuracy=99.0, step=1),
+        dict(mIoU=12.5, step=1),
+        dict(mIoU=11.0, step=2),
+    ]
     text = '\n'.join(map(json.dumps, lines))
     (folder / '1' / 'vis_data' / 'scalars.json').write_text(text)
-    with pytest.raises(UserError, match='no validation with bbox_mAP, but loss, mIoU, step'):
+    with pytest.raises(UserError, match='no validation with bbox_mAP, but mIoU, step'):
         row_of_run(folder, 'bbox_mAP', 64, 64)
+    with pytest.raises(UserError, match='no validation with accuracy'):
+        row_of_run(folder, 'accuracy', 64, 64)
     with pytest.raises(UserError, match='no config'):
         row_of_run(folder, 'mIoU', 64, 64)
     config = ROOT / 'configs' / 'attn_resnet' / f'{RUN}.py'
@@ -91,6 +97,30 @@ def test_the_last_line_of_a_killed_run_does_not_count(cut, tmp_path):
     (logs / 'scalars.json').write_bytes(cut + b'\n{"mIoU": 12.5}\n')
     with pytest.raises(UserError, match=r'scalars\.json, line 1: '):
         row_of_run(tmp_path, 'mIoU', 64, 64)
+
+
+def test_run_of_a_classifier(tmp_path):
+    (tmp_path / '1' / 'vis_data').mkdir(parents=True)
+    (tmp_path / '1' / 'vis_data' / 'scalars.json').write_text('{"accuracy/top1": 12.5}')
+    config = ROOT / 'configs' / 'classification' / 'sge-resnet50_in1k.py'
+    (tmp_path / 'config.py').write_text(f"_base_ = '{config}'\n")
+    with pytest.raises(UserError, match='not of attnpool_backbones.ImageClassifier'):
+        row_of_run(tmp_path, 'top1', 64, 64)
+
+
+@pytest.mark.parametrize(
+    ('lines', 'message'),
+    [
+        (['a,1,2,', 'b,3,,4'], 'no two of a, b have one of parameters'),
+        (['a,1,,'], 'a has none of parameters'),
+    ],
+)
+def test_rows_without_a_cost_in_common(lines, message, tmp_path, capsys):
+    table = tmp_path / 'table.csv'
+    table.write_text('\n'.join(['model,mIoU,parameters (M),MACs (G)', *lines]))
+    words = ['figure', 'trade-off', str(table), '--metric', 'mIoU', '--out', str(tmp_path)]
+    assert main(words) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_command(tmp_path, capsys):

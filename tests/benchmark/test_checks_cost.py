@@ -1,5 +1,6 @@
 """The cost of checks comes with an interval that holds it."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 from mmengine.runner import Runner
 
+from attnpool_backbones.benchmark import attention_pool_cost, checks_cost, image_head_cost
 from attnpool_backbones.benchmark.checked_steps import (
     iterations,
     loads,
@@ -14,6 +16,7 @@ from attnpool_backbones.benchmark.checked_steps import (
     write_checkpoint,
 )
 from attnpool_backbones.benchmark.checks_cost import WARM_UP, interval, paired_seconds
+from attnpool_backbones.command_line import run_command
 
 
 @pytest.mark.parametrize('share', [0.0, 0.01, 0.2])
@@ -34,6 +37,43 @@ def test_both_take_turns_in_being_first() -> None:
     assert all(min(pair[:2]) > 0 and min(pair[2:]) >= 0 for pair in pairs)
     order = ''.join(calls[2 * WARM_UP :])
     assert order in ('abbaabba', 'baabbaab')
+
+
+def test_only_pairs_of_the_same_settings_are_counted(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(checks_cost, 'measure', lambda args, folder: [(2.0, 1.0, 2.0, 1.0)] * 6)
+    file = tmp_path / 'pairs.json'
+
+    def call(*options: str) -> tuple[int, str]:
+        words = ['checks_cost', 'loading', '--pairs-file', str(file), *options]
+        monkeypatch.setattr(sys, 'argv', words)
+        code = run_command(checks_cost.main)
+        printed = capsys.readouterr()
+        return code, printed.out + printed.err
+
+    code, text = call()
+    assert code == 0 and '(an interval needs 10 pairs), 6 pairs' in text
+    code, text = call('--pairs', '9')
+    assert code == 0 and '(95 % interval +100.00 to +100.00 %), 12 pairs' in text
+    code, text = call('--mebibytes', '7')
+    assert code == 2 and 'measured otherwise (mebibytes 162, now 7)' in text
+    monkeypatch.setattr(checks_cost, 'source_digest', lambda: 'other')
+    code, text = call()
+    assert code == 2 and "now 'other')" in text
+    for content in ('[[2.0, 1.0, 2.0, 1.0]]', '{'):  # of an earlier version, damaged
+        file.write_text(content)
+        code, text = call()
+        assert code == 2 and 'no pairs with their settings' in text
+        assert file.read_text() == content
+
+
+@pytest.mark.parametrize('module', [attention_pool_cost, image_head_cost])
+@pytest.mark.parametrize('rounds', ['0', '1', 'x'])
+def test_too_few_rounds(module, rounds, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(sys, 'argv', [module.__name__, '--rounds', rounds])
+    with pytest.raises(SystemExit) as stop:
+        module.main()
+    assert stop.value.code == 2
+    assert f"'{rounds}' is no whole number from 2 on" in capsys.readouterr().err
 
 
 def test_an_end_by_time_keeps_a_pair() -> None:

@@ -42,6 +42,21 @@ def test_three_sizes_make_a_curve():
     assert curve.exponent == pytest.approx(1)
 
 
+def test_batches_have_curves_of_their_own():
+    results = [
+        time_result(size, batch * size[0] * size[1], batch=batch)
+        for batch in (1, 2)
+        for size in SIZES
+    ]
+    results += [time_result(size, 1.0, batch=4) for size in SIZES[:2]]
+    one, two = cost_curves(results)
+    assert (one.label, two.label) == (
+        'DeepViT:nano ours forward',
+        'DeepViT:nano ours forward batch 2',
+    )
+    assert (one.tokens, two.tokens) == ([16, 32, 64], [32, 64, 128])
+
+
 def test_memory_counts_from_that_before_the_run():
     results = [
         dict(asdict(Case(model='m', size=size)), quantity='memory', idle_bytes=10**9,

@@ -14,4 +14,6 @@ CONFIGS = (
 @pytest.mark.parametrize('train', [True, False])
 @pytest.mark.parametrize('config', CONFIGS)
 def test_both_pipelines_run(config, train):
+    pytest.importorskip('mmdet')
+    pytest.importorskip('mmseg')
     assert 0 < loading_seconds(load_config(config), train, images=1) < 60

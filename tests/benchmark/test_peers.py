@@ -70,6 +70,23 @@ def test_official_code_is_found_built_and_compared(official):
     assert not workload.model.model.bn1.training  # norm_eval
 
 
+def test_code_that_differs_behind_scales_of_0_is_told(official):
+    file = official / 'clone' / 'models' / 'resnet_sge.py'
+    change = """
+    trunk = AttnResNet('sge_resnet50')
+    for name, module in trunk.named_modules():
+        if name.endswith('bn3'):
+            nn.init.zeros_(module.weight)
+        if name.endswith('bn2'):
+            module.eps = 0.5
+    return Net(trunk)
+"""
+    file.write_text(OFFICIAL_RESNET.replace("    return Net(AttnResNet('sge_resnet50'))\n", change))
+    places = dict(official=official)
+    peer = peers.build_peer('AttnResNet:sge_resnet50', 'official', (64, 64), True, places)
+    assert peer.difference > 1e-3
+
+
 def test_official_code_that_is_not_there(tmp_path):
     case = Case(model='AttnResNet:sge_resnet50', form='official', **SMALL)
     with pytest.raises(UserError, match='no resnet_sge.py in'):

@@ -15,8 +15,11 @@ MACHINE = dict(device='cpu', processor='a processor', bfloat16_instructions=Fals
 JOB = against_plain(Case(model='CoAtNet:0'))
 RESULTS = [
     dict(asdict(case), seconds=seconds, spread=0.1, rounds=3, fresh=0, macs=10, traffic=10,
-         matrix_rate=1e9, copy_rate=1e9, job=JOB.name, quantity='time', key=JOB.key())
-    for case, seconds in zip(JOB.cases, (1.0, 2.5), strict=True)
+         matrix_rate=1e9, copy_rate=1e9, job=JOB.name, quantity='time', key=JOB.key(),
+         date=date)
+    for case, seconds, date in zip(
+        JOB.cases, (1.0, 2.5), ('2025-12-31', '2026-01-02'), strict=True
+    )
 ]  # fmt: skip
 
 
@@ -61,7 +64,8 @@ def test_publish_peers_by_conditions(more, row, section, tmp_path):
     publish(tmp_path / 'work', results, MACHINE | more, 'the command', tmp_path)
     before, after = file.read_text().split(f'<!-- {section} -->')
     assert 'timm NCHW 2.5 | 2.50 | **ours** | timm 1e-06 |' in after.split('<!-- /')[0]
-    assert 'the command' in after and 'timm' not in before
+    assert 'Measured by `the command` on 2025-12-31 to 2026-01-02.' in after
+    assert 'timm' not in before
 
 
 def test_publish_on_a_page_of_its_own(tmp_path):
@@ -136,7 +140,7 @@ def test_publish_operators_with_their_memory(tmp_path):
         (2 * given, '3.00 | at most 2 | **no**'),
     ):
         memory = dict(asdict(peak.cases[0]), job=peak.name, quantity='memory', key=peak.key(),
-                      idle_bytes=10, peak_bytes=10 + used)  # fmt: skip
+                      idle_bytes=10, peak_bytes=10 + used, date='2026-01-01')  # fmt: skip
         publish(tmp_path, [*results, memory], MACHINE, 'the command', tmp_path)
         text = file.read_text()
         assert (

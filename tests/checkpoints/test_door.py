@@ -32,6 +32,7 @@ class QuietHandler(http.server.SimpleHTTPRequestHandler):
 def server(tmp_path, monkeypatch):
     """The address at which the files of the test's folder are served."""
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'hub'))
+    monkeypatch.setenv('no_proxy', '127.0.0.1')
     handler = functools.partial(QuietHandler, directory=tmp_path)
     with http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler) as served:
         threading.Thread(target=served.serve_forever, daemon=True).start()

@@ -204,6 +204,7 @@ def test_takes_the_moving_average_of_mmengine(tmp_path):
 def serving(folder, hub, monkeypatch, kind=http.server.SimpleHTTPRequestHandler):
     """The address at which a folder is served; downloads go below ``hub``."""
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(hub))
+    monkeypatch.setenv('no_proxy', '127.0.0.1')
     handler = functools.partial(kind, directory=folder)
     with http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -21,6 +21,7 @@ from attnpool_backbones.config_files import config_root
 from attnpool_backbones.launching.config import load_config
 from attnpool_backbones.launching.devices import leave_group
 from attnpool_backbones.launching.launch import build_runner
+from attnpool_backbones.process_lifetime import end_now
 
 FAMILIES = {
     'patchconvnet': 'patchconvnet/upernet_patchconvnet-nano_slim_digit-scenes.py',
@@ -130,6 +131,8 @@ def main(request: dict) -> None:
     if is_main_process():
         (folder / 'steps.json').write_text(json.dumps(steps))
     leave_group()
+    # as the commands end: threads of gloo may abort a process that takes itself apart
+    end_now(0)
 
 
 if __name__ == '__main__':

@@ -11,6 +11,7 @@ from mmengine.config import Config
 from attnpool_backbones.engine import KeepMemoryHook
 from attnpool_backbones.engine import keep_memory_hook as module
 from attnpool_backbones.launching.training_options import apply_training_options
+from attnpool_backbones.process_memory import has_small_pages
 from attnpool_backbones.registry import HOOKS
 
 STEPS = """
@@ -34,6 +35,7 @@ print(fresh, cost())
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='glibc')
+@pytest.mark.skipif(not has_small_pages(), reason='page faults of huge pages')
 def test_blocks_are_fresh_once():
     command = [sys.executable, '-c', STEPS]
     no_card = dict(os.environ, CUDA_VISIBLE_DEVICES='')  # with one the hook does nothing

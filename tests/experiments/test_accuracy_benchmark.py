@@ -3,7 +3,10 @@
 import csv
 import io
 import json
+import os
 import shutil
+import signal
+import threading
 
 import pytest
 import torch
@@ -29,6 +32,7 @@ from attnpool_backbones.experiments.digit_training import Result
 from attnpool_backbones.zoo.config_names import families
 from attnpool_backbones.zoo.metafiles import read_metafile
 from attnpool_backbones.zoo.tables import make_outputs
+from tests.patience import comes_true
 
 ROWS = [
     {key: 1.25 + i for key, _ in COLUMNS.values()} | dict(backbone=f'net{i}', machine='a machine')
@@ -125,6 +129,25 @@ def test_speeds_are_those_of_the_checkpoints_that_are_there(tmp_path, monkeypatc
 def test_an_unknown_name_is_answered_with_the_right_ones(tmp_path):
     with pytest.raises(UserError, match='resnet-huge.*coatnet-nano'):
         run(tmp_path, ['resnet-huge'], print)
+
+
+def test_an_interrupted_training_may_save(tmp_path, monkeypatch):
+    program = tmp_path / 'python'
+    program.write_text(f'#!/bin/sh\ntouch {tmp_path}/begun\nsleep 1\ntouch {tmp_path}/saved\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(accuracy_benchmark.sys, 'executable', str(program))
+    monkeypatch.setattr(accuracy_benchmark, 'make_data', lambda tell: None)
+
+    def interrupt():
+        assert comes_true((tmp_path / 'begun').exists, 30)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, ['coatnet-nano'], print)
+    thread.join()
+    assert (tmp_path / 'saved').exists()
 
 
 def test_publish(tmp_path, repo_root):

@@ -21,13 +21,20 @@ from attnpool_backbones.launching.latest_checkpoint import find_resumable_checkp
 from attnpool_backbones.launching.processes import free_port
 from attnpool_backbones.process_lifetime import is_running
 from tests.engine.tiny_run import ITERS, make_config
-from tests.faults.training import Training, children_of, train
+from tests.faults.training import Training, children_of, end_all, train
 from tests.patience import comes_true
 
 SETTINGS = {
     'epochs': dict(workers=2, validate=True, checkpoint=dict(max_keep_ckpts=2)),
     'iterations': dict(workers=2, by_epoch=False, checkpoint=dict(max_keep_ckpts=1)),
 }
+
+
+@pytest.fixture(autouse=True)
+def nothing_left():
+    """No training outlives its test."""
+    yield
+    end_all()
 
 
 @pytest.fixture(scope='module')

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -15,6 +16,10 @@ from typing import Any
 from tests.patience import comes_true
 
 REPO = Path(__file__).resolve().parents[2]
+
+
+started: list[subprocess.Popen] = []
+"""Processes that :func:`end_all` has not ended yet."""
 
 
 class Training:
@@ -65,6 +70,7 @@ class Training:
             text=True,
             start_new_session=True,
         )
+        started.append(self.process)
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
 
@@ -113,6 +119,17 @@ def children_of(pid: int) -> list[int]:
     """Returns the numbers of a process's children."""
     tasks = Path(f'/proc/{pid}/task').glob('*/children')
     return [int(number) for task in tasks for number in task.read_text().split()]
+
+
+def end_all() -> None:
+    """Kills the processes in :data:`started` that a failed test has left, and their children."""
+    while started:
+        process = started.pop()
+        if process.poll() is None:
+            for number in (*children_of(process.pid), process.pid):
+                with suppress(ProcessLookupError):
+                    os.kill(number, signal.SIGKILL)
+            process.wait()
 
 
 def train(folder: Path, **settings: Any) -> Training:

@@ -145,12 +145,14 @@ SCRIPT = """
 import sys
 from attnpool_backbones.launching.devices import leave_group
 from attnpool_backbones.launching.launch import build_runner
+from attnpool_backbones.process_lifetime import end_now
 from tests.engine.tiny_run import make_config
 cfg = make_config(sys.argv[1], hooks=(dict(type='attnpool_backbones.RandomStateHook'),))
 cfg.launcher = 'pytorch'
 cfg.experiment_name = 'two_processes'
 build_runner(cfg).train()
 leave_group()
+end_now(0)  # as the commands end: threads of gloo may abort a process that takes itself apart
 """
 
 

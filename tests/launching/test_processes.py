@@ -12,6 +12,7 @@ import pytest
 from attnpool_backbones.launching.processes import main
 from attnpool_backbones.process_lifetime import is_running
 from attnpool_backbones.stop_signals import STOP_SIGNALS
+from tests.faults.training import end_all, started
 from tests.patience import comes_true
 
 # no torch: these processes start in a moment
@@ -45,6 +46,13 @@ time.sleep(60)
 """
 
 
+@pytest.fixture(autouse=True)
+def nothing_left():
+    """No launcher outlives its test."""
+    yield
+    end_all()
+
+
 class Launched:
     """A launcher with two processes.
 
@@ -67,6 +75,7 @@ class Launched:
             stderr=subprocess.PIPE,
             text=True,
         )
+        started.append(self.process)
 
     def ready(self) -> list[int]:
         """Waits for both processes and returns their numbers."""

@@ -3,8 +3,13 @@
 import csv
 import importlib.util
 import json
+import os
+import re
+import shutil
+import subprocess
 import sys
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 
@@ -61,18 +66,22 @@ def test_measures_compares_and_goes_on(run, tmp_path):
     code, text = run(*arguments, '--only', '^memory of PatchConvNet:nano ours forward 64x64')
     assert code == 0
     report = (tmp_path / 'report.md').read_text()
+    assert '## Memory' in report and '## Times' not in report  # what this call asks for
+    code, text = run(*arguments, '--time-limit', 0)
+    assert code == 0 and '4 of 15 jobs were measured before' in text
+    report = (tmp_path / 'report.md').read_text()
     for heading in ('## Times', '## Memory', '## Cost over resolution'):
         assert heading in report
     tables = [line for line in report.splitlines() if line.startswith('|')]
     widths = [line.count('|') for line in tables]
-    assert all(widths) and len(tables) == 2 + 12 + 2 + 1 + 2 + 4
+    assert all(widths) and len(tables) == 2 + 12 + 2 + 2 + 2 + 4
     rows = list(csv.DictReader((tmp_path / 'results.csv').open()))
-    assert len(rows) == 13
+    assert len(rows) == 14
     ours = next(r for r in rows if r['form'] == 'ours')
     plain = next(r for r in rows if r['form'] == 'plain' and r['model'] == ours['model'])
     expected = float(plain['seconds']) / float(ours['seconds'])
     assert float(ours['plain / this']) == pytest.approx(expected)
-    memory = rows[-1]
+    memory = next(r for r in rows if r['quantity'] == 'memory')
     assert 0 < int(memory['idle_bytes']) < int(memory['peak_bytes'])
     for name in ('speed.png', 'cost.png'):
         assert (tmp_path / name).read_bytes().startswith(b'\x89PNG')
@@ -88,6 +97,7 @@ def test_measures_compares_and_goes_on(run, tmp_path):
         (['DeepViT:nano', '--size', '64'], "'64' is not HEIGHTxWIDTH"),
         (['DeepViT:nano', '--repeats', '0'], "'0' is no whole number from 1 to"),
         (['nothing.py'], 'config not found'),
+        (['AttnResNet:resnet50', '--peers', '--with-cp'], '--with-cp: the models of mmdet, timm'),
         (['DeepViT:nano', '--publish', 'nothing.md'], '--publish nothing.md is no file'),
     ],
     ids=lambda value: ' '.join(value) if isinstance(value, list) else None,
@@ -97,6 +107,68 @@ def test_message(run, tmp_path, arguments, message):
     code, text = run(*arguments, '--out', tmp_path / 'out')
     assert code == 2 and message in text and 'Traceback' not in text
     assert not (tmp_path / 'out').exists()
+
+
+CHANGES = {
+    'nothing': (lambda config, package: [], 1),
+    'repeats': (lambda config, package: ['--repeats', '3'], 0),
+    'warmup': (lambda config, package: ['--warmup', '1'], 0),
+    'seconds': (lambda config, package: ['--seconds', '9'], 0),
+    'the code': (lambda config, package: (package / 'a.py').write_text('x = 2') and [], 0),
+    'the config': (lambda config, package: config.write_text('x = 2') and [], 0),
+}
+
+
+@pytest.mark.parametrize('name', CHANGES)
+def test_what_other_code_or_options_measured_is_measured_again(run, tmp_path, monkeypatch, name):
+    from attnpool_backbones import config_files
+    from attnpool_backbones.benchmark import run as benchmark_run
+
+    rounds = iter((5, 6))
+
+    def measure(cases, *_):
+        row = dict(seconds=1.0, spread=0.0, fresh=0, macs=0, traffic=0, matrix_rate=1, copy_rate=1)
+        return [dict(asdict(case), **row, rounds=next(rounds)) for case in cases], []
+
+    change, known = CHANGES[name]
+    package, config = tmp_path / 'package', tmp_path / 'config.py'
+    package.mkdir()
+    for file in (package / 'a.py', config):
+        file.write_text('x = 1')
+    monkeypatch.setattr(config_files, '_PACKAGE', package)
+    monkeypatch.setattr(config_files, 'config_root', lambda: package)
+    monkeypatch.setattr(benchmark_run, 'measure_times', measure)
+    arguments = [config, '--out', tmp_path / 'out', *FAST]
+    assert run(*arguments)[0] == 0
+    code, text = run(*arguments, *change(config, package))
+    assert code == 0 and ('1 of 1 jobs were measured before' in text) == bool(known)
+    (row,) = json.loads((tmp_path / 'out' / 'results.json').read_text())['results']
+    assert row['rounds'] == (5 if known else 6) and row['date'] and 'config.py' in row['command']
+
+
+def test_results_of_a_version_that_did_not_keep_how_are_measured_again(run, tmp_path):
+    arguments = ['DeepViT:nano', '--size', '32x32', *FAST, '--out', tmp_path]
+    assert run(*arguments)[0] == 0
+    file = tmp_path / 'results.json'
+    content = json.loads(file.read_text())
+    for row in content['results']:
+        del row['origin'], row['date'], row['command']
+    file.write_text(json.dumps(content))
+    code, text = run(*arguments)
+    assert code == 0 and 'measured before' not in text
+    assert len(json.loads(file.read_text())['results']) == 1
+
+
+def test_a_report_has_what_its_call_asked_for(run, tmp_path):
+    page = tmp_path / 'page.md'
+    page.write_text(''.join(f'<!-- {s} -->\n<!-- /{s} -->\n' for s in ('default', 'sizes')))
+    arguments = ['--size', '32x32', '32x64', '64x64', *FAST, '--out', tmp_path]
+    for model in ('DeepViT:nano', 'PatchConvNet:nano'):
+        code, text = run(model, *arguments, '--publish', page)
+        assert code == 0, text
+    assert len(json.loads((tmp_path / 'results.json').read_text())['results']) == 6
+    for file in (tmp_path / 'report.md', tmp_path / 'results.csv', page):
+        assert 'PatchConvNet:nano' in file.read_text() and 'DeepViT' not in file.read_text()
 
 
 def test_results_of_another_machine_are_kept(run, tmp_path):
@@ -118,6 +190,49 @@ def test_keep_memory(run, tmp_path, monkeypatch):
     monkeypatch.setattr(benchmark_run, 'keep_free_memory', lambda: False)
     code, text = run(*arguments, '--keep-memory')
     assert code == 2 and '--keep-memory needs the C library glibc' in text
+
+
+PRELOADING = """
+import runpy, sys
+from pathlib import Path
+from attnpool_backbones.command_line import run_command
+preload = runpy.run_path(sys.argv[1])['preload']
+code = run_command(lambda: preload(Path(sys.argv[2])))
+print(Path('/proc/self/maps').read_text() if not code else '')
+sys.exit(code)
+"""
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='LD_PRELOAD, /proc')
+@pytest.mark.parametrize(
+    ('library', 'loaded'),
+    [
+        ('libcopy.so.6', 'here/libcopy.so.6'),
+        ('./liblink.so', 'here/libcopy.so.6'),
+        ('libm.so.6', 'libm.so.6'),
+        ('here/missing.so', '--preload here/missing.so is no file'),
+        ('missing.so', '--preload missing.so was not loaded'),
+        ('text.so', '--preload text.so was not loaded'),
+    ],
+)
+def test_preload(library, loaded, tmp_path, repo_root):
+    (path,) = set(re.findall(r'/\S+/libm[-.]\S*', Path('/proc/self/maps').read_text()))
+    folder = tmp_path / 'here'
+    folder.mkdir()
+    shutil.copy(path, folder / 'libcopy.so.6')
+    (folder / 'liblink.so').symlink_to('libcopy.so.6')
+    (folder / 'text.so').write_text('no library')
+    (folder / 'script.py').write_text(PRELOADING)
+    tool = repo_root / 'tools' / 'analysis_tools' / 'benchmark.py'
+    done = subprocess.run(
+        [sys.executable, 'script.py', tool, library],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env={key: value for key, value in os.environ.items() if key != 'LD_LIBRARY_PATH'},
+    )
+    assert loaded in (done.stderr if '--preload' in loaded else done.stdout), done.stderr
+    assert done.returncode == (2 if '--preload' in loaded else 0)
 
 
 def test_list(run, tmp_path):

@@ -34,7 +34,9 @@ MAX_PIXELS = 2**28
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description='Measures time and memory. Results are kept in the folder --out: a run that '
-        'was stopped goes on when called again. Every other program slows the machine down.'
+        'was stopped goes on when called again, unless the code, --repeats, --warmup or --seconds '
+        'changed. Report and tables have what this call asks for. Every other program slows the '
+        'machine down.'
     )
     parser.add_argument(
         'models',
@@ -62,7 +64,7 @@ def parse_args() -> argparse.Namespace:
     group = parser.add_argument_group('peers')
     group.add_argument('--peers', action='store_true',
                        help='measure each MODEL (default: all that somebody else ships too) beside '
-                       'timm, mmdet and official code with the same weights, in NCHW and '
+                       'timm, mmdet and official code of the same model, in NCHW and '
                        "channels_last. timm: pip install -e '.[peers]'; without torchvision a "
                        'stand-in serves its imports')  # fmt: skip
     group.add_argument('--official', type=given_place, metavar='DIR',
@@ -74,8 +76,9 @@ def parse_args() -> argparse.Namespace:
                        help='another checkout of this package, e.g. of git worktree add: its '
                        'models run in a process of their own beside ours')  # fmt: skip
     group.add_argument('--preload', type=given_place, metavar='LIBRARY',
-                       help='measure under another allocator, e.g. libtcmalloc_minimal.so.4: this '
-                       'command runs itself again with LD_PRELOAD')  # fmt: skip
+                       help='measure under another allocator, a file or a library of the system, '
+                       'e.g. libtcmalloc_minimal.so.4: this command runs itself again with '
+                       'LD_PRELOAD')  # fmt: skip
 
     group = parser.add_argument_group('conditions, for MODEL')
     group.add_argument('--task', nargs='+', choices=('forward', 'train'), default=['forward'],
@@ -187,10 +190,14 @@ def peers_of(args: argparse.Namespace) -> list:
     from attnpool_backbones.benchmark.cases import Case
     from attnpool_backbones.benchmark.peers import MODELS_WITH_PEERS, forms_of
     from attnpool_backbones.benchmark.suites import peer_jobs
+    from attnpool_backbones.benchmark.yardstick import APART
 
     if args.suite or args.plain or args.memory or args.layout != 'contiguous':
         raise UserError('--peers goes without --suite, --plain, --memory and --layout')
     known = places(args)
+    others = {form for model in args.models or MODELS_WITH_PEERS for form in forms_of(model, known)}
+    if args.with_cp and (without := sorted(others - set(APART))):
+        raise UserError(f'--with-cp: the models of {", ".join(without)} have no checkpointing here')
     for model in args.models:
         if not forms_of(model, known):
             raise UserError(f'--peers: nobody ships {model}, of {", ".join(MODELS_WITH_PEERS)}')
@@ -233,12 +240,25 @@ def chosen(jobs: list, pattern: str | None) -> list:
 
 
 def preload(library: Path) -> None:
-    """Replaces this process by itself with another allocator, unless it has that already."""
-    if not library.is_file():
+    """Replaces this process by itself with another allocator, unless it has that already.
+
+    Args:
+        library: A file, or the name of a library of the system.
+
+    Raises:
+        UserError: It is no file, or the system's loader did not take it.
+    """
+    # The loader takes a name without a slash for one of the system's libraries.
+    name = os.path.abspath(library) if library.is_file() else str(library)
+    if '/' in name and not library.is_file():
         raise UserError(f'--preload {library} is no file')
-    if os.environ.get('LD_PRELOAD') != str(library):
-        os.environ['LD_PRELOAD'] = str(library)
+    if os.environ.get('LD_PRELOAD') != name:
+        os.environ['LD_PRELOAD'] = name
         os.execv(sys.executable, [sys.executable, *sys.argv])
+    # Links of the system's libraries lead to names that tell more of the version.
+    loaded = os.path.realpath(name) if library.is_file() else f'/{name.partition(".so")[0]}.so'
+    if loaded not in Path('/proc/self/maps').read_text():
+        raise UserError(f'--preload {library} was not loaded: it is no library for this system')
 
 
 def main() -> None:
@@ -264,8 +284,13 @@ def main() -> None:
         raise UserError('--device cuda: torch finds no GPU here')
     if args.threads:
         torch.set_num_threads(args.threads)
+    given = sys.argv[1:]
+    if '--publish' in given:  # tells where the result goes, not how it was measured
+        at = given.index('--publish')
+        del given[at : at + 1 + bool(args.publish)]
+    command = shlex.join(['python', 'tools/analysis_tools/benchmark.py', *given])
     with writable_folder('--out', str(args.out)):
-        kept, failures = run_jobs(
+        results, machine, failures = run_jobs(
             jobs,
             args.out,
             args.device,
@@ -277,18 +302,14 @@ def main() -> None:
             args.again,
             args.keep_memory,
             places(args),
+            command,
         )
-        if failures and not kept.results:
+        if failures and not results:
             raise UserError('; '.join(failures))
-    given = sys.argv[1:]
-    if '--publish' in given:  # tells where the result goes, not how it was measured
-        at = given.index('--publish')
-        del given[at : at + 1 + bool(args.publish)]
-    command = shlex.join(['python', 'tools/analysis_tools/benchmark.py', *given])
-    for file in write_report(args.out, kept.results, kept.machine, command):
+    for file in write_report(args.out, results, machine, command):
         print(file)
     if args.publish is not None:
-        publish(args.out, kept.results, kept.machine, command, Path.cwd(), page)
+        publish(args.out, results, machine, command, Path.cwd(), page)
     if failures:
         raise UserError('; '.join(failures))
 
