@@ -101,10 +101,15 @@ def test_unreadable_images_are_left_out_and_told(detector, scenes, tmp_path):
 
     shutil.copytree(scenes / IMAGES, tmp_path / 'photos')
     (tmp_path / 'photos/000002.png').write_text('no image')
+    # nothing is left of it where its long side gets as long as the config says
+    cv2.imwrite(str(tmp_path / 'photos/000005.png'), np.zeros((1, 3000, 3), np.uint8))
     speed = Speed()
     run = load(detector, device='cpu').run(open_source(tmp_path / 'photos'), Options(), speed)
     assert [p.name for _, p in run] == ['000001.png', '000003.png', '000004.png']
-    assert speed.images == 3 and speed.unreadable == ['000002.png: no image'] and speed.forward > 0
+    assert speed.images == 3 and speed.forward > 0
+    unreadable, thin = speed.unreadable
+    assert unreadable == '000002.png: no image'
+    assert thin.startswith('000005.png: 3000x1 pixels cannot be prepared as the config says')
 
 
 @pytest.mark.parametrize('run', ['detector', 'segmentor'])
