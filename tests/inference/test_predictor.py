@@ -82,6 +82,30 @@ def test_a_model_that_cannot_be_copied_predicts_in_turn(detector, scenes):
     assert len(list(model(scenes / IMAGES, at_once=2))) == 4
 
 
+def with_loading(run: Path, **settings):
+    options = {f'test_dataloader.dataset.pipeline.0.{k}': v for k, v in settings.items()}
+    return load(run, device='cpu', cfg_options=options)
+
+
+@pytest.mark.parametrize(
+    'settings',
+    [dict(color_type='grayscale'), dict(color_type='unchanged'), dict(imdecode_backend='tifffile')],
+)
+def test_loading_that_prediction_does_not_know_is_refused(detector, settings):
+    ((key, value),) = settings.items()
+    with pytest.raises(UserError, match=f'LoadImageFromFile has {key}={value!r}'):
+        with_loading(detector, **settings)
+
+
+def test_images_are_resized_in_floats_where_the_config_says_so(detector, scenes):
+    image = cv2.imread(str(scenes / IMAGES / '000001.png'))
+    inputs = [
+        with_loading(detector, to_float32=told).pipeline(dict(img=image, img_id=0))['inputs']
+        for told in (False, True)
+    ]
+    assert [made.dtype for made in inputs] == [torch.uint8, torch.float32]
+
+
 def test_score_and_classes_select(detector, scenes):
     everything = predict(detector, scenes / IMAGES, score=0.0)
     scores = np.concatenate([p.scores for p in everything])
