@@ -3,6 +3,7 @@
 import json
 import shutil
 import threading
+import tracemalloc
 from pathlib import Path
 
 import cv2
@@ -235,7 +236,46 @@ def test_parts_of_one_object_become_one():
     merged = merge([left, right], [(0, 0), (5, 0)], 'x', 10, 15)
     assert merged.boxes.tolist() == [[4, 2, 10, 6]]
     assert merged.scores.tolist() == pytest.approx([0.9])
-    assert merged.masks.shape == (1, 10, 15) and merged.masks.sum() == 6 * 4
+    masks = np.asarray(merged.masks)
+    assert masks.dtype == bool and masks.shape == merged.masks.shape == (1, 10, 15)
+    assert masks[0, 2:6, 4:10].all() and masks.sum() == 6 * 4
+
+
+def test_masks_of_slices_take_no_more_than_their_objects():
+    pytest.importorskip('sahi')
+    from attnpool_backbones.inference.prediction import Detections
+    from attnpool_backbones.inference.slicing import merge
+
+    count, side = 300, 64
+    corners = [(side * row, 2000) for row in range(count)]
+    mask = np.zeros((1, side, side), bool)
+    mask[0, 10:20, 10:30] = True
+    parts = [
+        Detections(
+            '',
+            side,
+            side,
+            ['a'],
+            np.array([[10, 10, 30, 20]], np.float32),
+            np.array([1 - row / 1000], np.float32),
+            np.array([0]),
+            mask,
+        )
+        for row in range(count)
+    ]
+    height, width = 3000, count * side  # 17 GB as an array
+    tracemalloc.start()
+    merged = merge(parts, corners, 'x', height, width)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 2**28 and merged.masks.shape == (count, height, width)
+    last = merged.select(np.array([299, 3])).masks
+    assert last.shape == (2, height, width)
+    ys, xs = np.nonzero(last[0])
+    assert (ys.min(), ys.max(), xs.min(), xs.max()) == (2010, 2019, 10 + 299 * 64, 29 + 299 * 64)
+    assert merged.select(merged.scores > 2).masks.shape == (0, height, width)
+    (coded,) = merged.select(np.array([0])).run_lengths()
+    assert coded['size'] == [height, width]
 
 
 def test_everything_is_written(detector, segmentor, scenes, tmp_path):
