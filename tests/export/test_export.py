@@ -29,7 +29,7 @@ from attnpool_backbones.export.exporting import (
 )
 from attnpool_backbones.export.graph import Sizes, build_graph, fixed_because, trace
 from attnpool_backbones.export.onnx_file import to_onnx
-from attnpool_backbones.inference.config_data import tested_dataset
+from attnpool_backbones.inference import config_data
 from attnpool_backbones.inference.exported_model import ExportedModel
 from attnpool_backbones.inference.loading import predictor_of
 from attnpool_backbones.inference.onnx_engine import OnnxEngine
@@ -201,7 +201,9 @@ def test_what_no_file_could_be_opened_with_is_refused(change, words):
     classes = list(classes_of(model))
     classes[0] = change.get('name', classes[0])
     if 'scale' in change:
-        (step,) = (s for s in tested_dataset(cfg).pipeline if s['type'].endswith('Resize'))
+        (step,) = (
+            s for s in config_data.tested_dataset(cfg).pipeline if s['type'].endswith('Resize')
+        )
         step['scale'] = change['scale']
     model.test_cfg.rcnn.mask_thr_binary = change.get('mask', 0.5)
     with pytest.raises(UserError, match=f'an exported file cannot hold .*{words}'):
