@@ -111,7 +111,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Carries out ``attnpool predict``; exit code 1: an image was not read, or has no number."""
+    """Carries out ``attnpool predict``; exit code 1: an image was not read, written or numbered."""
     from attnpool_backbones.inference.loading import (
         find_model_files,
         is_exported,
@@ -144,14 +144,14 @@ def run(args: argparse.Namespace) -> int:
             # Python flushes once more at its end, and would tell of the same error
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return NOBODY_READS
-        written, unlisted = [], []
+        written, faults = [], []
     else:
-        written, unlisted = _write(args, model, source, options, speed)
-    notes = [f'not in --annotations, no results of COCO: {name}' for name in unlisted]
+        written, faults = _write(args, model, source, options, speed)
+    notes = [*faults]
     if source.left_out:
         notes.append(f'predictions of an earlier run, left out: {source.left_out}')
     _tell(speed, time.perf_counter() - started, written, notes)
-    return 1 if speed.unreadable or unlisted else 0
+    return 1 if speed.unreadable or faults else 0
 
 
 def _write(
@@ -160,7 +160,7 @@ def _write(
     """Writes all predictions while the model goes on, with progress on the screen.
 
     Returns:
-        What was written, and the images that the annotations do not have.
+        What was written, and lines about what was not.
     """
     from rich.console import Console
     from rich.progress import (
@@ -189,7 +189,8 @@ def _write(
     finally:
         # what was predicted before Ctrl-C or an error is kept
         written = outputs.close()
-    return written, outputs.unlisted
+    faults = [f'not in --annotations, no results of COCO: {name}' for name in outputs.unlisted]
+    return written, [*faults, *(f'not written: {reason}' for reason in outputs.unwritten)]
 
 
 def _tell(speed: Any, seconds: float, written: list[Path], notes: list[str]) -> None:

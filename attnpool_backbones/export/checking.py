@@ -1,6 +1,6 @@
 """Whether an exported file says what the model says."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,13 +63,13 @@ class Agreement:
 
 
 def compare(
-    ones: Sequence[Detections | Segmentation], others: Sequence[Detections | Segmentation]
+    ones: Iterable[Detections | Segmentation], others: Iterable[Detections | Segmentation]
 ) -> Agreement:
     """Compares predictions on the same images.
 
     Args:
-        ones: Of the model.
-        others: Of the file.
+        ones: Of the model; taken one by one.
+        others: Of the file; taken one by one.
     """
     result = Agreement()
     for one, other in zip(ones, others, strict=True):

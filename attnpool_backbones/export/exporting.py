@@ -223,7 +223,11 @@ def choose_sizes(model: nn.Module, cfg: Config, request: Request) -> Sizes:
 def describe(
     model: nn.Module, cfg: Config, classes: Sequence[str], sizes: Sizes, name: str
 ) -> Facts:
-    """Collects what travels in the file."""
+    """Collects what travels in the file.
+
+    Raises:
+        UserError: If no file with it could be opened.
+    """
     dataset = tested_dataset(cfg)
     palette = (dataset.get('metainfo') or {}).get('palette')
     if not palette or len(palette) != len(classes):
@@ -235,7 +239,7 @@ def describe(
     if sizes.fixed:
         preparation = Preparation.into((sizes.height, sizes.width))
     has_masks = bool(getattr(getattr(model, 'roi_head', None), 'with_mask', False))
-    return Facts(
+    facts = Facts(
         task='detection' if is_detector else 'segmentation',
         classes=tuple(classes),
         palette=tuple(tuple(int(value) for value in colour) for colour in palette),
@@ -249,6 +253,10 @@ def describe(
         fill=ImageInput(model.data_preprocessor).blank(),
         made=dict(model=name, attnpool_backbones=__version__, torch=torch.__version__),
     )
+    try:
+        return Facts.from_json(facts.to_json())
+    except ValueError as error:
+        raise UserError(f'an exported file cannot hold what the config says: {error}') from error
 
 
 def check(reference: Predictor, engine: Any, facts: Facts, images: list[np.ndarray]) -> Agreement:
@@ -272,8 +280,9 @@ def check(reference: Predictor, engine: Any, facts: Facts, images: list[np.ndarr
 
 def _predictions(
     predictor: Predictor, images: list[np.ndarray], facts: Facts
-) -> list[Detections | Segmentation]:
-    return list(predictor(images, score=0.0, batch=facts.batch or 1))
+) -> Iterator[Detections | Segmentation]:
+    """Yields predictions one by one: with a score of 0 an image has many masks of its size."""
+    return predictor(images, score=0.0, batch=facts.batch or 1)
 
 
 def _predictor(engine: Any, facts: Facts) -> Predictor:

@@ -137,7 +137,7 @@ def _part_biases(model: Any) -> None:
 
 
 def keep_of(
-    ones: Sequence[Detections | Segmentation], others: Sequence[Detections | Segmentation]
+    ones: Iterable[Detections | Segmentation], others: Iterable[Detections | Segmentation]
 ) -> Kept:
     """Counts what a file of 8 bits tells of what the one of 32 bits does."""
     found = total = 0

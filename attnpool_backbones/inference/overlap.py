@@ -97,6 +97,7 @@ def read_ahead(
             stop.set()
             feeder.join()
             pool.shutdown(cancel_futures=True)
+            _leave_threads()
 
 
 def _helpers(threads: int, name: str, computing: int = 1) -> ThreadPoolExecutor:
@@ -105,9 +106,15 @@ def _helpers(threads: int, name: str, computing: int = 1) -> ThreadPoolExecutor:
     A tensor that is copied in a thread would bring OpenMP threads of its own, and more of them than
     cores make all of them sleep at every barrier: small models take twice as long then.
     """
+    torch.get_num_threads()  # settles those of the caller before helpers change the default
     return ThreadPoolExecutor(
         threads, thread_name_prefix=name, initializer=torch.set_num_threads, initargs=(computing,)
     )
+
+
+def _leave_threads() -> None:
+    """Gives threads to come as many threads of torch as the caller has, not those of a helper."""
+    torch.set_num_threads(torch.get_num_threads())
 
 
 def _fed(feed: Callable[[], None], offer: Callable[[Future | None], None]) -> None:
@@ -158,6 +165,7 @@ class Writer:
                 raise
         finally:
             self._pool.shutdown(wait=True, cancel_futures=True)
+            _leave_threads()
 
     def _finish_first(self) -> None:
         """Waits for a call, which stays the first after Ctrl-C or an error of its own."""

@@ -9,7 +9,41 @@ import numpy as np
 
 from attnpool_backbones.inference.tags import Tags
 
-__all__ = ['Detections', 'Segmentation', 'Tagged']
+__all__ = ['Detections', 'PlacedMasks', 'Segmentation', 'Tagged']
+
+
+class PlacedMasks:
+    """Masks of a large image, kept as far as they reach; an array of all may not fit the memory.
+
+    ``masks[0]`` and iteration make one mask at a time, ``height, width`` bool; ``np.asarray`` makes
+    all of them. Other indices select masks.
+
+    Args:
+        height: Of the image in pixels.
+        width: Of the image in pixels.
+        parts: Of each mask: left, top and pixels H, W bool of its parts.
+    """
+
+    def __init__(
+        self, height: int, width: int, parts: Sequence[Sequence[tuple[int, int, np.ndarray]]]
+    ) -> None:
+        self.shape, self._parts = (len(parts), height, width), parts
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def __getitem__(self, index: Any) -> 'np.ndarray | PlacedMasks':
+        if not isinstance(index, (int, np.integer)):
+            numbers = np.arange(len(self))[index]
+            return PlacedMasks(*self.shape[1:], [self._parts[number] for number in numbers])
+        parts = self._parts[index]
+        whole = np.zeros(self.shape[1:], bool)
+        for left, top, mask in parts:
+            whole[top : top + mask.shape[0], left : left + mask.shape[1]] |= mask
+        return whole
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array([*self], dtype or bool).reshape(self.shape)
 
 
 @dataclass(frozen=True)
@@ -24,7 +58,7 @@ class Detections:
         boxes: N, 4 float32: left, top, right and bottom in pixels of the image.
         scores: N float32, 0 to 1.
         labels: N int64.
-        masks: N, height, width bool; None if the model gives none.
+        masks: N, height, width bool, of slices :class:`PlacedMasks`; None if the model gives none.
         tags: Of the image as a whole; None without an image-level head.
     """
 
@@ -35,7 +69,7 @@ class Detections:
     boxes: np.ndarray
     scores: np.ndarray
     labels: np.ndarray
-    masks: np.ndarray | None = None
+    masks: 'np.ndarray | PlacedMasks | None' = None
     tags: Tags | None = None
 
     def __len__(self) -> int:

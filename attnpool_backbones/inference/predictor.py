@@ -9,6 +9,7 @@ from itertools import islice
 from queue import SimpleQueue
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from mmengine.config import Config
@@ -87,7 +88,7 @@ class Speed:
     Args:
         images: That were predicted on.
         forward: Seconds in the model.
-        unreadable: Names of images that could not be read, and why.
+        unreadable: Names of images that could not be read or prepared, and why.
     """
 
     images: int = 0
@@ -144,7 +145,7 @@ class Predictor:
             **options: Of :class:`Options`.
 
         Yields:
-            A prediction for each image that can be read, in order.
+            A prediction for each image that can be read and prepared, in order.
 
         Raises:
             UserError: If the source or an option is wrong.
@@ -254,10 +255,14 @@ class Predictor:
         boxes = [(0, 0, width, height)]
         if options.side is not None:
             boxes = slices(height, width, options.side, options.overlap)
-        inputs = [
-            self.pipeline(dict(img=image[top:bottom, left:right], img_id=0))
-            for left, top, right, bottom in boxes
-        ]
+        try:
+            inputs = [
+                self.pipeline(dict(img=image[top:bottom, left:right], img_id=0))
+                for left, top, right, bottom in boxes
+            ]
+        except cv2.error as error:  # of a side that becomes 0 pixels, for instance
+            fault = f'{width}x{height} pixels cannot be prepared as the config says: {error.err}'
+            return _Sample(frame.name, None, fault=fault)
         corners = [(left, top) for left, top, *_ in boxes]
         return _Sample(frame.name, image, inputs, corners=corners)
 

@@ -11,6 +11,7 @@ from mmengine.structures import BaseDataElement
 
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.config_types import type_name
+from attnpool_backbones.inference.config_data import require_usual_loading
 from attnpool_backbones.registry import TRANSFORMS
 
 __all__ = ['RESIZING', 'Preparation', 'PrepareForFile', 'Resize']
@@ -77,14 +78,19 @@ class Preparation:
         """Reads the test pipeline of a config.
 
         Raises:
-            UserError: If a step changes images in a way that a file cannot say.
+            UserError: If a step loads or changes images in a way that a file cannot say.
         """
         steps = []
+        # a file resizes whole numbers
+        is_resized = any(type_name(step) in RESIZING for step in pipeline)
+        numbers = dict(to_float32=(False,)) if is_resized else {}
         for step in pipeline:
             settings = {k: v for k, v in step.items() if k not in ('type', 'backend')}
             name = type_name(step)
             scale, factor = settings.pop('scale', None), settings.pop('scale_factor', None)
             keep_ratio = bool(settings.pop('keep_ratio', False))
+            if name == 'LoadImageFromFile':
+                require_usual_loading(step, **numbers)
             if name in _LEFT_OUT:
                 continue
             if name == 'Resize' and not settings and not isinstance(factor, Sequence):

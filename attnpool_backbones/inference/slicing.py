@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 
 from attnpool_backbones.command_line import UserError
-from attnpool_backbones.inference.prediction import Detections
+from attnpool_backbones.inference.prediction import Detections, PlacedMasks
 
 __all__ = ['merge', 'slices']
 
@@ -36,6 +37,12 @@ def slices(height: int, width: int, side: int, overlap: float) -> list[tuple[int
         ) from error
     boxes = get_slice_bboxes(height, width, side, side, False, overlap, overlap)
     return [tuple(box) for box in boxes]
+
+
+def _placed(mask: np.ndarray, left: int, top: int) -> tuple[int, int, np.ndarray]:
+    """Returns left and top in the image, and a copy of what of a slice's mask is not empty."""
+    x, y, width, height = cv2.boundingRect(np.ascontiguousarray(mask).view(np.uint8))
+    return left + x, top + y, mask[y : y + height, x : x + width].copy()
 
 
 def merge(
@@ -73,12 +80,16 @@ def merge(
     ]
     masks = None
     if parts[0].masks is not None:
-        masks = np.zeros((len(members), height, width), bool)
-        for row, group in enumerate(members):
-            for number, index in (origin[member] for member in group):
-                left, top = corners[number]
-                mask = parts[number].masks[index]
-                masks[row, top : top + mask.shape[0], left : left + mask.shape[1]] |= mask
+        masks = PlacedMasks(
+            height, width,
+            [
+                [
+                    _placed(parts[number].masks[index], *corners[number])
+                    for number, index in (origin[member] for member in group)
+                ]
+                for group in members
+            ],
+        )  # fmt: skip
     kept = list(groups)
     return Detections(
         name, height, width, parts[0].classes, np.array(united, np.float32).reshape(-1, 4),

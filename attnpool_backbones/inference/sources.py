@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,7 +24,7 @@ from attnpool_backbones.datasets.limits import (
     require_pixels,
 )
 from attnpool_backbones.inference.writing import PICTURE_FOLDERS
-from attnpool_backbones.own_data.folder import IMAGE_SUFFIXES
+from attnpool_backbones.own_data.folder import IMAGE_SUFFIXES, walk_links
 from attnpool_backbones.pictures import name_for_opencv
 
 __all__ = ['VIDEO_SUFFIXES', 'Frame', 'Source', 'open_source']
@@ -175,14 +176,29 @@ def _decoded(content: np.ndarray) -> np.ndarray | None:
 
 
 def _folder(path: Path, max_pixels: int, out: Path | None) -> Source:
-    files = sorted(p for p in path.rglob('*') if p.suffix.lower() in IMAGE_SUFFIXES)
-    files = [file for file in files if not file.name.startswith('.') and not file.is_dir()]
-    if not files:
+    closed: list[OSError] = []
+    files = [
+        Path(folder, name)
+        for folder, _, names in walk_links(path, closed.append)
+        for name in names
+        if Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith('.')
+    ]
+    if not files and not closed:
         raise UserError(
             f'{path}: no images in this folder ({", ".join(IMAGE_SUFFIXES)}); videos are named one '
             'by one'
         )
-    return _below(os.path.abspath(path), files, max_pixels, out)
+    source = _below(os.path.abspath(path), sorted(files), max_pixels, out)
+    # told with the images that cannot be read
+    frames = chain(source.frames, (_closed_folder(error, path) for error in closed))
+    return replace(source, frames=frames, count=source.count + len(closed))
+
+
+def _closed_folder(error: OSError, root: Path) -> Frame:
+    def read() -> None:
+        raise UserError(f'{error.filename} cannot be read: {error.strerror}')
+
+    return Frame(Path(error.filename).relative_to(root).as_posix(), read)
 
 
 def _pattern(text: str, max_pixels: int, out: Path | None) -> Source:

@@ -93,6 +93,7 @@ class Outputs:
         self._paths = {name: os.path.abspath(file) for file, name in (files or {}).items()}
         self._names: dict[str, None] = {}
         self.unlisted: list[str] = []
+        self.unwritten: list[str] = []
         self._lines: TextIO | None = None
         self._video: cv2.VideoWriter | None = None
         self._size = (0, 0)
@@ -107,7 +108,7 @@ class Outputs:
         folder.mkdir(parents=True, exist_ok=True)
 
     def write(self, image: np.ndarray, prediction: Detections | Segmentation | Tagged) -> None:
-        """Writes one prediction.
+        """Writes one prediction; :attr:`unwritten` gets the pictures that their format cannot hold.
 
         Args:
             image: H, W, 3 in blue, green, red.
@@ -130,15 +131,23 @@ class Outputs:
             self._names[prediction.name] = None
             self._coco += prediction.to_coco(prediction.name, self._categories)
         if 'class-maps' in self.kinds:
-            path = self._path('class_maps', prediction.name, '.jpg')
-            write_picture(path, draw_class_maps(image, prediction.tags, prediction.classes))
+            drawn = draw_class_maps(image, prediction.tags, prediction.classes)
+            self._save(drawn, 'class_maps', prediction.name, '.jpg')
         if 'maps' in self.kinds:
-            path = self._path('label_maps', prediction.name, '.png')
-            write_picture(path, prediction.label_map)
+            self._save(prediction.label_map, 'label_maps', prediction.name, '.png')
+
+    def _save(self, picture: np.ndarray, kind: str, name: str, suffix: str) -> None:
+        path = self._path(kind, name, suffix)
+        try:
+            write_picture(path, picture)
+        except UserError as error:
+            self.unwritten.append(str(error))
+        else:
+            self._made.add(kind)
 
     def _write_picture(self, drawn: np.ndarray, name: str) -> None:
         if self.rate is None:
-            write_picture(self._path('pictures', name, '.jpg'), drawn)
+            self._save(drawn, 'pictures', name, '.jpg')
             return
         if self._video is None:
             self._size = width, height = drawn.shape[1::-1]
@@ -165,7 +174,6 @@ class Outputs:
         if str(own) in self._written:
             own = own.with_name(relative.name + suffix)
         path = self._target(own)
-        self._made.add(kind)
         self._written.add(str(own))
         path.parent.mkdir(parents=True, exist_ok=True)
         return path

@@ -3,7 +3,7 @@
 import os
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
@@ -19,6 +19,7 @@ __all__ = [
     'displayed_size',
     'is_in_mask_folder',
     'split_of_path',
+    'walk_links',
 ]
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.gif')
@@ -61,13 +62,11 @@ class Folder:
         Raises:
             UserError: If names are no UTF-8, which no annotation file could hold.
         """
-        found, seen = [], set()
-        for folder, folders, names in os.walk(self.root, followlinks=True):
-            here = os.path.realpath(folder)
-            if here in seen or (seen and _is_own_output(names, folders)):
+        found = []
+        for folder, folders, names in walk_links(self.root):
+            if Path(folder) != Path(self.root) and _is_own_output(names, folders):
                 folders.clear()
                 continue
-            seen.add(here)
             folders[:] = [
                 name for name in folders if name != 'work_dirs' and not name.startswith('.')
             ]
@@ -152,6 +151,26 @@ class Folder:
     def text(self, file: str) -> str:
         """Returns the text of a file; what is not UTF-8 is replaced."""
         return self.path(file).read_text(encoding='utf-8-sig', errors='replace')
+
+
+def walk_links(
+    root: Path, onerror: Callable[[OSError], None] | None = None
+) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Walks as ``os.walk`` from the top, also through links, and through each folder once.
+
+    Args:
+        root: The folder.
+        onerror: Called with the error of a folder that cannot be read. Default: it is passed over.
+    """
+    seen = set()
+    for folder, folders, names in os.walk(root, onerror=onerror, followlinks=True):
+        here = os.path.realpath(folder)
+        if here in seen:
+            folders.clear()
+            continue
+        seen.add(here)
+        folders.sort()
+        yield folder, folders, names
 
 
 def _is_own_output(files: Sequence[str], folders: Sequence[str]) -> bool:

@@ -153,6 +153,20 @@ def test_images_that_are_not_in_the_annotations_are_told(here, capsys):
     assert [result['image_id'] for result in results] == [7]
 
 
+def test_pictures_that_cannot_be_written_are_told(here, capsys):
+    save_image(here / 'photos/1.jpg')
+    cv2.imwrite(str(here / 'photos/2.png'), np.zeros((1, 65536, 3), np.uint8))  # none of JPEG's
+    save_image(here / 'photos/3.jpg')
+    assert predict('photos') == 1
+    told = capsys.readouterr().err
+    assert 'not written: ' in told and '2.jpg: 65536x1 pixels cannot be written as .jpg' in told
+    written = {path.name for path in (here / 'predictions/pictures').iterdir()}
+    assert written == {'1.jpg', '3.jpg'}
+    assert len((here / 'predictions/predictions.jsonl').read_text().splitlines()) == 3
+    assert predict('photos/2.png', '--out', 'none', '--save', 'pictures') == 1
+    assert '\nwritten: ' not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize('error', [KeyboardInterrupt, UserError])
 def test_results_before_an_error_are_written(here, model, monkeypatch, error):
     for name in ('1.jpg', '2.jpg'):

@@ -1,6 +1,8 @@
 """Exported files predict what their models predict; see test_metrics for all families and heads."""
 
 import io
+import weakref
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -27,6 +29,7 @@ from attnpool_backbones.export.exporting import (
 )
 from attnpool_backbones.export.graph import Sizes, build_graph, fixed_because, trace
 from attnpool_backbones.export.onnx_file import to_onnx
+from attnpool_backbones.inference import config_data
 from attnpool_backbones.inference.exported_model import ExportedModel
 from attnpool_backbones.inference.loading import predictor_of
 from attnpool_backbones.inference.onnx_engine import OnnxEngine
@@ -184,6 +187,29 @@ def test_what_cannot_be_exported():
         build_graph(untrained(cfg), cfg)
 
 
+@pytest.mark.parametrize(
+    'change, words',
+    [
+        (dict(scale=(100_000, 800)), 'scale has to be a width and a height, not .100000, 800.'),
+        (dict(mask=-1), "mask cannot be '-1.0'"),
+        (dict(name='a' * 201), "classes cannot be .*'aaa"),
+    ],
+)
+def test_what_no_file_could_be_opened_with_is_refused(change, words):
+    cfg = nano_config('resnet', 'mask-rcnn')
+    model = untrained(cfg)
+    classes = list(classes_of(model))
+    classes[0] = change.get('name', classes[0])
+    if 'scale' in change:
+        (step,) = (
+            s for s in config_data.tested_dataset(cfg).pipeline if s['type'].endswith('Resize')
+        )
+        step['scale'] = change['scale']
+    model.test_cfg.rcnn.mask_thr_binary = change.get('mask', 0.5)
+    with pytest.raises(UserError, match=f'an exported file cannot hold .*{words}'):
+        describe(model, cfg, classes, Sizes(96, 128), 'resnet')
+
+
 @pytest.mark.parametrize('change', [dict(score=0.01), dict(box=1.0), dict(label=1), dict(gone=1)])
 def test_differences_are_found(change):
     from attnpool_backbones.export.checking import compare
@@ -233,6 +259,25 @@ def test_objects_where_the_model_has_none_are_told_as_objects():
     found = compare([some.select(np.arange(0))], [some])
     assert not found.holds and '3 objects are in one result only' in str(found)
     assert 'pixels have another label' not in str(found)
+
+
+def test_predictions_with_masks_are_compared_one_by_one(monkeypatch):
+    from attnpool_backbones.export import exporting
+
+    made, most = [], 0
+
+    def predictor(images, **options):
+        nonlocal most
+        for _ in images:
+            found = objects(np.zeros((64, 64), bool))
+            made.append(weakref.ref(found.masks))
+            most = max(most, sum(masks() is not None for masks in made))
+            yield found
+
+    monkeypatch.setattr(exporting, '_predictor', lambda *args: predictor)
+    facts = SimpleNamespace(size=None, batch=None)
+    found = check(predictor, None, facts, [np.zeros((64, 64, 3), np.uint8)] * 8)
+    assert found.holds and found.images == 8 and most <= 4
 
 
 def test_standard_input_is_not_read_twice(tmp_path, monkeypatch, capsys):

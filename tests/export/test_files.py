@@ -248,6 +248,29 @@ def test_steps_of_a_config():
     assert Preparation.from_data(json.loads(json.dumps(read.to_data()))) == read
     with pytest.raises(UserError, match='step .*CLAHE.* cannot hold'):
         Preparation.of_pipeline([*known, dict(type='CLAHE')])
+    # what is not resized is the same in whole numbers
+    assert Preparation.of_pipeline([dict(known[0], to_float32=True)]).steps == ()
+
+
+@pytest.mark.parametrize(
+    'settings, is_possible',
+    [
+        (dict(color_type='color', imdecode_backend='cv2', to_float32=False), True),
+        (dict(imdecode_backend=None, ignore_empty=True), True),
+        (dict(color_type='color_ignore_orientation'), False),
+        (dict(color_type='unchanged'), False),
+        (dict(imdecode_backend='tifffile'), False),
+        (dict(to_float32=True), False),
+    ],
+)
+def test_images_are_loaded_as_a_file_gets_them(settings, is_possible):
+    steps = [dict(type='LoadImageFromFile', **settings), dict(type='ResizeToMultiple')]
+    if is_possible:
+        assert Preparation.of_pipeline(steps).steps == (Resize(divisor=32),)
+        return
+    key, value = next(iter(settings.items()))
+    with pytest.raises(UserError, match=f'LoadImageFromFile has {key}={value!r}'):
+        Preparation.of_pipeline(steps)
 
 
 def test_devices(tmp_path):

@@ -81,6 +81,11 @@ def test_helpers_compute_with_one_thread_and_leave_others_alone():
             writer.submit(lambda: seen.append(torch.get_num_threads()))
         assert seen == [1] * 5
         assert torch.get_num_threads() == 2
+        # nor do threads that somebody starts later get those of a helper
+        later = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+        later.start()
+        later.join()
+        assert seen[5:] == [2]
     finally:
         torch.set_num_threads(before)
 

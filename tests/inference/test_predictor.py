@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import threading
+import tracemalloc
 from pathlib import Path
 
 import cv2
@@ -84,6 +85,30 @@ def test_a_model_that_cannot_be_copied_predicts_in_turn(detector, scenes):
     assert len(list(model(scenes / IMAGES, at_once=2))) == 4
 
 
+def with_loading(run: Path, **settings):
+    options = {f'test_dataloader.dataset.pipeline.0.{k}': v for k, v in settings.items()}
+    return load(run, device='cpu', cfg_options=options)
+
+
+@pytest.mark.parametrize(
+    'settings',
+    [dict(color_type='grayscale'), dict(color_type='unchanged'), dict(imdecode_backend='tifffile')],
+)
+def test_loading_that_prediction_does_not_know_is_refused(detector, settings):
+    ((key, value),) = settings.items()
+    with pytest.raises(UserError, match=f'LoadImageFromFile has {key}={value!r}'):
+        with_loading(detector, **settings)
+
+
+def test_images_are_resized_in_floats_where_the_config_says_so(detector, scenes):
+    image = cv2.imread(str(scenes / IMAGES / '000001.png'))
+    inputs = [
+        with_loading(detector, to_float32=told).pipeline(dict(img=image, img_id=0))['inputs']
+        for told in (False, True)
+    ]
+    assert [made.dtype for made in inputs] == [torch.uint8, torch.float32]
+
+
 def test_score_and_classes_select(detector, scenes):
     everything = predict(detector, scenes / IMAGES, score=0.0)
     scores = np.concatenate([p.scores for p in everything])
@@ -103,10 +128,15 @@ def test_unreadable_images_are_left_out_and_told(detector, scenes, tmp_path):
 
     shutil.copytree(scenes / IMAGES, tmp_path / 'photos')
     (tmp_path / 'photos/000002.png').write_text('no image')
+    # nothing is left of it where its long side gets as long as the config says
+    cv2.imwrite(str(tmp_path / 'photos/000005.png'), np.zeros((1, 3000, 3), np.uint8))
     speed = Speed()
     run = load(detector, device='cpu').run(open_source(tmp_path / 'photos'), Options(), speed)
     assert [p.name for _, p in run] == ['000001.png', '000003.png', '000004.png']
-    assert speed.images == 3 and speed.unreadable == ['000002.png: no image'] and speed.forward > 0
+    assert speed.images == 3 and speed.forward > 0
+    unreadable, thin = speed.unreadable
+    assert unreadable == '000002.png: no image'
+    assert thin.startswith('000005.png: 3000x1 pixels cannot be prepared as the config says')
 
 
 @pytest.mark.parametrize('run', ['detector', 'segmentor'])
@@ -208,7 +238,46 @@ def test_parts_of_one_object_become_one():
     merged = merge([left, right], [(0, 0), (5, 0)], 'x', 10, 15)
     assert merged.boxes.tolist() == [[4, 2, 10, 6]]
     assert merged.scores.tolist() == pytest.approx([0.9])
-    assert merged.masks.shape == (1, 10, 15) and merged.masks.sum() == 6 * 4
+    masks = np.asarray(merged.masks)
+    assert masks.dtype == bool and masks.shape == merged.masks.shape == (1, 10, 15)
+    assert masks[0, 2:6, 4:10].all() and masks.sum() == 6 * 4
+
+
+def test_masks_of_slices_take_no_more_than_their_objects():
+    pytest.importorskip('sahi')
+    from attnpool_backbones.inference.prediction import Detections
+    from attnpool_backbones.inference.slicing import merge
+
+    count, side = 300, 64
+    corners = [(side * row, 2000) for row in range(count)]
+    mask = np.zeros((1, side, side), bool)
+    mask[0, 10:20, 10:30] = True
+    parts = [
+        Detections(
+            '',
+            side,
+            side,
+            ['a'],
+            np.array([[10, 10, 30, 20]], np.float32),
+            np.array([1 - row / 1000], np.float32),
+            np.array([0]),
+            mask,
+        )
+        for row in range(count)
+    ]
+    height, width = 3000, count * side  # 17 GB as an array
+    tracemalloc.start()
+    merged = merge(parts, corners, 'x', height, width)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 2**28 and merged.masks.shape == (count, height, width)
+    last = merged.select(np.array([299, 3])).masks
+    assert last.shape == (2, height, width)
+    ys, xs = np.nonzero(last[0])
+    assert (ys.min(), ys.max(), xs.min(), xs.max()) == (2010, 2019, 10 + 299 * 64, 29 + 299 * 64)
+    assert merged.select(merged.scores > 2).masks.shape == (0, height, width)
+    (coded,) = merged.select(np.array([0])).run_lengths()
+    assert coded['size'] == [height, width]
 
 
 def test_everything_is_written(detector, segmentor, scenes, tmp_path):

@@ -1,3 +1,4 @@
+import errno
 import io
 import os
 from pathlib import Path
@@ -43,6 +44,30 @@ def test_folder_pattern_and_file(photos):
     assert names(open_source(str(photos / '**/*.png'))) == ['b.png', 'more/c.png']
     (frame,) = open_source(photos / 'b.png').frames
     assert frame.read().shape == (8, 10, 3)
+
+
+def test_linked_folders_are_walked_once(photos, tmp_path):
+    (tmp_path / 'elsewhere').mkdir()
+    (photos / 'b.png').rename(tmp_path / 'elsewhere/b.png')
+    (photos / 'link').symlink_to(tmp_path / 'elsewhere')
+    (tmp_path / 'elsewhere/back').symlink_to(photos)  # a loop
+    (photos / 'folder.png').mkdir()
+    assert names(open_source(photos)) == ['a.JPG', 'link/b.png', 'more/c.png']
+
+
+def test_folders_that_cannot_be_read_are_told(photos, monkeypatch):
+    list_folder = os.scandir
+
+    def refuse(path):
+        if Path(path).name == 'more':  # no rights stop the superuser
+            raise PermissionError(errno.EACCES, 'Permission denied', str(path))
+        return list_folder(path)
+
+    monkeypatch.setattr(os, 'scandir', refuse)
+    *_, last = frames = list(open_source(photos).frames)
+    assert [frame.name for frame in frames] == ['a.JPG', 'b.png', 'more']
+    with pytest.raises(UserError, match='more cannot be read: Permission denied'):
+        last.read()
 
 
 def test_arrays_and_lists(photos):
