@@ -13,7 +13,8 @@ from attnpool_backbones.config_types import type_name
 __all__ = ['array_pipeline', 'require_usual_loading', 'tested_dataset']
 
 _LOADERS = ('LoadImageFromFile',)
-_LOADED = dict(color_type=('color',), imdecode_backend=('cv2', None))
+# Pillow's pixels differ by the rounding of another JPEG decoder, turbojpeg's are not turned
+_LOADED = dict(color_type=('color',), imdecode_backend=('cv2', None, 'pillow'))
 _TRUTH = ('LoadAnnotations', 'LoadPanopticAnnotations')
 
 

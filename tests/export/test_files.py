@@ -257,6 +257,8 @@ def test_steps_of_a_config():
     [
         (dict(color_type='color', imdecode_backend='cv2', to_float32=False), True),
         (dict(imdecode_backend=None, ignore_empty=True), True),
+        (dict(imdecode_backend='pillow'), True),
+        (dict(imdecode_backend='turbojpeg'), False),
         (dict(color_type='color_ignore_orientation'), False),
         (dict(color_type='unchanged'), False),
         (dict(imdecode_backend='tifffile'), False),
