@@ -84,7 +84,6 @@ def run(args: argparse.Namespace) -> None:
 
     from attnpool_backbones.command_line import UserError
     from attnpool_backbones.export.exporting import Request, export
-    from attnpool_backbones.inference.loading import find_model_files
     from attnpool_backbones.inference.sources import open_source
     from attnpool_backbones.launching.targets import require_target_file
 
@@ -95,12 +94,8 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f'--out {target}: a file of --to {args.to} ends with {ending}')
     # a path has no two slashes
     require_target_file('--out', args.out or str(target))
-    # export refuses standard input, which a look would use up
-    if args.images != '-':
-        if args.images is not None:
-            open_source(args.images)  # told before the work, if it is not there
-        args.checkpoint = str(find_model_files(args.model, args.checkpoint)[1])
-        print(f'checkpoint: {args.checkpoint}', flush=True)
+    if args.images is not None:
+        open_source(args.images)  # told before the work, if it is not there
     done = export(
         Request(
             args.model,

@@ -117,7 +117,8 @@ def export(request: Request, tell: Callable[[str], None] = print) -> Exported:
         raise UserError('--images -: images are read twice, standard input only once; name files')
     if request.int8 and (request.images is None or request.to != 'onnx'):
         raise UserError('--int8 is for --to onnx, and needs --images SOURCE to calibrate on')
-    find_model_files(request.model, request.checkpoint)
+    _, weights = find_model_files(request.model, request.checkpoint)
+    tell(f'checkpoint: {weights}')
     if request.to != 'torch-export':
         require_extra('export', 'onnxscript')
     if request.to == 'openvino':

@@ -70,7 +70,7 @@ def evaluate_exported(args: argparse.Namespace) -> dict[str, float]:
                 f'the data of {args.config} have the classes {_few(classes)}, {args.exported} '
                 f'tells {_few(facts.classes)}'
             )
-    with started(plan.cfg):
+    with started(plan.cfg, runner):
         return runner.test()
 
 

@@ -143,6 +143,7 @@ class Writer:
         self._pool = _helpers(1, 'write')
         self._waiting: deque[Future] = deque()
         self._limit = waiting
+        self._has_failed = False
 
     def submit(self, function: Callable[..., Any], *args: Any) -> None:
         """Calls a function later; an error of an earlier call is raised here."""
@@ -151,7 +152,7 @@ class Writer:
             return
         while len(self._waiting) >= self._limit or (self._waiting and self._waiting[0].done()):
             self._finish_first()
-        self._waiting.append(self._pool.submit(function, *args))
+        self._waiting.append(self._pool.submit(self._call, function, *args))
 
     def __enter__(self) -> 'Writer':
         return self
@@ -166,6 +167,16 @@ class Writer:
         finally:
             self._pool.shutdown(wait=True, cancel_futures=True)
             _leave_threads()
+
+    def _call(self, function: Callable[..., Any], *args: Any) -> None:
+        # its thread would take the next call before the caller hears of an error
+        if self._has_failed:
+            return
+        try:
+            function(*args)
+        except BaseException:
+            self._has_failed = True
+            raise
 
     def _finish_first(self) -> None:
         """Waits for a call, which stays the first after Ctrl-C or an error of its own."""
