@@ -94,7 +94,8 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f'--out {target}: a file of --to {args.to} ends with {ending}')
     # a path has no two slashes
     require_target_file('--out', args.out or str(target))
-    if args.images is not None:
+    # export refuses standard input, which a look would use up
+    if args.images not in (None, '-'):
         open_source(args.images)  # told before the work, if it is not there
     done = export(
         Request(
