@@ -50,11 +50,11 @@ def measure_times(
     Returns:
         For each case that runs its fields, ``seconds`` (median), ``spread`` (interquartile range
         over median), ``rounds``, ``fresh`` (median of the bytes of memory that the process had to
-        ask for; None in another process
-        and where the system gives huge pages), ``macs`` (of a forward pass), ``traffic`` (bytes),
-        ``parts`` (seconds of backbone and neck in a detector or segmentor), ``loading`` (seconds
-        in which one process loads its batch, see :func:`loading_seconds`), ``difference`` (of a
-        peer's outputs from ours, None if not compared), on a GPU what :func:`gpu_costs` finds, and
+        ask for; None in another process and where the system gives huge pages), ``macs`` (of a
+        forward pass), ``traffic`` (bytes), ``parts`` (seconds of backbone and neck in a detector
+        or segmentor), ``loading`` (seconds in which one process loads its batch, see
+        :func:`loading_seconds`), ``difference`` (of a peer's outputs from ours, None if not
+        compared), on a GPU what :func:`gpu_costs` finds, and
         the machine's ``matrix_rate`` (FLOP/s, in the case's type) and ``copy_rate`` (bytes/s) in
         the same rounds; and a message about each that does not.
 

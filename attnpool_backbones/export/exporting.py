@@ -147,9 +147,10 @@ def export(request: Request, tell: Callable[[str], None] = print) -> Exported:
         engine = OpenVinoEngine(*files)
     reference = predictor_of(model, cfg, classes, 'cpu')
     images = noise(sizes)
+    max_pixels = max_pixels_of(request.model, request.checkpoint, request.cfg_options)
     if request.images is not None:
         # a graph for any size has to be right for sizes that the images may not have
-        images = first_images(request.images, CHECKED, _max_pixels(request)) + images[1:]
+        images = first_images(request.images, CHECKED, max_pixels) + images[1:]
     agreement = check(reference, engine, facts, images)
     tell(f'compared with the model: {agreement}')
     if not agreement.holds:
@@ -157,7 +158,7 @@ def export(request: Request, tell: Callable[[str], None] = print) -> Exported:
             f'{request.target} was not written: the file does not predict what the model does'
         )
     if request.int8:
-        content = _quantised(content, engine, facts, request, tell)
+        content = _quantised(content, engine, facts, request, max_pixels, tell)
     if request.to == 'openvino':
         write_openvino(*files, Path(request.target))
     else:
@@ -166,7 +167,12 @@ def export(request: Request, tell: Callable[[str], None] = print) -> Exported:
 
 
 def _quantised(
-    content: bytes, engine: Any, facts: Facts, request: Request, tell: Callable[[str], None]
+    content: bytes,
+    engine: Any,
+    facts: Facts,
+    request: Request,
+    max_pixels: int,
+    tell: Callable[[str], None],
 ) -> bytes:
     """Quantises a file and tells what that costs and gains.
 
@@ -174,7 +180,7 @@ def _quantised(
         UserError: If little is left of what the file predicts.
     """
     pictures, inputs = [], []
-    for image in read_images(request.images, request.calibration, _max_pixels(request)):
+    for image in read_images(request.images, request.calibration, max_pixels):
         inputs.append(facts.preparation(dict(img=image))['inputs'])
         if len(pictures) < COMPARED:
             pictures.append(image)
@@ -303,10 +309,6 @@ def prepared(image: np.ndarray, facts: Facts) -> np.ndarray:
     B is 1, or the number of images that the graph takes at once: then it is the same one.
     """
     return ExportedModel(None, facts).filled([facts.preparation(dict(img=image))['inputs']])
-
-
-def _max_pixels(request: Request) -> int:
-    return max_pixels_of(request.model, request.checkpoint, request.cfg_options)
 
 
 def first_images(source: Any, count: int, max_pixels: int = MAX_PIXELS) -> list[np.ndarray]:

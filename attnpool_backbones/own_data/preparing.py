@@ -415,7 +415,7 @@ def _claimed(run: Path) -> AbstractContextManager[None]:
 
 def _write(run: Path, content: bytes, file: Path) -> None:
     """Writes a file that trainings in a folder read, unless one there did with other content."""
-    if any(run.glob('*.pth')) and file.is_file() and file.read_bytes() != content:
+    if file.is_file() and file.read_bytes() != content and any(run.glob('*.pth')):
         raise UserError(
             f'{run} has checkpoints of a training with another {file}, which is kept: name another '
             '--work-dir, or go on with that training (attnpool train, --resume)'
