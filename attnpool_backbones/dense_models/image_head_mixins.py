@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from attnpool_backbones.datasets.bit_depth import IGNORED
 from attnpool_backbones.dense_models.image_tags import (
     TAGS,
     covered,
@@ -21,8 +22,6 @@ __all__ = ['DetectorWithImageHead', 'SegmentorWithImageHead']
 
 PROBED_SIDE = 64
 """Pixels of the image that tells the channels of a backbone that does not name them."""
-IGNORED = 255
-"""Label of pixels without a class where the segmentor's head names none."""
 
 
 class ImageHeadMixin:

@@ -10,6 +10,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from attnpool_backbones.command_line import UserError
+from attnpool_backbones.datasets.bit_depth import IGNORED
 from attnpool_backbones.engine.agreement import Agreement
 from attnpool_backbones.engine.in_step import InStep, is_sharded
 from attnpool_backbones.engine.stand_in import StandIn, layers
@@ -21,8 +22,6 @@ SKIPPED = 'skipped'
 """Where a batch tells what was left out while it was made."""
 MAX_TRIES = 100
 """How often in a row another image is taken in training."""
-IGNORED = 255
-"""Label of pixels that no loss and no metric counts."""
 
 
 class BadDataError(UserError):

@@ -205,6 +205,16 @@ class SafeCheckpointHook(CheckpointHook):
 
     @tells_why_saving_failed
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
+        if not self.save_best:
+            return
+        missing = [key for key in self.key_indicators if key not in {'auto', *metrics}]
+        if missing:
+            runner.logger.warning(
+                f'There is no best checkpoint by {", ".join(missing)}: this validation has '
+                f'{", ".join(metrics) or "no scores"}.'
+            )
+            # which mmengine passes over
+            metrics = {**metrics, **dict.fromkeys(missing)}
         # mmengine removes the previous best file before it writes the new one
         backend = self.file_backend
         self.file_backend = self._removals = PostponedRemovals(backend)

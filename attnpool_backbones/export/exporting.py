@@ -13,6 +13,7 @@ from mmengine.config import Config
 from torch import nn
 
 from attnpool_backbones.atomic_files import write_atomically
+from attnpool_backbones.class_colours import distinct_colours
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.datasets.limits import MAX_PIXELS
 from attnpool_backbones.export.checking import Agreement, compare
@@ -46,7 +47,6 @@ from attnpool_backbones.inference.predictor import Predictor
 from attnpool_backbones.inference.preparation import Preparation
 from attnpool_backbones.inference.sources import open_source
 from attnpool_backbones.launching.config import recognise_dense_task
-from attnpool_backbones.own_data.masks import distinct_colours
 from attnpool_backbones.version import __version__
 
 __all__ = ['Exported', 'Request', 'export']

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from attnpool_backbones.class_colours import distinct_colours
 from attnpool_backbones.inference.prediction import Detections, Segmentation, Tagged
 from attnpool_backbones.inference.tags import Tags
-from attnpool_backbones.own_data.masks import distinct_colours
 
 __all__ = ['draw', 'draw_boxes', 'draw_class_maps']
 

@@ -16,6 +16,7 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from torch import nn
 
+from attnpool_backbones.class_colours import distinct_colours
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.datasets.limits import MAX_PIXELS
 from attnpool_backbones.dense_models import ImageTagger
@@ -31,7 +32,6 @@ from attnpool_backbones.inference.prediction import Detections, Segmentation, Ta
 from attnpool_backbones.inference.slicing import merge, slices
 from attnpool_backbones.inference.sources import Frame, Source, open_source
 from attnpool_backbones.inference.tags import tags_of
-from attnpool_backbones.own_data.masks import distinct_colours
 
 __all__ = ['Options', 'Predictor', 'Speed']
 

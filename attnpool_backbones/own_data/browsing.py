@@ -12,9 +12,9 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
 from mmengine.runner import set_random_seed
 
+from attnpool_backbones.class_colours import distinct_colours
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.inference.drawing import draw_boxes, draw_label_map
-from attnpool_backbones.own_data.masks import distinct_colours
 from attnpool_backbones.pictures import write_picture
 
 __all__ = ['Sample', 'contact_sheet', 'draw_samples', 'write_page']

@@ -9,8 +9,9 @@ import numpy as np
 from PIL import Image
 
 from attnpool_backbones.atomic_files import write_atomically
+from attnpool_backbones.datasets.bit_depth import IGNORED
 from attnpool_backbones.own_data.labels import LabelMapPair, LabelMaps
-from attnpool_backbones.own_data.masks import IGNORED, pixel_values
+from attnpool_backbones.own_data.masks import pixel_values
 from attnpool_backbones.own_data.objects_as_maps import draw_label_map
 
 __all__ = ['MapLayout', 'lay_out']

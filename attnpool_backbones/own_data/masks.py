@@ -2,16 +2,16 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image
 
+from attnpool_backbones.class_colours import distinct_colours
 from attnpool_backbones.command_line import UserError
-from attnpool_backbones.datasets.findings import Problem
+from attnpool_backbones.datasets.bit_depth import IGNORED
 from attnpool_backbones.own_data.class_lists import IGNORED_NAMES, ClassList, find_class_list
 from attnpool_backbones.own_data.folder import (
     MASK_FOLDER,
@@ -21,12 +21,17 @@ from attnpool_backbones.own_data.folder import (
     split_of_path,
 )
 from attnpool_backbones.own_data.labels import LabelMapPair, LabelMaps, problem
+from attnpool_backbones.own_data.palettes import (
+    colour_numbers,
+    differing_palettes,
+    have_own_orders,
+    is_shade,
+    palette_of,
+)
 
-__all__ = ['IGNORED', 'NAME', 'distinct_colours', 'find', 'pixel_values', 'read']
+__all__ = ['NAME', 'find', 'pixel_values', 'read']
 
 NAME = 'masks'
-IGNORED = 255
-"""Label of pixels that are neither learnt nor scored."""
 MOST_COLOURS = 256
 """More are no classes but the mixed colours of a file that was scaled or saved as JPEG."""
 MOST_GREYS = 32
@@ -134,7 +139,7 @@ def read(
         if found is None:
             continue
         kind_of[mask], values[mask] = found
-        palette = _palette(folder.path(mask), values[mask])
+        palette = palette_of(folder.path(mask), values[mask])
         if palette is not None:
             palettes[mask] = palette
         labels.pairs.append(LabelMapPair(image, mask, split_of_path(image)))
@@ -142,7 +147,7 @@ def read(
     if without:
         labels.notes.append(f'{len(without)} images without a mask are left out')
     away: set[int] = set()
-    labels.by_palette = _have_own_orders(palettes, listed, ignored)
+    labels.by_palette = have_own_orders(palettes, listed, ignored)
     if labels.by_palette:
         for mask, palette in palettes.items():
             kind_of[mask] = 'colours'
@@ -151,11 +156,11 @@ def read(
             for value, count in values[mask].items():
                 by_colour[palette[value]] += count
             values[mask] = dict(by_colour)
-        away.difference_update(_numbers(listed))
+        away.difference_update(colour_numbers(listed))
     else:
-        labels.problems += _differing(palettes, ignored)
+        labels.problems += differing_palettes(palettes, ignored)
     kinds = Counter(kind_of.values())
-    is_grey = all(_is_grey(v, kind_of[mask]) for mask, found in values.items() for v in found)
+    is_grey = all(is_shade(v, kind_of[mask]) for mask, found in values.items() for v in found)
     if len(kinds) > 1 and not is_grey:
         words = f'{kinds["ids"]} of ids, {kinds["colours"]} of colours'
         labels.problems.append(problem('masks of two kinds', folder.root, words))
@@ -182,65 +187,6 @@ def read(
     return labels
 
 
-def _numbers(listed: ClassList) -> list[int]:
-    """Returns the colours of a list as numbers 0xRRGGBB."""
-    return [(red << 16) | (green << 8) | blue for red, green, blue in listed.colours]
-
-
-def _palette(path: Path, used: Iterable[int]) -> dict[int, int] | None:
-    """Returns the colours 0xRRGGBB of the values of a mask with a palette, None for another."""
-    with Image.open(path) as picture:
-        if picture.mode != 'P':
-            return None
-        parts = picture.getpalette('RGB')
-    parts += [0] * (3 * 256 - len(parts))
-    return {v: int.from_bytes(bytes(parts[3 * v : 3 * v + 3]), 'big') for v in used}
-
-
-def _have_own_orders(
-    palettes: Mapping[str, Mapping[int, int]], listed: ClassList | None, ignored: Sequence[int]
-) -> bool:
-    """Whether palettes are of listed colours in an order of their own, so that values say nothing.
-
-    Tools that save few colours number them file by file.
-    """
-    if listed is None or listed.colours is None or not palettes:
-        return False
-    colours = _numbers(listed)
-    used = {entry for palette in palettes.values() for entry in palette.items()}
-    for value, colour in used:
-        is_ignored = value in ignored or (value == IGNORED and colour not in colours)
-        if is_ignored == (colour in colours):
-            return False
-    if all(_is_grey(colour, 'colours') for colour in colours):
-        return True  # masks without a palette have these shades
-    places = {*enumerate(colours)}
-    return any(colour in colours and (value, colour) not in places for value, colour in used)
-
-
-def _differing(
-    palettes: Mapping[str, Mapping[int, int]], ignored: Sequence[int]
-) -> Iterator[Problem]:
-    """Yields masks that have another colour for a value than a mask before."""
-    first: dict[int, tuple[int, str]] = {}
-    for mask, palette in palettes.items():
-        for value, colour in palette.items():
-            known, other = first.setdefault(value, (colour, mask))
-            if colour != known and value not in (IGNORED, *ignored):
-                words = f'{value} is #{colour:06x}, but #{known:06x} in {other}'
-                yield problem(
-                    'mask with another palette',
-                    mask,
-                    f'{words}; write "name,red,green,blue" lines into classes.txt, or save masks '
-                    'of ids without a palette',
-                )
-                break
-
-
-def _is_grey(value: int, kind: str) -> bool:
-    return value < 256 if kind == 'ids' else value == (value & 255) * 0x010101
-
-
 def _values_of(
     folder: Folder, image: str, mask: str, labels: LabelMaps, has_list: bool
 ) -> tuple[str, Pixels] | None:
@@ -257,7 +203,7 @@ def _values_of(
         return None
     numbers, counts = np.unique(pixels, return_counts=True)
     found = dict(zip(numbers.tolist(), counts.tolist(), strict=True))
-    is_grey = all(_is_grey(value, kind) for value in found)
+    is_grey = all(is_shade(value, kind) for value in found)
     most = MOST_COLOURS if not is_grey or has_list else MOST_GREYS
     is_jpeg = mask.lower().endswith(JPEG)
     if len(found) > (2 if is_jpeg else most):
@@ -409,7 +355,7 @@ def _name_colours(
     if listed is None or len(listed.names) != len(present):
         present = [value for value in present if value not in away]
     if listed is not None and listed.colours is not None:
-        kept, names = _numbers(listed), list(listed.names)
+        kept, names = colour_numbers(listed), list(listed.names)
     else:
         kept = present
         names = [f'colour_{value:06x}' for value in present]
@@ -464,21 +410,3 @@ def _ranges(values: Sequence[int]) -> str:
     if list(values) == list(range(values[0], values[-1] + 1)) and len(values) > 2:
         return f'{values[0]} to {values[-1]}'
     return ', '.join(map(str, values))
-
-
-@cache
-def distinct_colours(count: int) -> tuple[tuple[int, int, int], ...]:
-    """Returns colours that are told apart well: hues in steps of the golden ratio.
-
-    Args:
-        count: How many.
-    """
-    import colorsys
-
-    shades = [(0.55, 0.95), (0.8, 0.75), (0.9, 0.95)]
-    colours = []
-    for index in range(count):
-        saturation, value = shades[index % len(shades)]
-        rgb = colorsys.hsv_to_rgb((index * 0.61803399) % 1, saturation, value)
-        colours.append(tuple(round(255 * part) for part in rgb))
-    return tuple(colours)

@@ -4,7 +4,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from attnpool_backbones.class_colours import distinct_colours
 from attnpool_backbones.command_line import UserError
+from attnpool_backbones.datasets.bit_depth import IGNORED
 from attnpool_backbones.own_data.class_lists import IGNORED_NAMES
 from attnpool_backbones.own_data.labels import (
     LabelledImage,
@@ -12,7 +14,6 @@ from attnpool_backbones.own_data.labels import (
     LabelMapPair,
     LabelMaps,
 )
-from attnpool_backbones.own_data.masks import IGNORED, distinct_colours
 from attnpool_backbones.own_data.masks_of_objects import area, decode
 
 __all__ = ['as_label_maps', 'draw_label_map']

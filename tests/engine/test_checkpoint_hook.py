@@ -181,6 +181,20 @@ def test_save_best(save_best, tmp_path, monkeypatch):
     assert 'optimizer' not in read_content(str(tmp_path / 'best_score_epoch_6.pth'))
 
 
+@pytest.mark.parametrize('save_best', ['scoer', ['score', 'scoer']])
+def test_metric_that_no_validation_has_is_told_and_passed_over(save_best, tmp_path, monkeypatch):
+    hook_args = dict(save_best=save_best, rule='greater')
+    runner = make_runner('checkpoint', make_config(tmp_path, checkpoint=hook_args))
+    runner.train()
+    told = []
+    monkeypatch.setattr(runner.logger, 'warning', told.append)
+    hook = next(hook for hook in runner.hooks if type(hook).__name__ == 'SafeCheckpointHook')
+    hook.after_val_epoch(runner, dict(score=0.5, other=0.1))
+    assert 'by scoer: this validation has score, other.' in told[0]
+    best = ['best_score_epoch_2.pth'] if isinstance(save_best, list) else []
+    assert [path.name for path in tmp_path.glob('best_*')] == best
+
+
 def test_best_that_is_written_again_is_kept(tmp_path):
     runner = make_runner(
         'checkpoint', make_config(tmp_path, checkpoint=dict(save_best='score', rule='greater'))

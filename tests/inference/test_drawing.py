@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
+from attnpool_backbones.class_colours import distinct_colours
 from attnpool_backbones.inference.drawing import draw_boxes, draw_label_map
 from attnpool_backbones.inference.prediction import Detections
-from attnpool_backbones.own_data.masks import distinct_colours
 
 HEIGHT, WIDTH, CLASSES = 37, 50, 4
 
