@@ -22,6 +22,7 @@ WORDS = {
     r'\bin place operation': 'in-place operation',
     r'\bDefaults? to\b': 'Default: ...',
     r'^\s*#: ': 'a docstring below the constant',
+    r'^(<{7}|>{7}) ': 'one side of the merge',
 }
 """Regular expression of a word -> what is written instead."""
 ENTRY = re.compile(r'    (\*{0,2}\w+(?:, \*{0,2}\w+)*)( \(.*\))?: ')
