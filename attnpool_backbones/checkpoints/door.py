@@ -18,6 +18,7 @@ from torch import Tensor
 
 from attnpool_backbones.checkpoints.finite_bits import TypedMemory
 from attnpool_backbones.checkpoints.finite_weights import require_finite_weights
+from attnpool_backbones.checkpoints.matching import tensors_of
 from attnpool_backbones.checkpoints.reading import explained, find_state_dict, read_content
 from attnpool_backbones.checkpoints.wrapped_names import below, without_wrappers
 
@@ -78,8 +79,7 @@ def load_from_checked_file(filename: str, map_location: Any = None) -> Any:
     weights = content.get(_WEIGHTS, content)
     with explained(filename):
         if isinstance(weights, dict):
-            tensors = {k: v for k, v in weights.items() if isinstance(v, Tensor)}
-            require_finite_weights(tensors, finite=finite)
+            require_finite_weights(tensors_of(weights), finite=finite)
             if weights is not content:
                 content[_WEIGHTS] = _renamed(weights)
     _take_programs(content, filename)
@@ -104,7 +104,7 @@ def _take_programs(content: dict, filename: str) -> None:
 
 def _renamed(weights: Mapping[str, Any]) -> Mapping[str, Any]:
     """Returns weights by names without wrappers; the same object if there are none."""
-    tensors = {name: value for name, value in weights.items() if isinstance(value, Tensor)}
+    tensors = tensors_of(weights)
     # `module.` stays: mmengine takes it off where it stands first, and models may be named so.
     renamed = without_wrappers(tensors, module=False)
     if renamed.keys() == tensors.keys():

@@ -16,6 +16,7 @@ __all__ = [
     'require_no_lookalikes',
     'require_whole_model',
     'shapes_of',
+    'tensors_of',
 ]
 
 Shapes = Mapping[str, Size]
@@ -24,9 +25,14 @@ _STATISTICS = ('running_mean', 'running_var')
 _DEEPEST_PREFIX = 2
 
 
+def tensors_of(weights: Mapping[str, object]) -> dict[str, Tensor]:
+    """Returns the tensors among some values."""
+    return {str(name): value for name, value in weights.items() if isinstance(value, Tensor)}
+
+
 def shapes_of(weights: Mapping[str, object]) -> dict[str, Size]:
     """Returns the shapes of the tensors among some values."""
-    return {str(k): v.shape for k, v in weights.items() if isinstance(v, Tensor)}
+    return {name: value.shape for name, value in tensors_of(weights).items()}
 
 
 def model_shapes(model: nn.Module) -> dict[str, Size]:

@@ -4,12 +4,12 @@ from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any
 
-import torch
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 
 from attnpool_backbones.checkpoints.errors import CheckpointError
 from attnpool_backbones.checkpoints.finite_weights import require_finite_weights
+from attnpool_backbones.checkpoints.matching import tensors_of
 from attnpool_backbones.command_line import UserError
 
 __all__ = ['NonFiniteWeights', 'SavingError', 'require_savable', 'tells_why_saving_failed']
@@ -54,7 +54,7 @@ def require_savable(checkpoint: Mapping[str, Any], last_good: str | None) -> Non
     for key in ('state_dict', 'ema_state_dict'):
         weights = checkpoint.get(key) or {}
         try:
-            require_finite_weights({k: v for k, v in weights.items() if torch.is_tensor(v)})
+            require_finite_weights(tensors_of(weights))
         except CheckpointError as error:
             good = f'; the last good state is {last_good}' if last_good else ''
             raise NonFiniteWeights(

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.logging import print_log
-from torch import Tensor
 
 from attnpool_backbones.checkpoints.errors import CheckpointError
 from attnpool_backbones.checkpoints.finite_weights import require_finite_weights
+from attnpool_backbones.checkpoints.matching import Shapes, tensors_of
 from attnpool_backbones.checkpoints.reading import read_content
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.engine.resume_check_hook import WrongPart, require_training_parts
@@ -27,7 +26,6 @@ __all__ = [
     'UnusableCheckpoints',
     'find_resumable_checkpoint',
     'has_later',
-    'is_resumable',
     'newest_best',
     'noted_checkpoint',
     'stored_seed',
@@ -35,8 +33,6 @@ __all__ = [
 
 ASIDE = '.damaged'
 """Ending of files that are moved aside."""
-
-Shapes = dict[str, torch.Size]
 
 
 class UnusableCheckpoints(UserError):
@@ -72,18 +68,6 @@ class Candidate:
             return self.path.stat().st_mtime
         except OSError:
             return 0.0
-
-
-def is_resumable(path: Path) -> bool:
-    """Tells whether a file is a whole training checkpoint, with its optimizer.
-
-    Args:
-        path: Any file.
-
-    Returns:
-        False for a missing, damaged or foreign file and for one without optimizer state.
-    """
-    return not examine(path).fault
 
 
 def stored_seed(path: str) -> int | None:
@@ -334,13 +318,3 @@ def move_aside(candidate: Candidate) -> None:
         logger='current',
         level=logging.WARNING,
     )
-
-
-def tensors_of(values: Mapping) -> dict[str, Tensor]:
-    """Returns the entries that are tensors."""
-    return {name: value for name, value in values.items() if isinstance(value, Tensor)}
-
-
-def shapes_of(model: torch.nn.Module) -> Shapes:
-    """Returns names and shapes of a model's state."""
-    return {name: value.shape for name, value in tensors_of(model.state_dict()).items()}

@@ -7,17 +7,16 @@ from functools import cache
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
+from attnpool_backbones.checkpoints.matching import Shapes, shapes_of
 from attnpool_backbones.config_types import type_name
 from attnpool_backbones.engine.work_folder_lock import claimed
 from attnpool_backbones.launching.checkpoint_check import require_checkpoint
 from attnpool_backbones.launching.devices import is_first_process
 from attnpool_backbones.launching.errors import PreflightError
 from attnpool_backbones.launching.latest_checkpoint import (
-    Shapes,
     examine,
     find_resumable_checkpoint,
     has_later,
-    shapes_of,
     stored_seed,
 )
 
@@ -83,7 +82,7 @@ def find_latest(cfg: Config) -> str | None:
     @cache
     def here() -> Shapes:
         init_default_scope(cfg.get('default_scope', 'mmengine'))
-        return shapes_of(MODELS.build(cfg.model))
+        return shapes_of(MODELS.build(cfg.model).state_dict())
 
     def find() -> str | None:
         return find_resumable_checkpoint(work_dir, lambda shapes: shapes == here(), out_dir)

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from attnpool_backbones.backbones import AttnResNet
 from attnpool_backbones.checkpoints import CheckpointError, convert_file, read_checkpoint
 from attnpool_backbones.checkpoints.reading import read_content
-from attnpool_backbones.launching.latest_checkpoint import is_resumable
+from attnpool_backbones.launching.latest_checkpoint import examine
 
 ARCH = dict(depths=(1, 1, 1, 1), widths=(8, 8, 8, 8))
 READERS = (read_checkpoint, lambda path: CheckpointLoader.load_checkpoint(str(path)))
@@ -33,7 +33,7 @@ def refuse(path: Path) -> None:
     for read in READERS:
         with pytest.raises(CheckpointError, match=path.name):
             read(path)
-    assert not is_resumable(path)
+    assert examine(path).fault
 
 
 def test_no_member_of_a_zip_file_may_change(weights, tmp_path):

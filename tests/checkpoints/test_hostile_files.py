@@ -19,7 +19,7 @@ from attnpool_backbones.backbones import AttnResNet
 from attnpool_backbones.checkpoints import CheckpointError, UnsafeCheckpoint, convert_file
 from attnpool_backbones.inference.loading import load
 from attnpool_backbones.launching.checkpoint_check import stored_shapes
-from attnpool_backbones.launching.latest_checkpoint import is_resumable
+from attnpool_backbones.launching.latest_checkpoint import examine
 from tests.checkpoints.hostile_files import BOMBS, CODE, KINDS, MILLIONS
 from tests.engine.tiny_run import make_config, make_runner
 
@@ -136,7 +136,7 @@ def test_no_file_runs_or_deletes_anything(name, tmp_path):
         assert isinstance(info.value, UnsafeCheckpoint), info.value
         assert '\n' not in str(info.value) and path in str(info.value)
         assert WANTED.get(name.partition(',')[0], '') in str(info.value)
-    assert not is_resumable(Path(path))
+    assert examine(Path(path)).fault
     assert sorted(tmp_path.iterdir()) == there
 
 

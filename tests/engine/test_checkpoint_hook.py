@@ -14,7 +14,7 @@ from attnpool_backbones import atomic_files
 from attnpool_backbones.atomic_files import remove_stale_files, write_atomically
 from attnpool_backbones.checkpoints.reading import read_content
 from attnpool_backbones.engine.saving_errors import NonFiniteWeights
-from attnpool_backbones.launching.latest_checkpoint import find_resumable_checkpoint, is_resumable
+from attnpool_backbones.launching.latest_checkpoint import examine, find_resumable_checkpoint
 from tests.engine.tiny_run import make_config, make_runner
 
 
@@ -255,5 +255,5 @@ def test_copied_work_dir(tmp_path):
 def test_nothing_to_resume(tmp_path):
     assert find_resumable_checkpoint(str(tmp_path)) is None
     torch.save({'state_dict': {}}, tmp_path / 'weights.pth')
-    assert not is_resumable(tmp_path / 'weights.pth')
+    assert examine(tmp_path / 'weights.pth').fault
     assert find_resumable_checkpoint(str(tmp_path / 'missing')) is None
