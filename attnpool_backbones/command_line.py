@@ -9,7 +9,7 @@ import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from attnpool_backbones.compatibility import IncompatibleEnvironment, check_environment
 from attnpool_backbones.process_lifetime import end_now
@@ -21,9 +21,11 @@ __all__ = [
     'exit_command',
     'given_name',
     'given_place',
+    'is_config',
     'is_lost_partner',
     'number_above_zero',
     'run_command',
+    'shortened',
     'whole_number',
 ]
 
@@ -82,10 +84,10 @@ def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
             value = least - 1
         if value < least or (most is not None and value > most):
             raise argparse.ArgumentTypeError(
-                f'{_shown(text)} is no whole number from {least} {end}'
+                f'{shortened(text)} is no whole number from {least} {end}'
             )
         if most is None and value > LARGEST:
-            raise argparse.ArgumentTypeError(f'{_shown(text)} is more than {LARGEST}')
+            raise argparse.ArgumentTypeError(f'{shortened(text)} is more than {LARGEST}')
         return value
 
     return parse
@@ -98,12 +100,18 @@ def number_above_zero(text: str) -> float:
     except ValueError:
         value = 0.0
     if not (value > 0 and math.isfinite(value)):
-        raise argparse.ArgumentTypeError(f'{_shown(text)} is no number above 0')
+        raise argparse.ArgumentTypeError(f'{shortened(text)} is no number above 0')
     return value
 
 
-def _shown(text: str) -> str:
-    return textwrap.shorten(repr(text), 60, placeholder='...')
+def shortened(value: Any) -> str:
+    """Returns a value as text, cut if it is long."""
+    return textwrap.shorten(repr(value), 60, placeholder='...')
+
+
+def is_config(source: str) -> bool:
+    """Tells a config from a folder or a model."""
+    return source.endswith('.py')
 
 
 def given_name(text: str) -> str:

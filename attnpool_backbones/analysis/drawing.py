@@ -103,7 +103,7 @@ def show_image(axes: Axes, image: np.ndarray, title: str = '', grey: bool = Fals
 
 def heat(
     axes: Axes, image: np.ndarray, cells: Tensor, padded: Sequence[int], title: str = '',
-    alpha: float = 0.65, limits: tuple[float, float] | None = None,
+    alpha: float = 0.65,
 ) -> None:  # fmt: skip
     """Draws a map of cells over a grey image.
 
@@ -113,15 +113,14 @@ def heat(
         cells: Map h, w.
         padded: Height and width in pixels of what the model saw; the image is its upper left.
         title: Above it.
-        alpha: Of the map.
-        limits: Values of the darkest and the brightest colour. Default: those of the map's part
-            that lies on the image. A map of one value is dark, and its title says so.
+        alpha: Of the map. Its colours reach over the values of its part that lies on the image; a
+            map of one value is dark, and its title says so.
     """
     show_image(axes, image, grey=True)
     extent, inside = _placed(cells.shape[-2:], padded, image)
     values = cells.detach().float().cpu().numpy()
     part = values[: inside[0], : inside[1]]
-    low, high = limits or (float(part.min()), float(part.max()))
+    low, high = float(part.min()), float(part.max())
     if high - low <= FLAT * abs(high):
         high, title = low + 1, f'{title}\n(the same everywhere)'.lstrip()
     axes.imshow(

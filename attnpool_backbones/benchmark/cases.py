@@ -2,11 +2,8 @@
 
 from dataclasses import asdict, dataclass
 
-FORMS = ('ours', 'plain', 'compiled', 'timm', 'mmdet', 'official', 'yardstick', 'apart')
 TASKS = ('forward', 'train')
-DTYPES = ('float32', 'bfloat16')
 LAYOUTS = ('contiguous', 'channels_last')
-QUANTITIES = ('time', 'memory')
 OTHERS = ('mmcv.', 'predict.')
 """Beginnings of models that are operators or commands."""
 

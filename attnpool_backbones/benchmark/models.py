@@ -19,7 +19,7 @@ from attnpool_backbones.benchmark.peers import build_peer
 from attnpool_backbones.benchmark.prediction import PredictionWorkload, is_prediction
 from attnpool_backbones.benchmark.random_batches import random_batch
 from attnpool_backbones.benchmark.yardstick import APART, HERE, Yardstick
-from attnpool_backbones.command_line import UserError
+from attnpool_backbones.command_line import UserError, is_config
 from attnpool_backbones.launching.config import load_config
 from attnpool_backbones.registry import MODELS
 from attnpool_backbones.zoo.config_models import build_config_model
@@ -30,11 +30,6 @@ REFERENCES: dict[str, dict[str, Any]] = {
                    num_heads=[3, 6, 12, 24], drop_path_rate=0.0),
 }  # fmt: skip
 """Backbones of mmdet that every other is compared with."""
-
-
-def is_config(model: str) -> bool:
-    """Tells whether a case's model is a config file."""
-    return model.endswith('.py')
 
 
 def build_backbone(case: Case) -> nn.Module:

@@ -11,13 +11,13 @@ from attnpool_backbones.atomic_files import write_atomically
 from attnpool_backbones.benchmark.cases import Job
 from attnpool_backbones.benchmark.machine_rates import describe_machine, has_bfloat16_instructions
 from attnpool_backbones.benchmark.memory_peak import measure_memory
-from attnpool_backbones.benchmark.models import is_config
 from attnpool_backbones.benchmark.peers import FORMS as PEER_FORMS
 from attnpool_backbones.benchmark.peers import peer_versions
 from attnpool_backbones.benchmark.timing import measure_times
 from attnpool_backbones.benchmark.yardstick import commit_of
-from attnpool_backbones.command_line import UserError
+from attnpool_backbones.command_line import UserError, is_config
 from attnpool_backbones.config_files import source_digest
+from attnpool_backbones.duration import duration_words
 from attnpool_backbones.process_memory import KEPT_MEMORY, keep_free_memory
 
 FILE = 'results.json'
@@ -156,7 +156,11 @@ def run_jobs(
         if _emulates(job, device):
             tell(f'{job.name}: left out, for this device has no bfloat16 instructions')
             continue
-        left = f', about {_duration(spent / index * (len(waiting) - index))} left' if index else ''
+        left = (
+            f', about {duration_words(spent / index * (len(waiting) - index))} left'
+            if index
+            else ''
+        )
         tell(f'[{index + 1}/{len(waiting)}] {job.quantity} of {job.name}{left}')
         rows, failed = [], []
         try:  # what cannot be measured does not end the others
@@ -188,7 +192,3 @@ def _summary(row: dict[str, Any]) -> str:
     if 'seconds' in row:
         return f'{name} {row["seconds"]:.4g} s'
     return f'{name} {row["peak_bytes"] / 1e9:.2f} GB'
-
-
-def _duration(seconds: float) -> str:
-    return f'{seconds:.0f} s' if seconds < 90 else f'{seconds / 60:.0f} min'

@@ -15,10 +15,9 @@ from attnpool_backbones.cli.own_data_arguments import (
     add_own_data_arguments,
     add_plan_arguments,
     choose_any_model,
-    is_config,
     request_of,
 )
-from attnpool_backbones.command_line import MAX_SEED, given_name, whole_number
+from attnpool_backbones.command_line import MAX_SEED, given_name, is_config, whole_number
 
 __all__ = ['add_arguments', 'run']
 

@@ -13,7 +13,6 @@ __all__ = [
     'add_plan_arguments',
     'choose_any_model',
     'choose_model',
-    'is_config',
     'request_of',
     'share',
 ]
@@ -108,11 +107,6 @@ def share(text: str) -> float:
     if not 0 < value < 1:
         raise argparse.ArgumentTypeError(f'{text!r} is no share between 0 and 1')
     return value
-
-
-def is_config(source: str) -> bool:
-    """Tells a config from a folder."""
-    return source.endswith('.py')
 
 
 def request_of(args: argparse.Namespace, **more: Any) -> Any:

@@ -21,10 +21,16 @@ from attnpool_backbones.cli.own_data_arguments import (
     add_own_data_arguments,
     add_plan_arguments,
     choose_model,
-    is_config,
     request_of,
 )
-from attnpool_backbones.command_line import MAX_PROCESSES, UserError, given_name, whole_number
+from attnpool_backbones.command_line import (
+    MAX_PROCESSES,
+    UserError,
+    given_name,
+    is_config,
+    whole_number,
+)
+from attnpool_backbones.duration import duration_words, seconds_of
 
 __all__ = ['AFTER_INTERRUPT', 'add_arguments', 'run']
 
@@ -64,8 +70,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def duration(text: str) -> float:
     """Parses a time for argparse."""
-    from attnpool_backbones.engine.duration import seconds_of
-
     try:
         return seconds_of(text)
     except ValueError as error:
@@ -94,7 +98,7 @@ def run(args: argparse.Namespace) -> int | None:
     run_folder = train(args)
     if os.environ.get('RANK', '0') != '0':
         return None
-    took = words_of(time.monotonic() - started)
+    took = duration_words(time.monotonic() - started)
     print(f'took {took}, at most {memory_used() / GIB:.2f} GiB')
     tell_result(Path(run_folder))
     return None
@@ -149,7 +153,7 @@ def prepare_config(args: argparse.Namespace) -> None:
         interval = cfg.train_cfg.get('val_interval', 1)
         cost = measured(cfg)
         cost = fit_epochs(args, cost, lambda epochs: min(interval, epochs))
-        print(f'epochs: {args.epochs} in {words_of(cost.seconds)}')
+        print(f'epochs: {args.epochs} in {duration_words(cost.seconds)}')
 
 
 def begun_epochs(cfg: Any) -> int | None:
@@ -189,8 +193,8 @@ def fit_epochs(args: argparse.Namespace, cost: Any, interval: Callable[[int], in
     cost = replace(cost, epochs=args.epochs, validations=validations)
     if cost.seconds > args.time:
         print(
-            f'--time {words_of(args.time)}: one epoch alone takes about {words_of(cost.seconds)}; '
-            'a smaller --size or --backbone is faster'
+            f'--time {duration_words(args.time)}: one epoch alone takes about '
+            f'{duration_words(cost.seconds)}; a smaller --size or --backbone is faster'
         )
     return cost
 
@@ -261,10 +265,10 @@ def tell_plan(prepared: Any, cost: Any) -> None:
     ]
     if cost is not None:
         lines.append(
-            f'it will take about {words_of(cost.seconds)} ({cost.step:.2f} s a step, '
+            f'it will take about {duration_words(cost.seconds)} ({cost.step:.2f} s a step, '
             f'{counted(cost.steps, "step")} an epoch, '
-            f'{counted(cost.validations, "validation")} of {words_of(cost.validation)}, '
-            f'{words_of(cost.start)} to start) and {cost.memory / GIB:.2f} GiB'
+            f'{counted(cost.validations, "validation")} of {duration_words(cost.validation)}, '
+            f'{duration_words(cost.start)} to start) and {cost.memory / GIB:.2f} GiB'
         )
     print('\n'.join(lines), flush=True)
 
@@ -272,14 +276,6 @@ def tell_plan(prepared: Any, cost: Any) -> None:
 def counted(number: int, thing: str) -> str:
     """Counts things: ``'1 epoch'``, ``'2 epochs'``."""
     return f'{number} {thing}' + ('' if number == 1 else 's')
-
-
-def words_of(seconds: float) -> str:
-    """Words a time: ``'1 h 5 min'``."""
-    if seconds < 90:
-        return f'{seconds:.0f} s'
-    minutes = round(seconds / 60)
-    return f'{minutes} min' if minutes < 90 else f'{minutes // 60} h {minutes % 60} min'
 
 
 def train_in_processes(args: argparse.Namespace, processes: int) -> int:

@@ -12,10 +12,9 @@ import argparse
 from attnpool_backbones.cli.own_data_arguments import (
     add_own_data_arguments,
     choose_any_model,
-    is_config,
     request_of,
 )
-from attnpool_backbones.command_line import MAX_PROCESSES, given_name, whole_number
+from attnpool_backbones.command_line import MAX_PROCESSES, given_name, is_config, whole_number
 from attnpool_backbones.machine import usable_cores
 
 __all__ = ['add_arguments', 'run']

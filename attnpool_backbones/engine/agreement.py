@@ -8,6 +8,7 @@ from torch.distributed import ReduceOp
 __all__ = ['Agreement']
 
 LONGEST_WAIT = timedelta(days=30)
+"""How long processes wait for each other, as where saving waits for space."""
 
 
 class Agreement:

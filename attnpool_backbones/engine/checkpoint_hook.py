@@ -12,7 +12,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from attnpool_backbones.atomic_files import ATOMIC_BACKEND, AtomicLocalBackend, remove_stale_files
 from attnpool_backbones.checkpoints.plain_history import as_plain_data
-from attnpool_backbones.engine.duration import seconds_of
+from attnpool_backbones.duration import seconds_of
 from attnpool_backbones.engine.own_checkpoints import INTERIM, OwnCheckpoints, remove_interim
 from attnpool_backbones.engine.pending_gradients import (
     PendingGradients,

@@ -4,14 +4,13 @@ mmengine ignores a key that it does not know, `trian_cfg` for instance, without 
 """
 
 import difflib
-import textwrap
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from typing import Any
 
 from mmengine.config import Config
 
-from attnpool_backbones.command_line import MAX_PROCESSES
+from attnpool_backbones.command_line import MAX_PROCESSES, shortened
 from attnpool_backbones.config_types import type_name
 from attnpool_backbones.launching.config_errors import (
     close_types,
@@ -180,11 +179,6 @@ def inner_dicts(content: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         entries = content.get(key)
         for index, entry in enumerate(entries if isinstance(entries, LIST) else ()):
             yield f'{key}[{index}]', entry
-
-
-def shortened(value: Any) -> str:
-    """Returns a value as text, cut if it is long."""
-    return textwrap.shorten(repr(value), 60, placeholder='...')
 
 
 def load_registries(cfg: Config) -> None:

@@ -3,17 +3,16 @@
 from mmengine.config import Config, ConfigDict
 
 from attnpool_backbones.config_types import type_name
-from attnpool_backbones.engine.duration import seconds_of
+from attnpool_backbones.duration import seconds_of
+from attnpool_backbones.engine.agreement import LONGEST_WAIT
 from attnpool_backbones.launching.errors import PreflightError
+from attnpool_backbones.registry import SCOPE
 
 __all__ = ['add_safeguards']
 
 HOOKS = (
     'ResumeCheckHook', 'WorkFolderHook', 'InvalidLossHook', 'RandomStateHook', 'SharedBuffersHook'
 )  # fmt: skip
-SCOPE = 'attnpool_backbones'
-LONGEST_WAIT = 30 * 24 * 3600
-"""Seconds that processes wait for each other where saving waits for space."""
 
 
 def add_safeguards(cfg: Config, every: str | None = None, wait_for_space: bool = False) -> None:
@@ -59,7 +58,7 @@ def add_safeguards(cfg: Config, every: str | None = None, wait_for_space: bool =
     if wait_for_space:
         # the other processes wait for the one that waits for space
         processes = cfg.setdefault('env_cfg', ConfigDict()).setdefault('dist_cfg', ConfigDict())
-        processes.setdefault('timeout', LONGEST_WAIT)
+        processes.setdefault('timeout', int(LONGEST_WAIT.total_seconds()))
         for hook in cfg.custom_hooks:
             if type_name(hook) == 'WorkFolderHook':
                 hook.wait_for_space = True

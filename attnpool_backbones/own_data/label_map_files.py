@@ -12,7 +12,7 @@ from attnpool_backbones.atomic_files import write_atomically
 from attnpool_backbones.datasets.bit_depth import IGNORED
 from attnpool_backbones.own_data.labels import LabelMapPair, LabelMaps
 from attnpool_backbones.own_data.masks import pixel_values
-from attnpool_backbones.own_data.objects_as_maps import draw_label_map
+from attnpool_backbones.own_data.objects_as_maps import label_map_of
 
 __all__ = ['MapLayout', 'lay_out']
 
@@ -81,7 +81,7 @@ def _write_maps(
         if labels.objects is None:
             mapped = _mapped(labels.root / pair.label_map, labels.values, labels.by_palette)
         else:
-            mapped = draw_label_map(labels.objects[done - 1], labels.classes)
+            mapped = label_map_of(labels.objects[done - 1], labels.classes)
         # with the image's ending: a.jpg and a.png are two images
         file = folder / f'{pair.image}.png'
         content = io.BytesIO()

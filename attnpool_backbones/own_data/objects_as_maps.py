@@ -16,7 +16,7 @@ from attnpool_backbones.own_data.labels import (
 )
 from attnpool_backbones.own_data.masks_of_objects import area, decode
 
-__all__ = ['as_label_maps', 'draw_label_map']
+__all__ = ['as_label_maps', 'label_map_of']
 
 BACKGROUND = 'background'
 """Class of the pixels that no object covers."""
@@ -72,7 +72,7 @@ def label_of(name: str, labels: Mapping[str, int]) -> int | None:
     return labels.get(name)
 
 
-def draw_label_map(image: LabelledImage, classes: tuple[str, ...]) -> np.ndarray:
+def label_map_of(image: LabelledImage, classes: tuple[str, ...]) -> np.ndarray:
     """Draws the objects of an image, the smaller ones over the larger ones.
 
     Args:

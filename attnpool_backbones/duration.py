@@ -2,7 +2,7 @@
 
 import re
 
-__all__ = ['seconds_of']
+__all__ = ['duration_words', 'seconds_of']
 
 UNITS = {'': 1, 's': 1, 'm': 60, 'h': 3600, 'd': 86400}
 
@@ -24,3 +24,11 @@ def seconds_of(duration: str | float) -> float:
             'or 1d'
         )
     return seconds
+
+
+def duration_words(seconds: float) -> str:
+    """Words a time: ``'1 h 5 min'``."""
+    if seconds < 90:
+        return f'{seconds:.0f} s'
+    minutes = round(seconds / 60)
+    return f'{minutes} min' if minutes < 90 else f'{minutes // 60} h {minutes % 60} min'
