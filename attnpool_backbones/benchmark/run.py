@@ -156,11 +156,8 @@ def run_jobs(
         if _emulates(job, device):
             tell(f'{job.name}: left out, for this device has no bfloat16 instructions')
             continue
-        left = (
-            f', about {duration_words(spent / index * (len(waiting) - index))} left'
-            if index
-            else ''
-        )
+        rest = spent / index * (len(waiting) - index) if index else None
+        left = '' if rest is None else f', about {duration_words(rest)} left'
         tell(f'[{index + 1}/{len(waiting)}] {job.quantity} of {job.name}{left}')
         rows, failed = [], []
         try:  # what cannot be measured does not end the others
