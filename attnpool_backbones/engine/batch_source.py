@@ -142,6 +142,7 @@ class BatchSource(StandIn):
         self._worker_died = False
         self.before_loading(number)
         self._iterator = iter(self.loader)
+        self.sampler.skip = 0  # for whoever iterates over the dataloader itself
         self._watch()
 
     def _next(self) -> Any:

@@ -133,7 +133,6 @@ def train_one(name: str, work_dir: Path, tell: Callable[[str], None]) -> None:
     segmentation, _ = train_and_evaluate(
         f'{name} segmentation', segmentor, SEGMENTATION, folder / 'segmentation', last, tell
     )
-    threads = torch.get_num_threads()
     row = dict(
         backbone=name,
         **detection.metrics,
@@ -143,29 +142,42 @@ def train_one(name: str, work_dir: Path, tell: Callable[[str], None]) -> None:
         # Each as measured when it was trained, whichever process did that.
         memory=max(detection.memory, segmentation.memory),
         minutes=detection.minutes + segmentation.minutes,
-        machine=f'{threads} threads of {processor_name()}, torch {torch.__version__}',
+        machine=_this_machine(),
     )
     write_atomically(json.dumps(row, indent=2).encode(), folder / 'row.json')
 
 
 def measure_speeds(work_dir: Path, names: Sequence[str], tell: Callable[[str], None]) -> None:
-    """Measures trained detectors together, unless ``speeds.json`` has just these checkpoints."""
+    """Measures trained detectors together.
+
+    Nothing is done if ``speeds.json`` has just these checkpoints, measured on this machine.
+    """
     stored = work_dir / 'speeds.json'
     digests = {name: checkpoint_digest(work_dir / name / 'detection') for name in names}
     known = json.loads(stored.read_text()) if stored.exists() else {}
-    if known.get('checkpoints') != digests:
+    measured = dict(checkpoints=digests, machine=_this_machine())
+    if {key: known.get(key) for key in measured} != measured:
         tell(f'measuring the speed of {len(names)} detectors')
         speeds = images_per_second(work_dir, names)
-        content = json.dumps(dict(checkpoints=digests, images_per_second=speeds), indent=2)
+        content = json.dumps(dict(measured, images_per_second=speeds), indent=2)
         write_atomically(content.encode(), stored)
+
+
+def _this_machine() -> str:
+    threads = torch.get_num_threads()
+    return f'{threads} threads of {processor_name()}, torch {torch.__version__}'
 
 
 def read_rows(work_dir: Path) -> list[dict[str, Any]]:
     """Returns the rows of the table, of all backbones whose speed is known."""
-    speeds = json.loads((work_dir / 'speeds.json').read_text())['images_per_second']
+    speeds = json.loads((work_dir / 'speeds.json').read_text())
     return [
-        dict(json.loads((work_dir / name / 'row.json').read_text()), images_per_second=speed)
-        for name, speed in speeds.items()
+        dict(
+            json.loads((work_dir / name / 'row.json').read_text()),
+            images_per_second=speed,
+            speed_machine=speeds['machine'],
+        )
+        for name, speed in speeds['images_per_second'].items()
     ]
 
 
@@ -207,10 +219,16 @@ def cells(row: dict[str, Any]) -> list[str]:
     return [pattern.format(row[key]) for key, pattern in COLUMNS.values()]
 
 
+def machine_of(row: dict[str, Any]) -> str:
+    """Returns the machine that trained, and that of the speed where it is another one."""
+    trained, timed = row['machine'], row['speed_machine']
+    return trained if trained == timed else f'{trained} (images/s: {timed})'
+
+
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
     """Returns the table in Markdown, with the machines under it."""
     table = markdown_table(list(COLUMNS), [cells(row) for row in rows], list(COLUMNS)[1:])
-    machines = sorted({row['machine'] for row in rows})
+    machines = sorted({machine_of(row) for row in rows})
     return f'{table}\nMachine: {"; ".join(machines)}.\n'
 
 
@@ -220,7 +238,7 @@ def comma_separated(rows: Sequence[dict[str, Any]]) -> str:
     writer = csv.writer(text, lineterminator='\n')
     writer.writerow([*COLUMNS, 'machine'])
     for row in rows:
-        writer.writerow([*(row[key] for key, _ in COLUMNS.values()), row['machine']])
+        writer.writerow([*(row[key] for key, _ in COLUMNS.values()), machine_of(row)])
     return text.getvalue()
 
 
@@ -273,7 +291,8 @@ def publish(work_dir: Path, root: Path) -> None:
 def _record(row: dict[str, Any], root: Path) -> None:
     name = row['backbone']
     source = dict(Command=f'{COMMAND} --only {name}', Machine=row['machine'])
-    speed = {'Images per second': round(row['images_per_second'], 1),
+    speed = {'Machine': machine_of(row),
+             'Images per second': round(row['images_per_second'], 1),
              'Memory (MiB)': round(row['memory'])}  # fmt: skip
     detector, segmentor = (Path(ENTRIES[name][head]).stem for head in ('mask-rcnn', 'upernet'))
     found = {key.removeprefix('coco/'): row[label] for key, label in DETECTION.items()}

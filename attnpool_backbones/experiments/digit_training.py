@@ -22,6 +22,7 @@ from attnpool_backbones.command_line import UserError
 from attnpool_backbones.config_files import config_root
 from attnpool_backbones.datasets import digit_scenes
 from attnpool_backbones.datasets.object_crops import SIDE, Objects
+from attnpool_backbones.engine.batch_source import with_replacements
 from attnpool_backbones.experiments import crop_pretraining
 from attnpool_backbones.launching.config import load_config
 from attnpool_backbones.launching.latest_checkpoint import find_resumable_checkpoint
@@ -203,8 +204,8 @@ def train_and_evaluate(
     cfg.custom_hooks.append(dict(type='attnpool_backbones.ProgressHook', name=name))
     cfg.default_hooks.pop('visualization')
     cfg.randomness = dict(seed=0)
-    # The evaluation is a step of its own here.
-    cfg.train_cfg.val_interval = 10**9
+    # The evaluation is a step of its own here; by its interval alone the end would have one, too.
+    cfg.train_cfg.val_begin = 10**9
     cfg.model.backbone.init_cfg = dict(type='Pretrained', checkpoint=start, prefix='backbone.')
     checkpoint = find_resumable_checkpoint(str(folder))
     cfg.resume, cfg.load_from = checkpoint is not None, checkpoint
@@ -223,6 +224,7 @@ def train_and_evaluate(
         tell(f'{name}: trained and evaluated before ({folder})')
         return result, runner
 
+    runner.val_loop.dataloader = with_replacements(runner.val_loop.dataloader)
     measured = runner.val()
     minutes = (time.monotonic() - started) / 60
     sample = next(iter(runner.val_dataloader))

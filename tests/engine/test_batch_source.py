@@ -132,6 +132,8 @@ def test_killed_while_waited_for(skip, tmp_path):
     assert batches == expected[skip:]
     assert len(started) == 2 and started[0] == 100 + skip < started[1]
     assert signal.getsignal(signal.SIGCHLD) != source._on_child
+    # who iterates over the dataloader itself gets all of them
+    assert [batch.tolist() for batch in loader] == expected
 
 
 def buckets() -> Buckets:

@@ -141,6 +141,16 @@ def test_stopped_and_resumed_equals_uninterrupted(name, number, tmp_path, capsys
     assert not list(tmp_path.glob('interim*'))
 
 
+def test_a_run_resumed_in_its_last_epoch_leaves_the_whole_dataloader(tmp_path):
+    runner = runner_of(tmp_path)
+    runner.register_hook(Send(3 * EPOCH + 4, signal.SIGTERM))
+    with pytest.raises(Stopped):
+        runner.train()
+    resumed = runner_of(tmp_path, resume=True)
+    resumed.train()
+    assert len(list(resumed.train_dataloader)) == EPOCH
+
+
 @pytest.mark.parametrize('by_epoch', [True, False])
 @pytest.mark.parametrize('average', [(), (EMA,)])
 def test_validation_that_was_left_is_made_up(by_epoch, average, tmp_path):

@@ -35,7 +35,8 @@ from attnpool_backbones.zoo.tables import make_outputs
 from tests.patience import comes_true
 
 ROWS = [
-    {key: 1.25 + i for key, _ in COLUMNS.values()} | dict(backbone=f'net{i}', machine='a machine')
+    {key: 1.25 + i for key, _ in COLUMNS.values()}
+    | dict(backbone=f'net{i}', machine='a machine', speed_machine='a machine')
     for i in range(2)
 ]
 
@@ -58,6 +59,14 @@ def test_tables_and_picture():
     assert [row['backbone'] for row in read] == ['net0', 'net1']
     assert read[1]['mIoU'] == '2.25'
     assert picture(ROWS).startswith(b'\x89PNG')
+
+
+def test_tables_tell_on_which_machine_speeds_were_measured():
+    rows = [ROWS[0], ROWS[1] | dict(speed_machine='another one')]
+    both = 'a machine (images/s: another one)'
+    assert markdown(rows).splitlines()[-1] == f'Machine: a machine; {both}.'
+    read = list(csv.DictReader(io.StringIO(comma_separated(rows))))
+    assert [row['machine'] for row in read] == ['a machine', both]
 
 
 # the least that a training could go on from
@@ -112,7 +121,9 @@ def test_speeds_are_those_of_the_checkpoints_that_are_there(tmp_path, monkeypatc
     write_atomically(b'{}', tmp_path / 'coatnet-nano' / 'row.json')
     # of an earlier version, which did not keep whose they are
     (tmp_path / 'speeds.json').write_text('{"coatnet-nano": 12.3}')
-    for value, speeds in ((0.0, 1.0), (1.0, 2.0)):
+    cases = ((0.0, 'one', 1.0), (1.0, 'one', 2.0), (1.0, 'another', 3.0))
+    for value, processor, speeds in cases:
+        monkeypatch.setattr(accuracy_benchmark, 'processor_name', lambda name=processor: name)
         state = dict(weight=torch.full((1,), value))
         torch.save(TRAINING | dict(state_dict=state), folder / 'epoch_3.pth')
         write_atomically(b'epoch_3.pth', folder / 'last_checkpoint')
@@ -120,6 +131,7 @@ def test_speeds_are_those_of_the_checkpoints_that_are_there(tmp_path, monkeypatc
             measure_speeds(tmp_path, ['coatnet-nano'], print)
             (row,) = read_rows(tmp_path)
             assert row['images_per_second'] == speeds
+            assert f'threads of {processor}, torch' in row['speed_machine']
     for file in ('epoch_3.pth', 'last_checkpoint'):
         (folder / file).unlink()
     with pytest.raises(UserError, match='detection: no checkpoint in it'):
@@ -153,10 +165,10 @@ def test_an_interrupted_training_may_save(tmp_path, monkeypatch):
 def test_publish(tmp_path, repo_root):
     work_dir, clone = tmp_path / 'work', tmp_path / 'clone'
     row = {key: 12.3 for key, _ in COLUMNS.values()} | dict(
-        backbone='coatnet-nano', machine='a machine'
+        backbone='coatnet-nano', machine='a machine', speed_machine='another one'
     )
     write_atomically(json.dumps(row).encode(), work_dir / 'coatnet-nano' / 'row.json')
-    speeds = dict(checkpoints={}, images_per_second={'coatnet-nano': 12.3})
+    speeds = dict(checkpoints={}, machine='another one', images_per_second={'coatnet-nano': 12.3})
     (work_dir / 'speeds.json').write_text(json.dumps(speeds))
     (work_dir / 'results.md').write_text(markdown([row]))
     (work_dir / 'results.csv').write_text(comma_separated([row]))
@@ -177,10 +189,13 @@ def test_publish(tmp_path, repo_root):
     ]  # fmt: skip
     assert detector['Measurement'] == {
         'Command': 'python tools/analysis_tools/accuracy_benchmark.py --only coatnet-nano',
-        'Machine': 'a machine', 'Images per second': 12.3, 'Memory (MiB)': 12,
+        'Machine': 'a machine (images/s: another one)',
+        'Images per second': 12.3, 'Memory (MiB)': 12,
     }  # fmt: skip
     segmentor = models['upernet_coatnet-nano_slim_digit-scenes']
     assert segmentor['Results'][0]['Metrics'] == dict(mIoU=12.3)
+    assert segmentor['Measurement']['Machine'] == 'a machine'
     table = (clone / 'configs/coatnet/README.md').read_text()
-    assert 'box 12.3, mask 12.3' in table and '| 12.3 | 12 MiB | a machine |' in table
+    assert 'box 12.3, mask 12.3' in table
+    assert '| 12.3 | 12 MiB | a machine (images/s: another one) |' in table
     assert all(output.is_current() for output in make_outputs(clone))

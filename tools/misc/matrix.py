@@ -23,6 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+from attnpool_backbones.atomic_files import write_atomically  # noqa: E402
 from attnpool_backbones.command_line import UserError, run_command  # noqa: E402
 from attnpool_backbones.markdown import markdown_table, replace_section  # noqa: E402
 
@@ -154,7 +155,8 @@ def read_rows() -> list[Row]:
 def write_rows(rows: dict[tuple[str, str, str], Row]) -> None:
     """Writes what was seen, and the table."""
     seen = [rows[row.key] for row in all_rows() if row.key in rows]
-    RESULTS.write_text(''.join(json.dumps(asdict(row)) + '\n' for row in seen))
+    lines = ''.join(json.dumps(asdict(row)) + '\n' for row in seen)
+    write_atomically(lines.encode(), RESULTS)
     rows = [rows.get(row.key, replace(row, setup='not run yet')) for row in all_rows()]
     cells = [
         [row.stack, row.python, row.torch or row.wanted]
