@@ -178,6 +178,24 @@ def test_trains_on_folders(tmp_path):
     assert sample['labels'] == 0
 
 
+def test_detectors_start_from_own_classifiers(tmp_path):
+    """As the page of the ResNets says for units whose weights were never released."""
+    write_folders(tmp_path / 'data', images=4)
+    config, arch = FOLDER / 'sge-resnet50_in1k.py', 'se_resnet_nano'
+    cfg = short_config(config, tmp_path / 'work', tmp_path / 'data', batch=4, arch=arch)
+    cfg.model.head.num_classes = 2
+    runner, _ = train(cfg)
+    options = {
+        'model.backbone.arch': arch,
+        'model.backbone.init_cfg.checkpoint': str(tmp_path / 'work' / 'epoch_1.pth'),
+    }
+    detector = FOLDER.parent / 'attn_resnet' / 'retinanet_se-resnet50_fpn_2x_coco.py'
+    backbone = MODELS.build(load_config(str(detector), options).model.backbone)
+    backbone.init_weights()
+    state, trained = backbone.state_dict(), runner.model.backbone.state_dict()
+    assert all(torch.equal(value, trained[name].cpu()) for name, value in state.items())
+
+
 def test_randaugment_and_erasing_are_in_the_recipe(tmp_path):
     write_folders(tmp_path / 'data', images=4)
     config, work_dir, data = FOLDER / 'poolformer-s12_in1k.py', tmp_path / 'work', tmp_path / 'data'
