@@ -13,6 +13,8 @@ from attnpool_backbones.registry import METRICS
 class TopAccuracy(BaseMetric):
     """Share of the images whose label is among the classes of the highest scores.
 
+    Equal scores and NaN are no hit: of those classes the label's counts as the last.
+
     Args:
         topk: How many classes count, each number a metric ``top1``, ``top5`` ...; those of more
             classes than there are, are left out. Default: 1 and 5.
@@ -34,7 +36,7 @@ class TopAccuracy(BaseMetric):
         """
         for sample in data_samples:
             scores, label = sample['scores'].cpu(), int(sample['label'])
-            self.results.append((int((scores > scores[label]).sum()), len(scores)))
+            self.results.append((int((~(scores < scores[label])).sum()) - 1, len(scores)))
 
     def compute_metrics(self, results: list[tuple[int, int]]) -> dict[str, float]:
         """Returns the accuracies in percent."""

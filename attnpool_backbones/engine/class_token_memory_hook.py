@@ -1,4 +1,6 @@
-"""Tells what one class token per class will cost before a training begins."""
+"""Tells what one class token per class will cost before the first step of a training."""
+
+from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -18,8 +20,20 @@ class ClassTokenMemoryHook(Hook):
     of the first image, of a model with a ``backbone`` whose last map is pooled.
     """
 
-    def before_train(self, runner: Runner) -> None:
-        """Logs a line for each pooling layer with more than one token."""
+    def __init__(self) -> None:
+        self._has_told = False
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Logs a line for each pooling layer with more than one token, once.
+
+        Args:
+            runner: The running training.
+            batch_idx: Not used.
+            data_batch: With ``inputs``, B images 3, H, W.
+        """
+        if self._has_told:
+            return
+        self._has_told = True
         model = bare_model(runner.model)
         layers = [
             layer
@@ -30,7 +44,7 @@ class ClassTokenMemoryHook(Hook):
             return
         batch = runner.cfg.train_dataloader.batch_size
         stride = model.backbone.out_strides[-1]
-        height, width = runner.train_dataloader.dataset[0]['inputs'].shape[-2:]
+        height, width = data_batch['inputs'][0].shape[-2:]
         positions = -(-height // stride) * -(-width // stride)
         for layer in layers:
             whole, one = (layer.training_bytes(batch, positions, n) / MIB for n in (None, 1))

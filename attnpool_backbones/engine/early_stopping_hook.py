@@ -20,7 +20,8 @@ class ResumableEarlyStoppingHook(EarlyStoppingHook):
     """mmengine's hook, whose best score and count of validations are part of a checkpoint.
 
     Takes the arguments of :class:`mmengine.hooks.EarlyStoppingHook`. A training that it had ended
-    does not go on when it is resumed, unless ``patience`` was raised.
+    does not go on when it is resumed, unless ``patience`` was raised. A metric that a validation
+    does not have is told in the log, and stops nothing.
     """
 
     # before the checkpoint hook, whose files are to have it
@@ -56,7 +57,16 @@ class ResumableEarlyStoppingHook(EarlyStoppingHook):
         Args:
             runner: The running training.
             metrics: The scores.
+
+        Raises:
+            RuntimeError: With ``strict``, if the metric is not among them.
         """
+        if self.monitor not in metrics and not self.strict:
+            runner.logger.warning(
+                f'There is no early stopping by {self.monitor}: this validation has '
+                f'{", ".join(metrics) or "no scores"}.'
+            )
+            return
         super().after_val_epoch(runner, metrics)
         states = runner.message_hub.runtime_info.get(STATE)
         known = dict(states) if isinstance(states, dict) else {}

@@ -19,10 +19,12 @@ class InstanceTTAModel(DetTTAModel):
 
     Takes the arguments of :class:`mmdet.models.DetTTAModel`. The views of an image may differ in
     scale and flip. Detectors without masks are merged by ``DetTTAModel`` itself. The tags of an
-    image-level head are averaged.
+    image-level head are averaged. Annotations are those of the first view that is not flipped.
     """
 
     def _merge_single_sample(self, data_samples: list[DetDataSample]) -> DetDataSample:
+        # the first one becomes the merged one; a flip may have flipped its annotations
+        data_samples = sorted(data_samples, key=lambda sample: bool(sample.flip))
         tags = [sample.get(TAGS) for sample in data_samples]
         merged = self._merge_instances(data_samples)
         if None not in tags:

@@ -26,26 +26,25 @@ class ProgressHook(Hook):
     def __init__(self, name: str, interval: float = 10.0):
         self.name = name
         self.interval = interval
-        self._start = self._last = 0.0
-        self._first = 0
+        self._last = 0.0
+        # what -> when it began, and after which step: a training goes on after its validations
+        self._begun: dict[str, tuple[float, int]] = {}
 
-    def _begin(self, first: int) -> None:
-        self._start = self._last = time.monotonic()
-        self._first = first
+    def _begin(self, what: str, first: int) -> None:
+        self._last = time.monotonic()
+        self._begun[what] = self._last, first
 
     def _tell(self, what: str, step: int, steps: int, more: str = '') -> None:
         now = time.monotonic()
         if not is_main_process() or (now - self._last < self.interval and step < steps):
             return
         self._last = now
-        left = (now - self._start) / (step - self._first) * (steps - step)
-        print(
-            f'{self.name}: {what} {step}/{steps}{more}, {left // 60:.0f}:{left % 60:02.0f} left',
-            flush=True,
-        )
+        start, first = self._begun[what]
+        minutes, seconds = divmod(round((now - start) / (step - first) * (steps - step)), 60)
+        print(f'{self.name}: {what} {step}/{steps}{more}, {minutes}:{seconds:02} left', flush=True)
 
     def before_train(self, runner: Runner) -> None:
-        self._begin(runner.iter)
+        self._begin('training', runner.iter)
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
@@ -54,7 +53,7 @@ class ProgressHook(Hook):
         self._tell('training', runner.iter + 1, runner.max_iters, loss)
 
     def before_val(self, runner: Runner) -> None:
-        self._begin(0)
+        self._begin('evaluating', 0)
 
     def after_val_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None

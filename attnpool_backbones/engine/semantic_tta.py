@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import torch
+from mmengine.structures import PixelData
 from mmseg.models import SegTTAModel
 from mmseg.structures import SegDataSample
 
@@ -11,7 +13,10 @@ __all__ = ['SemanticTTAModel']
 
 
 class SemanticTTAModel(SegTTAModel):
-    """Merges label maps as ``SegTTAModel`` does, and averages the tags of an image-level head."""
+    """Merges label maps as ``SegTTAModel`` does, and averages the tags of an image-level head.
+
+    Of two classes in one channel it averages the probabilities.
+    """
 
     def merge_preds(
         self, data_samples_list: Sequence[Sequence[SegDataSample]]
@@ -29,4 +34,10 @@ class SemanticTTAModel(SegTTAModel):
         for sample, own in zip(merged, tags, strict=True):
             if None not in own:
                 sample.set_field(merge_tags(own), TAGS)
+        if self.module.out_channels == 1:
+            # seg_logits are probabilities there already, of which SegTTAModel takes sigmoid again
+            for sample, views in zip(merged, data_samples_list, strict=True):
+                mean = torch.stack([view.seg_logits.data for view in views]).mean(0)  # 1, H, W
+                found = (mean > self.module.decode_head.threshold).to(mean)
+                sample.set_data(dict(pred_sem_seg=PixelData(data=found)))
         return merged

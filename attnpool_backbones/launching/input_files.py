@@ -6,10 +6,12 @@ All that is missing is listed in one message, with its path and how to get it.
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
+from attnpool_backbones.config_files import config_root
 from attnpool_backbones.config_types import type_name
 from attnpool_backbones.datasets.records import DATA_SETS
 from attnpool_backbones.launching.errors import PreflightError
@@ -168,16 +170,21 @@ def require_pretrained(cfg: Config) -> None:
         cfg: The whole config.
 
     Raises:
-        PreflightError: Listing every file that an ``init_cfg`` names in vain.
+        PreflightError: Listing every file that an ``init_cfg`` names in vain, and for a config of
+            this package the page that tells where such files come from.
     """
     absent = [file for file in pretrained_files(cfg.get('model')) if not os.path.isfile(file)]
     if absent:
+        folder = Path(cfg.filename or '').resolve().parent
+        page = folder / 'README.md'
+        is_ours = folder.parent == config_root().resolve() and page.is_file()
         raise PreflightError(
             '\n'.join(
                 [
-                    'checkpoints that init_cfg names are not there; download them, or change '
-                    'init_cfg:',
+                    'checkpoints that init_cfg names are not there; download or train them, or '
+                    'change init_cfg:',
                     *(f'  {os.path.abspath(file)}' for file in dict.fromkeys(absent)),
+                    *([f'Where they come from: {page}, section Weights'] if is_ours else []),
                 ]
             )
         )

@@ -143,7 +143,8 @@ def apply_training_options(cfg: Config, args: argparse.Namespace) -> None:
         cfg.default_hooks.checkpoint.save_best = metric
         cfg.default_hooks.checkpoint.rule = 'greater'
         if _said(args, 'patience'):
-            stopping = dict(monitor=metric, rule='greater', patience=args.patience)
+            # mmengine's 0.1 is a lot of a mAP of 0 to 1; with 0 an equal score is a better one
+            stopping = dict(monitor=metric, rule='greater', min_delta=1e-6, patience=args.patience)
             hooks.append(dict(type='EarlyStoppingHook', **stopping))
     if _said(args, 'keep_memory'):
         hooks.append(dict(type='attnpool_backbones.KeepMemoryHook'))

@@ -64,5 +64,5 @@ def flip_pipeline(pipeline: list) -> list:
     """Turns a detection test pipeline into one that gives an image and its mirror image."""
     packing = deepcopy(pipeline[-1])
     packing.meta_keys = META_KEYS
-    flips = [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]
+    flips = [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0)]
     return [*deepcopy(pipeline[:-1]), ConfigDict(type='TestTimeAug', transforms=[flips, [packing]])]

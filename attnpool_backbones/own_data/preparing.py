@@ -393,9 +393,10 @@ def _plan(
     if weights is None:
         weights, source = weights_at_hand(bases)
         if weights is None and source is not None:
+            origin = f' ({source})' if '://' in source else ''
             notes.append(
                 f'no pretrained weights at hand, so the training starts from scratch; better: put '
-                f'{PurePosixPath(source).name} ({source}) into checkpoints/'
+                f'{PurePosixPath(source).name}{origin} into checkpoints/'
             )
     elif weights == 'none':
         weights = None

@@ -8,6 +8,7 @@ from mmengine.config import Config
 
 from attnpool_backbones.config_files import config_root
 from attnpool_backbones.datasets.digit_scenes import generate
+from attnpool_backbones.engine.bad_data_hook import BadDataError
 from attnpool_backbones.launching.config import load_config
 from attnpool_backbones.launching.config_keys import require_known_keys
 from attnpool_backbones.launching.launch import build_runner
@@ -177,6 +178,24 @@ def test_trains_on_folders(tmp_path):
     assert sample['labels'] == 0
 
 
+def test_detectors_start_from_own_classifiers(tmp_path):
+    """As the page of the ResNets says for units whose weights were never released."""
+    write_folders(tmp_path / 'data', images=4)
+    config, arch = FOLDER / 'sge-resnet50_in1k.py', 'se_resnet_nano'
+    cfg = short_config(config, tmp_path / 'work', tmp_path / 'data', batch=4, arch=arch)
+    cfg.model.head.num_classes = 2
+    runner, _ = train(cfg)
+    options = {
+        'model.backbone.arch': arch,
+        'model.backbone.init_cfg.checkpoint': str(tmp_path / 'work' / 'epoch_1.pth'),
+    }
+    detector = FOLDER.parent / 'attn_resnet' / 'retinanet_se-resnet50_fpn_2x_coco.py'
+    backbone = MODELS.build(load_config(str(detector), options).model.backbone)
+    backbone.init_weights()
+    state, trained = backbone.state_dict(), runner.model.backbone.state_dict()
+    assert all(torch.equal(value, trained[name].cpu()) for name, value in state.items())
+
+
 def test_randaugment_and_erasing_are_in_the_recipe(tmp_path):
     write_folders(tmp_path / 'data', images=4)
     config, work_dir, data = FOLDER / 'poolformer-s12_in1k.py', tmp_path / 'work', tmp_path / 'data'
@@ -216,6 +235,19 @@ def test_one_class_token_becomes_one_per_class(scenes, tmp_path, caplog):
     log = next((tmp_path / 'many').glob('*/*.log')).read_text()
     told = head.pool.training_bytes(8, 36) / 2**20
     assert f'with 10 class tokens takes about {told:.0f} MiB at the peak of a step of 8' in log
+
+
+@pytest.mark.parametrize('broken', ['0', '*'])
+def test_broken_images_are_named_where_class_tokens_are_told(broken, tmp_path):
+    write_folders(tmp_path / 'data', images=2)
+    for path in (tmp_path / 'data/train/left').glob(f'{broken}.JPEG'):
+        path.write_bytes(b'no image')
+    config = FOLDER / 'patchconvnet-s60-multi_in1k.py'
+    cfg = short_config(config, tmp_path / 'work', tmp_path / 'data', batch=4, arch='nano')
+    cfg.model.head.num_classes = 2
+    cfg.custom_hooks.append(dict(type='attnpool_backbones.SkipBadDataHook', max_bad=0))
+    with pytest.raises(BadDataError, match='train/left/0.JPEG'):
+        build_runner(cfg).train()
 
 
 def train_nothing(cfg):

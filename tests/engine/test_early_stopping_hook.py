@@ -65,6 +65,15 @@ def test_what_was_ended_goes_on_with_more_patience_only(tmp_path):
     assert validations(patient) == [18] and patient.iter == 18
 
 
+def test_metric_that_no_validation_has_is_told_and_stops_nothing(tmp_path, monkeypatch):
+    hook = dict(stopping(1)[0], monitor='tiny/eror')
+    runner = runner_of(tmp_path, validate=True, more=(hook,))
+    told = []
+    monkeypatch.setattr(runner.logger, 'warning', told.append)
+    assert validations(runner) == [6, 12, 18, 24]
+    assert told == ['There is no early stopping by tiny/eror: this validation has tiny/error.'] * 4
+
+
 @pytest.mark.parametrize('state', [3, {'tiny/error': 'x'}, {'tiny/error': {'best_score': 'a'}}])
 def test_states_of_strange_files_are_left_alone(state, tmp_path):
     runner = runner_of(tmp_path, validate=True, more=stopping(5))

@@ -47,12 +47,15 @@ def filled(boxes: torch.Tensor) -> torch.Tensor:
     return masks
 
 
-def merge(*views: DetDataSample, limit: int = 10) -> InstanceData:
-    model = InstanceTTAModel(
+def model(limit: int = 10) -> InstanceTTAModel:
+    return InstanceTTAModel(
         module=Detector(),
         tta_cfg=ConfigDict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=limit),
     )
-    return model.merge_preds([list(views)])[0].pred_instances
+
+
+def merge(*views: DetDataSample, limit: int = 10) -> InstanceData:
+    return model(limit).merge_preds([list(views)])[0].pred_instances
 
 
 @pytest.mark.parametrize(
@@ -79,6 +82,18 @@ def test_each_box_keeps_its_mask():
     assert torch.equal(merged.masks, filled(merged.bboxes))
     limited = merge(view(boxes, [0.5, 0.8], [1, 2]), limit=1)
     assert limited.labels.tolist() == [2] and len(limited.masks) == 1
+
+
+@pytest.mark.parametrize('with_masks', [True, False])
+@pytest.mark.parametrize('boxes', [[[2, 4, 10, 10]], []])
+def test_annotations_are_those_of_the_upright_view(with_masks, boxes):
+    views = []
+    for direction, truth in (('horizontal', [20, 4, 28, 10]), (None, [2, 4, 10, 10])):
+        count = len(boxes)
+        seen = view(boxes, [0.5] * count, [3] * count, direction, with_masks)
+        seen.gt_instances = InstanceData(bboxes=torch.tensor([truth]))
+        views.append(seen)
+    assert model().merge_preds([views])[0].gt_instances.bboxes.tolist() == [[2, 4, 10, 10]]
 
 
 def test_nothing_found():

@@ -103,6 +103,27 @@ def test_accuracy_counts_the_highest_scores():
     assert metric.evaluate(4) == {'accuracy/top1': 50.0, 'accuracy/top2': 75.0}
 
 
+NAN = float('nan')
+
+
+@pytest.mark.parametrize(
+    ('scores', 'expected'),
+    [
+        ([NAN, NAN, NAN, NAN], (0, 0)),
+        ([0.2, 0.3, NAN, 0.5], (0, 0)),  # of the label
+        ([NAN, 0.1, 0.9, 0.2], (0, 100)),
+        ([0.25, 0.25, 0.25, 0.25], (0, 0)),
+        ([0.0, 1.0, 0.0, 0.0], (0, 0)),  # what a softmax of float32 leaves of small ones
+        ([0.1, 0.4, 0.4, 0.1], (0, 100)),
+    ],
+)
+def test_ties_and_nan_are_no_hits(scores, expected):
+    metric = TopAccuracy(topk=(1, 3))
+    metric.process(None, [dict(scores=torch.tensor(scores), label=2)])
+    found = metric.evaluate(1)
+    assert (found['accuracy/top1'], found['accuracy/top3']) == expected
+
+
 def test_average_pooling_with_batch_norm_trains_on_one_image():
     """As beside a detector, whose images of different sizes come one by one."""
     head, x = AveragePoolingHead(4, 3, norm='BN'), torch.rand(1, 4, 3, 5)

@@ -3,6 +3,7 @@
 import pytest
 from mmengine.config import Config
 
+from attnpool_backbones.config_files import config_root
 from attnpool_backbones.launching.errors import PreflightError
 from attnpool_backbones.launching.input_files import (
     dataset_paths,
@@ -113,3 +114,17 @@ def test_pretrained_files(tmp_path):
     assert list(pretrained_files(model)) == ['missing.pth']
     with pytest.raises(PreflightError, match='missing.pth'):
         require_pretrained(Config(dict(model=model)))
+
+
+def test_pretrained_files_of_own_configs_have_a_page(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = config_root() / 'attn_resnet' / 'retinanet_se-resnet50_fpn_2x_coco.py'
+    with pytest.raises(PreflightError, match='se_resnet50.pth.tar') as caught:
+        require_pretrained(Config.fromfile(config))
+    page = config.with_name('README.md')
+    assert f'{page}, section Weights' in str(caught.value) and '\n## Weights\n' in page.read_text()
+    (tmp_path / 'mine.py').write_text(f'_base_ = {str(config)!r}')
+    (tmp_path / 'README.md').touch()
+    with pytest.raises(PreflightError, match='se_resnet50.pth.tar') as caught:
+        require_pretrained(Config.fromfile(tmp_path / 'mine.py'))
+    assert 'README' not in str(caught.value)

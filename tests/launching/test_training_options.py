@@ -1,16 +1,19 @@
 import copy
+import logging
 from argparse import ArgumentParser
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import PARAM_SCHEDULERS
+from mmengine.registry import HOOKS, PARAM_SCHEDULERS
 
 from attnpool_backbones.config_files import config_root
 from attnpool_backbones.launching import training_options
 from attnpool_backbones.launching.errors import PreflightError
+from attnpool_backbones.launching.safeguards import add_safeguards
 from attnpool_backbones.launching.training_options import (
     add_training_arguments,
     apply_training_options,
@@ -144,11 +147,36 @@ def test_hooks(config, metric):
     hooks = {hook['type']: hook for hook in cfg.custom_hooks}
     assert hooks['EMAHook']['ema_type'] == 'MomentumAnnealingEMA'
     assert hooks['EarlyStoppingHook'] == dict(
-        type='EarlyStoppingHook', monitor=metric, rule='greater', patience=3
+        type='EarlyStoppingHook', monitor=metric, rule='greater', min_delta=1e-6, patience=3
     )
     assert cfg.default_hooks.checkpoint.save_best == metric
     own = changed(['--save-best', 'coco/segm_mAP'])
     assert own.default_hooks.checkpoint.save_best == 'coco/segm_mAP'
+
+
+@pytest.mark.parametrize(
+    'config, scores, stops_after',
+    [
+        (BY_EPOCH, [0.3, 0.301, 0.302, 0.303, 0.304], None),
+        (BY_EPOCH, [0.3, 0.34, 0.33, 0.34, 0.4], 4),
+        (BY_EPOCH, [0.0, 0.0, 0.0], 3),
+        (BY_EPOCH, [0.3, 0.2, 0.301, 0.3, 0.302], None),
+        (BY_ITERATION, [40.01, 40.02, 40.03, 40.04], None),
+        (BY_ITERATION, [40.01, 40.01, 40.01, 40.04], 3),
+    ],
+)
+def test_patience_counts_what_was_not_better(config, scores, stops_after):
+    cfg = changed(['--patience', '2'], config)
+    add_safeguards(cfg)
+    (stopping,) = (hook for hook in cfg.custom_hooks if 'EarlyStopping' in hook['type'])
+    hook, loop = HOOKS.build(stopping), SimpleNamespace(stop_training=False)
+    hub = SimpleNamespace(runtime_info={}, update_info=lambda *_: None)
+    runner = SimpleNamespace(train_loop=loop, logger=logging.getLogger(), message_hub=hub)
+    stopped = []
+    for score in scores:
+        hook.after_val_epoch(runner, {hook.monitor: score})
+        stopped.append(loop.stop_training)
+    assert stopped == [n + 1 >= (stops_after or 99) for n in range(len(scores))]
 
 
 def test_backends(monkeypatch):

@@ -39,6 +39,6 @@ def test_tta_of_detection_flips_by_default():
     enable_tta(cfg)
     load, augment = cfg.test_dataloader.dataset.dataset.pipeline
     flips, (packing,) = augment.transforms
-    assert load.type == 'LoadImageFromFile' and [flip.prob for flip in flips] == [1.0, 0.0]
+    assert load.type == 'LoadImageFromFile' and [flip.prob for flip in flips] == [0.0, 1.0]
     assert 'flip_direction' in packing.meta_keys
     assert cfg.model.type == 'attnpool_backbones.InstanceTTAModel'

@@ -64,6 +64,20 @@ def test_config_is_of_the_data(digits, tmp_path, backbone, head, monkeypatch):
     assert 'data' not in cfg and 'under' not in cfg
 
 
+@pytest.mark.parametrize(
+    'backbone, named',
+    [
+        ('caformer-s18', 'put caformer_s18.pth (https://'),
+        ('gc-resnet50', 'put gc_resnet50.pth.tar into checkpoints/'),
+    ],
+)
+def test_weights_that_are_not_at_hand_are_named(backbone, named, digits, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'cache'))
+    request = Request(str(digits), backbone, 'faster-rcnn', size=96)
+    assert named in ' '.join(prepare(request, tell=lambda line: None).notes)
+
+
 def test_nothing_is_copied_and_originals_are_used(digits, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     request = Request(str(digits), 'caformer-nano', 'mask-rcnn', work_dir='run')
