@@ -87,6 +87,8 @@ def test_one_message_and_exit_code_2(words, message, tmp_path, monkeypatch, caps
     'flag, value, message',
     [
         ('--time', 'soon', "'soon' is no duration"),
+        ('--time', '366d', "'366d' is no duration"),
+        ('--resume', '', 'the name is empty'),
         ('--epochs', '0', 'no whole number from 1 on'),
         ('--lr', 'nan', 'no number above 0'),
         ('--batch', 'many', 'no whole number from 1 on'),
