@@ -4,6 +4,7 @@ import re
 
 __all__ = ['duration_words', 'seconds_of']
 
+LONGEST = 365 * 86400
 UNITS = {'': 1, 's': 1, 'm': 60, 'h': 3600, 'd': 86400}
 
 
@@ -14,14 +15,14 @@ def seconds_of(duration: str | float) -> float:
         duration: Seconds, or a text as ``'90s'``, ``'10m'``, ``'1.5h'``, ``'1d'``.
 
     Raises:
-        ValueError: If it is none, or not above zero.
+        ValueError: If it is none, not above zero, or longer than 365 days.
     """
     match = re.fullmatch(r'\s*(\d+(?:\.\d*)?|\.\d+)\s*([smhd]?)\s*', str(duration))
     seconds = float(match.group(1)) * UNITS[match.group(2)] if match else 0.0
-    if seconds <= 0:
+    if not 0 < seconds <= LONGEST:
         raise ValueError(
-            f'{duration!r} is no duration; write seconds, minutes, hours or days as 90s, 10m, 1.5h '
-            'or 1d'
+            f'{duration!r:.60} is no duration; write seconds, minutes, hours or days as 90s, 10m, '
+            '1.5h or 1d, up to 365d'
         )
     return seconds
 

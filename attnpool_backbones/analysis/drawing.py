@@ -16,7 +16,9 @@ from torch import Tensor
 
 from attnpool_backbones.atomic_files import write_atomically
 
-__all__ = ['Drawing', 'axes_grid', 'cell_side', 'coloured', 'heat', 'save', 'show_image']
+__all__ = [
+    'Drawing', 'axes_grid', 'cell_side', 'coloured', 'heat', 'save', 'show_image', 'write_figure',
+]  # fmt: skip
 
 DPI = 110
 FLAT = 1e-5
@@ -49,12 +51,22 @@ def save(drawing: Drawing, folder: str | Path, name: str) -> list[Path]:
         finite is ``null`` there.
     """
     picture, numbers = Path(folder, f'{name}.png'), Path(folder, f'{name}.json')
-    buffer = BytesIO()
-    drawing.figure.savefig(buffer, format='png', dpi=DPI)
-    write_atomically(buffer.getvalue(), picture)
+    write_figure(drawing.figure, picture)
     text = json.dumps(_plain(dict(reading=drawing.reading, **drawing.numbers)), indent=1)
     write_atomically(text.encode(), numbers)
     return [picture, numbers]
+
+
+def write_figure(figure: Figure, path: Path) -> None:
+    """Writes a figure as a PNG file, whole or not at all.
+
+    Args:
+        figure: The figure.
+        path: The file; its folder is made if it is missing.
+    """
+    buffer = BytesIO()
+    figure.savefig(buffer, format='png', dpi=DPI)
+    write_atomically(buffer.getvalue(), path)
 
 
 def _plain(value: Any) -> Any:

@@ -105,7 +105,7 @@ def share(text: str) -> float:
     except ValueError:
         value = 0.0
     if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f'{text!r} is no share between 0 and 1')
+        raise argparse.ArgumentTypeError(f'{text!r:.60} is no share between 0 and 1')
     return value
 
 

@@ -16,6 +16,7 @@ import json
 import os
 import sys
 import time
+from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -112,26 +113,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Carries out ``attnpool predict``; exit code 1: an image was not read, written or numbered."""
-    from attnpool_backbones.inference.loading import (
-        find_model_files,
-        is_exported,
-        load,
-        max_pixels_of,
-    )
-    from attnpool_backbones.inference.predictor import Options, Speed
+    from attnpool_backbones.inference.loading import find_model_files, is_exported, max_pixels_of
     from attnpool_backbones.inference.sources import open_source
-    from attnpool_backbones.launching.targets import require_target_folder
+    from attnpool_backbones.launching.targets import writable_folder
 
     to_stdout = args.out == '-'
     # a source that is not there is told before the model is loaded and a folder is made
     max_pixels = max_pixels_of(args.model, args.checkpoint, args.cfg_options)
     out = None if to_stdout else Path(args.out)
     source = open_source(args.source, max_pixels=max_pixels, out=out)
-    if not to_stdout:
-        require_target_folder('--out', args.out)
+    if args.annotations is not None and not os.path.isfile(args.annotations):
+        raise UserError(f'--annotations {args.annotations}: there is no such file')
     if not is_exported(args.model):
         args.checkpoint = find_model_files(args.model, args.checkpoint)[1]
         print(f'checkpoint: {args.checkpoint}', file=sys.stderr)
+    with nullcontext() if to_stdout else writable_folder('--out', args.out):
+        return _predict(args, source, to_stdout)
+
+
+def _predict(args: argparse.Namespace, source: Any, to_stdout: bool) -> int:
+    """Predicts on an opened source and writes the predictions."""
+    from attnpool_backbones.inference.loading import load
+    from attnpool_backbones.inference.predictor import Options, Speed
+
     model = load(args.model, args.checkpoint, args.device, args.cfg_options)
     options = Options(args.score, args.classes, args.batch, args.threads, args.slice, args.overlap)
     speed = Speed()

@@ -88,6 +88,11 @@ def run(args: argparse.Namespace) -> int | None:
             )
         prepare_config(args)
     else:
+        if args.auto_scale_lr:
+            raise UserError(
+                '--auto-scale-lr: for a config; the learning rate for a folder is chosen for its '
+                'batch already'
+            )
         prepare_folder(args)
     if processes > 1:
         return train_in_processes(args, processes)

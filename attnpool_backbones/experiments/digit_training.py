@@ -214,8 +214,6 @@ def train_and_evaluate(
     runner = build_runner(cfg)
     runner.train()
     model = runner.model.eval()
-    # What mmdet's and mmseg's inference functions look for.
-    model.cfg, model.dataset_meta = cfg, runner.val_dataloader.dataset.metainfo
     stored = folder / 'result.json'
     final = Path(find_resumable_checkpoint(str(folder)))
     if stored.exists() and (result := Result(**json.loads(stored.read_text()))).command.endswith(

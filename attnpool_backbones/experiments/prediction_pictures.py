@@ -1,105 +1,55 @@
-"""Pictures of what a detector or a segmentor predicts beside the ground truth."""
+"""Pictures of what a model predicts, drawn as ``attnpool predict`` draws it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import matplotlib
-from torch import nn
-
-matplotlib.use('Agg')
+import cv2
 import numpy as np
-from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 from PIL import Image
+
+from attnpool_backbones.analysis.drawing import axes_grid, show_image
+from attnpool_backbones.inference.drawing import draw, draw_label_map
+from attnpool_backbones.inference.predictor import Predictor
+from attnpool_backbones.inference.sources import open_source
+
+__all__ = ['predictions_picture']
 
 DRAWN_SIZE = 384
 """Pixels of the enlarged images into which detections are drawn: labels, whose size is fixed, are
 then small beside the objects, and can still be read."""
 
 
-def detection_picture(
-    detector: nn.Module, images: Sequence[Path], path: Path, score_thr: float = 0.5
-) -> None:
-    """Draws boxes, masks and labels over images.
+def predictions_picture(
+    predictor: Predictor, images: Sequence[Path], label_maps: Sequence[Path] = (),
+    score: float = 0.5,
+) -> Figure:  # fmt: skip
+    """Draws predictions below their images, a column an image.
 
     Args:
-        detector: An mmdet detector from a Runner or ``init_detector``; its ``cfg`` names classes.
+        predictor: A detector or a segmentor.
         images: Files.
-        path: Of the picture.
-        score_thr: Smallest score of a detection that is drawn.
+        label_maps: PNG files of the true labels, one for each image, for a row of their own between
+            images and predictions. Default: there is no such row.
+        score: Smallest score of an object that is drawn.
     """
-    from mmdet.apis import inference_detector
-    from mmdet.visualization import DetLocalVisualizer
-
-    visualizer = DetLocalVisualizer(name='detection_picture', alpha=0.5)
-    visualizer.dataset_meta = detector.dataset_meta
-
-    def draw(file: Path) -> np.ndarray:
-        image = np.array(Image.open(file).convert('RGB').resize((DRAWN_SIZE,) * 2, Image.BICUBIC))
-        sample = inference_detector(detector, image[..., ::-1])
-        visualizer.add_datasample(
-            file.stem, image, sample, draw_gt=False, pred_score_thr=score_thr, show=False
-        )
-        return visualizer.get_image()
-
-    _grid(['image', 'detections'], images, [_read, draw], path)
-
-
-def segmentation_picture(
-    segmentor: nn.Module, images: Sequence[Path], label_maps: Sequence[Path], path: Path
-) -> None:
-    """Draws true and predicted label maps over images.
-
-    Args:
-        segmentor: An mmseg segmentor from a Runner or ``init_model``.
-        images: Files.
-        label_maps: PNG files of the true labels, one for each image.
-        path: Of the picture.
-    """
-    from mmseg.apis import inference_model
-
-    palette = np.array(segmentor.dataset_meta['palette'], dtype=np.float32)
-    labels = dict(zip(images, label_maps, strict=True))
-
-    def overlay(file: Path, label_map: np.ndarray) -> np.ndarray:
-        image = _read(file).astype(np.float32)
-        drawn = 0.3 * image + 0.7 * palette[label_map]
-        return np.where((label_map > 0)[..., None], drawn, 0.5 * image).astype(np.uint8)
-
-    def truth(file: Path) -> np.ndarray:
-        return overlay(file, np.array(Image.open(labels[file])))
-
-    def prediction(file: Path) -> np.ndarray:
-        result = inference_model(segmentor, _read(file)[..., ::-1])
-        return overlay(file, result.pred_sem_seg.data[0].cpu().numpy())
-
-    _grid(['image', 'truth', 'prediction'], images, [_read, truth, prediction], path)
-
-
-def _read(file: Path) -> np.ndarray:
-    return np.array(Image.open(file).convert('RGB'))
-
-
-def _grid(
-    titles: Sequence[str],
-    images: Sequence[Path],
-    draw: Sequence[Callable[[Path], np.ndarray]],
-    path: Path,
-) -> None:
-    """One column an image, one row a way to draw it."""
-    figure, axes = plt.subplots(
-        len(draw), len(images), figsize=(2.6 * len(images), 2.6 * len(draw)), squeeze=False
-    )
-    for row, title, function in zip(axes, titles, draw, strict=True):
-        row[0].set_ylabel(title)
-        for axis, file in zip(row, images, strict=True):
-            axis.imshow(function(file))
-            axis.set_xticks([])
-            axis.set_yticks([])
-    _save(figure, path)
-
-
-def _save(figure: Any, path: Path) -> None:
-    figure.tight_layout(pad=0.4)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    shown = [frame.read() for frame in open_source(images).frames]
+    if predictor.is_detector:
+        size = DRAWN_SIZE, DRAWN_SIZE
+        shown = [cv2.resize(image, size, interpolation=cv2.INTER_CUBIC) for image in shown]
+    rows = dict(image=shown)
+    if label_maps:
+        true = [np.array(Image.open(file)) for file in label_maps]
+        rows['truth'] = [
+            draw_label_map(image, label_map, predictor.palette)
+            for image, label_map in zip(shown, true, strict=True)
+        ]
+    predictions = predictor(shown, score=score)
+    rows['prediction'] = [
+        draw(image, prediction) for image, prediction in zip(shown, predictions, strict=True)
+    ]
+    figure, axes = axes_grid(len(rows), len(images), shown[0])
+    for cells, (title, drawn) in zip(axes, rows.items(), strict=True):
+        for cell, image in zip(cells, drawn, strict=True):
+            show_image(cell, image[..., ::-1], title)
+    return figure

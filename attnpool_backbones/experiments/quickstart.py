@@ -13,7 +13,7 @@ from pathlib import Path
 from mmengine.runner import Runner, set_random_seed
 
 from attnpool_backbones.analysis.command import parser_of_figures
-from attnpool_backbones.analysis.drawing import save
+from attnpool_backbones.analysis.drawing import save, write_figure
 from attnpool_backbones.atomic_files import write_atomically
 from attnpool_backbones.datasets import digit_scenes
 from attnpool_backbones.experiments.digit_training import (
@@ -27,10 +27,9 @@ from attnpool_backbones.experiments.digit_training import (
     train_and_evaluate,
 )
 from attnpool_backbones.experiments.pooling_probe import collect_maps, evaluate_probe, train_probe
-from attnpool_backbones.experiments.prediction_pictures import (
-    detection_picture,
-    segmentation_picture,
-)
+from attnpool_backbones.experiments.prediction_pictures import predictions_picture
+from attnpool_backbones.inference.loading import predictor_of
+from attnpool_backbones.inference.predictor import Predictor
 from attnpool_backbones.launching.latest_checkpoint import find_resumable_checkpoint
 from attnpool_backbones.machine import peak_memory
 from attnpool_backbones.markdown import markdown_table
@@ -90,7 +89,8 @@ def run(work_dir: Path, tell: Callable[[str], None]) -> list[Result]:
         'detection', DETECTOR, DETECTION_METRICS, work_dir / 'detection', first, tell, IMAGE_HEAD
     )
     tell('detection: pictures')
-    detection_picture(runner.model, images, work_dir / 'detection.png')
+    picture = predictions_picture(predictor_of_run(runner), images)
+    write_figure(picture, work_dir / 'detection.png')
     poolings = probe_pooling(runner, work_dir, tell)
 
     # The detector's backbone has seen more than the classifier's.
@@ -100,7 +100,8 @@ def run(work_dir: Path, tell: Callable[[str], None]) -> list[Result]:
     )
     tell('segmentation: pictures')
     truth = [scene_file('annotations', i) for i in SHOWN]
-    segmentation_picture(runner.model, images, truth, work_dir / 'segmentation.png')
+    picture = predictions_picture(predictor_of_run(runner), images, truth)
+    write_figure(picture, work_dir / 'segmentation.png')
 
     draw_gallery(work_dir, tell)
 
@@ -109,6 +110,13 @@ def run(work_dir: Path, tell: Callable[[str], None]) -> list[Result]:
     content = json.dumps([asdict(result) for result in results], indent=2)
     write_atomically(content.encode(), work_dir / 'results.json')
     return results
+
+
+def predictor_of_run(runner: Runner) -> Predictor:
+    """Returns the trained model of a runner as ``attnpool predict`` would load it."""
+    classes = runner.val_dataloader.dataset.metainfo['classes']
+    device = str(next(runner.model.parameters()).device)
+    return predictor_of(runner.model, runner.cfg, classes, device)
 
 
 def probe_pooling(runner: Runner, work_dir: Path, tell: Callable[[str], None]) -> list[Result]:

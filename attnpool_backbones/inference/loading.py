@@ -23,6 +23,7 @@ from attnpool_backbones.inference.exported_model import ExportedModel
 from attnpool_backbones.inference.predictor import Predictor
 from attnpool_backbones.launching.checkpoint_check import require_own_weights
 from attnpool_backbones.launching.config import load_config, recognise_dense_task
+from attnpool_backbones.launching.config_errors import explained
 from attnpool_backbones.launching.latest_checkpoint import newest_best, noted_checkpoint
 from attnpool_backbones.zoo.config_models import build_config_model
 
@@ -106,7 +107,8 @@ def load_model(
     config, weights = find_model_files(model, checkpoint)
     cfg = load_config(str(config), cfg_options)
     content = load_from_checked_file(str(weights))
-    with torch.random.fork_rng(devices=[]):  # random numbers of the caller go on as before
+    # random numbers of the caller go on as before
+    with explained(cfg, 'the model'), torch.random.fork_rng(devices=[]):
         built = build_config_model(cfg)
     _load_weights(built, content, weights)
     return built.eval(), cfg, _labels(built, _classes(cfg, content, built))

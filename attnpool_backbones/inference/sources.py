@@ -3,6 +3,7 @@
 import glob
 import io
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -30,6 +31,7 @@ from attnpool_backbones.pictures import name_for_opencv
 __all__ = ['VIDEO_SUFFIXES', 'Frame', 'Source', 'open_source']
 
 VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg')
+_CAMERA = re.compile('[0-9]{1,4}')
 _STREAMS = ('rtsp', 'rtmp', 'http', 'https')
 
 
@@ -100,12 +102,12 @@ def open_source(
     text = str(source)
     if text == '-':
         return _standard_input(stdin or sys.stdin.buffer, max_pixels)
-    if isinstance(source, int) or text.isdigit() and not os.path.exists(text):
+    if isinstance(source, int) or _CAMERA.fullmatch(text) and not os.path.exists(text):
         return _camera(int(text), max_pixels)
     if text.startswith('camera:'):
         number = text.removeprefix('camera:')
-        if not number.isdigit():
-            raise UserError(f'{text}: a camera is camera:0, camera:1, ...')
+        if not _CAMERA.fullmatch(number):
+            raise UserError(f'{text[:60]}: a camera is camera:0, camera:1, ...')
         return _camera(int(number), max_pixels)
     if '://' in text:
         return _stream(text, max_pixels)

@@ -64,7 +64,9 @@ def waiting_time(text: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value <= LONGEST_WAIT:
-        raise argparse.ArgumentTypeError(f'{text!r} is no number of seconds up to {LONGEST_WAIT}')
+        raise argparse.ArgumentTypeError(
+            f'{text!r:.60} is no number of seconds up to {LONGEST_WAIT}'
+        )
     return value
 
 

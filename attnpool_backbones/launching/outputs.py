@@ -24,8 +24,10 @@ def enable_pictures(cfg: Config, show: bool, show_dir: str | None, wait_time: fl
         wait_time: Seconds that a window stays.
 
     Raises:
-        PreflightError: If the config has nothing to draw with.
+        PreflightError: If the config has nothing to draw with, or no window can be opened here.
     """
+    if show:
+        require_screen()
     if show_dir is not None and cfg.get('visualizer') is None:
         raise PreflightError(f'--show-dir {show_dir}: {cfg.filename} has no visualizer')
     hooks = cfg.setdefault('default_hooks', ConfigDict())
@@ -37,6 +39,22 @@ def enable_pictures(cfg: Config, show: bool, show_dir: str | None, wait_time: fl
         wait_time=wait_time,
         score_thr=old.get('score_thr', 0.3),
     )
+
+
+def require_screen() -> None:
+    """Checks that windows can be opened.
+
+    Raises:
+        PreflightError: If they would be waited for in vain.
+    """
+    import matplotlib
+
+    # what matplotlib chooses where it cannot open any
+    if matplotlib.get_backend().lower() == 'agg':
+        raise PreflightError(
+            '--show: there is no screen here, or no toolkit that matplotlib can open windows with; '
+            '--show-dir FOLDER writes the pictures'
+        )
 
 
 def is_pickle(out: str) -> bool:

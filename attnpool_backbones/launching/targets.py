@@ -43,18 +43,21 @@ def writable_folder(option: str, folder: str) -> Iterator[None]:
 
     Args:
         option: The flag that names it.
-        folder: As typed; removed again if it is new and the work fails.
+        folder: As typed; removed again, with the folders around it, as far as they are new, if the
+            work fails and has left nothing there.
 
     Raises:
         PreflightError: If it cannot be made or written to.
     """
-    is_new = not os.path.lexists(folder)
-    require_target_folder(option, folder)
+    path = Path(folder)
+    new = [each for each in (path, *path.parents) if not os.path.lexists(each)]
     try:
+        require_target_folder(option, folder)
         yield
     except BaseException:
-        if is_new and not os.listdir(folder):
-            os.rmdir(folder)
+        for each in new:
+            if os.path.isdir(each) and not os.listdir(each):
+                os.rmdir(each)
         raise
 
 

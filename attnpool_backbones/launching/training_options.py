@@ -9,7 +9,12 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
-from attnpool_backbones.command_line import MAX_PROCESSES, number_above_zero, whole_number
+from attnpool_backbones.command_line import (
+    MAX_PROCESSES,
+    given_name,
+    number_above_zero,
+    whole_number,
+)
 from attnpool_backbones.launching.config import recognise_task
 from attnpool_backbones.launching.errors import PreflightError
 
@@ -38,6 +43,7 @@ def add_training_arguments(parser: argparse.ArgumentParser, with_auto: bool = Fa
     add('--amp', action='store_true', help='mixed precision: float16 on CUDA, bfloat16 on the CPU')
     add(
         '--resume',
+        type=given_name,
         nargs='?',
         const='auto',
         metavar='auto|PATH',

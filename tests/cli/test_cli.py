@@ -58,6 +58,7 @@ def test_command_imports_neither_torch_nor_openmmlab_for_its_help():
         (['train', 'photos'], 'no images in it'),
         (['train', 'photos', '--backbone', 'x', '--head', 'upernet'], '--backbone x: not known'),
         (['train', 'a.py', '--head', 'upernet'], '--head: for a folder'),
+        (['train', 'photos', '--auto-scale-lr'], '--auto-scale-lr: for a config'),
         (['train', 'a.py', '--devices', 'two'], 'a number of devices'),
         (['train', 'a.py', '--batch', 'auto'], 'config not found'),
         (['verify', 'photos'], 'no images in it'),
@@ -86,6 +87,8 @@ def test_one_message_and_exit_code_2(words, message, tmp_path, monkeypatch, caps
     'flag, value, message',
     [
         ('--time', 'soon', "'soon' is no duration"),
+        ('--time', '366d', "'366d' is no duration"),
+        ('--resume', '', 'the name is empty'),
         ('--epochs', '0', 'no whole number from 1 on'),
         ('--lr', 'nan', 'no number above 0'),
         ('--batch', 'many', 'no whole number from 1 on'),

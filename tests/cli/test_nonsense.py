@@ -1,19 +1,19 @@
 """Nonsense on any command line is one message and exit code 2, soon, and leaves nothing behind."""
 
-import importlib.util
 import os
+import runpy
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
 
 import pytest
+import torch
 
 pytest.importorskip('mmdet')
 pytest.importorskip('mmseg')
 
-from attnpool_backbones.cli import main
-from attnpool_backbones.command_line import run_command
+from attnpool_backbones.cli import COMMANDS, main
 
 LONG = 'a' * 300
 NO_TEXT = os.fsdecode(b'\xff\xfe')
@@ -25,11 +25,16 @@ INPUTS = ('', 's3://bucket/x', 'foo://x/y', 'http://[a/x', '/proc/nope', '/dev/z
 FOLDERS = ('', 's3://bucket/x', 'foo://x', '/proc/nope/x', '/dev/null/x', LONG, '/dev/full',
            'noise.pth', 'pipe')  # fmt: skip
 """Named where a folder is written to."""
+CONFIGS = ('noise.py', 'pipe.py', f'{LONG}.py', f'{NO_TEXT}.py', 'http://[a/x.py')
+"""Named where a config is read."""
 FILES = ('', 's3://bucket/x', '/proc/nope/x', '/dev/null/x', LONG)
 """Named where a file is written, before its ending."""
 COUNTS = ('0', '-1', BIG, 'nan', 'inf', '1.5', '', '9' * 5000)
 SEEDS = ('-1', BIG, 'nan', '')
 SIDES = (*COUNTS, '31', '100000', '²')
+SHARES = ('0', '1', '-1', 'nan', 'inf', '1.5', '', '9' * 5000)
+DEVICES = ('', 'x', 'cuda:99', 'meta', NO_TEXT)
+DURATIONS = ('', '0', '-1', 'nan', 'inf', 'soon', '1e400', '²h', '9' * 5000, '9' * 400 + 'd')
 
 MODEL = ('PatchConvNet:nano', '--random-weights', '--images', 'img', '--size', '64')
 LOOKING = ('attnpool', 'figure', 'pooling')
@@ -37,10 +42,38 @@ FIGURE = (*LOOKING, *MODEL)
 OWN = ('attnpool', 'config', 'photos', '--backbone', 'caformer-nano')
 BENCHMARK = ('analysis_tools/benchmark', 'PatchConvNet:nano')
 SCENES = ('dataset_converters/make_digit_scenes',)
+PREDICT = ('attnpool', 'predict', 'run', 'img')
+TRAIN = ('attnpool', 'train', 'a.py')
+CONVERT = ('model_converters/convert_checkpoint',)
+VERIFY = ('misc/verify_dataset', 'a.py')
+MATRIX = ('misc/matrix', '--python', '3.14', '--torch', 'oldest')
 
 # the beginning of a command line, and what follows it
 TABLE: Sequence[tuple[Sequence[str], Sequence[str]]] = [
+    (('train',), INPUTS),
+    (('train', 'a.py', '--resume'), INPUTS),
+    (('train', 'a.py', '--work-dir'), FOLDERS),
     (('test',), [f'{name}|x.pth' for name in INPUTS]),
+    (('attnpool', 'train'), (*INPUTS, *CONFIGS)),
+    ((*TRAIN, '--devices'), (*COUNTS, '0,', 'x,y', '²', NO_TEXT)),
+    ((*TRAIN, '--time'), DURATIONS),
+    ((*TRAIN, '--checkpoint-every'), DURATIONS),
+    ((*TRAIN, '--resume'), INPUTS),
+    ((*TRAIN, '--work-dir'), FOLDERS),
+    ((*TRAIN, '--val-share'), SHARES),
+    (('attnpool', 'predict'), [f'{name}|img' for name in (*INPUTS, *CONFIGS, 'pipe.onnx')]),
+    (('attnpool', 'predict', 'run'), (*INPUTS, '²', '9' * 5000, 'camera:²', f'camera:{BIG}')),
+    ((*PREDICT, '--checkpoint'), INPUTS),
+    ((*PREDICT, '--out'), FOLDERS),
+    ((*PREDICT, '--batch'), COUNTS),
+    ((*PREDICT, '--slice'), COUNTS),
+    ((*PREDICT, '--threads'), COUNTS[1:]),
+    ((*PREDICT, '--limit'), COUNTS),
+    ((*PREDICT, '--score'), SHARES),
+    ((*PREDICT, '--overlap'), SHARES),
+    ((*PREDICT, '--device'), DEVICES),
+    ((*PREDICT, '--annotations'), INPUTS),
+    ((*PREDICT, '--cfg-options'), ('', 'a', 'model=3', 'model.type=X', 'max_pixels=0')),
     (('attnpool', 'test'), INPUTS),
     (('attnpool', 'browse'), INPUTS),
     (('attnpool', 'browse', 'a.py', '--count'), COUNTS),
@@ -73,7 +106,7 @@ TABLE: Sequence[tuple[Sequence[str], Sequence[str]]] = [
     ((*FIGURE, '--limit'), COUNTS),
     ((*FIGURE, '--top'), COUNTS),
     ((*FIGURE, '--size'), (*SIDES, '100000x100000', '-32x64', f'64x{BIG}')),
-    ((*FIGURE, '--device'), ('', 'x', 'cuda:99', 'meta', NO_TEXT)),
+    ((*FIGURE, '--device'), DEVICES),
     (('attnpool', 'figure', 'query', 'x', '--images', 'img', '--at'),
      ('-1', BIG, '', '-1,-1', '1,2,3')),
     (('attnpool', 'figure', 'query', 'x', '--images', 'img', '--block'), ('-2', BIG, 'nan')),
@@ -101,6 +134,20 @@ TABLE: Sequence[tuple[Sequence[str], Sequence[str]]] = [
     (('analysis_tools/try_models',), ('', NO_TEXT, '../mmdet')),
     (('analysis_tools/try_models', '--limit'), (*COUNTS,)),
     (('analysis_tools/accuracy_benchmark', '--only'), ('', NO_TEXT)),
+    (('analysis_tools/exported_scores', '--work-dir'), FOLDERS),
+    (('analysis_tools/exported_scores', '--only'), ('', NO_TEXT, 'none')),
+    (('analysis_tools/make_tables',), ('', '--check', '--count-all', NO_TEXT)),
+    (('analysis_tools/figure',), ('', NO_TEXT, 'x')),
+    (('quickstart', '--work-dir'), FOLDERS),
+    (CONVERT, [f'{name}|x.pth' for name in INPUTS]),
+    ((*CONVERT, 'noise.pth'), [name and f'{name}.pth' for name in (*FILES, NO_TEXT)]),
+    (('misc/verify_dataset',), (*INPUTS, *CONFIGS)),
+    ((*VERIFY, '--workers'), COUNTS),
+    ((*VERIFY, '--examples'), COUNTS[1:]),
+    ((*VERIFY, '--json'), (*FILES, 'pipe', 'img')),
+    ((*MATRIX, '--work-dir'), FOLDERS),
+    ((*MATRIX, '--system'), ('', 's3://bucket/x', LONG, NO_TEXT, 'nowhere', 'noise.pth', 'pipe')),
+    ((*MATRIX, '--processes'), (*COUNTS, 'x')),
 ]  # fmt: skip
 
 
@@ -114,6 +161,17 @@ def shown(value: object) -> str:
     return text[:40].encode('ascii', 'backslashreplace').decode().replace('\n', '_')
 
 
+TRAINABLE = """
+default_scope = 'mmdet'
+model = dict(type='MaskRCNN')
+train_dataloader = dict(dataset=dict(type='CocoDataset'))
+train_cfg = dict(by_epoch=True, max_epochs=1)
+optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.1))
+test_dataloader = dict(dataset=dict(type='CocoDataset'))
+"""
+"""A config that nothing is wrong with before its model is built."""
+
+
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from PIL import Image
@@ -122,8 +180,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / 'noise.pth').write_bytes(bytes(range(100)))
     (folder / 'img').mkdir()
     Image.new('RGB', (64, 64)).save(folder / 'img' / 'a.png')
-    os.mkfifo(folder / 'pipe')
-    (folder / 'a.py').write_text('default_scope = "mmdet"\n')
+    for name in ('pipe', 'pipe.py', 'pipe.onnx'):
+        os.mkfifo(folder / name)
+    (folder / 'noise.py').write_bytes(bytes(range(100)))
+    (folder / 'a.py').write_text(TRAINABLE)
+    (folder / 'run').mkdir()
+    (folder / 'run' / 'config.py').write_text(TRAINABLE)
+    torch.save(dict(state_dict=dict(a=torch.zeros(9))), folder / 'run' / 'epoch_1.pth')
     return folder
 
 
@@ -132,12 +195,10 @@ def run(words: Sequence[str], root: Path, monkeypatch: pytest.MonkeyPatch) -> in
     try:
         if name == 'attnpool':
             return main(rest)
-        path = root / 'tools' / f'{name}.py'
-        monkeypatch.setattr(sys, 'argv', [str(path), *rest])
-        spec = importlib.util.spec_from_file_location('tool', path)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return run_command(module.main)
+        path = str(root / 'tools' / f'{name}.py')
+        monkeypatch.setattr(sys, 'argv', [path, *rest])
+        monkeypatch.setattr(sys, 'path', [*sys.path])
+        runpy.run_path(path, run_name='__main__')
     except SystemExit as stop:
         return stop.code
 
@@ -153,9 +214,18 @@ def test_one_message(
 ) -> None:
     monkeypatch.chdir(folder)
     monkeypatch.setattr('os.execv', None)
+    monkeypatch.setattr('subprocess.Popen', None)
     before = sorted(folder.rglob('*'))
     assert run([*beginning, *ending.split('|')], repo_root, monkeypatch) == 2
     message = capsys.readouterr().err
     assert 'error: ' in message and 'Traceback' not in message
     assert len(message.splitlines()[-1]) < 2000
     assert sorted(folder.rglob('*')) == before
+
+
+def test_every_command_is_in_the_table(repo_root: Path) -> None:
+    beginnings = [beginning for beginning, _ in TABLE]
+    assert {words[1] for words in beginnings if words[0] == 'attnpool'} == set(COMMANDS)
+    tools = repo_root / 'tools'
+    scripts = {file.relative_to(tools).with_suffix('').as_posix() for file in tools.rglob('*.py')}
+    assert {words[0] for words in beginnings} - {'attnpool'} == scripts

@@ -39,12 +39,13 @@ def main() -> None:
 
     check_environment('det', 'seg', 'scenes', 'report')
     from attnpool_backbones.experiments.accuracy_benchmark import markdown, publish, run
-    from attnpool_backbones.launching.targets import require_target_folder
+    from attnpool_backbones.launching.targets import writable_folder
 
     if not Path('configs/_base_').is_dir():
         raise UserError(f'run this in a clone of attnpool_backbones, not in {Path.cwd()}')
-    require_target_folder('--work-dir', str(args.work_dir))
-    print(markdown(run(args.work_dir, args.only, lambda line: print(line, flush=True))))
+    with writable_folder('--work-dir', str(args.work_dir)):
+        rows = run(args.work_dir, args.only, lambda line: print(line, flush=True))
+    print(markdown(rows))
     for kind in ('md', 'csv', 'png'):
         print(f'  {args.work_dir / "results"}.{kind}')
     if args.publish:

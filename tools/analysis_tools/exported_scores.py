@@ -33,15 +33,15 @@ def main() -> None:
     check_environment('det', 'seg', 'scenes')
     from attnpool_backbones.experiments.exported_scores import STAGES, markdown, publish, run
     from attnpool_backbones.inference.extras import require_extra
-    from attnpool_backbones.launching.targets import require_target_folder
+    from attnpool_backbones.launching.targets import writable_folder
 
     require_extra('export', 'onnxscript')
     page = Path('docs/export.md')
     if args.publish and not page.is_file():
         raise UserError(f'run --publish in a clone of attnpool_backbones, not in {Path.cwd()}')
-    require_target_folder('--work-dir', str(args.work_dir))
     stages = [stage for stage in STAGES if stage != 'times' or not args.no_times]
-    rows = run(args.work_dir, args.only, stages, lambda line: print(line, flush=True))
+    with writable_folder('--work-dir', str(args.work_dir)):
+        rows = run(args.work_dir, args.only, stages, lambda line: print(line, flush=True))
     print(markdown(rows), end='')
     if args.publish:
         publish(rows, page)

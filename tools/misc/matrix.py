@@ -24,7 +24,14 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from attnpool_backbones.atomic_files import write_atomically  # noqa: E402
-from attnpool_backbones.command_line import UserError, run_command  # noqa: E402
+from attnpool_backbones.command_line import (  # noqa: E402
+    MAX_PROCESSES,
+    UserError,
+    given_place,
+    run_command,
+    whole_number,
+)
+from attnpool_backbones.launching.targets import require_target_folder  # noqa: E402
 from attnpool_backbones.markdown import markdown_table, replace_section  # noqa: E402
 
 PYTHONS = ('3.10', '3.11', '3.12', '3.13', '3.14')
@@ -94,19 +101,22 @@ def main() -> None:
     parser.add_argument('--python', choices=PYTHONS, help='only this one')
     parser.add_argument('--torch', choices=TORCHES, help='only this one')
     parser.add_argument('--stack', choices=('openmmlab', 'onedl'), help='only this one')
-    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/matrix'),
+    parser.add_argument('--work-dir', type=given_place, default=Path('work_dirs/matrix'),
                         help='for copies and environments (default: %(default)s)')  # fmt: skip
-    parser.add_argument('--system', type=Path, default=Path('/'), metavar='DIR',
+    parser.add_argument('--system', type=given_place, default=Path('/'), metavar='DIR',
                         help='root of another system, for a Python that this one has not, e.g. of '
                         'debootstrap; as root, with /proc mounted there')  # fmt: skip
     parser.add_argument('--steps', nargs='+', choices=STEPS, default=STEPS,
                         help='only these; without setup, in an environment that --keep left '
                         '(default: all)')  # fmt: skip
-    parser.add_argument('--processes', default='auto',
+    parser.add_argument('--processes', type=processes, default='auto',
                         help='of the tests (default: one a core, at most 8)')  # fmt: skip
     parser.add_argument('--keep', action='store_true', help='leave the environments there')
     args = parser.parse_args()
 
+    if not args.system.is_dir():
+        raise UserError(f'--system {args.system} is no folder')
+    require_target_folder('--work-dir', str(args.work_dir))
     rows = {row.key: row for row in read_rows()}
     asked = bool(args.python or args.torch or args.stack)
     # of a call that was stopped; what the page tells was seen by others
@@ -136,6 +146,11 @@ def main() -> None:
     if not asked:
         progress.unlink(missing_ok=True)
     write_rows(rows)
+
+
+def processes(text: str) -> str:
+    """Parses how many processes pytest is to start."""
+    return text if text == 'auto' else str(whole_number(1, MAX_PROCESSES)(text))
 
 
 def all_rows() -> Iterator[Row]:
