@@ -9,7 +9,7 @@ from typing import Any
 
 from mmengine.registry import Registry
 
-__all__ = ['find_type', 'type_name']
+__all__ = ['find_type', 'is_pretrained', 'type_name']
 
 
 def type_name(entry: Any) -> str:
@@ -39,3 +39,13 @@ def find_type(entry: Any, registry: Registry) -> Any:
     if isinstance(kind, str):
         return registry.get(kind)
     return kind if callable(kind) else None
+
+
+def is_pretrained(entry: Any) -> bool:
+    """Tells whether an entry of an `init_cfg` loads a checkpoint.
+
+    Args:
+        entry: A dict with a `type`, or None.
+    """
+    # the name in mmengine's registry and that of the class
+    return type_name(entry) in ('Pretrained', 'PretrainedInit')

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
+from mmengine.model import initialize
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -12,6 +13,7 @@ from attnpool_backbones.backbones.training_parts import TrainingParts
 from attnpool_backbones.checkpoints import load_pretrained
 from attnpool_backbones.checkpoints.door import open_door
 from attnpool_backbones.checkpoints.loading import DEPLOYED, require_same_form
+from attnpool_backbones.config_types import is_pretrained
 from attnpool_backbones.layers.activation_checkpointing import checkpoint_block
 from attnpool_backbones.ops.layout import contiguous_map, in_format
 from attnpool_backbones.ops.product import is_convolution_chosen
@@ -63,7 +65,8 @@ class DenseBackbone(TrainingParts):
         norm_eval: Keeps the running statistics of all BatchNorm layers fixed in training.
         with_cp: Activation checkpointing of every block: less memory, one more forward pass.
         init_cfg: ``dict(type='Pretrained', checkpoint=FILE)`` takes an official or own
-            checkpoint as it is (see :mod:`attnpool_backbones.checkpoints`).
+            checkpoint as it is (see :mod:`attnpool_backbones.checkpoints`). A list may have
+            initialisers of mmengine, too; checkpoints are loaded last, in order.
 
     Raises:
         ValueError: An unknown ``arch``, ``out_indices`` or ``frozen_stages``; the message lists
@@ -240,21 +243,24 @@ class DenseBackbone(TrainingParts):
     # ------------------------------------------------------------------ weights
 
     def init_weights(self) -> None:
-        """Loads the checkpoint of ``init_cfg``, if it names one.
+        """Does what ``init_cfg`` says; of a list, mmengine's initialisers first, then checkpoints.
 
-        Random initialisation has happened in the constructor, as in plain torch.
+        Without it nothing: random initialisation has happened in the constructor, as in plain
+        torch.
 
         Raises:
             attnpool_backbones.checkpoints.CheckpointMismatch: Less than 90 % of the parameters
                 are in the file.
         """
         configs = self.init_cfg if isinstance(self.init_cfg, list) else [self.init_cfg]
-        for config in configs:
-            if config is not None and config.get('type') == 'Pretrained':
-                load_pretrained(self, **{k: v for k, v in config.items() if k != 'type'})
-                self._is_init = True
-                return
-        super().init_weights()
+        checkpoints = [config for config in configs if is_pretrained(config)]
+        if not checkpoints:
+            super().init_weights()
+            return
+        initialize(self, [config for config in configs if not is_pretrained(config)])
+        for config in checkpoints:
+            load_pretrained(self, **{k: v for k, v in config.items() if k != 'type'})
+        self._is_init = True
 
     def is_unbuilt(self, name: str) -> bool:
         """Tells whether a checkpoint's name lies in a stage of the variant that no output needs."""

@@ -26,6 +26,7 @@ from torch.distributed.fsdp.wrap import lambda_auto_wrap_policy
 from torch.nn.utils import clip_grad_norm_
 
 from attnpool_backbones.atomic_files import ATOMIC_BACKEND
+from attnpool_backbones.config_types import type_name
 from attnpool_backbones.registry import STRATEGIES
 
 __all__ = ['ShardedStrategy', 'backbone_layers']
@@ -142,7 +143,7 @@ class ShardedStrategy(FSDPStrategy):
         if isinstance(optim_wrapper, dict) and not self._prepared:
             model = self.build_model(model)
             settings = dict(optim_wrapper)
-            if settings.get('type') == 'AmpOptimWrapper':
+            if type_name(settings) == 'AmpOptimWrapper':
                 settings['use_fsdp'] = True
             optim_wrapper = build_optim_wrapper(model, settings)
         return super().prepare(

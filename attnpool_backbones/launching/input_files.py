@@ -12,7 +12,7 @@ from typing import Any
 from mmengine.config import Config
 
 from attnpool_backbones.config_files import config_root
-from attnpool_backbones.config_types import type_name
+from attnpool_backbones.config_types import is_pretrained, type_name
 from attnpool_backbones.datasets.records import DATA_SETS
 from attnpool_backbones.launching.errors import PreflightError
 
@@ -102,11 +102,7 @@ def pretrained_files(model: Any) -> Iterator[str]:
     """Yields the local checkpoint files that ``init_cfg`` entries of a model config name."""
     if isinstance(model, Mapping):
         checkpoint = model.get('checkpoint')
-        if (
-            type_name(model) == 'Pretrained'
-            and isinstance(checkpoint, str)
-            and '://' not in checkpoint
-        ):
+        if is_pretrained(model) and isinstance(checkpoint, str) and '://' not in checkpoint:
             yield checkpoint
         model = list(model.values())
     if isinstance(model, (list, tuple)):

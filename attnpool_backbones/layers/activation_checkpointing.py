@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from attnpool_backbones.ops.formula import formulas, formulas_wanted
@@ -15,11 +14,17 @@ from attnpool_backbones.ops.formula import formulas, formulas_wanted
 @contextmanager
 def _as_the_first_time(module: nn.Module, by_formulas: bool) -> Iterator[None]:
     # The second forward pass of a checkpointed block must not update the running statistics a
-    # second time, but has to save the same tensors as the first: a momentum of 0 does both.
-    norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.training]
+    # second time, but has to save the same tensors as the first: a momentum of 0 does both. What
+    # is counted goes to a copy of the counter, without which a SyncBatchNorm does not run.
+    # Not every norm with running statistics is a _BatchNorm: InstanceNorm, mmcv's MMSyncBN.
+    norms = [
+        m
+        for m in module.modules()
+        if m.training and getattr(m, 'num_batches_tracked', None) is not None
+    ]
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
-    for norm in norms:
-        norm.momentum, norm.num_batches_tracked = 0.0, None
+    for norm, (_, num_batches) in zip(norms, before, strict=True):
+        norm.momentum, norm.num_batches_tracked = 0.0, num_batches.clone()
     try:
         with formulas(by_formulas):
             yield
@@ -31,7 +36,7 @@ def _as_the_first_time(module: nn.Module, by_formulas: bool) -> Iterator[None]:
 def checkpoint_block(block: nn.Module, *inputs: Any) -> Any:
     """Runs ``block(*inputs)``, keeping only its inputs; the backward pass computes the rest again.
 
-    Outputs, gradients, random numbers and BatchNorm running statistics equal those of a plain call.
+    Outputs, gradients, random numbers and running statistics of norms equal those of a plain call.
 
     Args:
         block: The module to run.

@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from attnpool_backbones.config_types import type_name
 from attnpool_backbones.ops.fusing import plain
 from attnpool_backbones.ops.layer_norm import layer_norm2d
 
@@ -30,7 +31,8 @@ def build_map_norm(norm_cfg: dict, num_channels: int) -> nn.Module:
 
     Args:
         norm_cfg: ``dict(type='LN')`` is :class:`LayerNorm2d` with ``eps`` 1e-6 unless given;
-            every other type (``'BN'``, ``'SyncBN'``, ``'GN'`` ...) is built by mmcv.
+            every other type (``'BN'``, ``'SyncBN'``, ``'GN'`` ...) is built by mmcv. Its
+            ``requires_grad`` (default: True) tells whether weight and bias are trained.
         num_channels: Channels of the map.
 
     Returns:
@@ -41,7 +43,8 @@ def build_map_norm(norm_cfg: dict, num_channels: int) -> nn.Module:
     """
     from mmcv.cnn import build_norm_layer
 
-    if norm_cfg.get('type') == 'LN':
+    if type_name(norm_cfg) == 'LN' or norm_cfg.get('type') is nn.LayerNorm:
         options = {key: value for key, value in norm_cfg.items() if key != 'type'}
-        return LayerNorm2d(num_channels, **options)
+        requires_grad = options.pop('requires_grad', True)
+        return LayerNorm2d(num_channels, **options).requires_grad_(requires_grad)
     return build_norm_layer(norm_cfg, num_channels)[1]

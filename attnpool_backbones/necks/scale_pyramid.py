@@ -21,10 +21,11 @@ class ScalePyramid(BaseModule):
     a UPerHead.
 
     For an image of H, W the input maps are ceil(H / ``in_stride``) high and so on. The output of
-    stride s has exactly ceil(H / s), ceil(W / s) positions if ``in_stride`` divides H and W (every
-    config of this package pads images to that, with ``pad_size_divisor``), if s >= ``in_stride``,
-    or if ``image_size`` is given to :meth:`forward`; otherwise the enlarged maps cover the padded
-    border too.
+    stride s has exactly ceil(H / s), ceil(W / s) positions if ``in_stride`` divides H and W (see to
+    it in every config: by ``pad_size_divisor`` of a detector, by ``ResizeToMultiple`` in the test
+    pipeline of a segmentor), if s >= ``in_stride``, or if ``image_size`` is given to
+    :meth:`forward`; otherwise the enlarged maps cover the padded border too, and a segmentor, which
+    resizes its map to the image, shifts labels by up to ``in_stride`` - 1 pixels.
 
     Args:
         in_channels: Channels of the input maps, one number for all.

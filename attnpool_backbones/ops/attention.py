@@ -38,7 +38,7 @@ CHUNK_ELEMENTS = 2**20
 """Values of a map that are held at a time where oneDNN computes the products of each head."""
 
 
-@attention.fast
+@attention.fast(traced=False)
 def _(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     # By oneDNN only where nobody watches, for that is slower to train than torch's operator.
     if not torch.compiler.is_compiling() and may_call_onednn(q, k, v):

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional
 
+from attnpool_backbones.ops.compiling import is_recorded
 from attnpool_backbones.ops.formula import operator
 from attnpool_backbones.ops.gradients import gradients_wanted
 from attnpool_backbones.ops.precision import full_precision, wide_dtype
@@ -75,7 +76,7 @@ def map_and_pool(x: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
 
 @attention_pool.fast
 def _(x: Tensor, query: Tensor, bins: tuple[int, int]) -> Tensor:
-    if gradients_wanted(x, query) and not torch.compiler.is_compiling():
+    if gradients_wanted(x, query) and not is_recorded():
         return _Pool.apply(x, query, tuple(bins), False)
     return _pool(x, query, tuple(bins))[0]
 

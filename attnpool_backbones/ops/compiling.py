@@ -19,6 +19,14 @@ def compiler_fuses() -> bool:
     return torch.compiler.is_compiling() and not _is_exporting()
 
 
+def is_recorded() -> bool:
+    """Tells whether a graph is recorded, by the compiler, an export or ``torch.jit.trace``.
+
+    A ``torch.autograd.Function`` has no place in it.
+    """
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+
+
 # A size that an older PyTorch does not tell counts as one of many
 is_static = getattr(symbolic_shapes, 'has_static_value', lambda size: False)
 """Tells whether a size in a compiled graph is a number, and does not stand for any size."""

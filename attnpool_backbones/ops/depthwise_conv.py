@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from attnpool_backbones.ops.compiling import compiler_fuses
+from attnpool_backbones.ops.compiling import compiler_fuses, is_recorded
 from attnpool_backbones.ops.formula import operator
 from attnpool_backbones.ops.layout import contiguous_copy
 from attnpool_backbones.ops.own_operator import own_operator
@@ -121,7 +121,7 @@ def _(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         weight = weight.squeeze(1).unsqueeze(-1).movedim(-1, 1)
     if x.device.type != 'cpu' or weight.shape[-1] < 5 or not weight.requires_grad:
         return depthwise_conv.formula(x, weight, bias)
-    if torch.compiler.is_compiling() and not compiler_fuses():  # torch 2.6 reads no strides there
+    if is_recorded() and not compiler_fuses():  # the export of torch 2.6 reads no strides there
         return depthwise_conv.formula(x, weight, bias)
     y = _DepthwiseConv.apply(x, weight)
     return y if bias is None else y + bias.view(-1, 1, 1)

@@ -24,10 +24,16 @@ def operator(formula: Callable) -> Callable:
 
     Under ``torch.compile`` and ``torch.export`` the fast form is traced, too. A fast form that
     only does by hand what the compiler does by itself (fusing passes, saving less for the backward
-    pass) is bound by ``@NAME.fast(compiled=False)``: the compiler sees the formula then. Loops over
+    pass) is bound by ``@NAME.fast(compiled=False)``: the compiler sees the formula then, and so
+    does ``torch.jit.trace``, which cannot look into a ``torch.autograd.Function``. Loops over
     chunks belong into a ``torch.library.custom_op`` inside of the fast form.
 
     Under the transforms of ``torch.func`` and in forward-mode differentiation the formula runs.
+
+    An attention is bound by ``@NAME.fast(traced=False)``: ``torch.jit.trace``, and mmengine, which
+    counts the products in such a graph, record the formula, or what files hold. It keeps nothing
+    for a backward pass meanwhile, as the maps of all layers together would fill the memory; the
+    graph that is recorded has gradients all the same.
 
     Files that other runtimes run hold formulas (:func:`recorded_forms`). A fast form of plain torch
     and of operators, with fewer operations or smaller rounding errors than the formula, is bound by
@@ -37,24 +43,37 @@ def operator(formula: Callable) -> Callable:
         A function with the formula's signature and docstring. Its attribute ``formula`` is the
         formula, ``fast`` the decorator.
     """
-    form, also_compiled, also_recorded = formula, True, False
+    form, also_compiled, also_recorded, also_traced = formula, True, False, True
 
     @functools.wraps(formula)
     def call(*args, **kwargs) -> Any:
         if _recording and also_recorded:
             return form(*args, **kwargs)
-        by_formula = not also_compiled if torch.compiler.is_compiling() else is_transformed()
+        if torch.compiler.is_compiling():
+            by_formula = not also_compiled
+        elif torch.jit.is_tracing():
+            if not also_traced:
+                with torch.no_grad():
+                    return (form if also_recorded else formula)(*args, **kwargs)
+            by_formula = not also_compiled or is_transformed()
+        else:
+            by_formula = is_transformed()
         if _formulas_wanted or by_formula:
             return formula(*args, **kwargs)
         return form(*args, **kwargs)
 
     def fast(
-        fast_form: Callable | None = None, *, compiled: bool = True, recorded: bool = False
+        fast_form: Callable | None = None,
+        *,
+        compiled: bool = True,
+        recorded: bool = False,
+        traced: bool = True,
     ) -> Callable:
         if fast_form is None:
-            return functools.partial(fast, compiled=compiled, recorded=recorded)
-        nonlocal form, also_compiled, also_recorded
-        form, also_compiled, also_recorded = fast_form, compiled, recorded
+            return functools.partial(fast, compiled=compiled, recorded=recorded, traced=traced)
+        nonlocal form, also_compiled, also_recorded, also_traced
+        form, also_compiled = fast_form, compiled
+        also_recorded, also_traced = recorded, traced
         return fast_form
 
     call.formula = formula

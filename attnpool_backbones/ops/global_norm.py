@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from attnpool_backbones.ops.compiling import is_recorded
 from attnpool_backbones.ops.formula import operator
 from attnpool_backbones.ops.precision import wide_dtype
 
@@ -48,7 +49,7 @@ def _(
     if scale is not None:
         weight = scale if weight is None else weight * scale
         bias = None if bias is None else bias * scale
-    if x.device.type != 'cuda' or torch.compiler.is_compiling():
+    if x.device.type != 'cuda' or is_recorded():
         return F.group_norm(x, 1, weight, bias, eps)
     if torch.is_autocast_enabled('cuda'):
         x = x.to(wide_dtype(x.dtype))  # as autocast does for PyTorch's own

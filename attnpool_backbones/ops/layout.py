@@ -73,6 +73,8 @@ def _(x: Tensor) -> Tensor:
     if torch.compiler.is_compiling():
         trains = compiler_fuses() and gradients_wanted(x)
         return _compiled_contiguous(x) if trains else x.contiguous()
+    if torch.jit.is_tracing():
+        return x.contiguous()
     return _Contiguous.apply(x)
 
 

@@ -83,7 +83,7 @@ def map_covariance(q: Tensor, k: Tensor, chunk_rows: int = 0) -> Tensor:
     return deviation @ deviation.mT / maps.shape[1]  # H, H
 
 
-@mixed_attention.fast
+@mixed_attention.fast(traced=False)
 def _(
     q: Tensor,
     k: Tensor,
@@ -98,7 +98,7 @@ def _(
     return _mixed_attention(q, k, v, matrix.to(wide), offset, eps, chunk_rows)
 
 
-@map_covariance.fast
+@map_covariance.fast(traced=False)
 def _(q: Tensor, k: Tensor, chunk_rows: int = 0) -> Tensor:
     return _map_covariance(q, k, chunk_rows)
 

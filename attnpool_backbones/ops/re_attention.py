@@ -62,7 +62,7 @@ def _with_batch_statistics(norm: nn.BatchNorm2d, y: Tensor) -> Tensor:
 
 # Recorded, too: theta gives entries near its bias, which a BatchNorm subtracts and divides by a
 # deviation that may be 1e-3 of it. Rounding errors grow with it, unless the two biases meet first.
-@re_attention.fast(recorded=True)
+@re_attention.fast(recorded=True, traced=False)
 def _(q: Tensor, k: Tensor, v: Tensor, mixing: Mixing) -> tuple[Tensor, 'LazyMaps']:
     # statistics of no image are no numbers and would become running ones
     if not may_fuse(mixing.theta, mixing.norm) or q.shape[0] == 0:

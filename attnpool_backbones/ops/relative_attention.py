@@ -78,7 +78,7 @@ def check_table(q: Tensor, table: Tensor) -> None:
         )
 
 
-@relative_attention.fast
+@relative_attention.fast(traced=False)
 def _(q: Tensor, k: Tensor, v: Tensor, table: Tensor, chunk_rows: int = 0) -> Tensor:
     check_table(q, table)
     return _relative_attention(q, k, v, table, chunk_rows)

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from attnpool_backbones.ops.attention import attention_maps
+from attnpool_backbones.ops.compiling import is_recorded
 from attnpool_backbones.ops.formula import operator
 from attnpool_backbones.ops.fusing import may_fuse
 from attnpool_backbones.ops.gradients import gradients_wanted
@@ -69,7 +70,7 @@ def _(
         offset = offset + shift
         own = None if own is None else own + shift[..., None]
     given = (x.flatten(2), sought * norm.weight, offset[..., None], own, norm.eps)
-    if gradients_wanted(*given[:-1]) and not torch.compiler.is_compiling():
+    if gradients_wanted(*given[:-1]) and not is_recorded():
         pooled, weights = _Attend.apply(*given)
     else:
         pooled, weights = _attend(*given)[:2]

@@ -11,6 +11,7 @@ from mmengine.config import Config
 from attnpool_backbones.checkpoints.fetching import local_copy
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.config_files import config_root
+from attnpool_backbones.config_types import is_pretrained
 
 __all__ = ['HEADS', 'Bases', 'Head', 'choose_bases', 'find_backbones', 'weights_at_hand']
 
@@ -116,7 +117,7 @@ def weights_at_hand(bases: Bases) -> tuple[str | None, str | None]:
     """
     init = bases.settings.backbone.get('init_cfg') or {}
     source = init.get('checkpoint')
-    if init.get('type') != 'Pretrained' or source is None:
+    if not is_pretrained(init) or source is None:
         return None, None
     name = source.rpartition('/')[2]
     places = [Path('checkpoints'), Path(torch.hub.get_dir(), 'checkpoints')]

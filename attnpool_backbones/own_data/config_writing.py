@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from attnpool_backbones.config_files import config_root
+from attnpool_backbones.config_types import is_pretrained, type_name
 from attnpool_backbones.own_data.anchors import Anchors
 from attnpool_backbones.own_data.bases import Bases
 from attnpool_backbones.own_data.label_map_files import MapLayout
@@ -147,6 +148,7 @@ def segmentation_config(bases: Bases, plan: Plan, data: Data, target: Path) -> s
         'test_pipeline = [',
         "    dict(type='LoadImageFromFile'),",
         "    dict(type='Resize', scale=scale, keep_ratio=True),",
+        *_rounding(bases),
         "    dict(type='LoadAnnotations'),",
         "    dict(type='PackSegInputs'),",
         ']',
@@ -154,6 +156,15 @@ def segmentation_config(bases: Bases, plan: Plan, data: Data, target: Path) -> s
         *_schedule(plan),
     ]
     return '\n'.join(lines) + '\n'
+
+
+def _rounding(bases: Bases) -> list[str]:
+    """Rounds sides to the stride of a column, whose pyramid covers whole patches."""
+    neck = bases.settings.get('neck')
+    pyramid = neck[0] if isinstance(neck, (list, tuple)) else neck
+    if type_name(pyramid) != 'ScalePyramid':
+        return []
+    return [f"    dict(type='ResizeToMultiple', size_divisor={pyramid.get('in_stride', 16)}),"]
 
 
 def _segmentation_data(plan: Plan, data: Data) -> list[str]:
@@ -224,7 +235,7 @@ def _model(bases: Bases, plan: Plan, classes: int) -> list[str]:
         lines.append(
             f"model.backbone.init_cfg = dict(type='Pretrained', checkpoint={plan.weights!r})"
         )
-    elif init.get('type') == 'Pretrained':
+    elif is_pretrained(init):
         lines.append('model.backbone.init_cfg = None  # from scratch')
     if plan.frozen != settings.backbone.get('frozen_stages', -1):
         lines.append(f'model.backbone.frozen_stages = {plan.frozen}')

@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from mmengine.analysis import get_model_complexity_info
+from mmengine.analysis import FlopAnalyzer, get_model_complexity_info
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from attnpool_backbones.backbones.base import DenseBackbone
 from attnpool_backbones.registry import MODELS
+from attnpool_backbones.zoo.complexity import count_macs
 from tests.backbones.deploying import assert_deploys_to_the_same
 from tests.backbones.families import FAMILIES, VARIANTS
 
@@ -349,15 +350,40 @@ class TestErrors:
             build(variant, drop_path_rate=1.0)
 
 
+TRACED = [
+    pytest.param(v, id=v.name)
+    for v in VARIANTS
+    if v.name.endswith('nano') or v.name in ('coatnet-small-after', 'patchconvnet-small-attention')
+]
+
+
 @pytest.mark.filterwarnings('ignore::torch.jit.TracerWarning')
-@pytest.mark.parametrize(
-    'variant', [pytest.param(v, id=v.name) for v in VARIANTS if v.name.endswith('nano')]
-)
+@pytest.mark.parametrize('variant', TRACED)
 def test_mmengine_counts_it(variant):
     model = build(variant).eval()
     counted = get_model_complexity_info(model, (3, 64, 96), show_table=False, show_arch=False)
     assert counted['params'] == sum(p.numel() for p in model.parameters())
-    assert counted['flops'] > 0
+    image = images(64, 96, batch=1)
+    by_operator = FlopAnalyzer(model, (image,)).by_operator()
+    assert counted['flops'] == sum(by_operator.values())
+    products = sum(by_operator[kind] for kind in ('conv', 'linear', 'matmul'))
+    with torch.no_grad():
+        assert products == count_macs(lambda: model(image))
+
+
+@pytest.mark.filterwarnings('ignore::torch.jit.TracerWarning')
+@pytest.mark.parametrize('grad', [False, True], ids=['inference', 'gradients'])
+@pytest.mark.parametrize('variant', TRACED)
+def test_traced_files_hold_operators_of_torch_alone(variant, grad):
+    model, x, file = build_damped(variant), images(64, 96), io.BytesIO()
+    with torch.set_grad_enabled(grad):
+        traced = torch.jit.trace(model, x, check_trace=False)
+    torch.jit.save(traced, file)
+    file.seek(0)
+    loaded = torch.jit.load(file)
+    assert 'attnpool_backbones::' not in str(loaded.inlined_graph)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(x), model(x), rtol=1e-3, atol=1e-4)
 
 
 def test_every_family_has_a_table():

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 from attnpool_backbones.backbones import PatchConvNet
 from attnpool_backbones.checkpoints import load_pretrained
@@ -127,6 +128,16 @@ def test_deploy_leaves_no_scale_behind(norm):
     assert not [name for name in names if 'gamma' in name or '.norm.' in name]
     model.switch_to_deploy()  # a second call changes nothing
     assert [name for name, _ in model.named_parameters()] == names
+
+
+@pytest.mark.parametrize('kind', ['LN', nn.LayerNorm, 'BN', 'GN'])
+def test_norms_in_the_spelling_of_mmseg(kind):
+    norm_cfg = dict(type=kind, **(dict(num_groups=4) if kind == 'GN' else {}))
+    for requires_grad in (True, False):
+        model = PatchConvNet(arch=SMALL, norm_cfg=dict(norm_cfg, requires_grad=requires_grad))
+        trained = {p.requires_grad for n, p in model.named_parameters() if '.norm.' in n}
+        assert trained == {requires_grad}
+        model(torch.randn(2, 3, 48, 64))
 
 
 @pytest.mark.parametrize(

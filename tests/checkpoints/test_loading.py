@@ -5,6 +5,7 @@ import logging
 
 import pytest
 import torch
+from mmengine.model import PretrainedInit
 from safetensors.torch import save_file
 from torch import nn
 
@@ -61,6 +62,30 @@ def test_init_cfg_takes_official_files(container, official, tmp_path):
     if container == 'half precision':
         official = {name: value.half().float() for name, value in official.items()}
     assert_loaded(model, official)
+
+
+@pytest.mark.parametrize('kind', [PretrainedInit, 'PretrainedInit', 'mmengine.Pretrained'])
+def test_init_cfg_by_other_names_of_its_type(kind, official, tmp_path):
+    torch.save(official, tmp_path / 'x.pth')
+    init_cfg = dict(type=kind, checkpoint=str(tmp_path / 'x.pth'))
+    model = PatchConvNet(ARCH, init_cfg=init_cfg)
+    model.init_weights()
+    assert_loaded(model, official)
+
+
+def test_other_initialisers_run_before_checkpoints(official, tmp_path):
+    lacking = {name: value for name, value in official.items() if name != 'blocks.0.norm1.bias'}
+    torch.save(lacking, tmp_path / 'x.pth')
+    init_cfg = [
+        dict(type='Pretrained', checkpoint=str(tmp_path / 'x.pth')),
+        dict(type='Constant', layer='LayerNorm2d', val=2, bias=3),
+    ]
+    model = PatchConvNet(ARCH, init_cfg=init_cfg)
+    model.init_weights()
+    assert_loaded(model, official)
+    norm = model.blocks[0].norm
+    assert torch.equal(norm.weight, official['blocks.0.norm1.weight'])
+    assert (norm.bias == 3).all()
 
 
 def test_takes_safetensors(official, tmp_path):

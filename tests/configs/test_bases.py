@@ -87,6 +87,12 @@ OTHERS = {
         'val_dataloader.dataset.pipeline',
         'test_dataloader.dataset.pipeline',
     },
+    ('datasets/ade20k_512x512', 'datasets/ade20k_512x512_multiple-16'): {
+        'test_pipeline',
+        'tta_pipeline',
+        'val_dataloader.dataset.pipeline',
+        'test_dataloader.dataset.pipeline',
+    },
     ('default_runtime_det', 'digit-scenes_runtime_det'): {
         'default_hooks.logger.interval',
         'default_hooks.checkpoint.max_keep_ckpts',

@@ -19,6 +19,7 @@ from PIL import Image
 pytest.importorskip('mmseg')
 
 from attnpool_backbones.datasets.records import ADE20K, DIGIT_SCENES
+from attnpool_backbones.registry import MODELS
 from attnpool_backbones.zoo.config_models import build_config_model
 from tests.configs.test_configs import CONFIGS, ROOT
 from tests.mean_iou import mean_iou
@@ -89,11 +90,33 @@ def test_settings(config):
     assert base.tta_pipeline[1].transforms[1][0].type == 'ResizeToMultiple'
 
 
+def divisors(pipeline: list) -> set[int]:
+    """Returns what a test pipeline rounds the sides of images up to."""
+    several = [steps for step in pipeline for steps in step.get('transforms', ())]
+    steps = [step for steps in (pipeline, *several) for step in steps]
+    return {step.size_divisor for step in steps if step.type == 'ResizeToMultiple'}
+
+
+@pytest.mark.parametrize('config', SEGMENTORS, ids=lambda config: config.path[:-3])
+def test_enlarged_maps_cover_the_image_alone(config):
+    cfg = Config.fromfile(ROOT / config.path)
+    necks = cfg.model.get('neck') or []
+    for neck in [necks] if isinstance(necks, dict) else necks:
+        if not neck.get('type', '').endswith('ScalePyramid'):
+            continue
+        pyramid = MODELS.build(neck)
+        if pyramid.out_strides[0] < pyramid.in_stride:
+            for pipeline in (cfg.val_dataloader.dataset.pipeline, cfg.tta_pipeline):
+                (divisor,) = divisors(pipeline)
+                assert divisor % pyramid.in_stride == 0
+
+
 @pytest.mark.parametrize(
     ('file', 'divisor', 'side', 'flips'),
     [
         ('ade20k_512x512', 1, 512, True),
         ('ade20k_512x512_multiple', 32, 512, True),
+        ('ade20k_512x512_multiple-16', 16, 512, True),
         # a mirrored digit is none
         ('digit_scenes_semantic', 1, 75, False),
     ],

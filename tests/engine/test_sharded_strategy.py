@@ -7,10 +7,13 @@ import sys
 
 import pytest
 import torch
+from mmengine._strategy import FSDPStrategy
+from mmengine.optim import AmpOptimWrapper
 from torch import nn
 
 from attnpool_backbones.checkpoints.reading import read_content
-from attnpool_backbones.engine.sharded_strategy import backbone_layers
+from attnpool_backbones.engine import sharded_strategy
+from attnpool_backbones.engine.sharded_strategy import ShardedStrategy, backbone_layers
 from attnpool_backbones.registry import MODELS
 from tests.backbones.families import FAMILIES, VARIANTS
 
@@ -47,6 +50,19 @@ def test_every_family_is_tried():
 def test_other_backbones_are_refused():
     with pytest.raises(TypeError, match='layer_prefixes.*Linear'):
         backbone_layers(Detector(nn.Linear(2, 2)))
+
+
+@pytest.mark.parametrize('kind', ['AmpOptimWrapper', 'mmengine.AmpOptimWrapper', AmpOptimWrapper])
+def test_processes_agree_on_the_loss_scale(kind, tmp_path, monkeypatch):
+    built = []  # not the wrapper, which wants a GPU
+    monkeypatch.setattr(
+        sharded_strategy, 'build_optim_wrapper', lambda model, settings: built.append(settings)
+    )
+    monkeypatch.setattr(FSDPStrategy, 'prepare', lambda self, model, **settings: None)
+    settings = dict(type=kind, optimizer=dict(type='SGD', lr=0.1), loss_scale='dynamic')
+    strategy = ShardedStrategy(work_dir=str(tmp_path))
+    strategy.prepare(nn.Linear(2, 2), optim_wrapper=settings)
+    assert built == [dict(settings, use_fsdp=True)]
 
 
 # ------------------------------------------------------------------ loading

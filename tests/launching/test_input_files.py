@@ -2,6 +2,7 @@
 
 import pytest
 from mmengine.config import Config
+from mmengine.model import PretrainedInit
 
 from attnpool_backbones.config_files import config_root
 from attnpool_backbones.launching.errors import PreflightError
@@ -107,11 +108,12 @@ def test_pretrained_files(tmp_path):
                 init_cfg=[
                     dict(type='Pretrained', checkpoint='https://x.org/a.pth'),
                     dict(type='Normal', std=0.1),
+                    dict(type=PretrainedInit, checkpoint='lost.pth'),
                 ]
             )
         ],
     )
-    assert list(pretrained_files(model)) == ['missing.pth']
+    assert list(pretrained_files(model)) == ['missing.pth', 'lost.pth']
     with pytest.raises(PreflightError, match='missing.pth'):
         require_pretrained(Config(dict(model=model)))
 

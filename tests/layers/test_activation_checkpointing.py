@@ -11,9 +11,10 @@ from attnpool_backbones.layers.activation_checkpointing import checkpoint_block
 
 
 @pytest.mark.parametrize('momentum', [0.1, None])
-def test_running_statistics_are_updated_once(momentum):
+@pytest.mark.parametrize('norm', [nn.BatchNorm2d, nn.SyncBatchNorm, nn.InstanceNorm2d])
+def test_running_statistics_are_updated_once(norm, momentum):
     torch.manual_seed(0)
-    norm = nn.BatchNorm2d(4, momentum=momentum)
+    norm = norm(4, momentum=momentum, affine=True, track_running_stats=True)
     plain = nn.Sequential(nn.Conv2d(3, 4, 3), norm, nn.Dropout(0.5))
     checkpointed = copy.deepcopy(plain)
     for step in range(3):

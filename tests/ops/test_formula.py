@@ -66,6 +66,40 @@ def test_an_operator_without_a_fast_form_is_its_formula():
     assert ops.operator(lambda x: x + 1)(1) == 2
 
 
+@pytest.mark.parametrize(
+    ('options', 'factor', 'keeps'),
+    [
+        ({}, 3, True),
+        (dict(compiled=False), 2, True),
+        (dict(traced=False), 2, False),
+        (dict(traced=False, recorded=True), 3, False),
+    ],
+    ids=str,
+)
+def test_what_a_tracer_records(options, factor, keeps):
+    kept = []
+
+    @ops.operator
+    def scaled(x):
+        return x * 2
+
+    @scaled.fast(**options)
+    def _(x):
+        return x * 3
+
+    def model(x):
+        y = scaled(x)
+        kept.append(y.requires_grad)
+        return y
+
+    x = torch.ones(2, requires_grad=True)
+    graph = torch.jit.trace(model, x, check_trace=False)
+    assert kept == [keeps]
+    assert scaled(x).tolist() == [3, 3] and graph(x).tolist() == [factor] * 2
+    (gradient,) = torch.autograd.grad(graph(x).sum(), x)
+    assert gradient.tolist() == [factor] * 2
+
+
 @pytest.mark.parametrize('compiled', [True, False])
 def test_what_the_compiler_sees(compiled):
     @ops.operator

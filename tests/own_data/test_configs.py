@@ -78,6 +78,30 @@ def test_weights_that_are_not_at_hand_are_named(backbone, named, digits, tmp_pat
     assert named in ' '.join(prepare(request, tell=lambda line: None).notes)
 
 
+@pytest.mark.parametrize(
+    'backbone, head, divisor',
+    [
+        ('patchconvnet-s60', 'upernet', 16),
+        ('deepvit-s', 'semantic-fpn', 16),
+        ('patchconvnet-nano', 'upernet', 8),
+        ('caformer-nano', 'upernet', None),
+    ],
+)
+def test_images_are_tested_as_whole_patches(digits, tmp_path, backbone, head, divisor, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    prepared = prepare(Request(str(digits), backbone, head, size=90), tell=lambda line: None)
+    pipeline = prepared.cfg.test_dataloader.dataset.pipeline
+    kinds = [step.type for step in pipeline]
+    if divisor is None:
+        assert 'ResizeToMultiple' not in kinds
+    else:
+        at = kinds.index('ResizeToMultiple')
+        # the ground truth keeps its size
+        assert kinds.index('Resize') < at < kinds.index('LoadAnnotations')
+        assert pipeline[at].size_divisor == divisor
+    assert prepared.cfg.val_dataloader.dataset.pipeline == pipeline
+
+
 def test_nothing_is_copied_and_originals_are_used(digits, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     request = Request(str(digits), 'caformer-nano', 'mask-rcnn', work_dir='run')

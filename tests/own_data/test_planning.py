@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from mmengine.model import PretrainedInit
 
 from attnpool_backbones.checkpoints.fetching import local_copy
 from attnpool_backbones.command_line import UserError
@@ -132,6 +133,8 @@ def test_weights_are_found_where_they_usually_lie(tmp_path, monkeypatch):
     assert found is None and source.endswith('caformer_s18.pth')
     (tmp_path / 'checkpoints').mkdir()
     (tmp_path / 'checkpoints' / 'caformer_s18.pth').touch()
+    assert weights_at_hand(bases)[0] == 'checkpoints/caformer_s18.pth'
+    bases.settings.backbone.init_cfg.type = PretrainedInit  # as a config of pure Python has it
     assert weights_at_hand(bases)[0] == 'checkpoints/caformer_s18.pth'
     downloaded = local_copy(source)
     downloaded.parent.mkdir(parents=True)
