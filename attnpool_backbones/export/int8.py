@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from attnpool_backbones.command_line import UserError
+from attnpool_backbones.command_line import UserError, line_of
 from attnpool_backbones.export.int8_layers import LAYERS, eight_bit_layers, relus_after
 from attnpool_backbones.export.onnx_file import INPUT
 from attnpool_backbones.inference.prediction import Detections, Segmentation
@@ -97,8 +97,9 @@ def quantise(content: bytes, images: Iterable[np.ndarray]) -> bytes:
                 extra_options=dict(OpTypesToExcludeOutputQuantization=['MatMul', 'Gemm']),
             )
         except Exception as error:  # onnxruntime's errors have no common class
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise UserError(f'--int8: onnxruntime cannot quantise the model: {reason}') from error
+            raise UserError(
+                f'--int8: onnxruntime cannot quantise the model: {line_of(error)}'
+            ) from error
         finally:
             logger.setLevel(level)
         quantised = onnx.load(str(target))
