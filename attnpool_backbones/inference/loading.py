@@ -22,7 +22,7 @@ from attnpool_backbones.inference.devices import require_device
 from attnpool_backbones.inference.exported_facts import Facts
 from attnpool_backbones.inference.exported_files import EXPORTED, read_exported
 from attnpool_backbones.inference.exported_model import ExportedModel
-from attnpool_backbones.inference.predictor import Predictor
+from attnpool_backbones.inference.predictor import NO_OBJECTS, Predictor
 from attnpool_backbones.launching.checkpoint_check import require_own_weights
 from attnpool_backbones.launching.config import load_config, recognise_dense_task
 from attnpool_backbones.launching.latest_checkpoint import newest_best, noted_checkpoint
@@ -70,6 +70,10 @@ def load(
         device = 'cuda' if torch.cuda.is_available() else 'cpu'
     require_device(device)
     built, cfg, classes = load_model(model, checkpoint, cfg_options)
+    # TwoStagePanopticSegmentor has one too, whose settings know no objects
+    fusion = getattr(built, 'panoptic_fusion_head', None)
+    if fusion is not None and not (fusion.test_cfg or {}).get('instance_on'):
+        raise UserError(NO_OBJECTS.format(type(built).__name__))
     return predictor_of(built.to(device), cfg, classes, device)
 
 
