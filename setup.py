@@ -23,7 +23,8 @@ SEG = [*OPENMMLAB, 'mmsegmentation>=1.0', 'ftfy', 'regex']
 TOOLS = ['matplotlib', 'rich', 'scikit-learn']
 SLICES = ['sahi']  # large images in overlapping parts
 PEERS = ['timm']  # whose models the benchmark measures beside ours
-EXPORT = ['onnx', 'onnxruntime', 'onnxscript']  # trained models as ONNX files
+# Trained models as ONNX files, which resize as mmcv does and tell masks as COCO's run lengths.
+EXPORT = [*OPENMMLAB, 'onnx', 'onnxruntime', 'onnxscript', 'pycocotools']
 DEV = ['hotcoco', 'hypothesis', 'pre-commit', 'pytest', 'pytest-xdist', 'ruff']
 
 

@@ -23,6 +23,7 @@ __all__ = [
     'given_place',
     'is_config',
     'is_lost_partner',
+    'line_of',
     'number_above_zero',
     'run_command',
     'shortened',
@@ -60,6 +61,17 @@ def message_of(error: Exception) -> str:
         return text
     last = text.rstrip().rpartition('\n')[2]
     return last.partition(': ')[2] or last
+
+
+def line_of(error: Exception, last: bool = False) -> str:
+    """Returns one line of what an error says, up to 300 characters; its type if it says nothing.
+
+    Args:
+        error: Of another library, for instance.
+        last: Whether it is the last line. Default: False, the first one.
+    """
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[-1 if last else 0][:300]
 
 
 def is_lost_partner(error: Exception) -> bool:

@@ -12,6 +12,7 @@ import pytest
 from attnpool_backbones.command_line import (
     UserError,
     exit_command,
+    line_of,
     number_above_zero,
     run_command,
     whole_number,
@@ -133,3 +134,12 @@ def test_numbers_above_zero(text):
     with pytest.raises(argparse.ArgumentTypeError, match='no number above 0') as caught:
         number_above_zero(text)
     assert len(str(caught.value)) < 120
+
+
+@pytest.mark.parametrize(
+    'said, first, last',
+    [('', 'ValueError', 'ValueError'), (' \n', 'ValueError', 'ValueError'),
+     ('\none\ntwo\n', 'one', 'two'), ('x' * 999, 'x' * 300, 'x' * 300)],
+)  # fmt: skip
+def test_one_line_of_an_error(said, first, last):
+    assert (line_of(ValueError(said)), line_of(ValueError(said), last=True)) == (first, last)

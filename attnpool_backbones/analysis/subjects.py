@@ -21,6 +21,7 @@ from attnpool_backbones.checkpoints import (
     recognise,
 )
 from attnpool_backbones.command_line import UserError
+from attnpool_backbones.datasets.limits import MAX_PIXELS
 from attnpool_backbones.inference.devices import require_device
 from attnpool_backbones.registry import MODELS
 
@@ -76,6 +77,8 @@ class Subject:
     """What an official file holds besides the backbone: its classifier, by its names there."""
     dataset: Callable[[str], Iterator[str]] | None = None
     """Yields the image files of a split of the config; None without a config."""
+    max_pixels: int = MAX_PIXELS
+    """That an image may have: the setting of the config, else 2**28."""
 
 
 def load_subject(
@@ -143,16 +146,17 @@ def images_of(
         limit: How many at most.
 
     Raises:
-        UserError: There is nothing there, or no image that can be read.
+        UserError: There is nothing there, no image that can be read, or one that is too large.
     """
     from attnpool_backbones.inference.sources import open_source
 
     if images in ('train', 'val', 'test') and not Path(images).exists():
         if subject.dataset is None:
             raise UserError(f'--images {images}: only a run or a config has data sets of its own')
-        frames = open_source(list(_first(subject.dataset(images), limit))).frames
+        images_there = list(_first(subject.dataset(images), limit))
     else:
-        frames = open_source(images).frames
+        images_there = images
+    frames = open_source(images_there, max_pixels=subject.max_pixels).frames
     seen = 0
     for frame in frames:
         if limit is not None and seen >= limit:
@@ -341,6 +345,7 @@ def _of_config(
     return Subject(
         Path(source).stem, predictor.model, predictor.model.backbone, prepare, predictor.classes,
         dataset=lambda split: _image_files(predictor.cfg, split),
+        max_pixels=cfg.get('max_pixels') or MAX_PIXELS,
     )  # fmt: skip
 
 
@@ -366,6 +371,7 @@ def _of_classifier(
     return Subject(
         Path(source).stem, model, model.backbone, prepare, classes,
         dataset=lambda split: _image_files(cfg, split),
+        max_pixels=cfg.get('max_pixels') or MAX_PIXELS,
     )  # fmt: skip
 
 

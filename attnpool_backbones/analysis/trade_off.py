@@ -11,6 +11,7 @@ the published numbers in the metafiles of configs, which are drawn hollow: other
 import argparse
 import csv
 import json
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatch
@@ -28,6 +29,8 @@ __all__ = ['Row', 'add_arguments', 'draw', 'pareto_front']
 
 TAKES_IMAGES = False
 COSTS = ('parameters (M)', 'MACs (G)', 'memory (MiB)', 'time (ms)')
+IN_PERCENT = ('', 'tags', 'localisation', 'accuracy', 'coco_panoptic')
+"""What stands before the names of metrics that a run tells in percent; others are shares of 1."""
 HEADS = ('decode_head', 'bbox_head', 'roi_head')
 """Of models whose MACs can be counted."""
 
@@ -106,34 +109,41 @@ def row_of_run(folder: Path, metric: str, height: int, width: int) -> Row:
 
     Args:
         folder: Of the run, with its config and log.
-        metric: Such as ``'bbox_mAP'`` or ``'mIoU'``.
+        metric: Such as ``'bbox_mAP'`` or ``'mIoU'``, or with what stands before it in the log:
+            ``'coco/bbox_mAP'``.
         height: Of the image that MACs are counted for, in pixels.
         width: Likewise.
 
     Raises:
-        UserError: There is no config, or no validation with the metric, or a log is damaged, or
-            it is a classifier, say, whose MACs are not counted.
+        UserError: There is no config, or no validation with the metric, or several metrics have
+            the name, or a log is damaged, or it is a classifier, say, whose MACs are not counted.
     """
+    from attnpool_backbones.inference.loading import config_of_run
     from attnpool_backbones.launching.config import load_config
     from attnpool_backbones.zoo.config_sizes import measure_model
 
-    values, seen = [], set()
+    values, seen = defaultdict(list), set()
     for log in sorted(folder.glob('*/vis_data/scalars.json')):
         for scalars in _read_scalars(log):
             if 'loss' in scalars:  # of a batch of the training, whatever else it tells
                 continue
             for key, value in scalars.items():
                 seen.add(key)
-                if key.rpartition('/')[2] == metric:
-                    # COCO's evaluation gives shares, mmseg's percent.
-                    values.append(value * 100 if key.startswith('coco/') else value)
+                if metric in (key, key.rpartition('/')[2]):
+                    values[key].append(value)
     if not values:
         there = ', '.join(sorted(seen)) or 'nothing'
         raise UserError(f'{folder}: its logs have no validation with {metric}, but {there}')
-    configs = sorted(folder.glob('*.py'))
-    if not configs:
-        raise UserError(f'{folder}: no config (.py) in it; is it the folder of a run?')
-    cfg = load_config(str(configs[-1]))
+    if len(values) > 1:
+        raise UserError(
+            f'{folder}: --metric {metric} may be {" or ".join(sorted(values))}; say which'
+        )
+    ((key, accuracies),) = values.items()
+    best = max(accuracies)
+    # no share is above 1: percent, under somebody's own prefix
+    if key.rpartition('/')[0] not in IN_PERCENT and best <= 1:
+        best *= 100
+    cfg = load_config(str(config_of_run(folder)))
     if not any(head in cfg.model for head in HEADS):
         raise UserError(
             f'{folder}: MACs are counted of detectors and segmentors with {", ".join(HEADS)}, not '
@@ -141,7 +151,7 @@ def row_of_run(folder: Path, metric: str, height: int, width: int) -> Row:
         )
     size = measure_model(cfg, height, width)
     costs = {'parameters (M)': size.parameters / 1e6, 'MACs (G)': size.macs / 1e9}
-    return Row(folder.name, max(values), 'measured', costs)
+    return Row(folder.name, best, 'measured', costs)
 
 
 def _read_scalars(log: Path) -> list[dict[str, Any]]:

@@ -68,7 +68,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='what is written: pictures or a video, lines of JSON, results for the evaluation of '
         'COCO, label maps, class maps of an image-level head (default: pictures json)',
     )
-    add('--score', type=share, default=0.3, help='smallest of an object (default: %(default)s)')
+    add(
+        '--score',
+        type=share,
+        default=0.3,
+        help='smallest of an object in all files (default: %(default)s; 0.001 where --save coco is '
+        'to be evaluated)',
+    )
     add('--classes', nargs='+', metavar='NAME', help='only these')
     add(
         '--batch',

@@ -83,7 +83,7 @@ def require_image_size(path: str, max_pixels: int = MAX_PIXELS) -> bool:
     if status.st_size > BYTES_A_PIXEL * max_pixels:
         raise InputTooLarge(
             f'{path} has {status.st_size} bytes, more than an image of {max_pixels} pixels, which '
-            'are loaded (--cfg-options max_pixels=N allows more)'
+            'are loaded (max_pixels=N in the config or in --cfg-options allows more)'
         )
     try:
         # what is read of a PNG needs no buffer
@@ -173,7 +173,7 @@ def require_pixels(name: str, width: float, height: float, max_pixels: int) -> N
     if width * height > max_pixels:
         raise InputTooLarge(
             f'{name} has {width}x{height} pixels, more than the {max_pixels} that are loaded '
-            f'(--cfg-options max_pixels={int(width * height)} allows it)'
+            f'(max_pixels={int(width * height)} in the config or in --cfg-options allows it)'
         )
 
 

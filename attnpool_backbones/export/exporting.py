@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import torch
 from mmengine.config import Config
-from torch import nn
+from torch import Tensor, nn
 
 from attnpool_backbones.atomic_files import write_atomically
 from attnpool_backbones.class_colours import distinct_colours
@@ -39,6 +39,7 @@ from attnpool_backbones.inference.loading import (
     load_model,
     max_pixels_of,
     predictor_of,
+    predictor_of_file,
 )
 from attnpool_backbones.inference.onnx_engine import OnnxEngine
 from attnpool_backbones.inference.openvino_engine import OpenVinoEngine
@@ -57,6 +58,7 @@ CHECKED = 4
 """Images on which model and file are compared, of those that are named."""
 COMPARED = 32
 """Images on which files of 32 and of 8 bits are compared."""
+UNCHANGED = Preparation()
 
 
 @dataclass(frozen=True)
@@ -149,8 +151,9 @@ def export(request: Request, tell: Callable[[str], None] = print) -> Exported:
     images = noise(sizes)
     max_pixels = max_pixels_of(request.model, request.checkpoint, request.cfg_options)
     if request.images is not None:
+        first = first_images(request.images, CHECKED, max_pixels, facts.preparation)
         # a graph for any size has to be right for sizes that the images may not have
-        images = first_images(request.images, CHECKED, max_pixels) + images[1:]
+        images = first + images[1:]
     agreement = check(reference, engine, facts, images)
     tell(f'compared with the model: {agreement}')
     if not agreement.holds:
@@ -180,8 +183,9 @@ def _quantised(
         UserError: If little is left of what the file predicts.
     """
     pictures, inputs = [], []
-    for image in read_images(request.images, request.calibration, max_pixels):
-        inputs.append(facts.preparation(dict(img=image))['inputs'])
+    images = read_images(request.images, request.calibration, max_pixels, facts.preparation)
+    for image, made in images:
+        inputs.append(made)
         if len(pictures) < COMPARED:
             pictures.append(image)
     tell(f'8 bits: calibrating on {len(inputs)} images')
@@ -189,7 +193,7 @@ def _quantised(
     groups = (inputs[start : start + at_once] for start in range(0, len(inputs), at_once))
     smaller = quantise(content, map(filled, groups))
     quick = OnnxEngine(smaller)
-    predictors = (_predictor(engine, facts), _predictor(quick, facts))
+    predictors = (predictor_of_file(engine, facts), predictor_of_file(quick, facts))
     kept = keep_of(*(_predictions(predictor, pictures, facts) for predictor in predictors))
     before, after = (t / at_once for t in seconds([engine, quick], filled(inputs[:at_once])))
     what = 'objects' if facts.task == 'detection' else 'pixels'
@@ -281,7 +285,7 @@ def check(reference: Predictor, engine: Any, facts: Facts, images: list[np.ndarr
         images = [cv2.resize(image, facts.size[::-1]) for image in images]
         facts = replace(facts, preparation=Preparation())
         reference.pipeline = facts.preparation
-    predictors = (reference, _predictor(engine, facts))
+    predictors = (reference, predictor_of_file(engine, facts))
     return compare(*(_predictions(predictor, images, facts) for predictor in predictors))
 
 
@@ -292,17 +296,6 @@ def _predictions(
     return predictor(images, score=0.0, batch=facts.batch or 1)
 
 
-def _predictor(engine: Any, facts: Facts) -> Predictor:
-    return Predictor(
-        ExportedModel(engine, facts).eval(),
-        facts.preparation,
-        facts.classes,
-        facts.palette,
-        facts.task == 'detection',
-        'cpu',
-    )
-
-
 def prepared(image: np.ndarray, facts: Facts) -> np.ndarray:
     """Makes an image H, W, 3 the input of a graph, B, 3, H', W' float32.
 
@@ -311,22 +304,48 @@ def prepared(image: np.ndarray, facts: Facts) -> np.ndarray:
     return ExportedModel(None, facts).filled([facts.preparation(dict(img=image))['inputs']])
 
 
-def first_images(source: Any, count: int, max_pixels: int = MAX_PIXELS) -> list[np.ndarray]:
+def first_images(
+    source: Any,
+    count: int,
+    max_pixels: int = MAX_PIXELS,
+    preparation: Preparation = UNCHANGED,
+) -> list[np.ndarray]:
     """Reads the first images of a source; see :func:`read_images`."""
-    return list(read_images(source, count, max_pixels))
+    return [image for image, _ in read_images(source, count, max_pixels, preparation)]
 
 
-def read_images(source: Any, count: int, max_pixels: int = MAX_PIXELS) -> Iterator[np.ndarray]:
+def read_images(
+    source: Any,
+    count: int,
+    max_pixels: int = MAX_PIXELS,
+    preparation: Preparation = UNCHANGED,
+) -> Iterator[tuple[np.ndarray, Tensor]]:
     """Reads the first images of a source one by one.
 
+    Args:
+        source: As :func:`~attnpool_backbones.inference.sources.open_source` takes it.
+        count: How many at most.
+        max_pixels: How many an image may have. Default: 2**28.
+        preparation: Of the images. Default: they stay as they are.
+
+    Yields:
+        An image H, W, 3 in blue, green, red, and 3, H', W' of it prepared.
+
     Raises:
-        UserError: If one of them cannot be read, or has more than ``max_pixels`` pixels.
+        UserError: If one of them cannot be read or prepared, or has too many pixels.
     """
     for frame in islice(open_source(source, max_pixels=max_pixels).frames, count):
         image = frame.read()
         if image is None:
             raise UserError(f'--images: {frame.name} is no image')
-        yield image
+        try:
+            made = preparation(dict(img=image))['inputs']
+        except cv2.error as error:  # of a side that becomes 0 pixels
+            raise UserError(
+                f'--images: {frame.name}: {image.shape[1]}x{image.shape[0]} pixels cannot be '
+                f'prepared as the config says: {error.err}'
+            ) from error
+        yield image, made
 
 
 def noise(sizes: Sizes) -> list[np.ndarray]:

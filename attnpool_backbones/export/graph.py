@@ -8,7 +8,7 @@ from mmengine.config import Config
 from torch import Tensor, nn
 
 from attnpool_backbones import ops
-from attnpool_backbones.command_line import UserError
+from attnpool_backbones.command_line import UserError, line_of
 from attnpool_backbones.launching.config import recognise_dense_task
 from attnpool_backbones.layers.grid_attention import GridAttention
 
@@ -101,10 +101,9 @@ def trace(graph: nn.Module, sizes: Sizes) -> torch.export.ExportedProgram:
         with ops.recorded_forms(), torch.no_grad():
             return torch.export.export(graph, (images,), dynamic_shapes=dynamic, strict=False)
     except (torch._dynamo.exc.UserError, RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
         raise UserError(
             f'the model cannot be recorded for {"one size" if sizes.fixed else "any size"} of '
-            f'images: {reason}'
+            f'images: {line_of(error)}'
         ) from error
 
 

@@ -10,16 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from attnpool_backbones.command_line import UserError
+from attnpool_backbones.command_line import UserError, line_of
 from attnpool_backbones.export.int8_layers import LAYERS, eight_bit_layers, relus_after
 from attnpool_backbones.export.onnx_file import INPUT
 from attnpool_backbones.inference.prediction import Detections, Segmentation
+from attnpool_backbones.ops.box_overlaps import box_overlaps
 
 __all__ = ['Kept', 'keep_of', 'quantise', 'seconds']
 
 SURE = 0.3
-"""Score from which on an object is looked at when the two files are compared."""
+"""Score from which on an object is told, as by ``attnpool predict``."""
 SAME = 0.5
 """Overlap over union from which on two boxes are one object's."""
 
@@ -97,8 +99,9 @@ def quantise(content: bytes, images: Iterable[np.ndarray]) -> bytes:
                 extra_options=dict(OpTypesToExcludeOutputQuantization=['MatMul', 'Gemm']),
             )
         except Exception as error:  # onnxruntime's errors have no common class
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise UserError(f'--int8: onnxruntime cannot quantise the model: {reason}') from error
+            raise UserError(
+                f'--int8: onnxruntime cannot quantise the model: {line_of(error)}'
+            ) from error
         finally:
             logger.setLevel(level)
         quantised = onnx.load(str(target))
@@ -139,28 +142,34 @@ def _part_biases(model: Any) -> None:
 def keep_of(
     ones: Iterable[Detections | Segmentation], others: Iterable[Detections | Segmentation]
 ) -> Kept:
-    """Counts what a file of 8 bits tells of what the one of 32 bits does."""
+    """Counts what a file of 8 bits tells of what the one of 32 bits does.
+
+    An object is kept if the other file is sure, too, of one of its class at its place; that one
+    stands for no other.
+    """
     found = total = 0
     for one, other in zip(ones, others, strict=True):
         if isinstance(one, Segmentation):
             total += one.label_map.size
             found += int((one.label_map == other.label_map).sum())
             continue
-        one = one.select(one.scores >= SURE)
+        one, other = (objects.select(objects.scores >= SURE) for objects in (one, other))
         total += len(one)
-        overlaps = _overlaps(one.boxes, other.boxes)
-        same = (overlaps >= SAME) & (one.labels[:, None] == other.labels)
-        found += int(same.any(1).sum())
+        found += _count_pairs(one, other)
     return Kept(found, total)
 
 
-def _overlaps(ones: np.ndarray, others: np.ndarray) -> np.ndarray:
-    import torch
-
-    from attnpool_backbones.ops.nms import box_table, overlaps
-
-    tables = [box_table(torch.from_numpy(boxes), 0) for boxes in (ones, others)]
-    return overlaps(*tables, 0).nan_to_num(0).numpy()
+def _count_pairs(one: Detections, other: Detections) -> int:
+    """Counts objects of a class at the same place, the surest first, each in one pair."""
+    boxes = (torch.from_numpy(found.boxes) for found in (one, other))
+    overlaps = box_overlaps(*boxes).nan_to_num(0).numpy()
+    overlaps[one.labels[:, None] != other.labels] = 0
+    pairs = 0
+    for own in overlaps:
+        if own.max(initial=0) >= SAME:
+            pairs += 1
+            overlaps[:, own.argmax()] = 0
+    return pairs
 
 
 def seconds(

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from attnpool_backbones.command_line import UserError
+from attnpool_backbones.command_line import UserError, line_of
 from attnpool_backbones.inference.exported_facts import KEY, Facts
 from attnpool_backbones.inference.onnx_engine import LARGEST
 
@@ -45,9 +45,7 @@ def to_onnx(program: torch.export.ExportedProgram, outputs: Sequence[str], facts
                 verbose=False,
             )
         except torch.onnx.errors.OnnxExporterError as error:
-            raise UserError(
-                f'the model cannot be written in ONNX: {str(error).strip().splitlines()[0]}'
-            ) from error
+            raise UserError(f'the model cannot be written in ONNX: {line_of(error)}') from error
     model = written.model_proto
     for node in model.graph.node:
         del node.metadata_props[:]  # where in which source file it came from

@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 
 from attnpool_backbones.atomic_files import write_atomically
-from attnpool_backbones.command_line import UserError
+from attnpool_backbones.command_line import UserError, line_of
 from attnpool_backbones.inference.exported_facts import KEY, Facts
 
 __all__ = ['to_openvino', 'write_openvino']
@@ -31,7 +31,7 @@ def to_openvino(content: bytes, facts: Facts) -> tuple[bytes, bytes]:
         try:
             model = openvino.convert_model(source)
         except Exception as error:  # openvino's errors have no common class
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+            reason = line_of(error, last=True)
             raise UserError(f'openvino cannot convert the model: {reason}') from error
         model.set_rt_info(facts.to_json(), [KEY])
         openvino.save_model(model, target, compress_to_fp16=False)

@@ -9,6 +9,7 @@ from mmengine.registry import DefaultScope
 
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.config_types import type_name
+from attnpool_backbones.datasets.building import innermost
 
 __all__ = ['array_pipeline', 'require_usual_loading', 'tested_dataset']
 
@@ -29,10 +30,7 @@ def tested_dataset(cfg: Config) -> dict[str, Any]:
         raise UserError(
             f'{cfg.filename} has no test_dataloader, which tells how images are prepared'
         )
-    dataset = loader.dataset
-    while dataset.get('dataset') is not None or dataset.get('datasets'):
-        dataset = dataset.get('dataset') or dataset.datasets[0]
-    return dataset
+    return next(innermost(loader.dataset))
 
 
 def array_pipeline(cfg: Config) -> Compose:

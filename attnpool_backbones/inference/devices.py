@@ -2,7 +2,7 @@
 
 import torch
 
-from attnpool_backbones.command_line import UserError
+from attnpool_backbones.command_line import UserError, line_of
 
 __all__ = ['require_device']
 
@@ -19,5 +19,4 @@ def require_device(device: str) -> None:
     try:
         torch.zeros(1, device=device).cpu()
     except (RuntimeError, AssertionError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f'--device {device}: {reason}') from error
+        raise UserError(f'--device {device}: {line_of(error)}') from error

@@ -23,5 +23,5 @@ def require_extra(extra: str, *more: str) -> None:
         except ImportError as error:
             raise UserError(
                 f'this kind of file needs {name}, which cannot be imported ({error}): '
-                f"pip install 'attnpool_backbones[{extra}]'"
+                f'pip install {" ".join((*EXTRAS[extra], *more))}'
             ) from error

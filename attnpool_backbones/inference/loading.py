@@ -2,10 +2,11 @@
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.config import Config
 from torch import nn
@@ -18,9 +19,10 @@ from attnpool_backbones.compatibility import IncompatibleEnvironment
 from attnpool_backbones.datasets.limits import MAX_PIXELS
 from attnpool_backbones.inference.config_data import array_pipeline, tested_dataset
 from attnpool_backbones.inference.devices import require_device
+from attnpool_backbones.inference.exported_facts import Facts
 from attnpool_backbones.inference.exported_files import EXPORTED, read_exported
 from attnpool_backbones.inference.exported_model import ExportedModel
-from attnpool_backbones.inference.predictor import Predictor
+from attnpool_backbones.inference.predictor import NO_OBJECTS, Predictor
 from attnpool_backbones.launching.checkpoint_check import require_own_weights
 from attnpool_backbones.launching.config import load_config, recognise_dense_task
 from attnpool_backbones.launching.config_errors import explained
@@ -29,7 +31,7 @@ from attnpool_backbones.zoo.config_models import build_config_model
 
 __all__ = [
     'config_of_run', 'find_model_files', 'is_exported', 'load', 'load_exported', 'load_model',
-    'max_pixels_of', 'predictor_of',
+    'max_pixels_of', 'predictor_of', 'predictor_of_file',
 ]  # fmt: skip
 
 _NUMBER = re.compile(r'(\d+)')
@@ -69,6 +71,10 @@ def load(
         device = 'cuda' if torch.cuda.is_available() else 'cpu'
     require_device(device)
     built, cfg, classes = load_model(model, checkpoint, cfg_options)
+    # TwoStagePanopticSegmentor has one too, whose settings know no objects
+    fusion = getattr(built, 'panoptic_fusion_head', None)
+    if fusion is not None and not (fusion.test_cfg or {}).get('instance_on'):
+        raise UserError(NO_OBJECTS.format(type(built).__name__))
     return predictor_of(built.to(device), cfg, classes, device)
 
 
@@ -154,7 +160,19 @@ def is_exported(model: str | Path) -> bool:
 
 def load_exported(path: str | Path, device: str = 'cpu') -> Predictor:
     """Loads a file of ``attnpool export``; see :func:`load`."""
-    file, facts = read_exported(path, device)
+    return predictor_of_file(*read_exported(path, device), device)
+
+
+def predictor_of_file(
+    file: Callable[[np.ndarray], Mapping[str, np.ndarray]], facts: Facts, device: str = 'cpu'
+) -> Predictor:
+    """Makes a predictor of an exported file that is open.
+
+    Args:
+        file: What runs its graph.
+        facts: What it says about itself.
+        device: Where it runs.
+    """
     model = ExportedModel(file, facts).eval()
     is_detector = facts.task == 'detection'
     return Predictor(model, facts.preparation, facts.classes, facts.palette, is_detector, device)

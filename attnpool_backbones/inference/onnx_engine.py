@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from attnpool_backbones.command_line import UserError
+from attnpool_backbones.command_line import UserError, line_of
 from attnpool_backbones.inference.exported_facts import KEY, Facts
 from attnpool_backbones.inference.extras import require_extra
 
@@ -54,7 +54,7 @@ class OnnxEngine:
                 content, options, providers=[(providers[provider], settings)]
             )
         except Exception as error:  # onnxruntime's errors have no common class
-            raise UserError(f'onnxruntime cannot run the file: {_first_line(error)}') from error
+            raise UserError(f'onnxruntime cannot run the file: {line_of(error)}') from error
         # onnxruntime falls back to the CPU where it cannot start what it was built for
         if providers[provider] not in self._session.get_providers():
             raise UserError(
@@ -80,7 +80,7 @@ class OnnxEngine:
             values = self._session.run(None, {self.input: images})
         except Exception as error:  # onnxruntime's errors have no common class
             raise UserError(
-                f'onnxruntime on images of {"x".join(map(str, images.shape))}: {_first_line(error)}'
+                f'onnxruntime on images of {"x".join(map(str, images.shape))}: {line_of(error)}'
             ) from error
         return dict(zip(self.outputs, values, strict=True))
 
@@ -113,7 +113,7 @@ def read_onnx(path: str | Path) -> tuple[bytes, Facts]:
     try:
         model = onnx.load_model_from_string(content)
     except DecodeError as error:
-        raise UserError(f'{path}: no ONNX file, or damaged ({_first_line(error)})') from error
+        raise UserError(f'{path}: no ONNX file, or damaged ({line_of(error)})') from error
     for name in _outside(model):
         raise UserError(
             f'{path}: the values of {name[:80]!r} are said to be in another file; attnpool export '
@@ -171,7 +171,3 @@ def _outside(model: Any) -> Iterator[str]:
     for tensor in everything():
         if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
             yield tensor.name
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

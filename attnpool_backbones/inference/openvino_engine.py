@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from attnpool_backbones.command_line import UserError
+from attnpool_backbones.command_line import UserError, line_of
 from attnpool_backbones.inference.exported_facts import KEY, Facts
 from attnpool_backbones.inference.extras import require_extra
 from attnpool_backbones.inference.onnx_engine import require_outputs
@@ -41,7 +41,7 @@ class OpenVinoEngine:
                 self._model, device.upper(), {'INFERENCE_PRECISION_HINT': 'f32'}
             )
         except RuntimeError as error:
-            raise UserError(f'openvino cannot run the file: {_last_line(error)}') from error
+            raise UserError(f'openvino cannot run the file: {line_of(error, last=True)}') from error
         self.outputs = [sorted(output.names)[0] for output in self._compiled.outputs]
 
     @property
@@ -57,7 +57,8 @@ class OpenVinoEngine:
             values = self._compiled(images)
         except RuntimeError as error:
             raise UserError(
-                f'openvino on images of {"x".join(map(str, images.shape))}: {_last_line(error)}'
+                f'openvino on images of {"x".join(map(str, images.shape))}: '
+                f'{line_of(error, last=True)}'
             ) from error
         return {name: values[index].copy() for index, name in enumerate(self.outputs)}
 
@@ -89,7 +90,3 @@ def read_openvino(path: str | Path, device: str = 'cpu') -> tuple[OpenVinoEngine
         raise UserError(f'{path}: {error}') from error
     require_outputs(path, set(engine.outputs), facts)
     return engine, facts
-
-
-def _last_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[-1][:300]

@@ -33,7 +33,13 @@ from attnpool_backbones.inference.slicing import merge, slices
 from attnpool_backbones.inference.sources import Frame, Source, open_source
 from attnpool_backbones.inference.tags import tags_of
 
-__all__ = ['Options', 'Predictor', 'Speed']
+__all__ = ['NO_OBJECTS', 'Options', 'Predictor', 'Speed']
+
+NO_OBJECTS = (
+    '{} gives no objects, which predictions are made of; a MaskFormer or Mask2Former gives them '
+    'with --cfg-options model.test_cfg.instance_on=True'
+)
+"""Of a detector that gives something else, as a panoptic map."""
 
 
 @dataclass(frozen=True)
@@ -315,7 +321,9 @@ class Predictor:
     def _detections(
         self, output: Any, name: str, score: float, wanted: frozenset[int] | None
     ) -> Detections:
-        found = output.pred_instances
+        found = getattr(output, 'pred_instances', None)
+        if found is None:
+            raise UserError(NO_OBJECTS.format(type(self.model).__name__))
         keep = found.scores >= score
         if wanted is not None:
             keep &= torch.isin(
@@ -325,10 +333,13 @@ class Predictor:
         masks = found.masks if 'masks' in found else None
         if isinstance(masks, torch.Tensor):
             masks = masks.cpu().numpy()
+        boxes = found.bboxes.float().cpu().numpy()
+        if masks is not None and not boxes.any():  # those of mmdet's SOLO heads
+            boxes = _boxes_of(masks)
         height, width = output.ori_shape
         order = np.argsort(-found.scores.cpu().numpy(), kind='stable')
         return Detections(
-            name, height, width, self.classes, found.bboxes.float().cpu().numpy(),
+            name, height, width, self.classes, boxes,
             found.scores.float().cpu().numpy(), found.labels.cpu().numpy(), masks,
         ).select(order)  # fmt: skip
 
@@ -395,6 +406,13 @@ class Predictor:
                     f'{", ".join(self.classes)}'
                 )
         return frozenset(self.classes.index(name) for name in names)
+
+
+def _boxes_of(masks: np.ndarray) -> np.ndarray:
+    """Returns N, 4 float32: left, top, right and bottom of masks N, H, W bool; 0 of empty ones."""
+    places = [cv2.boundingRect(np.ascontiguousarray(mask).view(np.uint8)) for mask in masks]
+    x, y, width, height = np.array(places, np.float32).reshape(-1, 4).T
+    return np.stack([x, y, x + width, y + height], 1)
 
 
 def _noting_tags(outputs: Iterable[Any], tags: list[Any]) -> Iterator[Any]:

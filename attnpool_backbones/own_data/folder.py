@@ -158,19 +158,25 @@ def walk_links(
 ) -> Iterator[tuple[str, list[str], list[str]]]:
     """Walks as ``os.walk`` from the top, also through links, and through each folder once.
 
+    What is below the folder without links comes first, so that it has the names that it has there.
+
     Args:
         root: The folder.
         onerror: Called with the error of a folder that cannot be read. Default: it is passed over.
     """
     seen = set()
-    for folder, folders, names in os.walk(root, onerror=onerror, followlinks=True):
-        here = os.path.realpath(folder)
-        if here in seen:
-            folders.clear()
-            continue
-        seen.add(here)
-        folders.sort()
-        yield folder, folders, names
+    tops = [os.fspath(root)]
+    for top in tops:
+        for folder, folders, names in os.walk(top, onerror=onerror):
+            here = os.path.realpath(folder)
+            if here in seen:
+                folders.clear()
+                continue
+            seen.add(here)
+            folders.sort()
+            yield folder, folders, names
+            inside = (os.path.join(folder, name) for name in folders)
+            tops += filter(os.path.islink, inside)
 
 
 def _is_own_output(files: Sequence[str], folders: Sequence[str]) -> bool:

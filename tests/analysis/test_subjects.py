@@ -188,6 +188,12 @@ def test_a_run_and_its_data_set(tmp_path):
     with pytest.raises(UserError, match='--size: the config of a detector or segmentor tells'):
         load_subject(str(folder), size=64)
 
+    # an image that is too large for the config is not decoded
+    with (folder / 'config.py').open('a') as config:
+        config.write(f'max_pixels = {96 * 64 - 1}\n')
+    with pytest.raises(UserError, match='has 96x64 pixels, .*max_pixels=6144 in the config'):
+        list(views_of(load_subject(str(folder)), 'val'))
+
 
 @pytest.mark.parametrize('per_class', [False, True])
 def test_the_run_of_a_classifier(per_class, image, tmp_path):

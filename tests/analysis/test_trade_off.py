@@ -1,5 +1,6 @@
 import argparse
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,46 @@ def test_run(tmp_path):
     assert small.accuracy == 12.5 and small.origin == 'measured'
     assert large.costs['parameters (M)'] == small.costs['parameters (M)'] > 0
     assert large.costs['MACs (G)'] > 3 * small.costs['MACs (G)']
+
+
+@pytest.mark.parametrize(
+    'metric, scalars, accuracy',
+    [
+        ('bbox_mAP', {'coco/bbox_mAP': 0.425}, 42.5),
+        ('mAP', {'pascal_voc/mAP': 0.55, 'pascal_voc/AP50': 0.6}, 55),
+        ('mIoU', {'mIoU': 62.5, 'tags/mAP': 80.0}, 62.5),
+        ('mAP', {'mIoU': 62.5, 'tags/mAP': 80.0}, 80),
+        ('mIoU', {'city/mIoU': 62.5}, 62.5),
+        ('pointing', {'localisation/pointing': 70.0}, 70),
+        ('pascal_voc/mAP', {'pascal_voc/mAP': 0.55, 'tags/mAP': 80.0}, 55),
+        ('tags/mAP', {'pascal_voc/mAP': 0.55, 'tags/mAP': 80.0}, 80),
+        ('mAP', {'pascal_voc/mAP': 0.55, 'tags/mAP': 80.0}, None),
+    ],
+)
+def test_metrics_of_a_run_are_percentages(metric, scalars, accuracy, tmp_path):
+    pytest.importorskip('mmseg')
+    logs = tmp_path / '1' / 'vis_data'
+    logs.mkdir(parents=True)
+    (logs / 'scalars.json').write_text(json.dumps(scalars))
+    config = ROOT / 'configs' / 'attn_resnet' / f'{RUN}.py'
+    (tmp_path / 'config.py').write_text(f"_base_ = '{config}'\n")
+    if accuracy is None:
+        with pytest.raises(UserError, match='--metric mAP may be pascal_voc/mAP or tags/mAP'):
+            row_of_run(tmp_path, metric, 64, 64)
+    else:
+        assert row_of_run(tmp_path, metric, 64, 64).accuracy == pytest.approx(accuracy)
+
+
+def test_the_config_of_a_run_is_the_one_written_last(tmp_path):
+    pytest.importorskip('mmseg')
+    logs = tmp_path / '1' / 'vis_data'
+    logs.mkdir(parents=True)
+    (logs / 'scalars.json').write_text('{"mIoU": 12.5}')
+    (tmp_path / 'z.py').write_text("model = dict(type='none')\n")
+    os.utime(tmp_path / 'z.py', (10**9, 10**9))
+    config = ROOT / 'configs' / 'attn_resnet' / f'{RUN}.py'
+    (tmp_path / 'config.py').write_text(f"_base_ = '{config}'\n")
+    assert row_of_run(tmp_path, 'mIoU', 64, 64).costs['MACs (G)'] > 0
 
 
 @pytest.mark.parametrize('cut', [b'{"mIoU": 99.', b'{"mIoU": 99.0, "\xc3', b'9', b'\0\0'])

@@ -274,7 +274,7 @@ def test_predictions_with_masks_are_compared_one_by_one(monkeypatch):
             most = max(most, sum(masks() is not None for masks in made))
             yield found
 
-    monkeypatch.setattr(exporting, '_predictor', lambda *args: predictor)
+    monkeypatch.setattr(exporting, 'predictor_of_file', lambda *args: predictor)
     facts = SimpleNamespace(size=None, batch=None)
     found = check(predictor, None, facts, [np.zeros((64, 64, 3), np.uint8)] * 8)
     assert found.holds and found.images == 8 and most <= 4
@@ -290,8 +290,15 @@ def test_standard_input_is_not_read_twice(tmp_path, monkeypatch, capsys):
     assert stdin.buffer.read() == b'photos/a.png'
 
 
-def test_images_to_compare_on_keep_the_limit_of_the_config(tmp_path):
-    cv2.imwrite(str(tmp_path / 'a.png'), np.zeros((64, 64, 3), np.uint8))
+@pytest.mark.parametrize(
+    'shape, options, words',
+    [
+        ((64, 64), dict(max_pixels=1000), 'a.png has 64x64 pixels, more than the 1000'),
+        ((1, 3000), {}, '--images: a.png: 3000x1 pixels cannot be prepared as the config says'),
+    ],
+)
+def test_images_to_compare_on_that_cannot_be_taken_are_told(shape, options, words, tmp_path):
+    cv2.imwrite(str(tmp_path / 'a.png'), np.zeros((*shape, 3), np.uint8))
     cfg = nano_config('resnet', 'retinanet')
     cfg.dump(str(tmp_path / 'model.py'))
     weights = tmp_path / 'model.pth'
@@ -301,8 +308,8 @@ def test_images_to_compare_on_keep_the_limit_of_the_config(tmp_path):
         str(tmp_path / 'model.onnx'),
         str(weights),
         images=str(tmp_path),
-        cfg_options=dict(max_pixels=1000),
+        cfg_options=options,
     )
-    with pytest.raises(UserError, match='a.png'):
+    with pytest.raises(UserError, match=words):
         export(request, lambda text: None)
     assert not (tmp_path / 'model.onnx').exists()

@@ -1,10 +1,17 @@
 """Exported files of strangers are data: nothing of them is run, and what is wrong is told."""
 
 import json
+import runpy
+import subprocess
+import sys
+from contextlib import suppress
 from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 
 import numpy as np
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 pytest.importorskip('onnx')
 pytest.importorskip('onnxruntime')
@@ -325,3 +332,64 @@ def test_files_of_openvino(tmp_path):
     target.with_suffix('.bin').unlink()
     with pytest.raises(UserError, match=r'model.bin: not there'):
         load(target)
+
+
+USE = """
+import sys
+from importlib.machinery import PathFinder
+
+file, *blocked = sys.argv[1:]
+find_spec = PathFinder.find_spec
+# as if they were not installed
+PathFinder.find_spec = lambda name, *more: (
+    None if name.split('.')[0] in blocked else find_spec(name, *more)
+)
+
+import numpy as np
+from attnpool_backbones.command_line import exit_command
+from attnpool_backbones.inference import load
+from attnpool_backbones.inference.prediction import Detections
+
+
+def predict():
+    for found in load(file)(np.zeros((30, 40, 3), np.uint8)):
+        print(len(found.to_dict()['shares']))
+    masks = np.ones((1, 30, 40), bool)
+    Detections('', 30, 40, ['a'], np.ones((1, 4)), np.ones(1), np.zeros(1, int), masks).to_dict()
+
+
+exit_command(predict)
+"""
+
+
+def test_the_extra_is_enough_to_predict_with_a_file(tmp_path, repo_root, monkeypatch):
+    told = {}
+    monkeypatch.setenv('SOURCE_DATE_EPOCH', '1735689600')  # which setup.py sets
+    monkeypatch.setattr('setuptools.setup', lambda **settings: told.update(settings))
+    runpy.run_path(str(repo_root / 'setup.py'))
+    extras = told['extras_require']
+    installed = with_dependencies([*told['install_requires'], *extras['export']])
+    others = {canonicalize_name(Requirement(name).name) for name in extras['all']} - installed
+    blocked = [
+        name
+        for name, owners in packages_distributions().items()
+        if others & set(map(canonicalize_name, owners))
+    ]
+    assert {'mmdet', 'mmseg', 'sklearn'} <= set(blocked)
+    command = [sys.executable, '-c', USE, str(write(tmp_path, small_model())), *blocked]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, '1\n'), done.stderr
+
+
+def with_dependencies(names):
+    """Names of distributions and of all that they require, as far as they are installed."""
+    found, ahead = {'attnpool-backbones'}, list(map(Requirement, names))
+    while ahead:
+        requirement = ahead.pop()
+        name = canonicalize_name(requirement.name)
+        if name in found or requirement.marker and not requirement.marker.evaluate({'extra': ''}):
+            continue
+        found.add(name)
+        with suppress(PackageNotFoundError):
+            ahead += map(Requirement, requires(name) or ())
+    return found

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from attnpool_backbones.command_line import UserError
-from attnpool_backbones.export.int8 import quantise
+from attnpool_backbones.export.int8 import keep_of, quantise
 from attnpool_backbones.inference.onnx_engine import OnnxEngine
+from attnpool_backbones.inference.prediction import Detections
 
 onnx = pytest.importorskip('onnx')
 onnxruntime = pytest.importorskip('onnxruntime')
@@ -139,3 +140,28 @@ def test_no_layer_worth_it():
     )
     with pytest.raises(UserError, match='--int8: no layer of the model is worth 8 bits'):
         quantise(model.SerializeToString(), [])
+
+
+def objects(*scores, label=0):
+    """So many detections at one place."""
+    boxes = np.tile(np.array([[2, 2, 12, 12]], np.float32), (len(scores), 1))
+    labels = np.full(len(scores), label)
+    return Detections('', 20, 20, ['a', 'b'], boxes, np.array(scores, np.float32), labels)
+
+
+@pytest.mark.parametrize(
+    'before, after, kept',
+    [
+        (objects(0.9, 0.5), objects(0.8, 0.4), 2),
+        (objects(0.9, 0.2), objects(0.31), 1),
+        # one that is not told any more, and one that stands for one only
+        (objects(0.9), objects(0.29), 0),
+        (objects(0.9, 0.8), objects(0.9), 1),
+        (objects(0.9), objects(0.9, label=1), 0),
+        (objects(0.9), objects(), 0),
+        (objects(), objects(0.9), 0),
+    ],
+)
+def test_objects_that_both_files_tell(before, after, kept):
+    told = keep_of([before], [after])
+    assert (told.found, told.total) == (kept, (before.scores >= 0.3).sum())

@@ -39,10 +39,14 @@ def test_any_number_of_images(file, photos, batch):
     assert len(one) and len(others) == 3
     for other in others:
         assert np.allclose(one.boxes, other.boxes, atol=1e-3)
+        assert np.array_equal(one.labels, other.labels)
+        assert np.array_equal(one.masks, other.masks)
 
 
 def test_images_of_any_shape(file, photos):
-    shapes = {p.name: (p.height, p.width, *p.masks.shape[1:]) for p in load(file)(photos)}
+    found = list(load(file)(photos, score=0.0))
+    assert all(map(len, found))
+    shapes = {p.name: (p.height, p.width, *p.masks.shape[1:]) for p in found}
     assert shapes == {'a.png': (64, 96) * 2, 'b.png': (96, 64) * 2, 'c.png': (40, 50) * 2}
 
 

@@ -47,3 +47,15 @@ def test_metrics_of_tags_are_left_out(form, file, tagged_segmentor, tmp_path, mo
     names = {'list': 'ImageTagMetric, LocalisationMetric', 'evaluator': 'ImageTagMetric'}[form]
     assert f'not measured, as {file} tells no tags of images: {names}' in told.out
     assert 'mIoU: ' in told.out and 'tags/mAP' not in told.out + told.err
+
+
+@pytest.mark.parametrize('lacking', [0, 1])
+def test_large_images_are_left_out(lacking, file, tagged_segmentor, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    limit = 96 * 64 - lacking
+    options = ['--cfg-options', f'max_pixels={limit}']
+    code = main(['test', str(file), str(tagged_segmentor), *options])
+    told = capfd.readouterr().out
+    words = f'000001.png has 96x64 pixels, more than the {limit} that are loaded'
+    expected = (2, False, True) if lacking else (0, True, False)  # all of them are too large
+    assert (code, 'mIoU: ' in told, words in told) == expected

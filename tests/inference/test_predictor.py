@@ -15,6 +15,7 @@ import torch
 pytest.importorskip('mmdet')
 pytest.importorskip('mmseg')
 
+from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from attnpool_backbones.cli import main
@@ -29,6 +30,19 @@ IMAGES = 'images/validation'
 
 def predict(run: Path, source, **options):
     return list(load(run, device='cpu')(source, **options))
+
+
+def assert_same(before, after, atol=0.0):
+    """All that two predictions tell, of something."""
+    assert before.name == after.name
+    if not hasattr(before, 'boxes'):
+        assert np.array_equal(before.label_map, after.label_map)
+        return
+    assert len(before) == len(after) > 0
+    assert np.array_equal(before.labels, after.labels)
+    for name in ('boxes', 'scores'):
+        assert np.allclose(getattr(before, name), getattr(after, name), rtol=0, atol=atol)
+    assert np.array_equal(before.masks, after.masks) and before.masks.any()
 
 
 def test_detections_are_those_of_the_inferencer(detector, scenes):
@@ -71,12 +85,82 @@ def test_label_maps_are_those_of_the_inferencer(segmentor, scenes):
 )  # fmt: skip
 def test_batches_and_threads_change_nothing(run, options, scenes, request):
     folder = request.getfixturevalue(run)
-    one, other = (predict(folder, scenes / IMAGES, **o) for o in ({}, options))
+    one, other = (predict(folder, scenes / IMAGES, score=0.0, **o) for o in ({}, options))
     for before, after in zip(one, other, strict=True):
-        assert before.name == after.name
-        for name in ('boxes', 'scores', 'label_map'):
-            if hasattr(before, name):
-                assert np.allclose(getattr(before, name), getattr(after, name), atol=1e-3)
+        assert_same(before, after, atol=1e-3)
+
+
+def test_objects_of_masks_alone_have_the_boxes_of_their_masks(detector, scenes, tmp_path):
+    pytest.importorskip('sahi')
+    from mmdet.structures.mask import mask2bbox
+
+    run = solo_run(detector, tmp_path)
+    (found,) = predict(run, scenes / IMAGES / '000001.png', score=0.0)
+    sides = found.boxes[:, 2:] - found.boxes[:, :2]
+    assert len(found) and (sides > 0).all()
+    assert np.array_equal(found.boxes, mask2bbox(torch.from_numpy(found.masks)).numpy())
+    assert [r['bbox'][2:] for r in found.to_coco(1, range(10))] == sides.tolist()
+    # on the image twice, the second one lower: what slices share is one object
+    image = cv2.imread(str(scenes / IMAGES / '000001.png'))
+    (cut,) = predict(run, np.tile(image, (2, 1, 1)), score=0.0, side=96, overlap=0.5)
+    for mask, box in zip(cut.masks, cut.boxes, strict=True):
+        assert np.array_equal(mask2bbox(torch.from_numpy(mask[None]))[0].numpy(), box)
+    assert cut.boxes[:, 3].max() > 100
+
+
+def solo_run(detector, folder):
+    """The folder of a run of a SOLO, which finds masks without boxes."""
+    from attnpool_backbones.zoo.config_models import build_config_model
+
+    cfg = Config.fromfile(detector / 'config.py')
+    cfg.model = dict(
+        type='mmdet.SOLO',
+        data_preprocessor=cfg.model.data_preprocessor,
+        backbone=cfg.model.backbone,
+        neck=dict(cfg.model.neck, num_outs=5),
+        mask_head=dict(
+            type='mmdet.SOLOHead',
+            num_classes=10,
+            in_channels=cfg.model.neck.out_channels,
+            feat_channels=32,
+            stacked_convs=1,
+            num_grids=[8, 6, 4, 3, 2],
+            loss_mask=dict(type='mmdet.DiceLoss', use_sigmoid=True, activate=False),
+            loss_cls=dict(type='mmdet.FocalLoss', use_sigmoid=True),
+        ),
+        test_cfg=dict(
+            nms_pre=20, score_thr=0.0, mask_thr=0.5, filter_thr=0.0, kernel='gaussian', sigma=2.0,
+            max_per_img=20,
+        ),
+    )  # fmt: skip
+    cfg.dump(folder / 'config.py')
+    torch.manual_seed(0)
+    state = build_config_model(cfg).state_dict()
+    torch.save(dict(state_dict=state), folder / 'epoch_1.pth')
+    return folder
+
+
+@pytest.mark.parametrize('when', ['loading', 'predicting'])
+def test_models_without_objects_are_refused(when, detector, scenes, monkeypatch):
+    from mmdet.structures import DetDataSample
+
+    from attnpool_backbones.inference import loading
+
+    built, cfg, classes = loading.load_model(detector)
+    words = f'{type(built).__name__} gives no objects.* model.test_cfg.instance_on=True'
+    if when == 'loading':
+        built.panoptic_fusion_head = torch.nn.Module()
+        built.panoptic_fusion_head.test_cfg = Config(dict(panoptic_on=True, instance_on=False))
+        monkeypatch.setattr(loading, 'load_model', lambda *_: (built, cfg, classes))
+        with pytest.raises(UserError, match=words):
+            load(detector, device='cpu')
+        built.panoptic_fusion_head.test_cfg.instance_on = True
+        assert load(detector, device='cpu').is_detector
+        return
+    built.test_step = lambda data: [DetDataSample() for _ in data['inputs']]
+    predictor = loading.predictor_of(built, cfg, classes, 'cpu')
+    with pytest.raises(UserError, match=words):
+        list(predictor(scenes / IMAGES, threads=0, at_once=1))
 
 
 def test_a_model_that_cannot_be_copied_predicts_in_turn(detector, scenes):
@@ -144,10 +228,8 @@ def test_slices_of_the_whole_image_change_nothing(run, scenes, request):
     pytest.importorskip('sahi')
     folder = request.getfixturevalue(run)
     source = scenes / IMAGES / '000001.png'
-    (whole,), (cut,) = (predict(folder, source, side=side) for side in (None, 200))
-    for name in ('boxes', 'label_map'):
-        if hasattr(whole, name):
-            assert np.array_equal(getattr(whole, name), getattr(cut, name))
+    (whole,), (cut,) = (predict(folder, source, score=0.0, side=side) for side in (None, 200))
+    assert_same(whole, cut)
 
 
 @pytest.mark.parametrize('run', ['detector', 'segmentor'])

@@ -55,6 +55,19 @@ def test_linked_folders_are_walked_once(photos, tmp_path):
     assert names(open_source(photos)) == ['a.JPG', 'link/b.png', 'more/c.png']
 
 
+def test_folders_have_their_own_names_before_those_of_links(tmp_path):
+    photos, elsewhere = tmp_path / 'photos', tmp_path / 'elsewhere'
+    for folder in (photos / 'day1', photos / 'day2/late', elsewhere / 'inner'):
+        folder.mkdir(parents=True)
+        cv2.imwrite(str(folder / 'x.png'), np.zeros((8, 10, 3), np.uint8))
+    (photos / 'current').symlink_to('day2')
+    (photos / 'day1/all').symlink_to(photos)
+    (photos / 'also').symlink_to(elsewhere)
+    (elsewhere / 'again').symlink_to('inner')
+    expected = ['also/inner/x.png', 'day1/x.png', 'day2/late/x.png']
+    assert names(open_source(photos)) == expected
+
+
 def test_folders_that_cannot_be_read_are_told(photos, monkeypatch):
     list_folder = os.scandir
 
@@ -96,14 +109,26 @@ def test_standard_input_has_an_image_or_paths(photos):
     assert names(open_source('-', io.BytesIO(paths))) == ['b.png', 'more/c.png']
 
 
-def test_pictures_are_turned_as_their_exif_entry_says(tmp_path):
-    from PIL import Image
+@pytest.mark.parametrize('suffix', ['.jpg', '.png'])
+@pytest.mark.parametrize('orientation', range(1, 9))
+def test_pictures_are_turned_as_their_exif_entry_says(orientation, suffix, tmp_path):
+    import mmcv
+    from PIL import Image, ImageOps
 
+    pixels = np.random.default_rng(0).integers(0, 256, (10, 20, 3), np.uint8)
     exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.new('RGB', (20, 10)).save(tmp_path / 'a.jpg', exif=exif)
-    (frame,) = open_source(tmp_path / 'a.jpg').frames
-    assert frame.read().shape == (20, 10, 3)
+    exif[0x0112] = orientation
+    file = tmp_path / f'a{suffix}'
+    Image.fromarray(pixels).save(file, exif=exif)
+    sources = open_source(file), open_source('-', io.BytesIO(file.read_bytes()))
+    for source in sources:
+        (frame,) = source.frames
+        image = frame.read()
+        assert image.shape == ((10, 20, 3) if orientation < 5 else (20, 10, 3))
+        assert np.array_equal(image, mmcv.imread(str(file)))
+        if suffix == '.png':  # nothing is lost
+            turned = np.asarray(ImageOps.exif_transpose(Image.open(file)))
+            assert np.array_equal(image[..., ::-1], turned)
 
 
 @pytest.mark.parametrize(
