@@ -107,7 +107,7 @@ def main() -> None:
     args = parser.parse_args()
 
     rows = {row.key: row for row in read_rows()}
-    asked = bool(args.python or args.torch or args.stack)
+    asked = bool(args.python or args.torch or args.stack or set(args.steps) != set(STEPS))
     # of a call that was stopped; what the page tells was seen by others
     progress = args.work_dir / 'done.txt'
     done = progress.read_text().split() if progress.exists() and not asked else []
