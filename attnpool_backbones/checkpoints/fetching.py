@@ -24,7 +24,7 @@ from attnpool_backbones.checkpoints.errors import (
 from attnpool_backbones.checkpoints.message_texts import list_names, printable
 from attnpool_backbones.checkpoints.source import Source
 
-__all__ = ['fetch', 'local_copy', 'published_hash']
+__all__ = ['fetch', 'local_copy', 'published_hash', 'resolve']
 
 # mmengine's lists of addresses, by scheme.
 _ADDRESS_LISTS = {
@@ -60,13 +60,12 @@ def fetch(path: str) -> Source:
         UnreachableCheckpoint: The address does not answer.
         CheckpointError: It is no file but a folder, a pipe or a device, or an unknown address.
     """
+    path = resolve(path)
     scheme, separator, name = path.partition('://')
     if not separator:
         return Source(_regular_file(Path(os.path.expanduser(path))))
     if scheme == 'file':
         return Source(_regular_file(Path(name)))
-    if scheme in _ADDRESS_LISTS:
-        path, scheme = _listed_address(path, scheme, name), 'https'
     if scheme in ('http', 'https'):
         return Source(_regular_file(_download(path)))
     try:
@@ -78,6 +77,27 @@ def fetch(path: str) -> Source:
             f'file://, {", ".join(f"{scheme}://" for scheme in _ADDRESS_LISTS)}, or belong to a '
             'storage that mmengine has a client for, such as s3://'
         ) from error
+
+
+def resolve(path: str) -> str:
+    """Returns the address that a ``torchvision://``, ``open-mmlab://`` or ``mmcls://`` name is for.
+
+    Args:
+        path: As :func:`fetch` takes it; others than such names stay as they are.
+
+    Raises:
+        CheckpointError: mmengine does not list the name.
+    """
+    scheme, separator, name = path.partition('://')
+    if not separator or scheme not in _ADDRESS_LISTS:
+        return path
+    lists = Path(mmengine.__file__).parent / 'hub'
+    known = mmengine.load(lists / _ADDRESS_LISTS[scheme])
+    if name not in known and scheme.endswith('mmlab'):
+        name = mmengine.load(lists / _RENAMED).get(name, name)
+    if name not in known:
+        raise CheckpointError(f"unknown checkpoint '{path}'; known are {list_names(known)}")
+    return known[name]
 
 
 def published_hash(path: str) -> str | None:
@@ -107,16 +127,6 @@ def _regular_file(file: Path) -> Path:
     if kind == 'a folder':
         raise MissingCheckpoint(f'no checkpoint at {file}, which is a folder')
     raise CheckpointError(f'{file} is {kind}, not a file; a checkpoint is never read from one')
-
-
-def _listed_address(path: str, scheme: str, name: str) -> str:
-    lists = Path(mmengine.__file__).parent / 'hub'
-    known = mmengine.load(lists / _ADDRESS_LISTS[scheme])
-    if name not in known and scheme.endswith('mmlab'):
-        name = mmengine.load(lists / _RENAMED).get(name, name)
-    if name not in known:
-        raise CheckpointError(f"unknown checkpoint '{path}'; known are {list_names(known)}")
-    return known[name]
 
 
 def local_copy(url: str) -> Path:

@@ -17,7 +17,7 @@ from attnpool_backbones.checkpoints.errors import (
     NoCheckpoint,
     UnsafeCheckpoint,
 )
-from attnpool_backbones.checkpoints.fetching import fetch, local_copy, published_hash
+from attnpool_backbones.checkpoints.fetching import fetch, local_copy, published_hash, resolve
 from attnpool_backbones.checkpoints.finite_bits import TypedMemory
 from attnpool_backbones.checkpoints.finite_weights import require_finite_weights
 from attnpool_backbones.checkpoints.known_formats import recognise
@@ -193,7 +193,7 @@ def read_content(
             read = read_container(source, shapes_only=device.type == 'meta')
         except OSError as error:  # of the disk, or of a place that a damaged file points to
             raise DamagedCheckpoint(error.strerror or str(error)) from None
-        expected = published_hash(path)
+        expected = published_hash(resolve(path))
         if expected is not None and not read.are_compared and device.type != 'meta':
             _compare_hash(source, expected)
     content = read.content
@@ -225,9 +225,10 @@ def explained(path: str) -> Iterator[None]:
 
 def _place(path: str) -> str:
     """Words where the bytes of an address are, which are downloaded only once."""
-    if not path.startswith(('http://', 'https://')):
+    address = resolve(path)
+    if not address.startswith(('http://', 'https://')):
         return ''
-    return f'; the local copy is {local_copy(path)}, remove it to download the file again'
+    return f'; the local copy is {local_copy(address)}, remove it to download the file again'
 
 
 def _compare_hash(source: Source, expected: str) -> None:

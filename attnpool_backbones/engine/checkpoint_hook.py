@@ -13,7 +13,12 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from attnpool_backbones.atomic_files import ATOMIC_BACKEND, AtomicLocalBackend, remove_stale_files
 from attnpool_backbones.checkpoints.plain_history import as_plain_data
 from attnpool_backbones.duration import seconds_of
-from attnpool_backbones.engine.own_checkpoints import INTERIM, OwnCheckpoints, remove_interim
+from attnpool_backbones.engine.own_checkpoints import (
+    INTERIM,
+    OwnCheckpoints,
+    is_same_place,
+    remove_interim,
+)
 from attnpool_backbones.engine.pending_gradients import (
     PendingGradients,
     accumulative_counts,
@@ -26,7 +31,7 @@ from attnpool_backbones.engine.publishing import publish
 from attnpool_backbones.engine.resumable_loop import BATCHES_DONE, VALIDATED
 from attnpool_backbones.engine.saving_errors import require_savable, tells_why_saving_failed
 from attnpool_backbones.engine.wishes import Wishes, is_between_updates
-from attnpool_backbones.engine.work_folder_hook import WatchedFolder
+from attnpool_backbones.engine.work_folder_hook import WatchedFolder, went_back
 from attnpool_backbones.registry import HOOKS
 from attnpool_backbones.stop_signals import Stopped, signal_name
 
@@ -117,7 +122,7 @@ class SafeCheckpointHook(CheckpointHook):
     def _go_on_with_update(self, runner: Runner) -> None:
         """Puts the gradient of the checkpoint back, if it is a part of the same update."""
         pending, self._pending = self._pending, None
-        if pending is None or is_between_updates(runner.optim_wrapper):
+        if pending is None:
             return
         counts = accumulative_counts(runner.optim_wrapper)
         if pending.counts not in (None, counts):
@@ -126,6 +131,8 @@ class SafeCheckpointHook(CheckpointHook):
                 f'accumulative_counts was {was}, now it is {now}: the next update is made without '
                 'the batches before the checkpoint.'
             )
+            return
+        if is_between_updates(runner.optim_wrapper):
             return
         put_back(pending, runner.optim_wrapper)
         runner.logger.info("The gradient of the update that was begun is the checkpoint's.")
@@ -139,8 +146,12 @@ class SafeCheckpointHook(CheckpointHook):
             self.best_ckpt_path_dict = {key: self._own(path) for key, path in paths.items()}
         if runner.iter and not (runner.message_hub.get_info(BATCHES_DONE) or [0])[0]:
             step = runner.epoch if self.by_epoch else runner.iter
-            self.last_ckpt = self.last_good = self._own(self.filename_tmpl.format(step))
-            self._saved_iter = runner.iter if self.last_ckpt else -1
+            path = self._own(self.filename_tmpl.format(step))
+            # another run may have left a file of this name
+            if path and is_same_place(path, str(runner._load_from)):
+                self.last_ckpt = self.last_good = path
+                # a run that went back has a new name, which the file does not tell
+                self._saved_iter = -1 if went_back(runner) else runner.iter
 
     def _own(self, path: Any) -> str | None:
         return OwnCheckpoints(self.file_backend, self.out_dir, self.filename_tmpl).find(path)

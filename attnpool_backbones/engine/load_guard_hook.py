@@ -22,6 +22,8 @@ from attnpool_backbones.checkpoints.matching import (
 from attnpool_backbones.checkpoints.message_texts import list_content
 from attnpool_backbones.checkpoints.reading import explained
 from attnpool_backbones.checkpoints.wrapped_names import renamed
+from attnpool_backbones.engine.checkpoint_hook import OUTDATED
+from attnpool_backbones.engine.own_checkpoints import is_same_place
 from attnpool_backbones.registry import HOOKS
 
 __all__ = ['LoadGuardHook', 'bare_model']
@@ -41,7 +43,8 @@ class LoadGuardHook(Hook):
       would stay random while the file has unknown weights of the same shapes. The setting
       ``load_partly=True`` allows the latter.
     - Of the files that a resumed run knows (its best checkpoint, those it keeps), only those in
-      the own folder count: the hooks that save delete them when better ones come.
+      the own folder count: the hooks that save delete them when better ones come. A file of
+      another folder knows none here.
 
     Raises ``CheckpointError`` with the names of what does not fit.
     """
@@ -151,9 +154,15 @@ def keep_to_own_files(runner: Runner, checkpoint: dict) -> None:
         if isinstance(hook, CheckpointHook) and hook.out_dir not in (None, runner.work_dir):
             # as mmengine's hook puts it together when training starts
             folder = Path(hook.out_dir) / osp.basename(runner.work_dir.rstrip(osp.sep))
+    # elsewhere, other files have the same names; without a file mmengine looks in the folder
+    place = None if runner._load_from is None else osp.dirname(osp.abspath(runner._load_from))
+    is_own = place is None or any(is_same_place(place, str(f)) for f in (folder, runner.work_dir))
+    if not is_own:
+        for key in ('keep_ckpt_ids', OUTDATED):
+            info.pop(key, None)
     for key in [k for k in info if str(k).startswith('best_ckpt') or k == 'last_ckpt']:
         file = folder / osp.basename(str(info[key]))
-        is_best = file.name.startswith('best_') or key == 'last_ckpt'
+        is_best = is_own and (file.name.startswith('best_') or key == 'last_ckpt')
         if is_best and file.suffix == '.pth' and file.is_file() and not file.is_symlink():
             info[key] = str(file)
         else:

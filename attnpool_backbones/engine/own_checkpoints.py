@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ['INTERIM', 'OwnCheckpoints', 'remove_interim']
+__all__ = ['INTERIM', 'OwnCheckpoints', 'is_same_place', 'remove_interim']
 
 INTERIM = 'interim_iter_{}.pth'
 """Name of a checkpoint between the regular ones; removed when a later one is there."""
@@ -41,6 +41,12 @@ class OwnCheckpoints:
             if self.backend.isfile(path) and not osp.islink(path):
                 self.backend.remove(path)
                 yield path
+
+
+def is_same_place(one: str, other: str) -> bool:
+    """Tells whether two paths or addresses name the same file."""
+    both_here = osp.exists(one) and osp.exists(other)
+    return one == other or (both_here and osp.samefile(one, other))
 
 
 def remove_interim(folder: str, kept: str, iteration: int) -> None:

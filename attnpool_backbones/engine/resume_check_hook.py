@@ -32,6 +32,15 @@ PLAN = (
 )  # fmt: skip
 """What schedules are built of; the rest of their states is how far they are."""
 
+SETTINGS = (
+    'lr', 'weight_decay', 'momentum', 'betas', 'eps', 'dampening', 'nesterov', 'amsgrad',
+    'maximize', 'alpha', 'centered', 'rho', 'lr_decay', 'momentum_decay',
+)  # fmt: skip
+"""What optimizers are built of. Others choose how they compute, or are changed by them."""
+
+ADDED = ('decoupled_weight_decay',)
+"""Settings that later versions of torch have, and fill in where a state lacks them."""
+
 
 class WrongPart(UserError):
     """A checkpoint is whole, but a part of it is not that of a training, or of this one."""
@@ -238,7 +247,8 @@ def check_optimizer(wrapper: Any, state: Any, part: str, is_scaled: bool) -> Non
             raise WrongPart(
                 f'its {place} has {len(group["params"])} parameters, here are {len(own["params"])}'
             )
-        lacking = [key for key in own if key not in group and key in wrapper.optimizer.defaults]
+        settings = [key for key in own if key in wrapper.optimizer.defaults and key not in ADDED]
+        lacking = [key for key in settings if key not in group]
         if lacking:
             raise WrongPart(
                 f'its {place} has no {list_names(lacking)}: it is of another optimizer than this '
@@ -248,7 +258,7 @@ def check_optimizer(wrapper: Any, state: Any, part: str, is_scaled: bool) -> Non
             raise WrongPart(f'its {place}.lr is {short(group.get("lr"))}')
         for index, parameter in zip(group['params'], own['params'], strict=True):
             check_entry(entries.get(index, {}), parameter, f'{part}.state[{short(index)}]')
-    check_rates(groups, built, part, is_scaled)
+    check_settings(groups, built, part, is_scaled)
     if not entries and built and keeps_state(wrapper.optimizer):
         raise WrongPart(f'its {part}.state is empty')
     scaler = state.get('loss_scaler')
@@ -267,18 +277,21 @@ def is_rate(value: Any) -> bool:
     return isinstance(value, (int, float)) and math.isfinite(value) and value >= 0
 
 
-def check_rates(
+def check_settings(
     groups: Sequence[Mapping], built: Sequence[Mapping], part: str, is_scaled: bool
 ) -> None:
-    """Compares learning rates and weight decays with the config: torch keeps the stored ones."""
-    for name in ('lr', 'weight_decay'):
+    """Compares the settings of an optimizer with the config: torch keeps the stored ones."""
+    for name in SETTINGS:
         for number, (group, own) in enumerate(zip(groups, built, strict=True)):
             # where a schedule started from
             key = f'initial_{name}' if f'initial_{name}' in own else name
             if key not in own:
                 continue
             there, here = group.get(key), own[key]
-            if is_rate(there) and math.isclose(there, here):
+            if key == 'betas' and 'initial_momentum' in own and isinstance(there, (list, tuple)):
+                # the first one follows a schedule, too
+                there, here = there[1:], here[1:]
+            if is_same_setting(there, here):
                 continue
             fault = f'its {part}.param_groups[{number}].{key} is {short(there)}, here {short(here)}'
             if name == 'lr' and is_scaled and is_rate(there):
@@ -290,9 +303,16 @@ def check_rates(
                 )
                 break
             raise WrongPart(
-                f'{fault}: a training that has begun keeps its learning rates and weight decays. '
-                'Resume with the --lr and optim_wrapper of its start'
+                f'{fault}: a training that has begun keeps the settings of its optimizer. Resume '
+                'with the --lr, --auto-scale-lr and optim_wrapper of its start'
             )
+
+
+def is_same_setting(there: Any, here: Any) -> bool:
+    """Tells whether a stored setting of an optimizer is that of the config."""
+    if is_rate(there) and is_rate(here):
+        return math.isclose(there, here)
+    return plain(there) == plain(here)
 
 
 def check_entry(entry: Any, parameter: Tensor, place: str) -> None:

@@ -14,7 +14,7 @@ from mmengine.runner import Runner
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.registry import HOOKS
 
-__all__ = ['RUN', 'WatchedFolder', 'WorkFolderHook', 'WorkFolderLost']
+__all__ = ['RUN', 'WatchedFolder', 'WorkFolderHook', 'WorkFolderLost', 'went_back']
 
 RUN = 'run'
 """Key of the name of a run in the runtime info of its checkpoints.
@@ -140,3 +140,8 @@ class WorkFolderHook(Hook):
                 '--resume auto goes on from its last checkpoint (with --wait-for-space it waits '
                 'instead of ending)'
             ) from error
+
+
+def went_back(runner: Runner) -> bool:
+    """Tells whether a run leaves later checkpoints of the one that it goes on from."""
+    return any(isinstance(hook, WorkFolderHook) and hook.went_back for hook in runner.hooks)

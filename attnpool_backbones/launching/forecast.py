@@ -25,7 +25,7 @@ from attnpool_backbones.atomic_files import write_atomically
 from attnpool_backbones.engine.saving_errors import require_savable
 from attnpool_backbones.launching.errors import PreflightError
 from attnpool_backbones.launching.model_check import require_fitting_parts
-from attnpool_backbones.machine import available_memory, peak_memory
+from attnpool_backbones.machine import available_memory, peak_memory, resident_memory
 from attnpool_backbones.zoo.config_models import build_config_model
 
 __all__ = [
@@ -224,7 +224,8 @@ def largest_batch(cfg: Config, images: int, tell: Callable[[str], None] = lambda
 def _memory_of_machine() -> int:
     if torch.cuda.is_available():
         return torch.cuda.mem_get_info()[1]
-    return available_memory() + memory_used()
+    # not the peak: what was freed is available
+    return available_memory() + resident_memory()
 
 
 @contextmanager

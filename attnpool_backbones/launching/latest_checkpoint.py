@@ -50,6 +50,7 @@ class Candidate:
         weights_only: Whether it is no checkpoint of a training, and was not meant to be one.
         iteration: Of the training, -1 if it is not known.
         run: Name of the training, None if it is not known.
+        best: Names of the best checkpoints of the training.
         shapes: Of the weights.
     """
 
@@ -59,6 +60,7 @@ class Candidate:
     weights_only: bool = False
     iteration: int = -1
     run: str | None = None
+    best: frozenset[str] = frozenset()
     shapes: Shapes | None = None
 
     @property
@@ -105,6 +107,14 @@ def look_into(found: Candidate, content: Any, whole: bool) -> None:
     meta = content.get('meta') if isinstance(content, Mapping) else None
     iteration = meta.get('iter') if isinstance(meta, Mapping) else None
     found.iteration = iteration if type(iteration) is int else -1
+    info = content
+    for key in ('message_hub', 'runtime_info'):
+        info = info.get(key) if isinstance(info, Mapping) else None
+    if isinstance(info, Mapping):
+        run = info.get(RUN)
+        found.run = run if isinstance(run, str) else None
+        best = [value for key, value in info.items() if str(key).startswith('best_ckpt')]
+        found.best = frozenset(Path(str(value)).name for value in best)
     try:
         require_training_parts(content)
     except WrongPart as error:
@@ -112,8 +122,6 @@ def look_into(found: Candidate, content: Any, whole: bool) -> None:
         # the best checkpoints of a run, and files of others
         found.weights_only = isinstance(content, Mapping) and 'optimizer' not in content
         return
-    run = content['message_hub']['runtime_info'].get(RUN)
-    found.run = run if isinstance(run, str) else None
     weights = content['state_dict']
     found.shapes = {str(k).removeprefix('module.'): v.shape for k, v in weights.items()}
     averaged = content.get('ema_state_dict')
@@ -271,11 +279,28 @@ def noted_checkpoint(folder: Path) -> str | None:
 
 
 def newest_best(folder: Path) -> Path | None:
-    """Returns the best checkpoint that was written last, None if there is none.
+    """Returns the best checkpoint of the last run, None if it has none.
 
-    An earlier run in the same folder may have left one of a later epoch.
+    The last run is that of the file that ``last_checkpoint`` names; an earlier one in the same
+    folder, or a branch that was left, may have a best checkpoint of its own there. If the file does
+    not tell its run, the best checkpoint that was written last counts.
+
+    Args:
+        folder: Work folder of the run.
     """
-    return max(folder.glob('best_*.pth'), key=lambda file: file.stat().st_mtime, default=None)
+    files = list(folder.glob('best_*.pth'))
+    noted = noted_checkpoint(folder) if files else None
+    if noted is not None:
+        last = examine(folder / Path(noted).name, whole=False)
+        if last.run is not None:
+            # a run that went back may still have the best one of before, under the old name
+            files = [f for f in files if f.name in last.best or run_of(f) == last.run]
+    return max(files, key=lambda file: file.stat().st_mtime, default=None)
+
+
+def run_of(path: Path) -> str | None:
+    """Returns the name of the training that wrote a file, None if it is not known."""
+    return examine(path, whole=False).run
 
 
 def nothing_usable(work_dir: str, serious: list[Candidate], noted: str | None) -> str:

@@ -272,6 +272,23 @@ def test_says_which_copy_to_remove(content, tmp_path, monkeypatch):
     assert 'local copy' not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ('name', 'file'),
+    [
+        ('torchvision://resnet50', 'resnet50-0676ba61.pth'),
+        ('openmmlab://resnet50_v1c', 'resnet50_v1c-2cccc1ad.pth'),
+        ('mmcls://resnet50', 'resnet50_8xb32_in1k_20210831-ea4938fc.pth'),
+    ],
+)
+def test_says_which_copy_of_a_listed_name_to_remove(name, file, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
+    file = tmp_path / 'checkpoints' / file
+    file.parent.mkdir()
+    file.write_bytes(b'<html>log in</html>')
+    with pytest.raises(CheckpointError, match=f'^{name} .* copy is {file}, remove it to download'):
+        read_checkpoint(name)
+
+
 def test_files_of_one_name_are_told_apart(tmp_path, monkeypatch):
     for name, weights in (('a', WEIGHTS), ('b', AVERAGE)):
         (tmp_path / name).mkdir()

@@ -141,6 +141,24 @@ def test_a_copied_run_leaves_the_original_alone(hook, indicators, tmp_path):
     assert not best_of(copy).exists() and (copy / 'best_score_epoch_4.pth').exists()
 
 
+@pytest.mark.parametrize('hook', ['CheckpointHook', 'attnpool_backbones.SafeCheckpointHook'])
+def test_a_file_of_another_folder_owns_nothing_here(hook, tmp_path):
+    """Two runs have files of the same names."""
+    saving = dict(type=hook, save_best='score', rule='greater', max_keep_ckpts=1)
+    here, other = tmp_path / 'here', tmp_path / 'other'
+    for folder, epochs, score in ((here, 2, 0.1), (other, 2, 0.1), (here, 3, 0.9)):
+        cfg = config(folder, **saving)
+        cfg.train_cfg.max_epochs = epochs
+        if epochs == 3:
+            cfg.resume, cfg.load_from = True, str(other / 'epoch_2.pth')
+        runner = make_runner('guard', cfg)
+        saver = next(h for h in runner.hooks if type(h).__name__ == hook.rpartition('.')[2])
+        runner.train()
+        saver.after_val_epoch(runner, dict(score=score))
+    names = {file.name for file in here.glob('*.pth')}
+    assert names == {f'{kind}epoch_{n}.pth' for kind in ('', 'best_score_') for n in (2, 3)}
+
+
 VICTIMS = ['precious.pth', 'best_folder.pth', '../best_outside.pth', 'best_link.pth']
 
 

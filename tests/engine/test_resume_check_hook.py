@@ -227,7 +227,52 @@ def test_another_rate(name, tmp_path):
         if changed is None:
             make_runner('parts', cfg).train()
         else:
-            go_on(cfg, rf'param_groups\[0\].{message}.*--lr' if changed else None)
+            told = rf'param_groups\[0\].{message}.*--lr, --auto-scale-lr'
+            go_on(cfg, told if changed else None)
+
+
+SGD = dict(type='SGD', momentum=0.9)
+SLOWER = dict(type='LinearMomentum', start_factor=0.5, by_epoch=False, end=ITERS)
+# optimizer, schedule of its momentum, what a resumed config says -> what differs
+OTHER_OPTIMIZERS = {
+    'momentum': (SGD, None, dict(momentum=0.5), 'momentum is 0.9, here 0.5'),
+    'no momentum': (SGD, None, dict(momentum=0), 'momentum is 0.9, here 0'),
+    'nesterov': (SGD, None, dict(nesterov=True), 'nesterov is False, here True'),
+    'dampening': (SGD, None, dict(dampening=0.1), 'dampening is 0, here 0.1'),
+    'betas': ({}, None, dict(betas=(0.9, 0.99)), r'betas is \(0.9, 0.999\), here \(0.9, 0.99\)'),
+    'eps': ({}, None, dict(eps=1e-6), 'eps is 1e-08, here 1e-06'),
+    'amsgrad': ({}, None, dict(amsgrad=True), 'amsgrad is False, here True'),
+    'list of betas': (dict(betas=(0.9, 0.99)), None, dict(betas=[0.9, 0.99]), None),
+    'same computed otherwise': (SGD, None, dict(foreach=False), None),
+    'scheduled momentum': (SGD, SLOWER, {}, None),
+    'start of momentum': (SGD, SLOWER, dict(momentum=0.5), 'initial_momentum is 0.9, here 0.5'),
+    'scheduled betas': ({}, SLOWER, {}, None),
+    'start of betas': ({}, SLOWER, dict(betas=(0.8, 0.999)), 'initial_momentum is 0.9, here 0.8'),
+    'rest of betas': ({}, SLOWER, dict(betas=(0.9, 0.99)), 'betas is .*, here .*0.99'),
+}
+
+
+@pytest.mark.parametrize('name', OTHER_OPTIMIZERS)
+def test_another_optimizer_of_the_same_kind(name, tmp_path):
+    """What was loaded would stay the old one."""
+    optimizer, schedule, change, message = OTHER_OPTIMIZERS[name]
+    for changed in (None, {}, change):
+        cfg = config(tmp_path, **{**optimizer, **(changed or {})})
+        if schedule:
+            cfg.param_scheduler.append(schedule)
+        if changed is None:
+            make_runner('parts', cfg).train()
+        else:
+            told = rf'param_groups\[0\].{message}.*optim_wrapper of its start'
+            go_on(cfg, told if changed and message else None)
+
+
+def test_a_file_of_an_earlier_torch(checkpoints, tmp_path):
+    """It lacks what later ones add to AdamW, and fill in."""
+    checkpoint = copy.deepcopy(checkpoints['plain'])
+    checkpoint['optimizer']['param_groups'][0].pop('decoupled_weight_decay', None)
+    resume(checkpoint, tmp_path)
+    assert (tmp_path / 'resumed' / 'epoch_4.pth').exists()
 
 
 def test_a_scaled_rate_may_follow_another_batch_size(tmp_path, capsys):

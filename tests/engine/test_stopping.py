@@ -15,6 +15,7 @@ from mmengine.registry import METRICS, OPTIM_WRAPPERS
 from attnpool_backbones.atomic_files import AtomicLocalBackend
 from attnpool_backbones.checkpoints.reading import read_content
 from attnpool_backbones.launching.latest_checkpoint import find_resumable_checkpoint, stored_seed
+from attnpool_backbones.launching.resuming import choose_checkpoint_to_resume
 from attnpool_backbones.stop_signals import STOP_SIGNALS, Stopped
 from tests.engine.tiny_run import BATCH, SAMPLES, make_config, make_runner
 
@@ -71,8 +72,9 @@ class TinyError(BaseMetric):
 METRICS.register_module(module=TinyError, force=True)
 
 
-def runner_of(folder: Path, resume: bool = False, validate: bool = False, accumulate: int = 1,
-              wrapper: str = 'OptimWrapper', more: tuple = (), **settings: object):  # fmt: skip
+def runner_of(folder: Path, resume: bool | str = False, validate: bool = False,
+              accumulate: int = 1, wrapper: str = 'OptimWrapper', more: tuple = (),
+              **settings: object):  # fmt: skip
     cfg = make_config(folder, hooks=(HOOK, *more), **settings)
     cfg.optim_wrapper.accumulative_counts = accumulate
     cfg.optim_wrapper.type = wrapper
@@ -82,7 +84,9 @@ def runner_of(folder: Path, resume: bool = False, validate: bool = False, accumu
         cfg.val_cfg, cfg.val_evaluator = dict(), dict(type='TinyError')
         cfg.train_cfg.val_interval = 1 if by_epoch else EPOCH
         cfg.default_hooks.checkpoint.update(save_best='tiny/error', rule='less')
-    if resume:
+    if isinstance(resume, str):
+        choose_checkpoint_to_resume(cfg, resume)
+    elif resume:
         cfg.resume, cfg.load_from = True, find_resumable_checkpoint(str(folder))
         cfg.randomness.seed = stored_seed(cfg.load_from)
     return make_runner('stopping', cfg)
@@ -187,6 +191,38 @@ def test_left_again_in_the_validation_that_is_made_up(tmp_path, capsys):
     assert f'the state after iteration 12 is in {tmp_path / "epoch_2.pth"}.' in told
 
 
+NAMED = dict(validate=True, more=(dict(type='attnpool_backbones.WorkFolderHook'),))
+
+
+@pytest.mark.parametrize('place', ['here', 'elsewhere'])
+def test_left_in_the_validation_that_is_made_up_after_another_run(place, tmp_path, capsys):
+    """``auto`` goes on from what the message names, not from what another run left there."""
+    folder = tmp_path / 'run'
+    runner_of(folder, **NAMED).train()
+    start = folder if place == 'here' else tmp_path / 'other'
+    start = start / 'epoch_2.pth'
+    if place == 'elsewhere':
+        runner_of(start.parent, **NAMED).train()
+    change_validated(start)
+    left = (folder / 'epoch_2.pth').read_bytes()
+    for resume in (str(start), 'auto'):
+        again = runner_of(folder, resume=resume, **NAMED)
+        again.register_hook(Send(12, signal.SIGTERM, validating=True))
+        with pytest.raises(Stopped):
+            again.train()
+        saved = find_resumable_checkpoint(str(folder))
+        assert f'the state after iteration 12 is in {saved}.' in capsys.readouterr().err
+        assert saved == str(folder / 'interim_iter_12.pth')
+    assert (folder / 'epoch_2.pth').read_bytes() == left
+
+
+def change_validated(path: Path) -> None:
+    """Makes a checkpoint one that was saved before its validation, as a kill leaves it."""
+    checkpoint = read_content(str(path))
+    checkpoint['message_hub']['runtime_info']['validated_iter'] = 6
+    torch.save(checkpoint, path)
+
+
 @pytest.mark.parametrize('validating', [False, True])
 @pytest.mark.parametrize('saving', [None, dict(type='CheckpointHook')])
 def test_signals_stay_what_they_were_where_no_hook_would_save(saving, validating, tmp_path, capsys):
@@ -275,8 +311,8 @@ def test_killed_in_an_accumulation_and_resumed_equals_uninterrupted(name, tmp_pa
     assert_same(state(resumed), state(whole))
 
 
-@pytest.mark.parametrize(('accumulate', 'told'), [(3, ''), (5, 'accumulative_counts was 4')])
-def test_gradients_are_not_put_into_another_accumulation(accumulate, told, tmp_path, capsys):
+@pytest.mark.parametrize('accumulate', [1, 2, 3, 5])
+def test_gradients_are_not_put_into_another_accumulation(accumulate, tmp_path, capsys):
     runner = runner_of(tmp_path, accumulate=4)
     runner.register_hook(KillInTraining(9))
     with pytest.raises(Killed):
@@ -286,7 +322,7 @@ def test_gradients_are_not_put_into_another_accumulation(accumulate, told, tmp_p
     with pytest.raises(Killed):
         resumed.train()
     assert all(parameter.grad is None for parameter in resumed.model.parameters())
-    assert told in capsys.readouterr().out
+    assert f'accumulative_counts was 4, now it is {accumulate}' in capsys.readouterr().out
 
 
 @OPTIM_WRAPPERS.register_module(force=True)

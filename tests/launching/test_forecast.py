@@ -88,7 +88,10 @@ def measure(monkeypatch: pytest.MonkeyPatch, seconds, memory) -> list[int]:
 
     monkeypatch.setattr(forecast, '_pace_of_steps', pace_of_steps)
     monkeypatch.setattr(forecast, 'memory_used', lambda: memory(tried[-1] if tried else 0))
-    monkeypatch.setattr(forecast, '_memory_of_machine', lambda: 100)
+    # what was freed is among what is available
+    monkeypatch.setattr(forecast, 'available_memory', lambda: 95)
+    monkeypatch.setattr(forecast, 'resident_memory', lambda: 5)
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     return tried
 
 
@@ -106,8 +109,9 @@ def out_of_memory(batch: int) -> float:
         (lambda b: 1.0, lambda b: 10 + 10 * b, 800, 4),  # 8 would take 90 of 100
         (out_of_memory, lambda b: 10, 800, 4),
         (lambda b: 1.0, lambda b: 10, 10**6, forecast.LARGEST),
+        (lambda b: 1.0, lambda b: max(60, 30 * b), 800, 2),  # 60 were held and freed before
     ],
-    ids=['few images', 'no gain', 'memory', 'out of memory', 'limit'],
+    ids=['few images', 'no gain', 'memory', 'out of memory', 'limit', 'freed before'],
 )
 def test_batch_grows_until_it_does_not_pay(cfg, monkeypatch, seconds, memory, images, batch):
     measure(monkeypatch, seconds, memory)

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
+from mmengine.evaluator import BaseMetric
+from mmengine.registry import METRICS
 
 from attnpool_backbones.checkpoints.reading import read_content
 from attnpool_backbones.launching import latest_checkpoint
-from attnpool_backbones.launching.latest_checkpoint import UnusableCheckpoints
+from attnpool_backbones.launching.latest_checkpoint import UnusableCheckpoints, newest_best
 from attnpool_backbones.launching.latest_checkpoint import find_resumable_checkpoint as find
 from attnpool_backbones.launching.resuming import choose_checkpoint_to_resume
 from tests.engine.tiny_run import make_config, make_runner
@@ -125,9 +128,36 @@ def test_most_iterations_win_over_note_and_time(run):
     assert find(str(run)) == str(run / 'epoch_4.pth')
 
 
-def train(folder: Path, epochs: int, resume: str | None = None) -> None:
+@METRICS.register_module(force=True)
+class GivenScores(BaseMetric):
+    """Gives each validation the next score."""
+
+    def __init__(self, scores: list[int]) -> None:
+        super().__init__()
+        self.scores = iter(scores)
+
+    def process(self, data_batch: object, data_samples: list) -> None:
+        self.results.append(None)
+
+    def compute_metrics(self, results: list) -> dict[str, int]:
+        return dict(score=next(self.scores))
+
+
+def config(folder: Path, epochs: int, scores: list[int] | None = None) -> Config:
+    """Of a training that saves its best, if there are scores."""
     cfg = make_config(folder, hooks=(dict(type='attnpool_backbones.WorkFolderHook'),))
     cfg.train_cfg.max_epochs = epochs
+    if scores is not None:
+        cfg.val_dataloader = dict(cfg.train_dataloader, sampler=dict(type='DefaultSampler'))
+        cfg.val_cfg, cfg.val_evaluator = dict(), dict(type='GivenScores', scores=scores)
+        cfg.default_hooks.checkpoint.update(save_best='score', rule='greater')
+    return cfg
+
+
+def train(
+    folder: Path, epochs: int, resume: str | None = None, scores: list[int] | None = None
+) -> None:
+    cfg = config(folder, epochs, scores)
     cfg.resume, cfg.load_from = resume is not None, resume
     make_runner('runs', cfg).train()
 
@@ -161,10 +191,9 @@ def test_a_resumed_run_stays_the_same_run(begun_anew):
     assert find(str(begun_anew)) == str(begun_anew / 'epoch_3.pth')
 
 
-def go_on(folder: Path, epochs: int, resume: str) -> None:
+def go_on(folder: Path, epochs: int, resume: str, scores: list[int] | None = None) -> None:
     """Trains on as the command line does."""
-    cfg = make_config(folder, hooks=(dict(type='attnpool_backbones.WorkFolderHook'),))
-    cfg.train_cfg.max_epochs = epochs
+    cfg = config(folder, epochs, scores)
     choose_checkpoint_to_resume(cfg, resume)
     make_runner('runs', cfg).train()
 
@@ -201,6 +230,57 @@ def test_a_run_that_goes_on_from_its_end_stays_the_same(resume, tmp_path):
     train(tmp_path, 2)
     go_on(tmp_path, 3, 'auto' if resume == 'auto' else str(tmp_path / resume))
     assert len({run_of(tmp_path / name) for name in EPOCHS[:3]}) == 1
+
+
+def test_the_best_of_an_earlier_run_is_not_that_of_a_later_one(tmp_path):
+    train(tmp_path, 4, scores=[1, 4, 3, 2])
+    best = tmp_path / 'best_score_epoch_2.pth'
+    assert newest_best(tmp_path) == best
+    train(tmp_path, 2)
+    assert best.exists() and newest_best(tmp_path) is None
+    for path in tmp_path.glob('epoch_*.pth'):  # of before runs had names
+        change('message_hub', 'runtime_info', 'run', value=None)(path)
+    assert newest_best(tmp_path) == best
+
+
+@pytest.mark.parametrize(
+    ('before', 'after', 'best'),
+    [
+        ([1, 2, 3, 4], [0, 0], None),  # that of its second epoch was removed
+        ([1, 2, 3, 4], [0, 5], 4),
+        ([1, 5, 3, 4], [0, 0], 2),  # of what it shares with the branch that was left
+        ([1, 2, 4, 3], [3, 0], 3),
+    ],
+)
+def test_the_best_of_a_branch_that_was_left_is_not_used(before, after, best, tmp_path):
+    train(tmp_path, 4, scores=before)
+    go_on(tmp_path, 4, str(tmp_path / 'epoch_2.pth'), scores=after)
+    found = newest_best(tmp_path)
+    assert found == (best and tmp_path / f'best_score_epoch_{best}.pth')
+    if best in (3, 4):
+        assert run_of(found) == run_of(tmp_path / 'epoch_4.pth')
+
+
+def test_a_best_that_no_checkpoint_names_yet_is_that_of_its_run(tmp_path):
+    train(tmp_path, 2, scores=[1, 2])
+    (tmp_path / 'best_score_epoch_2.pth').rename(tmp_path / 'best_score_epoch_3.pth')
+    assert newest_best(tmp_path) == tmp_path / 'best_score_epoch_3.pth'
+
+
+@pytest.mark.parametrize('noted', ['missing', 'no name', 'damaged'])
+def test_the_newest_best_counts_where_the_run_is_not_known(noted, tmp_path):
+    train(tmp_path, 2, scores=[1, 2])
+    other = Path(shutil.copy(tmp_path / 'epoch_1.pth', tmp_path / 'best_other_epoch_1.pth'))
+    change('message_hub', 'runtime_info', 'run', value='other')(other)
+    os.utime(other, (2**32, 2**32))
+    assert newest_best(tmp_path) == tmp_path / 'best_score_epoch_2.pth'
+    if noted == 'no name':
+        (tmp_path / 'last_checkpoint').unlink()
+    elif noted == 'missing':
+        (tmp_path / 'epoch_2.pth').unlink()
+    else:
+        cut(tmp_path / 'epoch_2.pth')
+    assert newest_best(tmp_path) == other
 
 
 @pytest.mark.parametrize('name', ['cut_off', 'nan_weight'])

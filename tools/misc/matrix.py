@@ -118,7 +118,7 @@ def main() -> None:
         raise UserError(f'--system {args.system} is no folder')
     require_target_folder('--work-dir', str(args.work_dir))
     rows = {row.key: row for row in read_rows()}
-    asked = bool(args.python or args.torch or args.stack)
+    asked = bool(args.python or args.torch or args.stack or set(args.steps) != set(STEPS))
     # of a call that was stopped; what the page tells was seen by others
     progress = args.work_dir / 'done.txt'
     done = progress.read_text().split() if progress.exists() and not asked else []
