@@ -5,6 +5,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
+from itertools import chain
 from pathlib import Path, PurePosixPath
 
 from PIL import Image
@@ -13,6 +14,7 @@ from attnpool_backbones.command_line import UserError
 from attnpool_backbones.datasets.limits import MAX_PIXELS
 
 __all__ = [
+    'IMAGE_FOLDER',
     'IMAGE_SUFFIXES',
     'MASK_FOLDER',
     'Folder',
@@ -35,6 +37,8 @@ MASK_FOLDER = re.compile(
     re.IGNORECASE,
 )
 """Names of folders that have masks rather than photos."""
+IMAGE_FOLDER = re.compile(r'(images?|imgs?|jpegimages|photos?|pictures?|rgb)$', re.IGNORECASE)
+"""Names of folders that have photos."""
 _ORIENTATION = 0x0112
 _NO_TEXT = re.compile('[\udc80-\udcff]')
 """What Python makes of the bytes of a file name that are no UTF-8."""
@@ -54,6 +58,7 @@ class Folder:
         self.root = root
         self.label_files: dict[str, Sequence] = {}
         """By format, as far as they were looked for."""
+        self._own_photos: dict[PurePosixPath, _Photos] = {}
 
     @cached_property
     def files(self) -> list[str]:
@@ -99,45 +104,81 @@ class Folder:
         """The images that are no masks, as far as their folders tell."""
         return [file for file in self.images if not is_in_mask_folder(file)] or self.images
 
-    @cached_property
-    def _by_name(self) -> dict[str, list[str]]:
-        names = defaultdict(list)
-        for file in self.photos:
-            names[PurePosixPath(file).name].append(file)
-            names[PurePosixPath(file).stem].append(file)
-        return names
+    def photos_for(self, label_file: str, split: str | None = None) -> list[str]:
+        """Lists the photos that a label file may mean.
+
+        If it is in a folder of masks itself, these are also the images beside it and those in a
+        folder for images there, unless they share names with photos outside: then they are masks.
+
+        Args:
+            label_file: Relative to the folder.
+            split: Leaves out the photos of other splits if there are some of this one. Default:
+                None, there is no such.
+        """
+        photos = [*self.photos, *self._photos_near(label_file).files]
+        splits = [split_of_path(file) for file in photos]
+        if split is None or split not in splits:
+            return photos
+        return [f for f, own in zip(photos, splits, strict=True) if own in (None, split)]
 
     @cached_property
-    def _splits(self) -> frozenset[str]:
-        return frozenset(filter(None, map(split_of_path, self.photos)))
+    def _all_photos(self) -> '_Photos':
+        return _Photos(self.photos)
 
-    def find_image(self, name: str, near: str = '') -> str | None:
+    @cached_property
+    def _by_folder(self) -> dict[PurePosixPath, list[str]]:
+        folders = defaultdict(list)
+        for file in self.images:
+            folders[PurePosixPath(file).parent].append(file)
+        return folders
+
+    def _photos_near(self, label_file: str) -> '_Photos':
+        here = PurePosixPath(label_file).parent
+        if here not in self._own_photos:
+            files = []
+            if is_in_mask_folder(label_file):
+                inside = (self._by_folder[f] for f in self._by_folder if _has_photos_of(here, f))
+                files = list(chain(*inside))
+            if any(map(self._all_photos.named, files)):
+                files = []
+            self._own_photos[here] = _Photos(files)
+        return self._own_photos[here]
+
+    def find_image(self, name: str, near: str = '', subset: str = '') -> str | None:
         """Finds the image that a label means: the one at its path, else a photo of its name.
 
         A photo of another split is none, unless the folder has no photos of the split that the
-        path, or else the label file, is in.
+        path, or else the subset, or else the label file, is in.
 
         Args:
             name: Path or file name as the label says it, with or without its ending.
             near: The label file; of images with the same name the one whose path shares the most
-                parts with it is taken.
+                parts with it is taken. Images in its own folder count, even if that is named as
+                one of masks, where no photo has the name (:meth:`photos_for`).
+            subset: What else the label says the image belongs to, such as a split; of images with
+                the same name one in a folder of this name is taken. Default: nothing.
 
         Returns:
             The image, relative to the folder; None if there is none.
         """
         wanted = PurePosixPath(name.replace('\\', '/'))
         path = wanted.as_posix()
-        if path in self.image_set:
-            return path
-        candidates = self._by_name.get(wanted.name, [])
-        if not candidates and wanted.suffix.lower() in IMAGE_SUFFIXES:
-            candidates = self._by_name.get(wanted.stem, [])
-        split = split_of_path(path) or split_of_path(near)
-        if split in self._splits:
-            candidates = [file for file in candidates if split_of_path(file) in (None, split)]
-        ending = [file for file in candidates if file.endswith('/' + path)]
-        candidates = ending or candidates
-        return max(candidates, key=lambda file: _fitness(file, near), default=None)
+        inside = PurePosixPath(subset, path).as_posix()
+        for exact in (inside, path):
+            if exact in self.image_set:
+                return exact
+        split = split_of_path(path) or split_of_path(f'{subset}/image') or split_of_path(near)
+        own = self._photos_near(near)
+        has_split = split in self._all_photos.splits | own.splits
+        for photos in (self._all_photos, own):
+            candidates = photos.named(path)
+            if has_split:
+                candidates = [file for file in candidates if split_of_path(file) in (None, split)]
+            for end in (inside, path):
+                candidates = [f for f in candidates if f.endswith(f'/{end}')] or candidates
+            if candidates:
+                return max(candidates, key=lambda file: _fitness(file, near))
+        return None
 
     @cached_property
     def image_set(self) -> frozenset[str]:
@@ -151,6 +192,26 @@ class Folder:
     def text(self, file: str) -> str:
         """Returns the text of a file; what is not UTF-8 is replaced."""
         return self.path(file).read_text(encoding='utf-8-sig', errors='replace')
+
+
+class _Photos:
+    """Photos by their names, and the splits that they are in."""
+
+    def __init__(self, files: Sequence[str]) -> None:
+        self.files = files
+        self.splits = frozenset(filter(None, map(split_of_path, files)))
+        self._by_name = defaultdict(list)
+        for file in files:
+            self._by_name[PurePosixPath(file).name].append(file)
+            self._by_name[PurePosixPath(file).stem].append(file)
+
+    def named(self, path: str) -> list[str]:
+        """Returns those of a name with or without its ending, else those with another ending."""
+        wanted = PurePosixPath(path)
+        found = self._by_name.get(wanted.name, [])
+        if not found and wanted.suffix.lower() in IMAGE_SUFFIXES:
+            found = self._by_name.get(wanted.stem, [])
+        return found
 
 
 def walk_links(
@@ -180,6 +241,19 @@ def _is_own_output(files: Sequence[str], folders: Sequence[str]) -> bool:
 def _fitness(file: str, near: str) -> tuple[bool, int, int]:
     here, there = set(PurePosixPath(file).parts[:-1]), set(PurePosixPath(near).parts[:-1])
     return not is_in_mask_folder(file), len(here & there), -len(here)
+
+
+def _has_photos_of(labels: PurePosixPath, folder: PurePosixPath) -> bool:
+    """Whether images of a folder may be photos of labels in a folder that is named as of masks."""
+    if folder == labels:
+        return True
+    home = next(i for i, part in enumerate(labels.parts, 1) if MASK_FOLDER.match(part))
+    below = folder.parts[home:]
+    return (
+        folder.parts[:home] == labels.parts[:home]
+        and any(map(IMAGE_FOLDER.match, below))
+        and not any(map(MASK_FOLDER.match, below))
+    )
 
 
 def is_in_mask_folder(file: str) -> bool:

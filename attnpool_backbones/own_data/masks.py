@@ -14,6 +14,7 @@ from attnpool_backbones.command_line import UserError
 from attnpool_backbones.datasets.bit_depth import IGNORED
 from attnpool_backbones.own_data.class_lists import IGNORED_NAMES, ClassList, find_class_list
 from attnpool_backbones.own_data.folder import (
+    IMAGE_FOLDER,
     MASK_FOLDER,
     Folder,
     displayed_size,
@@ -41,7 +42,6 @@ NOISE = 16
 NEARLY_ALL = 0.95
 JPEG = ('.jpg', '.jpeg')
 SUFFIXES = ('.png', '.bmp', '.tif', '.tiff', '.gif', *JPEG)
-_IMAGE_FOLDER = re.compile(r'(images?|imgs?|jpegimages|photos?|pictures?|rgb)$', re.IGNORECASE)
 Pixels = dict[int, int]
 """How many pixels have a value."""
 _MASK_STEM = re.compile(r'(.+?)[_-](masks?|labels?|gt|seg|segmentation|L|annotation)$')
@@ -100,7 +100,7 @@ def _key(folders: Sequence[str], stem: str) -> tuple[str, ...]:
         word = MASK_FOLDER.match(part)
         if word:
             kept += [word['split'].lower()] if word['split'] else []
-        elif not _IMAGE_FOLDER.match(part):
+        elif not IMAGE_FOLDER.match(part):
             kept.append(part.lower())
     return *kept, stem
 

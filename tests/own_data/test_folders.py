@@ -1,5 +1,6 @@
 """Folders as their owners and their tools leave them: lists, names, links, files beside labels."""
 
+import json
 import os
 import re
 import shutil
@@ -267,6 +268,80 @@ def test_coco_files_keep_their_photos_where_one_is_missing(digits, tmp_path):
     files = [image.file for image in labels.images]
     assert not any('mask' in file for file in files)
     assert sum('images/validation/' in file for file in files) == 4
+
+
+def images_of(root: Path, form: str) -> set[str]:
+    labels = labels_of(root, format=form)
+    assert labels.problems == []
+    return {image.file for image in labels.images}
+
+
+@pytest.mark.parametrize('form', ['voc', 'labelme', 'cvat', 'coco', 'yolo'])
+@pytest.mark.parametrize('place', ['annotations', 'labels/images'])
+def test_photos_may_lie_in_a_folder_for_masks_with_their_labels(digits, tmp_path, form, place):
+    written.WRITERS[form](written.load_scenes(digits), tmp_path / 'old', False)
+    for file in [*(tmp_path / 'old').rglob('*.*')]:
+        is_photo = file.suffix == '.png'
+        target = tmp_path / place if is_photo else tmp_path / place.split('/')[0]
+        if form == 'voc' and 'ImageSets' in file.parts:
+            target = tmp_path / 'ImageSets'
+        target.mkdir(parents=True, exist_ok=True)
+        file.rename(target / file.name)
+    shutil.rmtree(tmp_path / 'old')
+    photos = images_of(tmp_path, form)
+    assert len(photos) == 13
+    Image.new('RGB', (8, 8)).save(tmp_path / 'logo.png')
+    assert images_of(tmp_path, form) - {'logo.png'} == photos
+
+
+@pytest.mark.parametrize('form', ['voc', 'labelme', 'coco', 'yolo'])
+def test_masks_beside_labels_do_not_stand_for_photos(digits, tmp_path, form):
+    written.WRITERS[form](written.load_scenes(digits), tmp_path, False)
+    (tmp_path / 'labels').mkdir(exist_ok=True)
+    for photo in [*tmp_path.rglob('*.png')]:
+        shutil.copy(photo, tmp_path / 'labels' / photo.name)
+    for file in [*tmp_path.rglob('*.json'), *tmp_path.rglob('*.xml')]:
+        file.rename(tmp_path / 'labels' / file.name)
+    (photo,) = (p for p in tmp_path.rglob('train_000001.png') if p.parent.name != 'labels')
+    photo.unlink()
+    (kind,) = kinds_of(tmp_path, form)
+    assert kind in MISSING
+
+
+@pytest.mark.parametrize('listed', [None, 1])
+def test_labels_of_coco_are_not_scored_on_a_photo_of_another_split(digits, tmp_path, listed):
+    """Both splits number their photos from 1; listed: how many entries the file has."""
+    shutil.copytree(digits, tmp_path / 'data')
+    missing = sorted((tmp_path / 'data/images/validation').iterdir())[0]
+    assert (tmp_path / 'data/images/training' / missing.name).is_file()
+    file = tmp_path / 'data/annotations/instances_val.json'
+    content = json.loads(file.read_text())
+    content['images'] = content['images'][:listed]
+    kept = {image['id'] for image in content['images']}
+    content['annotations'] = [a for a in content['annotations'] if a['image_id'] in kept]
+    file.write_text(json.dumps(content))
+    missing.unlink()
+    problems = labels_of(tmp_path / 'data', format='coco').problems
+    assert [(p.kind, p.item) for p in problems] == [('missing image', missing.name)]
+
+
+@pytest.mark.parametrize('subsets', [('Train', 'Validation'), ('left', 'right')])
+def test_subsets_of_cvat_have_their_own_images(digits, tmp_path, subsets):
+    content = written.load_scenes(digits)
+    content = [content[0], content[-1]]
+    entries = ''
+    for scene, subset in zip(content, subsets, strict=True):
+        written.place(scene, tmp_path / f'images/{subset}/frame_000000.png')
+        left, top, width, height = scene.objects[0].box
+        entries += (
+            f'<image name="frame_000000.png" subset="{subset}"><box label="a" xtl="{left}" '
+            f'ytl="{top}" xbr="{left + width}" ybr="{top + height}"/></image>'
+        )
+    (tmp_path / 'annotations.xml').write_text(f'<annotations>{entries}</annotations>')
+    labels = FORMATS['cvat'].read(open_folder(str(tmp_path)), ['annotations.xml'])
+    assert [image.file for image in labels.images] == [
+        f'images/{subset}/frame_000000.png' for subset in subsets
+    ]
 
 
 def test_photo_elsewhere_is_found_where_the_folder_has_no_such_split(digits, tmp_path):
