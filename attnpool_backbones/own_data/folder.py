@@ -2,16 +2,18 @@
 
 import os
 import re
+import struct
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from itertools import chain
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 from PIL import Image
 
 from attnpool_backbones.command_line import UserError
-from attnpool_backbones.datasets.limits import MAX_PIXELS
+from attnpool_backbones.datasets.limits import MAX_PIXELS, without_pillow_limit
 
 __all__ = [
     'IMAGE_FOLDER',
@@ -20,6 +22,7 @@ __all__ = [
     'Folder',
     'displayed_size',
     'is_in_mask_folder',
+    'open_picture',
     'split_of_path',
     'walk_links',
 ]
@@ -40,6 +43,11 @@ MASK_FOLDER = re.compile(
 IMAGE_FOLDER = re.compile(r'(images?|imgs?|jpegimages|photos?|pictures?|rgb)$', re.IGNORECASE)
 """Names of folders that have photos."""
 _ORIENTATION = 0x0112
+_PNG_CHUNKS = 8
+"""Where the parts of a PNG begin."""
+_PNG_CHUNK = struct.Struct('>I4s')
+"""How each begins: bytes of the content, kind."""
+_MOST_EXIF = 2**20  # bytes
 _NO_TEXT = re.compile('[\udc80-\udcff]')
 """What Python makes of the bytes of a file name that are no UTF-8."""
 
@@ -277,28 +285,55 @@ def split_of_path(path: str, with_name: bool = False) -> str | None:
     return None
 
 
-def displayed_size(path: Path) -> tuple[int, int]:
-    """Reads width and height of an image as it is shown, turned as its EXIF entry says.
+def open_picture(file: Path | BinaryIO) -> Image.Image:
+    """Opens an image by Pillow, above its limit of pixels too.
 
     Args:
-        path: The file, of which only the head is read.
+        file: Path or content.
 
     Raises:
         OSError: If it is no image, or one of more than 2**28 pixels.
     """
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # ours is asked for below
-    try:
-        opened = Image.open(path)
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
-    with opened as image:
+    with without_pillow_limit():
+        picture = Image.open(file)
+    width, height = picture.size
+    if width * height > MAX_PIXELS:
+        picture.close()
+        raise OSError(f'{width}x{height} pixels, more than the {MAX_PIXELS} that are loaded')
+    return picture
+
+
+def displayed_size(path: Path) -> tuple[int, int]:
+    """Reads width and height of an image as it is shown, turned as its EXIF entry says.
+
+    Args:
+        path: The file, whose pixels are not decoded.
+
+    Raises:
+        OSError: If it is no image, or one of more than 2**28 pixels.
+    """
+    with open_picture(path) as image:
         width, height = image.size
-        if width * height > MAX_PIXELS:
-            raise OSError(f'{width}x{height} pixels, more than the {MAX_PIXELS} that are loaded')
+        # OpenCV, which loads the images, heeds no other entries; Pillow decodes a PNG to find more
+        content = _exif_of_png(path) if image.format == 'PNG' else image.info.get('exif', b'')
+        exif = Image.Exif()
         try:
-            orientation = image.getexif().get(_ORIENTATION, 1)
-        except (OSError, SyntaxError, ValueError):
+            exif.load(content)
+            orientation = exif.get(_ORIENTATION, 1)
+        except (OSError, SyntaxError, ValueError, struct.error):
             orientation = 1
         # Pillow turns TIFFs itself
         is_turned = orientation in (5, 6, 7, 8) and image.format != 'TIFF'
         return (height, width) if is_turned else (width, height)
+
+
+def _exif_of_png(path: Path) -> bytes:
+    """Reads the EXIF entry, which may come before or after the pixels."""
+    with open(path, 'rb') as file:
+        file.seek(_PNG_CHUNKS)
+        while len(head := file.read(_PNG_CHUNK.size)) == _PNG_CHUNK.size:
+            length, kind = _PNG_CHUNK.unpack(head)
+            if kind == b'eXIf':
+                return file.read(min(length, _MOST_EXIF))
+            file.seek(length + 4, os.SEEK_CUR)  # the content and its checksum
+    return b''

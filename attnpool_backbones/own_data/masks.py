@@ -7,7 +7,6 @@ from itertools import chain
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from PIL import Image
 
 from attnpool_backbones.class_colours import distinct_colours
 from attnpool_backbones.command_line import UserError
@@ -19,6 +18,7 @@ from attnpool_backbones.own_data.folder import (
     Folder,
     displayed_size,
     is_in_mask_folder,
+    open_picture,
     split_of_path,
 )
 from attnpool_backbones.own_data.labels import LabelMapPair, LabelMaps, problem
@@ -194,7 +194,7 @@ def _values_of(
     try:
         kind, pixels = pixel_values(folder.path(mask))
         size = displayed_size(folder.path(image))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError) as error:
         labels.problems.append(problem('unreadable image or mask', mask, error))
         return None
     if pixels.shape != size[::-1]:
@@ -245,7 +245,7 @@ def pixel_values(path: Path, by_palette: bool = False) -> tuple[str, np.ndarray]
     Raises:
         OSError: If it is no whole picture.
     """
-    with Image.open(path) as picture:
+    with open_picture(path) as picture:
         if picture.mode == '1':
             return 'ids', np.asarray(picture, dtype=np.int64)
         is_coloured = picture.mode == 'CMYK' or (by_palette and picture.mode == 'P')

@@ -3,11 +3,10 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from PIL import Image
-
 from attnpool_backbones.datasets.bit_depth import IGNORED
 from attnpool_backbones.datasets.findings import Problem
 from attnpool_backbones.own_data.class_lists import ClassList
+from attnpool_backbones.own_data.folder import open_picture
 from attnpool_backbones.own_data.labels import problem
 
 __all__ = ['colour_numbers', 'differing_palettes', 'have_own_orders', 'is_shade', 'palette_of']
@@ -15,7 +14,7 @@ __all__ = ['colour_numbers', 'differing_palettes', 'have_own_orders', 'is_shade'
 
 def palette_of(path: Path, used: Iterable[int]) -> dict[int, int] | None:
     """Returns the colours 0xRRGGBB of the values of a mask with a palette, None for another."""
-    with Image.open(path) as picture:
+    with open_picture(path) as picture:
         if picture.mode != 'P':
             return None
         parts = picture.getpalette('RGB')

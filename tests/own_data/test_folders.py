@@ -1,5 +1,6 @@
 """Folders as their owners and their tools leave them: lists, names, links, files beside labels."""
 
+import base64
 import json
 import os
 import re
@@ -11,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.datasets.digit_scenes import CLASSES
@@ -446,3 +447,63 @@ def test_size_of_a_turned_photo_is_as_it_is_loaded(tmp_path, suffix, orientation
     # mmcv's loader decodes bytes; cv2.imread does not take turned TIFFs
     height, width = cv2.imdecode(np.fromfile(file, np.uint8), cv2.IMREAD_COLOR).shape[:2]
     assert displayed_size(file) == (width, height)
+
+
+EXIF = Image.Exif()
+EXIF[0x0112] = 6
+XMP = (
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF '
+    b'xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description '
+    b'xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>'
+)
+PARTS = {
+    'exif': (b'eXIf', EXIF.tobytes()[6:]),
+    'damaged exif': (b'eXIf', b'II*\0'),
+    'text': (
+        b'zTXt',
+        b'Raw profile type exif\0\0'
+        + zlib.compress(f'\nexif\n{len(EXIF.tobytes()):8}\n{EXIF.tobytes().hex()}\n'.encode()),
+    ),
+    'xmp': (b'iTXt', b'XML:com.adobe.xmp\0\0\0\0\0' + XMP),
+}
+
+
+@pytest.mark.parametrize('part', PARTS)
+@pytest.mark.parametrize('behind', [b'IDAT', b'IEND'])
+def test_size_of_a_png_is_as_it_is_loaded_and_nothing_is_decoded(
+    tmp_path, part, behind, monkeypatch
+):
+    file = tmp_path / 'photo.png'
+    Image.new('RGB', (30, 20)).save(file)
+    before, mark, after = file.read_bytes().partition(behind)
+    kind, content = PARTS[part]
+    chunk = len(content).to_bytes(4, 'big') + kind + content
+    chunk += zlib.crc32(kind + content).to_bytes(4, 'big')
+    file.write_bytes(before[:-4] + chunk + before[-4:] + mark + after)
+    height, width = cv2.imdecode(np.fromfile(file, np.uint8), cv2.IMREAD_COLOR).shape[:2]
+    assert (part == 'exif') == (height > width)
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, 'load', None)
+    assert displayed_size(file) == (width, height)
+
+
+def test_photo_that_only_xmp_turns_is_not_turned(tmp_path):
+    file = tmp_path / 'photo.jpg'
+    Image.new('RGB', (30, 20)).save(file, xmp=XMP)
+    height, width = cv2.imdecode(np.fromfile(file, np.uint8), cv2.IMREAD_COLOR).shape[:2]
+    assert displayed_size(file) == (width, height)
+
+
+def test_mask_in_a_label_above_the_limit_is_told(digits, tmp_path):
+    written.labelme(written.load_scenes(digits), tmp_path, False)
+    (file,) = tmp_path.rglob('train_000001.json')
+    wide = tmp_path / 'wide.png'
+    Image.new('L', (8, 8)).save(wide)
+    enlarged(wide, 20_000)
+    content = json.loads(file.read_text())
+    mask = base64.b64encode(wide.read_bytes()).decode()
+    content['shapes'][0].update(shape_type='mask', mask=mask)
+    file.write_text(json.dumps(content))
+    wide.unlink()
+    (problem,) = labels_of(tmp_path).problems
+    assert problem.kind == 'malformed label' and 'train_000001.json, shape 1' in problem.item
+    assert '20000x20000 pixels, more than the 268435456' in problem.detail

@@ -1,5 +1,6 @@
 """Which values of masks are which classes, and what is no mask at all."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -291,3 +292,22 @@ def test_ignored_values_of_coloured_masks_are_their_greys(listed: str, tmp_path:
     assert set(np.unique(drawn)) == {0, 1, 255} and np.array_equal(drawn == 255, LABELS == 0)
     with pytest.raises(UserError, match='--ignore-label 300: the masks have colours; 0 to 255'):
         labels_of(tmp_path / 'data', ignored=[300])
+
+
+@pytest.mark.parametrize('limit', [HEIGHT * WIDTH // 4, HEIGHT * WIDTH - 1])
+@pytest.mark.parametrize('orders', [IN_OTHERS, [IN_ORDER] * 4])
+def test_masks_above_pillows_limit_are_read_without_a_warning(
+    limit: int,
+    orders: Sequence[Sequence[tuple[int, int, int]]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write_with_palettes(tmp_path / 'data', LABELS, orders, CLASSES_WITH_COLOURS)
+    with monkeypatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter('error')
+        patch.setattr(Image, 'MAX_IMAGE_PIXELS', limit)
+        labels = labels_of(tmp_path / 'data')
+        assert labels.problems == []
+        lay_out(labels, tmp_path / 'run')
+        assert Image.MAX_IMAGE_PIXELS == limit
+    assert all(np.array_equal(one, LABELS) for one in maps_of(labels, tmp_path / 'run'))
