@@ -26,6 +26,7 @@ from attnpool_backbones.own_data.palettes import (
     colour_numbers,
     differing_palettes,
     have_own_orders,
+    ignored_colours,
     is_shade,
     palette_of,
 )
@@ -149,16 +150,17 @@ def read(
     away: set[int] = set()
     labels.by_palette = have_own_orders(palettes, listed, ignored)
     if labels.by_palette:
+        away = ignored_colours(palettes, listed, ignored)
+        if palettes.keys() == values.keys():
+            ignored = ()  # whose values are told by their colours
         for mask, palette in palettes.items():
             kind_of[mask] = 'colours'
-            away.update(palette[value] for value in palette if value in (IGNORED, *ignored))
             by_colour: Counter[int] = Counter()
             for value, count in values[mask].items():
                 by_colour[palette[value]] += count
             values[mask] = dict(by_colour)
-        away.difference_update(colour_numbers(listed))
     else:
-        labels.problems += differing_palettes(palettes, ignored)
+        labels.problems += differing_palettes(palettes, listed, ignored)
     kinds = Counter(kind_of.values())
     is_grey = all(is_shade(v, kind_of[mask]) for mask, found in values.items() for v in found)
     if len(kinds) > 1 and not is_grey:

@@ -274,13 +274,74 @@ def test_palette_that_is_the_same_in_all_files_leaves_the_ids(listed: str, tmp_p
 
 
 @pytest.mark.parametrize(
-    'listed', ['', 'background\npolyp\ntool', 'background,0,0,0\npolyp,9,9,9\ntool,0,255,0']
+    'listed, classes, words',
+    [
+        ('', None, '"name,red,green,blue", or "name value" if'),
+        ('background\npolyp\ntool', None, 'into classes.txt or the file of --classes'),
+        (CLASSES_WITH_COLOURS, ['background', 'polyp', 'tool'], 'the file of --classes'),
+        ('background,0,0,0\npolyp,9,9,9\ntool,8,8,8', None, 'no #00ff00, #ff0000; add them'),
+    ],
 )
-def test_palettes_that_differ_are_told(listed: str, tmp_path: Path) -> None:
+def test_palettes_that_differ_are_told(
+    listed: str, classes: Sequence[str] | None, words: str, tmp_path: Path
+) -> None:
     write_with_palettes(tmp_path, LABELS, [IN_ORDER] * 3 + [IN_OTHERS[0]], listed)
-    (found,) = labels_of(tmp_path).problems
+    (found,) = labels_of(tmp_path, classes).problems
     assert (found.kind, found.item) == ('mask with another palette', 'masks/d.png')
-    assert '0 is #ff0000, but #000000 in masks/a.png' in found.detail
+    assert '0 is #ff0000, but #000000 in masks/a.png' in found.detail and words in found.detail
+
+
+def test_palettes_say_nothing_where_a_list_has_values(tmp_path: Path) -> None:
+    orders = [(BLACK, GREEN, RED)] * 3 + [(RED, BLACK, GREEN)]
+    write_with_palettes(tmp_path, LABELS, orders, 'background 0\npolyp 2\ntool 1')
+    labels = labels_of(tmp_path)
+    assert labels.problems == [] and labels.classes == ('background', 'polyp', 'tool')
+    assert labels.values == {0: 0, 2: 1, 1: 2}
+
+
+OTHER_ORDER = (GREEN, GREY, BLACK, RED)
+"""With a colour that no list has under the value of a listed class."""
+
+
+def test_a_stray_colour_does_not_turn_colours_into_values(tmp_path: Path) -> None:
+    write_with_palettes(tmp_path / 'data', LABELS, [OTHER_ORDER] * 4, CLASSES_WITH_COLOURS)
+    file = tmp_path / 'data/masks/c.png'
+    picture = Image.open(file)
+    picture.putpixel((0, 0), 1)
+    picture.save(file)
+    labels = labels_of(tmp_path / 'data')
+    (found,) = labels.problems
+    assert (found.kind, found.item) == ('mask with colours of no class', 'masks/c.png')
+    assert found.detail.startswith('#090909; the classes are #000000 background, #ff0000')
+
+
+@pytest.mark.parametrize('value', [0, 2, 3])
+def test_ignored_value_of_a_palette_in_another_order_is_its_colour(
+    value: int, tmp_path: Path
+) -> None:
+    write_with_palettes(tmp_path / 'data', LABELS, [OTHER_ORDER] * 4, CLASSES_WITH_COLOURS)
+    labels = labels_of(tmp_path / 'data', ignored=[value])
+    away = IN_ORDER.index(OTHER_ORDER[value])
+    names = ['background', 'polyp', 'tool']
+    del names[away]
+    assert labels.problems == [] and labels.classes == tuple(names)
+    expected = np.where(LABELS == away, 255, LABELS - (LABELS > away))
+    assert all(np.array_equal(one, expected) for one in maps_of(labels, tmp_path / 'run'))
+
+
+def test_ignored_value_that_is_another_class_in_each_mask_is_refused(tmp_path: Path) -> None:
+    write_with_palettes(tmp_path, LABELS, IN_OTHERS, CLASSES_WITH_COLOURS)
+    with pytest.raises(UserError, match='--ignore-label 1: the palettes of the masks differ'):
+        labels_of(tmp_path, ignored=[1])
+
+
+def test_palette_that_shares_few_colours_with_the_list_leaves_the_ids(tmp_path: Path) -> None:
+    """A list of colours to draw classes in, and black as the colour of value 0."""
+    listed = 'polyp,200,0,0\ntool,0,200,0\nvoid,0,0,0'
+    write_with_palettes(tmp_path, TRUTH, [IN_ORDER] * 4, listed)
+    labels = labels_of(tmp_path)
+    assert labels.problems == [] and labels.classes == ('polyp', 'tool')
+    assert labels.values is None
 
 
 @pytest.mark.parametrize('listed', [CLASSES_WITH_COLOURS, '', 'polyp\ntool'])
