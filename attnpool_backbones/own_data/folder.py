@@ -66,6 +66,8 @@ class Folder:
         self.root = root
         self.label_files: dict[str, Sequence] = {}
         """By format, as far as they were looked for."""
+        self.closed: dict[str, str] = {}
+        """Folders that cannot be read, and why, once the files were listed."""
         self._own_photos: dict[PurePosixPath, _Photos] = {}
 
     @cached_property
@@ -76,7 +78,12 @@ class Folder:
             UserError: If names are no UTF-8, which no annotation file could hold.
         """
         found = []
-        for folder, folders, names in walk_links(self.root):
+
+        def note(error: OSError) -> None:
+            folder = Path(error.filename).relative_to(self.root).as_posix()
+            self.closed[folder] = error.strerror or str(error)
+
+        for folder, folders, names in walk_links(self.root, note):
             if Path(folder) != Path(self.root) and _is_own_output(names, folders):
                 folders.clear()
                 continue

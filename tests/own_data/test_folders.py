@@ -1,6 +1,7 @@
 """Folders as their owners and their tools leave them: lists, names, links, files beside labels."""
 
 import base64
+import errno
 import json
 import os
 import re
@@ -17,6 +18,7 @@ from PIL import Image, PngImagePlugin
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.datasets.digit_scenes import CLASSES
 from attnpool_backbones.own_data.folder import displayed_size
+from attnpool_backbones.own_data.preparing import Request, read_labels
 from attnpool_backbones.own_data.recognition import FORMATS, open_folder, recognise
 from tests.own_data import scenes as written
 from tests.own_data.test_recognition import labels_of
@@ -425,6 +427,56 @@ def test_xml_of_other_encodings(digits, tmp_path, encoding):
     file.write_bytes(text.encode(encoding))
     labels = labels_of(tmp_path, format='voc')
     assert labels.problems == [] and labels.counts()[name] == len(content[0].objects)
+
+
+@pytest.mark.parametrize('form', ['voc', 'cvat'])
+@pytest.mark.parametrize('encoding', ['utf-16', 'utf-16-le', 'utf-16-be'])
+@pytest.mark.parametrize('head', ['<?xml version="1.0" encoding="utf-16"?>\n', ''])
+def test_xml_of_utf_16(digits, tmp_path, form, encoding, head):
+    written.WRITERS[form](written.load_scenes(digits), tmp_path, False)
+    counts = labels_of(tmp_path).counts()
+    for file in tmp_path.rglob('*.xml'):
+        file.write_bytes((head + file.read_text()).encode(encoding))
+    labels = labels_of(tmp_path)
+    assert labels.problems == [] and labels.counts() == counts
+
+
+def refuse(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Lets a folder of this name be closed; no rights stop the superuser."""
+    list_folder = os.scandir
+
+    def scandir(path):
+        if Path(path).name == name:
+            raise PermissionError(errno.EACCES, 'Permission denied', str(path))
+        return list_folder(path)
+
+    monkeypatch.setattr(os, 'scandir', scandir)
+
+
+@pytest.mark.parametrize('closed', ['more', 'photos', '.cache'])
+def test_folders_that_cannot_be_read_are_told(digits, tmp_path, closed, monkeypatch):
+    written.coco(written.load_scenes(digits), tmp_path, False)
+    (tmp_path / 'more').mkdir()
+    (tmp_path / '.cache').mkdir()
+    shutil.copy(next((tmp_path / 'photos').iterdir()), tmp_path / 'other.png')
+    refuse(monkeypatch, closed)
+    request = Request(str(tmp_path), '', '')
+    if closed == 'photos':  # which are missing
+        with pytest.raises(UserError) as caught:
+            read_labels(request, open_folder(str(tmp_path)), False)
+        assert 'folder that cannot be read (1):\n  photos: Permission denied' in str(caught.value)
+        return
+    labels, notes = read_labels(request, open_folder(str(tmp_path)), False)
+    told = 'folder that cannot be read, left out: more (Permission denied)'
+    assert labels.problems == [] and (told in notes) == (closed == 'more')
+
+
+@pytest.mark.parametrize('form, closed', [('voc', 'Annotations'), ('voc', 'JPEGImages')])
+def test_closed_folder_is_told_where_nothing_is_found(digits, tmp_path, form, closed, monkeypatch):
+    written.WRITERS[form](written.load_scenes(digits), tmp_path, False)
+    refuse(monkeypatch, closed)
+    with pytest.raises(UserError, match=f'{closed}, which cannot be read .Permission denied.'):
+        labels_of(tmp_path)
 
 
 def test_names_that_are_no_text_are_told_together(digits, tmp_path):
