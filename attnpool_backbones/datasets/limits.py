@@ -5,7 +5,8 @@ import os
 import re
 import stat
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -31,6 +32,7 @@ __all__ = [
     'require_image_size',
     'require_mask_size',
     'require_pixels',
+    'without_pillow_limit',
 ]
 
 MAX_PIXELS = 2**28
@@ -57,6 +59,19 @@ class InputTooLarge(UserError, ValueError):
 
 class LostDepth(UserError, ValueError):
     """An image or a label map has values that its loader would lose."""
+
+
+@contextmanager
+def without_pillow_limit() -> Iterator[None]:
+    """Lets Pillow open images of any size: its limit is lower, and ours is asked for beside it.
+
+    The limit is one of the process, so that as little as possible is to be done meanwhile.
+    """
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
 
 
 def require_image_size(path: str, max_pixels: int = MAX_PIXELS) -> bool:
@@ -115,9 +130,8 @@ def require_header(file: BinaryIO | io.FileIO, name: str, max_pixels: int = MAX_
         return bits > 8
     file.seek(0)
     file = io.BufferedReader(file) if isinstance(file, io.FileIO) else file
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # ours is asked for below
     try:
-        with Image.open(file) as image:
+        with without_pillow_limit(), Image.open(file) as image:
             width, height = image.size
             wide = is_wide(image)
     except Exception:  # whatever the header of a damaged file makes Pillow raise
@@ -126,8 +140,6 @@ def require_header(file: BinaryIO | io.FileIO, name: str, max_pixels: int = MAX_
         for found in filter(None, (pattern.match(header) for pattern in SIZES)):
             require_pixels(name, int(found['width']), int(found['height']), max_pixels)
         return False
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
     require_pixels(name, width, height, max_pixels)
     return wide
 
@@ -216,7 +228,8 @@ class InputLimits:
             if self.depth != 'kept':
                 require_depth(image, scaled=self.depth == 'scaled')
         if isinstance(labels, str) and require_image_size(labels, self.max_pixels):
-            fault = label_depth_fault(labels)
+            with without_pillow_limit():
+                fault = label_depth_fault(labels)
             if fault:
                 raise LostDepth(f'{labels}: {fault}')
         name = f'a mask of {image}'

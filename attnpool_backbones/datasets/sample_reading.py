@@ -21,6 +21,7 @@ from attnpool_backbones.datasets.limits import (
     InputTooLarge,
     require_image_size,
     require_mask_size,
+    without_pillow_limit,
 )
 
 __all__ = ['IGNORED', 'Labels', 'Sample', 'read_sample']
@@ -119,9 +120,8 @@ def _is_whole(reading: Reading, name: str, path: str) -> bool:
     except InputTooLarge as error:
         reading.found(f'{name} too large', path, str(error))
         return False
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # the loaders have their own
     try:
-        with Image.open(path) as image:
+        with without_pillow_limit(), Image.open(path) as image:
             if name == 'image':
                 reading.file_format = image.format
                 reading.orientation = image.getexif().get(ORIENTATION, UPRIGHT)
@@ -140,8 +140,6 @@ def _is_whole(reading: Reading, name: str, path: str) -> bool:
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         reading.found(f'unreadable {name}', path, str(error))
         return False
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
     return True
 
 

@@ -141,11 +141,12 @@ def _read_file(
         file, content['annotations'], sizes, names_by_id, labels, split
     )
     prefixes = set()
-    common = _prefix(folder, [entry['file_name'] for entry in entries.values()], split)
+    names = [entry['file_name'] for entry in entries.values()]
+    common = _prefix(folder.photos_for(file, split), names, split)
     for number, entry in entries.items():
         image = common + entry['file_name']
         if image not in folder.image_set:
-            image = folder.find_image(entry['file_name'], file)
+            image = folder.find_image(entry['file_name'], file, split or '')
         if image is None:
             labels.problems.append(
                 problem('missing image', entry['file_name'], f'named in {file}', split)
@@ -159,7 +160,7 @@ def _read_file(
     return prefixes.pop() if len(prefixes) == 1 and is_whole else None
 
 
-def _prefix(folder: Folder, names: Sequence[str], split: str | None) -> str:
+def _prefix(photos: Sequence[str], names: Sequence[str], split: str | None) -> str:
     """Finds the folder that most file names start from.
 
     One of the split comes first: another split may number its photos in the same way, and have more
@@ -169,7 +170,7 @@ def _prefix(folder: Folder, names: Sequence[str], split: str | None) -> str:
     for name in names:
         by_name[PurePosixPath(name).name].append(name)
     starts: Counter[str] = Counter()
-    for image in folder.photos:
+    for image in photos:
         for name in by_name.get(PurePosixPath(image).name, ()):
             if f'/{image}'.endswith(f'/{name}'):
                 starts[image.removesuffix(name)] += 1

@@ -57,7 +57,8 @@ def _image(
     entry: ElementTree.Element, file: str, folder: Folder, labels: LabelledImages
 ) -> LabelledImage | None:
     name = entry.get('name') or ''
-    image = folder.find_image(name, file)
+    subset = entry.get('subset') or ''
+    image = folder.find_image(name, file, subset)
     if image is None:
         labels.problems.append(
             problem('label without an image', f'{file}, image {name}', 'not in the folder')
@@ -79,7 +80,7 @@ def _image(
         )
         return None
     # the subset of a task is the split that its author chose
-    split = split_of_path(f'{entry.get("subset")}/image') or split_of_path(image)
+    split = split_of_path(f'{subset}/image') or split_of_path(image)
     shapes = [
         _Shape(shape, f'{file}, image {name}, shape {index}', shape.get('label'),
                shape.get('group_id'))
@@ -96,11 +97,7 @@ def _frames(
         words = 'the frames of all count from 0; export one task at a time'
         labels.problems.append(problem('labels of several videos', file, words))
         return
-    images: dict[int, list[str]] = defaultdict(list)
-    for image in folder.photos:
-        found = _FRAME.search(PurePosixPath(image).stem)
-        if found:
-            images[int(found[0])].append(image)
+    images = _by_frame(folder.photos) or _by_frame(folder.photos_for(file))
     shapes: dict[int, list[_Shape]] = defaultdict(list)
     for position, track in enumerate(tree.iter('track')):
         identity = track.get('id') or position
@@ -127,6 +124,15 @@ def _frames(
             continue
         objects = tuple(_objects(shapes[frame], size, labels))
         yield LabelledImage(there[0], *size, objects, split_of_path(there[0]))
+
+
+def _by_frame(photos: Sequence[str]) -> dict[int, list[str]]:
+    images: dict[int, list[str]] = defaultdict(list)
+    for image in photos:
+        found = _FRAME.search(PurePosixPath(image).stem)
+        if found:
+            images[int(found[0])].append(image)
+    return images
 
 
 def _range_of(tree: ElementTree.Element, frames: Iterable[int]) -> tuple[int, int]:

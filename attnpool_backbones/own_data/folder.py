@@ -2,22 +2,27 @@
 
 import os
 import re
+import struct
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
+from itertools import chain
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 from PIL import Image
 
 from attnpool_backbones.command_line import UserError
-from attnpool_backbones.datasets.limits import MAX_PIXELS
+from attnpool_backbones.datasets.limits import MAX_PIXELS, without_pillow_limit
 
 __all__ = [
+    'IMAGE_FOLDER',
     'IMAGE_SUFFIXES',
     'MASK_FOLDER',
     'Folder',
     'displayed_size',
     'is_in_mask_folder',
+    'open_picture',
     'split_of_path',
     'walk_links',
 ]
@@ -35,7 +40,14 @@ MASK_FOLDER = re.compile(
     re.IGNORECASE,
 )
 """Names of folders that have masks rather than photos."""
+IMAGE_FOLDER = re.compile(r'(images?|imgs?|jpegimages|photos?|pictures?|rgb)$', re.IGNORECASE)
+"""Names of folders that have photos."""
 _ORIENTATION = 0x0112
+_PNG_CHUNKS = 8
+"""Where the parts of a PNG begin."""
+_PNG_CHUNK = struct.Struct('>I4s')
+"""How each begins: bytes of the content, kind."""
+_MOST_EXIF = 2**20  # bytes
 _NO_TEXT = re.compile('[\udc80-\udcff]')
 """What Python makes of the bytes of a file name that are no UTF-8."""
 
@@ -54,6 +66,9 @@ class Folder:
         self.root = root
         self.label_files: dict[str, Sequence] = {}
         """By format, as far as they were looked for."""
+        self.closed: dict[str, str] = {}
+        """Folders that cannot be read, and why, once the files were listed."""
+        self._own_photos: dict[PurePosixPath, _Photos] = {}
 
     @cached_property
     def files(self) -> list[str]:
@@ -63,7 +78,12 @@ class Folder:
             UserError: If names are no UTF-8, which no annotation file could hold.
         """
         found = []
-        for folder, folders, names in walk_links(self.root):
+
+        def note(error: OSError) -> None:
+            folder = Path(error.filename).relative_to(self.root).as_posix()
+            self.closed[folder] = error.strerror or str(error)
+
+        for folder, folders, names in walk_links(self.root, note):
             if Path(folder) != Path(self.root) and _is_own_output(names, folders):
                 folders.clear()
                 continue
@@ -99,45 +119,81 @@ class Folder:
         """The images that are no masks, as far as their folders tell."""
         return [file for file in self.images if not is_in_mask_folder(file)] or self.images
 
-    @cached_property
-    def _by_name(self) -> dict[str, list[str]]:
-        names = defaultdict(list)
-        for file in self.photos:
-            names[PurePosixPath(file).name].append(file)
-            names[PurePosixPath(file).stem].append(file)
-        return names
+    def photos_for(self, label_file: str, split: str | None = None) -> list[str]:
+        """Lists the photos that a label file may mean.
+
+        If it is in a folder of masks itself, these are also the images beside it and those in a
+        folder for images there, unless they share names with photos outside: then they are masks.
+
+        Args:
+            label_file: Relative to the folder.
+            split: Leaves out the photos of other splits if there are some of this one. Default:
+                None, there is no such.
+        """
+        photos = [*self.photos, *self._photos_near(label_file).files]
+        splits = [split_of_path(file) for file in photos]
+        if split is None or split not in splits:
+            return photos
+        return [f for f, own in zip(photos, splits, strict=True) if own in (None, split)]
 
     @cached_property
-    def _splits(self) -> frozenset[str]:
-        return frozenset(filter(None, map(split_of_path, self.photos)))
+    def _all_photos(self) -> '_Photos':
+        return _Photos(self.photos)
 
-    def find_image(self, name: str, near: str = '') -> str | None:
+    @cached_property
+    def _by_folder(self) -> dict[PurePosixPath, list[str]]:
+        folders = defaultdict(list)
+        for file in self.images:
+            folders[PurePosixPath(file).parent].append(file)
+        return folders
+
+    def _photos_near(self, label_file: str) -> '_Photos':
+        here = PurePosixPath(label_file).parent
+        if here not in self._own_photos:
+            files = []
+            if is_in_mask_folder(label_file):
+                inside = (self._by_folder[f] for f in self._by_folder if _has_photos_of(here, f))
+                files = list(chain(*inside))
+            if any(map(self._all_photos.named, files)):
+                files = []
+            self._own_photos[here] = _Photos(files)
+        return self._own_photos[here]
+
+    def find_image(self, name: str, near: str = '', subset: str = '') -> str | None:
         """Finds the image that a label means: the one at its path, else a photo of its name.
 
         A photo of another split is none, unless the folder has no photos of the split that the
-        path, or else the label file, is in.
+        path, or else the subset, or else the label file, is in.
 
         Args:
             name: Path or file name as the label says it, with or without its ending.
             near: The label file; of images with the same name the one whose path shares the most
-                parts with it is taken.
+                parts with it is taken. Images in its own folder count, even if that is named as
+                one of masks, where no photo has the name (:meth:`photos_for`).
+            subset: What else the label says the image belongs to, such as a split; of images with
+                the same name one in a folder of this name is taken. Default: nothing.
 
         Returns:
             The image, relative to the folder; None if there is none.
         """
         wanted = PurePosixPath(name.replace('\\', '/'))
         path = wanted.as_posix()
-        if path in self.image_set:
-            return path
-        candidates = self._by_name.get(wanted.name, [])
-        if not candidates and wanted.suffix.lower() in IMAGE_SUFFIXES:
-            candidates = self._by_name.get(wanted.stem, [])
-        split = split_of_path(path) or split_of_path(near)
-        if split in self._splits:
-            candidates = [file for file in candidates if split_of_path(file) in (None, split)]
-        ending = [file for file in candidates if file.endswith('/' + path)]
-        candidates = ending or candidates
-        return max(candidates, key=lambda file: _fitness(file, near), default=None)
+        inside = PurePosixPath(subset, path).as_posix()
+        for exact in (inside, path):
+            if exact in self.image_set:
+                return exact
+        split = split_of_path(path) or split_of_path(f'{subset}/image') or split_of_path(near)
+        own = self._photos_near(near)
+        has_split = split in self._all_photos.splits | own.splits
+        for photos in (self._all_photos, own):
+            candidates = photos.named(path)
+            if has_split:
+                candidates = [file for file in candidates if split_of_path(file) in (None, split)]
+            for end in (inside, path):
+                candidates = [f for f in candidates if f.endswith(f'/{end}')] or candidates
+            if candidates:
+                return max(candidates, key=lambda file: _fitness(file, near))
+        return None
 
     @cached_property
     def image_set(self) -> frozenset[str]:
@@ -151,6 +207,26 @@ class Folder:
     def text(self, file: str) -> str:
         """Returns the text of a file; what is not UTF-8 is replaced."""
         return self.path(file).read_text(encoding='utf-8-sig', errors='replace')
+
+
+class _Photos:
+    """Photos by their names, and the splits that they are in."""
+
+    def __init__(self, files: Sequence[str]) -> None:
+        self.files = files
+        self.splits = frozenset(filter(None, map(split_of_path, files)))
+        self._by_name = defaultdict(list)
+        for file in files:
+            self._by_name[PurePosixPath(file).name].append(file)
+            self._by_name[PurePosixPath(file).stem].append(file)
+
+    def named(self, path: str) -> list[str]:
+        """Returns those of a name with or without its ending, else those with another ending."""
+        wanted = PurePosixPath(path)
+        found = self._by_name.get(wanted.name, [])
+        if not found and wanted.suffix.lower() in IMAGE_SUFFIXES:
+            found = self._by_name.get(wanted.stem, [])
+        return found
 
 
 def walk_links(
@@ -188,6 +264,19 @@ def _fitness(file: str, near: str) -> tuple[bool, int, int]:
     return not is_in_mask_folder(file), len(here & there), -len(here)
 
 
+def _has_photos_of(labels: PurePosixPath, folder: PurePosixPath) -> bool:
+    """Whether images of a folder may be photos of labels in a folder that is named as of masks."""
+    if folder == labels:
+        return True
+    home = next(i for i, part in enumerate(labels.parts, 1) if MASK_FOLDER.match(part))
+    below = folder.parts[home:]
+    return (
+        folder.parts[:home] == labels.parts[:home]
+        and any(map(IMAGE_FOLDER.match, below))
+        and not any(map(MASK_FOLDER.match, below))
+    )
+
+
 def is_in_mask_folder(file: str) -> bool:
     """Whether the name of a folder above a file says that it has masks."""
     return any(MASK_FOLDER.match(part) for part in PurePosixPath(file).parts[:-1])
@@ -209,28 +298,55 @@ def split_of_path(path: str, with_name: bool = False) -> str | None:
     return None
 
 
-def displayed_size(path: Path) -> tuple[int, int]:
-    """Reads width and height of an image as it is shown, turned as its EXIF entry says.
+def open_picture(file: Path | BinaryIO) -> Image.Image:
+    """Opens an image by Pillow, above its limit of pixels too.
 
     Args:
-        path: The file, of which only the head is read.
+        file: Path or content.
 
     Raises:
         OSError: If it is no image, or one of more than 2**28 pixels.
     """
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # ours is asked for below
-    try:
-        opened = Image.open(path)
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
-    with opened as image:
+    with without_pillow_limit():
+        picture = Image.open(file)
+    width, height = picture.size
+    if width * height > MAX_PIXELS:
+        picture.close()
+        raise OSError(f'{width}x{height} pixels, more than the {MAX_PIXELS} that are loaded')
+    return picture
+
+
+def displayed_size(path: Path) -> tuple[int, int]:
+    """Reads width and height of an image as it is shown, turned as its EXIF entry says.
+
+    Args:
+        path: The file, whose pixels are not decoded.
+
+    Raises:
+        OSError: If it is no image, or one of more than 2**28 pixels.
+    """
+    with open_picture(path) as image:
         width, height = image.size
-        if width * height > MAX_PIXELS:
-            raise OSError(f'{width}x{height} pixels, more than the {MAX_PIXELS} that are loaded')
+        # OpenCV, which loads the images, heeds no other entries; Pillow decodes a PNG to find more
+        content = _exif_of_png(path) if image.format == 'PNG' else image.info.get('exif', b'')
+        exif = Image.Exif()
         try:
-            orientation = image.getexif().get(_ORIENTATION, 1)
-        except (OSError, SyntaxError, ValueError):
+            exif.load(content)
+            orientation = exif.get(_ORIENTATION, 1)
+        except (OSError, SyntaxError, ValueError, struct.error):
             orientation = 1
         # Pillow turns TIFFs itself
         is_turned = orientation in (5, 6, 7, 8) and image.format != 'TIFF'
         return (height, width) if is_turned else (width, height)
+
+
+def _exif_of_png(path: Path) -> bytes:
+    """Reads the EXIF entry, which may come before or after the pixels."""
+    with open(path, 'rb') as file:
+        file.seek(_PNG_CHUNKS)
+        while len(head := file.read(_PNG_CHUNK.size)) == _PNG_CHUNK.size:
+            length, kind = _PNG_CHUNK.unpack(head)
+            if kind == b'eXIf':
+                return file.read(min(length, _MOST_EXIF))
+            file.seek(length + 4, os.SEEK_CUR)  # the content and its checksum
+    return b''

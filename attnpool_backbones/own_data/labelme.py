@@ -11,9 +11,8 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from attnpool_backbones.own_data.folder import Folder, displayed_size, split_of_path
+from attnpool_backbones.own_data.folder import Folder, displayed_size, open_picture, split_of_path
 from attnpool_backbones.own_data.labels import Instance, LabelledImage, LabelledImages, problem
 from attnpool_backbones.own_data.masks_of_objects import box_of, encode, joined
 
@@ -119,7 +118,7 @@ def _instance(shape: dict[str, Any], where: str, size: tuple[int, int]) -> Insta
             raise ValueError(f'polygon of {len(points)} points, at least 3 are needed')
         return Instance(name, box_of(flat), where, polygons=(flat,))
     if kind == 'mask':
-        with Image.open(io.BytesIO(base64.b64decode(shape['mask']))) as picture:
+        with open_picture(io.BytesIO(base64.b64decode(shape['mask']))) as picture:
             part = np.asarray(picture.convert('L')) > 0
         left, top = (round(value) for value in points[0])
         mask = np.zeros(size[::-1], dtype=bool)

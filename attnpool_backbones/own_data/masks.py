@@ -7,17 +7,18 @@ from itertools import chain
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from PIL import Image
 
 from attnpool_backbones.class_colours import distinct_colours
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.datasets.bit_depth import IGNORED
 from attnpool_backbones.own_data.class_lists import IGNORED_NAMES, ClassList, find_class_list
 from attnpool_backbones.own_data.folder import (
+    IMAGE_FOLDER,
     MASK_FOLDER,
     Folder,
     displayed_size,
     is_in_mask_folder,
+    open_picture,
     split_of_path,
 )
 from attnpool_backbones.own_data.labels import LabelMapPair, LabelMaps, problem
@@ -25,6 +26,7 @@ from attnpool_backbones.own_data.palettes import (
     colour_numbers,
     differing_palettes,
     have_own_orders,
+    ignored_colours,
     is_shade,
     palette_of,
 )
@@ -41,7 +43,6 @@ NOISE = 16
 NEARLY_ALL = 0.95
 JPEG = ('.jpg', '.jpeg')
 SUFFIXES = ('.png', '.bmp', '.tif', '.tiff', '.gif', *JPEG)
-_IMAGE_FOLDER = re.compile(r'(images?|imgs?|jpegimages|photos?|pictures?|rgb)$', re.IGNORECASE)
 Pixels = dict[int, int]
 """How many pixels have a value."""
 _MASK_STEM = re.compile(r'(.+?)[_-](masks?|labels?|gt|seg|segmentation|L|annotation)$')
@@ -100,7 +101,7 @@ def _key(folders: Sequence[str], stem: str) -> tuple[str, ...]:
         word = MASK_FOLDER.match(part)
         if word:
             kept += [word['split'].lower()] if word['split'] else []
-        elif not _IMAGE_FOLDER.match(part):
+        elif not IMAGE_FOLDER.match(part):
             kept.append(part.lower())
     return *kept, stem
 
@@ -149,16 +150,17 @@ def read(
     away: set[int] = set()
     labels.by_palette = have_own_orders(palettes, listed, ignored)
     if labels.by_palette:
+        away = ignored_colours(palettes, listed, ignored)
+        if palettes.keys() == values.keys():
+            ignored = ()  # whose values are told by their colours
         for mask, palette in palettes.items():
             kind_of[mask] = 'colours'
-            away.update(palette[value] for value in palette if value in (IGNORED, *ignored))
             by_colour: Counter[int] = Counter()
             for value, count in values[mask].items():
                 by_colour[palette[value]] += count
             values[mask] = dict(by_colour)
-        away.difference_update(colour_numbers(listed))
     else:
-        labels.problems += differing_palettes(palettes, ignored)
+        labels.problems += differing_palettes(palettes, listed, ignored)
     kinds = Counter(kind_of.values())
     is_grey = all(is_shade(v, kind_of[mask]) for mask, found in values.items() for v in found)
     if len(kinds) > 1 and not is_grey:
@@ -194,7 +196,7 @@ def _values_of(
     try:
         kind, pixels = pixel_values(folder.path(mask))
         size = displayed_size(folder.path(image))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError) as error:
         labels.problems.append(problem('unreadable image or mask', mask, error))
         return None
     if pixels.shape != size[::-1]:
@@ -245,7 +247,7 @@ def pixel_values(path: Path, by_palette: bool = False) -> tuple[str, np.ndarray]
     Raises:
         OSError: If it is no whole picture.
     """
-    with Image.open(path) as picture:
+    with open_picture(path) as picture:
         if picture.mode == '1':
             return 'ids', np.asarray(picture, dtype=np.int64)
         is_coloured = picture.mode == 'CMYK' or (by_palette and picture.mode == 'P')

@@ -25,7 +25,7 @@ from attnpool_backbones.own_data.coco_files import places_of_annotations, write_
 from attnpool_backbones.own_data.config_writing import Data, detection_config, segmentation_config
 from attnpool_backbones.own_data.folder import Folder, displayed_size
 from attnpool_backbones.own_data.label_map_files import lay_out
-from attnpool_backbones.own_data.labels import SPLITS, LabelledImages, LabelMaps
+from attnpool_backbones.own_data.labels import SPLITS, LabelledImages, LabelMaps, problem
 from attnpool_backbones.own_data.objects_as_maps import as_label_maps
 from attnpool_backbones.own_data.planning import Plan, make_plan
 from attnpool_backbones.own_data.recognition import FORMATS, open_folder, recognise
@@ -264,6 +264,9 @@ def read_labels(
             labels = _without_empty_test(labels)
         if for_masks:
             labels = as_label_maps(labels)
+    closed = [problem('folder that cannot be read', *told) for told in folder.closed.items()]
+    if labels.problems:  # for which it may be the cause
+        labels.problems += closed
     if isinstance(labels, LabelMaps):
         files, given = [p.image for p in labels.pairs], [p.split for p in labels.pairs]
     else:
@@ -281,7 +284,8 @@ def read_labels(
     labels = labels.with_splits(splits)
     if isinstance(labels, LabelledImages) and not labels.problems:
         _require_objects(labels)
-    return labels, [found.example, f'{len(files)} images: {words}']
+    told = [f'{one.kind}, left out: {one.item} ({one.detail})' for one in closed]
+    return labels, [found.example, f'{len(files)} images: {words}', *told]
 
 
 def _without_empty_test(labels: LabelledImages) -> LabelledImages:

@@ -126,6 +126,6 @@ def _purpose(for_masks: bool) -> str:
 def _content(folder: Folder) -> str:
     """Words how many files of which ending there are."""
     endings = Counter(PurePosixPath(file).suffix.lower() or 'no ending' for file in folder.files)
-    if not endings:
-        return 'no files at all'
-    return ', '.join(f'{count} {ending}' for ending, count in endings.most_common(8))
+    words = [f'{count} {ending}' for ending, count in endings.most_common(8)]
+    closed = [f'{name}, which cannot be read ({why})' for name, why in folder.closed.items()]
+    return ', '.join([*(words or ['no files at all']), *closed[:8]])

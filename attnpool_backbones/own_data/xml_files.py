@@ -18,8 +18,8 @@ _HEAD = 4096  # bytes
 def root_tag(folder: Folder, file: str) -> str:
     """Reads the name of the outermost element, whether or not the rest is well-formed."""
     with open(folder.path(file), 'rb') as opened:
-        head = re.sub(rb'<!--.*?-->|<\?.*?\?>', b'', opened.read(_HEAD), flags=re.DOTALL)
-    tag = _TAG.search(head)
+        head = opened.read(_HEAD).replace(b'\0', b'')  # which UTF-16 has between the letters
+    tag = _TAG.search(re.sub(rb'<!--.*?-->|<\?.*?\?>', b'', head, flags=re.DOTALL))
     return tag[1].decode() if tag else ''
 
 

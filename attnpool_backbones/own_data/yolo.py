@@ -51,7 +51,8 @@ def read(folder: Folder, files: list[str]) -> LabelledImages:
     keypoints = _keypoint_numbers(description)
     by_image: dict[str, str] = {}
     for file in files:
-        image = folder.find_image(PurePosixPath(file).stem, _image_path(file))
+        stem = PurePosixPath(file).stem
+        image = folder.find_image(stem, _image_path(file)) or folder.find_image(stem, file)
         if image in by_image and folder.text(by_image[image]) != folder.text(file):
             labels.problems.append(
                 problem('two label files for an image', file, f'{by_image[image]}, too: {image}')
@@ -59,12 +60,10 @@ def read(folder: Folder, files: list[str]) -> LabelledImages:
         elif image is not None:
             by_image[image] = file
         elif folder.path(file).stat().st_size:
-            labels.problems.append(
-                problem('label without an image', file, f'no image {PurePosixPath(file).stem}.*')
-            )
+            labels.problems.append(problem('label without an image', file, f'no image {stem}.*'))
     without = 0
     used: set[int] = set()
-    for image in folder.photos:
+    for image in sorted({*folder.photos, *by_image}):
         try:
             width, height = displayed_size(folder.path(image))
         except OSError as error:

@@ -1,5 +1,8 @@
 """Folders as their owners and their tools leave them: lists, names, links, files beside labels."""
 
+import base64
+import errno
+import json
 import os
 import re
 import shutil
@@ -10,11 +13,12 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.datasets.digit_scenes import CLASSES
 from attnpool_backbones.own_data.folder import displayed_size
+from attnpool_backbones.own_data.preparing import Request, read_labels
 from attnpool_backbones.own_data.recognition import FORMATS, open_folder, recognise
 from tests.own_data import scenes as written
 from tests.own_data.test_recognition import labels_of
@@ -269,6 +273,80 @@ def test_coco_files_keep_their_photos_where_one_is_missing(digits, tmp_path):
     assert sum('images/validation/' in file for file in files) == 4
 
 
+def images_of(root: Path, form: str) -> set[str]:
+    labels = labels_of(root, format=form)
+    assert labels.problems == []
+    return {image.file for image in labels.images}
+
+
+@pytest.mark.parametrize('form', ['voc', 'labelme', 'cvat', 'coco', 'yolo'])
+@pytest.mark.parametrize('place', ['annotations', 'labels/images'])
+def test_photos_may_lie_in_a_folder_for_masks_with_their_labels(digits, tmp_path, form, place):
+    written.WRITERS[form](written.load_scenes(digits), tmp_path / 'old', False)
+    for file in [*(tmp_path / 'old').rglob('*.*')]:
+        is_photo = file.suffix == '.png'
+        target = tmp_path / place if is_photo else tmp_path / place.split('/')[0]
+        if form == 'voc' and 'ImageSets' in file.parts:
+            target = tmp_path / 'ImageSets'
+        target.mkdir(parents=True, exist_ok=True)
+        file.rename(target / file.name)
+    shutil.rmtree(tmp_path / 'old')
+    photos = images_of(tmp_path, form)
+    assert len(photos) == 13
+    Image.new('RGB', (8, 8)).save(tmp_path / 'logo.png')
+    assert images_of(tmp_path, form) - {'logo.png'} == photos
+
+
+@pytest.mark.parametrize('form', ['voc', 'labelme', 'coco', 'yolo'])
+def test_masks_beside_labels_do_not_stand_for_photos(digits, tmp_path, form):
+    written.WRITERS[form](written.load_scenes(digits), tmp_path, False)
+    (tmp_path / 'labels').mkdir(exist_ok=True)
+    for photo in [*tmp_path.rglob('*.png')]:
+        shutil.copy(photo, tmp_path / 'labels' / photo.name)
+    for file in [*tmp_path.rglob('*.json'), *tmp_path.rglob('*.xml')]:
+        file.rename(tmp_path / 'labels' / file.name)
+    (photo,) = (p for p in tmp_path.rglob('train_000001.png') if p.parent.name != 'labels')
+    photo.unlink()
+    (kind,) = kinds_of(tmp_path, form)
+    assert kind in MISSING
+
+
+@pytest.mark.parametrize('listed', [None, 1])
+def test_labels_of_coco_are_not_scored_on_a_photo_of_another_split(digits, tmp_path, listed):
+    """Both splits number their photos from 1; listed: how many entries the file has."""
+    shutil.copytree(digits, tmp_path / 'data')
+    missing = sorted((tmp_path / 'data/images/validation').iterdir())[0]
+    assert (tmp_path / 'data/images/training' / missing.name).is_file()
+    file = tmp_path / 'data/annotations/instances_val.json'
+    content = json.loads(file.read_text())
+    content['images'] = content['images'][:listed]
+    kept = {image['id'] for image in content['images']}
+    content['annotations'] = [a for a in content['annotations'] if a['image_id'] in kept]
+    file.write_text(json.dumps(content))
+    missing.unlink()
+    problems = labels_of(tmp_path / 'data', format='coco').problems
+    assert [(p.kind, p.item) for p in problems] == [('missing image', missing.name)]
+
+
+@pytest.mark.parametrize('subsets', [('Train', 'Validation'), ('left', 'right')])
+def test_subsets_of_cvat_have_their_own_images(digits, tmp_path, subsets):
+    content = written.load_scenes(digits)
+    content = [content[0], content[-1]]
+    entries = ''
+    for scene, subset in zip(content, subsets, strict=True):
+        written.place(scene, tmp_path / f'images/{subset}/frame_000000.png')
+        left, top, width, height = scene.objects[0].box
+        entries += (
+            f'<image name="frame_000000.png" subset="{subset}"><box label="a" xtl="{left}" '
+            f'ytl="{top}" xbr="{left + width}" ybr="{top + height}"/></image>'
+        )
+    (tmp_path / 'annotations.xml').write_text(f'<annotations>{entries}</annotations>')
+    labels = FORMATS['cvat'].read(open_folder(str(tmp_path)), ['annotations.xml'])
+    assert [image.file for image in labels.images] == [
+        f'images/{subset}/frame_000000.png' for subset in subsets
+    ]
+
+
 def test_photo_elsewhere_is_found_where_the_folder_has_no_such_split(digits, tmp_path):
     written.cvat(written.load_scenes(digits), tmp_path, False)
     file = tmp_path / 'annotations.xml'
@@ -351,6 +429,56 @@ def test_xml_of_other_encodings(digits, tmp_path, encoding):
     assert labels.problems == [] and labels.counts()[name] == len(content[0].objects)
 
 
+@pytest.mark.parametrize('form', ['voc', 'cvat'])
+@pytest.mark.parametrize('encoding', ['utf-16', 'utf-16-le', 'utf-16-be'])
+@pytest.mark.parametrize('head', ['<?xml version="1.0" encoding="utf-16"?>\n', ''])
+def test_xml_of_utf_16(digits, tmp_path, form, encoding, head):
+    written.WRITERS[form](written.load_scenes(digits), tmp_path, False)
+    counts = labels_of(tmp_path).counts()
+    for file in tmp_path.rglob('*.xml'):
+        file.write_bytes((head + file.read_text()).encode(encoding))
+    labels = labels_of(tmp_path)
+    assert labels.problems == [] and labels.counts() == counts
+
+
+def refuse(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Lets a folder of this name be closed; no rights stop the superuser."""
+    list_folder = os.scandir
+
+    def scandir(path):
+        if Path(path).name == name:
+            raise PermissionError(errno.EACCES, 'Permission denied', str(path))
+        return list_folder(path)
+
+    monkeypatch.setattr(os, 'scandir', scandir)
+
+
+@pytest.mark.parametrize('closed', ['more', 'photos', '.cache'])
+def test_folders_that_cannot_be_read_are_told(digits, tmp_path, closed, monkeypatch):
+    written.coco(written.load_scenes(digits), tmp_path, False)
+    (tmp_path / 'more').mkdir()
+    (tmp_path / '.cache').mkdir()
+    shutil.copy(next((tmp_path / 'photos').iterdir()), tmp_path / 'other.png')
+    refuse(monkeypatch, closed)
+    request = Request(str(tmp_path), '', '')
+    if closed == 'photos':  # which are missing
+        with pytest.raises(UserError) as caught:
+            read_labels(request, open_folder(str(tmp_path)), False)
+        assert 'folder that cannot be read (1):\n  photos: Permission denied' in str(caught.value)
+        return
+    labels, notes = read_labels(request, open_folder(str(tmp_path)), False)
+    told = 'folder that cannot be read, left out: more (Permission denied)'
+    assert labels.problems == [] and (told in notes) == (closed == 'more')
+
+
+@pytest.mark.parametrize('form, closed', [('voc', 'Annotations'), ('voc', 'JPEGImages')])
+def test_closed_folder_is_told_where_nothing_is_found(digits, tmp_path, form, closed, monkeypatch):
+    written.WRITERS[form](written.load_scenes(digits), tmp_path, False)
+    refuse(monkeypatch, closed)
+    with pytest.raises(UserError, match=f'{closed}, which cannot be read .Permission denied.'):
+        labels_of(tmp_path)
+
+
 def test_names_that_are_no_text_are_told_together(digits, tmp_path):
     written.voc(written.load_scenes(digits), tmp_path, False)
     for folder, ending in (('JPEGImages', 'png'), ('Annotations', 'xml')):
@@ -371,3 +499,63 @@ def test_size_of_a_turned_photo_is_as_it_is_loaded(tmp_path, suffix, orientation
     # mmcv's loader decodes bytes; cv2.imread does not take turned TIFFs
     height, width = cv2.imdecode(np.fromfile(file, np.uint8), cv2.IMREAD_COLOR).shape[:2]
     assert displayed_size(file) == (width, height)
+
+
+EXIF = Image.Exif()
+EXIF[0x0112] = 6
+XMP = (
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF '
+    b'xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description '
+    b'xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>'
+)
+PARTS = {
+    'exif': (b'eXIf', EXIF.tobytes()[6:]),
+    'damaged exif': (b'eXIf', b'II*\0'),
+    'text': (
+        b'zTXt',
+        b'Raw profile type exif\0\0'
+        + zlib.compress(f'\nexif\n{len(EXIF.tobytes()):8}\n{EXIF.tobytes().hex()}\n'.encode()),
+    ),
+    'xmp': (b'iTXt', b'XML:com.adobe.xmp\0\0\0\0\0' + XMP),
+}
+
+
+@pytest.mark.parametrize('part', PARTS)
+@pytest.mark.parametrize('behind', [b'IDAT', b'IEND'])
+def test_size_of_a_png_is_as_it_is_loaded_and_nothing_is_decoded(
+    tmp_path, part, behind, monkeypatch
+):
+    file = tmp_path / 'photo.png'
+    Image.new('RGB', (30, 20)).save(file)
+    before, mark, after = file.read_bytes().partition(behind)
+    kind, content = PARTS[part]
+    chunk = len(content).to_bytes(4, 'big') + kind + content
+    chunk += zlib.crc32(kind + content).to_bytes(4, 'big')
+    file.write_bytes(before[:-4] + chunk + before[-4:] + mark + after)
+    height, width = cv2.imdecode(np.fromfile(file, np.uint8), cv2.IMREAD_COLOR).shape[:2]
+    assert (part == 'exif') == (height > width)
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, 'load', None)
+    assert displayed_size(file) == (width, height)
+
+
+def test_photo_that_only_xmp_turns_is_not_turned(tmp_path):
+    file = tmp_path / 'photo.jpg'
+    Image.new('RGB', (30, 20)).save(file, xmp=XMP)
+    height, width = cv2.imdecode(np.fromfile(file, np.uint8), cv2.IMREAD_COLOR).shape[:2]
+    assert displayed_size(file) == (width, height)
+
+
+def test_mask_in_a_label_above_the_limit_is_told(digits, tmp_path):
+    written.labelme(written.load_scenes(digits), tmp_path, False)
+    (file,) = tmp_path.rglob('train_000001.json')
+    wide = tmp_path / 'wide.png'
+    Image.new('L', (8, 8)).save(wide)
+    enlarged(wide, 20_000)
+    content = json.loads(file.read_text())
+    mask = base64.b64encode(wide.read_bytes()).decode()
+    content['shapes'][0].update(shape_type='mask', mask=mask)
+    file.write_text(json.dumps(content))
+    wide.unlink()
+    (problem,) = labels_of(tmp_path).problems
+    assert problem.kind == 'malformed label' and 'train_000001.json, shape 1' in problem.item
+    assert '20000x20000 pixels, more than the 268435456' in problem.detail

@@ -1,5 +1,6 @@
 """Which values of masks are which classes, and what is no mask at all."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -273,13 +274,74 @@ def test_palette_that_is_the_same_in_all_files_leaves_the_ids(listed: str, tmp_p
 
 
 @pytest.mark.parametrize(
-    'listed', ['', 'background\npolyp\ntool', 'background,0,0,0\npolyp,9,9,9\ntool,0,255,0']
+    'listed, classes, words',
+    [
+        ('', None, '"name,red,green,blue", or "name value" if'),
+        ('background\npolyp\ntool', None, 'into classes.txt or the file of --classes'),
+        (CLASSES_WITH_COLOURS, ['background', 'polyp', 'tool'], 'the file of --classes'),
+        ('background,0,0,0\npolyp,9,9,9\ntool,8,8,8', None, 'no #00ff00, #ff0000; add them'),
+    ],
 )
-def test_palettes_that_differ_are_told(listed: str, tmp_path: Path) -> None:
+def test_palettes_that_differ_are_told(
+    listed: str, classes: Sequence[str] | None, words: str, tmp_path: Path
+) -> None:
     write_with_palettes(tmp_path, LABELS, [IN_ORDER] * 3 + [IN_OTHERS[0]], listed)
-    (found,) = labels_of(tmp_path).problems
+    (found,) = labels_of(tmp_path, classes).problems
     assert (found.kind, found.item) == ('mask with another palette', 'masks/d.png')
-    assert '0 is #ff0000, but #000000 in masks/a.png' in found.detail
+    assert '0 is #ff0000, but #000000 in masks/a.png' in found.detail and words in found.detail
+
+
+def test_palettes_say_nothing_where_a_list_has_values(tmp_path: Path) -> None:
+    orders = [(BLACK, GREEN, RED)] * 3 + [(RED, BLACK, GREEN)]
+    write_with_palettes(tmp_path, LABELS, orders, 'background 0\npolyp 2\ntool 1')
+    labels = labels_of(tmp_path)
+    assert labels.problems == [] and labels.classes == ('background', 'polyp', 'tool')
+    assert labels.values == {0: 0, 2: 1, 1: 2}
+
+
+OTHER_ORDER = (GREEN, GREY, BLACK, RED)
+"""With a colour that no list has under the value of a listed class."""
+
+
+def test_a_stray_colour_does_not_turn_colours_into_values(tmp_path: Path) -> None:
+    write_with_palettes(tmp_path / 'data', LABELS, [OTHER_ORDER] * 4, CLASSES_WITH_COLOURS)
+    file = tmp_path / 'data/masks/c.png'
+    picture = Image.open(file)
+    picture.putpixel((0, 0), 1)
+    picture.save(file)
+    labels = labels_of(tmp_path / 'data')
+    (found,) = labels.problems
+    assert (found.kind, found.item) == ('mask with colours of no class', 'masks/c.png')
+    assert found.detail.startswith('#090909; the classes are #000000 background, #ff0000')
+
+
+@pytest.mark.parametrize('value', [0, 2, 3])
+def test_ignored_value_of_a_palette_in_another_order_is_its_colour(
+    value: int, tmp_path: Path
+) -> None:
+    write_with_palettes(tmp_path / 'data', LABELS, [OTHER_ORDER] * 4, CLASSES_WITH_COLOURS)
+    labels = labels_of(tmp_path / 'data', ignored=[value])
+    away = IN_ORDER.index(OTHER_ORDER[value])
+    names = ['background', 'polyp', 'tool']
+    del names[away]
+    assert labels.problems == [] and labels.classes == tuple(names)
+    expected = np.where(LABELS == away, 255, LABELS - (LABELS > away))
+    assert all(np.array_equal(one, expected) for one in maps_of(labels, tmp_path / 'run'))
+
+
+def test_ignored_value_that_is_another_class_in_each_mask_is_refused(tmp_path: Path) -> None:
+    write_with_palettes(tmp_path, LABELS, IN_OTHERS, CLASSES_WITH_COLOURS)
+    with pytest.raises(UserError, match='--ignore-label 1: the palettes of the masks differ'):
+        labels_of(tmp_path, ignored=[1])
+
+
+def test_palette_that_shares_few_colours_with_the_list_leaves_the_ids(tmp_path: Path) -> None:
+    """A list of colours to draw classes in, and black as the colour of value 0."""
+    listed = 'polyp,200,0,0\ntool,0,200,0\nvoid,0,0,0'
+    write_with_palettes(tmp_path, TRUTH, [IN_ORDER] * 4, listed)
+    labels = labels_of(tmp_path)
+    assert labels.problems == [] and labels.classes == ('polyp', 'tool')
+    assert labels.values is None
 
 
 @pytest.mark.parametrize('listed', [CLASSES_WITH_COLOURS, '', 'polyp\ntool'])
@@ -291,3 +353,22 @@ def test_ignored_values_of_coloured_masks_are_their_greys(listed: str, tmp_path:
     assert set(np.unique(drawn)) == {0, 1, 255} and np.array_equal(drawn == 255, LABELS == 0)
     with pytest.raises(UserError, match='--ignore-label 300: the masks have colours; 0 to 255'):
         labels_of(tmp_path / 'data', ignored=[300])
+
+
+@pytest.mark.parametrize('limit', [HEIGHT * WIDTH // 4, HEIGHT * WIDTH - 1])
+@pytest.mark.parametrize('orders', [IN_OTHERS, [IN_ORDER] * 4])
+def test_masks_above_pillows_limit_are_read_without_a_warning(
+    limit: int,
+    orders: Sequence[Sequence[tuple[int, int, int]]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write_with_palettes(tmp_path / 'data', LABELS, orders, CLASSES_WITH_COLOURS)
+    with monkeypatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter('error')
+        patch.setattr(Image, 'MAX_IMAGE_PIXELS', limit)
+        labels = labels_of(tmp_path / 'data')
+        assert labels.problems == []
+        lay_out(labels, tmp_path / 'run')
+        assert Image.MAX_IMAGE_PIXELS == limit
+    assert all(np.array_equal(one, LABELS) for one in maps_of(labels, tmp_path / 'run'))
