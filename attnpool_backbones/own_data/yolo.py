@@ -253,5 +253,5 @@ def _ends(path: str) -> Iterator[str]:
     yield path
     for start in range(1, path.count('/') + 1):
         end = '/'.join(path.split('/')[start:])
-        if split_of_path(f'{end}/'):
+        if split_of_path(f'{end}/image'):
             yield end

@@ -105,6 +105,7 @@ def test_yolo_folders_as_they_come(digits, tmp_path, change):
     assert by_file(tmp_path) == before
     labels = labels_of(tmp_path)
     assert labels.problems == [] and labels.classes[: len(classes)] == classes
+    assert not [note for note in labels.notes if 'no image of' in note]
 
 
 def renumbered(root: Path) -> None:
