@@ -66,7 +66,8 @@ def add_own_data_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         '--group',
         metavar='REGEX',
-        help="images whose names agree in it stay in one split, e.g. '(patient\\d+)'",
+        help="images whose names agree in it stay in one split, e.g. '(patient\\d+)'; training "
+        'and validation are made anew, also where the folder has both',
     )
     add(
         '--split-seed',
