@@ -216,6 +216,12 @@ def prepare_folder(args: argparse.Namespace) -> None:
         require_same_folder,
     )
 
+    if args.launcher != 'none':
+        # each process would read, split and write the labels, and measure
+        raise UserError(
+            f'--launcher {args.launcher}: is for configs; take --devices N for {args.source}, or '
+            f'train the config that attnpool config {args.source} writes'
+        )
     read = choose_model(args)
     if args.resume:
         request = request_of(args, batch=None)

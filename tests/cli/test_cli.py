@@ -58,6 +58,7 @@ def test_command_imports_neither_torch_nor_openmmlab_for_its_help():
         (['train', 'photos'], 'no images in it'),
         (['train', 'photos', '--backbone', 'x', '--head', 'upernet'], '--backbone x: not known'),
         (['train', 'a.py', '--head', 'upernet'], '--head: for a folder'),
+        (['train', 'photos', '--launcher', 'pytorch'], 'take --devices N for photos'),
         (['train', 'a.py', '--devices', 'two'], 'a number of devices'),
         (['train', 'a.py', '--batch', 'auto'], 'config not found'),
         (['verify', 'photos'], 'no images in it'),
