@@ -85,6 +85,8 @@ def run(args: argparse.Namespace) -> int | None:
         prepare_config(args)
     else:
         prepare_folder(args)
+    if args.patience is not None and args.launcher == 'none':
+        tell_patience(args)
     if processes > 1:
         return train_in_processes(args, processes)
     from attnpool_backbones.launching.forecast import GIB, memory_used
@@ -245,6 +247,25 @@ def prepare_folder(args: argparse.Namespace) -> None:
         cost = fit_epochs(args, cost, choose_val_interval)
         prepared = plan_again(prepared, request_of(args, batch=prepared.plan.batch))
     tell_plan(prepared, cost)
+
+
+def tell_patience(args: argparse.Namespace) -> None:
+    """Says so if the training has too few validations for ``--patience`` to end it early."""
+    from attnpool_backbones.launching.forecast import count_validations
+    from attnpool_backbones.launching.launch import plan_training
+
+    loop = plan_training(args).cfg.train_cfg
+    epochs, interval = loop.get('max_epochs'), loop.get('val_interval', 1)
+    if epochs is None or loop.get('dynamic_intervals'):
+        return
+    validations = count_validations(epochs, interval, loop.get('val_begin', 1))
+    # the first one is always the best so far
+    if args.patience + 1 >= validations:
+        print(
+            f'--patience {args.patience} will not end this training early: it has '
+            f'{counted(validations, "validation")} in {counted(epochs, "epoch")}; take a smaller '
+            'one, or --cfg-options train_cfg.val_interval=1'
+        )
 
 
 def tell_plan(prepared: Any, cost: Any) -> None:
