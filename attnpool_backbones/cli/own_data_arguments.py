@@ -125,10 +125,8 @@ def request_of(args: argparse.Namespace, **more: Any) -> Any:
     """
     from attnpool_backbones.own_data.preparing import Request
 
-    said = {
-        name: getattr(args, name, None)
-        for name in ('work_dir', 'weights', 'epochs', 'batch', 'lr', 'size', 'freeze')
-    }
+    names = 'work_dir', 'weights', 'epochs', 'batch', 'lr', 'size', 'freeze', 'cfg_options'
+    said = {name: getattr(args, name, None) for name in names}
     if getattr(args, 'workers', None):
         said['workers'] = args.workers
     return Request(

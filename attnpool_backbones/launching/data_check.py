@@ -41,7 +41,7 @@ EXAMPLES = 3
 
 
 def require_annotations(cfg: Config, splits: Sequence[str], max_bad: int) -> list[str]:
-    """Checks the annotations of a run as `tools/misc/verify_dataset.py` does, without the images.
+    """Checks the annotations of a run as `attnpool verify` does, without the images.
 
     Args:
         cfg: The whole config.
@@ -72,7 +72,7 @@ def require_annotations(cfg: Config, splits: Sequence[str], max_bad: int) -> lis
                 [
                     f'the data of {cfg.filename} cannot be used:',
                     *(f'  {line}' for line in lines_of(fatal)),
-                    'tools/misc/verify_dataset.py CONFIG lists all of it',
+                    'attnpool verify CONFIG --json FILE lists all of it',
                 ]
             )
         )
