@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Carries out ``attnpool browse``."""
-    from attnpool_backbones.launching.config import apply_options, load_config
+    from attnpool_backbones.launching.config import load_config
     from attnpool_backbones.launching.input_files import require_data
     from attnpool_backbones.launching.targets import require_target_folder
     from attnpool_backbones.own_data.browsing import contact_sheet, draw_samples, write_page
@@ -56,7 +56,6 @@ def run(args: argparse.Namespace) -> None:
             opened = choose_any_model(args)
             request = request_of(args, work_dir=f'{folder}/run', weights='none')
             cfg = prepare(request, opened=opened).cfg
-            apply_options(cfg, args.cfg_options, args.source)
         require_data(cfg, (args.split,))
         samples = draw_samples(cfg, args.split, args.count, args.seed)
     require_target_folder('--out', args.out)

@@ -65,7 +65,8 @@ def add_own_data_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         '--group',
         metavar='REGEX',
-        help="images whose names agree in it stay in one split, e.g. '(patient\\d+)'",
+        help="images whose names agree in it stay in one split, e.g. '(patient\\d+)'; training "
+        'and validation are made anew, also where the folder has both',
     )
     add(
         '--split-seed',
@@ -118,10 +119,8 @@ def request_of(args: argparse.Namespace, **more: Any) -> Any:
     """
     from attnpool_backbones.own_data.preparing import Request
 
-    said = {
-        name: getattr(args, name, None)
-        for name in ('work_dir', 'weights', 'epochs', 'batch', 'lr', 'size', 'freeze')
-    }
+    names = 'work_dir', 'weights', 'epochs', 'batch', 'lr', 'size', 'freeze', 'cfg_options'
+    said = {name: getattr(args, name, None) for name in names}
     if getattr(args, 'workers', None):
         said['workers'] = args.workers
     return Request(

@@ -94,6 +94,8 @@ def run(args: argparse.Namespace) -> int | None:
                 'batch already'
             )
         prepare_folder(args)
+    if args.patience is not None and args.launcher == 'none':
+        tell_patience(args)
     if processes > 1:
         return train_in_processes(args, processes)
     from attnpool_backbones.launching.forecast import GIB, memory_used
@@ -225,6 +227,12 @@ def prepare_folder(args: argparse.Namespace) -> None:
         require_same_folder,
     )
 
+    if args.launcher != 'none':
+        # each process would read, split and write the labels, and measure
+        raise UserError(
+            f'--launcher {args.launcher}: is for configs; take --devices N for {args.source}, or '
+            f'train the config that attnpool config {args.source} writes'
+        )
     read = choose_model(args)
     if args.resume:
         request = request_of(args, batch=None)
@@ -248,6 +256,25 @@ def prepare_folder(args: argparse.Namespace) -> None:
         cost = fit_epochs(args, cost, choose_val_interval)
         prepared = plan_again(prepared, request_of(args, batch=prepared.plan.batch))
     tell_plan(prepared, cost)
+
+
+def tell_patience(args: argparse.Namespace) -> None:
+    """Says so if the training has too few validations for ``--patience`` to end it early."""
+    from attnpool_backbones.launching.forecast import count_validations
+    from attnpool_backbones.launching.launch import plan_training
+
+    loop = plan_training(args).cfg.train_cfg
+    epochs, interval = loop.get('max_epochs'), loop.get('val_interval', 1)
+    if epochs is None or loop.get('dynamic_intervals'):
+        return
+    validations = count_validations(epochs, interval, loop.get('val_begin', 1))
+    # the first one is always the best so far
+    if args.patience + 1 >= validations:
+        print(
+            f'--patience {args.patience} will not end this training early: it has '
+            f'{counted(validations, "validation")} in {counted(epochs, "epoch")}; take a smaller '
+            'one, or --cfg-options train_cfg.val_interval=1'
+        )
 
 
 def tell_plan(prepared: Any, cost: Any) -> None:

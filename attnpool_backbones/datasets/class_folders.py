@@ -23,8 +23,8 @@ class ClassFolders(BaseDataset):
     Args:
         data_root: Folder of the data set.
         data_prefix: ``img``: folder of the split, below ``data_root``.
-        classes: Names of the folders, in the order of the labels. Default: all of them, sorted;
-            by value where all are numbers, as in ImageNet-V2.
+        classes: Names of the folders, in the order of the labels. Default: all that are not hidden,
+            sorted; by value where all are numbers, as in ImageNet-V2.
         **kwargs: Of mmengine's ``BaseDataset``.
 
     Raises:
@@ -42,7 +42,12 @@ class ClassFolders(BaseDataset):
         if not folder.is_dir():
             raise ValueError(f'{folder.absolute()} is no folder; it has to have one for each class')
         if classes is None:
-            classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+            # tools leave folders such as .ipynb_checkpoints behind
+            classes = sorted(
+                entry.name
+                for entry in folder.iterdir()
+                if entry.is_dir() and not entry.name.startswith('.')
+            )
             if all(re.fullmatch('[0-9]+', name) for name in classes):
                 classes.sort(key=int)
         super().__init__(

@@ -1,7 +1,8 @@
 """Checks of the annotations before a run, and of the data sets that are built from them."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 from mmengine.config import Config
@@ -40,7 +41,7 @@ EXAMPLES = 3
 
 
 def require_annotations(cfg: Config, splits: Sequence[str], max_bad: int) -> list[str]:
-    """Checks the annotations of a run as `tools/misc/verify_dataset.py` does, without the images.
+    """Checks the annotations of a run as `attnpool verify` does, without the images.
 
     Args:
         cfg: The whole config.
@@ -55,7 +56,7 @@ def require_annotations(cfg: Config, splits: Sequence[str], max_bad: int) -> lis
     """
     problems: list[Problem] = []
     if recognise_task(cfg) == 'mmengine':
-        return []  # of images in folders there is nothing to check
+        return []  # of images in folders build_loops compares the classes
     try:
         inspect(cfg, splits, problems)
     except UserError as error:
@@ -71,7 +72,7 @@ def require_annotations(cfg: Config, splits: Sequence[str], max_bad: int) -> lis
                 [
                     f'the data of {cfg.filename} cannot be used:',
                     *(f'  {line}' for line in lines_of(fatal)),
-                    'tools/misc/verify_dataset.py CONFIG lists all of it',
+                    'attnpool verify CONFIG --json FILE lists all of it',
                 ]
             )
         )
@@ -102,7 +103,8 @@ def build_loops(runner: Any, splits: Sequence[str]) -> dict[str, Any]:
         The dataloaders by split.
 
     Raises:
-        PreflightError: If one cannot be built, or has no batch.
+        PreflightError: If one cannot be built or has no batch, or if two data sets of a classifier
+            number their classes in different ways.
     """
     cfg = runner.cfg
     loaders = {}
@@ -114,7 +116,42 @@ def build_loops(runner: Any, splits: Sequence[str]) -> dict[str, Any]:
             loaders[split] = getattr(runner, f'{split}_loop').dataloader
         require_batches(loaders[split], cfg[f'{split}_dataloader'], split)
         require_length(runner, split)
+    if recognise_task(cfg) == 'mmengine':
+        require_same_labels(loaders)
     return loaders
+
+
+def require_same_labels(loaders: Mapping[str, Any]) -> None:
+    """Checks that a label stands for one class in all data sets of a classifier.
+
+    Args:
+        loaders: By split.
+
+    Raises:
+        PreflightError: Naming the first label that stands for two.
+    """
+    classes = {
+        split: tuple(loader.dataset.metainfo.get('classes') or ())
+        for split, loader in loaders.items()
+    }
+    # names that are the labels, as in ImageNet-V2, stand for whatever these mean elsewhere
+    named = {
+        split: names
+        for split, names in classes.items()
+        if names and names != tuple(map(str, range(len(names))))
+    }
+    for split, names in named.items():
+        first, expected = next(iter(named.items()))
+        pairs = zip_longest(names, expected, fillvalue='no class')
+        for label, (name, other) in enumerate(pairs):
+            if name != other:
+                raise PreflightError(
+                    f'label {label} is {name} in {split}_dataloader ({len(names)} classes), but '
+                    f'{other} in {first}_dataloader ({len(expected)} classes): without a list '
+                    'classes are the folders that are there, sorted; give these the same names, '
+                    f'or both the same list, as in --cfg-options {first}_dataloader.dataset.'
+                    f'classes=a,b,c {split}_dataloader.dataset.classes=a,b,c'
+                )
 
 
 def require_length(runner: Any, split: str) -> None:

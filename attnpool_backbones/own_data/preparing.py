@@ -6,16 +6,17 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from mmengine.config import Config
 
 from attnpool_backbones.atomic_files import write_atomically
 from attnpool_backbones.command_line import UserError
-from attnpool_backbones.datasets.findings import Problem
+from attnpool_backbones.datasets.findings import Problem, Report
 from attnpool_backbones.datasets.verification import verify
 from attnpool_backbones.engine.work_folder_lock import claimed
-from attnpool_backbones.launching.config import load_config
+from attnpool_backbones.launching.config import apply_options, load_config
 from attnpool_backbones.own_data import masks
 from attnpool_backbones.own_data.anchors import Anchors, choose_anchors, octaves
 from attnpool_backbones.own_data.bases import Bases, choose_bases, weights_at_hand
@@ -46,14 +47,22 @@ __all__ = [
 
 SHOWN = 20
 """Cases of one kind that a message lists."""
+CONSEQUENCES = frozenset({'no annotations', 'nothing left to train on'})
+"""What verification finds where something is wrong with the labels, which is told."""
 
 
 class BrokenLabels(UserError):
-    """Labels that cannot be trained on; the message lists everything."""
+    """Labels that cannot be trained on; the message lists what is wrong.
 
-    def __init__(self, root: Path, problems: Sequence[Problem]) -> None:
-        self.problems = tuple(problems)
-        super().__init__(list_problems(root, problems))
+    Args:
+        root: The folder.
+        report: Without images where they were not looked at for all that is wrong.
+    """
+
+    def __init__(self, root: Path, report: Report) -> None:
+        self.report = report
+        self.problems = report.problems
+        super().__init__(list_problems(root, report.problems))
 
 
 @dataclass(frozen=True)
@@ -78,6 +87,7 @@ class Request:
         size: Pixels of the longer side of resized images.
         freeze: Stages of the backbone that are not trained.
         workers: Processes that read images.
+        cfg_options: Settings of the config to override, by dotted key; they are not written.
     """
 
     folder: str
@@ -97,6 +107,7 @@ class Request:
     size: int | None = None
     freeze: int | None = None
     workers: int = 2
+    cfg_options: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -127,6 +138,7 @@ class Prepared:
         plan: The numbers.
         data: What is trained on.
         notes: In words, for the user.
+        report: Of the images and labels, once they are checked.
     """
 
     config: Path
@@ -135,6 +147,7 @@ class Prepared:
     plan: Plan
     data: OwnData
     notes: Sequence[str]
+    report: Report | None = None
 
 
 def prepare(
@@ -143,6 +156,7 @@ def prepare(
     tell: Callable[[str], None] = print,
     read: tuple[LabelledImages | LabelMaps, list[str]] | None = None,
     opened: Folder | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Prepared:
     """Reads, checks and splits labels, and writes a config for them.
 
@@ -152,6 +166,7 @@ def prepare(
         tell: Called with lines of progress.
         read: What :func:`read_labels` gave for this request. Default: it is called here.
         opened: The request's folder, where that is not read yet. Default: it is opened here.
+        progress: Called with the number of images checked and of all images.
 
     Raises:
         BrokenLabels: With all that is wrong, in the labels, the images and the masks.
@@ -172,20 +187,24 @@ def prepare(
         prepared = _configure(request, bases, data, run, target)
     notes = [*notes, *labels.notes, *prepared.notes]
     problems = list(labels.problems)
-    report = verify(prepared.cfg, workers=request.workers)
+    report = verify(prepared.cfg, workers=request.workers, progress=progress)
     known = {item.item for item in problems}
+    # each ending of images is a data set of its own, which does not know the others' masks
+    hidden = {'mask without an image'}
+    if problems:
+        hidden |= CONSEQUENCES
     problems += [
         found
         for found in _of_labels(report.problems, labels)
-        # each ending of images is a data set of its own, which does not know the others' masks
-        if found.kind != 'mask without an image' and not _is_known(found, known)
+        if found.kind not in hidden and not _is_known(found, known)
     ]
+    report = replace(report, problems=tuple(problems))
     if problems:
-        raise BrokenLabels(labels.root, problems)
+        raise BrokenLabels(labels.root, report)
     notes += _noted(report.notes)
     for note in notes:
         tell(note)
-    return replace(prepared, notes=notes)
+    return replace(prepared, notes=notes, report=report)
 
 
 def plan_again(prepared: Prepared, request: Request) -> Prepared:
@@ -200,7 +219,7 @@ def plan_again(prepared: Prepared, request: Request) -> Prepared:
     run, _ = places_of(request, prepared.bases)
     with _claimed(run):
         again = _configure(request, prepared.bases, prepared.data, run, prepared.config)
-    return replace(again, notes=prepared.notes)
+    return replace(again, notes=prepared.notes, report=prepared.report)
 
 
 def places_of(request: Request, bases: Bases) -> tuple[Path, Path]:
@@ -260,10 +279,10 @@ def read_labels(
         is_empty = not any(image.instances for image in labels.images)
         if is_empty and not labels.problems:
             raise UserError(f'{folder.root}: no labels in {found.example}: not one object')
-        if not labels.problems:
-            labels = _without_empty_test(labels)
         if for_masks:
             labels = as_label_maps(labels)
+        elif not labels.problems:
+            labels = _without_empty_test(labels)
     closed = [problem('folder that cannot be read', *told) for told in folder.closed.items()]
     if labels.problems:  # for which it may be the cause
         labels.problems += closed
@@ -272,7 +291,7 @@ def read_labels(
     else:
         files, given = [i.file for i in labels.images], [i.split for i in labels.images]
     if not files or (labels.problems and len(files) < 2):
-        raise BrokenLabels(folder.root, labels.problems)
+        raise BrokenLabels(folder.root, Report({}, tuple(labels.problems)))
     objects = (
         [bool(i.instances) for i in labels.images] if isinstance(labels, LabelledImages) else None
     )
@@ -283,7 +302,7 @@ def read_labels(
         labels.coco_files = None
     labels = labels.with_splits(splits)
     if isinstance(labels, LabelledImages) and not labels.problems:
-        _require_objects(labels)
+        labels.problems += _splits_without_objects(labels)
     told = [f'{one.kind}, left out: {one.item} ({one.detail})' for one in closed]
     return labels, [found.example, f'{len(files)} images: {words}', *told]
 
@@ -308,15 +327,16 @@ def _without_empty_test(labels: LabelledImages) -> LabelledImages:
     )
 
 
-def _require_objects(labels: LabelledImages) -> None:
-    """Raises UserError if there is nothing to learn, or nothing to score."""
+def _splits_without_objects(labels: LabelledImages) -> Iterator[Problem]:
+    """Tells if there is nothing to learn, or nothing to score."""
     for split, words in (('train', 'training'), ('val', 'validation')):
         images = [image for image in labels.images if image.split == split]
         if not any(image.instances for image in images):
-            raise UserError(
-                f'{labels.root}: not one object in the images for {words} ({len(images)}, such as '
-                f'{images[0].file}); training and validation need some, in images (or groups) of '
-                'their own'
+            yield problem(
+                'split without an object',
+                split,
+                f'not one in the images for {words} ({len(images)}, such as {images[0].file}); '
+                'training and validation need some, in images (or groups) of their own',
             )
 
 
@@ -350,7 +370,8 @@ def _configure(request: Request, bases: Bases, data: OwnData, run: Path, target:
     """Chooses the numbers and writes the config."""
     plan, notes = _plan(request, bases, data.sizes, data.train)
     if isinstance(data.labels, LabelMaps):
-        cfg = _write_config(segmentation_config(bases, plan, data.places, target), target, run)
+        text = segmentation_config(bases, plan, data.places, target)
+        cfg = _write_config(text, target, run, request)
         return Prepared(target, cfg, bases, plan, data, notes)
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder, 'draft.py')
@@ -364,13 +385,14 @@ def _configure(request: Request, bases: Bases, data: OwnData, run: Path, target:
             f'sides of {", ".join(f"{side:.3g}" for side in anchors.scales)} strides, heights of '
             f'{", ".join(f"{ratio:g}" for ratio in anchors.ratios)} widths'
         )
-    cfg = _write_config(detection_config(bases, plan, data.places, target), target, run)
+    text = detection_config(bases, plan, data.places, target)
+    cfg = _write_config(text, target, run, request)
     return Prepared(target, cfg, bases, plan, data, notes)
 
 
 def _map_data(labels: LabelMaps, run: Path) -> OwnData:
     if not labels.classes:
-        raise BrokenLabels(labels.root, labels.problems)
+        raise BrokenLabels(labels.root, Report({}, tuple(labels.problems)))
     # also of broken labels, so that one list tells what is wrong with the images too
     layouts = lay_out(labels, run, write=partial(_write, run))
     sizes = (
@@ -428,9 +450,12 @@ def _write(run: Path, content: bytes, file: Path) -> None:
     write_atomically(content, file)
 
 
-def _write_config(text: str, target: Path, run: Path) -> Config:
+def _write_config(text: str, target: Path, run: Path, request: Request) -> Config:
     _write(run, text.encode(), target)
-    return load_config(str(target), work_dir=str(run))
+    cfg = load_config(str(target))
+    apply_options(cfg, request.cfg_options, request.folder)
+    cfg.work_dir = str(run)
+    return cfg
 
 
 def _anchors(cfg: Config, bases: Bases, plan: Plan, labels: LabelledImages) -> Anchors | None:
@@ -480,16 +505,24 @@ def _is_known(found: Problem, known: set[str]) -> bool:
     return any(f'/{found.item}'.endswith(f'/{item}') for item in known)
 
 
-def list_problems(root: Path | str, problems: Sequence[Problem]) -> str:
-    """Words all that is wrong, kind by kind, with the place of each case."""
+def list_problems(root: Path | str, problems: Sequence[Problem], shown: int = SHOWN) -> str:
+    """Words what is wrong, kind by kind, with the place of each case.
+
+    Args:
+        root: What was checked.
+        problems: All that is wrong.
+        shown: Cases of one kind that are listed; the others are counted.
+    """
     lines = [f'{root}: {len(problems)} things are wrong with images and labels:']
     kinds: dict[str, list[Problem]] = {}
     for found in problems:
         kinds.setdefault(found.kind, []).append(found)
     for kind, cases in kinds.items():
         lines.append(f'{kind} ({len(cases)}):')
-        for case in cases[:SHOWN]:
-            lines.append(f'  {case.item}' + (f': {case.detail}' if case.detail else ''))
-        if len(cases) > SHOWN:
-            lines.append(f'  ... and {len(cases) - SHOWN} more')
+        for case in cases[:shown]:
+            place = case.item if case.split == 'labels' else f'{case.split}: {case.item}'
+            lines.append(f'  {place}' + (f': {case.detail}' if case.detail else ''))
+        if len(cases) > shown:
+            more = len(cases) - shown
+            lines.append(f'  ... and {more} more; attnpool verify --json FILE lists all')
     return '\n'.join(lines)

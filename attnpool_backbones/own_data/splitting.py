@@ -21,7 +21,8 @@ def choose_splits(
     r"""Keeps the splits that the labels say, or makes the ones that are lacking.
 
     The same files, share, pattern and seed give the same splits, on every machine and in any order
-    of the files. Images of one group are never apart.
+    of the files. With a pattern training and validation are made anew, by group, also where the
+    labels say both; images for testing stay, and none may be of a group that is trained on.
 
     Args:
         files: Images, relative to their folder.
@@ -37,7 +38,8 @@ def choose_splits(
         The splits, None for an image that is in none; and in words where they come from.
 
     Raises:
-        UserError: If there are too few images or groups, or the pattern fits no file.
+        UserError: If there are too few images or groups, the pattern does not match a file, or a
+            group has images for testing and others.
     """
     counts = Counter(split for split in given if split is not None)
     if counts['val'] and not counts['train']:
@@ -59,6 +61,9 @@ def choose_splits(
     groups = defaultdict(list)
     for index in free:
         groups[_group(files[index], group)].append(index)
+    if group is not None:
+        tested = [file for file, split in zip(files, given, strict=True) if split == stays]
+        _require_untested(groups, files, tested, group)
     if len(groups) < 2:
         kind = 'group' if group else 'image'
         raise UserError(f'{len(groups)} {kind}, at least 2 are needed to train and to validate')
@@ -77,6 +82,8 @@ def choose_splits(
         for index in members:
             splits[index] = 'val' if name in for_val else 'train'
     made = f'made here: {share:.0%} for validation' + (f', grouped by {group}' if group else '')
+    if counts['val']:
+        made += ', not as the folder says'
     return splits, _told(files, splits, made)
 
 
@@ -93,13 +100,33 @@ def _take(order: Sequence[str], groups: Mapping[str, Sequence[int]], wanted: int
 def _group(file: str, pattern: str | None) -> str:
     if pattern is None:
         return file
+    name = _matched(file, pattern)
+    if name is None:
+        raise UserError(f'--group {pattern}: does not match {file}')
+    return name
+
+
+def _matched(file: str, pattern: str) -> str | None:
     try:
         found = re.search(pattern, file)
     except re.error as error:
         raise UserError(f'--group {pattern}: no regular expression ({error})') from error
-    if found is None:
-        raise UserError(f'--group {pattern}: does not match {file}')
-    return found[1] if found.re.groups else found[0]
+    return found and (found[1] if found.re.groups else found[0])
+
+
+def _require_untested(
+    groups: Mapping[str, Sequence[int]], files: Sequence[str], tested: Sequence[str], pattern: str
+) -> None:
+    """Raises UserError if images for testing are of groups that are trained on or validate."""
+    # the name of an image for testing that is of no group need not match
+    shared = {name: file for file in tested if (name := _matched(file, pattern)) in groups}
+    if shared:
+        name, file = next(iter(shared.items()))
+        raise UserError(
+            f'--group {pattern}: {len(shared)} of {len(groups)} groups have images for testing '
+            f'too, such as {name} ({file} and {files[groups[name][0]]}), and a test would score '
+            'what was trained on; move the images of each group to one side'
+        )
 
 
 def _words(counts: Counter[str]) -> str:

@@ -59,6 +59,7 @@ def test_command_imports_neither_torch_nor_openmmlab_for_its_help():
         (['train', 'photos', '--backbone', 'x', '--head', 'upernet'], '--backbone x: not known'),
         (['train', 'a.py', '--head', 'upernet'], '--head: for a folder'),
         (['train', 'photos', '--auto-scale-lr'], '--auto-scale-lr: for a config'),
+        (['train', 'photos', '--launcher', 'pytorch'], 'take --devices N for photos'),
         (['train', 'a.py', '--devices', 'two'], 'a number of devices'),
         (['train', 'a.py', '--batch', 'auto'], 'config not found'),
         (['verify', 'photos'], 'no images in it'),
@@ -128,6 +129,36 @@ def test_head_is_that_of_the_labels(labels, head, tmp_path, monkeypatch, capsys)
     assert len(reads) == 1
     assert f'--head {head}: ' in capsys.readouterr().out
     assert f'models/{head}' in Path('own.py').read_text()
+
+
+@pytest.mark.parametrize(
+    ('words', 'told'),
+    [
+        (['--patience', '10'], 'has 10 validations in 24 epochs'),
+        (['--patience', '9'], 'has 10 validations'),
+        (['--patience', '8'], ''),
+        (['--patience', '8', '--epochs', '12'], 'has 6 validations in 12 epochs'),
+        (['--patience', '10', '--cfg-options', 'train_cfg.val_interval=1'], ''),
+        (['--patience', '10', '--launcher', 'pytorch'], ''),  # the process that started it said so
+        ([], ''),
+    ],
+)
+def test_patience_that_is_too_long_is_told(words, told, tmp_path, monkeypatch, capsys):
+    from attnpool_backbones.cli import train
+    from attnpool_backbones.launching import launch
+    from tests.engine.tiny_run import make_config
+
+    monkeypatch.chdir(tmp_path)
+    cfg = make_config('run')
+    cfg.custom_imports = dict(imports='tests.engine.tiny_run')
+    cfg.train_cfg = dict(by_epoch=True, max_epochs=24, val_interval=2, val_begin=5)
+    Path('tiny.py').write_text(cfg.pretty_text)
+    monkeypatch.setattr(launch, 'train', lambda args: 'run')
+    parser = argparse.ArgumentParser()
+    train.add_arguments(parser)
+    train.run(parser.parse_args(['tiny.py', *words]))
+    said = capsys.readouterr().out
+    assert told in said and ('will not end' in said) == bool(told)
 
 
 def test_labels_are_read_once_for_batch_and_time(tmp_path, monkeypatch, capsys):

@@ -92,6 +92,8 @@ TABLE: Sequence[tuple[Sequence[str], Sequence[str]]] = [
     (('attnpool', 'models', '--size'), SIDES),
     (('attnpool', 'models', '--backbone'), ('', NO_TEXT, LONG, '../x', '/dev/zero', 's3://x')),
     (('attnpool', 'verify'), INPUTS),
+    (('attnpool', 'verify', 'a.py', '--json'), [name and f'{name}.json' for name in FILES]),
+    (('attnpool', 'verify', 'a.py', '--examples'), COUNTS[1:]),
     (('attnpool', 'export'), INPUTS),
     (('attnpool', 'export', 'nowhere', '--out'), [name and f'{name}.onnx' for name in FILES]),
     (('attnpool', 'export', 'nowhere', '--batch'), COUNTS),

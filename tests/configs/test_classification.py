@@ -1,5 +1,7 @@
 """``configs/classification``: image classifiers train and evaluate by the Runner."""
 
+from contextlib import nullcontext
+
 import cv2
 import numpy as np
 import pytest
@@ -11,6 +13,8 @@ from attnpool_backbones.datasets.digit_scenes import generate
 from attnpool_backbones.engine.bad_data_hook import BadDataError
 from attnpool_backbones.launching.config import load_config
 from attnpool_backbones.launching.config_keys import require_known_keys
+from attnpool_backbones.launching.data_check import build_loops
+from attnpool_backbones.launching.errors import PreflightError
 from attnpool_backbones.launching.launch import build_runner
 from attnpool_backbones.launching.safeguards import add_safeguards
 from attnpool_backbones.registry import MODELS
@@ -267,3 +271,29 @@ def test_what_classifiers_have_nothing_of_is_said(tmp_path):
     ):
         enable_tta(cfg)
     add_safeguards(cfg)
+
+
+@pytest.mark.parametrize(
+    ('folders', 'told'),
+    [
+        (('Cat', 'ant', 'bee'), 'label 0 is Cat in val_dataloader .* but ant in train_dataloader'),
+        (('ant', 'cat'), r'label 1 is cat in val_dataloader \(2 classes\), but bee in train'),
+        (('ant', 'bee', 'cat', 'dog'), 'label 3 is dog in val_dataloader .* but no class in train'),
+        (('ant', 'bee', 'cat', '.ipynb_checkpoints'), None),
+        (('0', '1', '2'), None),  # named after the labels, as ImageNet-V2
+    ],
+)
+def test_a_label_is_one_class_in_all_splits(folders, told, tmp_path):
+    for split, names in (('train', ('ant', 'bee', 'cat')), ('val', folders)):
+        for name in names:
+            (tmp_path / split / name).mkdir(parents=True)
+            cv2.imwrite(str(tmp_path / split / name / 'a.png'), np.zeros((9, 9, 3), np.uint8))
+    cfg = short_config(FOLDER / 'resnet-nano_digit-crops.py', tmp_path / 'run', tmp_path, 1)
+    for split in ('train', 'val'):
+        cfg[f'{split}_dataloader'].dataset = dict(
+            type='attnpool_backbones.ClassFolders',
+            data_root=str(tmp_path),
+            data_prefix=dict(img=split),
+        )
+    with pytest.raises(PreflightError, match=told) if told else nullcontext():
+        build_loops(build_runner(cfg), ('train', 'val'))

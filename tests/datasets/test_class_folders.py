@@ -10,6 +10,7 @@ from attnpool_backbones.datasets import ClassFolders, PackImage, RandomResizedCr
 
 @pytest.fixture
 def folder(tmp_path):
+    (tmp_path / 'train' / '.ipynb_checkpoints').mkdir(parents=True)
     for name, colour in (('b', (255, 0, 0)), ('a', (0, 0, 255))):
         (tmp_path / 'train' / name).mkdir(parents=True)
         for index in range(2):

@@ -270,3 +270,32 @@ def test_masks_tell_file(digits, tmp_path, kind, place, damage):
 
 def save(path: Path, pixels: np.ndarray) -> None:
     Image.fromarray(pixels).save(path)
+
+
+def test_all_cases_of_a_kind_are_there_to_see(folder, capsys):
+    content = json.loads((folder / TRAIN).read_text())
+    count = len(content['annotations'])
+    for number in range(count):
+        box(content, number, 90, 9, 9, 9)
+    (folder / TRAIN).write_text(json.dumps(content))
+
+    def listed(*words: str) -> int:
+        assert main(['verify', str(folder), *words]) == 1
+        told = capsys.readouterr().out
+        assert f'box outside the image ({count}):' in told
+        return told.count(', annotation ')
+
+    assert count > 20
+    assert listed() == 20 and listed('--examples', '2') == 2
+    assert listed('--examples', '1000', '--json', 'all.json') == count
+    report = json.loads(Path('all.json').read_text())
+    assert report['counts'] == {'box outside the image': count}
+    assert len(report['problems']) == count and report['images'] == dict(train=8, val=5)
+
+
+def test_options_of_the_config_are_those_of_the_check(folder, capsys):
+    assert main(['verify', str(folder), '--cfg-options', 'max_pixels=6143']) == 1  # 96 x 64 - 1
+    assert 'image too large (13):' in capsys.readouterr().out
+    assert main(['train', str(folder), *MODEL, '--cfg-options', 'max_pixels=6143']) == 2
+    assert main(['verify', str(folder), '--json', 'sound.json']) == 0
+    assert json.loads(Path('sound.json').read_text())['problems'] == []

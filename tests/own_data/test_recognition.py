@@ -1,6 +1,7 @@
 """What a folder is recognised as, and the one message when it is nothing or two things at once."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -117,16 +118,35 @@ def test_test_images_without_an_object_are_left_out(digits, tmp_path, form, caps
     assert main(['verify', str(root)]) == 0, capsys.readouterr().out
 
 
+def test_label_maps_without_an_object_are_tested(digits, tmp_path, capsys):
+    content = written.load_scenes(digits)
+    root = tmp_path / 'data'
+    written.labelme(content, root, True)
+    shutil.copytree(root / 'val', root / 'test')
+    for file in (root / 'test').glob('*.json'):
+        file.write_text(json.dumps(json.loads(file.read_text()) | dict(shapes=[])))
+    maps, _ = read_labels(Request(str(root), '', ''), open_folder(str(root)), True)
+    assert [pair.split for pair in maps.pairs].count('test') == 5
+    assert 'test' not in {image.split for image in labels_of(root).images}
+    assert main(['verify', str(root), '--head', 'upernet']) == 0, capsys.readouterr().out
+    assert '5 of test' in capsys.readouterr().out
+
+
 @pytest.mark.parametrize('split, words', [('train', 'training'), ('val', 'validation')])
-def test_split_of_the_folder_without_an_object_is_told(digits, tmp_path, split, words):
+def test_split_of_the_folder_without_an_object_is_told(digits, tmp_path, split, words, capsys):
     content = written.load_scenes(digits)
     for scene in content:
         if scene.split == split:
             scene.objects.clear()
     written.labelme(content, tmp_path, False)
     count = sum(scene.split == split for scene in content)
-    with pytest.raises(UserError, match=rf'images for {words} \({count}, such as {split}/'):
-        labels_of(tmp_path)
+    # beside all else that is wrong
+    os.truncate(tmp_path / split / f'{split}_000002.png', 900)
+    assert main(['verify', str(tmp_path)]) == 1
+    told = capsys.readouterr().out
+    assert f'not one in the images for {words} ({count}, such as {split}/' in told
+    assert 'unreadable image (1):' in told and f'{split}/{split}_000002.png: ' in told
+    assert '2 problems; images looked at: 8 of train, 5 of val' in told
 
 
 def test_objects_in_a_single_image_are_too_few(digits, tmp_path):
@@ -134,8 +154,8 @@ def test_objects_in_a_single_image_are_too_few(digits, tmp_path):
     for scene in content[1:]:
         scene.objects.clear()
     written.labelme(content, tmp_path, False)
-    with pytest.raises(UserError, match='not one object in the images for '):
-        labels_of(tmp_path)
+    (found,) = labels_of(tmp_path).problems
+    assert found.kind == 'split without an object'
 
 
 @pytest.mark.parametrize('slip', ['seveen', 'Seven', 'seven '])

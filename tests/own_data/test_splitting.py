@@ -31,6 +31,28 @@ def test_groups_stay_together():
     assert splits.count('val') == 10
 
 
+@pytest.mark.parametrize('given', [['train', 'val'] * 25, ['val', None] * 25])
+def test_groups_that_the_folder_divides_are_joined(given):
+    splits, words = choose_splits(FILES, given, group=r'(patient\d+)_')
+    assert splits == choose_splits(FILES, NOTHING, group=r'(patient\d+)_')[0]
+    assert 'made here' in words and 'not as the folder says' in words
+
+
+@pytest.mark.parametrize('rest', ['train', 'train val', None])
+def test_groups_are_not_tested_and_trained_on(rest):
+    others = [None] if rest is None else rest.split()
+    given = [others[number % len(others)] for number in range(50)]
+    given[3] = given[4] = given[12] = 'test'
+    message = r'2 of 10 groups .* patient0 \(patient0_4.png and patient0_0.png\)'
+    with pytest.raises(UserError, match=message):
+        choose_splits(FILES, given, group=r'(patient\d+)_')
+    # whole groups for testing stay, and so does what is of no group
+    given[:15] = ['test'] * 15
+    files = ['unknown.png', *FILES[1:]]
+    splits, _ = choose_splits(files, given, group=r'(patient\d+)_')
+    assert splits[:15] == ['test'] * 15 and set(splits[15:]) == {'train', 'val'}
+
+
 def test_given_splits_are_kept():
     given = ['train'] * 30 + ['val'] * 10 + ['test'] * 10
     assert choose_splits(FILES, given)[0] == given
