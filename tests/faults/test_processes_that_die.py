@@ -74,7 +74,7 @@ def kill_and_resume(folder: Path, name: str, kills: list[float], reference: tupl
             training.wait_for('saving' if kill < 0.5 else 'iteration')
         except AssertionError:
             # there was nothing left to train
-            assert training.process.poll() == 0, training.output
+            assert training.end() == 0, training.output
             assert training.digest == reference[0]
             break
         time.sleep(kill)
