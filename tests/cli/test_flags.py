@@ -150,7 +150,7 @@ def trained_on(plan: Any) -> set[str]:
         (('--max-bad', '3'), max_bad),
         (('--split-seed', '5'), trained_on),
     ],
-    ids=str,
+    ids=['weights', 'max-bad', 'split-seed'],
 )
 def test_a_training_differs(flag: Sequence[str], look: Any, here: Path, plans: list) -> None:
     from attnpool_backbones.backbones import MetaFormer
