@@ -23,8 +23,9 @@ class ClassFolders(BaseDataset):
     Args:
         data_root: Folder of the data set.
         data_prefix: ``img``: folder of the split, below ``data_root``.
-        classes: Names of the folders, in the order of the labels. Default: all that are not hidden,
-            sorted; by value where all are numbers, as in ImageNet-V2.
+        classes: Names of the folders, in the order of the labels. Default: those of ``metainfo``,
+            else all that are not hidden, sorted; by value where all are numbers, as in ImageNet-V2.
+        metainfo: Of mmengine's ``BaseDataset``.
         **kwargs: Of mmengine's ``BaseDataset``.
 
     Raises:
@@ -36,11 +37,14 @@ class ClassFolders(BaseDataset):
         data_root: str,
         data_prefix: Mapping[str, str],
         classes: Sequence[str] | None = None,
+        metainfo: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ):
         folder = Path(data_root, data_prefix['img'])
         if not folder.is_dir():
             raise ValueError(f'{folder.absolute()} is no folder; it has to have one for each class')
+        metainfo = dict(metainfo or {})
+        classes = classes or metainfo.get('classes')
         if classes is None:
             # tools leave folders such as .ipynb_checkpoints behind
             classes = sorted(
@@ -52,7 +56,7 @@ class ClassFolders(BaseDataset):
                 classes.sort(key=int)
         super().__init__(
             ann_file='', data_root=data_root, data_prefix=dict(data_prefix),
-            metainfo=dict(classes=tuple(classes)), **kwargs,
+            metainfo={**metainfo, 'classes': tuple(classes)}, **kwargs,
         )  # fmt: skip
 
     def load_data_list(self) -> list[dict[str, Any]]:

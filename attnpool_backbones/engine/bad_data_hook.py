@@ -303,7 +303,7 @@ class SkipBadDataHook(Hook):
             raise BadDataError(
                 f'{len(self.bad)} images cannot be used, and at most {self.max_bad} may be left '
                 f'out (--max-bad):\n{self._listed()}\n'
-                'tools/misc/verify_dataset.py CONFIG finds all of them'
+                'attnpool verify CONFIG finds all of them'
             )
 
     def _listed(self) -> str:

@@ -27,8 +27,10 @@ def test_labels_are_the_sorted_folders(folder):
     assert [sample['labels'] for sample in dataset] == [0, 0, 1, 1]
     # red first
     assert dataset[0]['inputs'][:, 0, 0].tolist() == [255, 0, 0]
-    only = ClassFolders(str(folder), dict(img='train'), classes=['b'])
-    assert len(only) == 2 and only.get_data_info(0)['gt_label'] == 0
+    for given in (dict(classes=['b']), dict(metainfo=dict(classes=['b']))):
+        only = ClassFolders(str(folder), dict(img='train'), **given)
+        assert len(only) == 2 and only.get_data_info(0)['gt_label'] == 0
+        assert only.metainfo['classes'] == ('b',)
 
 
 def test_numbers_are_labels_by_value(tmp_path):
