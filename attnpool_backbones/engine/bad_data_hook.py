@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from mmengine.dataset import BaseDataset
+from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
@@ -134,6 +135,9 @@ class WholeBatches(StandIn):
         loader: The dataloader.
         report: Is told what was left out.
         in_step: Keeps the processes together that have to be. Default: None, each has its own.
+
+    Raises:
+        BadDataError: After the last batch, if no sample was left, and no other process has any.
     """
 
     stands_for = 'loader'
@@ -154,10 +158,16 @@ class WholeBatches(StandIn):
         return (batch for batch in self._reported() if batch is not None)
 
     def _reported(self) -> Iterator:
+        is_usable = False
         for batch in self.loader:
             if isinstance(batch, dict):
                 self.report(batch.pop(SKIPPED, ()))
-            yield None if isinstance(batch, dict) and not batch else batch
+            is_left_out = isinstance(batch, dict) and not batch
+            is_usable = is_usable or not is_left_out
+            yield None if is_left_out else batch
+        # of several processes another one may have images
+        if not is_usable and get_world_size() == 1:
+            raise BadDataError('there is nothing to evaluate: no image can be used, as told above')
 
     def __len__(self) -> int:
         return len(self.loader)

@@ -209,6 +209,10 @@ def test_testing_leaves_out_and_names(task: str, scenes: Path, tmp_path: Path) -
         assert metrics and f'1 of at most 10: {bad}' in log_of(config.with_suffix(''))
     with pytest.raises(BadDataError):
         run_test(write_config(tmp_path, task, scenes), checkpoint, max_bad=0)
+    for path in (scenes / VAL).iterdir():
+        path.write_bytes(b'')
+    with pytest.raises(BadDataError, match='there is nothing to evaluate'):
+        run_test(write_config(tmp_path, task, scenes), checkpoint)
 
 
 def change(root: Path, split: str, edit: object) -> None:
