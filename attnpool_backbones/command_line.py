@@ -118,7 +118,11 @@ def number_above_zero(text: str) -> float:
 
 def shortened(value: Any) -> str:
     """Returns a value as text, cut if it is long."""
-    return textwrap.shorten(repr(value), 60, placeholder='...')
+    try:
+        text = repr(value)
+    except RecursionError:
+        text = f'of type {type(value).__name__}'
+    return text if len(text) <= 60 else f'{text[:57]}...'
 
 
 def is_config(source: str) -> bool:

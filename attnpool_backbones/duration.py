@@ -2,6 +2,8 @@
 
 import re
 
+from attnpool_backbones.command_line import shortened
+
 __all__ = ['duration_words', 'seconds_of']
 
 LONGEST = 365 * 86400
@@ -21,8 +23,8 @@ def seconds_of(duration: str | float) -> float:
     seconds = float(match.group(1)) * UNITS[match.group(2)] if match else 0.0
     if not 0 < seconds <= LONGEST:
         raise ValueError(
-            f'{duration!r:.60} is no duration; write seconds, minutes, hours or days as 90s, 10m, '
-            '1.5h or 1d, up to 365d'
+            f'{shortened(duration)} is no duration; write seconds, minutes, hours or days as 90s, '
+            '10m, 1.5h or 1d, up to 365d'
         )
     return seconds
 

@@ -16,11 +16,10 @@ folder --out, the numbers behind it as KIND.json, and one line that says how to 
 
 import argparse
 import re
-import textwrap
 from importlib import import_module
 from types import ModuleType
 
-from attnpool_backbones.command_line import given_name, whole_number
+from attnpool_backbones.command_line import given_name, shortened, whole_number
 
 __all__ = ['KINDS', 'add_arguments', 'image_size', 'parser_of_figures', 'run']
 
@@ -127,8 +126,8 @@ def image_size(text: str) -> int | tuple[int, int]:
     match = re.fullmatch(r'([0-9]{1,6})(?:x([0-9]{1,6}))?', text)
     sides = [int(n) for n in match.groups() if n] if match else []
     if not match or min(sides) < 32 or sides[0] * sides[-1] > MAX_PIXELS:
-        shown = textwrap.shorten(repr(text), 60, placeholder='...')
         raise argparse.ArgumentTypeError(
-            f'{shown} is no PIXELS or HEIGHTxWIDTH from 32 on and of up to {MAX_PIXELS} pixels'
+            f'{shortened(text)} is no PIXELS or HEIGHTxWIDTH from 32 on and of up to {MAX_PIXELS} '
+            'pixels'
         )
     return int(match[1]) if match[2] is None else (int(match[1]), int(match[2]))

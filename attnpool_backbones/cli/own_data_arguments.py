@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from attnpool_backbones.command_line import given_name, whole_number
+from attnpool_backbones.command_line import given_name, shortened, whole_number
 
 if TYPE_CHECKING:
     from attnpool_backbones.own_data.folder import Folder
@@ -106,7 +106,7 @@ def share(text: str) -> float:
     except ValueError:
         value = 0.0
     if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f'{text!r:.60} is no share between 0 and 1')
+        raise argparse.ArgumentTypeError(f'{shortened(text)} is no share between 0 and 1')
     return value
 
 

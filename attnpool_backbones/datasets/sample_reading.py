@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
 from attnpool_backbones.datasets.bit_depth import (
     IGNORED,
@@ -27,8 +27,6 @@ from attnpool_backbones.datasets.limits import (
 __all__ = ['IGNORED', 'Labels', 'Sample', 'read_sample']
 
 UPRIGHT = 1
-ORIENTATION = 0x0112
-"""The EXIF tag that says how a photo is to be turned before it is shown."""
 ORIENTATIONS = range(2, 9)
 
 
@@ -124,7 +122,7 @@ def _is_whole(reading: Reading, name: str, path: str) -> bool:
         with without_pillow_limit(), Image.open(path) as image:
             if name == 'image':
                 reading.file_format = image.format
-                reading.orientation = image.getexif().get(ORIENTATION, UPRIGHT)
+                reading.orientation = image.getexif().get(ExifTags.Base.Orientation, UPRIGHT)
                 wide = is_wide(image)  # told by what loading takes away
             image.load()
             if name == 'image' and wide:

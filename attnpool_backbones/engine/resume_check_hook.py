@@ -18,7 +18,7 @@ from torch import Tensor
 
 from attnpool_backbones.checkpoints.matching import names_in_model, shapes_of
 from attnpool_backbones.checkpoints.message_texts import list_names, shape_text
-from attnpool_backbones.command_line import UserError
+from attnpool_backbones.command_line import UserError, shortened
 from attnpool_backbones.engine.pending_gradients import COUNTS, GRADIENTS, parameters_of
 from attnpool_backbones.engine.resumable_loop import BATCHES_DONE
 from attnpool_backbones.registry import HOOKS
@@ -189,10 +189,12 @@ def require_training_parts(checkpoint: Any) -> None:
     meta = checkpoint['meta']
     for name in ('epoch', 'iter'):
         if type(meta.get(name)) is not int or meta[name] < 0:
-            raise WrongPart(f'its meta.{name} is {short(meta.get(name))}, not a number from 0 on')
+            raise WrongPart(
+                f'its meta.{name} is {shortened(meta.get(name))}, not a number from 0 on'
+            )
     seed = meta.get('seed')
     if seed is not None and (type(seed) is not int or not 0 <= seed <= MAX_SEED):
-        raise WrongPart(f'its meta.seed is {short(seed)}, not in 0..{MAX_SEED}')
+        raise WrongPart(f'its meta.seed is {shortened(seed)}, not in 0..{MAX_SEED}')
     weights = checkpoint['state_dict']
     others = [name for name, value in weights.items() if not isinstance(value, Tensor)]
     if not weights or others:
@@ -255,9 +257,9 @@ def check_optimizer(wrapper: Any, state: Any, part: str, is_scaled: bool) -> Non
                 f'{type(wrapper.optimizer).__name__}'
             )
         if not is_rate(group.get('lr')):
-            raise WrongPart(f'its {place}.lr is {short(group.get("lr"))}')
+            raise WrongPart(f'its {place}.lr is {shortened(group.get("lr"))}')
         for index, parameter in zip(group['params'], own['params'], strict=True):
-            check_entry(entries.get(index, {}), parameter, f'{part}.state[{short(index)}]')
+            check_entry(entries.get(index, {}), parameter, f'{part}.state[{shortened(index)}]')
     check_settings(groups, built, part, is_scaled)
     if not entries and built and keeps_state(wrapper.optimizer):
         raise WrongPart(f'its {part}.state is empty')
@@ -293,7 +295,8 @@ def check_settings(
                 there, here = there[1:], here[1:]
             if is_same_setting(there, here):
                 continue
-            fault = f'its {part}.param_groups[{number}].{key} is {short(there)}, here {short(here)}'
+            place = f'{part}.param_groups[{number}].{key}'
+            fault = f'its {place} is {shortened(there)}, here {shortened(here)}'
             if name == 'lr' and is_scaled and is_rate(there):
                 print_log(
                     f'Of the checkpoint, {fault}: the training goes on with the learning rates it '
@@ -336,7 +339,7 @@ def check_gradients(wrapper: Any, checkpoint: Mapping) -> None:
     if counts is not None and not (
         isinstance(counts, list) and all(type(count) is int for count in counts)
     ):
-        raise WrongPart(f'its {COUNTS} is {short(counts)}, not a list of numbers')
+        raise WrongPart(f'its {COUNTS} is {shortened(counts)}, not a list of numbers')
     parameters = parameters_of(wrapper)
     if not isinstance(gradients, (list, tuple)) or len(gradients) != len(parameters):
         count = len(gradients) if isinstance(gradients, Sequence) else kind_of(gradients)
@@ -371,7 +374,7 @@ def check_schedule(schedule: Any, state: Any, part: str, checkpoint: Mapping) ->
     for name in ('last_step', '_global_step', 'begin', 'end'):
         value = state.get(name, 0)
         if type(value) is not int:
-            raise WrongPart(f'its {part}.{name} is {short(value)}, not a whole number')
+            raise WrongPart(f'its {part}.{name} is {shortened(value)}, not a whole number')
     if bool(state.get('by_epoch')) != schedule.by_epoch:
         raise WrongPart(f'its {part} counts {"epochs" if state.get("by_epoch") else "iterations"}')
     done = checkpoint['meta']['epoch' if schedule.by_epoch else 'iter']
@@ -399,8 +402,8 @@ def check_plan(schedule: Any, state: Mapping, part: str) -> None:
         there, here = plain(state[name]), plain(built[name])
         if there != here:
             raise WrongPart(
-                f'its {part}.{name} is {short(there)}, here {short(here)}: the schedule of a '
-                'training that has begun stays as it is. Resume with the --epochs and '
+                f'its {part}.{name} is {shortened(there)}, here {shortened(here)}: the schedule of '
+                'a training that has begun stays as it is. Resume with the --epochs and '
                 'param_scheduler of its start'
             )
 
@@ -418,12 +421,3 @@ def plain(value: Any) -> Any:
 def kind_of(value: Any) -> str:
     """Words what a value is."""
     return 'missing' if value is None else f'of type {type(value).__name__}'
-
-
-def short(value: Any) -> str:
-    """Returns a value's text, cut."""
-    try:
-        text = repr(value)
-    except RecursionError:
-        text = kind_of(value)
-    return text if len(text) < 60 else f'{text[:57]}...'

@@ -140,8 +140,8 @@ def require_same_labels(loaders: Mapping[str, Any]) -> None:
         for split, names in classes.items()
         if names and names != tuple(map(str, range(len(names))))
     }
+    first, expected = next(iter(named.items()), ('', ()))
     for split, names in named.items():
-        first, expected = next(iter(named.items()))
         pairs = zip_longest(names, expected, fillvalue='no class')
         for label, (name, other) in enumerate(pairs):
             if name != other:

@@ -294,13 +294,10 @@ def newest_best(folder: Path) -> Path | None:
         last = examine(folder / Path(noted).name, whole=False)
         if last.run is not None:
             # a run that went back may still have the best one of before, under the old name
-            files = [f for f in files if f.name in last.best or run_of(f) == last.run]
+            files = [
+                f for f in files if f.name in last.best or examine(f, whole=False).run == last.run
+            ]
     return max(files, key=lambda file: file.stat().st_mtime, default=None)
-
-
-def run_of(path: Path) -> str | None:
-    """Returns the name of the training that wrote a file, None if it is not known."""
-    return examine(path, whole=False).run
 
 
 def nothing_usable(work_dir: str, serious: list[Candidate], noted: str | None) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from mmengine.config import DictAction
 
-from attnpool_backbones.command_line import given_name
+from attnpool_backbones.command_line import given_name, shortened
 
 __all__ = ['CfgOptions', 'add_common_arguments', 'add_test_arguments']
 
@@ -65,7 +65,7 @@ def waiting_time(text: str) -> float:
         value = -1.0
     if not 0 <= value <= LONGEST_WAIT:
         raise argparse.ArgumentTypeError(
-            f'{text!r:.60} is no number of seconds up to {LONGEST_WAIT}'
+            f'{shortened(text)} is no number of seconds up to {LONGEST_WAIT}'
         )
     return value
 

@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from PIL import Image
+from PIL import ExifTags, Image
 
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.datasets.limits import MAX_PIXELS, without_pillow_limit
@@ -42,7 +42,6 @@ MASK_FOLDER = re.compile(
 """Names of folders that have masks rather than photos."""
 IMAGE_FOLDER = re.compile(r'(images?|imgs?|jpegimages|photos?|pictures?|rgb)$', re.IGNORECASE)
 """Names of folders that have photos."""
-_ORIENTATION = 0x0112
 _PNG_CHUNKS = 8
 """Where the parts of a PNG begin."""
 _PNG_CHUNK = struct.Struct('>I4s')
@@ -332,7 +331,7 @@ def displayed_size(path: Path) -> tuple[int, int]:
         exif = Image.Exif()
         try:
             exif.load(content)
-            orientation = exif.get(_ORIENTATION, 1)
+            orientation = exif.get(ExifTags.Base.Orientation, 1)
         except (OSError, SyntaxError, ValueError, struct.error):
             orientation = 1
         # Pillow turns TIFFs itself
