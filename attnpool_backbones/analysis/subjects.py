@@ -315,9 +315,10 @@ def _of_config(
 ) -> Subject:  # fmt: skip
     from mmengine.dataset import pseudo_collate
 
+    from attnpool_backbones.config_tasks import recognise_task
     from attnpool_backbones.inference.loading import load_model, predictor_of
-    from attnpool_backbones.launching.config import load_config, recognise_task
-    from attnpool_backbones.zoo.config_models import build_config_model
+    from attnpool_backbones.launching.config import load_config
+    from attnpool_backbones.launching.config_models import build_config_model
 
     if random_weights:
         cfg, classes = load_config(source), ()
@@ -376,9 +377,9 @@ def _of_classifier(
 
 
 def _image_files(cfg: Any, split: str) -> Iterator[str]:
+    from attnpool_backbones.config_tasks import recognise_task
     from attnpool_backbones.datasets.building import build_dataset
-    from attnpool_backbones.launching.config import recognise_task
-    from attnpool_backbones.launching.input_files import require_data, require_loader
+    from attnpool_backbones.datasets.config_paths import require_data, require_loader
 
     require_loader(cfg, split)
     require_data(cfg, [split])

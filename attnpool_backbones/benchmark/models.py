@@ -21,8 +21,8 @@ from attnpool_backbones.benchmark.random_batches import random_batch
 from attnpool_backbones.benchmark.yardstick import APART, HERE, Yardstick
 from attnpool_backbones.command_line import UserError, is_config
 from attnpool_backbones.launching.config import load_config
+from attnpool_backbones.launching.config_models import build_config_model
 from attnpool_backbones.registry import MODELS
-from attnpool_backbones.zoo.config_models import build_config_model
 
 REFERENCES: dict[str, dict[str, Any]] = {
     'ResNet-50': dict(type='mmdet.ResNet', depth=50, frozen_stages=-1),

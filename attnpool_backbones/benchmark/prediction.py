@@ -19,7 +19,7 @@ from attnpool_backbones.benchmark.cases import Case
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.config_files import config_root
 from attnpool_backbones.launching.config import load_config
-from attnpool_backbones.zoo.config_models import build_config_model
+from attnpool_backbones.launching.config_models import build_config_model
 
 __all__ = ['CONFIGS', 'PredictionWorkload', 'is_prediction']
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from attnpool_backbones.benchmark.checks_cost import interval
 from attnpool_backbones.benchmark.random_batches import random_batch
-from attnpool_backbones.zoo.config_models import build_config_model
+from attnpool_backbones.launching.config_models import build_config_model
 
 __all__ = ['compared', 'seconds_in_turns', 'training_step']
 

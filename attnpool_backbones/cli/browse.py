@@ -42,8 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Carries out ``attnpool browse``."""
+    from attnpool_backbones.datasets.config_paths import require_data
     from attnpool_backbones.launching.config import load_config
-    from attnpool_backbones.launching.input_files import require_data
     from attnpool_backbones.launching.targets import require_target_folder
     from attnpool_backbones.own_data.browsing import contact_sheet, draw_samples, write_page
     from attnpool_backbones.own_data.preparing import prepare

@@ -28,10 +28,10 @@ from attnpool_backbones.datasets.coco_entries import (
     is_id,
 )
 from attnpool_backbones.datasets.coco_file import ENTRIES, read_coco_file
+from attnpool_backbones.datasets.config_paths import metrics_of
 from attnpool_backbones.datasets.findings import Found, Problem
 from attnpool_backbones.datasets.inspection import Inspected
 from attnpool_backbones.datasets.sample_reading import Sample
-from attnpool_backbones.launching.input_files import metrics_of
 
 __all__ = ['inspect_coco']
 

@@ -15,16 +15,16 @@ import torch
 from mmengine.config import Config
 
 from attnpool_backbones.command_line import UserError
+from attnpool_backbones.config_tasks import recognise_dense_task
 from attnpool_backbones.datasets.building import innermost
 from attnpool_backbones.datasets.child_processes import in_processes
 from attnpool_backbones.datasets.coco_verification import inspect_coco
+from attnpool_backbones.datasets.config_paths import metrics_of, require_data
 from attnpool_backbones.datasets.findings import Problem, Report
 from attnpool_backbones.datasets.inspection import Inspected
 from attnpool_backbones.datasets.label_map_verification import inspect_label_maps
 from attnpool_backbones.datasets.limits import MAX_PIXELS
 from attnpool_backbones.datasets.sample_reading import Sample, read_sample
-from attnpool_backbones.launching.config import recognise_dense_task
-from attnpool_backbones.launching.input_files import metrics_of, require_data
 
 __all__ = ['Problem', 'Report', 'inspect', 'verify']
 

@@ -34,10 +34,10 @@ from attnpool_backbones.experiments.digit_training import (
     train_and_evaluate,
 )
 from attnpool_backbones.launching.config import load_config
+from attnpool_backbones.launching.config_models import build_config_model
 from attnpool_backbones.launching.latest_checkpoint import find_resumable_checkpoint
 from attnpool_backbones.machine import processor_name
 from attnpool_backbones.markdown import markdown_table, replace_section
-from attnpool_backbones.zoo.config_models import build_config_model
 from attnpool_backbones.zoo.config_names import list_configs
 from attnpool_backbones.zoo.metafiles import record_measurement
 from attnpool_backbones.zoo.tables import make_outputs

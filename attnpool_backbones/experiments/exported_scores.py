@@ -32,9 +32,9 @@ from attnpool_backbones.export.onnx_file import to_onnx
 from attnpool_backbones.inference.exported_facts import Facts
 from attnpool_backbones.inference.exported_model import ExportedModel
 from attnpool_backbones.inference.onnx_engine import OnnxEngine, read_onnx
+from attnpool_backbones.launching.config_models import build_config_model
 from attnpool_backbones.machine import processor_name, usable_cores
 from attnpool_backbones.markdown import markdown_table, replace_section
-from attnpool_backbones.zoo.config_models import build_config_model
 
 SIDE = 64
 """Pixels of a scene."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from attnpool_backbones.atomic_files import write_atomically
 from attnpool_backbones.class_colours import distinct_colours
 from attnpool_backbones.command_line import UserError
+from attnpool_backbones.config_tasks import recognise_dense_task
 from attnpool_backbones.datasets.limits import MAX_PIXELS
 from attnpool_backbones.export.checking import Agreement, compare
 from attnpool_backbones.export.graph import (
@@ -47,7 +48,6 @@ from attnpool_backbones.inference.prediction import Detections, Segmentation
 from attnpool_backbones.inference.predictor import Predictor
 from attnpool_backbones.inference.preparation import Preparation
 from attnpool_backbones.inference.sources import open_source
-from attnpool_backbones.launching.config import recognise_dense_task
 from attnpool_backbones.version import __version__
 
 __all__ = ['Exported', 'Request', 'export']

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from attnpool_backbones import ops
 from attnpool_backbones.command_line import UserError, line_of
-from attnpool_backbones.launching.config import recognise_dense_task
+from attnpool_backbones.config_tasks import recognise_dense_task
 from attnpool_backbones.layers.grid_attention import GridAttention
 
 __all__ = ['Sizes', 'build_graph', 'fixed_because', 'trace']

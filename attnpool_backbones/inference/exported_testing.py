@@ -8,16 +8,16 @@ from typing import Any
 from mmengine.config import Config
 
 from attnpool_backbones.command_line import UserError
+from attnpool_backbones.config_tasks import recognise_dense_task
 from attnpool_backbones.config_types import find_type, type_name
 from attnpool_backbones.datasets.building import innermost
+from attnpool_backbones.datasets.config_paths import metrics_of
 from attnpool_backbones.evaluation import ImageTagMetric, LocalisationMetric
 from attnpool_backbones.inference.exported_facts import Facts
 from attnpool_backbones.inference.exported_files import read_exported
 from attnpool_backbones.inference.preparation import RESIZING
-from attnpool_backbones.launching.config import recognise_dense_task
 from attnpool_backbones.launching.config_errors import started
 from attnpool_backbones.launching.data_check import build_loops
-from attnpool_backbones.launching.input_files import metrics_of
 from attnpool_backbones.launching.launch import build_runner, plan_test
 from attnpool_backbones.launching.outputs import set_metrics
 from attnpool_backbones.launching.preflight import check_everything

@@ -16,6 +16,7 @@ from attnpool_backbones.checkpoints.errors import CheckpointError
 from attnpool_backbones.checkpoints.matching import names_in_model, shapes_of
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.compatibility import IncompatibleEnvironment
+from attnpool_backbones.config_tasks import recognise_dense_task
 from attnpool_backbones.datasets.limits import MAX_PIXELS
 from attnpool_backbones.inference.config_data import array_pipeline, tested_dataset
 from attnpool_backbones.inference.devices import require_device
@@ -24,10 +25,10 @@ from attnpool_backbones.inference.exported_files import EXPORTED, read_exported
 from attnpool_backbones.inference.exported_model import ExportedModel
 from attnpool_backbones.inference.predictor import NO_OBJECTS, Predictor
 from attnpool_backbones.launching.checkpoint_check import require_own_weights
-from attnpool_backbones.launching.config import load_config, recognise_dense_task
+from attnpool_backbones.launching.config import load_config
 from attnpool_backbones.launching.config_errors import explained
+from attnpool_backbones.launching.config_models import build_config_model
 from attnpool_backbones.launching.latest_checkpoint import newest_best, noted_checkpoint
-from attnpool_backbones.zoo.config_models import build_config_model
 
 __all__ = [
     'config_of_run', 'find_model_files', 'is_exported', 'load', 'load_exported', 'load_model',

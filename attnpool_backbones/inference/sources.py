@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from attnpool_backbones.command_line import UserError
+from attnpool_backbones.datasets.image_files import IMAGE_SUFFIXES, walk_links
 from attnpool_backbones.datasets.limits import (
     BYTES_A_PIXEL,
     MAX_PIXELS,
@@ -25,7 +26,6 @@ from attnpool_backbones.datasets.limits import (
     require_pixels,
 )
 from attnpool_backbones.inference.writing import PICTURE_FOLDERS
-from attnpool_backbones.own_data.folder import IMAGE_SUFFIXES, walk_links
 from attnpool_backbones.pictures import name_for_opencv
 
 __all__ = ['VIDEO_SUFFIXES', 'Frame', 'Source', 'open_source']

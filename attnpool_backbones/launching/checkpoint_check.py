@@ -18,8 +18,8 @@ from attnpool_backbones.checkpoints.matching import (
     shapes_of,
 )
 from attnpool_backbones.checkpoints.message_texts import list_content
+from attnpool_backbones.command_line import UserError
 from attnpool_backbones.engine.load_guard_hook import bare_model
-from attnpool_backbones.launching.errors import PreflightError
 
 __all__ = ['Shapes', 'require_checkpoint', 'require_own_weights', 'stored_shapes']
 
@@ -32,12 +32,12 @@ def require_checkpoint(path: str, option: str = '') -> None:
         option: The setting that names it, where the command line does not. Default: ``''``.
 
     Raises:
-        PreflightError: If it is not, with the checkpoints that are.
+        UserError: If it is not, with the checkpoints that are.
     """
     if '://' in path or os.path.isfile(path):
         return
     message = missing_checkpoint(path)
-    raise PreflightError(f'{option}: {message}' if option else message)
+    raise UserError(f'{option}: {message}' if option else message)
 
 
 def missing_checkpoint(path: str) -> str:

@@ -11,14 +11,9 @@ from mmengine.config import Config
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.compatibility import IncompatibleEnvironment, check_environment
 from attnpool_backbones.config_files import config_root
-from attnpool_backbones.launching.errors import PreflightError
+from attnpool_backbones.config_tasks import NEEDS, recognise_task
 
-__all__ = [
-    'apply_options', 'find_config', 'load_config', 'recognise_dense_task', 'recognise_task',
-]  # fmt: skip
-
-NEEDS = {'mmdet': 'det', 'mmseg': 'seg', 'mmengine': 'train'}
-"""Scope of a config -> what it needs; classifiers need no library but mmengine."""
+__all__ = ['apply_options', 'find_config', 'load_config']
 
 
 def load_config(
@@ -40,7 +35,7 @@ def load_config(
         The whole config.
 
     Raises:
-        PreflightError: If the config or one of its bases is missing or malformed, or an option does
+        UserError: If the config or one of its bases is missing or malformed, or an option does
             not fit it.
         IncompatibleEnvironment: If the library the config is written for is missing or unusable.
     """
@@ -51,9 +46,7 @@ def load_config(
         raise
     except Exception as error:  # a config is a program: anything may go wrong in it
         cause = f'{type(error).__name__}: {error}'.removesuffix(': ')
-        raise PreflightError(
-            f'config {file} cannot be read: {cause}{unknown_base(file)}'
-        ) from error
+        raise UserError(f'config {file} cannot be read: {cause}{unknown_base(file)}') from error
     apply_options(cfg, cfg_options, str(file))
     cfg.launcher = launcher
     cfg.work_dir = work_dir or cfg.get('work_dir') or os.path.join('work_dirs', file.stem)
@@ -70,12 +63,12 @@ def apply_options(cfg: Config, cfg_options: dict[str, Any] | None, name: str) ->
         name: Of the config, for the message.
 
     Raises:
-        PreflightError: If an option does not fit it.
+        UserError: If an option does not fit it.
     """
     try:
         cfg.merge_from_dict(cfg_options or {})
     except (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise PreflightError(f'--cfg-options do not fit {name}: {error}') from error
+        raise UserError(f'--cfg-options do not fit {name}: {error}') from error
 
 
 def find_config(path: str) -> Path:
@@ -88,7 +81,7 @@ def find_config(path: str) -> Path:
         The existing file.
 
     Raises:
-        PreflightError: If there is no such file.
+        UserError: If there is no such file.
     """
     config = Path(path)
     if config.is_file():
@@ -103,7 +96,7 @@ def find_config(path: str) -> Path:
     if close:
         lines.append('Did you mean:')
         lines.extend(f'  {os.path.relpath(known[name])}' for name in close)
-    raise PreflightError('\n'.join(lines))
+    raise UserError('\n'.join(lines))
 
 
 def unknown_base(file: Path) -> str:
@@ -125,46 +118,3 @@ def unknown_base(file: Path) -> str:
         'package of OpenMMLab, mmdet or mmseg; others are named by their path; those of '
         f'attnpool_backbones are in {config_root()})'
     )
-
-
-def recognise_task(cfg: Config) -> str:
-    """Tells detection, segmentation and classification apart.
-
-    Args:
-        cfg: The whole config.
-
-    Returns:
-        The library that serves it, ``'mmdet'``, ``'mmseg'`` or, for image classifiers,
-        ``'mmengine'``.
-
-    Raises:
-        PreflightError: If ``default_scope`` is none of them.
-    """
-    scope = cfg.get('default_scope')
-    if scope not in NEEDS:
-        raise PreflightError(
-            f'default_scope is {scope!r} in {cfg.filename}, but has to be '
-            "'mmdet' (detection), 'mmseg' (segmentation) or 'mmengine' (classification)"
-        )
-    return scope
-
-
-def recognise_dense_task(cfg: Config, what: str) -> str:
-    """Tells detection from segmentation, for what an image classifier has nothing of.
-
-    Args:
-        cfg: The whole config.
-        what: What is asked for, for the message.
-
-    Returns:
-        ``'mmdet'`` or ``'mmseg'``.
-
-    Raises:
-        PreflightError: The config is that of a classifier, or of nothing known.
-    """
-    task = recognise_task(cfg)
-    if task == 'mmengine':
-        raise PreflightError(
-            f'{what} is for detectors and segmentors; {cfg.filename} is an image classifier'
-        )
-    return task

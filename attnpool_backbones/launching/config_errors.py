@@ -14,7 +14,6 @@ from mmengine.config import Config
 from attnpool_backbones.command_line import UserError, is_lost_partner
 from attnpool_backbones.compatibility import IncompatibleEnvironment
 from attnpool_backbones.config_types import type_name
-from attnpool_backbones.launching.errors import PreflightError
 from attnpool_backbones.launching.runners import NotesStart
 
 __all__ = ['config_entries', 'explained', 'key_of', 'parameters_of', 'started', 'words_of']
@@ -73,7 +72,7 @@ def explained(cfg: Config, what: str) -> Iterator[None]:
         what: What is built, for the message.
 
     Raises:
-        PreflightError: Naming the key of the config that it went wrong at.
+        UserError: Naming the key of the config that it went wrong at.
     """
     try:
         yield
@@ -87,7 +86,7 @@ def explained(cfg: Config, what: str) -> Iterator[None]:
         name = type_name(entry) if entry is not None else ''
         where = f' at {key}' if key else ''
         kind = f' ({name})' if name else ''
-        raise PreflightError(
+        raise UserError(
             f'{what} of {cfg.filename} cannot be built{where}{kind}: {words_of(error, entry)}'
         ) from error
 
@@ -103,7 +102,7 @@ def started(cfg: Config, runner: NotesStart) -> Iterator[None]:
         runner: The run's.
 
     Raises:
-        PreflightError: Naming the key of the config that it went wrong at.
+        UserError: Naming the key of the config that it went wrong at.
     """
     try:
         yield

@@ -10,7 +10,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from attnpool_backbones.command_line import MAX_PROCESSES, shortened
+from attnpool_backbones.command_line import MAX_PROCESSES, UserError, shortened
 from attnpool_backbones.config_types import type_name
 from attnpool_backbones.launching.config_errors import (
     close_types,
@@ -19,7 +19,6 @@ from attnpool_backbones.launching.config_errors import (
     registries,
     suggestion,
 )
-from attnpool_backbones.launching.errors import PreflightError
 
 __all__ = ['require_known_keys', 'require_shapes']
 
@@ -84,7 +83,7 @@ def require_known_keys(cfg: Config) -> None:
         cfg: The whole config.
 
     Raises:
-        PreflightError: Listing all of them, with what was perhaps meant.
+        UserError: Listing all of them, with what was perhaps meant.
     """
     load_registries(cfg)
     content = cfg._cfg_dict
@@ -97,7 +96,7 @@ def require_known_keys(cfg: Config) -> None:
         if entry.get('type') is not None:
             faults += entry_faults(key, entry, known_types)
     if faults:
-        raise PreflightError(
+        raise UserError(
             '\n'.join(
                 [f'{cfg.filename} has keys or types that are none:', *map('  {}'.format, faults)]
             )
@@ -111,7 +110,7 @@ def require_shapes(cfg: Config) -> None:
         cfg: The whole config.
 
     Raises:
-        PreflightError: Listing all that are something else.
+        UserError: Listing all that are something else.
     """
     content = cfg._cfg_dict
     faults = [
@@ -140,9 +139,7 @@ def require_shapes(cfg: Config) -> None:
                     if step is None or isinstance(step, (str, int, float, list, tuple))
                 ]
     if faults:
-        raise PreflightError(
-            '\n'.join([f'{cfg.filename} cannot be used:', *map('  {}'.format, faults)])
-        )
+        raise UserError('\n'.join([f'{cfg.filename} cannot be used:', *map('  {}'.format, faults)]))
 
 
 def count_faults(content: Mapping[str, Any]) -> Iterator[str]:

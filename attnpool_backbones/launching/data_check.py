@@ -9,11 +9,10 @@ from mmengine.config import Config
 from mmengine.dist import is_distributed
 
 from attnpool_backbones.command_line import UserError
+from attnpool_backbones.config_tasks import recognise_task
 from attnpool_backbones.datasets.findings import Problem
 from attnpool_backbones.datasets.verification import inspect
-from attnpool_backbones.launching.config import recognise_task
 from attnpool_backbones.launching.config_errors import explained
-from attnpool_backbones.launching.errors import PreflightError
 
 __all__ = ['build_loops', 'require_annotations']
 
@@ -52,7 +51,7 @@ def require_annotations(cfg: Config, splits: Sequence[str], max_bad: int) -> lis
         Lines about what is left out.
 
     Raises:
-        PreflightError: The run would fail at some annotation, or give wrong numbers.
+        UserError: The run would fail at some annotation, or give wrong numbers.
     """
     problems: list[Problem] = []
     if recognise_task(cfg) == 'mmengine':
@@ -60,14 +59,12 @@ def require_annotations(cfg: Config, splits: Sequence[str], max_bad: int) -> lis
     try:
         inspect(cfg, splits, problems)
     except UserError as error:
-        if isinstance(error, PreflightError):
-            raise
         # a data set of a kind that this check does not know: the run will tell
         return [f'the annotations are not checked: {error}']
     problems = list(dict.fromkeys(problems))
     fatal = [p for p in problems if p.kind not in LEFT_OUT or max_bad == 0]
     if fatal:
-        raise PreflightError(
+        raise UserError(
             '\n'.join(
                 [
                     f'the data of {cfg.filename} cannot be used:',
@@ -103,7 +100,7 @@ def build_loops(runner: Any, splits: Sequence[str]) -> dict[str, Any]:
         The dataloaders by split.
 
     Raises:
-        PreflightError: If one cannot be built or has no batch, or if two data sets of a classifier
+        UserError: If one cannot be built or has no batch, or if two data sets of a classifier
             number their classes in different ways.
     """
     cfg = runner.cfg
@@ -128,7 +125,7 @@ def require_same_labels(loaders: Mapping[str, Any]) -> None:
         loaders: By split.
 
     Raises:
-        PreflightError: Naming the first label that stands for two.
+        UserError: Naming the first label that stands for two.
     """
     classes = {
         split: tuple(loader.dataset.metainfo.get('classes') or ())
@@ -145,7 +142,7 @@ def require_same_labels(loaders: Mapping[str, Any]) -> None:
         pairs = zip_longest(names, expected, fillvalue='no class')
         for label, (name, other) in enumerate(pairs):
             if name != other:
-                raise PreflightError(
+                raise UserError(
                     f'label {label} is {name} in {split}_dataloader ({len(names)} classes), but '
                     f'{other} in {first}_dataloader ({len(expected)} classes): without a list '
                     'classes are the folders that are there, sorted; give these the same names, '
@@ -158,31 +155,31 @@ def require_length(runner: Any, split: str) -> None:
     """Checks that a training is to last.
 
     Raises:
-        PreflightError: If it ends before it begins.
+        UserError: If it ends before it begins.
     """
     if split != 'train':
         return
     for name in ('max_epochs', 'max_iters'):
         if getattr(runner, name) < 1:
-            raise PreflightError(f'train_cfg.{name} is {getattr(runner, name)}, not 1 or more')
+            raise UserError(f'train_cfg.{name} is {getattr(runner, name)}, not 1 or more')
 
 
 def require_batches(loader: Any, settings: Any, split: str) -> None:
     """Checks that a dataloader has a batch.
 
     Raises:
-        PreflightError: Telling how many images there are, and how many a batch takes.
+        UserError: Telling how many images there are, and how many a batch takes.
     """
     images = len(loader.dataset)
     if not images:
-        raise PreflightError(f'{split}_dataloader: its data set has no image')
+        raise UserError(f'{split}_dataloader: its data set has no image')
     try:
         batches = len(loader)
     except TypeError:  # of an endless sampler
         return
     if not batches and (split == 'train' or not is_distributed()):
         size = settings.get('batch_size', 1)
-        raise PreflightError(
+        raise UserError(
             f'{split}_dataloader: {images} images make no batch of {size} with drop_last=True; set '
             f'{split}_dataloader.batch_size={images} or less, or drop_last=False'
         )

@@ -10,8 +10,8 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_distributed
 
+from attnpool_backbones.command_line import UserError
 from attnpool_backbones.config_types import type_name
-from attnpool_backbones.launching.errors import PreflightError
 from attnpool_backbones.process_lifetime import end_with_parent
 
 __all__ = [
@@ -44,18 +44,18 @@ def require_launcher(cfg: Config) -> None:
         cfg: The whole config.
 
     Raises:
-        PreflightError: If the launcher needs CUDA, or has not started this process.
+        UserError: If the launcher needs CUDA, or has not started this process.
     """
     if cfg.launcher == 'none' or torch.cuda.is_available():
         return
     if cfg.launcher != 'pytorch':
-        raise PreflightError(
+        raise UserError(
             f'--launcher {cfg.launcher} needs CUDA, which this machine or this '
             'torch lacks; on CPUs use torchrun and --launcher pytorch'
         )
     missing = [name for name in GROUP_VARIABLES if name not in os.environ]
     if missing:
-        raise PreflightError(
+        raise UserError(
             '--launcher pytorch expects to be started by torchrun, as in '
             f'tools/dist_train.sh ({", ".join(missing)} not set)'
         )
@@ -109,7 +109,7 @@ def join_group(cfg: Config, local_rank: int = 0) -> None:
         local_rank: Number of this process on its machine, unless the launcher tells it. Default: 0.
 
     Raises:
-        PreflightError: If the launcher does not work on this machine.
+        UserError: If the launcher does not work on this machine.
     """
     if cfg.launcher == 'none':
         return
@@ -156,7 +156,7 @@ def require_same_start(cfg: Config) -> None:
         cfg: The whole config.
 
     Raises:
-        PreflightError: If they see different files, as on machines with folders of their own.
+        UserError: If they see different files, as on machines with folders of their own.
     """
     if not is_distributed():
         return
@@ -164,7 +164,7 @@ def require_same_start(cfg: Config) -> None:
     torch.distributed.all_gather_object(starts, cfg.get('load_from'))
     if len(set(starts)) > 1:
         seen = ', '.join(f'process {rank}: {start}' for rank, start in enumerate(starts))
-        raise PreflightError(
+        raise UserError(
             f'the processes would start from different checkpoints ({seen}): is the work folder '
             'the same on all machines?'
         )
@@ -209,13 +209,13 @@ def enable_amp(cfg: Config) -> None:
         cfg: The whole config, changed in place.
 
     Raises:
-        PreflightError: If the config has a wrapper of another kind.
+        UserError: If the config has a wrapper of another kind.
     """
     wrapper = cfg.get('optim_wrapper')
     kind = (type_name(wrapper) or 'OptimWrapper') if isinstance(wrapper, Mapping) else None
     if kind not in ('OptimWrapper', 'AmpOptimWrapper', 'CPUAmpOptimWrapper'):
         has = 'no optim_wrapper' if kind is None else kind
-        raise PreflightError(f'--amp replaces OptimWrapper, but the config has {has}')
+        raise UserError(f'--amp replaces OptimWrapper, but the config has {has}')
     if torch.cuda.is_available():
         wrapper.type = 'AmpOptimWrapper'
         wrapper.setdefault('loss_scale', 'dynamic')

@@ -22,11 +22,11 @@ from mmengine.runner import Runner
 from torch import nn
 
 from attnpool_backbones.atomic_files import write_atomically
+from attnpool_backbones.command_line import UserError
 from attnpool_backbones.engine.saving_errors import require_savable
-from attnpool_backbones.launching.errors import PreflightError
+from attnpool_backbones.launching.config_models import build_config_model
 from attnpool_backbones.launching.model_check import require_fitting_parts
 from attnpool_backbones.machine import available_memory, peak_memory, resident_memory
-from attnpool_backbones.zoo.config_models import build_config_model
 
 __all__ = [
     'Forecast',
@@ -122,7 +122,7 @@ def forecast(cfg: Config, steps: int = STEPS) -> Forecast:
     """
     epochs = cfg.train_cfg.get('max_epochs')
     if epochs is None:
-        raise PreflightError(
+        raise UserError(
             f'{cfg.filename} counts iterations; what a training takes is told for epochs only'
         )
     with _ready(cfg):

@@ -14,8 +14,9 @@ from mmengine.runner import FlexibleRunner, Runner
 from torch import nn
 
 from attnpool_backbones.checkpoints.door import open_door
-from attnpool_backbones.command_line import MAX_SEED
+from attnpool_backbones.command_line import MAX_SEED, UserError
 from attnpool_backbones.config_types import type_name
+from attnpool_backbones.datasets.config_paths import require_loader
 from attnpool_backbones.engine.batch_source import with_replacements
 from attnpool_backbones.engine.input_limits_hook import InputLimitsHook
 from attnpool_backbones.engine.load_guard_hook import LoadGuardHook
@@ -33,8 +34,6 @@ from attnpool_backbones.launching.devices import (
     leave_group,
     require_same_start,
 )
-from attnpool_backbones.launching.errors import PreflightError
-from attnpool_backbones.launching.input_files import require_loader
 from attnpool_backbones.launching.loaders import fit_loaders
 from attnpool_backbones.launching.model_check import require_classes, require_fitting_parts
 from attnpool_backbones.launching.outputs import (
@@ -133,7 +132,7 @@ def read_config(args: argparse.Namespace, split: str) -> Config:
         The whole config.
 
     Raises:
-        PreflightError: If it cannot be read or does not say it.
+        UserError: If it cannot be read or does not say it.
     """
     open_door()
     cfg = load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
@@ -160,7 +159,7 @@ def plan_training(args: argparse.Namespace) -> RunPlan:
         The run, to be checked.
 
     Raises:
-        PreflightError: If a flag does not fit the config.
+        UserError: If a flag does not fit the config.
     """
     cfg = read_config(args, 'train')
     with explained(cfg, 'the run'):
@@ -171,7 +170,7 @@ def training_plan(cfg: Config, args: argparse.Namespace) -> RunPlan:
     """Does what :func:`plan_training` does with a config."""
     if args.seed is not None:
         if not 0 <= args.seed <= MAX_SEED:
-            raise PreflightError(f'--seed {args.seed}: has to be in 0..{MAX_SEED}')
+            raise UserError(f'--seed {args.seed}: has to be in 0..{MAX_SEED}')
         cfg.randomness = dict(cfg.get('randomness') or {}, seed=args.seed)
     apply_training_options(cfg, args)
     if args.amp:
@@ -207,7 +206,7 @@ def plan_test(args: argparse.Namespace) -> RunPlan:
         The run, to be checked.
 
     Raises:
-        PreflightError: If a flag does not fit the config.
+        UserError: If a flag does not fit the config.
     """
     cfg = read_config(args, 'test')
     with explained(cfg, 'the run'):
@@ -252,7 +251,7 @@ def evaluation_plan(cfg: Config, args: argparse.Namespace) -> RunPlan:
 def skip_bad_data(cfg: Config, max_bad: int) -> None:
     """Leaves out up to so many images that cannot be used."""
     if max_bad < 0:
-        raise PreflightError(f'--max-bad {max_bad}: has to be 0 or more')
+        raise UserError(f'--max-bad {max_bad}: has to be 0 or more')
     hooks = list(cfg.get('custom_hooks') or [])
     others = [hook for hook in hooks if type_name(hook) != 'SkipBadDataHook']
     own = dict(type='attnpool_backbones.SkipBadDataHook', max_bad=max_bad)
@@ -268,7 +267,7 @@ def enable_compilation(cfg: Config) -> None:
 def enable_auto_scale_lr(cfg: Config) -> None:
     """Scales the learning rate by the batch size over that of the recipe."""
     if not (cfg.get('auto_scale_lr') or {}).get('base_batch_size'):
-        raise PreflightError(
+        raise UserError(
             f'--auto-scale-lr: {cfg.filename} does not say for which batch size '
             'its learning rate is meant, add '
             'auto_scale_lr = dict(base_batch_size=16)'
@@ -288,7 +287,7 @@ def build_runner(cfg: Config, local_rank: int = 0, tests: bool = False) -> Runne
         Not yet started; a FlexibleRunner if a strategy trains.
 
     Raises:
-        PreflightError: If the launcher does not work on this machine.
+        UserError: If the launcher does not work on this machine.
     """
     fit_to_devices(cfg)
     join_group(cfg, local_rank)

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 
 from mmengine.config import Config
 
+from attnpool_backbones.command_line import UserError
 from attnpool_backbones.config_types import type_name
-from attnpool_backbones.launching.errors import PreflightError
-from attnpool_backbones.launching.input_files import metrics_of
+from attnpool_backbones.datasets.config_paths import metrics_of
 
 __all__ = ['fit_loaders', 'missing_settings']
 
@@ -42,7 +42,7 @@ def missing_settings(cfg: Config, splits: Sequence[str]) -> None:
         splits: Which of 'train', 'val' and 'test' the run reads.
 
     Raises:
-        PreflightError: Naming what is missing.
+        UserError: Naming what is missing.
     """
     partners = {
         'train': ('train_dataloader', 'train_cfg', 'optim_wrapper'),
@@ -53,7 +53,7 @@ def missing_settings(cfg: Config, splits: Sequence[str]) -> None:
         there = [key for key in partners[split] if cfg.get(key) is not None]
         lacking = [key for key in partners[split] if key not in there]
         if lacking and (there or split != 'val'):
-            raise PreflightError(
+            raise UserError(
                 f'{cfg.filename} has {", ".join(there) or "nothing"} without {", ".join(lacking)}'
             )
         for metric in metrics_of(cfg.get(f'{split}_evaluator')):
@@ -61,7 +61,7 @@ def missing_settings(cfg: Config, splits: Sequence[str]) -> None:
             asked = metric.get('iou_metrics') or () if isinstance(metric, Mapping) else ()
             wrong = [name for name in asked if name not in IOU_METRICS]
             if wrong and not isinstance(asked, str):
-                raise PreflightError(
+                raise UserError(
                     f'{split}_evaluator.iou_metrics of {cfg.filename} has {wrong[0]!r}, which is '
                     f'none of {", ".join(IOU_METRICS)}'
                 )

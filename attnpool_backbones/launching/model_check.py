@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import SyncBatchNorm, _BatchNorm
 
 from attnpool_backbones.command_line import UserError
-from attnpool_backbones.launching.config import recognise_task
+from attnpool_backbones.config_tasks import recognise_task
 from attnpool_backbones.launching.config_errors import words_of
-from attnpool_backbones.launching.errors import PreflightError
 
 __all__ = ['require_classes', 'require_fitting_parts']
 
@@ -48,7 +47,7 @@ def require_classes(model: nn.Module, dataset: Any, split: str) -> None:
         split: 'train', 'val' or 'test', for the message.
 
     Raises:
-        PreflightError: Naming every head that has not, with both numbers.
+        UserError: Naming every head that has not, with both numbers.
     """
     classes = dataset.metainfo.get('classes')
     if not isinstance(classes, (list, tuple)):
@@ -60,7 +59,7 @@ def require_classes(model: nn.Module, dataset: Any, split: str) -> None:
     ]
     if wrong:
         names = ', '.join(map(str, classes[:5])) + (', ...' if len(classes) > 5 else '')
-        raise PreflightError(
+        raise UserError(
             '\n'.join(
                 [
                     f'the {split} data set has {len(classes)} classes ({names}), but',
@@ -133,7 +132,7 @@ def require_fitting_parts(model: nn.Module, cfg: Config, batch_size: int | None 
         batch_size: Images that one process trains on at once; None for no training.
 
     Raises:
-        PreflightError: If channels or strides of backbone, neck and heads do not fit, or a
+        UserError: If channels or strides of backbone, neck and heads do not fit, or a
             BatchNorm will have one value per channel.
     """
     model = inner_model(model)
@@ -162,7 +161,7 @@ def require_fitting_parts(model: nn.Module, cfg: Config, batch_size: int | None 
         raise
     except Exception as error:  # of whatever layer gets what it cannot take
         name = watch.running[-1] if watch.running else ''
-        raise PreflightError(
+        raise UserError(
             f'the model of {cfg.filename} does not fit together, as a try with an image of '
             f'{SIDE}x{SIDE} shows: at {config_key(name)}: {words_of(error)[:400]}' + given(maps)
         ) from error
@@ -179,7 +178,7 @@ def require_fitting_parts(model: nn.Module, cfg: Config, batch_size: int | None 
         if not name.startswith('backbone.') and needs_more(model.get_submodule(name))
     ]
     if batch_size == 1 and alone:
-        raise PreflightError(
+        raise UserError(
             f'batch_size is 1, and {config_key(alone[0])} (one of {len(alone)}) is a BatchNorm of '
             'maps of 1x1, which has one value per channel then: set train_dataloader.batch_size=2 '
             "or more, or a norm_cfg without batch statistics, e.g. dict(type='GN', num_groups=32)"
@@ -250,14 +249,14 @@ def require_strides(model: nn.Module, strides: Sequence[float]) -> None:
         strides: Of the maps that the heads get.
 
     Raises:
-        PreflightError: If they differ, or are of another number.
+        UserError: If they differ, or are of another number.
     """
     has = [round(stride) for stride in strides]
     for name in ('rpn_head', 'bbox_head'):
         generator = getattr(getattr(model, name, None), 'prior_generator', None)
         told = [max(_pair(stride)) for stride in getattr(generator, 'strides', None) or ()]
         if told and told != has:
-            raise PreflightError(
+            raise UserError(
                 f'model.{name}.anchor_generator.strides is {told}, but the neck gives maps of '
                 f'strides {has}'
             )
@@ -269,7 +268,7 @@ def require_strides(model: nn.Module, strides: Sequence[float]) -> None:
         for extractor in extractors if isinstance(extractors, nn.ModuleList) else [extractors]:
             told = [int(stride) for stride in getattr(extractor, 'featmap_strides', ())]
             if told and told != has[: len(told)]:
-                raise PreflightError(
+                raise UserError(
                     f'model.roi_head.{name}.featmap_strides is {told}, but the neck gives maps of '
                     f'strides {has}'
                 )

@@ -4,10 +4,10 @@ import os
 
 from mmengine.config import Config, ConfigDict
 
+from attnpool_backbones.command_line import UserError
+from attnpool_backbones.config_tasks import recognise_dense_task
 from attnpool_backbones.datasets.building import innermost
-from attnpool_backbones.launching.config import recognise_dense_task
-from attnpool_backbones.launching.errors import PreflightError
-from attnpool_backbones.launching.input_files import metrics_of
+from attnpool_backbones.datasets.config_paths import metrics_of
 
 __all__ = ['dump_predictions', 'enable_pictures', 'is_pickle', 'write_label_maps']
 
@@ -24,12 +24,12 @@ def enable_pictures(cfg: Config, show: bool, show_dir: str | None, wait_time: fl
         wait_time: Seconds that a window stays.
 
     Raises:
-        PreflightError: If the config has nothing to draw with, or no window can be opened here.
+        UserError: If the config has nothing to draw with, or no window can be opened here.
     """
     if show:
         require_screen()
     if show_dir is not None and cfg.get('visualizer') is None:
-        raise PreflightError(f'--show-dir {show_dir}: {cfg.filename} has no visualizer')
+        raise UserError(f'--show-dir {show_dir}: {cfg.filename} has no visualizer')
     hooks = cfg.setdefault('default_hooks', ConfigDict())
     old = hooks.get('visualization') or {}
     hooks.visualization = ConfigDict(
@@ -45,13 +45,13 @@ def require_screen() -> None:
     """Checks that windows can be opened.
 
     Raises:
-        PreflightError: If they would be waited for in vain.
+        UserError: If they would be waited for in vain.
     """
     import matplotlib
 
     # what matplotlib chooses where it cannot open any
     if matplotlib.get_backend().lower() == 'agg':
-        raise PreflightError(
+        raise UserError(
             '--show: there is no screen here, or no toolkit that matplotlib can open windows with; '
             '--show-dir FOLDER writes the pictures'
         )
@@ -81,10 +81,10 @@ def write_label_maps(cfg: Config, folder: str) -> None:
         folder: As typed.
 
     Raises:
-        PreflightError: If the config is a detector's.
+        UserError: If the config is a detector's.
     """
     if recognise_dense_task(cfg, '--out') == 'mmdet':
-        raise PreflightError(f'--out {folder}: detections are written to a .pkl or .pickle file')
+        raise UserError(f'--out {folder}: detections are written to a .pkl or .pickle file')
     folders, suffixes = [], []
     for dataset in innermost(cfg.test_dataloader.dataset):
         prefix = (dataset.get('data_prefix') or {}).get('img_path') or ''

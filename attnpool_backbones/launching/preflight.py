@@ -7,16 +7,16 @@ nothing, and joins :data:`CHECKS` below.
 from collections.abc import Callable
 
 from attnpool_backbones.command_line import UserError
+from attnpool_backbones.datasets.config_paths import require_data
 from attnpool_backbones.launching.checkpoint_check import require_checkpoint
 from attnpool_backbones.launching.data_check import require_annotations
 from attnpool_backbones.launching.devices import is_first_of_machine, require_launcher
-from attnpool_backbones.launching.errors import PreflightError
-from attnpool_backbones.launching.input_files import require_data, require_pretrained
 from attnpool_backbones.launching.loaders import missing_settings
+from attnpool_backbones.launching.pretrained_files import require_pretrained
 from attnpool_backbones.launching.run_plan import RunPlan
 from attnpool_backbones.launching.targets import require_target_file, require_target_folder
 
-__all__ = ['CHECKS', 'DATA_CHECKS', 'TARGET_CHECKS', 'PreflightError', 'check_everything']
+__all__ = ['CHECKS', 'DATA_CHECKS', 'TARGET_CHECKS', 'check_everything']
 
 
 def launcher(plan: RunPlan) -> None:
@@ -85,7 +85,7 @@ def check_everything(plan: RunPlan) -> None:
         plan: The run.
 
     Raises:
-        UserError: The one thing that is wrong, or a :class:`PreflightError` with all of them.
+        UserError: With all that is wrong.
     """
     for checks in (CHECKS, DATA_CHECKS, TARGET_CHECKS):
         errors = []
@@ -97,4 +97,4 @@ def check_everything(plan: RunPlan) -> None:
         if len(errors) == 1:
             raise errors[0]
         if errors:
-            raise PreflightError('\n\n'.join(map(str, errors)))
+            raise UserError('\n\n'.join(map(str, errors)))

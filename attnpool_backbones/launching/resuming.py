@@ -8,11 +8,11 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
 from attnpool_backbones.checkpoints.matching import Shapes, shapes_of
+from attnpool_backbones.command_line import UserError
 from attnpool_backbones.config_types import type_name
 from attnpool_backbones.engine.work_folder_lock import claimed
 from attnpool_backbones.launching.checkpoint_check import require_checkpoint
 from attnpool_backbones.launching.devices import is_first_process
-from attnpool_backbones.launching.errors import PreflightError
 from attnpool_backbones.launching.latest_checkpoint import (
     examine,
     find_resumable_checkpoint,
@@ -34,7 +34,7 @@ def choose_checkpoint_to_resume(cfg: Config, resume: str | None) -> None:
         resume: ``'auto'``, a checkpoint's file or address, or None for what the config says.
 
     Raises:
-        PreflightError: If the checkpoint is not there, or is none of a training.
+        UserError: If the checkpoint is not there, or is none of a training.
         UnusableCheckpoints: If the work folder has checkpoints, but none to go on from, or cannot
             be looked into.
         WorkFolderInUse: If another process writes into the work folder.
@@ -52,7 +52,7 @@ def choose_checkpoint_to_resume(cfg: Config, resume: str | None) -> None:
         require_checkpoint(checkpoint)
         found = examine(checkpoint)
         if found.fault:
-            raise PreflightError(f'cannot resume from {checkpoint}: it {found.fault}')
+            raise UserError(f'cannot resume from {checkpoint}: it {found.fault}')
         went_back = has_later(cfg.work_dir, out_dir_of(cfg), found)
     for hook in cfg.get('custom_hooks') or []:
         if type_name(hook) == 'WorkFolderHook':

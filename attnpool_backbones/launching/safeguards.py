@@ -2,10 +2,10 @@
 
 from mmengine.config import Config, ConfigDict
 
+from attnpool_backbones.command_line import UserError
 from attnpool_backbones.config_types import type_name
 from attnpool_backbones.duration import seconds_of
 from attnpool_backbones.engine.agreement import LONGEST_WAIT
-from attnpool_backbones.launching.errors import PreflightError
 from attnpool_backbones.registry import SCOPE
 
 __all__ = ['add_safeguards']
@@ -28,7 +28,7 @@ def add_safeguards(cfg: Config, every: str | None = None, wait_for_space: bool =
             says.
 
     Raises:
-        PreflightError: If ``every`` is no duration, or the config's checkpoint hook cannot do it.
+        UserError: If ``every`` is no duration, or the config's checkpoint hook cannot do it.
     """
     replace_loop(cfg)
     saving = replace_saving(cfg)
@@ -36,12 +36,12 @@ def add_safeguards(cfg: Config, every: str | None = None, wait_for_space: bool =
         try:
             seconds_of(every)
         except ValueError as error:
-            raise PreflightError(f'--checkpoint-every {error}') from error
+            raise UserError(f'--checkpoint-every {error}') from error
     wishes = {'every': every, 'wait_for_space': wait_for_space or None}
     wishes = {name: value for name, value in wishes.items() if value is not None}
     if wishes and saving is None:
         option = '--checkpoint-every' if 'every' in wishes else '--wait-for-space'
-        raise PreflightError(
+        raise UserError(
             f'{option} needs default_hooks.checkpoint of type CheckpointHook or '
             f'{SCOPE}.SafeCheckpointHook in {cfg.filename}'
         )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from attnpool_backbones.launching.errors import PreflightError
+from attnpool_backbones.command_line import UserError
 
 __all__ = ['require_target_file', 'require_target_folder', 'writable_folder']
 
@@ -20,19 +20,19 @@ def require_target_folder(option: str, folder: str) -> None:
         folder: As typed.
 
     Raises:
-        PreflightError: If it cannot be made or written to.
+        UserError: If it cannot be made or written to.
     """
     if '://' in folder:
-        raise PreflightError(f'{option} {folder}: is an address; name a folder of this machine')
+        raise UserError(f'{option} {folder}: is an address; name a folder of this machine')
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         # permissions do not tell of read-only and full disks
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b'0')
     except FileExistsError as error:
-        raise PreflightError(f'{option} {folder}: is a file, not a folder') from error
+        raise UserError(f'{option} {folder}: is a file, not a folder') from error
     except OSError as error:
-        raise PreflightError(
+        raise UserError(
             f'{option} {folder}: cannot be written to ({error.strerror or error})'
         ) from error
 
@@ -47,7 +47,7 @@ def writable_folder(option: str, folder: str) -> Iterator[None]:
             work fails and has left nothing there.
 
     Raises:
-        PreflightError: If it cannot be made or written to.
+        UserError: If it cannot be made or written to.
     """
     path = Path(folder)
     new = [each for each in (path, *path.parents) if not os.path.lexists(each)]
@@ -69,22 +69,22 @@ def require_target_file(option: str, file: str) -> None:
         file: As typed.
 
     Raises:
-        PreflightError: If it is a folder, or its folder cannot be written to.
+        UserError: If it is a folder, or its folder cannot be written to.
     """
     if '://' in file:
-        raise PreflightError(f'{option} {file}: is an address; name a file of this machine')
+        raise UserError(f'{option} {file}: is an address; name a file of this machine')
     try:
         kind = os.stat(file).st_mode
     except FileNotFoundError:
         kind = None
     except OSError as error:  # of a name that is too long, for instance
-        raise PreflightError(
+        raise UserError(
             f'{option} {file}: cannot be written to ({error.strerror or error})'
         ) from error
     if kind is not None and stat.S_ISDIR(kind):
-        raise PreflightError(f'{option} {file}: is a folder, not a file')
+        raise UserError(f'{option} {file}: is a folder, not a file')
     if kind is not None and not stat.S_ISREG(kind):
-        raise PreflightError(f'{option} {file}: is no ordinary file, it is not replaced by one')
+        raise UserError(f'{option} {file}: is no ordinary file, it is not replaced by one')
     if kind is not None and not os.access(file, os.W_OK):
-        raise PreflightError(f'{option} {file}: is write-protected')
+        raise UserError(f'{option} {file}: is write-protected')
     require_target_folder(option, os.path.dirname(os.path.abspath(file)))

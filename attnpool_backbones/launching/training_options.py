@@ -11,12 +11,12 @@ from mmengine.config import Config, ConfigDict
 
 from attnpool_backbones.command_line import (
     MAX_PROCESSES,
+    UserError,
     given_name,
     number_above_zero,
     whole_number,
 )
-from attnpool_backbones.launching.config import recognise_task
-from attnpool_backbones.launching.errors import PreflightError
+from attnpool_backbones.config_tasks import recognise_task
 
 __all__ = ['add_training_arguments', 'apply_training_options', 'best_metric']
 
@@ -128,7 +128,7 @@ def apply_training_options(cfg: Config, args: argparse.Namespace) -> None:
         args: Parsed flags; those of :func:`add_training_arguments` may be absent.
 
     Raises:
-        PreflightError: If a flag does not fit the config.
+        UserError: If a flag does not fit the config.
     """
     if _said(args, 'epochs'):
         set_epochs(cfg, args.epochs)
@@ -158,7 +158,7 @@ def apply_training_options(cfg: Config, args: argparse.Namespace) -> None:
     for flag, (backend, module) in BACKENDS.items():
         if _said(args, flag):
             if find_spec(module) is None:
-                raise PreflightError(f'--{flag}: {module} is not installed (pip install {module})')
+                raise UserError(f'--{flag}: {module} is not installed (pip install {module})')
             add_backend(cfg, backend, **(_mlflow_settings(cfg) if flag == 'mlflow' else {}))
 
 
@@ -175,12 +175,12 @@ def set_epochs(cfg: Config, epochs: int) -> None:
         epochs: How many.
 
     Raises:
-        PreflightError: If the config counts iterations.
+        UserError: If the config counts iterations.
     """
     before = cfg.train_cfg.get('max_epochs')
     if before is None:
         iterations = cfg.train_cfg.get('max_iters')
-        raise PreflightError(
+        raise UserError(
             f'--epochs {epochs}: {cfg.filename} counts iterations ({iterations}); use '
             f'--cfg-options train_cfg.max_iters=N'
         )

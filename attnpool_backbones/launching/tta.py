@@ -4,10 +4,10 @@ from copy import deepcopy
 
 from mmengine.config import Config, ConfigDict
 
+from attnpool_backbones.command_line import UserError
+from attnpool_backbones.config_tasks import recognise_dense_task
 from attnpool_backbones.config_types import type_name
 from attnpool_backbones.datasets.building import innermost
-from attnpool_backbones.launching.config import recognise_dense_task
-from attnpool_backbones.launching.errors import PreflightError
 
 __all__ = ['enable_tta']
 
@@ -32,7 +32,7 @@ def enable_tta(cfg: Config) -> None:
         cfg: The whole config, changed in place.
 
     Raises:
-        PreflightError: If a segmentation config has no ``tta_pipeline``.
+        UserError: If a segmentation config has no ``tta_pipeline``.
     """
     datasets = list(innermost(cfg.test_dataloader.dataset))
     if recognise_dense_task(cfg, '--tta') == 'mmdet':
@@ -47,7 +47,7 @@ def enable_tta(cfg: Config) -> None:
             cfg.tta_model.type = 'attnpool_backbones.InstanceTTAModel'
         cfg.setdefault('tta_pipeline', flip_pipeline(datasets[0].pipeline))
     elif 'tta_pipeline' not in cfg:
-        raise PreflightError(
+        raise UserError(
             f'--tta: {cfg.filename} has no tta_pipeline; '
             'configs/_base_/datasets/ade20k_512x512.py shows one'
         )

@@ -4,7 +4,7 @@ import os
 import re
 import struct
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from itertools import chain
 from pathlib import Path, PurePosixPath
@@ -13,21 +13,19 @@ from typing import BinaryIO
 from PIL import ExifTags, Image
 
 from attnpool_backbones.command_line import UserError
+from attnpool_backbones.datasets.image_files import IMAGE_SUFFIXES, walk_links
 from attnpool_backbones.datasets.limits import MAX_PIXELS, without_pillow_limit
 
 __all__ = [
     'IMAGE_FOLDER',
-    'IMAGE_SUFFIXES',
     'MASK_FOLDER',
     'Folder',
     'displayed_size',
     'is_in_mask_folder',
     'open_picture',
     'split_of_path',
-    'walk_links',
 ]
 
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.gif')
 _SPLIT_WORDS = dict(
     train='train', training='train', trn='train', val='val', valid='val', validation='val',
     dev='val', eval='val', test='test', testing='test',
@@ -226,32 +224,6 @@ class _Photos:
         if not found and wanted.suffix.lower() in IMAGE_SUFFIXES:
             found = self._by_name.get(wanted.stem, [])
         return found
-
-
-def walk_links(
-    root: Path, onerror: Callable[[OSError], None] | None = None
-) -> Iterator[tuple[str, list[str], list[str]]]:
-    """Walks as ``os.walk`` from the top, also through links, and through each folder once.
-
-    What is below the folder without links comes first, so that it has the names that it has there.
-
-    Args:
-        root: The folder.
-        onerror: Called with the error of a folder that cannot be read. Default: it is passed over.
-    """
-    seen = set()
-    tops = [os.fspath(root)]
-    for top in tops:
-        for folder, folders, names in os.walk(top, onerror=onerror):
-            here = os.path.realpath(folder)
-            if here in seen:
-                folders.clear()
-                continue
-            seen.add(here)
-            folders.sort()
-            yield folder, folders, names
-            inside = (os.path.join(folder, name) for name in folders)
-            tops += filter(os.path.islink, inside)
 
 
 def _is_own_output(files: Sequence[str], folders: Sequence[str]) -> bool:

@@ -6,8 +6,8 @@ from pathlib import PurePosixPath
 from typing import Any
 from xml.etree import ElementTree
 
+from attnpool_backbones.datasets.image_files import IMAGE_SUFFIXES
 from attnpool_backbones.own_data.folder import (
-    IMAGE_SUFFIXES,
     Folder,
     displayed_size,
     split_of_path,

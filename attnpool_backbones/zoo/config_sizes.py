@@ -14,8 +14,8 @@ from mmengine.config import Config
 from torch import Tensor, nn
 
 from attnpool_backbones.launching.config import load_config
+from attnpool_backbones.launching.config_models import build_config_model
 from attnpool_backbones.zoo.complexity import count_macs, count_parameters
-from attnpool_backbones.zoo.config_models import build_config_model
 from attnpool_backbones.zoo.config_names import config_name
 
 

@@ -198,7 +198,7 @@ def test_a_run_and_its_data_set(tmp_path):
 @pytest.mark.parametrize('per_class', [False, True])
 def test_the_run_of_a_classifier(per_class, image, tmp_path):
     from attnpool_backbones.launching.config import load_config
-    from attnpool_backbones.zoo.config_models import build_config_model
+    from attnpool_backbones.launching.config_models import build_config_model
 
     config = config_root() / 'classification' / 'resnet-nano-attnpool_digit-crops.py'
     cfg = load_config(str(config), {'model.head.per_class': per_class})

@@ -7,7 +7,7 @@ import torch
 from attnpool_backbones.backbones import AttnResNet
 from attnpool_backbones.checkpoints import load_pretrained
 from attnpool_backbones.layers.attention_units import ATTENTIONS
-from attnpool_backbones.zoo.pytorch_insight_flops import count_insight_flops
+from tests.backbones.insight_flops import count_insight_flops
 from tests.golden import load_golden, official_state_dict
 
 TINY = dict(depths=(1, 2, 1, 1), widths=(8, 16, 24, 32), reduction=4, groups=8)

@@ -8,13 +8,13 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from attnpool_backbones.command_line import UserError
 from attnpool_backbones.config_files import config_root
 from attnpool_backbones.datasets.digit_scenes import generate
 from attnpool_backbones.engine.bad_data_hook import BadDataError
 from attnpool_backbones.launching.config import load_config
 from attnpool_backbones.launching.config_keys import require_known_keys
 from attnpool_backbones.launching.data_check import build_loops
-from attnpool_backbones.launching.errors import PreflightError
 from attnpool_backbones.launching.launch import build_runner
 from attnpool_backbones.launching.safeguards import add_safeguards
 from attnpool_backbones.registry import MODELS
@@ -262,13 +262,10 @@ def train_nothing(cfg):
 
 
 def test_what_classifiers_have_nothing_of_is_said(tmp_path):
-    from attnpool_backbones.launching.errors import PreflightError
     from attnpool_backbones.launching.tta import enable_tta
 
     cfg = load_config(str(DIGITS[0]), work_dir=str(tmp_path))
-    with pytest.raises(
-        PreflightError, match='--tta is for detectors and segmentors; .* classifier'
-    ):
+    with pytest.raises(UserError, match='--tta is for detectors and segmentors; .* classifier'):
         enable_tta(cfg)
     add_safeguards(cfg)
 
@@ -295,5 +292,5 @@ def test_a_label_is_one_class_in_all_splits(folders, told, tmp_path):
             data_root=str(tmp_path),
             data_prefix=dict(img=split),
         )
-    with pytest.raises(PreflightError, match=told) if told else nullcontext():
+    with pytest.raises(UserError, match=told) if told else nullcontext():
         build_loops(build_runner(cfg), ('train', 'val'))

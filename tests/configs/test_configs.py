@@ -6,7 +6,7 @@ from mmengine.config import Config
 
 from attnpool_backbones.benchmark.random_batches import random_batch
 from attnpool_backbones.config_files import config_root
-from attnpool_backbones.zoo.config_models import build_config_model
+from attnpool_backbones.launching.config_models import build_config_model
 from attnpool_backbones.zoo.config_names import families, list_configs
 from tests.configs.recipes import RECIPES
 

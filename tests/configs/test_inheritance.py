@@ -7,7 +7,7 @@ import pytest
 from mmengine.config import Config
 
 from attnpool_backbones.config_files import config_root
-from attnpool_backbones.zoo.config_models import build_config_model
+from attnpool_backbones.launching.config_models import build_config_model
 
 NAMES = (
     'poolformer/retinanet_poolformer-s24_fpn_1x_coco.py',

@@ -12,7 +12,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 
 from attnpool_backbones.backbones.base import DenseBackbone
 from attnpool_backbones.datasets.records import DIGIT_SCENES
-from attnpool_backbones.zoo.config_models import build_config_model
+from attnpool_backbones.launching.config_models import build_config_model
 from tests.configs.recipes import KINDS, RECIPES, Recipe, read_recipe
 from tests.configs.test_configs import CONFIGS, ROOT
 

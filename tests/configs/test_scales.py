@@ -19,8 +19,8 @@ from PIL import Image
 pytest.importorskip('mmseg')
 
 from attnpool_backbones.datasets.records import ADE20K, DIGIT_SCENES
+from attnpool_backbones.launching.config_models import build_config_model
 from attnpool_backbones.registry import MODELS
-from attnpool_backbones.zoo.config_models import build_config_model
 from tests.configs.test_configs import CONFIGS, ROOT
 from tests.mean_iou import mean_iou
 

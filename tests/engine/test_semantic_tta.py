@@ -9,7 +9,7 @@ from mmseg.structures import SegDataSample  # noqa: E402
 
 from attnpool_backbones.engine.semantic_tta import SemanticTTAModel  # noqa: E402
 from attnpool_backbones.experiments.nano_heads import nano_config  # noqa: E402
-from attnpool_backbones.zoo.config_models import build_config_model  # noqa: E402
+from attnpool_backbones.launching.config_models import build_config_model  # noqa: E402
 
 HEIGHT, WIDTH = 20, 30
 

@@ -7,7 +7,7 @@ from mmengine.config import Config
 from torch import nn
 
 from attnpool_backbones.export.graph import build_graph, example
-from attnpool_backbones.zoo.config_models import build_config_model
+from attnpool_backbones.launching.config_models import build_config_model
 
 SPREADS = {
     'rpn_cls': (1.5, 0), 'fc_cls': (1.5, 0), 'retina_cls': (0.3, -2), 'rpn_reg': (None, 0),

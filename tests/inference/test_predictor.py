@@ -110,7 +110,7 @@ def test_objects_of_masks_alone_have_the_boxes_of_their_masks(detector, scenes, 
 
 def solo_run(detector, folder):
     """The folder of a run of a SOLO, which finds masks without boxes."""
-    from attnpool_backbones.zoo.config_models import build_config_model
+    from attnpool_backbones.launching.config_models import build_config_model
 
     cfg = Config.fromfile(detector / 'config.py')
     cfg.model = dict(
@@ -281,7 +281,7 @@ def test_slices_of_classes_that_share_a_channel(names, is_exported, tmp_path):
     from attnpool_backbones.export.exporting import describe
     from attnpool_backbones.export.graph import Sizes
     from attnpool_backbones.inference.exported_model import ExportedModel
-    from attnpool_backbones.zoo.config_models import build_config_model
+    from attnpool_backbones.launching.config_models import build_config_model
 
     cfg = nano_config('resnet', 'semantic-fpn')
     cfg.model.decode_head.update(num_classes=len(names), out_channels=1, threshold=0.2)

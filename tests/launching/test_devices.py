@@ -10,9 +10,9 @@ import torch
 from mmengine.config import Config
 
 from attnpool_backbones.checkpoints.reading import read_content
+from attnpool_backbones.command_line import UserError
 from attnpool_backbones.engine import CPUAmpOptimWrapper
 from attnpool_backbones.launching import devices
-from attnpool_backbones.launching.errors import PreflightError
 from attnpool_backbones.launching.launch import build_runner
 from attnpool_backbones.launching.runners import QuietRunner
 from tests.engine.tiny_run import make_config
@@ -54,7 +54,7 @@ def test_amp_on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_amp_refuses_other_wrappers() -> None:
-    with pytest.raises(PreflightError, match='ApexOptimWrapper'):
+    with pytest.raises(UserError, match='ApexOptimWrapper'):
         devices.enable_amp(Config(dict(optim_wrapper=dict(type='ApexOptimWrapper'))))
 
 
@@ -83,7 +83,7 @@ def test_launchers_without_cuda(
 ) -> None:
     for name in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'):
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(PreflightError, match=message):
+    with pytest.raises(UserError, match=message):
         build_runner(Config(dict(launcher=launcher, model=dict())))
 
 

@@ -8,9 +8,9 @@ import torch
 
 pytest.importorskip('mmdet')
 
+from attnpool_backbones.command_line import UserError
 from attnpool_backbones.datasets.digit_scenes import generate
 from attnpool_backbones.launching import forecast
-from attnpool_backbones.launching.errors import PreflightError
 from attnpool_backbones.launching.forecast import Forecast, epochs_within, largest_batch
 from attnpool_backbones.launching.loaders import fit_loaders
 from attnpool_backbones.own_data.preparing import Request, prepare
@@ -74,7 +74,7 @@ def test_epochs_fit_into_a_time():
 def test_iterations_are_not_told(cfg):
     counted = cfg.copy()
     counted.train_cfg = dict(max_iters=100)
-    with pytest.raises(PreflightError, match='counts iterations'):
+    with pytest.raises(UserError, match='counts iterations'):
         forecast.forecast(counted)
 
 

@@ -9,9 +9,8 @@ from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS, METRICS
 
-from attnpool_backbones.command_line import run_command
+from attnpool_backbones.command_line import UserError, run_command
 from attnpool_backbones.launching import launch
-from attnpool_backbones.launching.errors import PreflightError
 from attnpool_backbones.launching.run_plan import RunPlan
 from attnpool_backbones.launching.safeguards import add_safeguards
 from tests.engine.tiny_run import RUN_NUMBERS, make_config
@@ -66,7 +65,7 @@ def plan_of(folder: Path, point: str = '', words: str = '', metric: str = '') ->
 @pytest.mark.parametrize('point', ['before_run', 'before_train', 'before_train_epoch'])
 def test_errors_of_the_start_are_of_the_config(point, tmp_path):
     plan = plan_of(tmp_path, point, 'cannot be 7')
-    with pytest.raises(PreflightError, match='the run of .* cannot be built: .*cannot be 7'):
+    with pytest.raises(UserError, match='the run of .* cannot be built: .*cannot be 7'):
         launch.run_training(plan)
 
 
@@ -99,7 +98,7 @@ def test_a_partner_lost_at_the_start_is_told(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize('present', [None, dict(enable=False)])
 def test_auto_scale_lr_needs_a_batch_size(present):
     cfg = Config(dict(auto_scale_lr=present))
-    with pytest.raises(PreflightError, match='base_batch_size=16'):
+    with pytest.raises(UserError, match='base_batch_size=16'):
         launch.enable_auto_scale_lr(cfg)
     cfg.auto_scale_lr = dict(base_batch_size=16)
     launch.enable_auto_scale_lr(cfg)

@@ -4,7 +4,7 @@ import pytest
 from mmengine.config import Config
 from mmengine.evaluator import DumpResults, Evaluator
 
-from attnpool_backbones.launching.errors import PreflightError
+from attnpool_backbones.command_line import UserError
 from attnpool_backbones.launching.outputs import (
     dump_predictions,
     enable_pictures,
@@ -56,7 +56,7 @@ def test_label_maps():
     kind = 'attnpool_backbones.LabelMapWriter'
     assert writer == dict(type=kind, out_dir='folder', roots=['root/img'], suffix='.jpg')
     cfg.default_scope = 'mmdet'
-    with pytest.raises(PreflightError, match=r'--out folder: .*\.pickle'):
+    with pytest.raises(UserError, match=r'--out folder: .*\.pickle'):
         write_label_maps(cfg, 'folder')
 
 
@@ -73,5 +73,5 @@ def test_pictures(task, tmp_path):
     assert hook.type == 'attnpool_backbones.PredictionPictureHook'
     assert hook.out_dir == str(tmp_path) and hook.show is False
     cfg.visualizer = None
-    with pytest.raises(PreflightError, match='no visualizer'):
+    with pytest.raises(UserError, match='no visualizer'):
         enable_pictures(cfg, show=False, show_dir=str(tmp_path), wait_time=2)

@@ -8,7 +8,7 @@ from mmengine.config import Config
 
 from attnpool_backbones.checkpoints.errors import CheckpointError
 from attnpool_backbones.command_line import UserError
-from attnpool_backbones.launching.preflight import PreflightError, check_everything
+from attnpool_backbones.launching.preflight import check_everything
 from attnpool_backbones.launching.run_plan import RunPlan
 
 
@@ -45,7 +45,7 @@ def test_a_whole_run_passes(tmp_path):
 def test_all_that_is_wrong_is_named_at_once(tmp_path):
     run = plan(tmp_path, tmp_path / 'start.pth', 'missing.json')
     run.cfg.model = dict(init_cfg=dict(type='Pretrained', checkpoint='weights.pth'))
-    with pytest.raises(PreflightError) as caught:
+    with pytest.raises(UserError) as caught:
         check_everything(run)
     message = str(caught.value)
     for part in ('missing.json', 'weights.pth', 'load_from: checkpoint not found'):
@@ -64,5 +64,5 @@ def test_targets_come_last(tmp_path):
     with pytest.raises(UserError) as caught:
         check_everything(plan(tmp_path, ann_file='missing.json'))
     assert '--work-dir' not in str(caught.value)
-    with pytest.raises(PreflightError, match='--work-dir .*work: is a file'):
+    with pytest.raises(UserError, match='--work-dir .*work: is a file'):
         check_everything(plan(tmp_path))

@@ -5,7 +5,7 @@ import torch
 from mmengine.config import Config
 
 from attnpool_backbones.checkpoints.door import open_door
-from attnpool_backbones.launching.errors import PreflightError
+from attnpool_backbones.command_line import UserError
 from attnpool_backbones.launching.resuming import choose_checkpoint_to_resume
 from tests.engine.tiny_run import make_config, make_runner
 
@@ -23,10 +23,10 @@ def test_resume(tmp_path):
     cfg = make_config(tmp_path, seed=5)
     choose_checkpoint_to_resume(cfg, str(tmp_path / 'epoch_1.pth'))
     assert cfg.load_from.endswith('epoch_1.pth') and cfg.randomness.seed == 5
-    with pytest.raises(PreflightError, match='that folder has: epoch_1.pth, epoch_2.pth'):
+    with pytest.raises(UserError, match='that folder has: epoch_1.pth, epoch_2.pth'):
         choose_checkpoint_to_resume(cfg, str(tmp_path / 'epoch_9.pth'))
     torch.save(dict(state_dict={}), tmp_path / 'weights.pth')
-    with pytest.raises(PreflightError, match='only weights'):
+    with pytest.raises(UserError, match='only weights'):
         choose_checkpoint_to_resume(cfg, str(tmp_path / 'weights.pth'))
 
 
@@ -40,7 +40,7 @@ def test_resume_of_a_config(tmp_path):
     choose_checkpoint_to_resume(cfg, None)
     assert cfg.resume is True and cfg.load_from == address
     cfg.load_from = str(tmp_path / 'named.pth')
-    with pytest.raises(PreflightError, match='checkpoint not found: .*named.pth'):
+    with pytest.raises(UserError, match='checkpoint not found: .*named.pth'):
         choose_checkpoint_to_resume(cfg, None)
     cfg.resume = False  # the same weights as a start only
     choose_checkpoint_to_resume(cfg, None)
@@ -56,5 +56,5 @@ def test_resume_of_an_address(tmp_path):
     choose_checkpoint_to_resume(cfg, address)
     assert cfg.load_from == address and cfg.randomness.seed == runner.seed
     torch.save(dict(state_dict={}), tmp_path / 'weights.pth')
-    with pytest.raises(PreflightError, match='cannot resume from file://.*only weights'):
+    with pytest.raises(UserError, match='cannot resume from file://.*only weights'):
         choose_checkpoint_to_resume(cfg, f'file://{tmp_path}/weights.pth')

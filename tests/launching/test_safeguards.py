@@ -7,9 +7,9 @@ from mmengine.config import Config
 from mmengine.hooks import CheckpointHook, EarlyStoppingHook
 from mmengine.runner import EpochBasedTrainLoop
 
+from attnpool_backbones.command_line import UserError
 from attnpool_backbones.launching import devices
 from attnpool_backbones.launching.devices import join_group
-from attnpool_backbones.launching.errors import PreflightError
 from attnpool_backbones.launching.safeguards import add_safeguards
 
 INFINITE = dict(sampler=dict(type='InfiniteSampler'))
@@ -97,13 +97,13 @@ def test_wishes_of_other_hooks():
     cfg = Config(dict(default_hooks=dict(checkpoint=dict(type='OtherHook'))))
     add_safeguards(cfg)
     assert cfg.default_hooks.checkpoint == dict(type='OtherHook')
-    with pytest.raises(PreflightError, match='--checkpoint-every needs default_hooks.checkpoint'):
+    with pytest.raises(UserError, match='--checkpoint-every needs default_hooks.checkpoint'):
         add_safeguards(cfg, every='10m')
-    with pytest.raises(PreflightError, match='--wait-for-space needs'):
+    with pytest.raises(UserError, match='--wait-for-space needs'):
         add_safeguards(cfg, wait_for_space=True)
 
 
 @pytest.mark.parametrize('every', ['', '0', '-1m', '10 minutes', 'often', '1e3', '5x'])
 def test_wrong_durations(every):
-    with pytest.raises(PreflightError, match='--checkpoint-every .* is no duration'):
+    with pytest.raises(UserError, match='--checkpoint-every .* is no duration'):
         add_safeguards(Config(dict()), every=every)

@@ -10,9 +10,9 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import HOOKS, PARAM_SCHEDULERS
 
+from attnpool_backbones.command_line import UserError
 from attnpool_backbones.config_files import config_root
 from attnpool_backbones.launching import training_options
-from attnpool_backbones.launching.errors import PreflightError
 from attnpool_backbones.launching.safeguards import add_safeguards
 from attnpool_backbones.launching.training_options import (
     add_training_arguments,
@@ -185,7 +185,7 @@ def test_backends(monkeypatch):
     )
     backends = changed(['--tensorboard']).visualizer.vis_backends
     assert [backend['type'] for backend in backends] == ['LocalVisBackend', 'TensorboardVisBackend']
-    with pytest.raises(PreflightError, match='--wandb: wandb is not installed'):
+    with pytest.raises(UserError, match='--wandb: wandb is not installed'):
         changed(['--wandb'])
 
 
@@ -203,5 +203,5 @@ def test_mlflow_has_a_data_base_beside_the_runs_or_the_named_server(monkeypatch)
 
 
 def test_epochs_do_not_fit_iterations():
-    with pytest.raises(PreflightError, match=r'counts iterations \(160000\)'):
+    with pytest.raises(UserError, match=r'counts iterations \(160000\)'):
         changed(['--epochs', '3'], BY_ITERATION)

@@ -3,7 +3,7 @@
 import pytest
 from mmengine.config import Config
 
-from attnpool_backbones.launching.errors import PreflightError
+from attnpool_backbones.command_line import UserError
 from attnpool_backbones.launching.tta import enable_tta
 
 
@@ -15,7 +15,7 @@ def test_tta_of_segmentation_needs_a_pipeline():
             test_dataloader=dict(dataset=dict(pipeline=[])),
         )
     )
-    with pytest.raises(PreflightError, match='no tta_pipeline'):
+    with pytest.raises(UserError, match='no tta_pipeline'):
         enable_tta(cfg)
     cfg.tta_pipeline = [dict(type='TestTimeAug')]
     enable_tta(cfg)

@@ -4,8 +4,8 @@ import torch
 
 from attnpool_backbones.layers.attention_units import ATTENTIONS, POOLING_UNITS
 from attnpool_backbones.zoo.complexity import count_macs
-from attnpool_backbones.zoo.pytorch_insight_flops import count_insight_flops
 from tests.backbones.cases import Golden, Size, Variant
+from tests.backbones.insight_flops import count_insight_flops
 
 PUBLISHED = ('sge', 'se', 'cbam', 'gc', 'sk', 'bam')  # sizes of these are in model_sizes.csv
 TINY = dict(depths=(1, 2, 1, 1), widths=(8, 16, 24, 32), reduction=4)

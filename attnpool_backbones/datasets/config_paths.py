@@ -1,4 +1,4 @@
-"""Data and weights that a config reads, looked for on disk before anything is built.
+"""Data that a config reads, looked for on disk before anything is built.
 
 All that is missing is listed in one message, with its path and how to get it.
 """
@@ -6,23 +6,20 @@ All that is missing is listed in one message, with its path and how to get it.
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
-from attnpool_backbones.config_files import config_root
-from attnpool_backbones.config_types import is_pretrained, type_name
+from attnpool_backbones.command_line import UserError
+from attnpool_backbones.config_types import type_name
+from attnpool_backbones.datasets.building import innermost
 from attnpool_backbones.datasets.records import DATA_SETS
-from attnpool_backbones.launching.errors import PreflightError
 
 __all__ = [
     'dataset_paths',
     'metrics_of',
-    'pretrained_files',
     'require_data',
     'require_loader',
-    'require_pretrained',
 ]
 
 
@@ -34,13 +31,13 @@ def require_loader(cfg: Config, split: str) -> None:
         split: ``'train'``, ``'val'`` or ``'test'``.
 
     Raises:
-        PreflightError: If it does not.
+        UserError: If it does not.
     """
     loader = cfg.get(f'{split}_dataloader')
     if loader is None:
-        raise PreflightError(f'{cfg.filename} has no {split}_dataloader')
+        raise UserError(f'{cfg.filename} has no {split}_dataloader')
     if not isinstance(loader, Mapping) or not isinstance(loader.get('dataset'), Mapping):
-        raise PreflightError(
+        raise UserError(
             f'{split}_dataloader in {cfg.filename} has to be a dict with a dataset, not {loader!r}'
         )
 
@@ -56,22 +53,18 @@ def dataset_paths(dataset: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
         The dataset's type, the name of the setting, and the path on disk. Paths of other storage
         (``s3://...``) are left out.
     """
-    inner = list(dataset.get('datasets') or ())
-    if dataset.get('dataset') is not None:
-        inner.append(dataset['dataset'])
-    for wrapped in inner:
-        yield from dataset_paths(wrapped)
-    root = dataset.get('data_root') or ''
-    settings = {'ann_file': dataset.get('ann_file')}
-    prefixes = dataset.get('data_prefix') or {}
-    if isinstance(prefixes, str):
-        prefixes = {'img': prefixes}
-    settings.update({f'data_prefix.{key}': prefix for key, prefix in prefixes.items()})
-    for name, setting in settings.items():
-        if setting:
-            path = os.path.join(root, setting)
-            if '://' not in path:
-                yield type_name(dataset) or 'dataset', name, path
+    for own in innermost(dataset):
+        root = own.get('data_root') or ''
+        settings = {'ann_file': own.get('ann_file')}
+        prefixes = own.get('data_prefix') or {}
+        if isinstance(prefixes, str):
+            prefixes = {'img': prefixes}
+        settings.update({f'data_prefix.{key}': prefix for key, prefix in prefixes.items()})
+        for name, setting in settings.items():
+            if setting:
+                path = os.path.join(root, setting)
+                if '://' not in path:
+                    yield type_name(own) or 'dataset', name, path
 
 
 def metrics_of(evaluator: Any) -> list:
@@ -96,18 +89,6 @@ def metric_paths(evaluator: Any) -> Iterator[tuple[str, str, str]]:
         ann_file = metric.get('ann_file')
         if ann_file and '://' not in ann_file:
             yield type_name(metric) or 'evaluator', 'ann_file', ann_file
-
-
-def pretrained_files(model: Any) -> Iterator[str]:
-    """Yields the local checkpoint files that ``init_cfg`` entries of a model config name."""
-    if isinstance(model, Mapping):
-        checkpoint = model.get('checkpoint')
-        if is_pretrained(model) and isinstance(checkpoint, str) and '://' not in checkpoint:
-            yield checkpoint
-        model = list(model.values())
-    if isinstance(model, (list, tuple)):
-        for value in model:
-            yield from pretrained_files(value)
 
 
 def missing_data(cfg: Config, split: str) -> Iterator[tuple[str, str]]:
@@ -136,7 +117,7 @@ def require_data(cfg: Config, splits: Iterable[str]) -> None:
         splits: Which of ``'train'``, ``'val'`` and ``'test'`` will be read.
 
     Raises:
-        PreflightError: Listing everything that is missing, and where it comes from.
+        UserError: Listing everything that is missing, and where it comes from.
     """
     # an evaluator often reads the file that its data set reads: named once, for the data set
     missing: dict[str, str] = {}
@@ -147,7 +128,7 @@ def require_data(cfg: Config, splits: Iterable[str]) -> None:
         return
     about = ' '.join([*missing, *missing.values()])
     hints = [data.how_to_get for data in DATA_SETS.values() if re.search(data.pattern, about)]
-    raise PreflightError(
+    raise UserError(
         '\n'.join(
             [
                 f'the data of {cfg.filename} is not there:',
@@ -157,30 +138,3 @@ def require_data(cfg: Config, splits: Iterable[str]) -> None:
             ]
         )
     )
-
-
-def require_pretrained(cfg: Config) -> None:
-    """Checks that the weights that a model starts from exist.
-
-    Args:
-        cfg: The whole config.
-
-    Raises:
-        PreflightError: Listing every file that an ``init_cfg`` names in vain, and for a config of
-            this package the page that tells where such files come from.
-    """
-    absent = [file for file in pretrained_files(cfg.get('model')) if not os.path.isfile(file)]
-    if absent:
-        folder = Path(cfg.filename or '').resolve().parent
-        page = folder / 'README.md'
-        is_ours = folder.parent == config_root().resolve() and page.is_file()
-        raise PreflightError(
-            '\n'.join(
-                [
-                    'checkpoints that init_cfg names are not there; download or train them, or '
-                    'change init_cfg:',
-                    *(f'  {os.path.abspath(file)}' for file in dict.fromkeys(absent)),
-                    *([f'Where they come from: {page}, section Weights'] if is_ours else []),
-                ]
-            )
-        )

@@ -1,17 +1,10 @@
-"""What is missing on disk is named before anything is built, all at once."""
+"""Data that is missing on disk is named before anything is built, all at once."""
 
 import pytest
 from mmengine.config import Config
-from mmengine.model import PretrainedInit
 
-from attnpool_backbones.config_files import config_root
-from attnpool_backbones.launching.errors import PreflightError
-from attnpool_backbones.launching.input_files import (
-    dataset_paths,
-    pretrained_files,
-    require_data,
-    require_pretrained,
-)
+from attnpool_backbones.command_line import UserError
+from attnpool_backbones.datasets.config_paths import dataset_paths, require_data
 
 COCO = dict(
     type='CocoDataset',
@@ -56,7 +49,7 @@ def test_missing_data_is_named_with_its_source(dataset, hint, paths, tmp_path, m
     folder = tmp_path / 'coco_digit_ADE20K'
     folder.mkdir()
     monkeypatch.chdir(folder)
-    with pytest.raises(PreflightError) as caught:
+    with pytest.raises(UserError) as caught:
         require_data(config(dataset), ('train', 'val'))
     message = str(caught.value)
     assert all(str(folder / path) in message for path in paths)
@@ -65,7 +58,7 @@ def test_missing_data_is_named_with_its_source(dataset, hint, paths, tmp_path, m
 
 
 def test_own_data_is_not_called_coco():
-    with pytest.raises(PreflightError, match='instances_mine.json') as caught:
+    with pytest.raises(UserError, match='instances_mine.json') as caught:
         require_data(config(OWN), ('train',))
     assert 'COCO 2017' not in str(caught.value)
 
@@ -82,7 +75,7 @@ def test_wrappers_lists_and_evaluators():
         'val',
         val_evaluator=[dict(type='CocoMetric', ann_file='nowhere.json'), dict(type='Other')],
     )
-    with pytest.raises(PreflightError, match='nowhere.json .val CocoMetric.ann_file'):
+    with pytest.raises(UserError, match='nowhere.json .val CocoMetric.ann_file'):
         require_data(cfg, ('val',))
 
 
@@ -94,39 +87,7 @@ def test_only_the_splits_that_are_read_matter(tmp_path, monkeypatch):
 def test_empty_folder(tmp_path):
     (tmp_path / 'images').mkdir()
     dataset = dict(type='CocoDataset', data_root=str(tmp_path), data_prefix=dict(img='images'))
-    with pytest.raises(PreflightError, match='empty folder'):
+    with pytest.raises(UserError, match='empty folder'):
         require_data(config(dataset), ('train',))
     (tmp_path / 'images' / 'one.jpg').touch()
     require_data(config(dataset), ('train',))
-
-
-def test_pretrained_files(tmp_path):
-    model = dict(
-        backbone=dict(init_cfg=dict(type='Pretrained', checkpoint='missing.pth')),
-        heads=[
-            dict(
-                init_cfg=[
-                    dict(type='Pretrained', checkpoint='https://x.org/a.pth'),
-                    dict(type='Normal', std=0.1),
-                    dict(type=PretrainedInit, checkpoint='lost.pth'),
-                ]
-            )
-        ],
-    )
-    assert list(pretrained_files(model)) == ['missing.pth', 'lost.pth']
-    with pytest.raises(PreflightError, match='missing.pth'):
-        require_pretrained(Config(dict(model=model)))
-
-
-def test_pretrained_files_of_own_configs_have_a_page(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    config = config_root() / 'attn_resnet' / 'retinanet_se-resnet50_fpn_2x_coco.py'
-    with pytest.raises(PreflightError, match='se_resnet50.pth.tar') as caught:
-        require_pretrained(Config.fromfile(config))
-    page = config.with_name('README.md')
-    assert f'{page}, section Weights' in str(caught.value) and '\n## Weights\n' in page.read_text()
-    (tmp_path / 'mine.py').write_text(f'_base_ = {str(config)!r}')
-    (tmp_path / 'README.md').touch()
-    with pytest.raises(PreflightError, match='se_resnet50.pth.tar') as caught:
-        require_pretrained(Config.fromfile(tmp_path / 'mine.py'))
-    assert 'README' not in str(caught.value)
