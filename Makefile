@@ -39,4 +39,4 @@ clean:  ## remove .venv and build products; data/ and work_dirs/ stay
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean  ## clean, and remove what quickstart made in data/ and work_dirs/ as well
-	rm -rf data/digit_scenes* work_dirs/quickstart work_dirs/benchmark work_dirs/speed
+	rm -rf data/digit_scenes work_dirs/quickstart

@@ -1,6 +1,8 @@
 """What a benchmark measures: cases, and the jobs that measure several of them side by side."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 TASKS = ('forward', 'train')
 LAYOUTS = ('contiguous', 'channels_last')
@@ -46,21 +48,26 @@ class Case:
 
     def label(self) -> str:
         """Returns a short description: all that is not the default."""
-        words = [self.model, self.form, self.task, 'x'.join(map(str, self.size))]
-        if self.batch > 1:
-            words.append(f'batch {self.batch}')
-        if self.dtype != 'float32':
-            words.append(self.dtype)
-        if self.layout != 'contiguous':
-            words.append(self.layout)
-        words += ['compiled'] * self.compiled + ['with_cp'] * self.with_cp
-        words += ['live norms'] * (not self.norm_eval)
-        return ' '.join(words)
+        size = 'x'.join(map(str, self.size))
+        return ' '.join([self.model, self.form, self.task, size, *unusual(asdict(self))])
 
     @staticmethod
     def from_dict(values: dict) -> 'Case':
         """Undoes ``dataclasses.asdict``, also after JSON."""
         return Case(**{**values, 'size': tuple(values['size'])})
+
+
+def unusual(case: Mapping[str, Any]) -> list[str]:
+    """Names the conditions of a case that are not the default, but for its size.
+
+    Args:
+        case: Its fields, or a result of it.
+    """
+    words = [f'batch {case["batch"]}'] * (case['batch'] > 1)
+    words += [case['dtype']] * (case['dtype'] != 'float32')
+    words += [case['layout']] * (case['layout'] != 'contiguous')
+    words += ['compiled'] * case['compiled'] + ['with_cp'] * case['with_cp']
+    return words + ['live norms'] * (not case['norm_eval'])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from attnpool_backbones.benchmark.cases import unusual
+
 STRIDE = 16
 """Pixels along the side of what counts as a token."""
 MIN_POINTS = 3
@@ -57,12 +59,7 @@ def cost_curves(results: Iterable[dict[str, Any]]) -> list[Curve]:
     """
     series: dict[tuple, dict[float, float]] = {}
     for result in results:
-        words = [result['model'], result['form'], result['task']]
-        words += [f'batch {result["batch"]}'] * (result['batch'] > 1)
-        words += [result['dtype']] * (result['dtype'] != 'float32')
-        words += ['channels_last'] * (result['layout'] != 'contiguous')
-        words += ['compiled'] * result['compiled'] + ['with_cp'] * result['with_cp']
-        words += ['live norms'] * (not result['norm_eval'])
+        words = [result['model'], result['form'], result['task'], *unusual(result)]
         points = series.setdefault((' '.join(words), result['quantity']), {})
         points.setdefault(tokens_of(result), cost_of(result))
     curves = []

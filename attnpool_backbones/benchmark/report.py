@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from itertools import compress
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ matplotlib.use('Agg')
 from matplotlib import pyplot as plt
 
 from attnpool_backbones.atomic_files import write_atomically
+from attnpool_backbones.benchmark.cases import Case, unusual
 from attnpool_backbones.benchmark.cost_curves import Curve, cost_curves
 from attnpool_backbones.benchmark.operator_table import operator_tables
 from attnpool_backbones.benchmark.operators import is_operator
@@ -31,7 +33,7 @@ PASSES = {'forward': 1, 'backward': 2, 'train': 3}
 """Arithmetic of a task in forward passes."""
 UNTABLED = ('key', 'parts', 'origin', 'command')
 """Fields of a result that the CSV leaves out."""
-CONDITIONS = ('task', 'size', 'batch', 'dtype', 'layout', 'compiled', 'with_cp', 'norm_eval')
+CONDITIONS = tuple(field.name for field in fields(Case) if field.name not in ('model', 'form'))
 
 
 def matrix_share(row: Row) -> float | None:
@@ -164,13 +166,7 @@ def _value(target: Target, value: float) -> str:
 
 
 def _conditions(row: Row) -> str:
-    words = ['x'.join(map(str, row['size']))]
-    words += [f'batch {row["batch"]}'] * (row['batch'] > 1)
-    words += [row['dtype']] * (row['dtype'] != 'float32')
-    words += ['channels_last'] * (row['layout'] != 'contiguous')
-    words += ['compiled'] * row['compiled'] + ['with_cp'] * row['with_cp']
-    words += ['live norms'] * (not row['norm_eval'])
-    return ' '.join(words)
+    return ' '.join(['x'.join(map(str, row['size'])), *unusual(row)])
 
 
 def _time_table(times: Sequence[Row]) -> str:

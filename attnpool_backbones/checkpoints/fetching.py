@@ -36,6 +36,7 @@ _ADDRESS_LISTS = {
 }
 _RENAMED = 'deprecated.json'
 _BLOCK = 2**20  # bytes at once
+_PATIENCE = 60.0  # seconds without an answer
 
 # What stands there instead of a file, by the test for it.
 _OTHER_KINDS = (
@@ -183,7 +184,7 @@ def _save(url: str, part: Path, expected: str | None, progress: bool) -> None:
     """
     digest, size = hashlib.sha256(), 0
     request = Request(url, headers={'User-Agent': 'torch.hub'})
-    with urlopen(request) as answer, part.open('wb') as file:
+    with urlopen(request, timeout=_PATIENCE) as answer, part.open('wb') as file:
         told = answer.headers.get('Content-Length')
         whole = None if told is None else int(told)
         with tqdm(

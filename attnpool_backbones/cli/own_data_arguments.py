@@ -94,8 +94,8 @@ def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
         '--weights',
         type=given_name,
         metavar='FILE',
-        help='pretrained weights of the backbone, or none (default: its own, if they are in '
-        "checkpoints/ or in torch's cache)",
+        help='pretrained weights of the backbone: a file; download: its own, fetched once into '
+        "torch's cache; or none (default: its own, if they are in checkpoints/ or in that cache)",
     )
 
 

@@ -8,12 +8,20 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
-from attnpool_backbones.checkpoints.fetching import local_copy
+from attnpool_backbones.checkpoints.fetching import fetch, local_copy
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.config_files import config_root
 from attnpool_backbones.config_types import is_pretrained
 
-__all__ = ['HEADS', 'Bases', 'Head', 'choose_bases', 'find_backbones', 'weights_at_hand']
+__all__ = [
+    'HEADS',
+    'Bases',
+    'Head',
+    'choose_bases',
+    'download_weights',
+    'find_backbones',
+    'weights_at_hand',
+]
 
 
 @dataclass(frozen=True)
@@ -115,9 +123,8 @@ def weights_at_hand(bases: Bases) -> tuple[str | None, str | None]:
     Returns:
         The file, None if it is not here; and where it comes from, None if the backbone has none.
     """
-    init = bases.settings.backbone.get('init_cfg') or {}
-    source = init.get('checkpoint')
-    if not is_pretrained(init) or source is None:
+    source = _pretrained_source(bases)
+    if source is None:
         return None, None
     name = source.rpartition('/')[2]
     places = [Path('checkpoints'), Path(torch.hub.get_dir(), 'checkpoints')]
@@ -125,3 +132,28 @@ def weights_at_hand(bases: Bases) -> tuple[str | None, str | None]:
     if source.startswith(('http://', 'https://')):
         candidates.insert(1, local_copy(source))
     return next((str(file) for file in candidates if file.is_file()), None), source
+
+
+def download_weights(bases: Bases) -> str:
+    """Fetches the pretrained weights of a backbone, once, into torch's cache.
+
+    Returns:
+        The file.
+
+    Raises:
+        UserError: They have no address, or it cannot be reached.
+    """
+    source = _pretrained_source(bases) or ''
+    if not source.startswith(('http://', 'https://')):
+        where = f'; {source} has no address that a program can read' if source else ''
+        raise UserError(
+            f'--weights download: there is nothing to download for {bases.backbone}{where}. Name a '
+            'file (--weights FILE) or start without (--weights none)'
+        )
+    fetch(source)
+    return str(local_copy(source))
+
+
+def _pretrained_source(bases: Bases) -> str | None:
+    init = bases.settings.backbone.get('init_cfg') or {}
+    return init.get('checkpoint') if is_pretrained(init) else None

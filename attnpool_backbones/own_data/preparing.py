@@ -19,7 +19,12 @@ from attnpool_backbones.engine.work_folder_lock import claimed
 from attnpool_backbones.launching.config import apply_options, load_config
 from attnpool_backbones.own_data import masks
 from attnpool_backbones.own_data.anchors import Anchors, choose_anchors, octaves
-from attnpool_backbones.own_data.bases import Bases, choose_bases, weights_at_hand
+from attnpool_backbones.own_data.bases import (
+    Bases,
+    choose_bases,
+    download_weights,
+    weights_at_hand,
+)
 from attnpool_backbones.own_data.checking import check
 from attnpool_backbones.own_data.class_lists import read_class_list
 from attnpool_backbones.own_data.coco_files import places_of_annotations, write_coco_files
@@ -416,14 +421,20 @@ def _plan(
     request: Request, bases: Bases, sizes: Sequence[tuple[int, int]], images: int
 ) -> tuple[Plan, list[str]]:
     weights, notes = request.weights, []
-    if weights is None:
-        weights, source = weights_at_hand(bases)
-        if weights is None and source is not None:
-            origin = f' ({source})' if '://' in source else ''
-            notes.append(
-                f'no pretrained weights at hand, so the training starts from scratch; better: put '
-                f'{PurePosixPath(source).name}{origin} into checkpoints/'
+    if weights in (None, 'download'):
+        at_hand, source = weights_at_hand(bases)
+        if at_hand is None and weights == 'download':
+            at_hand = download_weights(bases)
+        elif at_hand is None and source is not None:
+            way = (
+                f'--weights download fetches {source}'
+                if '://' in source
+                else f'put {PurePosixPath(source).name} into checkpoints/'
             )
+            notes.append(
+                f'no pretrained weights at hand, so the training starts from scratch; better: {way}'
+            )
+        weights = at_hand
     elif weights == 'none':
         weights = None
     elif not Path(weights).is_file():

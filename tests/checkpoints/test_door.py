@@ -1,11 +1,8 @@
 """mmengine, and what is built on it, reads checkpoints through the one door."""
 
-import functools
-import http.server
 import os
 import subprocess
 import sys
-import threading
 
 import numpy as np
 import pytest
@@ -21,23 +18,14 @@ from attnpool_backbones.checkpoints.door import load_from_checked_file
 from attnpool_backbones.config_files import config_root
 from tests.checkpoints.hostile_files import CALLS, program, saved
 from tests.engine.tiny_run import make_config, make_runner
-
-
-class QuietHandler(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_: object) -> None:
-        pass
+from tests.serving import serving
 
 
 @pytest.fixture
 def server(tmp_path, monkeypatch):
     """The address at which the files of the test's folder are served."""
-    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'hub'))
-    monkeypatch.setenv('no_proxy', '127.0.0.1')
-    handler = functools.partial(QuietHandler, directory=tmp_path)
-    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler) as served:
-        threading.Thread(target=served.serve_forever, daemon=True).start()
-        yield f'http://127.0.0.1:{served.server_port}'
-        served.shutdown()
+    with serving(tmp_path, tmp_path / 'hub', monkeypatch) as address:
+        yield address
 
 
 class Head(BaseModule):

@@ -38,8 +38,14 @@ def init_head(path: str) -> None:
 
 
 @functools.cache
+def work_folder() -> tempfile.TemporaryDirectory:
+    """Removed when Python ends."""
+    return tempfile.TemporaryDirectory()
+
+
+@functools.cache
 def runner() -> Runner:
-    return make_runner('hostile', make_config(tempfile.mkdtemp()))
+    return make_runner('hostile', make_config(work_folder().name))
 
 
 @functools.cache
@@ -80,9 +86,10 @@ model = dict(type='RetinaNet')
 
 def predict(path: str) -> None:
     """Loads a model as ``attnpool predict`` does."""
-    config = Path(tempfile.mkdtemp()) / 'config.py'
-    config.write_text(CONFIG)
-    load(config, path)
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder) / 'config.py'
+        config.write_text(CONFIG)
+        load(config, path)
 
 
 DOORS: dict[str, Callable[[str], object]] = {

@@ -1,23 +1,21 @@
 """Reading: every form in which weights are stored, and what is refused."""
 
 import argparse
-import functools
 import hashlib
-import http.server
 import pickle
 import re
-import threading
+import time
 from collections import OrderedDict
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from attnpool_backbones.checkpoints import UnsafeCheckpoint, read_checkpoint
+from attnpool_backbones.checkpoints import UnsafeCheckpoint, fetching, read_checkpoint
 from attnpool_backbones.checkpoints.errors import CheckpointError, UnreachableCheckpoint
 from attnpool_backbones.command_line import UserError
+from tests.serving import QuietHandler, serving
 
 WEIGHTS = {'stem.0.weight': torch.arange(6.0).view(2, 3), 'blocks.0.bias': torch.ones(3)}
 AVERAGE = {name: value + 1 for name, value in WEIGHTS.items()}
@@ -200,18 +198,6 @@ def test_takes_the_moving_average_of_mmengine(tmp_path):
     assert_weights(read_checkpoint(tmp_path / 'x.pth'), AVERAGE)
 
 
-@contextmanager
-def serving(folder, hub, monkeypatch, kind=http.server.SimpleHTTPRequestHandler):
-    """The address at which a folder is served; downloads go below ``hub``."""
-    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(hub))
-    monkeypatch.setenv('no_proxy', '127.0.0.1')
-    handler = functools.partial(kind, directory=folder)
-    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f'http://127.0.0.1:{server.server_port}'
-        server.shutdown()
-
-
 @pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
 def test_downloads_once(suffix, tmp_path, monkeypatch):
     served, hub = tmp_path / 'served', tmp_path / 'hub'
@@ -225,7 +211,7 @@ def test_downloads_once(suffix, tmp_path, monkeypatch):
     assert_weights(read_checkpoint(f'{address}/x{suffix}'))  # from hub, the server is gone
 
 
-class CutHandler(http.server.SimpleHTTPRequestHandler):
+class CutHandler(QuietHandler):
     """Tells more bytes than it sends."""
 
     def send_header(self, keyword, value):
@@ -242,6 +228,20 @@ def test_a_cut_download_is_not_kept(tmp_path, monkeypatch):
         with pytest.raises(UnreachableCheckpoint, match=f'{size} of {size + 100} bytes'):
             read_checkpoint(f'{address}/x.pth')
     assert not [path for path in (tmp_path / 'hub').rglob('*') if path.is_file()]
+
+
+class SilentHandler(QuietHandler):
+    """Takes a request and says nothing for a second."""
+
+    def do_GET(self):
+        time.sleep(1)
+
+
+def test_a_server_that_says_nothing_is_not_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(fetching, '_PATIENCE', 0.1)
+    with serving(tmp_path, tmp_path / 'hub', monkeypatch, SilentHandler) as address:
+        with pytest.raises(UnreachableCheckpoint, match='timed out'):
+            read_checkpoint(f'{address}/x.pth')
 
 
 def test_a_download_with_another_hash_is_not_kept(tmp_path, monkeypatch):

@@ -61,7 +61,9 @@ def assert_clean(folder: Path) -> None:
     assert not [path.name for path in folder.iterdir() if path.name.startswith('.')]
 
 
-def kill_and_resume(folder: Path, name: str, kills: list[float], reference: tuple) -> int:
+def kill_and_resume(
+    folder: Path, name: str, kills: list[float], reference: tuple, pause: float = 0.03
+) -> int:
     """Kills a chain of trainings, each some seconds after it began to train or to save.
 
     Returns:
@@ -69,7 +71,7 @@ def kill_and_resume(folder: Path, name: str, kills: list[float], reference: tupl
     """
     killed = 0
     for kill in kills:
-        training = Training(folder, pause=0.03, slow_saving=0.15, **SETTINGS[name])
+        training = Training(folder, pause=pause, slow_saving=0.15, **SETTINGS[name])
         try:
             training.wait_for('saving' if kill < 0.5 else 'iteration')
         except AssertionError:
@@ -90,7 +92,9 @@ def kill_and_resume(folder: Path, name: str, kills: list[float], reference: tupl
 
 
 def test_killed_once(tmp_path, undisturbed):
-    assert kill_and_resume(tmp_path / 'run', 'epochs', [0.2], undisturbed('epochs')) == 1
+    # iterations that last, so that a busy machine has not ended the training before its moment
+    kills = kill_and_resume(tmp_path / 'run', 'epochs', [0.2], undisturbed('epochs'), pause=0.5)
+    assert kills == 1
 
 
 @pytest.mark.slow

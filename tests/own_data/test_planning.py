@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from mmengine.model import PretrainedInit
@@ -5,9 +7,15 @@ from mmengine.model import PretrainedInit
 from attnpool_backbones.checkpoints.fetching import local_copy
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.own_data.anchors import Anchors, choose_anchors, covered
-from attnpool_backbones.own_data.bases import choose_bases, find_backbones, weights_at_hand
+from attnpool_backbones.own_data.bases import (
+    choose_bases,
+    download_weights,
+    find_backbones,
+    weights_at_hand,
+)
 from attnpool_backbones.own_data.class_lists import parse_class_list, read_class_list
 from attnpool_backbones.own_data.planning import choose_epochs, choose_size, make_plan
+from tests.serving import serving
 
 USUAL, STRIDES = Anchors((8,), (0.5, 1.0, 2.0)), [4, 8, 16, 32, 64]
 
@@ -140,6 +148,32 @@ def test_weights_are_found_where_they_usually_lie(tmp_path, monkeypatch):
     downloaded.parent.mkdir(parents=True)
     downloaded.touch()
     assert weights_at_hand(bases)[0] == str(downloaded)
+
+
+def test_weights_are_downloaded_when_asked(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    bases = choose_bases('caformer-s18', 'mask-rcnn')
+    served = tmp_path / 'served'
+    served.mkdir()
+    (served / 'caformer_s18.pth').write_bytes(b'weights')
+    with serving(served, tmp_path / 'hub', monkeypatch) as address:
+        bases.settings.backbone.init_cfg.checkpoint = f'{address}/caformer_s18.pth'
+        assert weights_at_hand(bases)[0] is None
+        file = download_weights(bases)
+        assert Path(file).read_bytes() == b'weights'
+        assert weights_at_hand(bases)[0] == file
+    assert download_weights(bases) == file  # the server is gone
+    bases.settings.backbone.init_cfg.checkpoint = f'{address}/other.pth'
+    with pytest.raises(UserError, match='could not be downloaded'):
+        download_weights(bases)
+
+
+@pytest.mark.parametrize(
+    ('backbone', 'told'), [('sge-resnet50', 'sge_resnet50.pth.tar'), ('caformer-nano', 'nano')]
+)
+def test_weights_that_cannot_be_downloaded_are_told(backbone, told):
+    with pytest.raises(UserError, match=f'nothing to download.*{told}'):
+        download_weights(choose_bases(backbone, 'upernet'))
 
 
 def test_every_backbone_has_a_head():
