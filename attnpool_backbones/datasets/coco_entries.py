@@ -12,7 +12,15 @@ from typing import Any
 
 from attnpool_backbones.datasets.run_lengths import run_length_fault
 
-__all__ = ['CATEGORY', 'IMAGE', 'Uses', 'annotation_problems', 'entry_fault', 'is_id']
+__all__ = [
+    'CATEGORY',
+    'IMAGE',
+    'Uses',
+    'annotation_problems',
+    'entry_fault',
+    'is_id',
+    'is_number',
+]
 
 TOLERANCE = 1.0
 """How many pixels a box may reach over the border: annotations are rounded."""

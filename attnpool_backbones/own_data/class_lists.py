@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from attnpool_backbones.command_line import UserError
+from attnpool_backbones.datasets.findings import Problem
 from attnpool_backbones.own_data.folder import Folder
+from attnpool_backbones.own_data.labels import problem
 
-__all__ = ['ClassList', 'find_class_list', 'parse_class_list', 'read_class_list']
+__all__ = ['ClassList', 'find_class_lists', 'lists_differ', 'parse_class_list', 'read_class_list']
 
 FILES = (
     'classes.txt', 'class_names.txt', 'obj.names', 'names.txt', 'labels.txt', 'labelmap.txt',
@@ -35,13 +37,18 @@ class ClassList:
     """As they were read, where the list has values."""
 
 
-def find_class_list(folder: Folder) -> ClassList | None:
-    """Finds the list that lies in a folder, None if there is none."""
-    for name in FILES:
-        for file in folder.files:
-            if PurePosixPath(file).name.lower() == name:
-                return parse_class_list(folder.text(file))
-    return None
+def find_class_lists(folder: Folder) -> dict[str, ClassList]:
+    """Finds the lists that lie in a folder, by their files in the order of :data:`FILES`."""
+    files = [
+        file for name in FILES for file in folder.files if PurePosixPath(file).name.lower() == name
+    ]
+    return {file: parse_class_list(folder.text(file)) for file in files}
+
+
+def lists_differ(first: str, second: str) -> Problem:
+    """Words that two files name classes, and nothing tells which counts."""
+    words = 'keep the one in the folder that the labels were made with'
+    return problem('lists of classes differ', f'{first}, {second}', words)
 
 
 def read_class_list(words: list[str]) -> ClassList:

@@ -15,18 +15,23 @@ from attnpool_backbones.datasets.coco_entries import (
     annotation_problems,
     entry_fault,
     is_id,
+    is_number,
 )
 from attnpool_backbones.datasets.coco_file import encoding_fault
+from attnpool_backbones.datasets.findings import Problem
 from attnpool_backbones.own_data.folder import Folder, split_of_path
 from attnpool_backbones.own_data.labels import Instance, LabelledImage, LabelledImages, problem
 
 __all__ = ['NAME', 'find', 'read']
 
 NAME = 'COCO'
+_LEAST = 6  # coordinates of an outline
 _PART = 65536  # bytes at both ends in which the names of the lists are looked for
 _LISTS = ('images', 'annotations', 'categories')
+_OF_OBJECTS = ('category_id', 'bbox')
 # a box kind is told once, for all formats alike, when boxes are checked
 _TOLD_LATER = ('box of no area', 'box outside the image', 'annotation of no area')
+_SHOWN = 5  # files of other contents, in a note
 
 
 def find(folder: Folder) -> list[str]:
@@ -45,22 +50,36 @@ def _has_lists(folder: Folder, file: str) -> bool:
 
 
 def read(folder: Folder, files: list[str]) -> LabelledImages:
-    """Reads one file or several; without the mark ``area`` an annotation has that of its mask."""
+    """Reads one file or several; without the mark ``area`` an annotation has that of its mask.
+
+    Files of something else than objects, such as COCO's captions, are left out and noted.
+    """
     labels = LabelledImages(folder.root, NAME, [])
     coco_files: dict[str, tuple[str, str]] = {}
     is_usable = True
     orders: list[list[str]] = []
     used: set[str] = set()
+    others: list[Problem] = []
+    listed: dict[str, tuple[str | None, set[str]]] = {}
     for file in files:
         split = split_of_path(file, with_name=True)
         raw = folder.path(file).read_bytes()
-        content = _content(raw, file, labels)
+        content = _content(raw, file, labels, others)
         if content is None:
             continue
-        before = len(labels.problems)
+        before = len(labels.problems), len(labels.images)
         prefix = _read_file(folder, file, content, split, labels)
+        images = {image.file for image in labels.images[before[1] :]}
+        again = _file_of_same_images(listed, split, images)
+        if again is not None:
+            del labels.images[before[1] :]
+            words = f'{len(images)} images, such as {min(images)}; join the files, or keep one'
+            labels.problems.append(
+                problem('two files label the same images', f'{again}, {file}', words, split)
+            )
+        listed[file] = split, images
         orders.append(_add_category_names(content, used))
-        fits = prefix is not None and len(labels.problems) == before and not encoding_fault(raw)
+        fits = prefix is not None and len(labels.problems) == before[0] and not encoding_fault(raw)
         is_usable &= fits and split is not None and split not in coco_files
         if fits and split is not None:
             coco_files[split] = file, prefix
@@ -71,15 +90,40 @@ def read(folder: Folder, files: list[str]) -> LabelledImages:
     )
     if is_usable and {'train', 'val'} <= set(coco_files):
         labels.coco_files = coco_files
+    if not listed:
+        labels.problems += others
+    elif others:
+        cases = [f'{other.item} ({other.detail})' for other in others[:_SHOWN]]
+        more = ', ...' if len(others) > _SHOWN else ''
+        labels.notes.append(f'file without objects, left out: {", ".join(cases)}{more}')
     return labels
 
 
-def _content(raw: bytes, file: str, labels: LabelledImages) -> dict[str, list[Any]] | None:
+def _file_of_same_images(
+    listed: Mapping[str, tuple[str | None, set[str]]], split: str | None, images: set[str]
+) -> str | None:
+    """Finds a file of the split that lists all images of another, or of which all are there."""
+    for file, (other_split, others) in listed.items():
+        if others and images and other_split == split and (images <= others or others <= images):
+            return file
+    return None
+
+
+def _content(
+    raw: bytes, file: str, labels: LabelledImages, others: list[Problem]
+) -> dict[str, list[Any]] | None:
     try:
         content = json.loads(raw)
-        lists = {name: content[name] for name in _LISTS}
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        words = f'without {error}' if isinstance(error, KeyError) else error
+        lacking = [name for name in _LISTS if name not in content]
+        lists = {name: content[name] for name in _LISTS if name in content}
+    except (ValueError, TypeError, RecursionError) as error:
+        labels.problems.append(problem('damaged label file', file, error))
+        return None
+    words = f'without {", ".join(lacking)}' if lacking else 'annotations without a class or a box'
+    if not _may_have_objects(lists, lacking):
+        others.append(problem('file without objects', file, words))
+        return None
+    if lacking:
         labels.problems.append(problem('damaged label file', file, words))
         return None
     wrong = [name for name, entries in lists.items() if not isinstance(entries, list)]
@@ -89,6 +133,14 @@ def _content(raw: bytes, file: str, labels: LabelledImages) -> dict[str, list[An
         )
         return None
     return lists
+
+
+def _may_have_objects(lists: Mapping[str, Any], lacking: Sequence[str]) -> bool:
+    """Tells labels, also incomplete ones, from captions, lists of images and other tools' files."""
+    annotations = lists.get('annotations')
+    if not isinstance(annotations, list) or not annotations:
+        return not lacking
+    return any(isinstance(a, dict) and not a.keys().isdisjoint(_OF_OBJECTS) for a in annotations)
 
 
 def _add_category_names(content: Mapping[str, list[Any]], used: set[str]) -> list[str]:
@@ -195,6 +247,8 @@ def _instances(
     as_scored = Uses(metrics=frozenset({'bbox'}), classes=frozenset(names.values()))
     ids = {a['id'] for a in annotations if isinstance(a, dict) and is_id(a.get('id'))}
     is_whole = len(ids) == len(annotations)
+    are_masks = _marks_masks_as_crowds(annotations)
+    masks = shortened = 0
     for index, annotation in enumerate(annotations):
         where = f'{file}, annotations[{index}]'
         if isinstance(annotation, dict) and is_id(annotation.get('id')):
@@ -203,16 +257,65 @@ def _instances(
         is_whole &= not found
         if isinstance(annotation, dict) and annotation.get('ignore'):
             continue
+        if are_masks and isinstance(annotation, dict) and annotation.get('iscrowd'):
+            annotation = {**annotation, 'iscrowd': 0}
+            masks += 1
         if found:
+            kept = _without_short_parts(annotation)
+            shortened += kept is not annotation
+            annotation = kept
             completed = _completed(annotation, index)
             found = list(annotation_problems(completed, sizes, names, Uses()))
+        if _is_turned(annotation):
+            words = f'a box turned by {annotation["attributes"]["rotation"]:g} degrees; draw it as '
+            found.append(('malformed label', f'{words}a polygon'))
         labels.problems += [
             problem(kind, where, detail, split) for kind, detail in found if kind not in _TOLD_LATER
         ]
         if all(kind in _TOLD_LATER for kind, _ in found):
             instance = _instance(annotation, names, where)
             instances[annotation['image_id']].append(instance)
-    return instances, is_whole
+    if masks:
+        labels.notes.append(
+            f'{file}: {masks} masks are objects, though marked as crowds: CVAT marks all masks so'
+        )
+    if shortened:
+        labels.notes.append(
+            f'{file}: parts of fewer than 3 corners left out of the outlines of {shortened} objects'
+        )
+    return instances, is_whole and not masks
+
+
+def _marks_masks_as_crowds(annotations: list[Any]) -> bool:
+    """Whether the marks of crowds are CVAT's, which has them for all masks and nothing else.
+
+    So has COCO itself, where they mean crowds, but no annotation there has attributes.
+    """
+    return all(
+        isinstance(a.get('attributes'), dict)
+        and 'occluded' in a['attributes']
+        and bool(a.get('iscrowd')) == isinstance(a.get('segmentation'), dict)
+        for a in annotations
+        if isinstance(a, dict)
+    )
+
+
+def _without_short_parts(annotation: Any) -> Any:
+    """Drops parts of an outline that have no area, as mmdet does, if others remain."""
+    mask = annotation.get('segmentation') if isinstance(annotation, dict) else None
+    if not isinstance(mask, list):
+        return annotation
+    parts = [part for part in mask if not isinstance(part, list) or len(part) >= _LEAST]
+    return {**annotation, 'segmentation': parts} if 0 < len(parts) < len(mask) else annotation
+
+
+def _is_turned(annotation: Any) -> bool:
+    """Whether a box is CVAT's, of which the file has the edges before it was turned."""
+    if not isinstance(annotation, dict) or annotation.get('segmentation'):
+        return False
+    attributes = annotation.get('attributes')
+    rotation = attributes.get('rotation') if isinstance(attributes, dict) else None
+    return is_number(rotation) and rotation % 360 != 0
 
 
 def _completed(annotation: Any, index: int) -> Any:

@@ -9,7 +9,12 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from attnpool_backbones.own_data.folder import Folder, displayed_size, split_of_path
+from attnpool_backbones.own_data.folder import (
+    Folder,
+    displayed_size,
+    shared_folders,
+    split_of_path,
+)
 from attnpool_backbones.own_data.labels import Instance, LabelledImage, LabelledImages, problem
 from attnpool_backbones.own_data.masks_of_objects import box_of, encode, joined
 from attnpool_backbones.own_data.xml_files import malformed, number, parse_xml, root_tag
@@ -97,7 +102,7 @@ def _frames(
         words = 'the frames of all count from 0; export one task at a time'
         labels.problems.append(problem('labels of several videos', file, words))
         return
-    images = _by_frame(folder.photos) or _by_frame(folder.photos_for(file))
+    images = _by_frame(folder.photos_for(file), file)
     shapes: dict[int, list[_Shape]] = defaultdict(list)
     for position, track in enumerate(tree.iter('track')):
         identity = track.get('id') or position
@@ -126,12 +131,17 @@ def _frames(
         yield LabelledImage(there[0], *size, objects, split_of_path(there[0]))
 
 
-def _by_frame(photos: Sequence[str]) -> dict[int, list[str]]:
+def _by_frame(photos: Sequence[str], file: str) -> dict[int, list[str]]:
+    """Finds the photos of each number, of several those that share most folders with a file."""
     images: dict[int, list[str]] = defaultdict(list)
     for image in photos:
         found = _FRAME.search(PurePosixPath(image).stem)
         if found:
             images[int(found[0])].append(image)
+    for frame, there in images.items():
+        shared = [shared_folders(image, file) for image in there]
+        nearest = max(shared)
+        images[frame] = [i for i, count in zip(there, shared, strict=True) if count == nearest]
     return images
 
 
@@ -182,7 +192,7 @@ def _instance(drawn: _Shape, size: tuple[int, int]) -> Instance:
     name = (drawn.label or '').strip()
     if shape.tag == 'box':
         edges = tuple(number(shape.get(key)) for key in ('xtl', 'ytl', 'xbr', 'ybr'))
-        if float(shape.get('rotation') or 0):
+        if float(shape.get('rotation') or 0) % 360:
             raise ValueError('a turned box; draw it as a polygon')
         left, top, right, bottom = edges
         return Instance(name, (left, top, round(right - left, 6), round(bottom - top, 6)), where)

@@ -23,6 +23,7 @@ __all__ = [
     'displayed_size',
     'is_in_mask_folder',
     'open_picture',
+    'shared_folders',
     'split_of_path',
 ]
 
@@ -156,7 +157,9 @@ class Folder:
             self._own_photos[here] = _Photos(files)
         return self._own_photos[here]
 
-    def find_image(self, name: str, near: str = '', subset: str = '') -> str | None:
+    def find_image(
+        self, name: str, near: str = '', subset: str = '', named: str = ''
+    ) -> str | None:
         """Finds the image that a label means: the one at its path, else a photo of its name.
 
         A photo of another split is none, unless the folder has no photos of the split that the
@@ -169,6 +172,8 @@ class Folder:
                 one of masks, where no photo has the name (:meth:`photos_for`).
             subset: What else the label says the image belongs to, such as a split; of images with
                 the same name one in a folder of this name is taken. Default: nothing.
+            named: Path or file name that the label says beside its own name; of images that differ
+                in their endings alone the one with its ending is taken. Default: nothing.
 
         Returns:
             The image, relative to the folder; None if there is none.
@@ -180,6 +185,7 @@ class Folder:
             if exact in self.image_set:
                 return exact
         split = split_of_path(path) or split_of_path(f'{subset}/image') or split_of_path(near)
+        ending = PurePosixPath(named.replace('\\', '/')).suffix
         own = self._photos_near(near)
         has_split = split in self._all_photos.splits | own.splits
         for photos in (self._all_photos, own):
@@ -189,7 +195,7 @@ class Folder:
             for end in (inside, path):
                 candidates = [f for f in candidates if f.endswith(f'/{end}')] or candidates
             if candidates:
-                return max(candidates, key=lambda file: _fitness(file, near))
+                return max(candidates, key=lambda f: (_fitness(f, near), f.endswith(ending)))
         return None
 
     @cached_property
@@ -233,6 +239,12 @@ def _is_own_output(files: Sequence[str], folders: Sequence[str]) -> bool:
 def _fitness(file: str, near: str) -> tuple[bool, int, int]:
     here, there = set(PurePosixPath(file).parts[:-1]), set(PurePosixPath(near).parts[:-1])
     return not is_in_mask_folder(file), len(here & there), -len(here)
+
+
+def shared_folders(one: str, other: str) -> int:
+    """Counts the folders, from the outermost on, that two files have in common."""
+    folders = [PurePosixPath(file).parent.parts for file in (one, other)]
+    return len(os.path.commonprefix(folders))
 
 
 def _has_photos_of(labels: PurePosixPath, folder: PurePosixPath) -> bool:

@@ -48,7 +48,7 @@ def read(folder: Folder, files: list[str]) -> LabelledImages:
             continue
         stem = PurePosixPath(file).stem
         named = str(content.get('imagePath') or stem)
-        image = folder.find_image(stem, file) or folder.find_image(named, file)
+        image = folder.find_image(stem, file, named=named) or folder.find_image(named, file)
         if image is None:
             labels.problems.append(
                 problem('label without an image', file, f'no image {named} in the folder')
@@ -101,8 +101,15 @@ def _instance(shape: dict[str, Any], where: str, size: tuple[int, int]) -> Insta
     if not all(math.isfinite(value) for point in points for value in point):
         raise ValueError('a coordinate is no finite number')
     flat = tuple(value for point in points for value in point)
-    if kind in ('rectangle', 'circle', 'mask') and len(points) != 2:
-        raise ValueError(f'{kind} of {len(points)} points, not 2')
+    if kind == 'rectangle' and len(points) == 4:
+        # as X-AnyLabeling writes it
+        edges = [{round(value, 2) for value in values} for values in zip(*points, strict=True)]
+        kind = 'rectangle' if max(map(len, edges)) <= 2 else 'polygon'
+    elif kind == 'rotation':
+        kind = 'polygon'
+    elif kind in ('rectangle', 'circle', 'mask') and len(points) != 2:
+        wanted = '2 or 4' if kind == 'rectangle' else '2'
+        raise ValueError(f'{kind} of {len(points)} points, not {wanted}')
     if kind == 'rectangle':
         return Instance(name, box_of(flat), where)
     if kind == 'circle':
@@ -127,5 +134,6 @@ def _instance(shape: dict[str, Any], where: str, size: tuple[int, int]) -> Insta
         mask[top : top + part.shape[0], left : left + part.shape[1]] = part
         return encode(name, mask, where)
     raise ValueError(
-        f'shape {kind!r}; rectangle, polygon, circle and mask can be trained on, others not'
+        f'shape {kind!r}; rectangle, rotation, polygon, circle and mask can be trained on, others '
+        'not'
     )

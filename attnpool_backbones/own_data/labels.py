@@ -59,6 +59,11 @@ class LabelledImage:
     instances: tuple[Instance, ...] = ()
     split: str | None = None
 
+    @property
+    def has_objects(self) -> bool:
+        """Whether there is an object that is learnt and scored."""
+        return not all(instance.is_crowd for instance in self.instances)
+
 
 @dataclass
 class LabelledImages:

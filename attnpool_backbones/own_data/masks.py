@@ -11,7 +11,12 @@ import numpy as np
 from attnpool_backbones.class_colours import distinct_colours
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.datasets.bit_depth import IGNORED
-from attnpool_backbones.own_data.class_lists import IGNORED_NAMES, ClassList, find_class_list
+from attnpool_backbones.own_data.class_lists import (
+    IGNORED_NAMES,
+    ClassList,
+    find_class_lists,
+    lists_differ,
+)
 from attnpool_backbones.own_data.folder import (
     IMAGE_FOLDER,
     MASK_FOLDER,
@@ -106,6 +111,20 @@ def _key(folders: Sequence[str], stem: str) -> tuple[str, ...]:
     return *kept, stem
 
 
+def _class_list(folder: Folder, labels: LabelMaps) -> ClassList | None:
+    """Returns the folder's list; lists of other file names may say less, those of one may not."""
+    lists = find_class_lists(folder)
+    if not lists:
+        return None
+    first, *others = lists
+    name = PurePosixPath(first).name.lower()
+    for file in others:
+        if PurePosixPath(file).name.lower() == name and lists[file] != lists[first]:
+            labels.problems.append(lists_differ(first, file))
+            break
+    return lists[first]
+
+
 def read(
     folder: Folder,
     pairs: Iterable[tuple[str, str]],
@@ -121,7 +140,7 @@ def read(
         ignored: Values of pixels that belong to no class, beside 255.
     """
     labels = LabelMaps(folder.root, NAME, [])
-    listed = classes or find_class_list(folder)
+    listed = classes or _class_list(folder, labels)
     values: dict[str, Pixels] = {}
     kind_of: dict[str, str] = {}
     palettes: dict[str, dict[int, int]] = {}

@@ -288,6 +288,7 @@ def read_labels(
             labels = as_label_maps(labels)
         elif not labels.problems:
             labels = _without_empty_test(labels)
+            labels.notes += _crowds(labels)
     closed = [problem('folder that cannot be read', *told) for told in folder.closed.items()]
     if labels.problems:  # for which it may be the cause
         labels.problems += closed
@@ -297,9 +298,7 @@ def read_labels(
         files, given = [i.file for i in labels.images], [i.split for i in labels.images]
     if not files or (labels.problems and len(files) < 2):
         raise BrokenLabels(folder.root, Report({}, tuple(labels.problems)))
-    objects = (
-        [bool(i.instances) for i in labels.images] if isinstance(labels, LabelledImages) else None
-    )
+    objects = [i.has_objects for i in labels.images] if isinstance(labels, LabelledImages) else None
     splits, words = choose_splits(
         files, given, request.val_share, request.group, request.split_seed, objects
     )
@@ -315,7 +314,7 @@ def read_labels(
 def _without_empty_test(labels: LabelledImages) -> LabelledImages:
     """Leaves the images for testing out if no object is in them, which then cannot be scored."""
     tested = [image for image in labels.images if image.split == 'test']
-    if not tested or any(image.instances for image in tested):
+    if not tested or any(image.has_objects for image in tested):
         return labels
     coco_files = labels.coco_files and {
         split: file for split, file in labels.coco_files.items() if split != 'test'
@@ -332,16 +331,28 @@ def _without_empty_test(labels: LabelledImages) -> LabelledImages:
     )
 
 
+def _crowds(labels: LabelledImages) -> Iterator[str]:
+    """Tells how many objects a detector passes over; label maps are drawn of them too."""
+    marked = [instance.is_crowd for instance in labels.instances()]
+    if any(marked):
+        yield (
+            f'{sum(marked)} of {len(marked)} objects are crowds (iscrowd) or difficult: neither '
+            'learnt nor scored'
+        )
+
+
 def _splits_without_objects(labels: LabelledImages) -> Iterator[Problem]:
     """Tells if there is nothing to learn, or nothing to score."""
     for split, words in (('train', 'training'), ('val', 'validation')):
         images = [image for image in labels.images if image.split == split]
-        if not any(image.instances for image in images):
+        if not any(image.has_objects for image in images):
+            crowds = sum(len(image.instances) for image in images)
+            passed = f' but {crowds} that are crowds (iscrowd) or difficult' if crowds else ''
             yield problem(
                 'split without an object',
                 split,
-                f'not one in the images for {words} ({len(images)}, such as {images[0].file}); '
-                'training and validation need some, in images (or groups) of their own',
+                f'not one in the images for {words} ({len(images)}, such as {images[0].file})'
+                f'{passed}; training and validation need some, in images (or groups) of their own',
             )
 
 

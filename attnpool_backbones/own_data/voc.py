@@ -51,7 +51,7 @@ def read(folder: Folder, files: list[str]) -> LabelledImages:
         name = tree.findtext('filename') or ''
         stem = PurePosixPath(file).stem
         # tools rename images and leave the name inside as it was
-        image = folder.find_image(stem, file) or folder.find_image(name, file)
+        image = folder.find_image(stem, file, named=name) or folder.find_image(name, file)
         if image is None:
             labels.problems.append(
                 problem('label without an image', file, f'no image {name or stem} in the folder')

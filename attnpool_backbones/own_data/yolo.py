@@ -2,13 +2,22 @@
 
 import math
 import re
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import PurePosixPath
 
 import yaml
 
-from attnpool_backbones.own_data.class_lists import FILES, ClassList, find_class_list
-from attnpool_backbones.own_data.folder import Folder, displayed_size, split_of_path
+from attnpool_backbones.datasets.findings import Problem
+from attnpool_backbones.own_data.class_lists import FILES, ClassList, find_class_lists, lists_differ
+from attnpool_backbones.own_data.folder import (
+    Folder,
+    displayed_size,
+    shared_folders,
+    split_of_path,
+)
 from attnpool_backbones.own_data.labels import Instance, LabelledImage, LabelledImages, problem
 from attnpool_backbones.own_data.masks_of_objects import box_of
 
@@ -18,6 +27,7 @@ NAME = 'YOLO'
 DIGITS = 2
 """Of a pixel: shares are written with six digits, so more of them would be noise."""
 _ROW = re.compile(r'\s*\d+(\s+[-+]?[\d.]+(e[-+]?\d+)?){4,}\s*$', re.IGNORECASE)
+_YAML = ('.yaml', '.yml')
 _LISTS = ('train', 'val', 'valid', 'test')
 _NO_LABELS = {*FILES, *(f'{name}.txt' for name in (*_LISTS, 'readme'))}
 _PEEK = 50  # label files that are looked at to recognise the format
@@ -43,12 +53,19 @@ def _is_beside_image(folder: Folder, file: str) -> bool:
 def read(folder: Folder, files: list[str]) -> LabelledImages:
     """Reads boxes and polygons; an image without a label file, or with an empty one, has none.
 
-    Names of classes come from the ``names`` of a YAML file, or from a list of classes.
+    Names of classes come from the ``names`` of a YAML file, or from a list of classes: of several
+    that differ from the one nearest to a label file.
     """
     labels = LabelledImages(folder.root, NAME, [])
-    names, description = _names(folder, labels)
-    splits = _listed_splits(folder, description, labels)
-    keypoints = _keypoint_numbers(description)
+    every = [*_yaml_lists(folder), *_plain_lists(folder)]
+    lists = _nearest_lists(every, files, labels)
+    classes = dict.fromkeys(one.names for one in lists.values())
+    described = [one for one in every if one.description and one.names in classes]
+    splits: dict[str, str] = {}
+    for description in [one.description for one in described] or [{}]:
+        splits = _listed_splits(folder, description, labels) | splits
+    keypoints = {one.names: _keypoint_numbers(one.description) for one in described}
+    twins = _twins(folder.images)
     by_image: dict[str, str] = {}
     for file in files:
         stem = PurePosixPath(file).stem
@@ -59,10 +76,14 @@ def read(folder: Folder, files: list[str]) -> LabelledImages:
             )
         elif image is not None:
             by_image[image] = file
+            same = twins[_without_ending(image)]
+            if len(same) > 1 and folder.path(file).stat().st_size:
+                words = f'{", ".join(same)}; keep the one that was labelled, or rename the other'
+                labels.problems.append(problem('label file of several images', file, words))
         elif folder.path(file).stat().st_size:
             labels.problems.append(problem('label without an image', file, f'no image {stem}.*'))
     without = 0
-    used: set[int] = set()
+    numbers: set[int] = set()
     for image in sorted({*folder.photos, *by_image}):
         try:
             width, height = displayed_size(folder.path(image))
@@ -70,9 +91,11 @@ def read(folder: Folder, files: list[str]) -> LabelledImages:
             labels.problems.append(problem('unreadable image', image, error))
             continue
         file = by_image.get(image)
-        rows = [] if file is None else list(_rows(folder, file, labels, keypoints))
+        names = lists[_folder_of(file)].names if file is not None and lists else None
+        points = keypoints.get(names, 0)
+        rows = [] if file is None else list(_rows(folder, file, labels, points))
         without += file is None
-        used.update(label for label, *_ in rows)
+        numbers.update(label for label, *_ in rows)
         instances = [_instance(names, width, height, *row) for row in rows]
         labels.images.append(
             LabelledImage(
@@ -91,12 +114,28 @@ def read(folder: Folder, files: list[str]) -> LabelledImages:
             ]
     if without:
         labels.notes.append(f'{without} images without a label file are taken as background')
-    if names is None:
-        labels.classes = tuple(f'class_{label}' for label in range(max(used, default=-1) + 1))
-        labels.notes.append('no names of classes found (data.yaml, classes.txt)')
+    if lists:
+        labels.classes = tuple(dict.fromkeys(chain(*classes)))
     else:
-        labels.classes = tuple(names)
+        labels.classes = tuple(f'class_{label}' for label in range(max(numbers, default=-1) + 1))
+        labels.notes.append('no names of classes found (data.yaml, classes.txt)')
     return labels
+
+
+def _folder_of(file: str) -> str:
+    return PurePosixPath(file).parent.as_posix()
+
+
+def _without_ending(image: str) -> str:
+    return PurePosixPath(image).with_suffix('').as_posix()
+
+
+def _twins(images: Iterable[str]) -> dict[str, list[str]]:
+    """Finds images that differ in nothing but their endings, by what they have in common."""
+    twins = defaultdict(list)
+    for image in images:
+        twins[_without_ending(image)].append(image)
+    return twins
 
 
 def _image_path(file: str) -> str:
@@ -151,7 +190,12 @@ def _rows(
 
 
 def _instance(
-    names: list[str] | None, width: int, height: int, label: int, values: list[float], where: str
+    names: tuple[str, ...] | None,
+    width: int,
+    height: int,
+    label: int,
+    values: list[float],
+    where: str,
 ) -> Instance | None:
     if names is not None and label >= len(names):
         return None
@@ -167,26 +211,89 @@ def _instance(
     return Instance(name, box_of(polygon), where, polygons=(polygon,))
 
 
-def _names(folder: Folder, labels: LabelledImages) -> tuple[list[str] | None, dict]:
-    """Finds the names of the classes, and the YAML file that describes the folder."""
-    for file in folder.with_suffix('.yaml', '.yml'):
+@dataclass(frozen=True)
+class _List:
+    """Names of classes by number as a file says them, none if it is damaged."""
+
+    file: str
+    names: tuple[str, ...] = ()
+    description: dict = field(default_factory=dict)
+    """All else that a YAML file says."""
+    faults: tuple[Problem, ...] = ()
+
+
+def _nearest_lists(
+    every: Sequence[_List], files: Sequence[str], labels: LabelledImages
+) -> dict[str, _List]:
+    """Finds the list of classes that counts for the label files of each folder, if any is whole.
+
+    A YAML file above them comes first, then a list of names there, then those elsewhere. Of one
+    kind the nearest counts.
+    """
+    whole = [one for one in every if one.names]
+    found: dict[str, _List] = {}
+    faults: dict[Problem, None] = {}
+    for place, file in {_folder_of(file): file for file in files}.items():
+        near = _nearest(every, file)
+        faults.update(dict.fromkeys(fault for one in near for fault in one.faults))
+        first, *others = [one for one in near if one.names] or _nearest(whole, file) or [None]
+        if first is None:
+            continue
+        found[place] = first
+        other = next((one for one in others if one.names != first.names), None)
+        if other is not None:
+            faults[lists_differ(first.file, other.file)] = None
+    labels.problems += faults
+    if len({one.names for one in whole}) > 1:
+        used = {one.file for one in found.values()}
+        unused = [one.file for one in whole if one.file not in used]
+        words = f', not of {_some(unused)}' if unused else ''
+        labels.notes.append(f'lists of classes differ: names are those of {_some(used)}{words}')
+    return found
+
+
+def _some(files: Iterable[str]) -> str:
+    first, *more = sorted(files)
+    return f'{first} and {len(more)} more' if more else first
+
+
+def _nearest(lists: Sequence[_List], file: str) -> list[_List]:
+    """Returns the lists that come first for a label file; more than one where nothing tells."""
+
+    def nearness(one: _List) -> tuple[bool, bool, int, int]:
+        depth, shared = one.file.count('/'), shared_folders(one.file, file)
+        return depth == shared, one.file.lower().endswith(_YAML), shared, -depth
+
+    best = max(map(nearness, lists), default=None)
+    return [one for one in lists if nearness(one) == best]
+
+
+def _yaml_lists(folder: Folder) -> Iterator[_List]:
+    for file in folder.with_suffix(*_YAML):
         try:
             content = yaml.safe_load(folder.text(file))
         except yaml.YAMLError as error:
-            labels.problems.append(problem('damaged file', file, ' '.join(str(error).split())))
+            fault = problem('damaged file', file, ' '.join(str(error).split()))
+            yield _List(file, faults=(fault,))
             continue
         names = content.get('names') if isinstance(content, dict) else None
+        faults: list[Problem] = []
         if isinstance(names, dict):
-            names = _by_number(names, file, labels)
+            names = _by_number(names, file, faults)
         if isinstance(names, list) and names:
             count = content.get('nc', len(names))
             if count != len(names):
-                labels.problems.append(
+                faults.append(
                     problem('classes do not fit', file, f'nc {count}, but {len(names)} names')
                 )
-            return [str(name) for name in names], content
-    listed = find_class_list(folder)
-    return (None if listed is None else _by_value(listed)), {}
+            yield _List(file, tuple(map(str, names)), content, tuple(faults))
+
+
+def _plain_lists(folder: Folder) -> Iterator[_List]:
+    for file, listed in find_class_lists(folder).items():
+        names = _by_value(listed)
+        if names:
+            yield _List(file, tuple(names))
 
 
 def _by_value(listed: ClassList) -> list[str]:
@@ -199,13 +306,13 @@ def _by_value(listed: ClassList) -> list[str]:
     return [names[n] for n in numbers] if names.keys() == {*numbers} else list(listed.lines)
 
 
-def _by_number(names: dict, file: str, labels: LabelledImages) -> list:
+def _by_number(names: dict, file: str, faults: list[Problem]) -> list:
     """Brings names by class number into a list."""
     numbers = {str(key).strip(): name for key, name in names.items()}
     wanted = [str(number) for number in range(len(numbers))]
     if set(numbers) != set(wanted):
         keys = ', '.join(map(str, names))
-        labels.problems.append(
+        faults.append(
             problem('classes do not fit', file, f'names {keys}, not 0 to {len(names) - 1}')
         )
     return [numbers.get(number, f'class_{number}') for number in wanted]

@@ -560,3 +560,196 @@ def test_mask_in_a_label_above_the_limit_is_told(digits, tmp_path):
     (problem,) = labels_of(tmp_path).problems
     assert problem.kind == 'malformed label' and 'train_000001.json, shape 1' in problem.item
     assert '20000x20000 pixels, more than the 268435456' in problem.detail
+
+
+def write_lists(root: Path, listed: dict[str, list[str]]) -> None:
+    for file, names in listed.items():
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        is_yaml = file.endswith('.yaml')
+        text = yaml.safe_dump(dict(names=names)) if is_yaml else '\n'.join(names)
+        (root / file).write_text(text)
+
+
+OTHERS = [f'other {name}' for name in CLASSES]
+REVERSED = list(CLASSES[::-1])
+
+
+@pytest.mark.parametrize(
+    'listed, first, last',
+    [
+        ({'data.yaml': REVERSED, 'clone/data/coco.yaml': OTHERS}, REVERSED, REVERSED),
+        ({'labels/classes.txt': REVERSED, 'clone/data/coco.yaml': OTHERS}, REVERSED, REVERSED),
+        (
+            {'labels/train/classes.txt': REVERSED, 'labels/val/classes.txt': OTHERS},
+            REVERSED,
+            OTHERS,
+        ),
+        ({'labels/train/classes.txt': REVERSED, 'classes.txt': OTHERS}, REVERSED, OTHERS),
+    ],
+)
+def test_names_of_yolo_classes_are_those_of_the_nearest_list(digits, tmp_path, listed, first, last):
+    content = written.load_scenes(digits)
+    written.yolo(content, tmp_path, False)
+    (tmp_path / 'data.yaml').unlink()
+    write_lists(tmp_path, listed)
+    labels = labels_of(tmp_path)
+    assert labels.problems == []
+    for image in labels.images:
+        names = first if '/train/' in image.file else last
+        (scene,) = (scene for scene in content if scene.stem == Path(image.file).stem)
+        expected = [names[CLASSES.index(item.name)] for item in scene.objects]
+        assert [instance.name for instance in image.instances] == expected
+    (note,) = (note for note in labels.notes if note.startswith('lists of classes differ'))
+    assert min(listed) in note
+
+
+def test_yolo_exports_side_by_side_have_their_own_classes(digits, tmp_path):
+    content = written.load_scenes(digits)
+    for name in 'ab':
+        written.yolo(content, tmp_path / name, False)
+    describe(tmp_path / 'b', names=REVERSED)
+    labels = labels_of(tmp_path)
+    assert labels.problems == [] and len(labels.images) == 2 * len(content)
+    assert {image.split for image in labels.images} == {'train', 'val'}
+    names = {image.file: [i.name for i in image.instances] for image in labels.images}
+    for file, found in names.items():
+        if file.startswith('a/'):
+            swapped = [REVERSED[CLASSES.index(name)] for name in found]
+            assert names[f'b/{file.removeprefix("a/")}'] == swapped
+
+
+@pytest.mark.parametrize(
+    'listed, is_told',
+    [
+        ({'coco.yaml': OTHERS}, True),
+        ({'coco.yaml': list(CLASSES)}, False),
+        ({'labels/train/classes.txt': list(CLASSES)}, False),
+    ],
+)
+def test_lists_of_yolo_classes_that_nothing_tells_apart(digits, tmp_path, listed, is_told):
+    written.yolo(written.load_scenes(digits), tmp_path, False)
+    write_lists(tmp_path, listed)
+    labels = labels_of(tmp_path)
+    told = [('lists of classes differ', 'coco.yaml, data.yaml')] if is_told else []
+    assert [(p.kind, p.item) for p in labels.problems] == told
+    assert any('lists of classes' in note for note in labels.notes) == is_told
+
+
+@pytest.mark.parametrize('place, kinds', [('', ['damaged file']), ('clone/docs', [])])
+def test_damaged_description_is_told_where_it_may_be_meant(digits, tmp_path, place, kinds):
+    written.yolo(written.load_scenes(digits), tmp_path, False)
+    (tmp_path / place).mkdir(parents=True, exist_ok=True)
+    (tmp_path / place / 'a.yaml').write_text('names: !!python/name:os.system')
+    assert kinds_of(tmp_path, 'yolo') == kinds
+
+
+@pytest.mark.parametrize('names, kinds', [('one\ntwo', ['lists of classes differ']), (None, [])])
+def test_lists_of_one_name_beside_masks(digits, tmp_path, names, kinds):
+    written.masks(digits, tmp_path, 'ids')
+    text = (tmp_path / 'classes.txt').read_text()
+    (tmp_path / 'validation/classes.txt').write_text(names or text)
+    labels, _ = read_labels(Request(str(tmp_path), '', ''), open_folder(str(tmp_path)), True)
+    assert [p.kind for p in labels.problems] == kinds
+
+
+@pytest.mark.parametrize('form', ['voc', 'labelme'])
+@pytest.mark.parametrize('place', ['', 'more'])
+def test_of_two_endings_the_label_names_the_one_that_is_meant(digits, tmp_path, form, place):
+    """Where both lie beside each other; tools rename images and leave the name inside."""
+    written.WRITERS[form](written.load_scenes(digits), tmp_path, False)
+    (photo,) = tmp_path.rglob('train_000001.png')
+    other = photo.with_suffix('.jpg')
+    Image.new('RGB', (96, 64)).save(other)
+    (tmp_path / 'zz' / place).mkdir(parents=True)
+    meant = other if place else photo
+    if place:
+        photo.rename(tmp_path / 'zz' / place / photo.name)
+        labels = next(tmp_path.rglob('train_000001.xml' if form == 'voc' else 'train_000001.json'))
+        labels.rename(other.with_suffix(labels.suffix))
+    files = [image.file for image in labels_of(tmp_path, format=form).images]
+    assert [f for f in files if 'train_000001' in f] == [meant.relative_to(tmp_path).as_posix()]
+
+
+@pytest.mark.parametrize('content', ['0 0.5 0.5 0.2 0.2', ''])
+def test_yolo_label_of_two_images_is_told(digits, tmp_path, content):
+    written.yolo(written.load_scenes(digits), tmp_path, False)
+    (photo,) = tmp_path.rglob('train_000001.png')
+    Image.new('RGB', (96, 64)).save(photo.with_suffix('.jpg'))
+    (tmp_path / 'labels/train/train_000001.txt').write_text(content)
+    problems = labels_of(tmp_path).problems
+    if not content:  # both are background
+        assert problems == []
+        return
+    (problem,) = problems
+    assert problem.kind == 'label file of several images'
+    assert problem.item == 'labels/train/train_000001.txt'
+    for ending in ('jpg', 'png'):
+        assert f'images/train/train_000001.{ending}' in problem.detail
+
+
+def shaped(root: Path, **fields) -> list:
+    """Changes the first shape of a labelme file; returns the objects of its image."""
+    (file,) = root.rglob('train_000001.json')
+    content = json.loads(file.read_text())
+    content['shapes'][0].update(fields)
+    file.write_text(json.dumps(content))
+    labels = labels_of(root)
+    assert labels.problems == []
+    (image,) = (image for image in labels.images if 'train_000001' in image.file)
+    return list(image.instances)
+
+
+def test_rectangle_of_four_points(digits, tmp_path):
+    written.labelme(written.load_scenes(digits), tmp_path, False)
+    before = shaped(tmp_path, points=[[10, 20], [30, 50]])
+    assert before[0].box == (10, 20, 20, 30)
+    assert shaped(tmp_path, points=[[10, 20], [30, 20.0000001], [30, 50], [10, 50]]) == before
+
+
+@pytest.mark.parametrize('kind', ['rectangle', 'rotation'])
+def test_turned_rectangle_is_an_outline(digits, tmp_path, kind):
+    written.labelme(written.load_scenes(digits), tmp_path, False)
+    points = [[20, 10], [30, 20], [20, 30], [10, 20]]
+    turned, *_ = shaped(tmp_path, points=points, shape_type=kind)
+    assert turned.box == (10, 10, 20, 20)
+    assert turned.polygons == ((20, 10, 30, 20, 20, 30, 10, 20),)
+
+
+def test_rectangle_of_three_points_is_told(digits, tmp_path):
+    written.labelme(written.load_scenes(digits), tmp_path, False)
+    (file,) = tmp_path.rglob('train_000001.json')
+    content = json.loads(file.read_text())
+    content['shapes'][0]['points'] = [[1, 2], [20, 2], [20, 30]]
+    file.write_text(json.dumps(content))
+    (problem,) = labels_of(tmp_path).problems
+    assert problem.detail == 'rectangle of 3 points, not 2 or 4'
+
+
+def test_frames_beside_their_labels_are_meant_and_not_a_cover(digits, tmp_path):
+    content = written.load_scenes(digits)
+    written.cvat_video(content, tmp_path / 'annotations', False)
+    (tmp_path / 'annotations/images').mkdir()
+    for frame in [*tmp_path.rglob('frame_*.png')]:
+        frame.rename(tmp_path / 'annotations/images' / frame.name)
+    Image.new('RGB', (96, 64)).save(tmp_path / 'cover1.png')
+    labels = labels_of(tmp_path)
+    assert labels.problems == []
+    expected = [f'annotations/images/frame_{n:06d}.png' for n in range(len(content))]
+    assert [image.file for image in labels.images] == expected
+
+
+def test_videos_of_two_folders_have_their_own_frames(digits, tmp_path):
+    content = written.load_scenes(digits)
+    for name in ('one', 'two'):
+        written.cvat_video(content, tmp_path / name, False)
+    labels = labels_of(tmp_path)
+    assert labels.problems == []
+    assert len({image.file for image in labels.images}) == 2 * len(content)
+
+
+@pytest.mark.parametrize('rotation, is_told', [('30.0', True), ('360', False), ('0.0', False)])
+def test_turned_box_of_cvat(digits, tmp_path, rotation, is_told):
+    written.cvat(written.load_scenes(digits), tmp_path, False)
+    file = tmp_path / 'annotations.xml'
+    file.write_text(file.read_text().replace('<box ', f'<box rotation="{rotation}" ', 1))
+    assert kinds_of(tmp_path, 'cvat') == ['malformed label'] * is_told

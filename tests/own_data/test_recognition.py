@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -376,3 +377,147 @@ def test_classes_are_in_the_order_of_the_files(digits, tmp_path, capsys):
     change(tmp_path / 'val_labels.json', lambda content: without(content, 'three', True))
     assert 'three' not in labels_of(tmp_path).classes
     assert main(['verify', str(tmp_path)]) == 0, capsys.readouterr().out
+
+
+def each(content: Content, **fields: Any) -> None:
+    for annotation in content['annotations']:
+        annotation.update(fields)
+
+
+def as_masks(content: Content, **fields: Any) -> None:
+    """Gives each object run lengths, and marks it as a crowd."""
+    for annotation in content['annotations']:
+        left, top, width, height = annotation['bbox']
+        mask = np.zeros((64, 96), np.uint8, order='F')
+        mask[top : top + height, left : left + width] = 1
+        runs = written.coco_mask.encode(mask)
+        annotation['segmentation'] = runs | dict(counts=runs['counts'].decode())
+    each(content, iscrowd=1, **fields)
+
+
+@pytest.mark.parametrize('attributes', [dict(occluded=False), dict(source='x'), None])
+def test_masks_that_cvat_marks_as_crowds_are_objects(digits, tmp_path, attributes):
+    written.coco(written.load_scenes(digits), tmp_path, False)
+    said = {} if attributes is None else dict(attributes=attributes)
+    for split in ('train', 'val'):
+        change(tmp_path / f'{split}_labels.json', lambda content: as_masks(content, **said))
+    labels = labels_of(tmp_path)
+    if said == dict(attributes=dict(occluded=False)):
+        assert labels.problems == [] and labels.coco_files is None and labels.has_masks
+        assert not any(instance.is_crowd for instance in labels.instances())
+        assert sum('masks are objects' in note for note in labels.notes) == 2
+        return
+    assert all(instance.is_crowd for instance in labels.instances())
+    found = [(p.kind, p.item) for p in labels.problems]
+    assert found == [('split without an object', 'train'), ('split without an object', 'val')]
+    assert all('that are crowds (iscrowd) or difficult' in p.detail for p in labels.problems)
+
+
+def test_masks_that_are_no_crowds_say_that_the_others_are(digits, tmp_path):
+    written.coco(written.load_scenes(digits), tmp_path, False)
+    file = tmp_path / 'train_labels.json'
+    change(file, lambda content: as_masks(content, attributes=dict(occluded=False)))
+    change(file, lambda content: content['annotations'][0].update(iscrowd=0))
+    crowds = [instance.is_crowd for instance in labels_of(tmp_path).instances()]
+    assert not crowds[0] and any(crowds)
+
+
+def test_crowds_are_told(digits, tmp_path):
+    written.coco(written.load_scenes(digits), tmp_path, False)
+    change(tmp_path / 'train_labels.json', lambda c: c['annotations'][0].update(iscrowd=1))
+    labels = labels_of(tmp_path)
+    count = labels.counts().total()
+    assert f'1 of {count} objects are crowds (iscrowd) or difficult: neither learnt nor scored' in (
+        labels.notes
+    )
+
+
+def test_split_of_difficult_objects_alone_is_told(digits, tmp_path):
+    written.voc(written.load_scenes(digits), tmp_path, False)
+    for file in (tmp_path / 'Annotations').glob('val_*'):
+        text = file.read_text().replace('<bndbox>', '<difficult>1</difficult><bndbox>')
+        file.write_text(text)
+    (found,) = labels_of(tmp_path).problems
+    assert (found.kind, found.item) == ('split without an object', 'val')
+
+
+@pytest.mark.parametrize(
+    'rotation, segmentation, is_told',
+    [(30.0, None, True), (30.0, [], True), (-360, [], False), (0.0, [], False),
+     ('x', [], False), (30.0, [[1, 2, 9, 2, 9, 9]], False)],
+)  # fmt: skip
+def test_turned_box_of_coco_is_told(digits, tmp_path, rotation, segmentation, is_told):
+    written.coco(written.load_scenes(digits), tmp_path, False)
+    fields = dict(attributes=dict(rotation=rotation))
+    if segmentation is not None:
+        fields['segmentation'] = segmentation
+    change(tmp_path / 'train_labels.json', lambda c: c['annotations'][0].update(fields))
+    problems = labels_of(tmp_path).problems
+    assert [p.kind for p in problems] == ['malformed label'] * is_told
+    assert all('turned by 30 degrees; draw it as a polygon' in p.detail for p in problems)
+
+
+def captions(content: Content) -> None:
+    del content['categories']
+    content['annotations'] = [dict(id=1, image_id=5, caption='a digit')]
+
+
+def panoptic(content: Content) -> None:
+    segments = [dict(id=1, category_id=11)]
+    content['annotations'] = [dict(image_id=5, file_name='1.png', segments_info=segments)]
+
+
+def of_datumaro(content: Content) -> None:
+    content['items'] = [dict(id='1', annotations=[dict(id=1, bbox=[1, 2, 3, 4])])]
+    del content['images'], content['annotations']
+
+
+@pytest.mark.parametrize(
+    'work', [captions, panoptic, of_datumaro, lambda content: content.pop('annotations')]
+)
+def test_files_of_something_else_are_left_out(digits, tmp_path, work):
+    written.coco(written.load_scenes(digits), tmp_path, False)
+    before = labels_of(tmp_path)
+    shutil.copy(tmp_path / 'train_labels.json', tmp_path / 'other_train.json')
+    change(tmp_path / 'other_train.json', work)
+    labels = labels_of(tmp_path)
+    assert labels.problems == [] and labels.coco_files == before.coco_files is not None
+    (note,) = (note for note in labels.notes if note not in before.notes)
+    assert note.startswith('file without objects, left out: other_train.json (')
+
+
+def test_folder_of_files_of_something_else(digits, tmp_path):
+    written.coco(written.load_scenes(digits), tmp_path, False)
+    for split in ('train', 'val'):
+        change(tmp_path / f'{split}_labels.json', captions)
+    with pytest.raises(UserError, match=r'(?s)file without objects .*train_labels\.json: without '):
+        labels_of(tmp_path)
+
+
+def test_labels_without_categories_are_damaged(digits, tmp_path):
+    written.coco(written.load_scenes(digits), tmp_path, False)
+    change(tmp_path / 'val_labels.json', lambda content: content.pop('categories'))
+    (found,) = labels_of(tmp_path).problems
+    assert found.kind == 'damaged label file' and found.detail == 'without categories'
+
+
+def test_two_files_of_the_same_images_are_told_once(digits, tmp_path):
+    written.coco(written.load_scenes(digits), tmp_path, False)
+    shutil.copy(tmp_path / 'train_labels.json', tmp_path / 'person_keypoints_train.json')
+    (found,) = labels_of(tmp_path).problems
+    assert found.kind == 'two files label the same images'
+    assert found.item == 'person_keypoints_train.json, train_labels.json'
+    assert found.detail.startswith('8 images, such as photos/train_000001.png')
+
+
+def test_parts_of_an_outline_that_have_no_area_are_left_out(digits, tmp_path):
+    written.coco(written.load_scenes(digits), tmp_path, True)
+    before = labels_of(tmp_path)
+    change(
+        tmp_path / 'train_labels.json',
+        lambda c: c['annotations'][0]['segmentation'].append([1, 2, 3, 4]),
+    )
+    labels = labels_of(tmp_path)
+    assert labels.problems == [] and labels.images == before.images
+    assert labels.coco_files is None
+    assert any('fewer than 3 corners' in note and 'of 1 objects' in note for note in labels.notes)
