@@ -2,6 +2,8 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
+from copy import copy
+from typing import TypeVar
 
 from torch import Size, Tensor, nn
 
@@ -11,6 +13,7 @@ from attnpool_backbones.checkpoints.wrapped_names import MODULE, WRAPPERS, short
 
 __all__ = [
     'Shapes',
+    'as_loaded',
     'model_shapes',
     'names_in_model',
     'require_no_lookalikes',
@@ -21,6 +24,7 @@ __all__ = [
 
 Shapes = Mapping[str, Size]
 
+_Value = TypeVar('_Value')
 _STATISTICS = ('running_mean', 'running_var')
 _DEEPEST_PREFIX = 2
 
@@ -81,6 +85,24 @@ def names_in_model(stored: Iterable[str], targets: Iterable[str]) -> dict[str, s
             if 2 * len(found := translated(prefix)) > count > len(stored) // 2:
                 known = found
     return {name: known.get(name, name) for name in stored}
+
+
+def as_loaded(weights: Mapping[str, _Value], model: nn.Module) -> dict[str, _Value]:
+    """Returns weights by the names under which a model itself takes them.
+
+    Models of mmdet rename when they are loaded: the weights of a detector become those of
+    SoftTeacher's student and teacher, the head of an RPN that of a two-stage detector.
+
+    Args:
+        weights: Weights, or their shapes, by the names of :func:`names_in_model`.
+        model: Stays as it is.
+    """
+    found = dict(weights)
+    if type(model)._load_from_state_dict is not nn.Module._load_from_state_dict:
+        bare = copy(model)  # with nothing of its own that would be loaded
+        vars(bare).update(_parameters={}, _buffers={}, _load_state_dict_pre_hooks={})
+        bare._load_from_state_dict(found, '', {}, False, [], [], [])
+    return found
 
 
 def require_whole_model(model: nn.Module, stored: Shapes, path: str) -> None:

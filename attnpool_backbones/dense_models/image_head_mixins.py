@@ -185,8 +185,11 @@ class SegmentorWithImageHead(ImageHeadMixin):
         else:
             own, maps = self.classify(kept[-1], sizes, inputs.shape[-2:])
             self.found = own, maps, kept[-1].shape[-2:]
-        if self.image_head.gate:
-            logits = logits + self.image_head.gate * functional.logsigmoid(own)[..., None, None]
+        gate = self.image_head.gate
+        if gate and hasattr(self.decode_head, 'cls_embed'):  # MaskFormer's votes are no logits
+            return logits * own.sigmoid().pow(gate)[..., None, None]
+        if gate:
+            logits = logits + gate * functional.logsigmoid(own)[..., None, None]
         return logits
 
     def classify_windows(

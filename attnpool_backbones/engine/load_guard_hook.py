@@ -13,6 +13,7 @@ from torch import nn
 from attnpool_backbones.checkpoints.errors import CheckpointError, CheckpointMismatch
 from attnpool_backbones.checkpoints.finite_weights import looks_like_weight, require_finite_weights
 from attnpool_backbones.checkpoints.matching import (
+    as_loaded,
     model_shapes,
     names_in_model,
     require_no_lookalikes,
@@ -37,7 +38,8 @@ class LoadGuardHook(Hook):
     """Checks what a Runner is about to load from ``load_from`` or a checkpoint to resume.
 
     - Names are freed of what wrappers put into them, and of a common prefix; weights that stand
-      alone, without ``state_dict`` around them, get one.
+      alone, without ``state_dict`` around them, get one. What a model renames itself when it is
+      loaded counts by its new names.
     - Resuming and testing need every parameter of the model, and all statistics of its norms.
     - A training that starts from other weights is refused if none of them fits, or if whole layers
       would stay random while the file has unknown weights of the same shapes. The setting
@@ -76,12 +78,13 @@ class LoadGuardHook(Hook):
             return
         with explained(path):
             fit_names(weights, model)
+            loaded = as_loaded(weights, model)
             kinds = {name: value.is_floating_point() for name, value in model.state_dict().items()}
             # those that look like weights have been checked when they were read
-            tensors = {n: weights[n] for n in shapes_of(weights)
+            tensors = {n: loaded[n] for n in shapes_of(loaded)
                        if n in kinds and not looks_like_weight(n)}  # fmt: skip
             require_finite_weights(tensors, kinds.__getitem__)
-        stored, targets = shapes_of(weights), model_shapes(model)
+        stored, targets = shapes_of(loaded), model_shapes(model)
         is_start = isinstance(runner._train_loop, BaseLoop) and not runner._resume
         if not is_start:
             require_whole_model(model, stored, path)

@@ -13,6 +13,7 @@ from attnpool_backbones.checkpoints.door import load_from_checked_file
 from attnpool_backbones.checkpoints.errors import CheckpointError
 from attnpool_backbones.checkpoints.matching import (
     Shapes,
+    as_loaded,
     names_in_model,
     require_whole_model,
     shapes_of,
@@ -98,4 +99,5 @@ def require_own_weights(model: nn.Module, stored: Shapes, path: str) -> None:
     model = bare_model(model)
     if model is not None:
         names = names_in_model(stored, model.state_dict())
-        require_whole_model(model, {names[n]: shape for n, shape in stored.items()}, path)
+        shapes = as_loaded({names[n]: shape for n, shape in stored.items()}, model)
+        require_whole_model(model, shapes, path)

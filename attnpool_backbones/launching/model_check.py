@@ -1,5 +1,6 @@
 """What only the built model can tell: that its parts fit together and it knows the classes."""
 
+import logging
 import random
 import re
 from collections.abc import Iterator, Sequence
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import SyncBatchNorm, _BatchNorm
@@ -21,6 +23,12 @@ __all__ = ['require_classes', 'require_fitting_parts']
 
 SIDE = 256
 """Height and width of the image that is tried: two cells at a stride of 128."""
+SIZES = re.compile(
+    r'[Ss]izes? of tensors? |shapes cannot be multiplied|view size is not|invalid for input of size'
+)
+"""What torch says of tensors that do not fit to each other."""
+OWN_CLASSES = ('boundary_threshold', 'max_text_len')
+"""Attributes of heads with classes of their own: mmseg's STDCHead, mmdet's GroundingDINOHead."""
 
 
 def inner_model(model: nn.Module) -> nn.Module:
@@ -52,19 +60,24 @@ def require_classes(model: nn.Module, dataset: Any, split: str) -> None:
     classes = dataset.metainfo.get('classes')
     if not isinstance(classes, (list, tuple)):
         return
-    wrong = [
-        f'  {config_key(name)}.num_classes is {head.num_classes}'
-        for name, head in heads(inner_model(model))
-        if head.num_classes != len(classes)
-    ]
+    things = dataset.metainfo.get('thing_classes') or classes
+    wrong, right = [], []
+    for name, head in heads(inner_model(model)):
+        # of a panoptic model it finds the things alone
+        told = things if name.startswith('roi_head.') else classes
+        if set(told) <= set(classes) and head.num_classes != len(told):
+            of_things = '' if told is classes else f', and there are {len(told)} thing_classes'
+            wrong.append(f'  {config_key(name)}.num_classes is {head.num_classes}{of_things}')
+            right.append(len(told))
     if wrong:
         names = ', '.join(map(str, classes[:5])) + (', ...' if len(classes) > 5 else '')
+        numbers = ' or '.join(map(str, dict.fromkeys(right)))
         raise UserError(
             '\n'.join(
                 [
                     f'the {split} data set has {len(classes)} classes ({names}), but',
                     *wrong,
-                    f'set num_classes={len(classes)} there, or the classes of the data set: '
+                    f'set num_classes={numbers} there, or the classes of the data set: '
                     f'{split}_dataloader.dataset.metainfo=dict(classes=(...))',
                 ]
             )
@@ -72,12 +85,18 @@ def require_classes(model: nn.Module, dataset: Any, split: str) -> None:
 
 
 def heads(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Yields what tells classes apart, with its name: no proposals, which are of one class."""
+    """Yields what tells the data's classes apart, with its name.
+
+    Proposals are of one class, boundaries of two, semantic maps beside boxes of their own classes,
+    and what reads a prompt has one for each of its words.
+    """
     for name, module in model.named_modules():
         parts = name.split('.')
         if not isinstance(getattr(module, 'num_classes', None), int):
             continue
         if parts[0] in ('backbone', 'neck') or not any('head' in part for part in parts):
+            continue
+        if 'semantic_head' in parts or any(hasattr(module, own) for own in OWN_CLASSES):
             continue
         is_proposal = any('rpn' in part for part in parts)
         is_loss = any(part.startswith('loss') for part in parts)
@@ -124,7 +143,8 @@ class Watch:
 def require_fitting_parts(model: nn.Module, cfg: Config, batch_size: int | None = None) -> None:
     """Runs a model once on a small image, to see that its parts fit together.
 
-    Weights, statistics and random numbers stay as they are.
+    Weights, statistics and random numbers stay as they are. What a model cannot do with boxes,
+    masks and a label map alone, since it needs more of its data, is noted in the log.
 
     Args:
         model: As the runner built it.
@@ -141,30 +161,60 @@ def require_fitting_parts(model: nn.Module, cfg: Config, batch_size: int | None 
     modes = {module: module.training for module in model.modules()}
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     watch = Watch(model)
+    batch: dict[str, Any] = {}
     maps: list[tuple[int, ...]] = []
+
+    def features() -> None:
+        batch.update(model.data_preprocessor(tiny_batch(cfg)))
+        found = model.extract_feat(batch['inputs'])
+        maps.extend(tuple(x.shape) for x in found if isinstance(x, Tensor))
+        side = batch['inputs'].shape[-1]
+        require_strides(model, [side / shape[-1] for shape in maps])
+        if isinstance(found, (list, tuple)):
+            require_maps(model, len(found))
+
+    def prediction() -> None:
+        if hasattr(model, 'encode_decode'):  # without windows
+            metas = [sample.metainfo for sample in batch['data_samples']]
+            model.encode_decode(batch['inputs'], metas)
+        else:
+            model.predict(batch['inputs'], batch['data_samples'])
+
+    def losses() -> None:
+        # many heads return what their losses take in training mode only; norms would refuse, or
+        # wait for other processes
+        for module, training in modes.items():
+            module.training = training and not isinstance(module, _BatchNorm)
+        model.loss(batch['inputs'], batch['data_samples'])
+
+    steps = [features, prediction] if batch_size is None else [features, prediction, losses]
     try:
         model.eval()
         with torch.no_grad(), kept_randomness():
-            batch = model.data_preprocessor(tiny_batch(cfg))
-            features = model.extract_feat(batch['inputs'])
-            maps = [tuple(x.shape) for x in features if isinstance(x, Tensor)]
-            side = batch['inputs'].shape[-1]
-            require_strides(model, [side / shape[-1] for shape in maps])
-            if recognise_task(cfg) == 'mmdet':
-                model.predict(batch['inputs'], batch['data_samples'])
-            else:
-                model._forward(batch['inputs'], batch['data_samples'])
-            if batch_size is not None:
+            for step in steps:
                 watch.running.clear()
-                model.loss(batch['inputs'], batch['data_samples'])
-    except (UserError, MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:  # of whatever layer gets what it cannot take
-        name = watch.running[-1] if watch.running else ''
-        raise UserError(
-            f'the model of {cfg.filename} does not fit together, as a try with an image of '
-            f'{SIDE}x{SIDE} shows: at {config_key(name)}: {words_of(error)[:400]}' + given(maps)
-        ) from error
+                try:
+                    step()
+                except (UserError, MemoryError, torch.OutOfMemoryError):
+                    raise
+                except Exception as error:  # of whatever layer gets what it cannot take
+                    name = watch.running[-1] if watch.running else ''
+                    where = f'at {config_key(name)}: {words_of(error)[:400]}'
+                    # losses, other than predictions, get what the image's annotations make
+                    has_other_sizes = step is prediction and SIZES.search(str(error))
+                    is_sure = step is features or has_other_sizes
+                    if not is_sure and not is_misfit(error, model.get_submodule(name)):
+                        print_log(
+                            f'model: its {step.__name__} could not be tried on an image of '
+                            f'{SIDE}x{SIDE}, so parts may still not fit: {where}',
+                            'current',
+                            logging.WARNING,
+                        )
+                        continue
+                    raise UserError(
+                        f'the model of {cfg.filename} does not fit together, as a try with an '
+                        f'image of {SIDE}x{SIDE} shows: {where}{given(maps)}'
+                    ) from error
     finally:
         watch.close()
         for module, training in modes.items():
@@ -185,6 +235,19 @@ def require_fitting_parts(model: nn.Module, cfg: Config, batch_size: int | None 
         )
 
 
+def is_misfit(error: Exception, module: nn.Module) -> bool:
+    """Tells whether parts do not fit, and it is not that the sample lacks something.
+
+    Args:
+        error: What a prediction or the losses ended in.
+        module: The innermost module that ran.
+    """
+    has_weights = any(True for _ in module.parameters(recurse=False))
+    is_layer = has_weights and next(module.children(), None) is None
+    weighs_classes = getattr(module, 'class_weight', None) is not None
+    return isinstance(error, RuntimeError) and (is_layer or weighs_classes)
+
+
 def needs_more(norm: nn.Module) -> bool:
     """Tells whether a norm takes statistics of the batch of this process alone."""
     return norm.training and not isinstance(norm, SyncBatchNorm)
@@ -203,6 +266,7 @@ def tiny_batch(cfg: Config) -> dict[str, list]:
     shape = (SIDE, SIDE)
     sizes = dict.fromkeys(('img_shape', 'ori_shape', 'pad_shape', 'batch_input_shape'), shape)
     meta = dict(sizes, scale_factor=(1.0, 1.0), img_id=0, img_path='', flip=False)
+    meta['border'] = (0, 0, 0, 0)  # CenterNet's
     if recognise_task(cfg) == 'mmdet':
         from mmdet.structures import DetDataSample
         from mmdet.structures.bbox import HorizontalBoxes
@@ -254,7 +318,7 @@ def require_strides(model: nn.Module, strides: Sequence[float]) -> None:
     has = [round(stride) for stride in strides]
     for name in ('rpn_head', 'bbox_head'):
         generator = getattr(getattr(model, name, None), 'prior_generator', None)
-        told = [max(_pair(stride)) for stride in getattr(generator, 'strides', None) or ()]
+        told = [max(_listed(stride)) for stride in getattr(generator, 'strides', None) or ()]
         if told and told != has:
             raise UserError(
                 f'model.{name}.anchor_generator.strides is {told}, but the neck gives maps of '
@@ -274,5 +338,24 @@ def require_strides(model: nn.Module, strides: Sequence[float]) -> None:
                 )
 
 
-def _pair(stride: Any) -> tuple[int, ...]:
-    return tuple(stride) if isinstance(stride, (list, tuple)) else (stride,)
+def require_maps(model: nn.Module, count: int) -> None:
+    """Checks that heads ask for maps that are there.
+
+    Args:
+        model: The detector or segmentor.
+        count: How many maps the heads get.
+
+    Raises:
+        UserError: If one asks for another.
+    """
+    for name, head in model.named_modules():
+        asked = getattr(head, 'in_index', None)
+        if any(isinstance(index, int) and not -count <= index < count for index in _listed(asked)):
+            raise UserError(
+                f'the model does not fit together: {config_key(name)}.in_index is {asked}, but the '
+                f'heads get {count} maps'
+            )
+
+
+def _listed(value: Any) -> tuple:
+    return tuple(value) if isinstance(value, (list, tuple)) else (value,)

@@ -15,6 +15,8 @@ from attnpool_backbones.dense_models.image_head_mixins import DetectorWithImageH
 from attnpool_backbones.dense_models.image_tagger import BackboneAlone
 from attnpool_backbones.dense_models.image_tags import make_tags, merge_tags, stitched, true_tags
 from attnpool_backbones.launching.config_keys import require_known_keys
+from attnpool_backbones.launching.config_models import build_config_model
+from attnpool_backbones.mmcv_operators.model_trial import shipped
 from attnpool_backbones.registry import MODELS
 from tests.dense_models.tagged_runs import CONFIGS, SIDE, build, make_config
 
@@ -162,6 +164,30 @@ def test_gate_weighs_scores_by_evidence(head, scenes, tmp_path):
         torch.testing.assert_close(after.pred_instances.scores, expected.values)
         assert torch.equal(after.pred_instances.labels, instances.labels[expected.indices])
         assert torch.equal(after.pred_instances.masks, instances.masks[expected.indices])
+
+
+@torch.no_grad()
+def test_gate_weighs_votes_of_masks():
+    """MaskFormer's head predicts no logits: sums of products of probabilities."""
+    cfg = Config.fromfile(
+        shipped('mmseg') / 'configs/maskformer/maskformer_r50-d32_8xb2-160k_ade20k-512x512.py'
+    )
+    cfg.model.decode_head.transformer_decoder.num_layers = 1
+    cfg.model.backbone = dict(
+        type='attnpool_backbones.AttnResNet', arch=dict(depths=(1, 1, 1, 1), attention='sge')
+    )
+    cfg.model.update(
+        type='attnpool_backbones.WithImageHead', base=cfg.model.type, image_head=dict(gate=0.5)
+    )
+    model = build_config_model(cfg).eval()
+    images = torch.randn(2, 3, SIDE, SIDE)
+    metas = [dict.fromkeys(('ori_shape', 'img_shape'), (SIDE, SIDE)) for _ in images]
+    gated = model.inference(images, metas)
+    evidence = model.found[0].sigmoid().sqrt()
+    model.image_head.gate = 0
+    plain = model.inference(images, metas)
+    assert plain.min() >= 0 and not torch.equal(gated, plain)
+    torch.testing.assert_close(gated, plain * evidence[..., None, None])
 
 
 def test_padding_is_not_seen(scenes, tmp_path):

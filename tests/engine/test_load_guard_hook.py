@@ -8,8 +8,11 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.hooks import EMAHook
+from mmengine.model import BaseModel
+from mmengine.registry import MODELS
 from mmengine.runner import Runner
 from safetensors.torch import save_file
+from torch import nn
 
 from attnpool_backbones.checkpoints import CheckpointError, CheckpointMismatch
 from attnpool_backbones.checkpoints.reading import read_content
@@ -31,7 +34,8 @@ def start(folder: Path, weights: dict, resume: bool = False, **settings: Any) ->
         torch.save({'state_dict': weights}, file)
     cfg = config(folder / 'run')
     cfg.load_from, cfg.resume = str(file), resume
-    cfg.update(settings)
+    for key, value in settings.items():
+        cfg[key] = value
     cfg.train_cfg.max_epochs = 0 if not resume else 4
     runner = make_runner('guard', cfg)
     runner.train()
@@ -93,6 +97,53 @@ def test_layers_do_not_stay_random_beside_their_weights(tmp_path):
     renamed = {'linear.weight': WEIGHTS['layer.weight'], 'linear.bias': WEIGHTS['layer.bias']}
     with pytest.raises(CheckpointMismatch, match=r'none of the 2|by other names'):
         start(tmp_path, renamed)
+
+
+# model, weights of a file -> what mmdet calls them when it loads the file
+RENAMED = {
+    'one_detector_for_student_and_teacher': (
+        'Pair',
+        WEIGHTS,
+        {f'{who}.{name}': name for who in ('student', 'teacher') for name in WEIGHTS},
+    ),
+    'a_head_of_proposals': (
+        'TwoStages',
+        {'backbone.weight': torch.ones(2, 2), 'bbox_head.conv.weight': torch.full((3, 2), 0.5),
+         'bbox_head.conv.bias': torch.full((3,), 0.25)},
+        {f'rpn_head.conv.{kind}': f'bbox_head.conv.{kind}' for kind in ('weight', 'bias')},
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture
+def renaming_models() -> None:
+    """Registers models of a few layers that are loaded as mmdet's are."""
+    detectors = pytest.importorskip('mmdet.models')
+
+    class Pair(detectors.SemiBaseDetector):
+        def __init__(self) -> None:
+            BaseModel.__init__(self)
+            for who in ('student', 'teacher'):
+                self.add_module(who, nn.ModuleDict(dict(layer=nn.Linear(2, 1))))
+
+    class TwoStages(detectors.TwoStageDetector):
+        def __init__(self) -> None:
+            BaseModel.__init__(self)
+            self.backbone = nn.Linear(2, 2, bias=False)
+            self.rpn_head = nn.ModuleDict(dict(conv=nn.Linear(2, 3)))
+
+    for model in (Pair, TwoStages):
+        MODELS.register_module(module=model, force=True)
+
+
+@pytest.mark.parametrize('case', RENAMED)
+def test_names_that_a_model_gives_itself_count(case, renaming_models, tmp_path):
+    kind, weights, names = RENAMED[case]
+    loaded = start(tmp_path, weights, model=dict(type=kind)).model.state_dict()
+    assert all(torch.equal(loaded[new].cpu(), weights[old]) for new, old in names.items())
+    foreign = {f'x.{name}': value for name, value in weights.items()}
+    with pytest.raises(CheckpointMismatch, match='none of the'):
+        start(tmp_path, foreign, model=dict(type=kind))
 
 
 def test_resuming_and_testing_need_everything(tmp_path):

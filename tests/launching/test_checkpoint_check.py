@@ -7,6 +7,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from attnpool_backbones.checkpoints.errors import CheckpointMismatch
+from attnpool_backbones.checkpoints.matching import shapes_of
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.launching.checkpoint_check import require_own_weights, stored_shapes
 
@@ -78,3 +79,22 @@ def test_addresses_and_safetensors(tmp_path):
         require_own_weights(model, stored_shapes(path), path)
     with pytest.raises(UserError, match='could not be downloaded'):
         stored_shapes('http://127.0.0.1:9/a.pth')  # the discard port: nobody answers
+
+
+def test_names_that_the_model_gives_itself_count():
+    """As mmdet's SoftTeacher takes the weights of one detector."""
+
+    class Pair(nn.ModuleDict):
+        def _load_from_state_dict(self, state_dict: dict, *others: object) -> None:
+            for name in list(state_dict):
+                value = state_dict.pop(name)
+                state_dict.update({f'{who}.{name}': value for who in self})
+            super()._load_from_state_dict(state_dict, *others)
+
+    pair = Pair(dict(student=detector(), teacher=detector()))
+    shapes = shapes_of(detector().state_dict())
+    require_own_weights(pair, shapes, 'detector.pth')
+    assert shapes.keys() == detector().state_dict().keys()
+    with pytest.raises(CheckpointMismatch, match=r'not in the file: student\.norm'):
+        lacking = {name: shape for name, shape in shapes.items() if 'norm' not in name}
+        require_own_weights(pair, lacking, 'detector.pth')

@@ -1,0 +1,193 @@
+"""Models whose heads need more than most are not called wrong, and are still checked."""
+
+import copy
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
+from torch import nn
+
+pytest.importorskip('mmdet')
+pytest.importorskip('mmseg')
+
+from attnpool_backbones.command_line import UserError
+from attnpool_backbones.launching import model_check
+from attnpool_backbones.launching.model_check import require_classes, require_fitting_parts
+from attnpool_backbones.mmcv_operators.model_trial import shipped
+
+BACKBONE = dict(
+    type='attnpool_backbones.AttnResNet', arch=dict(depths=(1, 1, 1, 1), attention='sge')
+)
+"""Of the channels of a ResNet-50, which the configs are for."""
+CONFIGS = {
+    'deformable-detr': 'mmdet/deformable_detr/deformable-detr_r50_16xb2-50e_coco.py',
+    'dino': 'mmdet/dino/dino-4scale_r50_8xb2-12e_coco.py',
+    'vfnet': 'mmdet/vfnet/vfnet_r50_fpn_1x_coco.py',
+    'reppoints': 'mmdet/reppoints/reppoints-moment_r50_fpn_1x_coco.py',
+    'centernet': 'mmdet/centernet/centernet_r18_8xb16-crop512-140e_coco.py',
+    'panoptic-fpn': 'mmdet/panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco.py',
+    'htc': 'mmdet/htc/htc_r50_fpn_1x_coco.py',
+    'scnet': 'mmdet/scnet/scnet_r50_fpn_1x_coco.py',
+    'soft-teacher': 'mmdet/soft_teacher/'
+    'soft-teacher_faster-rcnn_r50-caffe_fpn_180k_semi-0.1-coco.py',
+    'mask2former': 'mmdet/mask2former/mask2former_r50_8xb2-lsj-50e_coco-panoptic.py',
+    'knet': 'mmseg/knet/knet-s3_r50-d8_fcn_8xb2-adamw-80k_ade20k-512x512.py',
+    'pointrend': 'mmseg/point_rend/pointrend_r50_4xb4-160k_ade20k-512x512.py',
+    'maskformer-seg': 'mmseg/maskformer/maskformer_r50-d32_8xb2-160k_ade20k-512x512.py',
+    'mask2former-seg': 'mmseg/mask2former/mask2former_r50_8xb2-160k_ade20k-512x512.py',
+    'stdc': 'mmseg/stdc/stdc1_4xb12-80k_cityscapes-512x1024.py',
+}
+"""Model -> config of its library."""
+UNTRIED = {
+    'panoptic-fpn': ['losses'],
+    'htc': ['losses'],
+    'scnet': ['losses'],
+    'soft-teacher': ['losses'],
+}
+"""Model -> what cannot be tried without its own data: semantic maps, several branches."""
+FAST = ('deformable-detr', 'vfnet', 'centernet', 'panoptic-fpn', 'knet', 'pointrend')
+
+
+def of_speed(*names: str) -> list:
+    return [
+        name if name in FAST else pytest.param(name, marks=pytest.mark.slow)
+        for name in names or CONFIGS
+    ]
+
+
+def make_config(name: str) -> Config:
+    """The config of a model on a small backbone of ours, with one layer of each transformer."""
+    library, _, path = CONFIGS[name].partition('/')
+    cfg = Config.fromfile(shipped(library) / 'configs' / path)
+    cfg.default_scope = library
+    model = cfg.model.get('detector', cfg.model)
+    if name != 'stdc':  # which takes the edges of its own backbone
+        indices = model.backbone.get('out_indices', (0, 1, 2, 3))
+        model.backbone = dict(BACKBONE, out_indices=indices)
+    cfg.model.pop('pretrained', None)
+    if name == 'centernet':
+        cfg.model.neck.in_channels = 2048
+    make_shallow(cfg.model)
+    return cfg
+
+
+def make_shallow(entry: dict) -> None:
+    for value in entry.values():
+        if isinstance(value, dict):
+            if 'layer_cfg' in value:
+                value.num_layers = 1
+            make_shallow(value)
+
+
+def build(cfg: Config) -> nn.Module:
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        model = MODELS.build(copy.deepcopy(cfg.model))
+        model.init_weights()  # some have none before
+    return model
+
+
+@pytest.fixture
+def notes(monkeypatch) -> list[str]:
+    found = []
+    monkeypatch.setattr(model_check, 'print_log', lambda text, *_: found.append(text))
+    return found
+
+
+@pytest.mark.parametrize('name', of_speed())
+def test_right_models_pass(name, notes):
+    cfg = make_config(name)
+    model = build(cfg)
+    before = copy.deepcopy(model.state_dict())
+    modes = [module.training for module in model.modules()]
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        require_fitting_parts(model, cfg, 2)
+    assert [note.split()[2] for note in notes] == UNTRIED.get(name, []), notes
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert [module.training for module in model.modules()] == modes
+
+
+# what does not fit in a model of those -> the layer that says so, or its words
+MISFITS = {
+    'deformable-detr': (
+        lambda model: model.neck.update(out_channels=128),
+        'view size',
+    ),
+    'vfnet': (lambda model: model.bbox_head.update(in_channels=99), 'model.bbox_head.cls_convs[0]'),
+    'centernet': (lambda model: model.bbox_head.update(in_channels=99), 'model.bbox_head'),
+    'panoptic-fpn': (
+        lambda model: model.semantic_head.update(in_channels=99),
+        'model.semantic_head.conv_upsample_layers',
+    ),
+    'knet': (  # of the losses alone
+        lambda model: model.auxiliary_head.update(in_channels=99),
+        'model.auxiliary_head.convs[0]',
+    ),
+    'pointrend': (
+        lambda model: model.decode_head[1].update(in_channels=[99]),
+        'model.decode_head[1].fcs[0]',
+    ),
+}
+
+
+@pytest.mark.parametrize('name', MISFITS)
+def test_their_misfits_are_found(name, notes):
+    cfg = make_config(name)
+    change, part = MISFITS[name]
+    change(cfg.model)
+    with (
+        DefaultScope.overwrite_default_scope(cfg.default_scope),
+        pytest.raises(UserError, match='does not fit together') as caught,
+    ):
+        require_fitting_parts(build(cfg), cfg, 2)
+        pytest.fail(f'only noted: {notes}')
+    assert part in str(caught.value)
+
+
+# ------------------------------------------------------------------ classes
+
+
+def data_set(classes: int, things: int | None = None) -> SimpleNamespace:
+    names = tuple(f'class {number}' for number in range(classes))
+    metainfo = dict(classes=names)
+    if things is not None:
+        metainfo.update(thing_classes=names[:things], stuff_classes=names[things:])
+    return SimpleNamespace(metainfo=metainfo)
+
+
+RIGHT = {
+    'panoptic-fpn': data_set(133, 80),
+    'htc': data_set(80),
+    'scnet': data_set(80),
+    'mask2former': data_set(133, 80),
+    'stdc': data_set(19),
+}
+
+
+@pytest.mark.parametrize('name', RIGHT)
+def test_heads_of_other_classes_than_the_data_are_left_alone(name):
+    require_classes(build(make_config(name)), RIGHT[name], 'train')
+
+
+@pytest.mark.parametrize(
+    ('name', 'data', 'parts'),
+    [
+        ('panoptic-fpn', data_set(133, 79),
+         ['roi_head.bbox_head.num_classes is 80, and there are 79 thing_classes',
+          'set num_classes=79 there']),
+        ('htc', data_set(20), ['roi_head.bbox_head[2].num_classes is 80', 'set num_classes=20']),
+        ('stdc', data_set(7), ['model.auxiliary_head[0].num_classes is 19']),
+    ],
+)  # fmt: skip
+def test_heads_of_other_numbers_are_named(name, data, parts):
+    with pytest.raises(UserError) as caught:
+        require_classes(build(make_config(name)), data, 'train')
+    assert all(part in str(caught.value) for part in parts), caught.value
+    assert 'semantic_head' not in str(caught.value)
+
+
+def test_heads_that_read_prompts_have_no_number_of_classes():
+    head = nn.Module()
+    head.num_classes = head.max_text_len = 256
+    require_classes(nn.ModuleDict(dict(bbox_head=head)), data_set(20), 'test')
