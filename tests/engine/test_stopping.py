@@ -2,15 +2,13 @@
 
 import os
 import signal
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
-from mmengine.optim import AmpOptimWrapper, OptimWrapper
-from mmengine.registry import METRICS, OPTIM_WRAPPERS
+from mmengine.registry import METRICS
 
 from attnpool_backbones.atomic_files import AtomicLocalBackend
 from attnpool_backbones.checkpoints.reading import read_content
@@ -323,19 +321,6 @@ def test_gradients_are_not_put_into_another_accumulation(accumulate, tmp_path, c
         resumed.train()
     assert all(parameter.grad is None for parameter in resumed.model.parameters())
     assert f'accumulative_counts was 4, now it is {accumulate}' in capsys.readouterr().out
-
-
-@OPTIM_WRAPPERS.register_module(force=True)
-class ScaledOptimWrapper(AmpOptimWrapper):
-    """Scales the loss as on CUDA, and computes in float32 as without mixed precision."""
-
-    def __init__(self, **kwargs: object) -> None:
-        OptimWrapper.__init__(self, **kwargs)
-        self.loss_scaler = torch.amp.GradScaler('cpu')
-        self._scale_update_param = None
-
-    def optim_context(self, model: torch.nn.Module) -> AbstractContextManager:
-        return nullcontext()
 
 
 @pytest.mark.parametrize('of_before', [False, True])
