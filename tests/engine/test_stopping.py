@@ -143,6 +143,23 @@ def test_stopped_and_resumed_equals_uninterrupted(name, number, tmp_path, capsys
     assert not list(tmp_path.glob('interim*'))
 
 
+@pytest.mark.parametrize('of_before', [False, True])
+def test_a_file_of_mmengines_loop_is_gone_on_with_at_the_next_epoch(of_before, tmp_path):
+    """Files of before told that all batches of the next epoch were done."""
+    cfg = make_config(tmp_path, hooks=(HOOK,))
+    cfg.train_cfg.update(type='EpochBasedTrainLoop', max_epochs=2)
+    make_runner('stopping', cfg).train()
+    if of_before:
+        checkpoint = read_content(str(tmp_path / 'epoch_2.pth'))
+        checkpoint['message_hub']['runtime_info']['batches_done'] = [EPOCH, EPOCH]
+        torch.save(checkpoint, tmp_path / 'epoch_2.pth')
+    resumed = runner_of(tmp_path, resume=True)
+    resumed.train()
+    whole = runner_of(tmp_path / 'whole')
+    whole.train()
+    assert_same(state(resumed), state(whole))
+
+
 def test_a_run_resumed_in_its_last_epoch_leaves_the_whole_dataloader(tmp_path):
     runner = runner_of(tmp_path)
     runner.register_hook(Send(3 * EPOCH + 4, signal.SIGTERM))
