@@ -69,7 +69,7 @@ class SkippingPipeline(StandIn):
         self.max_bad = max_bad
         self.is_mixed = is_mixed
         self.bad: list[BadSample] = []  # of the batch that is being made
-        self.failures = 0  # in a row
+        self.tried: list[str] = []  # images in a row that could not be used
 
     def __call__(self, results: dict) -> Any:
         path = str(results.get('img_path', 'an image'))
@@ -82,16 +82,17 @@ class SkippingPipeline(StandIn):
             sample, fault = None, self._words(results, error)
         if not fault:
             if sample is not None:
-                self.failures = 0
+                self.tried = []
             return sample
         self.bad.append(BadSample(path, fault))
-        self.failures += 1
-        is_hopeless = self.test_mode or self.failures >= MAX_TRIES
+        self.tried.append(path)
+        is_hopeless = self.test_mode or len(self.tried) >= MAX_TRIES
         if self.is_mixed:
             if is_hopeless:
                 reasons = {sample.path: sample.reason for sample in self.bad}
                 raise BadDataError(f'no image can be used:\n{listed(reasons)}')
-        elif is_hopeless or len({sample.path for sample in self.bad}) > self.max_bad:
+        elif is_hopeless or len(set(self.tried)) > self.max_bad:
+            self.tried = []
             return {SKIPPED: True}
         return None  # the data set takes another one
 
