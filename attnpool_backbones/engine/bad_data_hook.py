@@ -1,6 +1,6 @@
 """Leaves out images, masks and annotations that cannot be used, up to a limit, and names them."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from attnpool_backbones.registry import HOOKS
 __all__ = ['BadDataError', 'SkipBadDataHook', 'data_sets', 'loading_again']
 
 SKIPPED = 'skipped'
-"""Where a batch tells what was left out while it was made."""
+"""Where a batch tells what was left out while it was made; of a sample, that it is none."""
 MAX_TRIES = 100
 """How often in a row another image is taken in training."""
 
@@ -40,25 +40,36 @@ class BadSample:
 class SkippingPipeline(StandIn):
     """A pipeline that gives nothing for a sample that it fails at, and remembers which it was.
 
-    It runs in the processes that load the data; what it remembers travels with the next batch.
+    It runs in the processes that load the data; :class:`SkippingCollate` takes what it remembers.
 
     Args:
         pipeline: The data set's own pipeline.
         classes: How many classes label maps have; None for no limit.
         test_mode: Whether a sample that is left out is not replaced: testing wants each once.
         max_bad: How many images may be left out.
+        is_mixed: Whether a wrapper makes samples of this pipeline's, so that each has to be one.
+
+    Raises:
+        BadDataError: From its call, if no image can be used and a wrapper needs one.
     """
 
     stands_for = 'pipeline'
 
     def __init__(
-        self, pipeline: Callable, classes: int | None, test_mode: bool, max_bad: int
+        self,
+        pipeline: Callable,
+        classes: int | None,
+        test_mode: bool,
+        max_bad: int,
+        is_mixed: bool = False,
     ) -> None:
         self.pipeline = pipeline
         self.classes = classes
         self.test_mode = test_mode
         self.max_bad = max_bad
-        self.bad: list[BadSample] = []
+        self.is_mixed = is_mixed
+        self.bad: list[BadSample] = []  # of the batch that is being made
+        self.tried: list[str] = []  # images in a row that could not be used
 
     def __call__(self, results: dict) -> Any:
         path = str(results.get('img_path', 'an image'))
@@ -70,14 +81,19 @@ class SkippingPipeline(StandIn):
         except Exception as error:  # a pipeline is anybody's code
             sample, fault = None, self._words(results, error)
         if not fault:
-            if sample is not None and self.bad and isinstance(sample, dict):
-                sample[SKIPPED], self.bad = self.bad, []
+            if sample is not None:
+                self.tried = []
             return sample
         self.bad.append(BadSample(path, fault))
-        is_enough = len({sample.path for sample in self.bad}) > self.max_bad
-        if self.test_mode or is_enough or len(self.bad) >= MAX_TRIES:
-            bad, self.bad = self.bad, []
-            return {SKIPPED: bad}
+        self.tried.append(path)
+        is_hopeless = self.test_mode or len(self.tried) >= MAX_TRIES
+        if self.is_mixed:
+            if is_hopeless:
+                reasons = {sample.path: sample.reason for sample in self.bad}
+                raise BadDataError(f'no image can be used:\n{listed(reasons)}')
+        elif is_hopeless or len(set(self.tried)) > self.max_bad:
+            self.tried = []
+            return {SKIPPED: True}
         return None  # the data set takes another one
 
     @staticmethod
@@ -106,23 +122,27 @@ class SkippingPipeline(StandIn):
 class SkippingCollate:
     """Leaves samples out of a batch that are none, and collects what was skipped.
 
+    It runs where the samples are made: what the wrappers of data sets do with samples does not
+    matter to it.
+
     Args:
         collate: Makes a batch of samples.
+
+    Attributes:
+        pipelines: Those of the samples.
     """
 
     def __init__(self, collate: Callable) -> None:
         self.collate = collate
+        self.pipelines: list[SkippingPipeline] = []
 
     def __call__(self, samples: Sequence[Any]) -> Any:
-        skipped: list[BadSample] = []
-        whole = []
-        for sample in samples:
-            if isinstance(sample, dict) and SKIPPED in sample:
-                skipped += sample.pop(SKIPPED)
-                if not sample:
-                    continue
-            whole.append(sample)
+        whole = [sample for sample in samples if not is_left_out(sample)]
         batch = self.collate(whole) if whole else {}
+        skipped: list[BadSample] = []
+        for pipeline in self.pipelines:
+            skipped += pipeline.bad
+            pipeline.bad = []
         if skipped:
             batch[SKIPPED] = skipped
         return batch
@@ -162,9 +182,9 @@ class WholeBatches(StandIn):
         for batch in self.loader:
             if isinstance(batch, dict):
                 self.report(batch.pop(SKIPPED, ()))
-            is_left_out = isinstance(batch, dict) and not batch
-            is_usable = is_usable or not is_left_out
-            yield None if is_left_out else batch
+            is_empty = isinstance(batch, dict) and not batch
+            is_usable = is_usable or not is_empty
+            yield None if is_empty else batch
         # of several processes another one may have images
         if not is_usable and get_world_size() == 1:
             raise BadDataError('there is nothing to evaluate: no image can be used, as told above')
@@ -175,14 +195,34 @@ class WholeBatches(StandIn):
 
 def data_sets(dataset: Any) -> Iterator[BaseDataset]:
     """Yields the data sets inside of wrappers."""
-    inner = [*getattr(dataset, 'datasets', ())]
-    wrapped = getattr(dataset, 'dataset', None)
-    if wrapped is not None:
-        inner.append(wrapped)
+    inner = wrapped_by(dataset)
     if not inner and isinstance(dataset, BaseDataset):
         yield dataset
     for each in inner:
         yield from data_sets(each)
+
+
+def mixed_data_sets(dataset: Any) -> Iterator[BaseDataset]:
+    """Yields the data sets of whose samples a wrapper makes others, as for Mosaic."""
+    inner = wrapped_by(dataset)
+    for each in inner:
+        yield from data_sets(each) if hasattr(dataset, 'pipeline') else mixed_data_sets(each)
+
+
+def wrapped_by(dataset: Any) -> list:
+    """Returns what a wrapper of data sets is around; nothing if it is none."""
+    wrapped = getattr(dataset, 'dataset', None)
+    return [*getattr(dataset, 'datasets', ()), *([] if wrapped is None else [wrapped])]
+
+
+def is_left_out(sample: Any) -> bool:
+    """Tells whether a data set gave no sample."""
+    return isinstance(sample, dict) and SKIPPED in sample
+
+
+def listed(reasons: Mapping[str, str]) -> str:
+    """Words what was left out, by image."""
+    return '\n'.join(f'  {path}: {reason}' for path, reason in reasons.items())
 
 
 def first_usable(loader: Any) -> Any:
@@ -194,8 +234,10 @@ def first_usable(loader: Any) -> Any:
     dataset = loader.dataset
     for index in range(len(dataset)):
         sample = dataset[index]
-        if not (isinstance(sample, dict) and SKIPPED in sample):
-            return loader.collate_fn([sample])
+        if not is_left_out(sample):
+            batch = loader.collate_fn([sample])
+            batch.pop(SKIPPED, None)  # told by the process that evaluates the images
+            return batch
     raise BadDataError('no image of the validation can be used')
 
 
@@ -215,8 +257,8 @@ class SkipBadDataHook(Hook):
     """Leaves out images, masks and annotations that cannot be used, names them, stops at a limit.
 
     In training another image takes the place of one that is left out, chosen as mmengine does, by
-    the random numbers of the batch. In testing the image is not evaluated; COCO's metrics count its
-    objects as missed.
+    the random numbers of the batch; so it does where several images make one, as in a Mosaic. In
+    testing the image is not evaluated; COCO's metrics count its objects as missed.
 
     Args:
         max_bad: How many images may be left out in a run, by each process. With 0 the first one
@@ -241,6 +283,10 @@ class SkipBadDataHook(Hook):
         self._watch(runner.train_loop.dataloader, testing=False)
         loading_again(runner.train_loop)
 
+    def before_loading(self, runner: Runner, number: int) -> None:
+        """Prepares the data sets again, to which a hook may have given other pipelines."""
+        self._watch(runner.train_loop.dataloader, testing=False)
+
     def before_val(self, runner: Runner) -> None:
         """Prepares the data sets of a validation."""
         self._watch_loop(runner, runner.val_loop)
@@ -254,7 +300,7 @@ class SkipBadDataHook(Hook):
         if isinstance(data_batch, dict):
             self._report(runner, data_batch.pop(SKIPPED, ()))
             if not data_batch:
-                raise BadDataError(f'no image can be used:\n{self._listed()}')
+                raise BadDataError(f'no image can be used:\n{listed(self.bad)}')
 
     def after_val(self, runner: Runner) -> None:
         """Tells how many images were not evaluated."""
@@ -283,7 +329,9 @@ class SkipBadDataHook(Hook):
         )
 
     def _watch(self, loader: Any, testing: bool) -> None:
-        for dataset in data_sets(loader.dataset):
+        mixed = set(map(id, mixed_data_sets(loader.dataset)))
+        watched = list(data_sets(loader.dataset))
+        for dataset in watched:
             if isinstance(dataset.pipeline, SkippingPipeline):
                 continue
             classes = dataset.metainfo.get('classes')
@@ -293,11 +341,13 @@ class SkipBadDataHook(Hook):
                 # by what is done, as data sets of segmentors do not say what they are for
                 testing or dataset.test_mode,
                 self.max_bad,
+                is_mixed=id(dataset) in mixed,
             )
         while hasattr(loader, 'loader'):
             loader = loader.loader
         if not isinstance(loader.collate_fn, SkippingCollate):
             loader.collate_fn = SkippingCollate(loader.collate_fn)
+        loader.collate_fn.pipelines = [dataset.pipeline for dataset in watched]
 
     def _report(self, runner: Runner, skipped: Sequence[BadSample]) -> None:
         for sample in skipped:
@@ -312,12 +362,9 @@ class SkipBadDataHook(Hook):
         if len(self.bad) > self.max_bad:
             raise BadDataError(
                 f'{len(self.bad)} images cannot be used, and at most {self.max_bad} may be left '
-                f'out (--max-bad):\n{self._listed()}\n'
+                f'out (--max-bad):\n{listed(self.bad)}\n'
                 'attnpool verify CONFIG finds all of them'
             )
-
-    def _listed(self) -> str:
-        return '\n'.join(f'  {path}: {reason}' for path, reason in self.bad.items())
 
     def _tell_sum(self, runner: Runner) -> None:
         if len(self.bad) > self.told:

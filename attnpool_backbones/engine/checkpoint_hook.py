@@ -319,6 +319,17 @@ class SafeCheckpointHook(CheckpointHook):
         if number:
             self._stop(runner)
 
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Saves the checkpoint of an epoch, which begins the next one.
+
+        Args:
+            runner: The running training.
+        """
+        loop = runner.train_loop
+        if isinstance(loop, EpochBasedTrainLoop):
+            runner.message_hub.update_info(BATCHES_DONE, [0, len(loop.dataloader)])
+        super().after_train_epoch(runner)
+
     def _is_due(self) -> bool:
         return self.every is not None and time.monotonic() - self._saved_at >= self.every
 

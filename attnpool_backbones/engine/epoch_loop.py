@@ -76,6 +76,8 @@ class ResumableEpochBasedTrainLoop(ResumableLoop, EpochBasedTrainLoop):
         """Tells how many batches of the current epoch the resumed checkpoint has seen."""
         done, of = self.runner.message_hub.get_info(BATCHES_DONE) or (0, 1)
         batches = len(self.dataloader)
+        if done == of and self._iter == self._epoch * of:
+            return 0  # of the epoch before: files that SafeCheckpointHook once wrote in other loops
         if not done or of == batches:
             return int(done)
         share = int(done) * batches // int(of)

@@ -36,6 +36,10 @@ class InputLimitsHook(Hook):
         self._limit(runner, runner.train_loop)
         loading_again(runner.train_loop)
 
+    def before_loading(self, runner: Runner, number: int) -> None:
+        """Prepares the data sets again, to which a hook may have given other pipelines."""
+        self._limit(runner, runner.train_loop)
+
     def before_val(self, runner: Runner) -> None:
         """Prepares the data sets of a validation."""
         self._limit(runner, runner.val_loop)

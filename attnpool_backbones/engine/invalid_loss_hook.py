@@ -164,6 +164,9 @@ class InvalidLossHook(Hook):
 
     def _check(self, runner: Runner, wrapper: OptimWrapper, optimizer: Optimizer) -> None:
         """Looks at the gradients before an optimizer does."""
+        # a fused optimizer is called by mixed precision, too, when it leaves an update out
+        if getattr(optimizer, 'found_inf', None):
+            return
         self._stepped_iter = runner.iter
         finite = gradients_are_finite(wrapper, optimizer)
         if is_distributed() and not shares_gradients(runner.model):

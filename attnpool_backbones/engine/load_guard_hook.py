@@ -2,9 +2,9 @@
 
 import os.path as osp
 from copy import copy
-from pathlib import Path
 from typing import Any
 
+from mmengine.fileio import isfile
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import BaseLoop, FlexibleRunner, Runner
@@ -152,24 +152,38 @@ def keep_to_own_files(runner: Runner, checkpoint: dict) -> None:
     info = hub.get('runtime_info') if isinstance(hub, dict) else None
     if not isinstance(info, dict):
         return
-    folder = Path(runner.work_dir)
+    folder, backend_args = runner.work_dir, None
     for hook in runner.hooks:
         if isinstance(hook, CheckpointHook) and hook.out_dir not in (None, runner.work_dir):
             # as mmengine's hook puts it together when training starts
-            folder = Path(hook.out_dir) / osp.basename(runner.work_dir.rstrip(osp.sep))
+            folder = osp.join(hook.out_dir, osp.basename(runner.work_dir.rstrip(osp.sep)))
+            backend_args = hook.backend_args
     # elsewhere, other files have the same names; without a file mmengine looks in the folder
-    place = None if runner._load_from is None else osp.dirname(osp.abspath(runner._load_from))
-    is_own = place is None or any(is_same_place(place, str(f)) for f in (folder, runner.work_dir))
+    place = None if runner._load_from is None else folder_of(str(runner._load_from))
+    is_own = place is None or any(is_same_place(place, own) for own in (folder, runner.work_dir))
     if not is_own:
         for key in ('keep_ckpt_ids', OUTDATED):
             info.pop(key, None)
     for key in [k for k in info if str(k).startswith('best_ckpt') or k == 'last_ckpt']:
-        file = folder / osp.basename(str(info[key]))
-        is_best = is_own and (file.name.startswith('best_') or key == 'last_ckpt')
-        if is_best and file.suffix == '.pth' and file.is_file() and not file.is_symlink():
-            info[key] = str(file)
+        name = osp.basename(str(info[key]))
+        file = osp.join(folder, name)
+        is_best = is_own and (name.startswith('best_') or key == 'last_ckpt')
+        if is_best and osp.splitext(name)[1] == '.pth' and is_own_file(file, backend_args):
+            info[key] = file
         else:
             del info[key]
     if 'keep_ckpt_ids' in info:
         numbers = info['keep_ckpt_ids'] if isinstance(info['keep_ckpt_ids'], list) else []
         info['keep_ckpt_ids'] = [number for number in numbers if type(number) is int]
+
+
+def folder_of(path: str) -> str:
+    """Returns the folder of a file, or the address of it."""
+    return osp.dirname(path if '://' in path else osp.abspath(path))
+
+
+def is_own_file(path: str, backend_args: dict | None) -> bool:
+    """Tells whether a path or an address is that of a file, and no link to another one."""
+    if '://' in path:
+        return isfile(path, backend_args)
+    return osp.isfile(path) and not osp.islink(path)

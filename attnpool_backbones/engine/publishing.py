@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from mmengine.runner.checkpoint import CheckpointLoader
+
+from attnpool_backbones.checkpoints.reading import read_content
 
 
 def publish(path: str, keys: Sequence[str], backend: Any) -> str:
@@ -21,7 +22,8 @@ def publish(path: str, keys: Sequence[str], backend: Any) -> str:
     Returns:
         The new file, ``NAME-DIGEST.pth``.
     """
-    checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu')
+    # not by mmengine's door, which takes the config out of what strangers wrote
+    checkpoint = read_content(path)
     content = io.BytesIO()
     torch.save({key: checkpoint[key] for key in keys if key in checkpoint}, content)
     # of the file, which is what downloads are compared with; mmengine's is of a pickle

@@ -47,7 +47,7 @@ from attnpool_backbones.launching.resuming import choose_checkpoint_to_resume
 from attnpool_backbones.launching.run_plan import RunPlan
 from attnpool_backbones.launching.runners import QuietFlexibleRunner, QuietRunner, QuietTester
 from attnpool_backbones.launching.safeguards import add_safeguards
-from attnpool_backbones.launching.training_options import apply_training_options
+from attnpool_backbones.launching.training_options import apply_training_options, set_hook
 from attnpool_backbones.launching.tta import enable_tta
 
 __all__ = ['build_runner', 'plan_test', 'plan_training', 'run_training', 'test', 'train']
@@ -252,10 +252,7 @@ def skip_bad_data(cfg: Config, max_bad: int) -> None:
     """Leaves out up to so many images that cannot be used."""
     if max_bad < 0:
         raise UserError(f'--max-bad {max_bad}: has to be 0 or more')
-    hooks = list(cfg.get('custom_hooks') or [])
-    others = [hook for hook in hooks if type_name(hook) != 'SkipBadDataHook']
-    own = dict(type='attnpool_backbones.SkipBadDataHook', max_bad=max_bad)
-    cfg.custom_hooks = [*others, own]
+    set_hook(cfg, dict(type='attnpool_backbones.SkipBadDataHook', max_bad=max_bad))
 
 
 def enable_compilation(cfg: Config) -> None:

@@ -8,7 +8,7 @@ from attnpool_backbones.duration import seconds_of
 from attnpool_backbones.engine.agreement import LONGEST_WAIT
 from attnpool_backbones.registry import SCOPE
 
-__all__ = ['add_safeguards']
+__all__ = ['add_safeguards', 'average_hooks']
 
 HOOKS = (
     'ResumeCheckHook', 'WorkFolderHook', 'InvalidLossHook', 'RandomStateHook', 'SharedBuffersHook'
@@ -28,8 +28,16 @@ def add_safeguards(cfg: Config, every: str | None = None, wait_for_space: bool =
             says.
 
     Raises:
-        UserError: If ``every`` is no duration, or the config's checkpoint hook cannot do it.
+        UserError: If ``every`` is no duration, the config's checkpoint hook cannot do it, or the
+            config has several hooks that average the weights.
     """
+    averages = average_hooks(cfg)
+    if len(averages) > 1:
+        raise UserError(
+            f'{cfg.filename} has {len(averages)} hooks of type EMAHook, which together lose the '
+            'weights of the training at a validation. Keep one of '
+            + ', '.join(str(dict(hook)) for hook in averages)
+        )
     replace_loop(cfg)
     saving = replace_saving(cfg)
     if every is not None:
@@ -62,6 +70,12 @@ def add_safeguards(cfg: Config, every: str | None = None, wait_for_space: bool =
         for hook in cfg.custom_hooks:
             if type_name(hook) == 'WorkFolderHook':
                 hook.wait_for_space = True
+
+
+def average_hooks(cfg: Config) -> list[dict]:
+    """Returns the entries of all hooks that average the weights."""
+    default, custom = cfg.get('default_hooks') or {}, cfg.get('custom_hooks') or []
+    return [hook for hook in (*default.values(), *custom) if type_name(hook) == 'EMAHook']
 
 
 def replace_loop(cfg: Config) -> None:

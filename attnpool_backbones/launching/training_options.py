@@ -17,8 +17,10 @@ from attnpool_backbones.command_line import (
     whole_number,
 )
 from attnpool_backbones.config_tasks import recognise_task
+from attnpool_backbones.config_types import type_name
+from attnpool_backbones.launching.safeguards import average_hooks
 
-__all__ = ['add_training_arguments', 'apply_training_options', 'best_metric']
+__all__ = ['add_training_arguments', 'apply_training_options', 'best_metric', 'set_hook']
 
 MAX_STAGES = 99
 METRICS = {'mmdet': 'coco/bbox_mAP', 'mmseg': 'mIoU', 'mmengine': 'accuracy/top1'}
@@ -83,7 +85,11 @@ def add_training_arguments(parser: argparse.ArgumentParser, with_auto: bool = Fa
         metavar='STAGES',
         help='stages of the backbone that are not trained: -1 none, 0 the stem, 1 the first, ...',
     )
-    add('--ema', action='store_true', help='evaluate and save a moving average of the weights')
+    add(
+        '--ema',
+        action='store_true',
+        help="evaluate and save a moving average of the weights: the config's own, if it has one",
+    )
     add(
         '--patience',
         type=whole_number(1),
@@ -140,10 +146,9 @@ def apply_training_options(cfg: Config, args: argparse.Namespace) -> None:
         cfg.model.backbone.frozen_stages = args.freeze
     if _said(args, 'workers'):
         set_workers(cfg, args.workers)
-    hooks = list(cfg.get('custom_hooks') or [])
-    if _said(args, 'ema'):
+    if _said(args, 'ema') and not average_hooks(cfg):
         # the average follows quickly at first, so that short trainings have one too
-        hooks.append(dict(type='EMAHook', ema_type='MomentumAnnealingEMA', momentum=0.001))
+        set_hook(cfg, dict(type='EMAHook', ema_type='MomentumAnnealingEMA', momentum=0.001))
     if _said(args, 'save_best') or _said(args, 'patience'):
         metric = best_metric(cfg, getattr(args, 'save_best', None))
         cfg.default_hooks.checkpoint.save_best = metric
@@ -151,10 +156,10 @@ def apply_training_options(cfg: Config, args: argparse.Namespace) -> None:
         if _said(args, 'patience'):
             # mmengine's 0.1 is a lot of a mAP of 0 to 1; with 0 an equal score is a better one
             stopping = dict(monitor=metric, rule='greater', min_delta=1e-6, patience=args.patience)
-            hooks.append(dict(type='EarlyStoppingHook', **stopping))
+            hook = dict(type='EarlyStoppingHook', **stopping)
+            set_hook(cfg, hook, 'ResumableEarlyStoppingHook')
     if _said(args, 'keep_memory'):
-        hooks.append(dict(type='attnpool_backbones.KeepMemoryHook'))
-    cfg.custom_hooks = hooks
+        set_hook(cfg, dict(type='attnpool_backbones.KeepMemoryHook'))
     for flag, (backend, module) in BACKENDS.items():
         if _said(args, flag):
             if find_spec(module) is None:
@@ -165,6 +170,19 @@ def apply_training_options(cfg: Config, args: argparse.Namespace) -> None:
 def _said(args: argparse.Namespace, name: str) -> bool:
     value = getattr(args, name, None)
     return value is not None and value is not False
+
+
+def set_hook(cfg: Config, hook: dict[str, Any], *others: str) -> None:
+    """Adds a custom hook, and takes those out that do the same.
+
+    Args:
+        cfg: The whole config, changed in-place.
+        hook: The entry of the hook; it takes the place of others of its type.
+        *others: Names of more types that it takes the place of.
+    """
+    replaced = {type_name(hook), *others}
+    kept = [each for each in cfg.get('custom_hooks') or [] if type_name(each) not in replaced]
+    cfg.custom_hooks = [*kept, hook]
 
 
 def set_epochs(cfg: Config, epochs: int) -> None:

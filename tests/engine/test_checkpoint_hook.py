@@ -152,7 +152,9 @@ def test_published_keys(tmp_path):
     (published,) = tmp_path.glob('epoch_4-*.pth')
     digest = hashlib.sha256(published.read_bytes()).hexdigest()
     assert published.stem == f'epoch_4-{digest[:8]}'
-    assert set(read_content(str(published))) == {'meta', 'state_dict'}
+    content = read_content(str(published))
+    assert set(content) == {'meta', 'state_dict'}
+    assert content['meta'] == read_content(str(tmp_path / 'epoch_4.pth'))['meta']
 
 
 @pytest.mark.parametrize('save_best', ['score', ['score', 'other']])

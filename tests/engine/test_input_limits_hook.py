@@ -9,7 +9,7 @@ from mmengine.dataset import BaseDataset, Compose, ConcatDataset
 
 from attnpool_backbones.config_files import config_root
 from attnpool_backbones.datasets.limits import MAX_PIXELS, InputLimits
-from attnpool_backbones.engine.bad_data_hook import SkippingPipeline
+from attnpool_backbones.engine.bad_data_hook import SkipBadDataHook, SkippingPipeline
 from attnpool_backbones.engine.input_limits_hook import InputLimitsHook, depth_of
 
 
@@ -34,6 +34,22 @@ def test_every_pipeline_begins_with_it(name, setting, limit):
         first, second = each.pipeline.transforms
         assert isinstance(first, InputLimits) and first.max_pixels == limit
         assert isinstance(second, LoadImageFromFile)
+
+
+@pytest.mark.parametrize('skipping', [False, True])
+def test_a_pipeline_that_was_put_there_later_begins_with_it(skipping):
+    whole = dataset(LoadImageFromFile())
+    hooks = [InputLimitsHook(), *([SkipBadDataHook()] if skipping else [])]
+    training = runner(whole)
+    training.train_loop.dataloader.collate_fn = list
+    for hook in hooks:
+        hook.before_train(training)
+    whole.pipeline = Compose([LoadImageFromFile()])  # as mmdet's PipelineSwitchHook does
+    for hook in [*hooks, *hooks]:  # the second time changes nothing
+        hook.before_loading(training, number=7)
+    assert isinstance(whole.pipeline, SkippingPipeline) is skipping
+    first, second = whole.pipeline.transforms
+    assert isinstance(first, InputLimits) and isinstance(second, LoadImageFromFile)
 
 
 def test_an_own_limit_stays():

@@ -202,6 +202,32 @@ def test_loss_scales_that_never_fit(tmp_path):
         runner.train()
 
 
+@pytest.mark.parametrize('clip', [False, True])
+@pytest.mark.parametrize('fused', [False, True])
+def test_an_update_that_mixed_precision_leaves_out_is_no_fault(fused, clip, tmp_path):
+    """Fused optimizers are called also where others are not."""
+    optimizer = dict(type='AdamW', lr=0.05, fused=fused)
+    runner, counter = deep_run(
+        tmp_path, {9: 'backward'}, clip, type='ScaledOptimWrapper', optimizer=optimizer
+    )
+    runner.train()
+    assert len(counter.states) == ITERS
+    weights = [name for name, _ in runner.model.named_parameters()]
+    before, left_out, after = counter.states[7:10]
+    assert all(torch.equal(left_out[name], before[name]) for name in weights)
+    assert not torch.equal(after['layer.weight'], left_out['layer.weight'])
+
+
+@pytest.mark.parametrize('fused', [False, True])
+def test_fused_optimizers_whose_loss_scale_never_fits(fused, tmp_path):
+    optimizer = dict(type='AdamW', lr=0.05, fused=fused)
+    faults = dict.fromkeys(range(3, 99), 'backward')
+    runner, _ = deep_run(tmp_path, faults, type='ScaledOptimWrapper', optimizer=optimizer)
+    runner.train_loop._max_epochs = 20
+    with pytest.raises(InvalidLossError, match='left out the last 50 updates'):
+        runner.train()
+
+
 class Sample:
     def __init__(self, **metainfo: object) -> None:
         self.metainfo = metainfo

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.fileio import FileClient, LocalBackend, register_backend
 from mmengine.hooks import EMAHook
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS
@@ -208,6 +209,47 @@ def test_a_file_of_another_folder_owns_nothing_here(hook, tmp_path):
         saver.after_val_epoch(runner, dict(score=score))
     names = {file.name for file in here.glob('*.pth')}
     assert names == {f'{kind}epoch_{n}.pth' for kind in ('', 'best_score_') for n in (2, 3)}
+
+
+class Bucket(LocalBackend):
+    """A storage of addresses, which is a folder."""
+
+    root: Path
+
+    def path_of(self, address: str) -> str:
+        return str(self.root / address.removeprefix('bucket://'))
+
+
+for method in ('get', 'exists', 'isfile', 'isdir', 'remove'):
+    setattr(
+        Bucket,
+        method,
+        lambda self, address, name=method: getattr(LocalBackend, name)(self, self.path_of(address)),
+    )
+Bucket.put = lambda self, content, address: LocalBackend.put(self, content, self.path_of(address))
+register_backend('bucket', Bucket, prefixes='bucket')
+FileClient.register_backend('bucket', Bucket, prefixes='bucket')
+
+
+@pytest.mark.parametrize('start', ['bucket://runs/here', 'bucket://runs/other'])
+@pytest.mark.parametrize('hook', ['CheckpointHook', 'attnpool_backbones.SafeCheckpointHook'])
+def test_files_behind_addresses_are_of_a_run_as_others_are(hook, start, tmp_path, monkeypatch):
+    monkeypatch.setattr(Bucket, 'root', tmp_path / 'bucket', raising=False)
+    saving = dict(type=hook, save_best='score', rule='greater', max_keep_ckpts=1)
+    saving['out_dir'] = 'bucket://runs'
+    for name, epochs, score in (('here', 2, 0.1), ('other', 2, 0.1), ('here', 3, 0.9)):
+        cfg = config(tmp_path / name, **saving)
+        cfg.train_cfg.max_epochs = epochs
+        if epochs == 3:
+            cfg.resume, cfg.load_from = True, f'{start}/epoch_2.pth'
+        runner = make_runner('guard', cfg)
+        saver = next(h for h in runner.hooks if type(h).__name__ == hook.rpartition('.')[2])
+        runner.train()
+        saver.after_val_epoch(runner, dict(score=score))
+    names = {file.name for file in (tmp_path / 'bucket/runs/here').glob('*.pth')}
+    left = (3,) if start.endswith('here') else (2, 3)
+    assert names == {f'{kind}epoch_{n}.pth' for kind in ('', 'best_score_') for n in left}
+    assert len(list((tmp_path / 'bucket/runs/other').glob('*.pth'))) == 2
 
 
 VICTIMS = ['precious.pth', 'best_folder.pth', '../best_outside.pth', 'best_link.pth']

@@ -2,15 +2,13 @@
 
 import os
 import signal
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
-from mmengine.optim import AmpOptimWrapper, OptimWrapper
-from mmengine.registry import METRICS, OPTIM_WRAPPERS
+from mmengine.registry import METRICS
 
 from attnpool_backbones.atomic_files import AtomicLocalBackend
 from attnpool_backbones.checkpoints.reading import read_content
@@ -143,6 +141,23 @@ def test_stopped_and_resumed_equals_uninterrupted(name, number, tmp_path, capsys
     whole.train()
     assert_same(state(resumed), state(whole))
     assert not list(tmp_path.glob('interim*'))
+
+
+@pytest.mark.parametrize('of_before', [False, True])
+def test_a_file_of_mmengines_loop_is_gone_on_with_at_the_next_epoch(of_before, tmp_path):
+    """Files of before told that all batches of the next epoch were done."""
+    cfg = make_config(tmp_path, hooks=(HOOK,))
+    cfg.train_cfg.update(type='EpochBasedTrainLoop', max_epochs=2)
+    make_runner('stopping', cfg).train()
+    if of_before:
+        checkpoint = read_content(str(tmp_path / 'epoch_2.pth'))
+        checkpoint['message_hub']['runtime_info']['batches_done'] = [EPOCH, EPOCH]
+        torch.save(checkpoint, tmp_path / 'epoch_2.pth')
+    resumed = runner_of(tmp_path, resume=True)
+    resumed.train()
+    whole = runner_of(tmp_path / 'whole')
+    whole.train()
+    assert_same(state(resumed), state(whole))
 
 
 def test_a_run_resumed_in_its_last_epoch_leaves_the_whole_dataloader(tmp_path):
@@ -323,19 +338,6 @@ def test_gradients_are_not_put_into_another_accumulation(accumulate, tmp_path, c
         resumed.train()
     assert all(parameter.grad is None for parameter in resumed.model.parameters())
     assert f'accumulative_counts was 4, now it is {accumulate}' in capsys.readouterr().out
-
-
-@OPTIM_WRAPPERS.register_module(force=True)
-class ScaledOptimWrapper(AmpOptimWrapper):
-    """Scales the loss as on CUDA, and computes in float32 as without mixed precision."""
-
-    def __init__(self, **kwargs: object) -> None:
-        OptimWrapper.__init__(self, **kwargs)
-        self.loss_scaler = torch.amp.GradScaler('cpu')
-        self._scale_update_param = None
-
-    def optim_context(self, model: torch.nn.Module) -> AbstractContextManager:
-        return nullcontext()
 
 
 @pytest.mark.parametrize('of_before', [False, True])

@@ -2,13 +2,15 @@
 
 import itertools
 import random
+from contextlib import AbstractContextManager, nullcontext
 from unittest.mock import patch
 
 import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.model import BaseModel
-from mmengine.registry import DATASETS, MODELS
+from mmengine.optim import AmpOptimWrapper, OptimWrapper
+from mmengine.registry import DATASETS, MODELS, OPTIM_WRAPPERS
 from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
@@ -50,8 +52,21 @@ class Regression(BaseModel):
         return dict(loss_square=error.square().mean(), loss_size=scale * self.layer.weight.norm())
 
 
+class ScaledOptimWrapper(AmpOptimWrapper):
+    """Scales the loss as on CUDA, and computes in float32 as without mixed precision."""
+
+    def __init__(self, **kwargs: object) -> None:
+        OptimWrapper.__init__(self, **kwargs)
+        self.loss_scaler = torch.amp.GradScaler('cpu')
+        self._scale_update_param = None
+
+    def optim_context(self, model: torch.nn.Module) -> AbstractContextManager:
+        return nullcontext()
+
+
 def register() -> None:
-    for registry, cls in ((DATASETS, NoisyPoints), (MODELS, Regression)):
+    ours = ((DATASETS, NoisyPoints), (MODELS, Regression), (OPTIM_WRAPPERS, ScaledOptimWrapper))
+    for registry, cls in ours:
         if cls.__name__ not in registry.module_dict:
             registry.register_module(module=cls)
 

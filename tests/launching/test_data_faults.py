@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.dataset import BaseDataset
+from mmengine.dataset import BaseDataset, pseudo_collate
 from PIL import Image
+from torch.utils.data import DataLoader
 
 pytest.importorskip('mmdet')
 pytest.importorskip('mmseg')
@@ -89,6 +90,76 @@ def test_processes_that_load_report_to_the_one_that_trains(scenes: Path, tmp_pat
         tmp_path, 'det', scenes, 'train_dataloader = dict(num_workers=2, persistent_workers=True)'
     )
     assert f'1 of at most 10: {path}' in log_of(run_training(config))
+
+
+SWITCH = """
+switch = dict(
+    type='mmdet.PipelineSwitchHook', switch_epoch=1, switch_pipeline=_base_.train_pipeline
+)
+custom_hooks = [*_base_.custom_hooks, switch]
+train_cfg = dict(max_epochs=2, val_interval=2)
+"""
+
+
+@pytest.mark.parametrize(
+    'workers',
+    [
+        '',
+        pytest.param(
+            'train_dataloader = dict(num_workers=1, persistent_workers=True)',
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_a_pipeline_that_is_switched_leaves_out_too(
+    workers: str, scenes: Path, tmp_path: Path
+) -> None:
+    path = damage(scenes, 'text', TRAIN, '000002.png')
+    work_dir = run_training(write_config(tmp_path, 'det', scenes, SWITCH + workers))
+    log = log_of(work_dir)
+    assert 'Switch pipeline now!' in log and f'1 of at most 10: {path}' in log
+    assert (work_dir / 'epoch_2.pth').exists()
+
+
+def train_on_mosaics(scenes: Path, workers: int, max_bad: int) -> list[str]:
+    """Loads the batches of an epoch as a training does, and returns the warnings."""
+    from mmdet.datasets import CocoDataset, MultiImageMixDataset
+
+    classes = json.loads((scenes / 'annotations/instances_train.json').read_text())['categories']
+    images = CocoDataset(
+        data_root=str(scenes),
+        ann_file='annotations/instances_train.json',
+        data_prefix=dict(img=TRAIN),
+        metainfo=dict(classes=tuple(each['name'] for each in classes)),
+        pipeline=[dict(type='LoadImageFromFile'), dict(type='mmdet.LoadAnnotations')],
+    )
+    mixing = [dict(type='Mosaic', img_scale=(64, 64)), dict(type='PackDetInputs')]
+    loader = DataLoader(
+        MultiImageMixDataset(images, mixing), 2, num_workers=workers, collate_fn=pseudo_collate
+    )
+    told: list[str] = []
+    runner = SimpleNamespace(
+        train_loop=SimpleNamespace(dataloader=loader), logger=SimpleNamespace(warning=told.append)
+    )
+    hook = SkipBadDataHook(max_bad)
+    hook.before_train(runner)
+    for index, batch in enumerate(loader):
+        hook.before_train_iter(runner, index, batch)
+        assert set(batch) == {'inputs', 'data_samples'} and len(batch['inputs']) == 2
+    return told
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+def test_images_that_several_make_are_counted(workers: int, scenes: Path) -> None:
+    path = damage(scenes, 'text', TRAIN, '000002.png')
+    (line,) = train_on_mosaics(scenes, workers, max_bad=1)
+    assert f'1 of at most 1: {path}' in line
+    with pytest.raises(BadDataError, match=f'(?s)1 images cannot be used, and at most 0 .*{path}'):
+        train_on_mosaics(scenes, workers, max_bad=0)
+    for image in (scenes / TRAIN).iterdir():
+        image.write_bytes(b'')
+    with pytest.raises(BadDataError, match=f'(?s)no image can be used.*{path}'):
+        train_on_mosaics(scenes, workers, max_bad=10)
 
 
 @pytest.mark.parametrize(('stage', 'is_test'), [('train', False), ('val', True), ('test', True)])

@@ -58,6 +58,23 @@ def test_early_stopping(kind):
     assert cfg.custom_hooks[0].patience == 3
 
 
+AVERAGES = [dict(type='EMAHook', momentum=0.1), dict(type='mmengine.EMAHook', momentum=0.2)]
+
+
+@pytest.mark.parametrize(
+    'hooks',
+    [
+        dict(custom_hooks=AVERAGES),
+        dict(custom_hooks=AVERAGES[:1], default_hooks=dict(average=AVERAGES[1])),
+    ],
+)
+def test_two_averages_are_refused(hooks):
+    """After a validation, one of them would be what is trained on."""
+    with pytest.raises(UserError, match='2 hooks of type EMAHook') as caught:
+        add_safeguards(Config(hooks))
+    assert all(str(average) in str(caught.value) for average in AVERAGES)
+
+
 @pytest.mark.parametrize('kind', [None, 'CheckpointHook', CheckpointHook])
 def test_saving(kind):
     hooks = {} if kind is None else dict(checkpoint=dict(type=kind, interval=3))

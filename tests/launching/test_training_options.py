@@ -2,6 +2,7 @@ import copy
 import logging
 from argparse import ArgumentParser
 from collections.abc import Mapping
+from operator import itemgetter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ from mmengine.registry import HOOKS, PARAM_SCHEDULERS
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.config_files import config_root
 from attnpool_backbones.launching import training_options
+from attnpool_backbones.launching.launch import skip_bad_data
 from attnpool_backbones.launching.safeguards import add_safeguards
 from attnpool_backbones.launching.training_options import (
     add_training_arguments,
@@ -25,7 +27,7 @@ BY_EPOCH = 'metaformer/retinanet_caformer-s18_fpn_1x_coco.py'
 BY_ITERATION = 'metaformer/upernet_caformer-s18_8xb2-160k_ade20k-512x512.py'
 
 
-def changed(words: list[str], config: str = BY_EPOCH) -> Config:
+def changed(words: list[str], config: str | Path = BY_EPOCH) -> Config:
     parser = ArgumentParser()
     add_training_arguments(parser)
     cfg = Config.fromfile(Path(config_root(), config))
@@ -152,6 +154,38 @@ def test_hooks(config, metric):
     assert cfg.default_hooks.checkpoint.save_best == metric
     own = changed(['--save-best', 'coco/segm_mAP'])
     assert own.default_hooks.checkpoint.save_best == 'coco/segm_mAP'
+
+
+def derived(folder: Path, hooks: list[dict]) -> Path:
+    path = folder / 'derived.py'
+    path.write_text(f'_base_ = {str(config_root() / BY_EPOCH)!r}\ncustom_hooks = {hooks!r}\n')
+    return path
+
+
+@pytest.mark.parametrize('scope', ['', 'mmengine.'])
+def test_hooks_that_a_config_has_are_not_doubled(scope, tmp_path):
+    average = dict(type=f'{scope}EMAHook', ema_type='ExpMomentumEMA', momentum=0.0002)
+    other = dict(type='NumClassCheckHook')
+    stopping = dict(type=f'{scope}EarlyStoppingHook', monitor='coco/segm_mAP', patience=9)
+    config = derived(tmp_path, [average, stopping, other])
+    cfg = changed(['--ema', '--patience', '3', '--keep-memory'], config)
+    kept, also_kept, new, _ = cfg.custom_hooks
+    assert (kept, also_kept) == (average, other)
+    assert (new.monitor, new.patience) == ('coco/bbox_mAP', 3)
+
+
+def test_the_config_of_a_run_trains_again_with_the_same_flags(tmp_path):
+    words = ['--ema', '--patience', '3', '--keep-memory']
+    hooks = []
+    config = derived(tmp_path, [])
+    for number in range(2):
+        cfg = changed(words, config)
+        add_safeguards(cfg)
+        skip_bad_data(cfg, 3)
+        hooks.append(sorted(map(dict, cfg.custom_hooks), key=itemgetter('type')))
+        config = tmp_path / f'{number}.py'
+        cfg.dump(config)
+    assert hooks[0] == hooks[1]
 
 
 @pytest.mark.parametrize(
