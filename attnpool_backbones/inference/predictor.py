@@ -313,7 +313,7 @@ class Predictor:
         if not self.has_tags:
             return prediction
         hidden = self._hidden(wanted)
-        found = tags_of(tags, sample.corners, options.side, height, width, hidden)
+        found = tags_of(tags, sample.corners, height, width, hidden)
         if prediction is None:
             return Tagged(sample.name, height, width, self.classes, found)
         return replace(prediction, tags=found)
