@@ -206,19 +206,22 @@ def test_score_and_classes_select(detector, scenes):
         predict(detector, scenes / IMAGES, classes=['tree'])
 
 
-def test_unreadable_images_are_left_out_and_told(detector, scenes, tmp_path):
+def test_unreadable_images_are_left_out_and_told(detector, scenes, tmp_path, close_folders):
     from attnpool_backbones.inference.predictor import Options, Speed
     from attnpool_backbones.inference.sources import open_source
 
     shutil.copytree(scenes / IMAGES, tmp_path / 'photos')
+    (tmp_path / 'photos/later').mkdir()
     (tmp_path / 'photos/000002.png').write_text('no image')
     # nothing is left of it where its long side gets as long as the config says
     cv2.imwrite(str(tmp_path / 'photos/000005.png'), np.zeros((1, 3000, 3), np.uint8))
     speed = Speed()
+    close_folders('later')
     run = load(detector, device='cpu').run(open_source(tmp_path / 'photos'), Options(), speed)
     assert [p.name for _, p in run] == ['000001.png', '000003.png', '000004.png']
     assert speed.images == 3 and speed.forward > 0
-    unreadable, thin = speed.unreadable
+    unreadable, thin, folder = speed.unreadable
+    assert folder.startswith('later: ') and folder.endswith('cannot be read: Permission denied')
     assert unreadable == '000002.png: no image'
     assert thin.startswith('000005.png: 3000x1 pixels cannot be prepared as the config says')
 
