@@ -494,6 +494,32 @@ def test_a_test_leaves_the_config_of_the_run(segmentor, scenes, tmp_path, monkey
     assert len(predict(run, scenes / IMAGES)) == 4
 
 
+@pytest.mark.parametrize('told', ['checkpoint', 'old checkpoint', 'config', 'data set', 'wrapped'])
+def test_names_of_the_classes(told, segmentor, tmp_path):
+    from attnpool_backbones.launching.config_models import build_config_model
+
+    cfg = Config.fromfile(segmentor / 'config.py')
+    cfg.model.decode_head.num_classes = 19
+    dataset = dict(type='CityscapesDataset', pipeline=cfg.test_dataloader.dataset.pipeline)
+    if told == 'config':
+        dataset['metainfo'] = dict(classes=[f'class {label} of the config' for label in range(19)])
+    if told == 'wrapped':
+        dataset = dict(type='ConcatDataset', datasets=[dataset])
+    cfg.test_dataloader.dataset = dataset
+    cfg.dump(tmp_path / 'config.py')
+    own = tuple(f'class {label} of the checkpoint' for label in range(19))
+    meta = {
+        'checkpoint': dict(dataset_meta=dict(classes=own), CLASSES=('another',) * 19),
+        'old checkpoint': dict(CLASSES=own),
+        'data set': dict(CLASSES=own[:5]),
+    }
+    content = dict(state_dict=build_config_model(cfg).state_dict(), meta=meta.get(told, {}))
+    torch.save(content, tmp_path / 'epoch_1.pth')
+    first = {'checkpoint': own[0], 'old checkpoint': own[0], 'config': 'class 0 of the config'}
+    classes = load(tmp_path, device='cpu').classes
+    assert len(classes) == 19 and classes[0] == first.get(told, 'road')
+
+
 def test_checkpoint_of_another_model(detector, segmentor):
     with pytest.raises(UserError, match='another model'):
         load(detector / 'config.py', segmentor / 'epoch_1.pth')
