@@ -1,3 +1,4 @@
+import errno
 import os
 import random
 import signal
@@ -45,6 +46,23 @@ def no_default_scope_of_fixtures():
 def no_default_scope():
     """No test meets the default scope that a runner of an earlier test left in the process."""
     yield from default_scopes_restored()
+
+
+@pytest.fixture
+def close_folders(monkeypatch):
+    """Makes folders of a name unreadable."""
+    list_folder = os.scandir
+
+    def close(name):
+        def refuse(path):
+            # no rights stop the superuser; a path may be the number of an open one
+            if Path(str(path)).name == name:
+                raise PermissionError(errno.EACCES, 'Permission denied', str(path))
+            return list_folder(path)
+
+        monkeypatch.setattr(os, 'scandir', refuse)
+
+    return close
 
 
 @pytest.fixture(scope='session')

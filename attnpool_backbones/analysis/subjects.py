@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -139,6 +140,8 @@ def images_of(
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Yields the images of a source with their names, H, W, 3 uint8 in blue, green, red.
 
+    Folders that cannot be read are told on standard error and left out.
+
     Args:
         subject: Has the data sets that may be meant.
         images: A file, a folder, a pattern, a video, or ``train``, ``val`` or ``test``: the data
@@ -156,9 +159,11 @@ def images_of(
         images_there = list(_first(subject.dataset(images), limit))
     else:
         images_there = images
-    frames = open_source(images_there, max_pixels=subject.max_pixels).frames
+    source = open_source(images_there, max_pixels=subject.max_pixels)
+    for folder in source.closed:
+        print(f'--images: left out: {folder}', file=sys.stderr)
     seen = 0
-    for frame in frames:
+    for frame in source.frames:
         if limit is not None and seen >= limit:
             break
         image = frame.read()

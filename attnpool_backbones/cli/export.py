@@ -96,7 +96,9 @@ def run(args: argparse.Namespace) -> None:
     require_target_file('--out', args.out or str(target))
     # export refuses standard input, which a look would use up
     if args.images not in (None, '-'):
-        open_source(args.images)  # told before the work, if it is not there
+        # told before the work, if it is not there
+        for folder in open_source(args.images).closed:
+            print(f'--images: left out: {folder}')
     done = export(
         Request(
             args.model,

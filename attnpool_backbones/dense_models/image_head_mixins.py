@@ -203,9 +203,10 @@ class SegmentorWithImageHead(ImageHeadMixin):
             for x in steps(whole[1], self.test_cfg.crop_size[1], self.test_cfg.stride[1])
         ]
         parts = [self.image_head(part, return_maps=True) for part in maps]
+        cell = [side / n for side, n in zip(window, maps[0].shape[-2:], strict=True)]
         logits, found = stitched(
             torch.stack([part.logits for part in parts]),
-            [part.maps for part in parts], corners, window, whole,
+            [part.maps for part in parts], corners, cell, whole,
         )  # fmt: skip
         return logits, list(found)
 

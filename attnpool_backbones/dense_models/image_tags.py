@@ -146,7 +146,7 @@ def covered(maps: Tensor, images: Sequence[int], inputs: Sequence[int]) -> tuple
 
 def stitched(
     logits: Tensor, maps: Sequence[Tensor], corners: Sequence[tuple[int, int]],
-    window: Sequence[int], whole: Sequence[int],
+    cell: Sequence[float], whole: Sequence[int],
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Puts the tags of overlapping windows together to those of the image.
 
@@ -156,24 +156,24 @@ def stitched(
         logits: N, B, K of N windows.
         maps: N maps B, K, h, w.
         corners: Top and left of each window in pixels.
-        window: Height and width of a window in pixels.
+        cell: Height and width of a position of the maps in pixels.
         whole: Height and width of the image in pixels.
 
     Returns:
-        Logits B, K and maps B, K, H, W, whose sum over the positions is 1.
+        Logits B, K and maps B, K, H, W, whose absolute values sum up to 1 over the positions.
     """
     height, width = maps[0].shape[-2:]
-    cells = window[0] / height, window[1] / width
-    rows = max(height, round(whole[0] / cells[0]))
-    columns = max(width, round(whole[1] / cells[1]))
+    rows = max(height, round(whole[0] / cell[0]))
+    columns = max(width, round(whole[1] / cell[1]))
     canvas = maps[0].new_zeros(*logits.shape[1:], rows, columns)
     count = canvas.new_zeros(rows, columns)
     for evidence, part, (y, x) in zip(logits.sigmoid(), maps, corners, strict=True):
-        top = min(round(y / cells[0]), rows - height)
-        left = min(round(x / cells[1]), columns - width)
+        top = min(round(y / cell[0]), rows - height)
+        left = min(round(x / cell[1]), columns - width)
         place = ..., slice(top, top + height), slice(left, left + width)
         canvas[place] += evidence[..., None, None] * part
         count[place] += 1
     canvas = canvas / count.clamp(min=1)
-    total = canvas.sum((-2, -1), keepdim=True)
+    # parts of class activation maps are negative, and may outweigh the others
+    total = canvas.abs().sum((-2, -1), keepdim=True)
     return logits.amax(0), canvas / torch.where(total == 0, 1, total)

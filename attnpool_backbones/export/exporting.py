@@ -48,6 +48,7 @@ from attnpool_backbones.inference.prediction import Detections, Segmentation
 from attnpool_backbones.inference.predictor import Predictor
 from attnpool_backbones.inference.preparation import Preparation
 from attnpool_backbones.inference.sources import open_source
+from attnpool_backbones.necks import ScalePyramid
 from attnpool_backbones.version import __version__
 
 __all__ = ['Exported', 'Request', 'export']
@@ -128,11 +129,21 @@ def export(request: Request, tell: Callable[[str], None] = print) -> Exported:
     model, cfg, classes = load_model(request.model, request.checkpoint, request.cfg_options)
     sizes = choose_sizes(model, cfg, request)
     if sizes.fixed:
+        size = sizes.height, sizes.width
         reason = '' if request.size else f', because {fixed_because(model)}'
+        if request.size and request.size != size:
+            reason = f', because the backbone sees whole patches of {patch_of(model)} pixels'
         tell(
             f'the file takes images of {sizes.height}x{sizes.width} (height and width), '
             f'{sizes.batch} at once, and no others{reason}'
         )
+        stretched = Preparation.of_pipeline(tested_dataset(cfg).pipeline).size
+        if stretched not in (None, size):
+            height, width = stretched
+            tell(
+                f'the config stretches images to {height}x{width}, the file keeps their ratio and '
+                f'pads them; --size {height} {width} makes one that stretches them, too'
+            )
     else:
         tell('the file takes any number of images of any size')
     graph = build_graph(model, cfg)
@@ -213,22 +224,36 @@ def _quantised(
 def choose_sizes(model: nn.Module, cfg: Config, request: Request) -> Sizes:
     """Chooses what images the graph takes.
 
+    Sides of one size become whole patches, unless the config stretches images to just that size.
+
     Raises:
         UserError: If a size is needed and nobody says one.
     """
+    preparation = Preparation.of_pipeline(tested_dataset(cfg).pipeline)
     if request.size is not None:
         height, width = request.size
         if min(height, width) < SMALLEST:
             raise UserError(f'--size {height} {width}: sides have to be {SMALLEST} or more')
-        return Sizes(height, width, request.batch, fixed=True)
-    reason = fixed_because(model)
-    if reason is None:
-        return Sizes(*EXAMPLE)
-    for step in Preparation.of_pipeline(tested_dataset(cfg).pipeline).steps:
-        if step.scale is not None:
-            width, height = step.scale
-            return Sizes(height, width, request.batch, fixed=True)
-    raise UserError(f'--size HEIGHT WIDTH has to be said: {reason}')
+    else:
+        reason = fixed_because(model)
+        if reason is None:
+            return Sizes(*EXAMPLE)
+        scales = [step.scale for step in preparation.steps if step.scale is not None]
+        if not scales:
+            raise UserError(f'--size HEIGHT WIDTH has to be said: {reason}')
+        height, width = preparation.size or scales[0][::-1]
+    if (height, width) != preparation.size:
+        patch = patch_of(model)
+        height, width = (-(-side // patch) * patch for side in (height, width))
+    return Sizes(height, width, request.batch, fixed=True)
+
+
+def patch_of(model: nn.Module) -> int:
+    """Returns the pixels of which a side has to be a multiple, so that no label is shifted."""
+    if not hasattr(model, 'decode_head'):  # a detector does not resize its maps to the image
+        return 1
+    pyramids = (module for module in model.modules() if isinstance(module, ScalePyramid))
+    return max((pyramid.in_stride for pyramid in pyramids), default=1)
 
 
 def describe(
@@ -247,8 +272,9 @@ def describe(
     of_objects = test_cfg.get('rcnn') or test_cfg
     is_detector = recognise_dense_task(cfg, 'attnpool export') == 'mmdet'
     preparation = Preparation.of_pipeline(dataset.pipeline)
-    if sizes.fixed:
-        preparation = Preparation.into((sizes.height, sizes.width))
+    size = (sizes.height, sizes.width) if sizes.fixed else None
+    if sizes.fixed and preparation.size != size:
+        preparation = Preparation.into(size)
     has_masks = bool(getattr(getattr(model, 'roi_head', None), 'with_mask', False))
     facts = Facts(
         task='detection' if is_detector else 'segmentation',
@@ -258,7 +284,7 @@ def describe(
         score=float(of_objects.get('score_thr', 0.0)) if is_detector else 0.0,
         mask=float(of_objects.mask_thr_binary) if has_masks else None,
         binary=getattr(getattr(model, 'decode_head', None), 'threshold', None),
-        size=(sizes.height, sizes.width) if sizes.fixed else None,
+        size=size,
         batch=sizes.batch if sizes.fixed else None,
         smallest=SMALLEST,
         fill=ImageInput(model.data_preprocessor).blank(),
@@ -332,8 +358,10 @@ def read_images(
         An image H, W, 3 in blue, green, red, and 3, H', W' of it prepared.
 
     Raises:
-        UserError: If one of them cannot be read or prepared, or has too many pixels.
+        UserError: If one of them cannot be read or prepared, or has too many pixels, or there is
+            none.
     """
+    image = None
     for frame in islice(open_source(source, max_pixels=max_pixels).frames, count):
         image = frame.read()
         if image is None:
@@ -346,6 +374,8 @@ def read_images(
                 f'prepared as the config says: {error.err}'
             ) from error
         yield image, made
+    if image is None:
+        raise UserError(f'--images: no image in {source} can be read')
 
 
 def noise(sizes: Sizes) -> list[np.ndarray]:

@@ -52,8 +52,7 @@ def evaluate_exported(args: argparse.Namespace) -> dict[str, float]:
     if facts.task != task:
         raise UserError(f'{args.exported} is for {facts.task}, {args.config} for {task}')
     _leave_out_tags(plan.cfg, args)
-    if facts.size is not None:
-        _resize_for_the_file(plan.cfg, facts)
+    _resize_for_the_file(plan.cfg, facts)
     check_everything(plan)
     # what changes weights (averages of them, another normalisation) finds none here
     plan.cfg.custom_hooks = [
@@ -75,7 +74,7 @@ def evaluate_exported(args: argparse.Namespace) -> dict[str, float]:
 
 
 def _resize_for_the_file(cfg: Config, facts: Facts) -> None:
-    """Lets a file of one size see images as it does in ``attnpool predict``."""
+    """Lets a file see images as it does in ``attnpool predict``."""
     step = dict(type='attnpool_backbones.PrepareForFile', steps=facts.preparation.to_data())
     for dataset in innermost(cfg.test_dataloader.dataset):
         names = [type_name(entry) for entry in dataset.pipeline]

@@ -2,13 +2,14 @@
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.registry import DATASETS
 from torch import nn
 
 from attnpool_backbones.checkpoints.door import load_from_checked_file
@@ -17,6 +18,8 @@ from attnpool_backbones.checkpoints.matching import names_in_model, shapes_of
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.compatibility import IncompatibleEnvironment
 from attnpool_backbones.config_tasks import recognise_dense_task
+from attnpool_backbones.config_types import find_type
+from attnpool_backbones.datasets.building import innermost
 from attnpool_backbones.datasets.limits import MAX_PIXELS
 from attnpool_backbones.inference.config_data import array_pipeline, tested_dataset
 from attnpool_backbones.inference.devices import require_device
@@ -276,16 +279,32 @@ def _load_weights(model: nn.Module, content: Any, file: Path | str) -> None:
 def _classes(cfg: Config, content: Any, model: nn.Module) -> tuple[str, ...]:
     """Names of the classes: the checkpoint knows what it was trained on, else the config."""
     count = _count_classes(model)
-    meta = content.get('meta')
-    known = meta.get('dataset_meta') if isinstance(meta, Mapping) else None
-    dataset = cfg.test_dataloader.dataset if cfg.get('test_dataloader') else {}
-    for told in (known, dataset.get('metainfo')):
-        told = told if isinstance(told, Mapping) else {}
-        names = told.get('classes') or told.get('CLASSES')
+    for names in _told_classes(cfg, content):
         # those of somebody's file, or of a data set that is not the model's, would be wrong names
         if isinstance(names, (list, tuple)) and len(names) == count:
             return tuple(map(str, names))
     return tuple(f'class_{label}' for label in range(count))
+
+
+def _told_classes(cfg: Config, content: Any) -> Iterator[Any]:
+    """Yields what may be the names of the classes, the surest first."""
+    meta = content.get('meta')
+    if isinstance(meta, Mapping):
+        yield _names(meta.get('dataset_meta'))
+        yield _names(meta)  # of mmdet 2 and mmseg 0
+    if not cfg.get('test_dataloader'):
+        return
+    dataset = next(innermost(cfg.test_dataloader.dataset))
+    names = _names(dataset.get('metainfo'))
+    if not names:
+        with DATASETS.switch_scope_and_registry(cfg.get('default_scope')) as registry:
+            names = _names(getattr(find_type(dataset, registry), 'METAINFO', None))
+    yield names
+
+
+def _names(told: Any) -> Any:
+    told = told if isinstance(told, Mapping) else {}
+    return told.get('classes') or told.get('CLASSES')
 
 
 def _labels(model: nn.Module, classes: tuple[str, ...]) -> tuple[str, ...]:

@@ -94,7 +94,7 @@ class Speed:
     Args:
         images: That were predicted on.
         forward: Seconds in the model.
-        unreadable: Names of images that could not be read or prepared, and why.
+        unreadable: Names of images that could not be read or prepared, and of folders, and why.
     """
 
     images: int = 0
@@ -187,6 +187,7 @@ class Predictor:
             speed.forward += seconds
             speed.images += len(found)
             yield from found
+        speed.unreadable += source.closed
 
     def _predictions(
         self, batches: Iterator[list[_Sample]], options: Options, wanted: frozenset[int] | None
@@ -313,7 +314,7 @@ class Predictor:
         if not self.has_tags:
             return prediction
         hidden = self._hidden(wanted)
-        found = tags_of(tags, sample.corners, options.side, height, width, hidden)
+        found = tags_of(tags, sample.corners, height, width, hidden)
         if prediction is None:
             return Tagged(sample.name, height, width, self.classes, found)
         return replace(prediction, tags=found)

@@ -85,8 +85,10 @@ class Preparation:
         is_resized = any(type_name(step) in RESIZING for step in pipeline)
         numbers = dict(to_float32=(False,)) if is_resized else {}
         for step in pipeline:
-            settings = {k: v for k, v in step.items() if k not in ('type', 'backend')}
+            settings = {k: v for k, v in step.items() if k != 'type'}
             name = type_name(step)
+            if settings.get('backend') in (None, 'cv2'):
+                settings.pop('backend', None)
             scale, factor = settings.pop('scale', None), settings.pop('scale_factor', None)
             keep_ratio = bool(settings.pop('keep_ratio', False))
             if name == 'LoadImageFromFile':
@@ -106,6 +108,17 @@ class Preparation:
                     '(size_divisor) are possible'
                 )
         return cls(tuple(steps))
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Height and width of every image that is ready; None where they depend on the image."""
+        size = None
+        for step in self.steps:
+            if step.scale and not (step.keep_ratio or step.inside or step.divisor):
+                size = step.scale[::-1]
+            elif size is not None:
+                size = step(np.empty((*size, 3), np.uint8)).shape[:2]
+        return size
 
     @classmethod
     def from_data(cls, data: Any) -> 'Preparation':

@@ -7,7 +7,6 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -59,6 +58,7 @@ class Source:
         rate: Frames of a second of a video, None for single images.
         files: Those that are read -> name of the image, or of the video.
         left_out: How many images of a folder or pattern are predictions of an earlier run.
+        closed: Names of the folders below a folder that cannot be read, and why.
     """
 
     frames: Iterator[Frame]
@@ -66,6 +66,7 @@ class Source:
     rate: float | None = None
     files: Mapping[Path, str] = field(default_factory=dict)
     left_out: int = 0
+    closed: tuple[str, ...] = ()
 
 
 def open_source(
@@ -191,16 +192,12 @@ def _folder(path: Path, max_pixels: int, out: Path | None) -> Source:
             'by one'
         )
     source = _below(os.path.abspath(path), sorted(files), max_pixels, out)
-    # told with the images that cannot be read
-    frames = chain(source.frames, (_closed_folder(error, path) for error in closed))
-    return replace(source, frames=frames, count=source.count + len(closed))
+    return replace(source, closed=tuple(_fault(error, path) for error in closed))
 
 
-def _closed_folder(error: OSError, root: Path) -> Frame:
-    def read() -> None:
-        raise UserError(f'{error.filename} cannot be read: {error.strerror}')
-
-    return Frame(Path(error.filename).relative_to(root).as_posix(), read)
+def _fault(error: OSError, root: Path) -> str:
+    name = Path(error.filename).relative_to(root).as_posix()
+    return f'{name}: {error.filename} cannot be read: {error.strerror}'
 
 
 def _pattern(text: str, max_pixels: int, out: Path | None) -> Source:

@@ -49,7 +49,6 @@ class Tags:
 def tags_of(
     found: Sequence[BaseDataElement],
     corners: Sequence[tuple[int, int]],
-    side: int | None,
     height: int,
     width: int,
     hidden: tuple[int, ...] = (),
@@ -59,7 +58,6 @@ def tags_of(
     Args:
         found: ``pred_tags`` of the image, or of each of its slices.
         corners: Left and top of each slice in pixels.
-        side: Of a slice in pixels; None for the whole image.
         height: Of the image in pixels.
         width: Of the image in pixels.
         hidden: Labels that are not to be drawn or told.
@@ -70,7 +68,7 @@ def tags_of(
             torch.stack([one.scores.float().logit() for one in found])[:, None],
             [one.maps[None].float() for one in found],
             [(top, left) for left, top in corners],
-            (min(side, height), min(side, width)),
+            cell,
             (height, width),
         )
         scores, maps = logits[0].sigmoid(), canvas[0]

@@ -132,6 +132,15 @@ def test_images_that_are_not_there(tmp_path):
         list(views_of(subject, str(tmp_path / 'text.png')))
 
 
+def test_folders_that_cannot_be_read_are_left_out(image, close_folders, capsys):
+    (image.parent / 'lost+found').mkdir()
+    close_folders('lost+found')
+    subject = load_subject('PatchConvNet:nano', random_weights=True)
+    assert [view.name for view in views_of(subject, str(image.parent))] == ['image.png']
+    told = capsys.readouterr().err
+    assert 'left out: lost+found: ' in told and 'cannot be read: Permission denied' in told
+
+
 COMMANDS = {
     'pooling': ['pooling', 'PatchConvNet:nano'],
     'query': ['query', 'CoAtNet:nano', '--at', '80,20', '--block', '1'],

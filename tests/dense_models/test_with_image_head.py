@@ -219,12 +219,20 @@ def test_sliding_windows(scenes, tmp_path):
 def test_stitching():
     logits = torch.tensor([[[0.0, 9.0]], [[4.0, -9.0]]])  # 2 windows, 1 image, 2 classes
     maps = [torch.full((1, 2, 2, 2), 0.25), torch.full((1, 2, 2, 2), 0.25)]
-    found, canvas = stitched(logits, maps, [(0, 0), (0, 16)], (16, 16), (16, 32))
+    found, canvas = stitched(logits, maps, [(0, 0), (0, 16)], (8, 8), (16, 32))
     assert found.tolist() == [[4.0, 9.0]]
     assert canvas.shape == (1, 2, 2, 4)
     left, right = canvas[0, :, :, :2].sum((1, 2)), canvas[0, :, :, 2:].sum((1, 2))
     torch.testing.assert_close(left + right, torch.ones(2))
     assert left[0] < right[0] and left[1] > 0.999
+
+
+def test_stitched_maps_keep_their_signs():
+    logits = torch.tensor([0.9, *[0.1] * 11]).logit()[:, None, None]  # 12 windows
+    maps = [torch.full((1, 1, 2, 2), mean) for mean in (2.4, *[-2.0] * 11)]
+    _, canvas = stitched(logits, maps, [(0, 16 * n) for n in range(12)], (8, 8), (16, 192))
+    assert (canvas[..., :2] > 0).all() and (canvas[..., 2:] < 0).all()
+    torch.testing.assert_close(canvas.abs().sum(), torch.tensor(1.0))
 
 
 class LossesAfterTheMap(DetectorWithImageHead, BackboneAlone):

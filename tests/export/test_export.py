@@ -15,6 +15,7 @@ pytest.importorskip('onnx')
 pytest.importorskip('onnxruntime')
 pytest.importorskip('onnxscript')
 
+from attnpool_backbones.cli import main
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.config_files import config_root
 from attnpool_backbones.experiments.nano_heads import nano_config
@@ -23,6 +24,7 @@ from attnpool_backbones.export.exporting import (
     EXAMPLE,
     Request,
     check,
+    choose_sizes,
     describe,
     export,
     noise,
@@ -78,6 +80,25 @@ def test_room_around_an_image_is_that_of_the_model(head):
     for step in cfg.test_dataloader.dataset.pipeline:
         if step.type == 'Resize' and head != 'semantic-fpn':
             step.scale = (128, 96)
+    found = compare_graph(cfg, noise(Sizes(72, 128, fixed=True))[:1])
+    # of two boxes that both end below the image, the file suppresses one by what is cut off later
+    assert found.parted <= (0.1 if found.objects else 1e-4) * found.total, found
+    assert head == 'semantic-fpn' or found.objects, found
+
+
+@pytest.mark.parametrize('head', ['semantic-fpn', 'retinanet'])
+def test_images_are_stretched_as_the_model_stretches_them(head):
+    cfg = nano_config('resnet', head)
+    resize = dict(type='Resize', scale=(128, 96), keep_ratio=False)
+    steps = [s for s in cfg.test_dataloader.dataset.pipeline if 'Resize' not in s.type]
+    cfg.test_dataloader.dataset.pipeline = [steps[0], resize, *steps[1:]]
+    found = compare_graph(cfg, noise(Sizes(120, 70, fixed=True))[:1])
+    assert found.parted <= (0.01 if found.objects else 1e-4) * found.total, found
+    assert head == 'semantic-fpn' or found.objects, found
+
+
+def compare_graph(cfg, images):
+    """Compares a model and its graph for images of 96x128 on images of other sizes."""
     model = untrained(cfg)
     classes = classes_of(model)
     graph = build_graph(model, cfg)
@@ -92,11 +113,46 @@ def test_room_around_an_image_is_that_of_the_model(head):
     exported = Predictor(
         ExportedModel(engine, facts), facts.preparation, classes, None, reference.is_detector, 'cpu'
     )
-    image = noise(Sizes(72, 128, fixed=True))[:1]
-    found = compare(*(list(predictor(image, score=0.0)) for predictor in (reference, exported)))
-    # of two boxes that both end below the image, the file suppresses one by what is cut off later
-    assert found.parted <= (0.1 if found.objects else 1e-4) * found.total, found
-    assert head == 'semantic-fpn' or found.objects, found
+    return compare(*(list(predictor(images, score=0.0)) for predictor in (reference, exported)))
+
+
+@pytest.mark.parametrize(
+    'family, head, scale, size',
+    [
+        ('patchconvnet', 'semantic-fpn', None, (96, 104)),  # patches of 8 pixels
+        ('patchconvnet', 'semantic-fpn', (100, 90), (90, 100)),  # as the model itself
+        ('patchconvnet', 'retinanet', None, (90, 100)),
+        ('resnet', 'semantic-fpn', None, (90, 100)),
+    ],
+)
+def test_label_maps_cover_whole_patches(family, head, scale, size):
+    cfg = nano_config(family, head)
+    if scale:
+        steps = cfg.test_dataloader.dataset.pipeline
+        steps.append(dict(type='Resize', scale=scale, keep_ratio=False))
+    sizes = choose_sizes(untrained(cfg), cfg, Request('', '', size=(90, 100)))
+    assert (sizes.height, sizes.width) == size
+
+
+def test_what_becomes_of_sizes_and_images_is_told(tmp_path, close_folders, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cfg = nano_config('patchconvnet', 'semantic-fpn')
+    (step,) = (s for s in cfg.test_dataloader.dataset.pipeline if s.type == 'Resize')
+    step.update(scale=(80, 64), keep_ratio=False)
+    cfg.dump(str(tmp_path / 'model.py'))
+    weights = tmp_path / 'model.pth'
+    torch.save(dict(meta={}, state_dict=untrained(cfg).state_dict()), weights)
+    (tmp_path / 'photos/lost+found').mkdir(parents=True)
+    close_folders('lost+found')
+    photos = str(tmp_path / 'photos')
+    words = ['--checkpoint', str(weights), '--size', '90', '100', '--images', photos]
+    assert main(['export', str(tmp_path / 'model.py'), *words]) == 2
+    told = capsys.readouterr()
+    assert '--images: left out: lost+found: ' in told.out
+    assert '96x104 (height and width), 1 at once, and no others, because ' in told.out
+    assert 'whole patches of 8 pixels' in told.out
+    assert 'the config stretches images to 64x80, the file keeps their ratio' in told.out
+    assert f'--images: no image in {photos} can be read' in told.err
 
 
 @pytest.mark.slow
@@ -281,8 +337,6 @@ def test_predictions_with_masks_are_compared_one_by_one(monkeypatch):
 
 
 def test_standard_input_is_not_read_twice(tmp_path, monkeypatch, capsys):
-    from attnpool_backbones.cli import main
-
     stdin = io.TextIOWrapper(io.BytesIO(b'photos/a.png'))
     monkeypatch.setattr('sys.stdin', stdin)
     assert main(['export', str(tmp_path), '--images', '-', '--out', str(tmp_path / 'a.onnx')]) == 2

@@ -255,8 +255,38 @@ def test_steps_of_a_config():
     assert Preparation.from_data(json.loads(json.dumps(read.to_data()))) == read
     with pytest.raises(UserError, match='step .*CLAHE.* cannot hold'):
         Preparation.of_pipeline([*known, dict(type='CLAHE')])
+    for backend, is_possible in {None: True, 'cv2': True, 'pillow': False}.items():
+        steps = [known[0], dict(known[1], backend=backend)]
+        if is_possible:
+            assert Preparation.of_pipeline(steps).steps == read.steps[:1]
+            continue
+        with pytest.raises(UserError, match="step .*'backend': 'pillow'.* cannot hold"):
+            Preparation.of_pipeline(steps)
     # what is not resized is the same in whole numbers
     assert Preparation.of_pipeline([dict(known[0], to_float32=True)]).steps == ()
+
+
+@pytest.mark.parametrize(
+    'steps, size',
+    [
+        ((), None),
+        ((Resize((64, 48)),), (48, 64)),
+        ((Resize((64, 48), keep_ratio=True),), None),
+        ((Resize((64, 48), inside=True),), None),
+        ((Resize(divisor=32), Resize((70, 50)), Resize(divisor=16)), (64, 80)),
+        ((Resize((70, 50)), Resize((64, 48), keep_ratio=True)), (46, 64)),
+        ((Resize((70, 50)), Resize(factor=2.0)), (100, 140)),
+        ((Resize(divisor=32), Resize(factor=2.0)), None),
+    ],
+)
+def test_size_of_all_images_that_are_ready(steps, size):
+    preparation = Preparation(steps)
+    found = {
+        tuple(preparation(dict(img=np.zeros((*shape, 3), np.uint8)))['inputs'].shape[1:])
+        for shape in ((60, 90), (90, 60), (100, 100))
+    }
+    assert preparation.size == size
+    assert found == {size} if size else len(found) > 1
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ pytest.importorskip('onnxruntime')
 pytest.importorskip('onnxscript')
 
 from attnpool_backbones.cli import main
+from attnpool_backbones.inference.exported_model import ExportedFile, ExportedModel
 
 TAGS = 'attnpool_backbones.ImageTagMetric'
 MAPS = dict(type='attnpool_backbones.LocalisationMetric')
@@ -47,6 +48,30 @@ def test_metrics_of_tags_are_left_out(form, file, tagged_segmentor, tmp_path, mo
     names = {'list': 'ImageTagMetric, LocalisationMetric', 'evaluator': 'ImageTagMetric'}[form]
     assert f'not measured, as {file} tells no tags of images: {names}' in told.out
     assert 'mIoU: ' in told.out and 'tags/mAP' not in told.out + told.err
+
+
+@pytest.fixture(scope='module')
+def file_of_any_size(segmentor, tmp_path_factory):
+    path = tmp_path_factory.mktemp('exported') / 'model.onnx'
+    assert main(['export', str(segmentor), '--out', str(path)]) == 0
+    return path
+
+
+def test_images_are_resized_as_the_file_says(file_of_any_size, segmentor, tmp_path, monkeypatch):
+    seen = []
+
+    def noted(model, data):
+        seen.extend(tuple(image.shape[1:]) for image in data['inputs'])
+        return ExportedModel.test_step(model, data)
+
+    monkeypatch.setattr(ExportedFile, 'test_step', noted)
+    monkeypatch.chdir(tmp_path)
+    cfg = Config.fromfile(segmentor / 'config.py')
+    (step,) = (s for s in cfg.test_dataloader.dataset.pipeline if s.type == 'Resize')
+    step.scale = (48, 48)
+    cfg.dump('config.py')
+    assert main(['test', str(file_of_any_size), 'config.py']) == 0
+    assert set(seen) == {(64, 96)} and len(seen) == 4
 
 
 @pytest.mark.parametrize('lacking', [0, 1])

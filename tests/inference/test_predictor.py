@@ -206,19 +206,22 @@ def test_score_and_classes_select(detector, scenes):
         predict(detector, scenes / IMAGES, classes=['tree'])
 
 
-def test_unreadable_images_are_left_out_and_told(detector, scenes, tmp_path):
+def test_unreadable_images_are_left_out_and_told(detector, scenes, tmp_path, close_folders):
     from attnpool_backbones.inference.predictor import Options, Speed
     from attnpool_backbones.inference.sources import open_source
 
     shutil.copytree(scenes / IMAGES, tmp_path / 'photos')
+    (tmp_path / 'photos/later').mkdir()
     (tmp_path / 'photos/000002.png').write_text('no image')
     # nothing is left of it where its long side gets as long as the config says
     cv2.imwrite(str(tmp_path / 'photos/000005.png'), np.zeros((1, 3000, 3), np.uint8))
     speed = Speed()
+    close_folders('later')
     run = load(detector, device='cpu').run(open_source(tmp_path / 'photos'), Options(), speed)
     assert [p.name for _, p in run] == ['000001.png', '000003.png', '000004.png']
     assert speed.images == 3 and speed.forward > 0
-    unreadable, thin = speed.unreadable
+    unreadable, thin, folder = speed.unreadable
+    assert folder.startswith('later: ') and folder.endswith('cannot be read: Permission denied')
     assert unreadable == '000002.png: no image'
     assert thin.startswith('000005.png: 3000x1 pixels cannot be prepared as the config says')
 
@@ -489,6 +492,32 @@ def test_a_test_leaves_the_config_of_the_run(segmentor, scenes, tmp_path, monkey
     (tested,) = run.glob('*/config.py')
     assert 'slide' in tested.read_text()
     assert len(predict(run, scenes / IMAGES)) == 4
+
+
+@pytest.mark.parametrize('told', ['checkpoint', 'old checkpoint', 'config', 'data set', 'wrapped'])
+def test_names_of_the_classes(told, segmentor, tmp_path):
+    from attnpool_backbones.launching.config_models import build_config_model
+
+    cfg = Config.fromfile(segmentor / 'config.py')
+    cfg.model.decode_head.num_classes = 19
+    dataset = dict(type='CityscapesDataset', pipeline=cfg.test_dataloader.dataset.pipeline)
+    if told == 'config':
+        dataset['metainfo'] = dict(classes=[f'class {label} of the config' for label in range(19)])
+    if told == 'wrapped':
+        dataset = dict(type='ConcatDataset', datasets=[dataset])
+    cfg.test_dataloader.dataset = dataset
+    cfg.dump(tmp_path / 'config.py')
+    own = tuple(f'class {label} of the checkpoint' for label in range(19))
+    meta = {
+        'checkpoint': dict(dataset_meta=dict(classes=own), CLASSES=('another',) * 19),
+        'old checkpoint': dict(CLASSES=own),
+        'data set': dict(CLASSES=own[:5]),
+    }
+    content = dict(state_dict=build_config_model(cfg).state_dict(), meta=meta.get(told, {}))
+    torch.save(content, tmp_path / 'epoch_1.pth')
+    first = {'checkpoint': own[0], 'old checkpoint': own[0], 'config': 'class 0 of the config'}
+    classes = load(tmp_path, device='cpu').classes
+    assert len(classes) == 19 and classes[0] == first.get(told, 'road')
 
 
 def test_checkpoint_of_another_model(detector, segmentor):

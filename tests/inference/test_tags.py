@@ -9,6 +9,7 @@ import torch
 
 from attnpool_backbones.cli import main
 from attnpool_backbones.command_line import UserError
+from attnpool_backbones.dense_models.image_tags import make_tags
 from attnpool_backbones.inference import load
 from attnpool_backbones.inference.drawing import draw, draw_class_maps
 from attnpool_backbones.inference.tags import Tags, tags_of
@@ -66,15 +67,28 @@ def test_slices_are_put_together(run, scenes, tmp_path, request):
 
 
 def test_an_image_has_what_a_slice_has():
-    from attnpool_backbones.dense_models.image_tags import make_tags
-
     parts = [
         make_tags(torch.tensor([0.0, 9.0]), torch.full((2, 2, 2), 0.25), (8, 8)),
         make_tags(torch.tensor([4.0, -9.0]), torch.full((2, 2, 2), 0.25), (8, 8)),
     ]
-    tags = tags_of(parts, [(0, 0), (16, 0)], 16, 16, 32, hidden=(1,))
+    tags = tags_of(parts, [(0, 0), (16, 0)], 16, 32, hidden=(1,))
     assert tags.scores == pytest.approx(torch.tensor([4.0, 9.0]).sigmoid().numpy())
     assert tags.maps.shape == (2, 2, 4) and tags.to_dict('ab') == {'a': 0.98201}
+
+
+@pytest.mark.parametrize('left', [0, 1536, 3360])
+def test_maps_of_slices_are_where_the_slices_are(left):
+    # slices of 640x600 as 853x800: the last row and column of the maps lie partly in padding
+    corners = [(x, 0) for x in (*range(0, 3360, 512), 3360)]
+    parts = []
+    for corner in corners:
+        maps = torch.zeros(1, 25, 27)
+        maps[0, 12, 20] = corner == (left, 0)
+        parts.append(make_tags(torch.tensor([2.0]), maps, (24.0, 24.0)))
+    tags = tags_of(parts, corners, 600, 4000)
+    row, column = np.unravel_index(tags.maps[0].argmax(), tags.maps.shape[1:])
+    place = (np.array([row, column]) + 0.5) * tags.cell
+    assert place == pytest.approx([12.5 * 24, left + 20.5 * 24], abs=12)
 
 
 def test_class_maps_are_drawn_where_they_are():
