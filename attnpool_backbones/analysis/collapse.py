@@ -265,11 +265,15 @@ def draw(args: argparse.Namespace) -> Drawing:
                 heads.plot(entry[form]['heads'], style, color='C0', label=f'{form}: mean cosine')
                 heads.plot(entry[form]['head_share'], style, color='C1',
                            label=f'{form}: share above {args.head_threshold}')  # fmt: skip
-        similar = entry['softmax']['similar_blocks']
+        similar = ', '.join(
+            f'{form} {entry[form]["similar_blocks"]:g}'
+            for form in ('softmax', 'mixed') if entry[form] is not None
+        )  # fmt: skip
         count = len(entry['softmax']['layers'])
         blocks.axhline(args.threshold, color='grey', linewidth=0.8)
-        blocks.set_title(f'similarity of maps to earlier blocks\n{similar:g} of {count} similar',
-                         fontsize=9)  # fmt: skip
+        blocks.set_title(
+            f'similarity of maps to earlier blocks\nsimilar of {count}: {similar}', fontsize=9
+        )
         blocks.legend(fontsize=7)
         share.set_title(f'share of columns above {args.threshold}', fontsize=9)
         heads.set_title('similarity of the heads of a block', fontsize=9)

@@ -94,7 +94,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         type=whole_number(1),
         default=4,
         metavar='N',
-        help='how many images at most (default: %(default)s)',
+        help='how many images at most, evenly spaced through the source (default: %(default)s)',
     )
     add(
         '--size',

@@ -34,6 +34,8 @@ class Pooled(NamedTuple):
     """B, K, h, w: K = 1, or the number of classes."""
     logits: Tensor | None
     """B, classes; None where nothing classifies."""
+    per_class: bool
+    """Whether each class has a map, be there only one class; else it is that of the class token."""
 
 
 @torch.no_grad()
@@ -57,11 +59,12 @@ def pool(subject: Subject, inputs: Tensor, size: Sequence[int] | None = None) ->
         logits, maps = image_head(last[..., :height, :width], return_maps=True)
         # class activation maps have negative parts; padding gets no weight
         missing = (0, last.shape[3] - width, 0, last.shape[2] - height)
-        return Pooled(functional.pad(maps.clamp(min=0), missing), logits)
+        per_class = image_head.use_grad_cam or getattr(image_head.pooling, 'per_class', True)
+        return Pooled(functional.pad(maps.clamp(min=0), missing), logits, per_class)
     heads = [m for m in subject.model.modules() if isinstance(m, AttentionPoolingHead)]
     if heads:
         logits, maps = heads[0](subject.backbone(inputs), return_maps=True)
-        return Pooled(maps, logits)
+        return Pooled(maps, logits, heads[0].per_class)
     backbone = subject.backbone
     if not isinstance(backbone, PooledBackbone) or backbone.pool is None:
         raise UserError(
@@ -70,12 +73,15 @@ def pool(subject: Subject, inputs: Tensor, size: Sequence[int] | None = None) ->
             'detectors and segmentors by type=WithImageHead'
         )
     tokens, maps = backbone.forward_pooled(inputs)
+    per_class = tokens.shape[1] > 1
     weight, bias = _classifier(subject.head, tokens.shape[-1])
     if weight is None:
-        return Pooled(maps, None)
-    if tokens.shape[1] == 1:
-        return Pooled(maps, tokens[:, 0] @ weight.T + bias)
-    return Pooled(maps, torch.einsum('bkc,kc->bk', tokens, weight) + bias)
+        logits = None
+    elif per_class:
+        logits = torch.einsum('bkc,kc->bk', tokens, weight) + bias
+    else:
+        logits = tokens[:, 0] @ weight.T + bias
+    return Pooled(maps, logits, per_class)
 
 
 def _classifier(state: dict[str, Tensor], channels: int) -> tuple[Tensor | None, Tensor | None]:
@@ -109,7 +115,7 @@ def draw(args: argparse.Namespace) -> Drawing:
     subject = load_subject(args.model, args.checkpoint, args.size, args.random_weights, args.device)
     views = list(views_of(subject, args.images, args.limit))
     pooled = [pool(subject, view.inputs, view.image.shape[:2]) for view in views]
-    if pooled[0].maps.shape[1] == 1:
+    if not pooled[0].per_class:
         return _one_token(subject, views, pooled)
     return _per_class(subject, views, pooled, args.classes, args.top)
 
@@ -118,7 +124,7 @@ def _one_token(subject: Subject, views: Sequence[View], pooled: Sequence[Pooled]
     columns = min(4, len(views))
     figure, axes = axes_grid(-(-len(views) // columns), 2 * columns, views[0].image)
     numbers = []
-    for index, (view, (maps, _)) in enumerate(zip(views, pooled, strict=True)):
+    for index, (view, (maps, *_)) in enumerate(zip(views, pooled, strict=True)):
         row, column = divmod(index, columns)
         weights = maps[0, 0]
         show_image(axes[row, 2 * column], view.image, view.name)
@@ -152,10 +158,10 @@ def _per_class(
             'to draw: name them by --classes'
         )
     palette = colormaps['tab10'].colors
-    columns = 2 + max(1, len(wanted) if wanted else top)
+    columns = 2 + max(1, len(wanted) if wanted else min(top, pooled[0].maps.shape[1]))
     figure, axes = axes_grid(len(views), columns, views[0].image)
     numbers = []
-    for row, view, (maps, logits) in zip(axes, views, pooled, strict=True):
+    for row, view, (maps, logits, _) in zip(axes, views, pooled, strict=True):
         chosen = wanted
         if chosen is None:
             chosen = logits[0].topk(min(top, maps.shape[1])).indices.tolist()

@@ -76,8 +76,8 @@ class Subject:
     classes: tuple[str, ...] = ()
     head: dict[str, Tensor] = field(default_factory=dict)
     """What an official file holds besides the backbone: its classifier, by its names there."""
-    dataset: Callable[[str], Iterator[str]] | None = None
-    """Yields the image files of a split of the config; None without a config."""
+    dataset: Callable[[str, int | None], list[str]] | None = None
+    """Returns image files of a split of the config, so many at most; None without a config."""
     max_pixels: int = MAX_PIXELS
     """That an image may have: the setting of the config, else 2**28."""
 
@@ -146,7 +146,8 @@ def images_of(
         subject: Has the data sets that may be meant.
         images: A file, a folder, a pattern, a video, or ``train``, ``val`` or ``test``: the data
             set of that name of the subject's config.
-        limit: How many at most.
+        limit: How many at most, evenly spaced through the source: data sets and folders are sorted
+            by class. Of a video or a stream, the first ones. Default: all.
 
     Raises:
         UserError: There is nothing there, no image that can be read, or one that is too large.
@@ -156,14 +157,21 @@ def images_of(
     if images in ('train', 'val', 'test') and not Path(images).exists():
         if subject.dataset is None:
             raise UserError(f'--images {images}: only a run or a config has data sets of its own')
-        images_there = list(_first(subject.dataset(images), limit))
+        images_there = subject.dataset(images, limit)
     else:
         images_there = images
     source = open_source(images_there, max_pixels=subject.max_pixels)
     for folder in source.closed:
         print(f'--images: left out: {folder}', file=sys.stderr)
+    frames = source.frames
+    if source.count is not None and source.rate is None:
+        frames = list(frames)
+        chosen = _spread(len(frames), limit)
+        # after them the others, in place of what cannot be read
+        others = sorted(set(range(len(frames))) - set(chosen))
+        frames = [frames[index] for index in (*chosen, *others)]
     seen = 0
-    for frame in source.frames:
+    for frame in frames:
         if limit is not None and seen >= limit:
             break
         image = frame.read()
@@ -174,11 +182,10 @@ def images_of(
         raise UserError(f'{images}: no image in it can be read')
 
 
-def _first(items: Iterator[str], count: int | None) -> Iterator[str]:
-    for index, item in enumerate(items):
-        if index == count:
-            return
-        yield item
+def _spread(total: int, limit: int | None) -> list[int]:
+    """Returns at most ``limit`` of the numbers below ``total``, evenly spaced from 0 on."""
+    count = total if limit is None else min(limit, total)
+    return [index * total // count for index in range(count)]
 
 
 # ---------------------------------------------------------------------- a backbone alone
@@ -350,7 +357,7 @@ def _of_config(
 
     return Subject(
         Path(source).stem, predictor.model, predictor.model.backbone, prepare, predictor.classes,
-        dataset=lambda split: _image_files(predictor.cfg, split),
+        dataset=lambda split, limit: _image_files(predictor.cfg, split, limit),
         max_pixels=cfg.get('max_pixels') or MAX_PIXELS,
     )  # fmt: skip
 
@@ -376,12 +383,12 @@ def _of_classifier(
 
     return Subject(
         Path(source).stem, model, model.backbone, prepare, classes,
-        dataset=lambda split: _image_files(cfg, split),
+        dataset=lambda split, limit: _image_files(cfg, split, limit),
         max_pixels=cfg.get('max_pixels') or MAX_PIXELS,
     )  # fmt: skip
 
 
-def _image_files(cfg: Any, split: str) -> Iterator[str]:
+def _image_files(cfg: Any, split: str, limit: int | None) -> list[str]:
     from attnpool_backbones.config_tasks import recognise_task
     from attnpool_backbones.datasets.building import build_dataset
     from attnpool_backbones.datasets.config_paths import require_data, require_loader
@@ -398,5 +405,4 @@ def _image_files(cfg: Any, split: str) -> Iterator[str]:
     dataset = build_dataset(cfg[f'{split}_dataloader']['dataset'], DATASETS)
     if not hasattr(dataset, 'get_data_info'):
         raise UserError(f'--images {split}: the data set has no images of its own; name a folder')
-    for index in range(len(dataset)):
-        yield dataset.get_data_info(index)['img_path']
+    return [dataset.get_data_info(index)['img_path'] for index in _spread(len(dataset), limit)]

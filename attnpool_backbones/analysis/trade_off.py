@@ -40,6 +40,12 @@ ROOM = 12
 """Points of distance from all else that are enough for a number."""
 NAME_COLUMNS = 2
 """Of the legend, for each panel of the figure but the first."""
+OTHER_INPUT = (800, 1344)
+"""Height and width of the image that MACs are counted for where nothing tells it, in pixels."""
+SIZES = (
+    ' The MACs are of images of several sizes, or of sizes that a table does not tell: compare '
+    'them within one size.'
+)
 READING = (
     'Numbers stand for the names below. Higher is better, further left is cheaper; no model on the '
     'line is beaten by one that is both better and cheaper. Filled: measured here; hollow: '
@@ -58,6 +64,8 @@ class Row:
     """``'measured'``, or the source of a published number."""
     costs: dict[str, float] = field(default_factory=dict)
     """By the names of :data:`COSTS`; those that nobody knows are left out."""
+    macs_input: str | None = None
+    """Size of the image that the MACs are of, as ``'800x1280'``; None: not known."""
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
@@ -104,15 +112,15 @@ def rows_of_table(file: Path, metric: str) -> list[Row]:
     return rows
 
 
-def row_of_run(folder: Path, metric: str, height: int, width: int) -> Row:
+def row_of_run(folder: Path, metric: str, size: tuple[int, int] | None = None) -> Row:
     """Reads a run: its best validation, and the size of its model.
 
     Args:
         folder: Of the run, with its config and log.
         metric: Such as ``'bbox_mAP'`` or ``'mIoU'``, or with what stands before it in the log:
             ``'coco/bbox_mAP'``.
-        height: Of the image that MACs are counted for, in pixels.
-        width: Likewise.
+        size: Height and width of the image that MACs are counted for, in pixels. Default: that of
+            the data set which the name of the config tells, else 800x1344.
 
     Raises:
         UserError: There is no config, or no validation with the metric, or several metrics have
@@ -120,6 +128,7 @@ def row_of_run(folder: Path, metric: str, height: int, width: int) -> Row:
     """
     from attnpool_backbones.inference.loading import config_of_run
     from attnpool_backbones.launching.config import load_config
+    from attnpool_backbones.zoo.config_names import config_name
     from attnpool_backbones.zoo.config_sizes import measure_model
 
     values, seen = defaultdict(list), set()
@@ -143,15 +152,21 @@ def row_of_run(folder: Path, metric: str, height: int, width: int) -> Row:
     # no share is above 1: percent, under somebody's own prefix
     if key.rpartition('/')[0] not in IN_PERCENT and best <= 1:
         best *= 100
-    cfg = load_config(str(config_of_run(folder)))
+    config = config_of_run(folder)
+    cfg = load_config(str(config))
     if not any(head in cfg.model for head in HEADS):
         raise UserError(
             f'{folder}: MACs are counted of detectors and segmentors with {", ".join(HEADS)}, not '
             f'of {cfg.model.type}; give its numbers as a table (CSV)'
         )
-    size = measure_model(cfg, height, width)
-    costs = {'parameters (M)': size.parameters / 1e6, 'MACs (G)': size.macs / 1e9}
-    return Row(folder.name, best, 'measured', costs)
+    if size is None:
+        try:
+            size = config_name(config).data_set.input_size
+        except UserError:  # one of a user's
+            size = OTHER_INPUT
+    counted = measure_model(cfg, *size)
+    costs = {'parameters (M)': counted.parameters / 1e6, 'MACs (G)': counted.macs / 1e9}
+    return Row(folder.name, best, 'measured', costs, '{}x{}'.format(*size))
 
 
 def _read_scalars(log: Path) -> list[dict[str, Any]]:
@@ -196,7 +211,7 @@ def published_rows(pattern: str, metric: str) -> list[Row]:
             facts = model['Metadata']
             costs = {'parameters (M)': facts['Parameters'] / 1e6, 'MACs (G)': facts['MACs'] / 1e9}
             rows += [
-                Row(model['Name'], float(metrics[metric]), source.name, costs)
+                Row(model['Name'], float(metrics[metric]), source.name, costs, facts['MACs Input'])
                 for source, metrics in shown_entries(model, sources) if metric in metrics
             ]  # fmt: skip
         for other in read_compared_models(file.parent, sources):
@@ -218,25 +233,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add('--published', nargs='+', default=[], metavar='PATTERN', help='names of configs')
     add('--metric', default='bbox_mAP', help='bbox_mAP, segm_mAP, mIoU (default: %(default)s)')
     add(
-        '--input', type=image_size, default=(800, 1344), metavar='HxW',
-        help='of the image that the MACs of runs are counted for (default: 800x1344)',
+        '--input', type=image_size, metavar='HxW',
+        help='of the image that the MACs of runs are counted for (default: that of the published '
+        'models, if they have one size, else of the data set that the name of the config tells, '
+        'else 800x1344)',
     )  # fmt: skip
 
 
 def draw(args: argparse.Namespace) -> Drawing:
     """Draws the figure."""
+    published = [row for name in args.published for row in published_rows(name, args.metric)]
+    size = (args.input, args.input) if isinstance(args.input, int) else args.input
+    sizes = _inputs(published)
+    if size is None and len(sizes) == 1:
+        size = tuple(map(int, sizes.pop().split('x')))
     rows: list[Row] = []
     for source in map(Path, args.sources):
         if source.is_dir():
-            side = args.input
-            size = (side, side) if isinstance(side, int) else side
-            rows.append(row_of_run(source, args.metric, *size))
+            rows.append(row_of_run(source, args.metric, size))
         elif source.is_file():
             rows += rows_of_table(source, args.metric)
         else:
             raise UserError(f'{source}: no table and no folder of a run')
-    for pattern in args.published:
-        rows += published_rows(pattern, args.metric)
+    rows += published
     if not rows:
         raise UserError('nothing to draw: name tables, runs, or --published configs')
     known = [cost for cost in COSTS if sum(cost in row.costs for row in rows) > 1 or len(rows) == 1]
@@ -262,7 +281,13 @@ def draw(args: argparse.Namespace) -> Drawing:
         ncols=columns, fontsize=6, frameon=False,
     )  # fmt: skip
     numbers = dict(metric=args.metric, rows=[asdict(row) for row in rows], fronts=fronts)
-    return Drawing(figure, numbers, READING)
+    mixed = 'MACs (G)' in known and len(_inputs(rows)) > 1
+    return Drawing(figure, numbers, READING + SIZES * mixed)
+
+
+def _inputs(rows: Sequence[Row]) -> set[str | None]:
+    """Returns the sizes of image that the MACs of rows are of."""
+    return {row.macs_input for row in rows if 'MACs (G)' in row.costs}
 
 
 def _panel(axes: Any, cost: str, rows: Sequence[Row], marks: dict[int, Any]) -> list[str]:
@@ -279,18 +304,27 @@ def _panel(axes: Any, cost: str, rows: Sequence[Row], marks: dict[int, Any]) -> 
     """
     drawn = [index for index, row in enumerate(rows) if cost in row.costs]
     points = [(rows[index].costs[cost], rows[index].accuracy) for index in drawn]
+    inputs = _inputs(rows) if cost == 'MACs (G)' else set()
     front = pareto_front(points)
     axes.plot(*zip(*(points[i] for i in front), strict=True), color='grey', linewidth=1, zorder=0)
     for index, (x, y) in zip(drawn, points, strict=True):
         filled = rows[index].origin == 'measured'
         (marks[index],) = axes.plot(
             x, y, 'o', color='C0' if filled else 'C1', fillstyle='full' if filled else 'none',
-            label=f'{index + 1}  {rows[index].name}',
+            label=_label(index, rows),
         )  # fmt: skip
     axes.margins(0.08)  # for the numbers
     _number(axes, points, [index + 1 for index in drawn])
-    axes.set_xlabel(cost, fontsize=8)
+    sizes = ', '.join(sorted(size or 'size not told' for size in inputs))
+    axes.set_xlabel(f'{cost} at {sizes}' if any(inputs) else cost, fontsize=8)
     return [rows[drawn[i]].name for i in front]
+
+
+def _label(index: int, rows: Sequence[Row]) -> str:
+    """Returns number and name of a row, with the size of its image where rows have several."""
+    row = rows[index]
+    size = f', MACs at {row.macs_input}' if row.macs_input and len(_inputs(rows)) > 1 else ''
+    return f'{index + 1}  {row.name}{size}'
 
 
 def _number(axes: Axes, points: Sequence[tuple[float, float]], numbers: Sequence[int]) -> None:

@@ -233,18 +233,29 @@ def _mmdet_model(model: str, size: tuple[int, int], places: Mapping[str, Path]) 
     return Peer(network, lambda net, x: list(net(x)))
 
 
+def official_file(model: str, folder: Path) -> Path | None:
+    """Finds the file of a model in the folder of official code, None if it is not there."""
+    return min(folder.rglob(OFFICIAL[model].file), default=None)
+
+
+def official_sources(model: str, folder: Path) -> list[Path]:
+    """Returns the file of a model and those that it may import, all beside or below it."""
+    file = official_file(model, folder)
+    return [] if file is None else sorted(file.parent.rglob('*.py'))
+
+
 def _official_model(model: str, size: tuple[int, int], places: Mapping[str, Path]) -> Peer:
     code = OFFICIAL[model]
-    files = sorted(places['official'].rglob(code.file))
-    if not files:
+    file = official_file(model, places['official'])
+    if file is None:
         raise UserError(f'{model}: no {code.file} in {places["official"]} or below')
     with torchvision_or_stand_in():
-        module = _import_file(files[0])
+        module = _import_file(file)
     fixed = dict(img_size=size) if model.startswith('DeepViT') else {}
     try:
         network = getattr(module, code.function)(**code.options, **fixed)
     except (AttributeError, TypeError) as error:
-        raise UserError(f'{model}: {files[0]} is not as expected: {error}') from error
+        raise UserError(f'{model}: {file} is not as expected: {error}') from error
     return Peer(network, _OutputsOf(network, code.maps))
 
 

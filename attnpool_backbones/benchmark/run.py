@@ -12,7 +12,7 @@ from attnpool_backbones.benchmark.cases import Job
 from attnpool_backbones.benchmark.machine_rates import describe_machine, has_bfloat16_instructions
 from attnpool_backbones.benchmark.memory_peak import measure_memory
 from attnpool_backbones.benchmark.peers import FORMS as PEER_FORMS
-from attnpool_backbones.benchmark.peers import peer_versions
+from attnpool_backbones.benchmark.peers import official_sources, peer_versions
 from attnpool_backbones.benchmark.timing import measure_times
 from attnpool_backbones.benchmark.yardstick import commit_of
 from attnpool_backbones.command_line import UserError, is_config
@@ -74,18 +74,22 @@ class ResultFile:
         write_atomically(content.encode(), self.path)
 
 
-def origin_of(job: Job, **options: Any) -> dict[str, Any]:
+def origin_of(job: Job, places: Mapping[str, Path], **options: Any) -> dict[str, Any]:
     """Returns what a job's results depend on besides its conditions and the machine.
 
     Args:
         job: The job.
+        places: See :func:`attnpool_backbones.benchmark.peers.forms_of`.
         **options: Of :func:`measure_times`; a memory does not depend on them.
 
     Returns:
-        The options, and ``code``: a digest of this package, its configs and the job's own.
+        The options, and ``code``: a digest of this package, its configs, the job's own and the
+        official code that it runs.
     """
     configs = (Path(case.model) for case in job.cases if is_config(case.model))
-    code = source_digest(*(file for file in configs if file.is_file()))
+    models = dict.fromkeys(case.model for case in job.cases if case.form == 'official')
+    official = (file for model in models for file in official_sources(model, places['official']))
+    code = source_digest(*(file for file in configs if file.is_file()), *official)
     return dict(options if job.quantity == 'time' else {}, code=code)
 
 
@@ -140,7 +144,7 @@ def run_jobs(
         machine |= KEPT_MEMORY
     kept = ResultFile(folder, machine)
     options = dict(repeats=repeats, warmup=warmup, seconds=seconds)
-    origins = {job.key(): origin_of(job, **options) for job in jobs}
+    origins = {job.key(): origin_of(job, places or {}, **options) for job in jobs}
     waiting = [
         job for job in jobs if again or len(kept.rows(job, origins[job.key()])) != len(job.cases)
     ]

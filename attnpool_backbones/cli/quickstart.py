@@ -46,12 +46,10 @@ def run(args: argparse.Namespace) -> None:
     results = quickstart.run(args.work_dir, lambda line: print(line, flush=True))
 
     table = Table(title='Quickstart on digit scenes (validation)')
-    for column in ('task', 'model', 'result (%)', 'parameters', 'MACs', 'minutes'):
+    for column in quickstart.COLUMNS:
         table.add_column(column, justify='right' if column[0] in 'pMm' else 'left')
     for r in results:
-        metrics = '\n'.join(f'{k} {v:.1f}' for k, v in (r.metrics | r.notes).items())
-        size = f'{r.parameters / 1e6:.2f} M', f'{r.macs / 1e9:.2f} G', f'{r.minutes:.1f}'
-        table.add_row(r.name, r.model, metrics, *size)
+        table.add_row(*quickstart.cells(r, emphasis=''))
     Console().print(table)
     print('the same numbers again:')
     for command in dict.fromkeys(r.command for r in results):

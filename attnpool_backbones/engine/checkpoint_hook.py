@@ -63,6 +63,8 @@ class SafeCheckpointHook(CheckpointHook):
             is kept. Default: None, never.
         wait_for_space: Whether training waits while the disk is full or the work folder is not
             there, instead of ending. Default: False.
+        resume_flags: Whether the command has the flags ``--resume`` and ``--wait-for-space``, which
+            messages name. Default: True.
         **kwargs: Of :class:`mmengine.hooks.CheckpointHook`.
     """
 
@@ -71,11 +73,13 @@ class SafeCheckpointHook(CheckpointHook):
         *args: Any,
         every: str | float | None = None,
         wait_for_space: bool = False,
+        resume_flags: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.every = None if every is None else seconds_of(every)
         self.wait_for_space = wait_for_space
+        self.resume_flags = resume_flags
         self.last_good: str | None = None
         self._removals: PostponedRemovals | None = None
         self._saved_iter = self._saved_validation = -1
@@ -337,9 +341,10 @@ class SafeCheckpointHook(CheckpointHook):
         # one process writes; launchers that see another one end kill it
         number, _ = self._wishes.agreed(runner, due=False)
         if is_main_process():
+            flag = ' with --resume auto' if self.resume_flags else ''
             print(
                 f'stopped by {signal_name(number)}; the state after iteration {self._saved_iter} '
-                f'is in {self.last_good}. The same command with --resume auto goes on from there',
+                f'is in {self.last_good}. The same command{flag} goes on from there',
                 file=sys.stderr,
                 flush=True,
             )

@@ -12,7 +12,9 @@ from attnpool_backbones.checkpoints.finite_weights import require_finite_weights
 from attnpool_backbones.checkpoints.matching import tensors_of
 from attnpool_backbones.command_line import UserError
 
-__all__ = ['NonFiniteWeights', 'SavingError', 'require_savable', 'tells_why_saving_failed']
+__all__ = [
+    'NonFiniteWeights', 'SavingError', 'how_to_go_on', 'require_savable', 'tells_why_saving_failed',
+]  # fmt: skip
 
 
 class SavingError(UserError):
@@ -21,6 +23,21 @@ class SavingError(UserError):
 
 class NonFiniteWeights(UserError):
     """The weights of a training are no numbers any more."""
+
+
+def how_to_go_on(resume_flags: bool, place: str = '') -> str:
+    """Words how a training goes on that the disk has ended.
+
+    Args:
+        resume_flags: Whether its command has the flags ``--resume`` and ``--wait-for-space``.
+        place: From where. Default: not told.
+    """
+    if not resume_flags:
+        return f'the same command goes on{place}'
+    return (
+        f'the same command with --resume auto goes on{place} (with --wait-for-space it waits '
+        'instead of ending)'
+    )
 
 
 def tells_why_saving_failed(save: Callable) -> Callable:
@@ -34,8 +51,8 @@ def tells_why_saving_failed(save: Callable) -> Callable:
             good = self.last_good and f' The last good state is {self.last_good}.'
             raise SavingError(
                 f'the state of the training could not be saved in {runner.work_dir}: '
-                f'{error.strerror or error}.{good or ""} Put it right; the same command with '
-                '--resume auto goes on (with --wait-for-space it waits instead of ending)'
+                f'{error.strerror or error}.{good or ""} Put it right; '
+                f'{how_to_go_on(self.resume_flags)}'
             ) from error
 
     return guarded

@@ -12,6 +12,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from attnpool_backbones.command_line import UserError
+from attnpool_backbones.engine.saving_errors import how_to_go_on
 from attnpool_backbones.registry import HOOKS
 
 __all__ = ['RUN', 'WatchedFolder', 'WorkFolderHook', 'WorkFolderLost', 'went_back']
@@ -87,14 +88,19 @@ class WorkFolderHook(Hook):
             instead of ending. Default: False.
         went_back: Whether the folder has later checkpoints of the run that is resumed, which then
             is named anew. Default: False.
+        resume_flags: Whether the command has the flags ``--resume`` and ``--wait-for-space``, which
+            messages name. Default: True.
     """
 
     # before the log is written
     priority = 'VERY_HIGH'
 
-    def __init__(self, wait_for_space: bool = False, went_back: bool = False) -> None:
+    def __init__(
+        self, wait_for_space: bool = False, went_back: bool = False, resume_flags: bool = True
+    ) -> None:
         self.wait_for_space = wait_for_space
         self.went_back = went_back
+        self.resume_flags = resume_flags
 
     @master_only
     def before_train(self, runner: Runner) -> None:
@@ -136,9 +142,8 @@ class WorkFolderHook(Hook):
             self._folder.require()
         except OSError as error:
             raise WorkFolderLost(
-                f'{runner.work_dir}: {error.strerror}. Bring it back; the same command with '
-                '--resume auto goes on from its last checkpoint (with --wait-for-space it waits '
-                'instead of ending)'
+                f'{runner.work_dir}: {error.strerror}. Bring it back; '
+                f'{how_to_go_on(self.resume_flags, " from its last checkpoint")}'
             ) from error
 
 

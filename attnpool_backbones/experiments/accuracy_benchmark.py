@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.device import get_device
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner, load_checkpoint
 
@@ -38,6 +39,7 @@ from attnpool_backbones.launching.config_models import build_config_model
 from attnpool_backbones.launching.latest_checkpoint import find_resumable_checkpoint
 from attnpool_backbones.machine import processor_name
 from attnpool_backbones.markdown import markdown_table, replace_section
+from attnpool_backbones.process_lifetime import end_with_parent
 from attnpool_backbones.zoo.config_names import list_configs
 from attnpool_backbones.zoo.metafiles import record_measurement
 from attnpool_backbones.zoo.tables import make_outputs
@@ -142,7 +144,7 @@ def train_one(name: str, work_dir: Path, tell: Callable[[str], None]) -> None:
         # Each as measured when it was trained, whichever process did that.
         memory=max(detection.memory, segmentation.memory),
         minutes=detection.minutes + segmentation.minutes,
-        machine=_this_machine(),
+        machine=_training_machine(),
     )
     write_atomically(json.dumps(row, indent=2).encode(), folder / 'row.json')
 
@@ -161,6 +163,12 @@ def measure_speeds(work_dir: Path, names: Sequence[str], tell: Callable[[str], N
         speeds = images_per_second(work_dir, names)
         content = json.dumps(dict(measured, images_per_second=speeds), indent=2)
         write_atomically(content.encode(), stored)
+
+
+def _training_machine() -> str:
+    """Describes this machine with its GPU, which mmengine trains on where there is one."""
+    gpu = f'{torch.cuda.get_device_name()}, ' if get_device() == 'cuda' else ''
+    return gpu + _this_machine()
 
 
 def _this_machine() -> str:
@@ -302,4 +310,5 @@ def _record(row: dict[str, Any], root: Path) -> None:
 
 
 if __name__ == '__main__':
+    end_with_parent()
     train_one(sys.argv[1], Path(sys.argv[2]), lambda line: print(line, flush=True))

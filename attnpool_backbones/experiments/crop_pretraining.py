@@ -17,47 +17,28 @@ from torch.nn import functional as F
 
 from attnpool_backbones.atomic_files import write_atomically
 from attnpool_backbones.datasets.object_crops import SIDE, Objects
-from attnpool_backbones.heads import AttentionPoolingHead
-
-POOLINGS = ('average', 'attention')
-"""What :class:`CropClassifier` can read a map by."""
-LAYER_SCALE = 1.0
-"""Of attention pooling: a layer that trains for a minute needs no slow start."""
 
 
 class CropClassifier(nn.Module):
-    """A backbone and a linear classifier on its pooled last map.
+    """A backbone, and a BatchNorm and a linear classifier on the average of its last map.
 
     Args:
         backbone: Gives a tuple of maps.
         num_classes: Classes.
-        pooling: ``'average'``, followed by a BatchNorm, or ``'attention'``
-            (:class:`AttentionPoolingHead`).
-
-    Raises:
-        ValueError: An unknown pooling.
     """
 
-    def __init__(self, backbone: BaseModule, num_classes: int, pooling: str = 'average'):
+    def __init__(self, backbone: BaseModule, num_classes: int):
         super().__init__()
-        if pooling not in POOLINGS:
-            raise ValueError(f"pooling='{pooling}' must be one of {', '.join(POOLINGS)}")
         self.backbone = backbone
         backbone.eval()  # the size of its output must not move statistics
         with torch.no_grad():
             channels = backbone(torch.zeros(1, 3, SIDE, SIDE))[-1].shape[1]
-        self.head = None
-        if pooling == 'attention':
-            self.head = AttentionPoolingHead(channels, num_classes, layer_scale_init=LAYER_SCALE)
-        else:
-            self.norm = nn.BatchNorm1d(channels)
-            self.classifier = nn.Linear(channels, num_classes)
+        self.norm = nn.BatchNorm1d(channels)
+        self.classifier = nn.Linear(channels, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:  # B, 3, 48, 48
         """Returns the logits, B, num_classes."""
         x = self.backbone(x)[-1]  # B, C, h, w
-        if self.head is not None:
-            return self.head(x).logits
         return self.classifier(self.norm(x.mean((2, 3))))
 
 
@@ -67,7 +48,6 @@ def pretrain(
     steps: int = 300,
     batch: int = 64,
     lr: float = 2e-3,
-    pooling: str = 'average',
     progress: Callable[[int, int, float], None] = lambda step, steps, loss: None,
 ) -> CropClassifier:
     """Trains a backbone, in-place, to classify crops.
@@ -78,14 +58,13 @@ def pretrain(
         steps: Of AdamW, warm-up of a tenth and one cosine.
         batch: Crops a step.
         lr: Greatest learning rate.
-        pooling: How the last map is read; see :class:`CropClassifier`.
         progress: Called with the number of steps done, of all, and the loss.
 
     Returns:
         The classifier in eval mode.
     """
     rng = np.random.default_rng(0)
-    model = CropClassifier(backbone, int(objects.labels.max()) + 1, pooling).train()
+    model = CropClassifier(backbone, int(objects.labels.max()) + 1).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.1)
     for step in range(steps):

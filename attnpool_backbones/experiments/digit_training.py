@@ -20,6 +20,7 @@ from attnpool_backbones.atomic_files import write_atomically
 from attnpool_backbones.checkpoints.door import open_door
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.config_files import config_root
+from attnpool_backbones.config_types import type_name
 from attnpool_backbones.datasets import digit_scenes
 from attnpool_backbones.datasets.object_crops import SIDE, Objects
 from attnpool_backbones.engine.batch_source import with_replacements
@@ -203,6 +204,9 @@ def train_and_evaluate(
     cfg.log_level = 'WARNING'
     cfg.custom_hooks.append(dict(type='attnpool_backbones.ProgressHook', name=name))
     cfg.default_hooks.pop('visualization')
+    for hook in (cfg.default_hooks.checkpoint, *cfg.custom_hooks):
+        if type_name(hook) in ('SafeCheckpointHook', 'WorkFolderHook'):
+            hook.resume_flags = False  # these trainings go on by themselves
     cfg.randomness = dict(seed=0)
     # The evaluation is a step of its own here; by its interval alone the end would have one, too.
     cfg.train_cfg.val_begin = 10**9

@@ -2,7 +2,7 @@
 
 Every family in nano size, under every head that can be exported, learns 64 small scenes by heart:
 the cheapest training after which a metric moves with the files and not with chance. A row that is
-finished is kept; an interrupted call goes on where it was.
+finished is kept while the code stays the same; an interrupted call goes on where it was.
 """
 
 import copy
@@ -23,6 +23,7 @@ from torch import nn
 
 from attnpool_backbones.atomic_files import write_atomically
 from attnpool_backbones.command_line import UserError
+from attnpool_backbones.config_files import source_digest
 from attnpool_backbones.datasets.digit_scenes import SIZE, generate
 from attnpool_backbones.experiments.nano_heads import FAMILIES, HEADS, nano_config
 from attnpool_backbones.export.exporting import EXAMPLE, describe, first_images, prepared
@@ -260,7 +261,7 @@ STAGES = {'trained': train_row, 'int8': quantise_row, 'times': time_row}
 def run(
     work_dir: Path, only: Sequence[str], stages: Sequence[str], tell: Callable[[str], None]
 ) -> list[dict[str, Any]]:
-    """Measures what is not measured yet.
+    """Measures what this code has not measured yet.
 
     Args:
         work_dir: Folder of the scenes, files and results.
@@ -269,7 +270,7 @@ def run(
         tell: Called with a line about each row.
 
     Returns:
-        The finished rows, those of earlier calls too.
+        The finished rows, those of earlier calls by the same code too.
 
     Raises:
         UserError: If a pattern finds no row.
@@ -280,24 +281,42 @@ def run(
     names = [name for name in ROWS if not only or any(fnmatch(name, p) for p in only)]
     root = work_dir / 'digit_scenes'
     generate(root, train=SCENES, val=1, size=SIDE)
+    code = source_digest()
     for number, name in enumerate(names, 1):
         folder = work_dir / name
-        missing = [stage for stage in stages if not (folder / f'{stage}.json').exists()]
-        for stage in missing:
-            folder.mkdir(parents=True, exist_ok=True)
-            found = STAGES[stage](name, root, folder)
-            write_atomically(json.dumps(found, indent=2).encode(), folder / f'{stage}.json')
-        if missing:
-            tell(f'[{number}/{len(names)}] {" | ".join(cells(read_row(folder)))}')
-    return [row for name in ROWS if (row := read_row(work_dir / name)).keys() >= {'model', 'lost'}]
+        changed = False
+        for stage in STAGES:
+            if stage in stages and read_stage(folder, stage, code) is None:
+                changed = True
+                folder.mkdir(parents=True, exist_ok=True)
+                for later in list(STAGES)[list(STAGES).index(stage) :]:  # they are of its files
+                    (folder / f'{later}.json').unlink(missing_ok=True)
+                found = dict(STAGES[stage](name, root, folder), code=code)
+                write_atomically(json.dumps(found, indent=2).encode(), folder / f'{stage}.json')
+        if changed:
+            tell(f'[{number}/{len(names)}] {" | ".join(cells(read_row(folder, code)))}')
+    rows = [read_row(work_dir / name, code) for name in ROWS]
+    return [row for row in rows if row.keys() >= {'model', 'lost'}]
 
 
-def read_row(folder: Path) -> dict[str, Any]:
-    """Reads what there is of a row."""
+def read_stage(folder: Path, stage: str, code: str) -> dict[str, Any] | None:
+    """Reads a result of a row, None if there is none of this code.
+
+    Args:
+        folder: Of the row.
+        stage: Among :data:`STAGES`.
+        code: Of :func:`source_digest`.
+    """
+    path = folder / f'{stage}.json'
+    found = json.loads(path.read_text()) if path.exists() else {}
+    return found if found.pop('code', None) == code else None
+
+
+def read_row(folder: Path, code: str) -> dict[str, Any]:
+    """Reads what there is of a row, measured by this code."""
     row: dict[str, Any] = {}
     for stage in STAGES:
-        if (path := folder / f'{stage}.json').exists():
-            row |= json.loads(path.read_text())
+        row |= read_stage(folder, stage, code) or {}
     return row
 
 

@@ -46,14 +46,14 @@ def collect_maps(
             so they are those of the original image, which has to have the size of the input.
 
     Returns:
-        The last backbone map of every image, with labels.
+        The last backbone map of every image, with labels, on the CPU: small heads learn from them.
     """
     model.eval()
     maps, labels, samples = [], [], []
     for batch in batches:
         batch = model.data_preprocessor(batch, False)
-        maps.append(model.backbone(batch['inputs'])[-1].contiguous())
-        labels += [true_tags(sample, num_classes) == 1 for sample in batch['data_samples']]
+        maps.append(model.backbone(batch['inputs'])[-1].contiguous().cpu())
+        labels += [(true_tags(s, num_classes) == 1).cpu() for s in batch['data_samples']]
         if with_objects:
             samples += [dict(gt_instances=s.gt_instances.to_dict()) for s in batch['data_samples']]
     return LabelledMaps(

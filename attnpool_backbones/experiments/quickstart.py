@@ -201,9 +201,16 @@ def table(results: list[Result]) -> str:
     return markdown_table(COLUMNS, [cells(result) for result in results])
 
 
-def cells(result: Result) -> list[str]:
-    """Returns the row of a result."""
-    metrics = ', '.join(f'{label} **{value:.1f}**' for label, value in result.metrics.items())
+def cells(result: Result, emphasis: str = '**') -> list[str]:
+    """Returns the row of a result.
+
+    Args:
+        result: What is in it.
+        emphasis: Before and after each metric. Default: Markdown's.
+    """
+    metrics = ', '.join(
+        f'{label} {emphasis}{value:.1f}{emphasis}' for label, value in result.metrics.items()
+    )
     notes = ''.join(f' ({label} {value:.1f})' for label, value in result.notes.items())
     return [
         result.name,

@@ -1,8 +1,10 @@
+import cv2
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
+from attnpool_backbones.analysis import collapse
 from attnpool_backbones.analysis.collapse import (
     attentions_of,
     collapse_of,
@@ -10,6 +12,7 @@ from attnpool_backbones.analysis.collapse import (
     features_of,
     measure_collapse,
 )
+from attnpool_backbones.analysis.command import parser_of_figures
 from attnpool_backbones.backbones import AttnResNet, CoAtNet, DeepViT, MetaFormer
 from attnpool_backbones.command_line import UserError
 from tests.analysis.subjects import as_subject, golden_subject
@@ -74,6 +77,24 @@ def test_features_are_maps_times_values(tmp_path):
     np.testing.assert_allclose(similar, plain, atol=1e-6)
     for place, p in (('first', 0), ('middle', 2), ('last', 3)):
         torch.testing.assert_close(lengths[place], features[p][0].norm(dim=-1).mean(0))
+
+
+@pytest.mark.parametrize(
+    ('file', 'title'),
+    [('small_reattn_cal', 'similar of {}: softmax {}, mixed {}'),
+     ('small_plain', 'similar of {}: softmax {}')],
+)  # fmt: skip
+def test_the_title_counts_the_maps_that_multiply_values_too(file, title, tmp_path, monkeypatch):
+    subject, _, _ = golden_subject(f'deepvit_{file}', tmp_path)
+    monkeypatch.setattr(collapse, 'load_subject', lambda *args: subject)
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    cv2.imwrite(str(tmp_path / 'image.png'), pixels)
+    words = ['collapse', 'DeepViT', '--images', str(tmp_path / 'image.png')]
+    drawing = collapse.draw(parser_of_figures().parse_args(words))
+    (group,) = drawing.numbers['groups']
+    counts = [group[form]['similar_blocks'] for form in ('softmax', 'mixed') if group[form]]
+    shown = drawing.figure.axes[0].get_title().splitlines()[-1]
+    assert shown == title.format(len(group['softmax']['layers']), *(f'{n:g}' for n in counts))
 
 
 def test_layers_of_one_shape_are_a_group():

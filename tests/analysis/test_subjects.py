@@ -9,6 +9,7 @@ from mmengine.config import Config
 
 from attnpool_backbones.analysis.subjects import (
     arch_of,
+    images_of,
     load_subject,
     pixel_statistics,
     views_of,
@@ -18,6 +19,7 @@ from attnpool_backbones.checkpoints import CheckpointMismatch
 from attnpool_backbones.cli import main
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.config_files import config_root
+from tests.analysis.subjects import as_subject
 from tests.golden import load_golden, official_state_dict
 
 BACKBONES = sorted((config_root() / '_base_' / 'backbones').glob('*.py'))
@@ -171,6 +173,39 @@ def test_command_says_what_is_wrong(image, tmp_path, capsys):
     assert main([*words, '--out', str(tmp_path / 'out')]) == 2
     assert 'error: DeepViT:nano has no attention pooling' in capsys.readouterr().err
     assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize(
+    ('limit', 'classes'), [(1, 'a'), (2, 'ac'), (4, 'abcd'), (6, 'aabccd'), (None, 'aaabbbcccddd')]
+)
+@pytest.mark.parametrize('source', ['folder', 'val'])
+def test_a_few_images_are_of_all_classes(source, limit, classes, tmp_path):
+    for name in 'abcd':
+        (tmp_path / name).mkdir()
+        for index in range(3):
+            cv2.imwrite(
+                str(tmp_path / name / f'{name}{index}.png'), np.zeros((32, 32, 3), np.uint8)
+            )
+    if source == 'folder':
+        subject, images = as_subject(PatchConvNet(arch='nano')), str(tmp_path)
+    else:
+        config = config_root() / 'classification' / 'resnet-nano-attnpool_digit-crops.py'
+        data = dict(type='attnpool_backbones.ClassFolders', data_root=str(tmp_path),
+                    data_prefix=dict(img='.'), pipeline=[])  # fmt: skip
+        cfg = Config.fromfile(config)
+        cfg.val_dataloader.dataset = cfg.test_dataloader.dataset = data
+        cfg.dump(tmp_path / 'config.py')
+        subject, images = load_subject(str(tmp_path / 'config.py'), random_weights=True), 'val'
+    names = [Path(name).name for name, _ in images_of(subject, images, limit)]
+    assert ''.join(name[0] for name in names) == classes and len(set(names)) == len(names)
+
+
+def test_other_images_take_the_place_of_those_that_cannot_be_read(tmp_path):
+    for index in range(6):
+        cv2.imwrite(str(tmp_path / f'{index}.png'), np.zeros((32, 32, 3), np.uint8))
+    (tmp_path / '2.png').write_text('no image')
+    found = images_of(as_subject(PatchConvNet(arch='nano')), str(tmp_path), 3)
+    assert [name for name, _ in found] == ['0.png', '4.png', '1.png']
 
 
 def test_a_run_and_its_data_set(tmp_path):

@@ -73,17 +73,74 @@ def test_run(tmp_path):
     text = '\n'.join(map(json.dumps, lines))
     (folder / '1' / 'vis_data' / 'scalars.json').write_text(text)
     with pytest.raises(UserError, match='no validation with bbox_mAP, but mIoU, step'):
-        row_of_run(folder, 'bbox_mAP', 64, 64)
+        row_of_run(folder, 'bbox_mAP', (64, 64))
     with pytest.raises(UserError, match='no validation with accuracy'):
-        row_of_run(folder, 'accuracy', 64, 64)
+        row_of_run(folder, 'accuracy', (64, 64))
     with pytest.raises(UserError, match='no config'):
-        row_of_run(folder, 'mIoU', 64, 64)
+        row_of_run(folder, 'mIoU', (64, 64))
     config = ROOT / 'configs' / 'attn_resnet' / f'{RUN}.py'
     (folder / 'config.py').write_text(f"_base_ = '{config}'\n")
-    small, large = (row_of_run(folder, 'mIoU', side, side) for side in (64, 128))
+    small, large = (row_of_run(folder, 'mIoU', (side, side)) for side in (64, 128))
     assert small.accuracy == 12.5 and small.origin == 'measured'
     assert large.costs['parameters (M)'] == small.costs['parameters (M)'] > 0
     assert large.costs['MACs (G)'] > 3 * small.costs['MACs (G)']
+
+
+def save_run(folder, name):
+    """Writes a run of a segmentor, whose config has a name."""
+    logs = folder / '1' / 'vis_data'
+    logs.mkdir(parents=True)
+    (logs / 'scalars.json').write_text('{"mIoU": 12.5}')
+    config = ROOT / 'configs' / 'attn_resnet' / f'{RUN}.py'
+    (folder / f'{name}.py').write_text(f"_base_ = '{config}'\n")
+    return str(folder)
+
+
+def options(sources, published=(), **values):
+    """Returns arguments as the command line gives them."""
+    given = dict(sources=sources, published=published, metric='mIoU', input=None)
+    return argparse.Namespace(**given | values)
+
+
+@pytest.mark.parametrize(
+    ('name', 'published', 'given', 'size'),
+    [
+        (RUN, (), None, '192x192'),
+        ('config', (), None, '800x1344'),
+        (RUN, (), (64, 96), '64x96'),
+        (RUN, (), 64, '64x64'),
+        (RUN, ('semantic-fpn_poolformer-s*',), None, '512x2048'),
+        (RUN, ('semantic-fpn_poolformer-s*',), (512, 2048), '512x2048'),
+    ],
+)
+def test_macs_of_a_run_are_those_of_the_images_that_it_is_compared_on(
+    name, published, given, size, tmp_path
+):
+    pytest.importorskip('mmseg')
+    folder = save_run(tmp_path / 'run', name)
+    drawing = draw(options([folder], published, input=given))
+    assert {row['macs_input'] for row in drawing.numbers['rows']} == {size}
+    assert f'MACs (G) at {size}' in [axes.get_xlabel() for axes in drawing.figure.axes]
+    assert 'several sizes' not in drawing.reading
+    sides = tuple(map(int, size.split('x')))
+    (alone,) = [row for row in drawing.numbers['rows'] if row['name'] == 'run']
+    assert alone['costs'] == row_of_run(Path(folder), 'mIoU', sides).costs
+
+
+def test_several_sizes_of_image_are_told(tmp_path):
+    pytest.importorskip('mmseg')
+    folder = save_run(tmp_path / 'run', RUN)
+    drawing = draw(options([folder], ['semantic-fpn_poolformer-s12*'], input=(64, 64)))
+    assert drawing.reading.endswith('compare them within one size.')
+    (label,) = [a.get_xlabel() for a in drawing.figure.axes if 'MACs' in a.get_xlabel()]
+    assert label == 'MACs (G) at 512x2048, 64x64'
+    names = [text.get_text() for text in drawing.figure.legends[0].get_texts()]
+    assert names[0] == '1  run, MACs at 64x64'
+    assert all(name.endswith(', MACs at 512x2048') for name in names[1:]) and len(names) > 1
+    table = draw(options([str(TABLE), folder]))
+    assert table.reading.endswith('compare them within one size.')
+    (label,) = [a.get_xlabel() for a in table.figure.axes if 'MACs' in a.get_xlabel()]
+    assert label == 'MACs (G) at 192x192, size not told'
 
 
 @pytest.mark.parametrize(
@@ -109,9 +166,9 @@ def test_metrics_of_a_run_are_percentages(metric, scalars, accuracy, tmp_path):
     (tmp_path / 'config.py').write_text(f"_base_ = '{config}'\n")
     if accuracy is None:
         with pytest.raises(UserError, match='--metric mAP may be pascal_voc/mAP or tags/mAP'):
-            row_of_run(tmp_path, metric, 64, 64)
+            row_of_run(tmp_path, metric, (64, 64))
     else:
-        assert row_of_run(tmp_path, metric, 64, 64).accuracy == pytest.approx(accuracy)
+        assert row_of_run(tmp_path, metric, (64, 64)).accuracy == pytest.approx(accuracy)
 
 
 def test_the_config_of_a_run_is_the_one_written_last(tmp_path):
@@ -123,7 +180,7 @@ def test_the_config_of_a_run_is_the_one_written_last(tmp_path):
     os.utime(tmp_path / 'z.py', (10**9, 10**9))
     config = ROOT / 'configs' / 'attn_resnet' / f'{RUN}.py'
     (tmp_path / 'config.py').write_text(f"_base_ = '{config}'\n")
-    assert row_of_run(tmp_path, 'mIoU', 64, 64).costs['MACs (G)'] > 0
+    assert row_of_run(tmp_path, 'mIoU', (64, 64)).costs['MACs (G)'] > 0
 
 
 @pytest.mark.parametrize('cut', [b'{"mIoU": 99.', b'{"mIoU": 99.0, "\xc3', b'9', b'\0\0'])
@@ -134,10 +191,10 @@ def test_the_last_line_of_a_killed_run_does_not_count(cut, tmp_path):
     config = ROOT / 'configs' / 'attn_resnet' / f'{RUN}.py'
     (tmp_path / 'config.py').write_text(f"_base_ = '{config}'\n")
     (logs / 'scalars.json').write_bytes(b'{"mIoU": 12.5}\n' + cut)
-    assert row_of_run(tmp_path, 'mIoU', 64, 64).accuracy == 12.5
+    assert row_of_run(tmp_path, 'mIoU', (64, 64)).accuracy == 12.5
     (logs / 'scalars.json').write_bytes(cut + b'\n{"mIoU": 12.5}\n')
     with pytest.raises(UserError, match=r'scalars\.json, line 1: '):
-        row_of_run(tmp_path, 'mIoU', 64, 64)
+        row_of_run(tmp_path, 'mIoU', (64, 64))
 
 
 def test_run_of_a_classifier(tmp_path):
@@ -146,7 +203,7 @@ def test_run_of_a_classifier(tmp_path):
     config = ROOT / 'configs' / 'classification' / 'sge-resnet50_in1k.py'
     (tmp_path / 'config.py').write_text(f"_base_ = '{config}'\n")
     with pytest.raises(UserError, match='not of attnpool_backbones.ImageClassifier'):
-        row_of_run(tmp_path, 'top1', 64, 64)
+        row_of_run(tmp_path, 'top1', (64, 64))
 
 
 @pytest.mark.parametrize(
@@ -181,10 +238,7 @@ def test_numbers_of_near_points_can_be_read(tmp_path):
     lines = [f'model-{i},{y},{x}' for i, (x, y) in enumerate(places)]
     table = tmp_path / 'table.csv'
     table.write_text('\n'.join(['model,mIoU,parameters (M)', *lines]))
-    options = argparse.Namespace(
-        sources=[str(table)], published=[], metric='mIoU', input=(800, 1344)
-    )
-    figure = draw(options).figure
+    figure = draw(options([str(table)])).figure
     figure.draw_without_rendering()
     texts = figure.axes[0].texts
     assert [text.get_text() for text in texts] == ['1, 2', '3', '4', '5']

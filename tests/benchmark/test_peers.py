@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from attnpool_backbones.benchmark import peers
+from attnpool_backbones.benchmark import run as benchmark_run
 from attnpool_backbones.benchmark.cases import Case
 from attnpool_backbones.benchmark.models import make_workload
 from attnpool_backbones.benchmark.report import peer_table
+from attnpool_backbones.benchmark.run import run_jobs
 from attnpool_backbones.benchmark.suites import peer_jobs
 from attnpool_backbones.benchmark.torchvision_stand_in import torchvision_or_stand_in
 from attnpool_backbones.benchmark.yardstick import HERE
@@ -85,6 +87,27 @@ def test_code_that_differs_behind_scales_of_0_is_told(official):
     places = dict(official=official)
     peer = peers.build_peer('AttnResNet:sge_resnet50', 'official', (64, 64), True, places)
     assert peer.difference > 1e-3
+
+
+def test_times_of_other_official_code_are_measured_anew(official, monkeypatch):
+    measured = []
+
+    def measure(cases, *_):
+        measured.append(len(cases))
+        return [dict(asdict(case), seconds=1.0) for case in cases], []
+
+    monkeypatch.setattr(benchmark_run, 'measure_times', measure)
+    places = dict(official=official / 'clone')
+    jobs = peer_jobs([Case(model='AttnResNet:sge_resnet50', **SMALL)], places)
+    changes = [(), (), ('models/parts.py', HEAD + 'new = 1'), (), ('unused.py', 'new = 1'),
+               ('models/resnet_sge.py', OFFICIAL_RESNET + 'new = 1')]  # fmt: skip
+    calls = []
+    for change in changes:
+        if change:
+            (official / 'clone' / change[0]).write_text(change[1])
+        run_jobs(jobs, official / 'out', 'cpu', lambda line: None, places=places)
+        calls.append(len(measured))
+    assert calls == [1, 1, 2, 2, 2, 3]
 
 
 def test_official_code_that_is_not_there(tmp_path):

@@ -4,8 +4,10 @@ import csv
 import io
 import json
 import os
+import runpy
 import shutil
 import signal
+import sys
 import threading
 
 import pytest
@@ -78,11 +80,12 @@ TRAINING = dict(
 )
 
 
-def test_a_row_has_the_memory_of_the_training_even_if_another_process_did_it(tmp_path, monkeypatch):
-    def result(labels, memory, minutes):
-        numbers = dict(parameters=10**6, macs=10**9, minutes=minutes, memory=memory)
-        return Result('name', 'model', dict.fromkeys(labels, 50.0), **numbers, command='command')
+def result(labels, memory, minutes):
+    numbers = dict(parameters=10**6, macs=10**9, minutes=minutes, memory=memory)
+    return Result('name', 'model', dict.fromkeys(labels, 50.0), **numbers, command='command')
 
+
+def test_a_row_has_the_memory_of_the_training_even_if_another_process_did_it(tmp_path, monkeypatch):
     # What an interrupted benchmark finds: far more memory than this process has ever had.
     found = {
         'detection': result(DETECTION.values(), 1e6, 2.0),
@@ -106,6 +109,36 @@ def test_a_row_has_the_memory_of_the_training_even_if_another_process_did_it(tmp
         str(folder / 'pretraining/backbone.pth'),
         str(folder / 'detection/epoch_3.pth'),  # wherever the folder was when it was trained
     ]
+
+
+@pytest.mark.parametrize('device', ['cpu', 'cuda'])
+def test_the_minutes_of_a_gpu_bear_its_name(device, tmp_path, monkeypatch):
+    monkeypatch.setattr(accuracy_benchmark, 'pretrain_backbone', lambda *_: None)
+    monkeypatch.setattr(accuracy_benchmark, 'find_resumable_checkpoint', lambda _: None)
+    monkeypatch.setattr(
+        accuracy_benchmark, 'train_and_evaluate',
+        lambda name, config, labels, *_: (result(labels.values(), 1.0, 2.0), None),
+    )  # fmt: skip
+    monkeypatch.setattr(accuracy_benchmark, 'get_device', lambda: device)
+    monkeypatch.setattr(torch.cuda, 'get_device_name', lambda: 'a GPU')
+    monkeypatch.setattr(accuracy_benchmark, 'processor_name', lambda: 'a processor')
+    train_one('coatnet-nano', tmp_path, print)
+    row = json.loads((tmp_path / 'coatnet-nano' / 'row.json').read_text())
+    assert row['machine'].startswith('a GPU, ') == (device == 'cuda')
+    assert 'threads of a processor, torch' in row['machine']
+
+
+def test_a_training_ends_with_the_benchmark(tmp_path, monkeypatch):
+    done = []
+    training = 'attnpool_backbones.experiments.digit_training.pretrain_backbone'
+    ending = 'attnpool_backbones.process_lifetime.end_with_parent'
+    monkeypatch.setattr(ending, lambda: done.append('bound to its parent'))
+    monkeypatch.setattr(training, lambda *_: done.append('training') or sys.exit(3))
+    monkeypatch.setattr(sys, 'argv', ['name', 'coatnet-nano', str(tmp_path)])
+    monkeypatch.delitem(sys.modules, accuracy_benchmark.__name__)
+    with pytest.raises(SystemExit):
+        runpy.run_module(accuracy_benchmark.__name__, run_name='__main__')
+    assert done == ['bound to its parent', 'training']
 
 
 def test_speeds_are_those_of_the_checkpoints_that_are_there(tmp_path, monkeypatch):

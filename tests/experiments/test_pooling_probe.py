@@ -1,9 +1,19 @@
 """The probe on maps whose answer is known."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
+from torch.nn import functional
 
-from attnpool_backbones.experiments.pooling_probe import LabelledMaps, evaluate_probe, train_probe
+from attnpool_backbones.experiments import pooling_probe
+from attnpool_backbones.experiments.pooling_probe import (
+    LabelledMaps,
+    collect_maps,
+    evaluate_probe,
+    train_probe,
+)
 
 
 def planted_maps(num_images, seed, channels=12, num_classes=3, side=6):
@@ -44,3 +54,26 @@ def test_training_is_reproducible_and_tells_its_progress():
     second = train_probe(maps, epochs=2)
     assert calls == [(1, 4), (2, 4), (3, 4), (4, 4)]
     torch.testing.assert_close(second.state_dict(), first.state_dict(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize('device', ['cpu', 'cuda'])
+def test_maps_and_labels_come_to_the_cpu_where_heads_learn(device, monkeypatch):
+    class Backbone:
+        out_strides = (8, 16)
+
+        def __call__(self, images):
+            return images, functional.avg_pool2d(images, 2)
+
+    detector = SimpleNamespace(
+        eval=lambda: None, backbone=Backbone(), data_preprocessor=lambda batch, training: batch
+    )
+    monkeypatch.setattr(
+        pooling_probe, 'true_tags', lambda sample, count: torch.zeros(count, device=device)
+    )
+    # tensors without values, of a device that need not be there
+    with FakeTensorMode():
+        batch = dict(inputs=torch.zeros(2, 3, 8, 8, device=device), data_samples=[{}] * 2)
+        found = collect_maps(detector, [batch, batch], num_classes=5)
+    assert found.maps.shape == (4, 3, 4, 4) and found.labels.shape == (4, 5)
+    assert found.maps.device.type == found.labels.device.type == 'cpu'
+    assert found.labels.dtype == torch.float32 and found.stride == 16

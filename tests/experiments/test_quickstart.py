@@ -1,15 +1,18 @@
 """The quickstart's table and pictures, and their places in the docs."""
 
 import re
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 import torch
 from PIL import Image
 
+from attnpool_backbones.cli import main
 from attnpool_backbones.command_line import UserError
-from attnpool_backbones.experiments import quickstart
-from attnpool_backbones.experiments.quickstart import GALLERY, PICTURES, Result, table
+from attnpool_backbones.datasets import digit_scenes
+from attnpool_backbones.experiments import digit_training, quickstart
+from attnpool_backbones.experiments.quickstart import GALLERY, PICTURES, Result, cells, table
 from attnpool_backbones.experiments.quickstart_pages import CAPTIONS, publish, published
 
 RESULT = Result(
@@ -31,6 +34,67 @@ def test_table():
         '| detection | MaskRCNN PatchConvNet-nano | bbox mAP **61.2**, segm mAP **50.0** '
         '| 1.23 M | 2.50 G | 4.0 |'
     )
+
+
+def test_the_command_prints_the_rows_of_the_table(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(quickstart, 'run', lambda *_: [RESULT])
+    monkeypatch.setenv('COLUMNS', '200')
+    assert main(['quickstart', '--work-dir', str(tmp_path / 'run')]) == 0
+    printed = capsys.readouterr().out
+    for text in (*quickstart.COLUMNS, *cells(RESULT, emphasis=''), RESULT.command):
+        assert text in printed
+    assert '*' not in printed
+
+
+@pytest.mark.slow
+def test_the_whole_quickstart_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
+    pytest.importorskip('mmdet')
+    pytest.importorskip('mmseg')
+    load_config, pretrain = digit_training.load_config, quickstart.pretrain_backbone
+
+    def short_config(*args, **options):
+        cfg = load_config(*args, **options)
+        for split in ('train', 'val'):
+            loader = cfg[f'{split}_dataloader']
+            loader.update(batch_size=4, num_workers=0, persistent_workers=False)
+        if cfg.default_scope == 'mmdet':
+            cfg.train_cfg.max_epochs = 1
+            # else there may be no box, and no metric
+            cfg.model.test_cfg.rcnn.update(score_thr=0.0, max_per_img=5)
+        else:
+            cfg.train_cfg.max_iters = 2
+        return cfg
+
+    steps = []
+    step = torch.optim.AdamW.step
+    monkeypatch.setattr(torch.optim.AdamW, 'step', lambda *a: steps.append(1) or step(*a))
+    monkeypatch.setattr(digit_training, 'load_config', short_config)
+    monkeypatch.setattr(
+        quickstart, 'pretrain_backbone', lambda *args, **_: pretrain(*args, steps=20)
+    )
+    monkeypatch.setattr(quickstart, 'PROBE_EPOCHS', 1)
+    few = partial(digit_scenes.generate, train=8, val=6)
+    monkeypatch.setattr(digit_scenes, 'generate', few)
+    monkeypatch.chdir(tmp_path)
+
+    assert main(['quickstart', '--work-dir', 'run']) == 0
+    capsys.readouterr()
+    results = (tmp_path / 'run' / 'results.md').read_text()
+    names = [line.split('|')[1].strip() for line in results.splitlines()[2:]]
+    assert names == [
+        'detection', 'segmentation', 'frozen maps: attention pooling',
+        'frozen maps: average pooling', 'frozen maps: average pooling', 'pretraining',
+    ]  # fmt: skip
+    for name in PICTURES:
+        with Image.open(tmp_path / 'run' / name) as picture:
+            assert min(picture.size) > 100
+    trained = len(steps)
+    assert trained > 20 * 4
+
+    assert main(['quickstart', '--work-dir', 'run']) == 0
+    assert len(steps) == trained
+    assert 'detection: trained and evaluated before (run/detection)' in capsys.readouterr().out
+    assert (tmp_path / 'run' / 'results.md').read_text() == results
 
 
 def test_poolings_are_compared_on_the_checkpoint_that_is_there(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ pytest.importorskip('onnxscript')
 
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.datasets.digit_scenes import generate
+from attnpool_backbones.experiments import exported_scores
 from attnpool_backbones.experiments.exported_scores import (
     COLUMNS,
     SIDE,
@@ -64,6 +65,37 @@ def test_file_of_8_bits_scores_nearly_that(name, tmp_path):
     assert max(sum(values) / len(values) for values in row['lost'].values()) <= LOST, row
     # done once, nothing is done again
     assert run(tmp_path, [name], ['trained', 'int8'], told.append) == [row] and len(told) == 1
+
+
+def test_results_of_other_code_are_measured_anew(tmp_path, monkeypatch):
+    done = []
+
+    def stage(kind, **found):
+        return lambda *_: done.append(kind) or found
+
+    stages = dict(
+        trained=stage('trained', name='resnet/upernet', model={'mIoU': 44.0}, onnx={'mIoU': 44.0}),
+        int8=stage('int8', int8={'mIoU': 44.0}, lost={'mIoU': [0.0, 0.0]}),
+        times=stage('times', seconds=[0.1, 0.1], machine='a machine'),
+    )
+    monkeypatch.setattr(exported_scores, 'STAGES', stages)
+    monkeypatch.setattr(exported_scores, 'generate', lambda *_, **__: None)
+
+    def call(code, *wanted):
+        done.clear()
+        monkeypatch.setattr(exported_scores, 'source_digest', lambda: code)
+        rows = run(tmp_path, ['resnet/upernet'], wanted, lambda line: None)
+        return list(done), [set(row) for row in rows]
+
+    scores = {'name', 'model', 'onnx', 'int8', 'lost'}
+    whole = scores | {'seconds', 'machine'}
+    assert call('old', *stages) == ([*stages], [whole])
+    assert call('old', *stages) == ([], [whole])
+    assert call('new', 'trained', 'int8') == (['trained', 'int8'], [scores])
+    assert call('new', *stages) == (['times'], [whole])
+    # of a version that did not keep by which code it was measured
+    (tmp_path / 'resnet' / 'upernet' / 'int8.json').write_text('{"int8": {}, "lost": {}}')
+    assert call('new', *stages) == (['int8', 'times'], [whole])
 
 
 def test_table(tmp_path):

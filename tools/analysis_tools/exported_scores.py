@@ -15,7 +15,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description='Trains the nano size of every family on 64 small digit scenes under every '
         'head that can be exported, and evaluates the model, its ONNX file and the one of 8 bits '
-        'on the same scenes. Half a minute a row on a CPU; what is finished is kept.'
+        'on the same scenes. Half a minute a row on a CPU; what is finished is kept while the code '
+        'stays the same.'
     )
     parser.add_argument('--work-dir', type=given_place, default=Path('work_dirs/exported_scores'),
                         help='folder of files and results; remove it to start afresh '
