@@ -206,13 +206,21 @@ def _instances(
         if found:
             completed = _completed(annotation, index)
             found = list(annotation_problems(completed, sizes, names, Uses()))
-        labels.problems += [
-            problem(kind, where, detail, split) for kind, detail in found if kind not in _TOLD_LATER
+        name = _class_of(annotation, names)
+        labels.object_problems += [
+            (name, problem(kind, where, detail, split))
+            for kind, detail in found
+            if kind not in _TOLD_LATER
         ]
         if all(kind in _TOLD_LATER for kind, _ in found):
             instance = _instance(annotation, names, where)
             instances[annotation['image_id']].append(instance)
     return instances, is_whole
+
+
+def _class_of(annotation: Any, names: Mapping[Any, str]) -> str:
+    category = annotation.get('category_id') if isinstance(annotation, dict) else None
+    return names.get(category, '') if is_id(category) else ''
 
 
 def _completed(annotation: Any, index: int) -> Any:

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import PurePosixPath
 
 import yaml
@@ -70,7 +71,7 @@ def read(folder: Folder, files: list[str]) -> LabelledImages:
             labels.problems.append(problem('unreadable image', image, error))
             continue
         file = by_image.get(image)
-        rows = [] if file is None else list(_rows(folder, file, labels, keypoints))
+        rows = [] if file is None else list(_rows(folder, file, labels, keypoints, names))
         without += file is None
         used.update(label for label, *_ in rows)
         instances = [_instance(names, width, height, *row) for row in rows]
@@ -112,17 +113,22 @@ def _keypoint_numbers(description: dict) -> int:
 
 
 def _rows(
-    folder: Folder, file: str, labels: LabelledImages, keypoints: int
+    folder: Folder,
+    file: str,
+    labels: LabelledImages,
+    keypoints: int,
+    names: list[str] | None,
 ) -> Iterator[tuple[int, list[float], str]]:
     """Yields class, coordinates and place of each line that is well-formed."""
     for index, line in enumerate(folder.text(file).splitlines(), 1):
         words, where = line.split(), f'{file}, line {index}'
         if not words:
             continue
+        tell = partial(_tell_malformed, labels, names, where, words[0])
         try:
             label, values = int(words[0]), [float(word) for word in words[1:]]
         except ValueError as error:
-            labels.problems.append(problem('malformed label', where, error))
+            tell(error)
             continue
         if keypoints and len(values) == 4 + keypoints:
             del values[4:]
@@ -130,24 +136,28 @@ def _rows(
         if label < 0:
             labels.problems.append(problem('wrong class id', where, label))
         elif wrong:
-            labels.problems.append(
-                problem('malformed label', where, f'{wrong[0]} is no finite number')
-            )
+            tell(f'{wrong[0]} is no finite number')
         elif len(values) != 4 and (len(values) < 6 or len(values) % 2):
-            labels.problems.append(
-                problem(
-                    'malformed label',
-                    where,
-                    f'{len(values)} numbers after the class, not 4 of a box or x, y of at least '
-                    '3 corners',
-                )
+            tell(
+                f'{len(values)} numbers after the class, not 4 of a box or x, y of at least '
+                '3 corners'
             )
         elif max(values) > 2:
-            labels.problems.append(
-                problem('malformed label', where, f'{max(values):g}: pixels, not shares of 0 to 1?')
-            )
+            tell(f'{max(values):g}: pixels, not shares of 0 to 1?')
         else:
             yield label, values, where
+
+
+def _tell_malformed(
+    labels: LabelledImages, names: list[str] | None, where: str, number: str, words: object
+) -> None:
+    label = int(number) if number.isdecimal() else -1
+    name = ''
+    if names is None and label >= 0:
+        name = f'class_{label}'
+    elif names is not None and 0 <= label < len(names):
+        name = names[label]
+    labels.object_problems.append((name, problem('malformed label', where, words)))
 
 
 def _instance(
