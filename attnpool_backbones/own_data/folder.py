@@ -2,7 +2,6 @@
 
 import os
 import re
-import struct
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import cached_property
@@ -10,11 +9,12 @@ from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from PIL import ExifTags, Image
+from PIL import Image
 
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.datasets.image_files import IMAGE_SUFFIXES, walk_links
 from attnpool_backbones.datasets.limits import MAX_PIXELS, without_pillow_limit
+from attnpool_backbones.datasets.orientation import orientation_of
 
 __all__ = [
     'IMAGE_FOLDER',
@@ -40,11 +40,6 @@ MASK_FOLDER = re.compile(
 """Names of folders that have masks rather than photos."""
 IMAGE_FOLDER = re.compile(r'(images?|imgs?|jpegimages|photos?|pictures?|rgb)$', re.IGNORECASE)
 """Names of folders that have photos."""
-_PNG_CHUNKS = 8
-"""Where the parts of a PNG begin."""
-_PNG_CHUNK = struct.Struct('>I4s')
-"""How each begins: bytes of the content, kind."""
-_MOST_EXIF = 2**20  # bytes
 _NO_TEXT = re.compile('[\udc80-\udcff]')
 """What Python makes of the bytes of a file name that are no UTF-8."""
 
@@ -298,26 +293,6 @@ def displayed_size(path: Path) -> tuple[int, int]:
     """
     with open_picture(path) as image:
         width, height = image.size
-        # OpenCV, which loads the images, heeds no other entries; Pillow decodes a PNG to find more
-        content = _exif_of_png(path) if image.format == 'PNG' else image.info.get('exif', b'')
-        exif = Image.Exif()
-        try:
-            exif.load(content)
-            orientation = exif.get(ExifTags.Base.Orientation, 1)
-        except (OSError, SyntaxError, ValueError, struct.error):
-            orientation = 1
         # Pillow turns TIFFs itself
-        is_turned = orientation in (5, 6, 7, 8) and image.format != 'TIFF'
+        is_turned = image.format != 'TIFF' and orientation_of(image, path) >= 5
         return (height, width) if is_turned else (width, height)
-
-
-def _exif_of_png(path: Path) -> bytes:
-    """Reads the EXIF entry, which may come before or after the pixels."""
-    with open(path, 'rb') as file:
-        file.seek(_PNG_CHUNKS)
-        while len(head := file.read(_PNG_CHUNK.size)) == _PNG_CHUNK.size:
-            length, kind = _PNG_CHUNK.unpack(head)
-            if kind == b'eXIf':
-                return file.read(min(length, _MOST_EXIF))
-            file.seek(length + 4, os.SEEK_CUR)  # the content and its checksum
-    return b''
