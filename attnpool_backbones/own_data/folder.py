@@ -2,9 +2,10 @@
 
 import os
 import re
+import stat
 from collections import defaultdict
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -47,6 +48,8 @@ _NO_TEXT = re.compile('[\udc80-\udcff]')
 class Folder:
     """The files below a folder and below folders that it links to, without hidden ones.
 
+    A folder with several paths counts once: by the path without links, unless that says less of
+    split and kind (``raw``) than one through a link does (``images/train``).
     What this package itself wrote there, into ``work_dirs`` or by ``attnpool browse`` and
     ``attnpool predict``, is left out.
 
@@ -61,6 +64,8 @@ class Folder:
         self.closed: dict[str, str] = {}
         """Folders that cannot be read, and why, once the files were listed."""
         self._own_photos: dict[PurePosixPath, _Photos] = {}
+        self._walked_as: dict[str, str] = {}
+        """By file the path that label files may know it by, where it is named by a link."""
 
     @cached_property
     def files(self) -> list[str]:
@@ -70,10 +75,11 @@ class Folder:
             UserError: If names are no UTF-8, which no annotation file could hold.
         """
         found = []
+        walked, links = {}, []
 
-        def note(error: OSError) -> None:
-            folder = Path(error.filename).relative_to(self.root).as_posix()
-            self.closed[folder] = error.strerror or str(error)
+        def note(error: OSError, folder: str | None = None) -> None:
+            place = Path(folder or error.filename).relative_to(self.root).as_posix()
+            self.closed[place] = error.strerror or str(error)
 
         for folder, folders, names in walk_links(self.root, note):
             if Path(folder) != Path(self.root) and _is_own_output(names, folders):
@@ -82,12 +88,16 @@ class Folder:
             folders[:] = [
                 name for name in folders if name != 'work_dirs' and not name.startswith('.')
             ]
-            inside = Path(folder).relative_to(self.root)
+            inside = PurePosixPath(Path(folder).relative_to(self.root).as_posix())
+            walked[os.path.realpath(folder)] = inside
+            links += [inside / name for name in folders if os.path.islink(Path(folder, name))]
+            is_file = partial(_is_file, note=partial(note, folder=folder))
             found += [
-                (inside / name).as_posix()
+                inside / name
                 for name in names
-                if not name.startswith('.') and Path(folder, name).is_file()
+                if not name.startswith('.') and is_file(Path(folder, name))
             ]
+        found = self._by_telling_links(found, walked, links)
         odd = sorted(file for file in found if _NO_TEXT.search(file))
         if odd:
             shown = [os.fsencode(file).decode(errors='backslashreplace') for file in odd[:10]]
@@ -96,6 +106,37 @@ class Folder:
                 + ', '.join([*shown, *(['...'] if len(odd) > 10 else [])])
             )
         return sorted(found)
+
+    def _by_telling_links(
+        self,
+        found: Sequence[PurePosixPath],
+        walked: Mapping[str, PurePosixPath],
+        links: Sequence[PurePosixPath],
+    ) -> list[str]:
+        """Names files by links to their folders where these say more.
+
+        Args:
+            found: The files, as they were walked.
+            walked: By real path the folders.
+            links: Paths of the links to folders.
+        """
+        names: dict[PurePosixPath, PurePosixPath] = {}
+        for link in links:
+            folder = walked.get(os.path.realpath(self.root / link))
+            # a loop is no other name
+            if folder is None or folder in link.parents:
+                continue
+            if _told_by(link) > _told_by(names.get(folder, folder)):
+                names[folder] = link
+        files = []
+        for path in found:
+            folder = next((above for above in path.parents if above in names), None)
+            file = path.as_posix()
+            if folder is not None:
+                file = (names[folder] / path.relative_to(folder)).as_posix()
+                self._walked_as[file] = path.as_posix()
+            files.append(file)
+        return files
 
     def with_suffix(self, *suffixes: str) -> list[str]:
         """Returns the files that end with one of these, whatever the case."""
@@ -172,8 +213,8 @@ class Folder:
         path = wanted.as_posix()
         inside = PurePosixPath(subset, path).as_posix()
         for exact in (inside, path):
-            if exact in self.image_set:
-                return exact
+            if exact in self._by_any_name:
+                return self._by_any_name[exact]
         split = split_of_path(path) or split_of_path(f'{subset}/image') or split_of_path(near)
         own = self._photos_near(near)
         has_split = split in self._all_photos.splits | own.splits
@@ -182,7 +223,11 @@ class Folder:
             if has_split:
                 candidates = [file for file in candidates if split_of_path(file) in (None, split)]
             for end in (inside, path):
-                candidates = [f for f in candidates if f.endswith(f'/{end}')] or candidates
+                candidates = [
+                    file
+                    for file in candidates
+                    if any(name.endswith(f'/{end}') for name in self.names_of(file))
+                ] or candidates
             if candidates:
                 return max(candidates, key=lambda file: _fitness(file, near))
         return None
@@ -191,6 +236,14 @@ class Folder:
     def image_set(self) -> frozenset[str]:
         """The same as a set."""
         return frozenset(self.images)
+
+    @cached_property
+    def _by_any_name(self) -> dict[str, str]:
+        return {name: file for file in self.images for name in self.names_of(file)}
+
+    def names_of(self, file: str) -> tuple[str, ...]:
+        """Returns the name of a file, and the one without a link, if it is named by a link."""
+        return (file, self._walked_as[file]) if file in self._walked_as else (file,)
 
     def path(self, file: str) -> Path:
         """Returns the path of a file that is named relative to the folder."""
@@ -219,6 +272,22 @@ class _Photos:
         if not found and wanted.suffix.lower() in IMAGE_SUFFIXES:
             found = self._by_name.get(wanted.stem, [])
         return found
+
+
+def _is_file(path: Path, note: Callable[[OSError], None]) -> bool:
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except PermissionError as error:  # of a folder that can be listed and not entered
+        note(error)
+    except OSError:
+        pass
+    return False
+
+
+def _told_by(folder: PurePosixPath) -> int:
+    """Counts what a path of a folder tells: a split, and whether it has images or masks."""
+    is_named = any(IMAGE_FOLDER.match(part) or MASK_FOLDER.match(part) for part in folder.parts)
+    return is_named + (split_of_path(f'{folder}/image') is not None)
 
 
 def _is_own_output(files: Sequence[str], folders: Sequence[str]) -> bool:

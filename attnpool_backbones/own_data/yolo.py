@@ -252,7 +252,11 @@ def _images_of(folder: Folder, description: dict, entry: str) -> Iterator[str]:
                 yield image
     if not lists and tail and not tail.endswith('.txt'):
         for end in _ends(tail.rstrip('/')):
-            found = [image for image in folder.photos if f'/{end}/' in f'/{image}']
+            found = [
+                image
+                for image in folder.photos
+                if any(f'/{end}/' in f'/{name}' for name in folder.names_of(image))
+            ]
             if found:
                 yield from found
                 return
