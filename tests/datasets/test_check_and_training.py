@@ -228,7 +228,9 @@ def test_entries_that_turn_no_photo(kind: str, entries: dict, tmp_path: Path) ->
     assert report.problems == report.notes == ()
 
 
-PAGES = [Image.new('RGB', (64, 48), (90 * page, 60, 30)) for page in range(3)]
+def save_pages(file: Path, kind: str) -> None:
+    first, *others = (Image.new('RGB', (64, 48), (90 * page, 60, 30)) for page in range(3))
+    first.save(file, format=kind, save_all=True, append_images=others)
 
 
 @pytest.mark.parametrize(
@@ -238,7 +240,7 @@ def test_pictures_of_several_pages(kind: str, is_told: bool, tmp_path: Path) -> 
     """The second picture of an MPO is a preview of the first."""
     write(tmp_path, train=coco(), val=coco())
     first = tmp_path / '1.png'
-    PAGES[0].save(first, format=kind, save_all=True, append_images=PAGES[1:])
+    save_pages(first, kind)
     report = verify(detection(tmp_path), ['train'])
     assert report.problems == ()
     told = [(note.kind, note.item, note.detail) for note in report.notes]
@@ -249,7 +251,7 @@ def test_pictures_of_several_pages(kind: str, is_told: bool, tmp_path: Path) -> 
 def test_damaged_pages_that_are_not_read_do_not_matter(tmp_path: Path) -> None:
     write(tmp_path, train=coco(), val=coco())
     file = tmp_path / '1.png'
-    PAGES[0].save(file, format='TIFF', save_all=True, append_images=PAGES[1:])
+    save_pages(file, 'TIFF')
     content = bytearray(file.read_bytes())
     (first,) = struct.unpack_from('<I', content, 4)
     (entries,) = struct.unpack_from('<H', content, first)
