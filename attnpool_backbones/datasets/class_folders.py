@@ -23,9 +23,10 @@ class ClassFolders(BaseDataset):
     Args:
         data_root: Folder of the data set.
         data_prefix: ``img``: folder of the split, below ``data_root``.
-        classes: Names of the folders, in the order of the labels. Default: those of ``metainfo``,
-            else all that are not hidden, sorted; by value where all are numbers, as in ImageNet-V2.
-        metainfo: Of mmengine's ``BaseDataset``.
+        classes: Names of the folders, in the order of the labels; a text is one name. Default:
+            those of ``metainfo``, else all that are not hidden, sorted; by value where all are
+            numbers, as in ImageNet-V2.
+        metainfo: Of mmengine's ``BaseDataset``: ``classes`` may be a file with a name a line.
         **kwargs: Of mmengine's ``BaseDataset``.
 
     Raises:
@@ -36,15 +37,17 @@ class ClassFolders(BaseDataset):
         self,
         data_root: str,
         data_prefix: Mapping[str, str],
-        classes: Sequence[str] | None = None,
+        classes: str | Sequence[str] | None = None,
         metainfo: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ):
         folder = Path(data_root, data_prefix['img'])
         if not folder.is_dir():
             raise ValueError(f'{folder.absolute()} is no folder; it has to have one for each class')
-        metainfo = dict(metainfo or {})
+        metainfo = self._load_metainfo(metainfo)
         classes = classes or metainfo.get('classes')
+        if isinstance(classes, str):
+            classes = (classes,)
         if classes is None:
             # tools leave folders such as .ipynb_checkpoints behind
             classes = sorted(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import Image
 
 from attnpool_backbones.datasets.bit_depth import (
     IGNORED,
@@ -23,11 +23,13 @@ from attnpool_backbones.datasets.limits import (
     require_mask_size,
     without_pillow_limit,
 )
+from attnpool_backbones.datasets.orientation import UPRIGHT, orientation_of
 
 __all__ = ['IGNORED', 'Labels', 'Sample', 'read_sample']
 
-UPRIGHT = 1
 ORIENTATIONS = range(2, 9)
+PAGED = ('TIFF', 'GIF', 'PNG', 'WEBP')
+"""Formats of Pillow whose files may have several pictures that are all meant."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ def _is_whole(reading: Reading, name: str, path: str) -> bool:
         with without_pillow_limit(), Image.open(path) as image:
             if name == 'image':
                 reading.file_format = image.format
-                reading.orientation = image.getexif().get(ExifTags.Base.Orientation, UPRIGHT)
+                reading.orientation = orientation_of(image, path)
                 wide = is_wide(image)  # told by what loading takes away
             image.load()
             if name == 'image' and wide:
@@ -138,7 +140,21 @@ def _is_whole(reading: Reading, name: str, path: str) -> bool:
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         reading.found(f'unreadable {name}', path, str(error))
         return False
+    pages = _pages(path)
+    if pages > 1:
+        reading.noted(
+            f'{name} of several pages', path, f'{pages} pages, of which the first is read'
+        )
     return True
+
+
+def _pages(path: str) -> int:
+    """Counts the pages or frames of a file; 1 where the others are damaged."""
+    try:
+        with without_pillow_limit(), Image.open(path) as image:
+            return image.n_frames if image.format in PAGED else 1
+    except Exception:  # Pillow raises errors of any kind, of pages that nobody reads
+        return 1
 
 
 def _run(reading: Reading, with_mask: bool) -> None:

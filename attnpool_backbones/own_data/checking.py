@@ -25,7 +25,7 @@ def check(labels: LabelledImages, asked_classes: Sequence[str] | None) -> Labell
     """Checks boxes, names of classes and repetitions.
 
     Boxes below one pixel, masks of no pixel and objects that are there twice are left out,
-    everything else that is wrong is a problem.
+    everything else that is wrong is a problem, unless it is of a class that is not asked for.
 
     Args:
         labels: As they were read.
@@ -37,12 +37,20 @@ def check(labels: LabelledImages, asked_classes: Sequence[str] | None) -> Labell
     Raises:
         UserError: If a class is asked for that no object has.
     """
-    problems, left_out = [*labels.problems, *_repeated(labels.images)], []
+
+    def is_asked(name: str) -> bool:
+        return asked_classes is None or not name or name in asked_classes
+
+    of_objects = [found for name, found in labels.object_problems if is_asked(name)]
+    problems, left_out = [*labels.problems, *of_objects, *_repeated(labels.images)], []
     images = []
     for image in labels.images:
         kept = []
         seen = set()
         for instance in map(partial(_measured, image=image), image.instances):
+            if not is_asked(instance.name):
+                kept.append(instance)  # to be counted, and left out
+                continue
             fault, small = _box_fault(instance, image), _size_fault(instance)
             counts = instance.run_lengths and instance.run_lengths['counts']
             identity = instance.name, instance.box, instance.polygons, counts
@@ -135,13 +143,14 @@ def choose_classes(labels: LabelledImages, asked: Sequence[str] | None) -> Label
     counts = labels.counts()
     if asked is None:
         return labels
+    known = {*counts, *labels.classes, *(name for name, _ in labels.object_problems)}
     for name in asked:
-        if name not in counts and name not in labels.classes:
+        if name not in known:
             close = difflib.get_close_matches(name, counts, n=1, cutoff=0.5)
             hint = f'; did you mean {close[0]}?' if close else ''
             raise UserError(
                 f'--classes: no object is of class {name!r}{hint} The labels have '
-                f'{", ".join(f"{known} ({count})" for known, count in counts.most_common())}'
+                f'{", ".join(f"{other} ({count})" for other, count in counts.most_common())}'
             )
     dropped = {name: count for name, count in counts.items() if name not in asked}
     images = [

@@ -269,8 +269,12 @@ def _instances(
         if _is_turned(annotation):
             words = f'a box turned by {annotation["attributes"]["rotation"]:g} degrees; draw it as '
             found.append(('malformed label', f'{words}a polygon'))
-        labels.problems += [
-            problem(kind, where, detail, split) for kind, detail in found if kind not in _TOLD_LATER
+            is_whole = False
+        name = _class_of(annotation, names)
+        labels.object_problems += [
+            (name, problem(kind, where, detail, split))
+            for kind, detail in found
+            if kind not in _TOLD_LATER
         ]
         if all(kind in _TOLD_LATER for kind, _ in found):
             instance = _instance(annotation, names, where)
@@ -316,6 +320,11 @@ def _is_turned(annotation: Any) -> bool:
     attributes = annotation.get('attributes')
     rotation = attributes.get('rotation') if isinstance(attributes, dict) else None
     return is_number(rotation) and rotation % 360 != 0
+
+
+def _class_of(annotation: Any, names: Mapping[Any, str]) -> str:
+    category = annotation.get('category_id') if isinstance(annotation, dict) else None
+    return names.get(category, '') if is_id(category) else ''
 
 
 def _completed(annotation: Any, index: int) -> Any:

@@ -168,16 +168,17 @@ def _objects(
 ) -> Iterator[Instance]:
     groups: dict[object, list[Instance]] = {}
     for index, shape in enumerate(shapes):
-        kind = shape.element.tag
+        kind, name = shape.element.tag, (shape.label or '').strip()
         if kind in OTHERS:
             words = f'{kind}; {", ".join(SHAPES)} can be trained on'
-            labels.problems.append(problem('shape of another kind', shape.where, words))
+            told = problem('shape of another kind', shape.where, words)
+            labels.object_problems.append((name, told))
         if kind not in SHAPES:
             continue
         try:
             instance = _instance(shape, size)
         except ValueError as error:
-            labels.problems.append(malformed(shape.where, error))
+            labels.object_problems.append((name, malformed(shape.where, error)))
             continue
         group = int(shape.group or 0)
         groups.setdefault((instance.name, ('group', group) if group else index), []).append(

@@ -2,19 +2,20 @@
 
 import os
 import re
-import struct
+import stat
 from collections import defaultdict
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from PIL import ExifTags, Image
+from PIL import Image
 
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.datasets.image_files import IMAGE_SUFFIXES, walk_links
 from attnpool_backbones.datasets.limits import MAX_PIXELS, without_pillow_limit
+from attnpool_backbones.datasets.orientation import orientation_of
 
 __all__ = [
     'IMAGE_FOLDER',
@@ -41,11 +42,6 @@ MASK_FOLDER = re.compile(
 """Names of folders that have masks rather than photos."""
 IMAGE_FOLDER = re.compile(r'(images?|imgs?|jpegimages|photos?|pictures?|rgb)$', re.IGNORECASE)
 """Names of folders that have photos."""
-_PNG_CHUNKS = 8
-"""Where the parts of a PNG begin."""
-_PNG_CHUNK = struct.Struct('>I4s')
-"""How each begins: bytes of the content, kind."""
-_MOST_EXIF = 2**20  # bytes
 _NO_TEXT = re.compile('[\udc80-\udcff]')
 """What Python makes of the bytes of a file name that are no UTF-8."""
 
@@ -53,6 +49,8 @@ _NO_TEXT = re.compile('[\udc80-\udcff]')
 class Folder:
     """The files below a folder and below folders that it links to, without hidden ones.
 
+    A folder with several paths counts once: by the path without links, unless that says less of
+    split and kind (``raw``) than one through a link does (``images/train``).
     What this package itself wrote there, into ``work_dirs`` or by ``attnpool browse`` and
     ``attnpool predict``, is left out.
 
@@ -67,6 +65,8 @@ class Folder:
         self.closed: dict[str, str] = {}
         """Folders that cannot be read, and why, once the files were listed."""
         self._own_photos: dict[PurePosixPath, _Photos] = {}
+        self._walked_as: dict[str, str] = {}
+        """By file the path that label files may know it by, where it is named by a link."""
 
     @cached_property
     def files(self) -> list[str]:
@@ -76,10 +76,11 @@ class Folder:
             UserError: If names are no UTF-8, which no annotation file could hold.
         """
         found = []
+        walked, links = {}, []
 
-        def note(error: OSError) -> None:
-            folder = Path(error.filename).relative_to(self.root).as_posix()
-            self.closed[folder] = error.strerror or str(error)
+        def note(error: OSError, folder: str | None = None) -> None:
+            place = Path(folder or error.filename).relative_to(self.root).as_posix()
+            self.closed[place] = error.strerror or str(error)
 
         for folder, folders, names in walk_links(self.root, note):
             if Path(folder) != Path(self.root) and _is_own_output(names, folders):
@@ -88,12 +89,16 @@ class Folder:
             folders[:] = [
                 name for name in folders if name != 'work_dirs' and not name.startswith('.')
             ]
-            inside = Path(folder).relative_to(self.root)
+            inside = PurePosixPath(Path(folder).relative_to(self.root).as_posix())
+            walked[os.path.realpath(folder)] = inside
+            links += [inside / name for name in folders if os.path.islink(Path(folder, name))]
+            is_file = partial(_is_file, note=partial(note, folder=folder))
             found += [
-                (inside / name).as_posix()
+                inside / name
                 for name in names
-                if not name.startswith('.') and Path(folder, name).is_file()
+                if not name.startswith('.') and is_file(Path(folder, name))
             ]
+        found = self._by_telling_links(found, walked, links)
         odd = sorted(file for file in found if _NO_TEXT.search(file))
         if odd:
             shown = [os.fsencode(file).decode(errors='backslashreplace') for file in odd[:10]]
@@ -102,6 +107,37 @@ class Folder:
                 + ', '.join([*shown, *(['...'] if len(odd) > 10 else [])])
             )
         return sorted(found)
+
+    def _by_telling_links(
+        self,
+        found: Sequence[PurePosixPath],
+        walked: Mapping[str, PurePosixPath],
+        links: Sequence[PurePosixPath],
+    ) -> list[str]:
+        """Names files by links to their folders where these say more.
+
+        Args:
+            found: The files, as they were walked.
+            walked: By real path the folders.
+            links: Paths of the links to folders.
+        """
+        names: dict[PurePosixPath, PurePosixPath] = {}
+        for link in links:
+            folder = walked.get(os.path.realpath(self.root / link))
+            # a loop is no other name
+            if folder is None or folder in link.parents:
+                continue
+            if _told_by(link) > _told_by(names.get(folder, folder)):
+                names[folder] = link
+        files = []
+        for path in found:
+            folder = next((above for above in path.parents if above in names), None)
+            file = path.as_posix()
+            if folder is not None:
+                file = (names[folder] / path.relative_to(folder)).as_posix()
+                self._walked_as[file] = path.as_posix()
+            files.append(file)
+        return files
 
     def with_suffix(self, *suffixes: str) -> list[str]:
         """Returns the files that end with one of these, whatever the case."""
@@ -182,8 +218,8 @@ class Folder:
         path = wanted.as_posix()
         inside = PurePosixPath(subset, path).as_posix()
         for exact in (inside, path):
-            if exact in self.image_set:
-                return exact
+            if exact in self._by_any_name:
+                return self._by_any_name[exact]
         split = split_of_path(path) or split_of_path(f'{subset}/image') or split_of_path(near)
         ending = PurePosixPath(named.replace('\\', '/')).suffix
         own = self._photos_near(near)
@@ -193,7 +229,11 @@ class Folder:
             if has_split:
                 candidates = [file for file in candidates if split_of_path(file) in (None, split)]
             for end in (inside, path):
-                candidates = [f for f in candidates if f.endswith(f'/{end}')] or candidates
+                candidates = [
+                    file
+                    for file in candidates
+                    if any(name.endswith(f'/{end}') for name in self.names_of(file))
+                ] or candidates
             if candidates:
                 return max(candidates, key=lambda f: (_fitness(f, near), f.endswith(ending)))
         return None
@@ -202,6 +242,14 @@ class Folder:
     def image_set(self) -> frozenset[str]:
         """The same as a set."""
         return frozenset(self.images)
+
+    @cached_property
+    def _by_any_name(self) -> dict[str, str]:
+        return {name: file for file in self.images for name in self.names_of(file)}
+
+    def names_of(self, file: str) -> tuple[str, ...]:
+        """Returns the name of a file, and the one without a link, if it is named by a link."""
+        return (file, self._walked_as[file]) if file in self._walked_as else (file,)
 
     def path(self, file: str) -> Path:
         """Returns the path of a file that is named relative to the folder."""
@@ -230,6 +278,22 @@ class _Photos:
         if not found and wanted.suffix.lower() in IMAGE_SUFFIXES:
             found = self._by_name.get(wanted.stem, [])
         return found
+
+
+def _is_file(path: Path, note: Callable[[OSError], None]) -> bool:
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except PermissionError as error:  # of a folder that can be listed and not entered
+        note(error)
+    except OSError:
+        pass
+    return False
+
+
+def _told_by(folder: PurePosixPath) -> int:
+    """Counts what a path of a folder tells: a split, and whether it has images or masks."""
+    is_named = any(IMAGE_FOLDER.match(part) or MASK_FOLDER.match(part) for part in folder.parts)
+    return is_named + (split_of_path(f'{folder}/image') is not None)
 
 
 def _is_own_output(files: Sequence[str], folders: Sequence[str]) -> bool:
@@ -310,26 +374,6 @@ def displayed_size(path: Path) -> tuple[int, int]:
     """
     with open_picture(path) as image:
         width, height = image.size
-        # OpenCV, which loads the images, heeds no other entries; Pillow decodes a PNG to find more
-        content = _exif_of_png(path) if image.format == 'PNG' else image.info.get('exif', b'')
-        exif = Image.Exif()
-        try:
-            exif.load(content)
-            orientation = exif.get(ExifTags.Base.Orientation, 1)
-        except (OSError, SyntaxError, ValueError, struct.error):
-            orientation = 1
         # Pillow turns TIFFs itself
-        is_turned = orientation in (5, 6, 7, 8) and image.format != 'TIFF'
+        is_turned = image.format != 'TIFF' and orientation_of(image, path) >= 5
         return (height, width) if is_turned else (width, height)
-
-
-def _exif_of_png(path: Path) -> bytes:
-    """Reads the EXIF entry, which may come before or after the pixels."""
-    with open(path, 'rb') as file:
-        file.seek(_PNG_CHUNKS)
-        while len(head := file.read(_PNG_CHUNK.size)) == _PNG_CHUNK.size:
-            length, kind = _PNG_CHUNK.unpack(head)
-            if kind == b'eXIf':
-                return file.read(min(length, _MOST_EXIF))
-            file.seek(length + 4, os.SEEK_CUR)  # the content and its checksum
-    return b''

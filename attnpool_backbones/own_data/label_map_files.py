@@ -1,6 +1,7 @@
 """Masks as mmseg reads them: one channel of labels, and lists of the images of a split."""
 
 import io
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -10,6 +11,7 @@ from PIL import Image
 
 from attnpool_backbones.atomic_files import write_atomically
 from attnpool_backbones.datasets.bit_depth import IGNORED
+from attnpool_backbones.own_data.folder import open_picture
 from attnpool_backbones.own_data.labels import LabelMapPair, LabelMaps
 from attnpool_backbones.own_data.masks import pixel_values
 from attnpool_backbones.own_data.objects_as_maps import label_map_of
@@ -75,7 +77,7 @@ def _write_maps(
     write: Callable[[bytes, Path], None],
 ) -> Path | None:
     """Writes a label map for each image, unless all masks can be read as they are."""
-    if labels.objects is None and labels.values is None and _is_regular(labels.pairs):
+    if labels.objects is None and labels.values is None and _can_be_read(labels):
         return None
     for done, pair in enumerate(labels.pairs, 1):
         if labels.objects is None:
@@ -99,6 +101,17 @@ def _mapped(path: Path, labels: Mapping[int, int] | None, by_palette: bool) -> n
     for value in np.unique(values).tolist():
         mapped[values == value] = labels.get(value, IGNORED) if labels is not None else value
     return mapped
+
+
+def _can_be_read(labels: LabelMaps) -> bool:
+    """Whether mmseg finds all masks beside their images, with the one channel that it wants."""
+    masks = (labels.root / pair.label_map for pair in labels.pairs)
+    return _is_regular(labels.pairs) and all(map(_has_one_channel, masks))
+
+
+def _has_one_channel(mask: Path) -> bool:
+    with open_picture(mask) as picture:
+        return len(picture.getbands()) == 1
 
 
 def _is_regular(pairs: Sequence[LabelMapPair]) -> bool:
@@ -160,7 +173,7 @@ def _layout(
     whole = {
         path.relative_to(there).as_posix().removesuffix(suffix)
         for path in there.rglob(f'*{suffix}')
-        if path.is_file()
+        if os.path.isfile(path)  # False also below folders that cannot be entered
     }
     if whole == set(names):
         return MapLayout(images, maps, suffix, ending)

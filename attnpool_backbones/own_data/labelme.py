@@ -85,7 +85,8 @@ def _objects(
             instance = _instance(shape, where, size)
         except (KeyError, TypeError, ValueError, OSError, binascii.Error) as error:
             words = f'without {error}' if isinstance(error, KeyError) else error
-            labels.problems.append(problem('malformed label', where, words))
+            name = str(shape.get('label', '')).strip() if isinstance(shape, dict) else ''
+            labels.object_problems.append((name, problem('malformed label', where, words)))
             continue
         group = shape.get('group_id')
         groups.setdefault((instance.name, index if group is None else ('group', group)), []).append(

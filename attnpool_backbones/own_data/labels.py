@@ -75,6 +75,7 @@ class LabelledImages:
         images: In the order of their files.
         classes: In the order of the format's own list, else by name.
         problems: What cannot be understood, and where.
+        object_problems: The same of objects, each with the class it is said to be of.
         notes: What is left out on purpose.
         coco_files: Annotation file and folder of images by split, relative to the root, where COCO
             files can be trained on as they are.
@@ -85,6 +86,7 @@ class LabelledImages:
     images: list[LabelledImage]
     classes: tuple[str, ...] = ()
     problems: list[Problem] = field(default_factory=list)
+    object_problems: list[tuple[str, Problem]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     coco_files: dict[str, tuple[str, str]] | None = None
 

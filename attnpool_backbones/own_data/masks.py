@@ -64,6 +64,7 @@ def find(folder: Folder) -> list[tuple[str, str]]:
     masks: Mapping[tuple[str, ...], list[str]] = defaultdict(list)
     with_word: Mapping[tuple[str, ...], list[str]] = defaultdict(list)
     all_masks = set()
+    perhaps_images = []
     for file in _without_object_masks(folder.images):
         path = PurePosixPath(file)
         in_folder = is_in_mask_folder(file)
@@ -76,7 +77,15 @@ def find(folder: Folder) -> list[tuple[str, str]]:
         if in_folder:
             masks[_key(path.parts[:-1], path.stem)].append(file)
         if by_stem:
-            with_word[_key(path.parts[:-1], by_stem[1])].append(file)
+            bare = _key(path.parts[:-1], by_stem[1])
+            with_word[bare].append(file)
+            if not in_folder:
+                perhaps_images.append((file, _key(path.parts[:-1], path.stem), bare))
+    for file, key, bare in perhaps_images:
+        # with a mask of its own it is a photo, as the left one of two cameras: a_L.png
+        if (key in masks or key in with_word) and (bare not in images or bare in masks):
+            images[key] = file
+            all_masks.discard(file)
     pairs = [
         (image, mask)
         for key, image in images.items()

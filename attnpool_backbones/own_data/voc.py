@@ -105,16 +105,17 @@ def _size(
 def _objects(tree: ElementTree.Element, file: str, offset: int, labels: Any) -> Iterator[Instance]:
     for index, entry in enumerate(tree.iterfind('object'), 1):
         where = f'{file}, object {index}'
+        name = (entry.findtext('name') or '').strip()
         try:
             left, top, right, bottom = (number(entry.findtext(f'bndbox/{e}')) for e in EDGES)
         except ValueError as error:
-            labels.problems.append(malformed(where, error))
+            labels.object_problems.append((name, malformed(where, error)))
             continue
         # equal edges are a click, not an object of one pixel
         width = right - left + offset if right > left else right - left
         height = bottom - top + offset if bottom > top else bottom - top
         yield Instance(
-            name=(entry.findtext('name') or '').strip(),
+            name=name,
             box=(left - offset, top - offset, width, height),
             where=where,
             is_crowd=(entry.findtext('difficult') or '').strip() == '1',

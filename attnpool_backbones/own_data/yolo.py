@@ -5,6 +5,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from pathlib import PurePosixPath
 
@@ -93,7 +94,7 @@ def read(folder: Folder, files: list[str]) -> LabelledImages:
         file = by_image.get(image)
         names = lists[_folder_of(file)].names if file is not None and lists else None
         points = keypoints.get(names, 0)
-        rows = [] if file is None else list(_rows(folder, file, labels, points))
+        rows = [] if file is None else list(_rows(folder, file, labels, points, names))
         without += file is None
         numbers.update(label for label, *_ in rows)
         instances = [_instance(names, width, height, *row) for row in rows]
@@ -151,17 +152,22 @@ def _keypoint_numbers(description: dict) -> int:
 
 
 def _rows(
-    folder: Folder, file: str, labels: LabelledImages, keypoints: int
+    folder: Folder,
+    file: str,
+    labels: LabelledImages,
+    keypoints: int,
+    names: Sequence[str] | None,
 ) -> Iterator[tuple[int, list[float], str]]:
     """Yields class, coordinates and place of each line that is well-formed."""
     for index, line in enumerate(folder.text(file).splitlines(), 1):
         words, where = line.split(), f'{file}, line {index}'
         if not words:
             continue
+        tell = partial(_tell_malformed, labels, names, where, words[0])
         try:
             label, values = int(words[0]), [float(word) for word in words[1:]]
         except ValueError as error:
-            labels.problems.append(problem('malformed label', where, error))
+            tell(error)
             continue
         if keypoints and len(values) == 4 + keypoints:
             del values[4:]
@@ -169,28 +175,32 @@ def _rows(
         if label < 0:
             labels.problems.append(problem('wrong class id', where, label))
         elif wrong:
-            labels.problems.append(
-                problem('malformed label', where, f'{wrong[0]} is no finite number')
-            )
+            tell(f'{wrong[0]} is no finite number')
         elif len(values) != 4 and (len(values) < 6 or len(values) % 2):
-            labels.problems.append(
-                problem(
-                    'malformed label',
-                    where,
-                    f'{len(values)} numbers after the class, not 4 of a box or x, y of at least '
-                    '3 corners',
-                )
+            tell(
+                f'{len(values)} numbers after the class, not 4 of a box or x, y of at least '
+                '3 corners'
             )
         elif max(values) > 2:
-            labels.problems.append(
-                problem('malformed label', where, f'{max(values):g}: pixels, not shares of 0 to 1?')
-            )
+            tell(f'{max(values):g}: pixels, not shares of 0 to 1?')
         else:
             yield label, values, where
 
 
+def _tell_malformed(
+    labels: LabelledImages, names: Sequence[str] | None, where: str, number: str, words: object
+) -> None:
+    label = int(number) if number.isdecimal() else -1
+    name = ''
+    if names is None and label >= 0:
+        name = f'class_{label}'
+    elif names is not None and 0 <= label < len(names):
+        name = names[label]
+    labels.object_problems.append((name, problem('malformed label', where, words)))
+
+
 def _instance(
-    names: tuple[str, ...] | None,
+    names: Sequence[str] | None,
     width: int,
     height: int,
     label: int,
@@ -349,7 +359,11 @@ def _images_of(folder: Folder, description: dict, entry: str) -> Iterator[str]:
                 yield image
     if not lists and tail and not tail.endswith('.txt'):
         for end in _ends(tail.rstrip('/')):
-            found = [image for image in folder.photos if f'/{end}/' in f'/{image}']
+            found = [
+                image
+                for image in folder.photos
+                if any(f'/{end}/' in f'/{name}' for name in folder.names_of(image))
+            ]
             if found:
                 yield from found
                 return

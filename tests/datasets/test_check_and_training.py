@@ -5,6 +5,7 @@ Each case was a silent difference that somebody met.
 
 import codecs
 import json
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -204,6 +205,63 @@ def test_photos_are_taken_as_they_are_loaded(
     assert (loaded['ori_shape'] != (annotated['height'], annotated['width'])) == wrong
 
 
+XMP = (
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF '
+    b'xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description '
+    b'xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="3"/></rdf:RDF></x:xmpmeta>'
+)
+
+
+@pytest.mark.parametrize(
+    'kind, entries',
+    [
+        ('JPEG', dict(xmp=XMP)),
+        ('JPEG', dict(exif=b'Exif\0\0II*\0')),
+        ('PNG', dict(exif=b'Exif\0\0II*\0')),
+        ('WEBP', dict(exif=b'Exif\0\0MM\0*')),
+    ],
+)
+def test_entries_that_turn_no_photo(kind: str, entries: dict, tmp_path: Path) -> None:
+    write(tmp_path, train=coco(), val=coco())
+    Image.new('RGB', (64, 48), (90, 60, 30)).save(tmp_path / '1.png', format=kind, **entries)
+    report = verify(detection(tmp_path), ['train'])
+    assert report.problems == report.notes == ()
+
+
+def save_pages(file: Path, kind: str) -> None:
+    first, *others = (Image.new('RGB', (64, 48), (90 * page, 60, 30)) for page in range(3))
+    first.save(file, format=kind, save_all=True, append_images=others)
+
+
+@pytest.mark.parametrize(
+    'kind, is_told', [('TIFF', True), ('GIF', True), ('PNG', True), ('MPO', False)]
+)
+def test_pictures_of_several_pages(kind: str, is_told: bool, tmp_path: Path) -> None:
+    """The second picture of an MPO is a preview of the first."""
+    write(tmp_path, train=coco(), val=coco())
+    first = tmp_path / '1.png'
+    save_pages(first, kind)
+    report = verify(detection(tmp_path), ['train'])
+    assert report.problems == ()
+    told = [(note.kind, note.item, note.detail) for note in report.notes]
+    words = '3 pages, of which the first is read'
+    assert told == [('image of several pages', str(first), words)] * is_told
+
+
+def test_damaged_pages_that_are_not_read_do_not_matter(tmp_path: Path) -> None:
+    write(tmp_path, train=coco(), val=coco())
+    file = tmp_path / '1.png'
+    save_pages(file, 'TIFF')
+    content = bytearray(file.read_bytes())
+    (first,) = struct.unpack_from('<I', content, 4)
+    (entries,) = struct.unpack_from('<H', content, first)
+    (second,) = struct.unpack_from('<I', content, first + 2 + 12 * entries)
+    struct.pack_into('<H', content, second, 0)
+    file.write_bytes(content)
+    report = verify(detection(tmp_path), ['train'])
+    assert report.problems == report.notes == ()
+
+
 def save_as(kind: str) -> Callable[[Path], None]:
     def save(path: Path) -> None:
         Image.new('RGB', (64, 48), (90, 60, 30)).save(path.with_suffix('.tmp'), format=kind)
@@ -393,6 +451,18 @@ def test_labels(name: str, tmp_path: Path) -> None:
     fits = (given < len(dataset.metainfo['classes'])) | (given == 255)
     # labels that are cut to 8 bits look right afterwards
     assert fits.all() == (detail is None or 'cut' in name)
+
+
+def test_label_maps_of_several_pages(tmp_path: Path) -> None:
+    write_maps(tmp_path, maps(0))
+    pages = [Image.fromarray(maps(value)) for value in (1, 2)]
+    file = tmp_path / 'ann/a.png'
+    pages[0].save(file, format='TIFF', save_all=True, append_images=pages[1:])
+    report = verify(segmentation(tmp_path))
+    assert report.problems == ()
+    assert [(note.kind, note.item) for note in report.notes] == [
+        ('mask of several pages', str(file))
+    ]
 
 
 def test_a_list_with_a_byte_order_mark(tmp_path: Path) -> None:

@@ -33,6 +33,25 @@ def test_labels_are_the_sorted_folders(folder):
         assert only.metainfo['classes'] == ('b',)
 
 
+@pytest.mark.parametrize(
+    'given, classes',
+    [
+        (dict(classes='cat'), ('cat',)),
+        (dict(metainfo=dict(classes='cat')), ('cat',)),
+        (dict(metainfo=dict(classes='{root}/classes.txt')), ('dog', 'cat')),
+    ],
+)
+def test_classes_as_a_text(given, classes, tmp_path):
+    for name in ('cat', 'dog', 'c'):
+        (tmp_path / 'train' / name).mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / 'train' / name / 'a.png'), np.zeros((4, 4, 3), np.uint8))
+    (tmp_path / 'classes.txt').write_text('dog\ncat\n')
+    if 'metainfo' in given:
+        given = dict(metainfo=dict(classes=given['metainfo']['classes'].format(root=tmp_path)))
+    dataset = ClassFolders(str(tmp_path), dict(img='train'), **given)
+    assert dataset.metainfo['classes'] == classes and len(dataset) == len(classes)
+
+
 def test_numbers_are_labels_by_value(tmp_path):
     """ImageNet-V2's folders are 0 to 999: as words, 10 would come before 2."""
     for name in ('10', '2', '0'):

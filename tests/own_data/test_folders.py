@@ -15,6 +15,7 @@ import pytest
 import yaml
 from PIL import Image, PngImagePlugin
 
+from attnpool_backbones.cli import main
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.datasets.digit_scenes import CLASSES
 from attnpool_backbones.own_data.folder import displayed_size
@@ -41,6 +42,67 @@ def test_own_outputs_and_linked_folders(digits, tmp_path):
         shutil.copy(image, root / file)
     assert recognise(open_folder(str(root))).format == 'yolo'
     assert [image.file for image in labels_of(root).images] == [i.file for i in before.images]
+
+
+def linked(root: Path, real: str, link: str) -> None:
+    """Moves what lies at the link to a real place, relative to the link's folder."""
+    place = root / link
+    place.rename(place.parent / real)
+    place.symlink_to(real)
+
+
+@pytest.mark.parametrize('real', ['raw', 'a_raw', '../outside'])
+@pytest.mark.parametrize('link', ['images', 'masks'])
+def test_links_tell_images_and_masks(tmp_path, real, link):
+    root = tmp_path / 'data'
+    for folder in ('images', 'masks'):
+        (root / folder).mkdir(parents=True)
+        for name in 'abcd':
+            Image.new('L', (8, 8)).save(root / folder / f'{name}.png')
+    linked(root, real, link)
+    pairs = FORMATS['masks'].find(open_folder(str(root)))
+    assert pairs == [(f'images/{name}.png', f'masks/{name}.png') for name in 'abcd']
+
+
+@pytest.mark.parametrize('real', ['../part_a', 'part_a', '../../a/part'])
+@pytest.mark.parametrize('split', ['train', 'val'])
+def test_links_tell_splits(digits, tmp_path, real, split):
+    root = tmp_path / 'x/data'
+    (tmp_path / 'x/a').mkdir(parents=True)
+    written.yolo(written.load_scenes(digits), root, False)
+    (root / 'data.yaml').unlink()
+    (root / 'classes.txt').write_text('\n'.join(CLASSES))
+    before = by_file(root)
+    linked(root, real, f'images/{split}')
+    assert by_file(root) == before
+
+
+def test_a_link_to_a_folder_that_says_its_split_is_no_other_split(digits, tmp_path):
+    written.yolo(written.load_scenes(digits), tmp_path, False)
+    before = by_file(tmp_path)
+    (tmp_path / 'images/test').symlink_to('val')
+    (tmp_path / 'images/all').symlink_to('.')
+    (tmp_path / 'data.yaml').unlink()
+    (tmp_path / 'classes.txt').write_text('\n'.join(CLASSES))
+    assert by_file(tmp_path) == before
+
+
+def test_labels_name_photos_by_the_real_path_too(digits, tmp_path):
+    """Both parts number their photos from 1."""
+    scenes = written.load_scenes(digits)
+    chosen = [next(scene for scene in scenes if scene.split == split) for split in ('train', 'val')]
+    (tmp_path / 'images').mkdir()
+    images, annotations = [], []
+    for number, (scene, part) in enumerate(zip(chosen, ('part_a', 'part_b'), strict=True), 1):
+        written.place(scene, tmp_path / part / '1.png')
+        (tmp_path / 'images' / scene.split).symlink_to(f'../{part}')
+        images.append(dict(id=number, file_name=f'{part}/1.png', width=96, height=64))
+        annotations.append(dict(id=number, image_id=number, category_id=1, bbox=[1, 1, 9, 9],
+                                area=81, iscrowd=0))  # fmt: skip
+    content = dict(images=images, annotations=annotations, categories=[dict(id=1, name='a')])
+    (tmp_path / 'labels.json').write_text(json.dumps(content))
+    labels = labels_of(tmp_path)
+    assert [image.file for image in labels.images] == ['images/train/1.png', 'images/val/1.png']
 
 
 def enlarged(file: Path, side: int) -> None:
@@ -480,6 +542,32 @@ def test_closed_folder_is_told_where_nothing_is_found(digits, tmp_path, form, cl
         labels_of(tmp_path)
 
 
+@pytest.mark.parametrize('form, closed', [('voc', 'more'), ('voc', 'JPEGImages')])
+def test_folders_that_can_be_listed_and_not_entered_are_told(
+    digits, tmp_path, form, closed, monkeypatch
+):
+    written.WRITERS[form](written.load_scenes(digits), tmp_path, False)
+    (tmp_path / 'more').mkdir()
+    shutil.copy(next(digits.rglob('*.png')), tmp_path / 'more/other.png')
+    (tmp_path / 'gone.png').symlink_to('nowhere.png')
+    look = os.stat
+
+    def stat(path, *args, **options):
+        if Path(str(path)).parent.name == closed:
+            raise PermissionError(errno.EACCES, 'Permission denied', str(path))
+        return look(path, *args, **options)
+
+    monkeypatch.setattr(os, 'stat', stat)
+    request = Request(str(tmp_path), '', '')
+    if closed == 'JPEGImages':  # which are missing
+        with pytest.raises(UserError, match='JPEGImages: Permission denied'):
+            read_labels(request, open_folder(str(tmp_path)), False)
+        return
+    labels, notes = read_labels(request, open_folder(str(tmp_path)), False)
+    told = 'folder that cannot be read, left out: more (Permission denied)'
+    assert labels.problems == [] and told in notes
+
+
 def test_names_that_are_no_text_are_told_together(digits, tmp_path):
     written.voc(written.load_scenes(digits), tmp_path, False)
     for folder, ending in (('JPEGImages', 'png'), ('Annotations', 'xml')):
@@ -521,6 +609,15 @@ PARTS = {
 }
 
 
+def add_part(file: Path, part: str, behind: bytes) -> None:
+    """Inserts one into a PNG."""
+    before, mark, after = file.read_bytes().partition(behind)
+    kind, content = PARTS[part]
+    chunk = len(content).to_bytes(4, 'big') + kind + content
+    chunk += zlib.crc32(kind + content).to_bytes(4, 'big')
+    file.write_bytes(before[:-4] + chunk + before[-4:] + mark + after)
+
+
 @pytest.mark.parametrize('part', PARTS)
 @pytest.mark.parametrize('behind', [b'IDAT', b'IEND'])
 def test_size_of_a_png_is_as_it_is_loaded_and_nothing_is_decoded(
@@ -528,15 +625,20 @@ def test_size_of_a_png_is_as_it_is_loaded_and_nothing_is_decoded(
 ):
     file = tmp_path / 'photo.png'
     Image.new('RGB', (30, 20)).save(file)
-    before, mark, after = file.read_bytes().partition(behind)
-    kind, content = PARTS[part]
-    chunk = len(content).to_bytes(4, 'big') + kind + content
-    chunk += zlib.crc32(kind + content).to_bytes(4, 'big')
-    file.write_bytes(before[:-4] + chunk + before[-4:] + mark + after)
+    add_part(file, part, behind)
     height, width = cv2.imdecode(np.fromfile(file, np.uint8), cv2.IMREAD_COLOR).shape[:2]
     assert (part == 'exif') == (height > width)
     monkeypatch.setattr(PngImagePlugin.PngImageFile, 'load', None)
     assert displayed_size(file) == (width, height)
+
+
+@pytest.mark.parametrize('behind', [b'IDAT', b'IEND'])
+def test_photo_with_a_damaged_entry_passes_the_check(digits, tmp_path, behind, monkeypatch, capsys):
+    written.yolo(written.load_scenes(digits), tmp_path / 'photos', False)
+    file = next((tmp_path / 'photos/images').rglob('*.png'))
+    add_part(file, 'damaged exif', behind)
+    monkeypatch.chdir(tmp_path)
+    assert main(['verify', 'photos']) == 0, capsys.readouterr()
 
 
 def test_photo_that_only_xmp_turns_is_not_turned(tmp_path):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from attnpool_backbones.cli import main
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.own_data.label_map_files import lay_out
 from attnpool_backbones.own_data.labels import LabelMaps
@@ -153,6 +154,48 @@ def test_mask_of_the_very_name_comes_before_a_word_after_it(tmp_path: Path) -> N
     assert 'masks/a.png' in {pair.label_map for pair in labels.pairs}
     (found,) = labels.problems
     assert (found.kind, found.item) == ('mask without an image', 'masks/a_L.png')
+
+
+@pytest.mark.parametrize(
+    'files, pairs',
+    [
+        (['images/1_L.png', 'images/2_L.png', 'masks/1_L.png', 'masks/2_L.png'],
+         ['images/1_L.png masks/1_L.png', 'images/2_L.png masks/2_L.png']),
+        (['images/1_L.png', 'images/2_L.png', 'masks/1_L_gt.png', 'masks/2_L_gt.png'],
+         ['images/1_L.png masks/1_L_gt.png', 'images/2_L.png masks/2_L_gt.png']),
+        (['1_L.png', '2-label.png', '1_L_mask.png', '2-label_mask.png'],
+         ['1_L.png 1_L_mask.png', '2-label.png 2-label_mask.png']),
+        (['images/1.png', 'images/1_seg.png', 'masks/1.png', 'masks/1_seg.png'],
+         ['images/1.png masks/1.png', 'images/1_seg.png masks/1_seg.png']),
+        (['1.png', '1_L.png', '2.png', '2_L.png'], ['1.png 1_L.png', '2.png 2_L.png']),
+    ],
+)  # fmt: skip
+def test_photos_may_be_named_as_masks_are(
+    files: list[str], pairs: list[str], tmp_path: Path
+) -> None:
+    write_all(tmp_path, files, TRUTH)
+    labels = labels_of(tmp_path)
+    assert labels.problems == []
+    assert [f'{pair.image} {pair.label_map}' for pair in labels.pairs] == pairs
+
+
+def test_photo_without_a_mask_of_its_own_does_not_take_a_copied_mask(tmp_path: Path) -> None:
+    write(tmp_path, TRUTH)
+    write_all(tmp_path, ['images/e.png', 'images/e_gt.png', 'masks/e_gt.png'], TRUTH)
+    (found,) = labels_of(tmp_path).problems
+    assert (found.kind, found.item) == ('image with several masks', 'images/e.png')
+
+
+def test_masks_of_grey_and_opacity_are_written_as_one_channel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    write(tmp_path / 'data', TRUTH, 'other\ndisc')
+    Image.fromarray(TRUTH).convert('LA').save(tmp_path / 'data/masks/b.png')
+    labels = labels_of(tmp_path / 'data')
+    assert labels.problems == [] and labels.classes == ('other', 'disc')
+    assert np.array_equal(map_of(labels, tmp_path / 'run'), TRUTH)
+    monkeypatch.chdir(tmp_path)
+    assert main(['verify', 'data', '--head', 'upernet']) == 0, capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

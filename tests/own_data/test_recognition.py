@@ -231,6 +231,42 @@ def test_classes_that_are_not_asked_for_are_left_out(digits, tmp_path):
     assert kept == labels.counts()[first]
 
 
+def change_text(file: Path, old: str, new: str) -> None:
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new, 1))
+
+
+@pytest.mark.parametrize(
+    'form, file, old, new',
+    [
+        ('labelme', 'train/train_000001.json', '"rectangle"', '"point"'),
+        ('labelme', 'train/train_000001.json', '"points": [[', '"points": [[9999, 1], ['),
+        ('cvat', 'annotations.xml', '<box ', '<skeleton '),
+        ('cvat', 'annotations.xml', 'xtl="', 'xtl="x'),
+        ('voc', 'Annotations/train_000001.xml', '<xmin>', '<xmin>x'),
+        ('voc', 'Annotations/train_000001.xml', '<xmin>', '<xmin>9999'),
+        ('yolo', 'labels/train/train_000001.txt', ' 0.', ' 90.'),
+        ('yolo', 'labels/train/train_000001.txt', ' 0.', ' x0.'),
+        ('coco', 'train_labels.json', '"bbox": [', '"bbox": ["x", '),
+        ('coco', 'train_labels.json', '"bbox": [', '"bbox": [9999, 1, 9, 9], "_": ['),
+    ],
+)
+def test_faults_of_classes_that_are_not_asked_for_are_left_out(
+    digits, tmp_path, form, file, old, new
+):
+    content = written.load_scenes(digits)
+    first = content[0].objects[0].name
+    asked = sorted({item.name for scene in content for item in scene.objects} - {first})
+    written.WRITERS[form](content, tmp_path, False)
+    change_text(tmp_path / file, old, new)
+    assert [p.kind for p in labels_of(tmp_path, format=form).problems]
+    labels = labels_of(tmp_path, format=form, classes=asked)
+    assert labels.problems == [] and labels.classes == tuple(asked)
+    with_fault = labels_of(tmp_path, format=form, classes=[first, *asked])
+    assert len(with_fault.problems) == 1
+
+
 def test_boxes_of_no_size_and_repeated_ones_are_left_out(digits, tmp_path):
     content = written.load_scenes(digits)
     objects = content[0].objects
