@@ -42,7 +42,7 @@ def _host() -> str:
 
 
 @contextmanager
-def unfinished_file(path: str | Path) -> Iterator[Path]:
+def unfinished_file(path: str | Path, flush: bool = True) -> Iterator[Path]:
     """Gives a hidden file beside another one, which it replaces when the context ends well.
 
     When it ends by an exception, the hidden file is removed; when the process is killed, by
@@ -50,6 +50,8 @@ def unfinished_file(path: str | Path) -> Iterator[Path]:
 
     Args:
         path: The file to write; missing folders are made.
+        flush: Whether it is on the disk before it takes the file's place, so that a machine that
+            loses its power leaves the old or the new one. Default: True.
 
     Yields:
         The hidden file, to be written whole.
@@ -67,13 +69,14 @@ def unfinished_file(path: str | Path) -> Iterator[Path]:
     part = path.with_name(f'.{name}.{writer}.attnpool-part')
     try:
         yield part
-        with part.open('rb+') as file:
-            os.fsync(file.fileno())
+        if flush:
+            with part.open('rb+') as file:
+                os.fsync(file.fileno())
         os.replace(part, path)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
-    if os.name == 'posix':
+    if flush and os.name == 'posix':
         _flush_names(path.parent)
 
 
@@ -90,17 +93,17 @@ def _flush_names(folder: Path) -> None:
             raise
 
 
-def write_atomically(content: bytes, path: str | Path) -> None:
+def write_atomically(content: bytes, path: str | Path, flush: bool = True) -> None:
     """Writes a file so that at any moment the old or the new content is there, never a part.
 
-    The content goes to a hidden file in the same folder, is flushed to the disk and then takes the
-    file's name.
+    The content goes to a hidden file in the same folder, which then takes the file's name.
 
     Args:
         content: All of the file.
         path: The file; missing folders are made.
+        flush: As :func:`unfinished_file` takes it. Default: True.
     """
-    with unfinished_file(path) as part:
+    with unfinished_file(path, flush) as part:
         part.write_bytes(content)
 
 

@@ -7,18 +7,17 @@ import numpy as np
 
 from attnpool_backbones.command_line import UserError
 
-__all__ = ['name_for_opencv', 'write_picture']
+__all__ = ['encoded_picture', 'name_for_opencv', 'write_picture']
 
 
-def write_picture(path: Path, picture: np.ndarray) -> None:
-    """Writes a picture in the format that its name ends with.
+def encoded_picture(path: Path, picture: np.ndarray) -> bytes:
+    """Returns the content of a picture in the format that the name of its file ends with.
 
     Args:
-        path: The file.
+        path: The file, which is not written.
         picture: H, W or H, W, 3 in blue, green, red, uint8; or H, W uint16 for a PNG.
 
     Raises:
-        OSError: The file cannot be written.
         UserError: The format has no place for such a picture, as JPEG above 65535 pixels a side.
     """
     try:
@@ -28,7 +27,21 @@ def write_picture(path: Path, picture: np.ndarray) -> None:
     if not is_encoded:
         height, width = picture.shape[:2]
         raise UserError(f'{path}: {width}x{height} pixels cannot be written as {path.suffix}')
-    path.write_bytes(content.tobytes())
+    return content.tobytes()
+
+
+def write_picture(path: Path, picture: np.ndarray) -> None:
+    """Writes a picture in the format that its name ends with.
+
+    Args:
+        path: The file.
+        picture: As :func:`encoded_picture` takes it.
+
+    Raises:
+        OSError: The file cannot be written.
+        UserError: As of :func:`encoded_picture`.
+    """
+    path.write_bytes(encoded_picture(path, picture))
 
 
 def name_for_opencv(path: str | Path) -> str:

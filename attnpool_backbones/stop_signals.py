@@ -1,15 +1,17 @@
-"""Signals that ask a training to stop: at a moment from which it can go on exactly."""
+"""Signals that ask a run to stop: a training at a moment from which it can go on exactly."""
 
 import os
 import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Any
 
 __all__ = [
     'STOP_SIGNALS',
+    'Interruption',
     'StopSignals',
     'Stopped',
     'exit_code_of',
@@ -37,7 +39,7 @@ def heeded_signals() -> list[int]:
 
 
 class Stopped(SystemExit):
-    """A training was stopped by a signal after its state had been saved.
+    """A run was stopped by a signal after what it had done was saved.
 
     Args:
         number: The signal.
@@ -122,4 +124,45 @@ class StopSignals:
     def _say(message: str) -> None:
         """Prints from a signal handler, where Python's own files may be in use."""
         if os.environ.get('RANK', '0') == '0':
-            os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f'\n{message}\n'.encode())
+            # a terminal that was closed, of which SIGHUP tells, takes no more
+            with suppress(OSError):
+                number = sys.__stderr__.fileno() if sys.__stderr__ else 2
+                os.write(number, f'\n{message}\n'.encode())
+
+
+class Interruption(StopSignals):
+    """Makes every signal that asks to stop do what Ctrl-C does: raise KeyboardInterrupt.
+
+    A context, which ends by :class:`Stopped` after a signal that is not Ctrl-C's. Further signals
+    of the same second are the same wish.
+
+    Attributes:
+        finishing: Whether the first signal is only noted, since the end is near. Default: False.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.finishing = False
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        super().__exit__(kind, error, traceback)
+        is_end = kind is None or issubclass(kind, KeyboardInterrupt)
+        if is_end and self.received not in (0, signal.SIGINT):
+            raise Stopped(self.received) from None
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if not self.received:
+            self.received, self._since = number, now
+            if number != signal.SIGINT:
+                self._say(f'{signal_name(number)}: what was done so far is written')
+            if self.finishing:
+                return
+        elif now - self._since <= SAME:
+            return
+        raise KeyboardInterrupt

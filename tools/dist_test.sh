@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Evaluates with one process for each GPU of this machine (without CUDA: that many CPU processes).
 #   tools/dist_test.sh CONFIG CHECKPOINT GPUS [flags of tools/test.py]
-# Several machines: start it on each with NNODES, NODE_RANK, MASTER_ADDR and PORT set.
+# Several machines: start it on each with NNODES, NODE_RANK, MASTER_ADDR and PORT set, and the same
+# GPUS, in a folder that all of them share.
 set -euo pipefail
 
 if [[ ! ${3-} =~ ^[1-9][0-9]{0,4}$ ]]; then

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Trains with one process for each GPU of this machine (without CUDA: that many CPU processes).
 #   tools/dist_train.sh CONFIG GPUS [flags of tools/train.py]
-# Several machines: start it on each with NNODES, NODE_RANK, MASTER_ADDR and PORT set.
+# Several machines: start it on each with NNODES, NODE_RANK, MASTER_ADDR and PORT set, and the same
+# GPUS, in a folder that all of them share.
 set -euo pipefail
 
 if [[ ! ${2-} =~ ^[1-9][0-9]{0,4}$ ]]; then

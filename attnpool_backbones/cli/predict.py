@@ -16,7 +16,7 @@ import json
 import os
 import sys
 import time
-from contextlib import nullcontext
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -119,6 +119,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Carries out ``attnpool predict``; exit code 1: an image was not read, written or numbered."""
+    from attnpool_backbones.engine.work_folder_lock import claimed
     from attnpool_backbones.inference.loading import find_model_files, is_exported, max_pixels_of
     from attnpool_backbones.inference.sources import open_source
     from attnpool_backbones.launching.targets import writable_folder
@@ -128,12 +129,17 @@ def run(args: argparse.Namespace) -> int:
     max_pixels = max_pixels_of(args.model, args.checkpoint, args.cfg_options)
     out = None if to_stdout else Path(args.out)
     source = open_source(args.source, max_pixels=max_pixels, out=out)
+    if source.rate is not None:
+        # who wants fewer frames does not ask whether there are more
+        source = replace(source, frames=islice(source.frames, args.limit))
     if args.annotations is not None and not os.path.isfile(args.annotations):
         raise UserError(f'--annotations {args.annotations}: there is no such file')
     if not is_exported(args.model):
         args.checkpoint = find_model_files(args.model, args.checkpoint)[1]
         print(f'checkpoint: {args.checkpoint}', file=sys.stderr)
-    with nullcontext() if to_stdout else writable_folder('--out', args.out):
+    if to_stdout:
+        return _predict(args, source, to_stdout)
+    with writable_folder('--out', args.out), claimed(args.out, '--out'):
         return _predict(args, source, to_stdout)
 
 
@@ -154,23 +160,22 @@ def _predict(args: argparse.Namespace, source: Any, to_stdout: bool) -> int:
             # Python flushes once more at its end, and would tell of the same error
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return NOBODY_READS
-        written, faults = [], []
+        written, faults, notes = [], [], []
     else:
-        written, faults = _write(args, model, source, options, speed)
-    notes = [*faults]
+        written, faults, notes = _write(args, model, source, options, speed)
     if source.left_out:
         notes.append(f'predictions of an earlier run, left out: {source.left_out}')
-    _tell(speed, time.perf_counter() - started, written, notes)
+    _tell(speed, time.perf_counter() - started, written, [*faults, *notes])
     return 1 if speed.unreadable or faults else 0
 
 
 def _write(
     args: argparse.Namespace, model: Any, source: Any, options: Any, speed: Any
-) -> tuple[list[Path], list[str]]:
+) -> tuple[list[Path], list[str], list[str]]:
     """Writes all predictions while the model goes on, with progress on the screen.
 
     Returns:
-        What was written, and lines about what was not.
+        What was written, lines about what was not, and lines about what was replaced.
     """
     from rich.console import Console
     from rich.progress import (
@@ -183,24 +188,28 @@ def _write(
 
     from attnpool_backbones.inference.running import predict_and_write
     from attnpool_backbones.inference.writing import Outputs
+    from attnpool_backbones.stop_signals import Interruption
 
     outputs = Outputs(
         Path(args.out), args.save, model.is_detector, model.classes, source.rate, args.annotations,
         model.has_tags, model.is_tagger, source.files,
     )  # fmt: skip
     columns = (TextColumn('images'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    try:
-        with Progress(*columns, console=Console(stderr=True)) as bar:
-            counts = [count for count in (source.count, args.limit) if count is not None]
-            task = bar.add_task('', total=min(counts, default=None))
-            predict_and_write(
-                model, source, options, outputs, speed, args.limit, lambda: bar.advance(task)
-            )
-    finally:
-        # what was predicted before Ctrl-C or an error is kept
-        written = outputs.close()
+    with Interruption() as interruption:
+        try:
+            with Progress(*columns, console=Console(stderr=True)) as bar:
+                counts = [count for count in (source.count, args.limit) if count is not None]
+                task = bar.add_task('', total=min(counts, default=None))
+                predict_and_write(
+                    model, source, options, outputs, speed, args.limit, lambda: bar.advance(task)
+                )
+        finally:
+            # what was predicted before a signal or an error is kept
+            interruption.finishing = True
+            written = outputs.close()
     faults = [f'not in --annotations, no results of COCO: {name}' for name in outputs.unlisted]
-    return written, [*faults, *(f'not written: {reason}' for reason in outputs.unwritten)]
+    faults += [f'not written: {reason}' for reason in outputs.unwritten]
+    return written, faults, [f'replaced, of an earlier run: {path}' for path in outputs.replaced]
 
 
 def _tell(speed: Any, seconds: float, written: list[Path], notes: list[str]) -> None:

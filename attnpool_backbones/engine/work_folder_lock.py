@@ -32,7 +32,7 @@ class WorkFolderInUse(UserError):
 
 
 @contextmanager
-def claimed(folder: str | os.PathLike) -> Iterator[None]:
+def claimed(folder: str | os.PathLike, option: str = '--work-dir') -> Iterator[None]:
     """Makes this process the only writer of a work folder, as long as the context lasts.
 
     The claim is a lock of the system on the file ``.writer``, which ends with the process, however
@@ -42,6 +42,7 @@ def claimed(folder: str | os.PathLike) -> Iterator[None]:
 
     Args:
         folder: Made if it is missing.
+        option: The flag that names another folder. Default: ``'--work-dir'``.
 
     Raises:
         WorkFolderInUse: Naming process, machine and since when.
@@ -56,7 +57,7 @@ def claimed(folder: str | os.PathLike) -> Iterator[None]:
         return
     Path(folder).mkdir(parents=True, exist_ok=True)
     path = Path(folder) / NAME
-    file = _lock(path)
+    file = _lock(path, option)
     _held[key] = 1
     ended = threading.Event()
     sign_of_life = threading.Thread(target=_refresh, args=(path, ended), daemon=True)
@@ -70,7 +71,7 @@ def claimed(folder: str | os.PathLike) -> Iterator[None]:
         _unlock(file, path)
 
 
-def _lock(path: Path) -> Any:
+def _lock(path: Path, option: str) -> Any:
     while True:
         # Closing any other opening of it would end the lock: it is read and written here only.
         file = path.open('a+')
@@ -80,14 +81,14 @@ def _lock(path: Path) -> Any:
             locked = True
         except (BlockingIOError, PermissionError):
             file.close()
-            raise WorkFolderInUse(_message(path)) from None
+            raise WorkFolderInUse(_message(path, option)) from None
         except OSError:
             locked = False  # a file system without locks: the content has to do
         if _is_at(file, path):
             file.seek(0)
             if _is_held_elsewhere(_parse(file.read()), path, locked):
                 file.close()
-                raise WorkFolderInUse(_message(path))
+                raise WorkFolderInUse(_message(path, option))
         if not _is_at(file, path):
             file.close()  # the holder before has just removed it
             continue
@@ -144,7 +145,7 @@ def _falls_silent(holder: dict, path: Path) -> bool:
     seen, seconds = path.stat().st_mtime_ns, 2 * REFRESH
     print(
         f'waiting: {path.parent} was written from {holder.get("host", "an unknown machine")} '
-        f'before; it is taken over unless that training shows in {seconds:.0f} s that it lives',
+        f'before; it is taken over unless that run shows in {seconds:.0f} s that it lives',
         flush=True,
     )
     end = time.monotonic() + seconds
@@ -176,14 +177,14 @@ def _refresh(path: Path, ended: threading.Event) -> None:
             pass  # saving will tell
 
 
-def _message(path: Path) -> str:
+def _message(path: Path, option: str) -> str:
     holder = _parse(path.read_text(errors='replace') if path.exists() else '')
     since = holder.get('since')
     known = isinstance(since, (int, float)) and 0 < since < 2**33
     when = f'{datetime.fromtimestamp(since):%Y-%m-%d %H:%M:%S}' if known else 'an unknown time'
     return (
         f'{path.parent} is written by process {holder.get("pid", "?")} on '
-        f'{holder.get("host", "an unknown machine")} since {when}. Two trainings in one folder '
-        "would destroy each other's files: stop that one, or give this one another --work-dir "
+        f'{holder.get("host", "an unknown machine")} since {when}. Two runs in one folder '
+        f"would destroy each other's files: stop that one, or give this one another {option} "
         f'(if that machine is down, remove {path})'
     )

@@ -32,6 +32,8 @@ __all__ = ['VIDEO_SUFFIXES', 'Frame', 'Source', 'open_source']
 VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg')
 _CAMERA = re.compile('[0-9]{1,4}')
 _STREAMS = ('rtsp', 'rtmp', 'http', 'https')
+_MISSING = 0.02
+"""Share of its frames and of its time that a whole video may lack: what it tells is a guess."""
 
 
 @dataclass(frozen=True)
@@ -256,20 +258,39 @@ def _video(address: str | int, failure: str, max_pixels: int, live: bool = False
     if not found:
         capture.release()
         raise UserError(failure)
-    count = 0 if live else int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    count = max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
     rate = capture.get(cv2.CAP_PROP_FPS) or 25.0
-    return Source(_video_frames(capture, first), count if count > 0 else None, rate)
+    name = f'camera:{address}' if isinstance(address, int) else address
+    frames = _video_frames(capture, first, name, count, rate, live)
+    return Source(frames, None if live else count or None, rate)
 
 
-def _video_frames(capture: cv2.VideoCapture, first: np.ndarray) -> Iterator[Frame]:
+def _video_frames(
+    capture: cv2.VideoCapture, first: np.ndarray, name: str, count: int, rate: float, live: bool
+) -> Iterator[Frame]:
+    """Yields the frames of a video, and one that cannot be read where it breaks off."""
     image, index = first, 0
     try:
         while image is not None:
             yield Frame(f'{index:06d}', lambda image=image: image)
             found, image = capture.read()
             image, index = (image if found else None), index + 1
+        seconds = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
     finally:
         capture.release()
+    # counts are too high by a frame or two, or made of a duration and of a rate that varies
+    lacks_frames = count - index > max(2, _MISSING * count)
+    if lacks_frames and seconds < (1 - _MISSING) * count / rate:
+        yield _broken_end(name, f'only {index} of {count} frames can be read')
+    elif live and not count:
+        yield _broken_end(name, f'the stream ended after {index} frames')
+
+
+def _broken_end(name: str, fault: str) -> Frame:
+    def read() -> None:
+        raise UserError(fault)
+
+    return Frame(name, read)
 
 
 def _camera(number: int, max_pixels: int) -> Source:

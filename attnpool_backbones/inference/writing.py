@@ -3,13 +3,14 @@
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
 
-from attnpool_backbones.atomic_files import write_atomically
+from attnpool_backbones.atomic_files import remove_stale_files, unfinished_file, write_atomically
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.inference.coco_numbers import (
     listed_numbers,
@@ -18,7 +19,7 @@ from attnpool_backbones.inference.coco_numbers import (
 )
 from attnpool_backbones.inference.drawing import draw, draw_class_maps
 from attnpool_backbones.inference.prediction import Detections, Segmentation, Tagged
-from attnpool_backbones.pictures import name_for_opencv, write_picture
+from attnpool_backbones.pictures import encoded_picture, name_for_opencv
 
 __all__ = ['KINDS', 'PICTURE_FOLDERS', 'Outputs']
 
@@ -39,6 +40,7 @@ class Outputs:
     ``pictures/`` has a JPEG for each image, or ``video.mp4`` for a video; ``predictions.jsonl`` a
     line of JSON for each image; ``coco_results.json`` what COCO's evaluation reads, ``label_maps/``
     a PNG with the label of each pixel, ``class_maps/`` a JPEG with the maps of an image-level head.
+    All but the video are written whole or not at all; files of an earlier run stay until then.
 
     Args:
         folder: Made if it is missing.
@@ -94,8 +96,11 @@ class Outputs:
         self._names: dict[str, None] = {}
         self.unlisted: list[str] = []
         self.unwritten: list[str] = []
-        self._lines: TextIO | None = None
+        self.replaced: list[Path] = []
+        self._unfinished = ExitStack()
+        self._lines: BinaryIO | None = None
         self._video: cv2.VideoWriter | None = None
+        self._frames = 0
         self._size = (0, 0)
         self._written: set[str] = set()
         self._made: set[str] = set()
@@ -103,9 +108,11 @@ class Outputs:
         fixed = dict(json='predictions.jsonl', coco='coco_results.json')
         if rate is not None:
             fixed['pictures'] = 'video.mp4'
-        for kind in fixed.keys() & set(kinds):
-            self._target(fixed[kind])
+        targets = [self._target(fixed[kind]) for kind in fixed.keys() & set(kinds)]
+        self._earlier = {path for path in targets if path.is_file()}
         folder.mkdir(parents=True, exist_ok=True)
+        for place in (folder, *(folder / name for name in PICTURE_FOLDERS)):
+            remove_stale_files(place)
 
     def write(self, image: np.ndarray, prediction: Detections | Segmentation | Tagged) -> None:
         """Writes one prediction; :attr:`unwritten` gets the pictures that their format cannot hold.
@@ -122,11 +129,13 @@ class Outputs:
             self._write_picture(draw(image, prediction), prediction.name)
         if 'json' in self.kinds:
             if self._lines is None:
-                self._made.add('predictions.jsonl')
                 path = self.folder / 'predictions.jsonl'
-                # closed at the end; names of files may be no text, and JSON has escapes for them
-                self._lines = open(path, 'w', encoding='utf-8', errors='backslashreplace')  # noqa: SIM115
-            self._lines.write(json.dumps(prediction.to_dict(), ensure_ascii=False) + '\n')
+                part = self._unfinished.enter_context(unfinished_file(path))
+                self._lines = self._unfinished.enter_context(part.open('ab', buffering=0))
+                self._made.add('predictions.jsonl')
+            line = json.dumps(prediction.to_dict(), ensure_ascii=False) + '\n'
+            # names of files may be no text, and JSON has escapes for them
+            _append(self._lines, line.encode(errors='backslashreplace'))
         if 'coco' in self.kinds:
             self._names[prediction.name] = None
             self._coco += prediction.to_coco(prediction.name, self._categories)
@@ -139,7 +148,8 @@ class Outputs:
     def _save(self, picture: np.ndarray, kind: str, name: str, suffix: str) -> None:
         path = self._path(kind, name, suffix)
         try:
-            write_picture(path, picture)
+            # a flush for each picture would slow the model down
+            write_atomically(encoded_picture(path, picture), path, flush=False)
         except UserError as error:
             self.unwritten.append(str(error))
         else:
@@ -164,6 +174,7 @@ class Outputs:
         # OpenCV drops frames of another size
         is_same = drawn.shape[1::-1] == self._size
         self._video.write(drawn if is_same else cv2.resize(drawn, self._size))
+        self._frames += 1
 
     def _path(self, kind: str, name: str, suffix: str) -> Path:
         """Returns the file for an image; a.jpg and a.png do not overwrite each other."""
@@ -175,7 +186,6 @@ class Outputs:
             own = own.with_name(relative.name + suffix)
         path = self._target(own)
         self._written.add(str(own))
-        path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
     def _target(self, name: str | PurePosixPath) -> Path:
@@ -189,22 +199,38 @@ class Outputs:
         return path
 
     def close(self) -> list[Path]:
-        """Ends all files; :attr:`unlisted` gets the images that the annotations do not have.
+        """Ends all files.
+
+        :attr:`unlisted` gets the images that the annotations do not have, :attr:`unwritten` a video
+        that cannot be read back, :attr:`replaced` what was there of an earlier run.
 
         Returns:
             What was written.
         """
-        if self._lines is not None:
-            self._lines.close()
         if self._video is not None:
             self._video.release()
+            self._require_frames(self.folder / 'video.mp4')
+        self._unfinished.close()
         if self._names:
             results = json.dumps(self._numbered()).encode()
             write_atomically(results, self.folder / 'coco_results.json')
             self._made.add('coco_results.json')
         names = ('pictures', 'video.mp4', 'predictions.jsonl', 'coco_results.json', 'label_maps',
                  'class_maps')  # fmt: skip
-        return [self.folder / name for name in names if name in self._made]
+        written = [self.folder / name for name in names if name in self._made]
+        self.replaced = [path for path in written if path in self._earlier]
+        return written
+
+    def _require_frames(self, path: Path) -> None:
+        # OpenCV's writer tells of no error
+        capture = cv2.VideoCapture(str(path))
+        count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
+        capture.release()
+        if count < self._frames:
+            self._made.discard(path.name)
+            self.unwritten.append(
+                f'{path}: {count} of {self._frames} frames can be read back; is the disk full?'
+            )
 
     def _numbered(self) -> list[dict[str, Any]]:
         """Returns the results with the numbers of their images, which all names together tell."""
@@ -219,6 +245,17 @@ class Outputs:
             for result in self._coco
             if result['image_id'] in numbers
         ]
+
+
+def _append(file: BinaryIO, line: bytes) -> None:
+    """Appends a line to an unbuffered file, whole or not at all."""
+    end = file.tell()
+    try:
+        while line:
+            line = line[file.write(line) :]
+    except BaseException:  # a full disk or Ctrl-C, after a part
+        file.truncate(end)
+        raise
 
 
 def _written_rate(rate: float) -> float:

@@ -2,13 +2,16 @@
 
 import gc
 import os
+import shutil
+import tempfile
 from collections.abc import Mapping
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.dist import is_distributed
+from mmengine.dist import get_dist_info, is_distributed
 
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.config_types import type_name
@@ -23,6 +26,7 @@ __all__ = [
     'leave_group',
     'require_launcher',
     'require_same_start',
+    'require_shared_folder',
     'without_sync_norm',
 ]
 
@@ -35,6 +39,8 @@ NUMBERS = dict(
     slurm=('SLURM_PROCID', 'SLURM_LOCALID'),
 )
 """Launcher -> where it tells a process its number, in the run and on its machine."""
+MEETING_PLACE = '.dist_test'
+"""Where processes put their results for mmengine's metrics, below the current folder."""
 
 
 def require_launcher(cfg: Config) -> None:
@@ -167,6 +173,49 @@ def require_same_start(cfg: Config) -> None:
         raise UserError(
             f'the processes would start from different checkpoints ({seen}): is the work folder '
             'the same on all machines?'
+        )
+
+
+def require_shared_folder(loop: Any) -> None:
+    """Checks that all processes of a run find the files of the others in their current folder.
+
+    The results of an evaluation meet there, unless its metrics have a ``collect_dir`` or
+    ``collect_device='gpu'``.
+
+    Args:
+        loop: Of the evaluation; None if there is none.
+
+    Raises:
+        UserError: In all processes, if one of them does not.
+    """
+    metrics = getattr(getattr(loop, 'evaluator', None), 'metrics', ())
+    meeting = [m for m in metrics if m.collect_device == 'cpu' and m.collect_dir is None]
+    if not is_distributed() or not meeting:
+        return
+    rank, count = get_dist_info()
+    places, fault = [''], ''
+    try:
+        if rank == 0:
+            os.makedirs(MEETING_PLACE, exist_ok=True)
+            places = [tempfile.mkdtemp(dir=MEETING_PLACE)]
+    except OSError as error:
+        fault = error.strerror
+    torch.distributed.broadcast_object_list(places)
+    try:
+        if places[0]:
+            Path(places[0], str(rank)).touch()
+    except OSError as error:
+        fault = error.strerror
+    faults = [''] * count
+    torch.distributed.all_gather_object(faults, fault)
+    if rank == 0 and places[0]:
+        shutil.rmtree(places[0], ignore_errors=True)
+    if any(faults):
+        seen = ', '.join(f'process {rank}: {fault}' for rank, fault in enumerate(faults) if fault)
+        raise UserError(
+            f'the processes cannot exchange the results of an evaluation in {MEETING_PLACE} of the '
+            f'current folder ({seen}): start them in a folder that all machines share and may '
+            "write to, or give the metrics collect_device='gpu'"
         )
 
 

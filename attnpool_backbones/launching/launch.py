@@ -33,6 +33,7 @@ from attnpool_backbones.launching.devices import (
     join_group,
     leave_group,
     require_same_start,
+    require_shared_folder,
 )
 from attnpool_backbones.launching.loaders import fit_loaders
 from attnpool_backbones.launching.model_check import require_classes, require_fitting_parts
@@ -298,7 +299,7 @@ def check_model(plan: RunPlan, runner: Runner | FlexibleRunner) -> None:
     """Checks what only the built model and the built data sets can tell.
 
     That the checkpoint is the model's own, that its parts fit together, that its heads have the
-    classes of the data, and that there is a batch.
+    classes of the data, that there is a batch, and that results of several processes can meet.
 
     Args:
         plan: The run.
@@ -310,6 +311,7 @@ def check_model(plan: RunPlan, runner: Runner | FlexibleRunner) -> None:
     for note in plan.notes:
         runner.logger.warning(f'data: {note}')
     loaders = build_loops(runner, plan.splits)
+    require_shared_folder(runner.val_loop if plan.starts else runner.test_loop)
     # a sharded run builds its model later
     if not isinstance(runner.model, nn.Module):
         return

@@ -38,7 +38,7 @@ class Group:
 
     Args:
         command: The program and its arguments, the same for all.
-        count: How many processes.
+        count: How many processes, the same on all machines.
         node: Number of this machine. Default: 0.
         nodes: How many machines. Default: 1.
         address: Name of machine 0. Default: this machine.
@@ -193,7 +193,7 @@ def main(arguments: list[str] | None = None) -> int:
         '--nproc-per-node',
         type=whole_number(1, MAX_PROCESSES),
         required=True,
-        help='number of processes',
+        help='number of processes, the same on all machines',
     )
     parser.add_argument('--nnodes', type=int, default=1, help='number of machines (default: 1)')
     parser.add_argument('--node-rank', type=int, default=0, help='number of this machine, from 0')

@@ -3,8 +3,10 @@
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -16,6 +18,11 @@ from attnpool_backbones.cli import main
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.inference.prediction import Detections, Segmentation
 from attnpool_backbones.inference.predictor import Predictor
+from attnpool_backbones.inference.sources import open_source
+from attnpool_backbones.inference.writing import Outputs
+from attnpool_backbones.stop_signals import Stopped
+from tests.engine.test_work_folder_lock import holder
+from tests.inference.test_sources import cut_video
 
 
 class Model:
@@ -183,6 +190,72 @@ def test_results_before_an_error_are_written(here, model, monkeypatch, error):
     results = json.loads((here / 'predictions/coco_results.json').read_text())
     assert [result['image_id'] for result in results] == [1]
     assert len((here / 'predictions/predictions.jsonl').read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize('name', ['SIGTERM', 'SIGHUP'])
+@pytest.mark.parametrize('moment', ['predicting', 'writing'])
+def test_results_before_a_signal_are_written(here, model, monkeypatch, name, moment, capfd):
+    number = getattr(signal, name)
+    save_video(here / 'video.mp4')
+    run, close = model.run, Outputs.close
+
+    def signals(*args):
+        try:
+            yield from islice(run(*args), 2)
+            if moment == 'predicting':
+                os.kill(os.getpid(), number)
+        finally:
+            # as timeout does, which tells the process and its group
+            if moment == 'predicting':
+                os.kill(os.getpid(), number)
+
+    def signals_and_closes(outputs):
+        os.kill(os.getpid(), number)
+        return close(outputs)
+
+    monkeypatch.setattr(model, 'run', signals)
+    if moment == 'writing':
+        monkeypatch.setattr(Outputs, 'close', signals_and_closes)
+    with pytest.raises(Stopped) as stop:
+        predict('video.mp4', '--save', 'pictures', 'json', 'coco')
+    assert stop.value.code == 128 + number and name in capfd.readouterr().err
+    assert len((here / 'predictions/predictions.jsonl').read_text().splitlines()) == 2
+    assert len(json.loads((here / 'predictions/coco_results.json').read_text())) == 2
+    capture = cv2.VideoCapture(str(here / 'predictions/video.mp4'))
+    assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 2
+    assert sorted(path.name for path in (here / 'predictions').iterdir()) == [
+        'coco_results.json', 'predictions.jsonl', 'video.mp4',
+    ]  # fmt: skip
+    assert signal.getsignal(number) is signal.SIG_DFL
+
+
+def test_two_runs_do_not_write_into_one_folder(here, capsys):
+    save_image(here / 'a.jpg')
+    assert predict('a.jpg') == 0
+    assert 'replaced' not in capsys.readouterr().err
+    lines = here / 'predictions/predictions.jsonl'
+    content = lines.read_bytes()
+    with holder(here / 'predictions', Path(__file__).parents[2]) as (process, _):
+        assert predict('a.jpg') == 2
+        told = capsys.readouterr().err
+        assert f'is written by process {process.pid}' in told and 'another --out' in told
+        assert 'training' not in told and lines.read_bytes() == content
+        assert predict('a.jpg', '--out', '-') == 0
+    capsys.readouterr()
+    assert predict('a.jpg') == 0
+    assert f'replaced, of an earlier run: {Path("predictions/predictions.jsonl")}' in (
+        capsys.readouterr().err
+    )
+
+
+def test_a_video_that_breaks_off_is_told(here, capsys):
+    path = cut_video(here / 'film.avi')
+    count = len(list(open_source(path).frames)) - 1
+    for limit in (count - 1, count):
+        assert predict('film.avi', '--limit', limit) == 0
+        assert 'unreadable' not in capsys.readouterr().err
+    assert predict('film.avi') == 1
+    assert f'only {count} of 60 frames can be read' in capsys.readouterr().err
 
 
 SCRIPT = """

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from attnpool_backbones.atomic_files import AtomicLocalBackend
 from attnpool_backbones.checkpoints.reading import read_content
 from attnpool_backbones.launching.latest_checkpoint import find_resumable_checkpoint, stored_seed
 from attnpool_backbones.launching.resuming import choose_checkpoint_to_resume
-from attnpool_backbones.stop_signals import STOP_SIGNALS, Stopped
+from attnpool_backbones.stop_signals import STOP_SIGNALS, Stopped, StopSignals
 from tests.engine.tiny_run import BATCH, SAMPLES, make_config, make_runner
 
 HOOK = dict(type='attnpool_backbones.RandomStateHook')
@@ -427,3 +428,11 @@ def test_saves_by_time(tmp_path):
     assert present[:4] == [[], *([f'interim_iter_{n}.pth'] for n in (1, 2, 3))]
     assert present[13] == [f'interim_iter_{13}.pth']
     assert not list(tmp_path.glob('interim*'))
+
+
+def test_a_terminal_that_is_closed_does_not_end_a_training_unsaved(monkeypatch):
+    # writing to it fails from then on, as to a full disk
+    with open('/dev/full', 'w') as full, StopSignals() as signals:
+        monkeypatch.setattr(sys, '__stderr__', full)
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert signals.received == signal.SIGHUP

@@ -92,6 +92,78 @@ def test_video_tells_frames_and_rate(video):
     assert np.all(np.diff([frame.read().mean() for frame in frames]) > 20)
 
 
+def cut_video(path: Path, frames: int = 60) -> Path:
+    """Writes a video of which the second half is missing, with a header that tells the whole."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'MJPG'), 10, (32, 24))
+    noise = np.random.default_rng(0).integers(0, 255, (24, 32, 3), np.uint8)
+    for _ in range(frames):
+        writer.write(noise)
+    writer.release()
+    os.truncate(path, path.stat().st_size // 2)
+    return path
+
+
+def test_a_video_that_breaks_off_is_told(tmp_path):
+    source = open_source(cut_video(tmp_path / 'film.avi'))
+    *frames, last = source.frames
+    assert source.count == 60 and 10 < len(frames) < 50
+    assert all(frame.read() is not None for frame in frames)
+    assert last.name.endswith('film.avi')
+    with pytest.raises(UserError, match=f'only {len(frames)} of 60 frames can be read'):
+        last.read()
+
+
+class Capture:
+    """A video of frames of 0.1 s each that tells a count and a rate."""
+
+    def __init__(self, frames, count, rate):
+        self.left, self.at = frames, 0
+        self.told = {cv2.CAP_PROP_FRAME_COUNT: count, cv2.CAP_PROP_FPS: rate}
+
+    def isOpened(self):  # noqa: N802 a name of OpenCV's
+        return True
+
+    def get(self, wanted):
+        return self.at * 100 if wanted == cv2.CAP_PROP_POS_MSEC else self.told.get(wanted, 1)
+
+    def read(self):
+        if not self.left:
+            return False, None
+        self.left, self.at = self.left - 1, self.at + 1
+        return True, np.zeros((1, 1, 3), np.uint8)
+
+    def release(self):
+        pass
+
+
+@pytest.mark.parametrize(
+    'name, count, rate, fault',
+    [
+        ('film.mp4', 0, 10, None),
+        ('film.mp4', 10, 10, None),
+        ('film.mp4', 12, 10, None),
+        ('film.mp4', 14, 10, 'only 10 of 14 frames'),
+        # a count made of the duration and of a rate that most frames have not
+        ('film.webm', 1000, 1000, None),
+        ('http://localhost/film.mp4', 10, 10, None),
+        ('http://localhost/film.mp4', 20, 10, 'only 10 of 20 frames'),
+        ('rtsp://localhost/live', -2e14, 10, 'the stream ended after 10 frames'),
+        ('camera:0', -1, 10, 'the stream ended after 10 frames'),
+    ],
+)
+def test_ends_of_videos(tmp_path, monkeypatch, name, count, rate, fault):
+    monkeypatch.chdir(tmp_path)
+    Path('film.mp4').touch()
+    Path('film.webm').touch()
+    monkeypatch.setattr(cv2, 'VideoCapture', lambda address: Capture(10, count, rate))
+    frames = list(open_source(name).frames)
+    assert len(frames) == 10 + (fault is not None)
+    if fault is not None:
+        assert frames[-1].name == name
+        with pytest.raises(UserError, match=fault):
+            frames[-1].read()
+
+
 def test_standard_input_has_an_image_or_paths(photos):
     content = (photos / 'b.png').read_bytes()
     (frame,) = open_source('-', io.BytesIO(content)).frames

@@ -1,6 +1,10 @@
 """What is written of predictions, whatever model they are of."""
 
 import json
+import os
+import re
+import resource
+from contextlib import contextmanager
 
 import cv2
 import numpy as np
@@ -140,3 +144,63 @@ def test_only_what_a_run_wrote_is_told(tmp_path):
     content = (tmp_path / 'coco_results.json').read_bytes()
     assert Outputs(tmp_path, ['coco'], True, ['a']).close() == []
     assert (tmp_path / 'coco_results.json').read_bytes() == content
+
+
+@contextmanager
+def largest_file(size):
+    """Ends files there as a full disk does."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_files_of_an_earlier_run_stay_until_the_new_ones_are_whole(tmp_path):
+    names = ['predictions.jsonl', 'coco_results.json']
+    for name in names:
+        (tmp_path / name).write_text('old')
+    stale = tmp_path / '.predictions.jsonl.gone-0-00000000.attnpool-part'
+    stale.touch()
+    os.utime(stale, (0, 0))
+    outputs = Outputs(tmp_path, ['json', 'coco'], True, ['a'])
+    outputs.write(IMAGE, found('a.jpg'))
+    assert [(tmp_path / name).read_text() for name in names] == ['old', 'old']
+    assert outputs.close() == outputs.replaced == [tmp_path / name for name in names]
+    assert [len(json.loads((tmp_path / name).read_text())) for name in names] == [4, 1]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
+
+
+def test_a_full_disk_cuts_no_line(tmp_path):
+    outputs = Outputs(tmp_path, ['json'], True, ['a'])
+    written = 0
+    with largest_file(1000):
+        with pytest.raises(OSError, match='too large'):
+            for written in range(100):
+                outputs.write(IMAGE, found(f'{written}.jpg'))
+        outputs.close()
+    lines = (tmp_path / 'predictions.jsonl').read_text().splitlines()
+    assert [json.loads(line)['image'] for line in lines] == [f'{i}.jpg' for i in range(written)]
+    assert written > 1
+
+
+def test_a_full_disk_leaves_the_picture_of_an_earlier_run(tmp_path):
+    picture = tmp_path / 'pictures/a.jpg'
+    picture.parent.mkdir()
+    picture.write_bytes(b'old')
+    outputs = Outputs(tmp_path, ['pictures'], True, ['a'])
+    with largest_file(100), pytest.raises(OSError, match='too large'):
+        outputs.write(IMAGE, found('a.jpg'))
+    assert picture.read_bytes() == b'old' and list(picture.parent.iterdir()) == [picture]
+
+
+def test_a_video_on_a_full_disk_is_told(tmp_path):
+    outputs = Outputs(tmp_path, ['pictures'], True, ['a'], 10)
+    noise = np.random.default_rng(0).integers(0, 255, (240, 320, 3), np.uint8)
+    with largest_file(1000):
+        for number in range(20):
+            outputs.write(noise, found(f'{number:06d}'))
+        assert outputs.close() == []
+    (fault,) = outputs.unwritten
+    assert re.search(r'video\.mp4: \d+ of 20 frames can be read back', fault)

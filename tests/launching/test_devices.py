@@ -3,7 +3,10 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -139,6 +142,55 @@ def test_processes_of_open_mpi_have_devices_of_their_own(monkeypatch: pytest.Mon
     monkeypatch.delenv('LOCAL_RANK')
     devices.join_group(Config(dict(launcher='mpi')))
     assert os.environ['LOCAL_RANK'] == '3'
+
+
+@pytest.fixture
+def group() -> Iterator[None]:
+    """A group of this process alone."""
+    store = torch.distributed.HashStore()
+    torch.distributed.init_process_group('gloo', store=store, rank=0, world_size=1)
+    yield
+    devices.leave_group()
+
+
+def loop_of(**settings: str) -> SimpleNamespace:
+    metric = SimpleNamespace(**dict(collect_device='cpu', collect_dir=None) | settings)
+    return SimpleNamespace(evaluator=SimpleNamespace(metrics=[metric]))
+
+
+@pytest.mark.parametrize(
+    ('folder', 'seen', 'settings', 'fault'),
+    [
+        ('here', None, {}, ''),
+        ('file', None, {}, 'process 0: File exists'),
+        # what another process is told that has a disk of its own
+        ('here', 'elsewhere', {}, 'process 0: No such file'),
+        ('file', None, dict(collect_device='gpu'), ''),
+        ('file', None, dict(collect_dir='results'), ''),
+    ],
+)
+def test_results_of_an_evaluation_need_a_place_to_meet(
+    folder: str, seen: str | None, settings: dict, fault: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, group: None,
+) -> None:  # fmt: skip
+    (tmp_path / 'here').mkdir()
+    (tmp_path / 'file').mkdir()
+    (tmp_path / 'file' / devices.MEETING_PLACE).touch()
+    monkeypatch.chdir(tmp_path / folder)
+
+    def broadcast(places: list[str]) -> None:
+        places[0] = seen
+
+    if seen is not None:
+        monkeypatch.setattr(torch.distributed, 'broadcast_object_list', broadcast)
+    with pytest.raises(UserError, match=fault) if fault else nullcontext():
+        devices.require_shared_folder(loop_of(**settings))
+    assert seen or not list((tmp_path / 'here').glob(f'{devices.MEETING_PLACE}/*'))
+
+
+def test_one_process_needs_no_place_to_meet() -> None:
+    devices.require_shared_folder(None)
+    devices.require_shared_folder(loop_of())
 
 
 SCRIPT = """
