@@ -13,6 +13,7 @@ from attnpool_backbones.layers.windows import in_windows
 from attnpool_backbones.ops.attention import attention
 from attnpool_backbones.ops.linear import linear
 from attnpool_backbones.ops.pooling import pool_minus_identity
+from attnpool_backbones.ops.resampling import averaged
 
 
 class Pooling(nn.Module):
@@ -70,7 +71,7 @@ class SpatialFC(nn.Module):
 
 
 def _to_grid(x: Tensor, grid: tuple[int, int]) -> Tensor:
-    return x if tuple(x.shape[-2:]) == grid else F.adaptive_avg_pool2d(x, grid)
+    return x if tuple(x.shape[-2:]) == grid else averaged(x, grid)
 
 
 def _from_grid(x: Tensor, size: tuple[int, int]) -> Tensor:
