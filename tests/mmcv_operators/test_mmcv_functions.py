@@ -231,7 +231,7 @@ def test_larger_offsets_in_channels_last(with_our_operators):
         torch.Generator().manual_seed(0),
     )
     shapes = (2, 4, 8, 8), (2, 18, 8, 8), (2, 9, 8, 8), (6, 4, 3, 3)
-    tensors = [torch.randn(shape, generator=generator) for shape in shapes]
+    tensors = [torch.randn(shape, generator=generator).double() for shape in shapes]
     found = []
     for layout in (torch.contiguous_format, torch.channels_last):
         leaves = [t.contiguous(memory_format=layout).detach().requires_grad_() for t in tensors]
