@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from attnpool_backbones.backbones.choices import drop_path_rates, taps_of_depth
 from attnpool_backbones.backbones.pooled import PooledBackbone
-from attnpool_backbones.layers.activations import GELU
+from attnpool_backbones.layers.activations import GELU, Activated
 from attnpool_backbones.layers.folding import fold_norm_before, fold_scale_after
 from attnpool_backbones.layers.grid_attention import GridAttention
 from attnpool_backbones.layers.norm import build_map_norm
@@ -22,7 +22,7 @@ from attnpool_backbones.layers.position_embedding import (
     PositionEmbedding,
     resize_position_embedding,
 )
-from attnpool_backbones.layers.squeeze_excite import SqueezeExcite
+from attnpool_backbones.layers.squeeze_excite import SqueezeExcite, excited
 from attnpool_backbones.layers.transformer_block import TransformerBlock
 from attnpool_backbones.ops.conv_norm import conv_norm, conv_residual
 from attnpool_backbones.registry import MODELS
@@ -91,7 +91,7 @@ def _ablations(
     }
 
 
-class ConvStem(nn.Sequential):
+class ConvStem(Activated):
     """3x3 convolutions of stride 2 without bias, GELU between them, nothing after the last.
 
     Args:
@@ -132,7 +132,7 @@ class PatchConvBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = conv_norm(self.norm(x), self.conv1, act=self.act)  # B, C, H, W throughout
         y = conv_norm(y, self.dwconv, act=self.act)
-        y = self.se(y, inplace=True)
+        y = excited(y, self.se, self.dwconv, self.act)
         return conv_residual(x, y, self.conv2, self.drop_path, self.gamma)
 
     def fold(self) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from attnpool_backbones.heads.attention_pooling_head import ImageLogits
-from attnpool_backbones.layers.activations import GELU
+from attnpool_backbones.layers.activations import GELU, Activated
 from attnpool_backbones.layers.channel_attention import norm_of_vectors
 from attnpool_backbones.ops.fusing import may_fuse
 from attnpool_backbones.registry import MODELS
@@ -54,7 +54,7 @@ class AveragePoolingHead(BaseModule):
         if mlp_ratio:
             hidden = int(in_channels * mlp_ratio)
             self.mlp_norm = nn.LayerNorm(in_channels, eps=1e-6)
-            self.mlp = nn.Sequential(
+            self.mlp = Activated(
                 nn.Linear(in_channels, hidden), GELU(), nn.Linear(hidden, in_channels)
             )
         self.norm = NORMS[norm](in_channels)

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from attnpool_backbones.ops.activations import gelu, relu, silu
-from attnpool_backbones.ops.fusing import plain
+from attnpool_backbones.ops.fusing import own, plain
 
 
 @plain
@@ -41,3 +41,15 @@ class SiLU(nn.SiLU):
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {'gelu': GELU, 'relu': ReLU, 'silu': SiLU}
 """Activations by name."""
+
+
+class Activated(nn.Sequential):
+    """Layers in turn; activations among them overwrite only what nobody else can have kept."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        before = None
+        for layer in self:
+            if before is not None and isinstance(layer, tuple(ACTIVATIONS.values())):
+                x = own(x, before)
+            x, before = layer(x), layer
+        return x

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from attnpool_backbones.layers.activations import GELU
+from attnpool_backbones.layers.activations import GELU, Activated
 from attnpool_backbones.ops.linear import linear
 from attnpool_backbones.ops.token_attention import token_attention
 
@@ -62,7 +62,7 @@ class AttentionPooling(nn.Module):
         self.gamma_1 = nn.Parameter(torch.full((channels,), layer_scale_init))
         self.norm2 = nn.LayerNorm(channels, eps=eps)
         hidden = int(channels * mlp_ratio)
-        self.mlp = nn.Sequential(nn.Linear(channels, hidden), GELU(), nn.Linear(hidden, channels))
+        self.mlp = Activated(nn.Linear(channels, hidden), GELU(), nn.Linear(hidden, channels))
         self.gamma_2 = nn.Parameter(torch.full((channels,), layer_scale_init))
         self.init_std = init_std
         self.reset_parameters()

@@ -57,6 +57,7 @@ class SpatialGate(nn.Module):
 
 
 @MODELS.register_module()
+@plain
 class CBAM(nn.Module):
     """Channel attention, then spatial attention (arXiv 1807.06521, eq. 1).
 

@@ -4,12 +4,14 @@ from torch import Tensor, nn
 
 from attnpool_backbones.layers.attention_pool import AttentionPool2d, take_averages
 from attnpool_backbones.layers.channel_attention import squeezed_width
+from attnpool_backbones.ops.fusing import plain
 from attnpool_backbones.ops.gate import shifted_sum
 from attnpool_backbones.ops.global_context import global_context
 from attnpool_backbones.registry import MODELS
 
 
 @MODELS.register_module()
+@plain
 class GC(nn.Module):
     """Adds to every position one vector, attended from the whole map (arXiv 1904.11492, eq. 5).
 

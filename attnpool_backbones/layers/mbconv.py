@@ -7,8 +7,9 @@ from torch import Tensor, nn
 from attnpool_backbones.layers.activations import GELU, SiLU
 from attnpool_backbones.layers.folding import fold_norm_after, fold_norm_before
 from attnpool_backbones.layers.free_norms import FreeNorms
-from attnpool_backbones.layers.squeeze_excite import SqueezeExcite
+from attnpool_backbones.layers.squeeze_excite import SqueezeExcite, excited
 from attnpool_backbones.ops.conv_norm import conv_norm
+from attnpool_backbones.ops.fusing import own
 
 EXPANSION = 4
 """Width of the bottleneck's middle over that of the block's output (or input)."""
@@ -86,16 +87,17 @@ class MBConv(FreeNorms):
         shortcut = self.shortcut(self.shortcut_pool(x))
         y = self._expanded(x)  # B, M, H, W (or halved already)
         if self.se_early:
-            y = self.act(self.dwconv_norm(self.se(self.dwconv(y), inplace=True)))
+            y = excited(self.dwconv(y), self.se, self.dwconv)
+            y = self.act(own(self.dwconv_norm(y), self.dwconv_norm))
         else:
             y = conv_norm(y, self.dwconv, self.dwconv_norm, act=self.act)
-            y = self.se(y, inplace=True)
+            y = excited(y, self.se, self.dwconv, self.dwconv_norm, self.act)
         return shortcut + self.drop_path(self.project(y))
 
     def _expanded(self, x: Tensor) -> Tensor:
         if isinstance(self.act_before, nn.Identity):
             return conv_norm(x, self.expand, self.expand_norm, self.norm, self.pool, self.act)
-        y = self.act_before(self.norm(x))
+        y = self.act_before(own(self.norm(x), self.norm))
         return conv_norm(y, self.expand, self.expand_norm, pool=self.pool, act=self.act)
 
     def free_norms(self) -> tuple[str, ...]:

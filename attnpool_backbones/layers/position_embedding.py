@@ -2,7 +2,8 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from attnpool_backbones.ops.resampling import bicubic
 
 
 def resize_position_embedding(table: Tensor, size: tuple[int, int]) -> Tensor:
@@ -17,7 +18,7 @@ def resize_position_embedding(table: Tensor, size: tuple[int, int]) -> Tensor:
     """
     if tuple(table.shape[-2:]) == tuple(size):
         return table
-    return F.interpolate(table, size=size, mode='bicubic', align_corners=False)
+    return bicubic(table, size)
 
 
 class PositionEmbedding(nn.Module):

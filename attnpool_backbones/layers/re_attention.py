@@ -22,7 +22,8 @@ class HeadMixing(nn.Module):
     """The learned part of re-attention: theta, a norm and a scale (arXiv 2103.11886, eq. 3).
 
     The maps that multiply the values are ``norm(theta P + bias) * scale`` with the softmax maps P.
-    BatchNorm's statistics are float32 at least, and those of one process.
+    BatchNorm's statistics are float32 at least, and those of one process, unless it was converted
+    to a SyncBatchNorm (mmengine's ``sync_bn``).
 
     Entries of P are 1 / N on average: statistics learned with ``pretrain_tokens`` tokens do not
     fit a larger grid, and normalised rows sum to about N times a constant. With the ratio

@@ -10,7 +10,7 @@ from attnpool_backbones.layers.attention_units import BLOCK_UNITS, ENDING_UNITS
 from attnpool_backbones.layers.norm import build_map_norm
 from attnpool_backbones.layers.selective_kernel import SelectiveKernel
 from attnpool_backbones.ops.conv_norm import conv_norm
-from attnpool_backbones.ops.fusing import may_fuse
+from attnpool_backbones.ops.fusing import is_unseen
 
 
 def resnet_conv(w_in: int, w_out: int, kernel: int, stride: int = 1) -> nn.Conv2d:
@@ -79,16 +79,28 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else conv_norm(x, *self.downsample)
-        y = conv_norm(*self.branch(x))  # B, C, H/s, W/s
-        may_end = may_fuse(self.drop_path)
-        drops = self.training and may_end and self.drop_path.drop_prob
-        if self.attention in ENDING_UNITS and may_end and not drops:
-            return getattr(self, self.attention)(y, shortcut)
-        if self.attention:
-            y = getattr(self, self.attention)(y)
+        y, *layers = self.branch(x)
+        y = conv_norm(y, *layers)  # B, C, H/s, W/s
+        unit = getattr(self, self.attention) if self.attention else None
+        unseen = is_unseen(*layers, unit, self.drop_path)
+        if unseen and self._ends(unit):
+            return unit(y, shortcut)
+        if unit is not None:
+            y = unit(y)
         y = self.drop_path(y)
+        if not unseen:
+            y = y.clone()
         y += shortcut
         return self.relu(y)
+
+    def _ends(self, unit: nn.Module | None) -> bool:
+        """Tells whether a unit computes the end of the block along."""
+        drops = self.training and getattr(self.drop_path, 'drop_prob', 0)
+        return (
+            self.attention in ENDING_UNITS
+            and type(unit) is BLOCK_UNITS[self.attention]
+            and not drops
+        )
 
 
 class BasicBlock(ResidualBlock):

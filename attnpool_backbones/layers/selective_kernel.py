@@ -7,6 +7,7 @@ from attnpool_backbones.layers.channel_attention import norm_of_vectors, squeeze
 from attnpool_backbones.layers.norm import build_map_norm
 from attnpool_backbones.ops.averages import position_mean
 from attnpool_backbones.ops.conv_norm import conv_norm
+from attnpool_backbones.ops.fusing import is_unseen
 
 
 class SelectiveKernel(nn.Module):
@@ -57,9 +58,10 @@ class SelectiveKernel(nn.Module):
         return self._weight(*self._branches(x))
 
     def _branches(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        dense = F.relu(conv_norm(x, self.conv, self.bn), inplace=True)  # B, C, H/s, W/s
-        grouped = conv_norm(x, self.conv_grouped, self.bn_grouped)
-        return dense, F.relu(grouped, inplace=True)
+        layers = self.conv, self.bn
+        dense = F.relu(conv_norm(x, *layers), inplace=is_unseen(*layers))  # B, C, H/s, W/s
+        layers = self.conv_grouped, self.bn_grouped
+        return dense, F.relu(conv_norm(x, *layers), inplace=is_unseen(*layers))
 
     def _weight(self, dense: Tensor, grouped: Tensor) -> Tensor:
         pooled = position_mean(dense) + position_mean(grouped)

@@ -3,11 +3,13 @@
 import torch
 from torch import Tensor, nn
 
+from attnpool_backbones.ops.fusing import plain
 from attnpool_backbones.ops.sge import sge, sge_gate
 from attnpool_backbones.registry import MODELS
 
 
 @MODELS.register_module()
+@plain
 class SGE(nn.Module):
     """Scales each group of channels by a gate over positions (arXiv 1905.09646, eq. 1-5).
 

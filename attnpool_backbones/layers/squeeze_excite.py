@@ -7,10 +7,12 @@ from attnpool_backbones.layers.attention_pool import AttentionPool2d, take_avera
 from attnpool_backbones.layers.channel_attention import squeezed_width
 from attnpool_backbones.ops.averages import position_mean
 from attnpool_backbones.ops.conv_norm import conv_norm
+from attnpool_backbones.ops.fusing import may_fuse, own, plain
 from attnpool_backbones.ops.gate import gated, gated_sum
 from attnpool_backbones.registry import MODELS
 
 
+@plain
 class SqueezeExcite(nn.Module):
     """Scales each channel by a gate computed from the global average (arXiv 1709.01507, eq. 2-4).
 
@@ -56,7 +58,21 @@ class SqueezeExcite(nn.Module):
         return x, conv_norm(squeezed, self.expand).sigmoid()
 
 
+def excited(x: Tensor, se: nn.Module, *before: nn.Module) -> Tensor:
+    """Calls a squeeze-and-excitation, or what stands in for it, in place where it can.
+
+    Args:
+        x: Map B, C, H, W.
+        se: The layer.
+        *before: The layers that ``x`` is from, see :func:`own`.
+    """
+    if type(se) is SqueezeExcite and may_fuse(se):
+        return se(own(x, *before), inplace=True)
+    return se(x)
+
+
 @MODELS.register_module()
+@plain
 class SE(SqueezeExcite):
     """:class:`SqueezeExcite` with the constructor of an OpenMMLab plugin.
 

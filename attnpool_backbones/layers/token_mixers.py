@@ -11,8 +11,10 @@ from attnpool_backbones.layers.depthwise_conv import DepthwiseConv2d
 from attnpool_backbones.layers.star_relu import StarReLU
 from attnpool_backbones.layers.windows import in_windows
 from attnpool_backbones.ops.attention import attention
+from attnpool_backbones.ops.fusing import own
 from attnpool_backbones.ops.linear import linear
 from attnpool_backbones.ops.pooling import pool_minus_identity
+from attnpool_backbones.ops.resampling import averaged
 
 
 class Pooling(nn.Module):
@@ -70,7 +72,7 @@ class SpatialFC(nn.Module):
 
 
 def _to_grid(x: Tensor, grid: tuple[int, int]) -> Tensor:
-    return x if tuple(x.shape[-2:]) == grid else F.adaptive_avg_pool2d(x, grid)
+    return x if tuple(x.shape[-2:]) == grid else averaged(x, grid)
 
 
 def _from_grid(x: Tensor, size: tuple[int, int]) -> Tensor:
@@ -117,7 +119,8 @@ class SeparableConv(nn.Module):
         self.pwconv2 = nn.Linear(hidden, channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.act1(linear(x.permute(0, 2, 3, 1), self.pwconv1))  # B, H, W, 2C
+        x = own(linear(x.permute(0, 2, 3, 1), self.pwconv1), self.pwconv1)
+        x = self.act1(x)  # B, H, W, 2C
         x = self.dwconv(x.permute(0, 3, 1, 2))  # B, 2C, H, W
         return linear(x.permute(0, 2, 3, 1), self.pwconv2).permute(0, 3, 1, 2)
 

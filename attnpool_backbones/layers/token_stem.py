@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from attnpool_backbones.layers.folding import fold_norm_after
 from attnpool_backbones.layers.position_embedding import resize_position_embedding
 from attnpool_backbones.ops.conv_norm import conv_norm
+from attnpool_backbones.ops.fusing import is_unseen
 from attnpool_backbones.ops.layout import in_format
 
 CNN_WIDTH = 64
@@ -54,8 +55,9 @@ class TokenStem(nn.Module):
             x = F.pad(x, (0, right, 0, bottom))
         if self.cnn:
             x = in_format(x, torch.channels_last)
-            x = F.relu(conv_norm(x, self.conv1, self.bn1), inplace=True)  # B, 64, H/2, W/2
-            x = F.relu(conv_norm(x, self.conv2, self.bn2), inplace=True)  # B, 64, H/2, W/2
+            for layers in ((self.conv1, self.bn1), (self.conv2, self.bn2)):
+                y = conv_norm(x, *layers)
+                x = F.relu(y, inplace=is_unseen(*layers))  # B, 64, H/2, W/2
         return self.proj(x)  # B, C, H/stride, W/stride
 
     def forward(self, x: Tensor) -> Tensor:

@@ -101,7 +101,7 @@ def _as_mmcv_reads(values: Tensor, size: torch.Size) -> Tensor:
     own = values.shape[1:].numel()
     if own <= needed:
         return values
-    return values.view(batch, own)[:, :needed].unflatten(1, (channels, *size))
+    return values.reshape(batch, own)[:, :needed].unflatten(1, (channels, *size))
 
 
 @serve
@@ -169,7 +169,9 @@ def modulated_deform_conv_backward(
     found = deform_conv.convolve_backward(grad_output, input, offset, mask, weight, *form, wanted)
     grad_input.copy_(found[0])
     for result, value in zip((grad_offset, grad_mask), found[1:3], strict=True):
-        _as_mmcv_reads(result, size).copy_(value)
+        room = result.contiguous()  # in another layout, its part would be a copy
+        _as_mmcv_reads(room, size).copy_(value)
+        result.copy_(room)
     grad_weight += found[3]
     if with_bias:
         grad_bias += grad_output.sum((0, 2, 3))

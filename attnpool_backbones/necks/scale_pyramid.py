@@ -7,7 +7,7 @@ from mmcv.cnn import build_norm_layer
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from attnpool_backbones.layers.activations import GELU
+from attnpool_backbones.layers.activations import GELU, Activated
 from attnpool_backbones.layers.norm import build_map_norm
 from attnpool_backbones.registry import MODELS
 
@@ -82,7 +82,7 @@ class ScalePyramid(BaseModule):
             if layers:
                 layers += [build_norm_layer(norm_cfg, channels)[1], GELU()]
             layers.append(nn.ConvTranspose2d(channels, channels, 2, stride=2))
-        return nn.Sequential(*layers)
+        return Activated(*layers)
 
     def forward(
         self, inputs: Tensor | Sequence[Tensor], image_size: tuple[int, int] | None = None

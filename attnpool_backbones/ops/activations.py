@@ -1,7 +1,7 @@
 """Activations that need no memory of their own where no gradient is wanted.
 
 On a CPU fresh memory costs more than the arithmetic, so there the input is overwritten: give them
-maps that nobody else reads, such as what the layer before returned.
+maps that nobody else reads, such as what the layer before returned if :func:`own` has seen to it.
 """
 
 import torch

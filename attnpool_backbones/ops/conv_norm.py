@@ -6,7 +6,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from attnpool_backbones.ops.compiling import compiler_fuses
 from attnpool_backbones.ops.formula import operator
-from attnpool_backbones.ops.fusing import does_nothing, folding_pays, may_fuse
+from attnpool_backbones.ops.fusing import does_nothing, folding_pays, may_fuse, own
 from attnpool_backbones.ops.gradients import gradients_wanted
 from attnpool_backbones.ops.linear import scaled
 from attnpool_backbones.ops.onednn import conv_act, has_activation, may_call_onednn, spares_casts
@@ -78,7 +78,8 @@ def _(
     act: nn.Module | None = None,
 ) -> Tensor:
     if not may_fuse(conv):
-        return conv_norm.formula(x, conv, norm, norm_before, pool, act)
+        y = conv_norm.formula(x, conv, norm, norm_before, pool)
+        return y if act is None else act(own(y, conv, norm))
     norm = None if does_nothing(norm) else norm
     weight, bias = conv.weight, conv.bias
     pays = folding_pays(x, weight, _positions(x, conv))
@@ -105,7 +106,7 @@ def _(
     y = _convolve(x, conv, weight, bias)
     if norm is not None:
         y = norm(y)
-    return y if act is None else act(y)
+    return y if act is None else act(y if norm is None else own(y, norm))
 
 
 @conv_residual.fast

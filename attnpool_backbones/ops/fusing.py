@@ -1,5 +1,7 @@
 """Which layers an operator may compute from their weights without calling them."""
 
+from collections.abc import Sequence
+
 import torch
 from mmcv.cnn.bricks import DropPath
 from mmengine.model import revert_sync_batchnorm
@@ -8,11 +10,20 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.nn.modules import module as torch_module
 
+from attnpool_backbones.ops.gradients import gradients_wanted
+
 # Keys and no set: the compiler of torch 2.6 does not look a class up in a set.
 _PLAIN: dict[type[nn.Module], None] = dict.fromkeys([
     nn.Linear, nn.Conv2d, nn.LayerNorm, nn.BatchNorm2d, nn.SyncBatchNorm, nn.GELU,
     nn.ReLU, nn.SiLU, DropPath, type(revert_sync_batchnorm(nn.SyncBatchNorm(1))),
 ])  # fmt: skip
+_FRESH: dict[type[nn.Module], None] = {
+    **_PLAIN,
+    nn.GroupNorm: None,
+    nn.InstanceNorm2d: None,
+    nn.Identity: None,
+}
+"""Those that keep nothing of what they return."""
 # Those of tracers, too; a tracer's copy of any other type is of that type.
 _WEIGHTS: dict[type[Tensor], None] = dict.fromkeys(
     [Tensor, nn.Parameter, FakeTensor, FunctionalTensor]
@@ -21,7 +32,7 @@ _WEIGHTS: dict[type[Tensor], None] = dict.fromkeys(
 
 def plain(layer: type[nn.Module]) -> type[nn.Module]:
     """Declares, as a class decorator, that a layer's weights tell all that it computes."""
-    _PLAIN[layer] = None
+    _PLAIN[layer] = _FRESH[layer] = None
     return layer
 
 
@@ -31,9 +42,13 @@ def is_plain(*layers: nn.Module | None) -> bool:
     Adapters (LoRA) and parametrised layers are of other types; so are quantised and sharded ones,
     or their weights are (torchao, DTensor).
     """
+    return _are_of(_PLAIN, layers)
+
+
+def _are_of(types: dict[type[nn.Module], None], layers: Sequence[nn.Module | None]) -> bool:
     return all(
         layer is None
-        or type(layer) in _PLAIN
+        or type(layer) in types
         and 'forward' not in layer.__dict__
         and all(p is None or type(p) in _WEIGHTS for p in layer._parameters.values())
         for layer in layers
@@ -53,6 +68,31 @@ def does_nothing(layer: nn.Module | None) -> bool:
     return layer is None or (
         type(layer) is nn.Identity and 'forward' not in layer.__dict__ and not _are_watched(layer)
     )
+
+
+def is_unseen(maker: nn.Module, *after: nn.Module | None) -> bool:
+    """Tells whether what layers returned may be overwritten: nobody else can have kept it.
+
+    Args:
+        maker: Has made it in memory of its own, unless it is an identity or unknown.
+        *after: What came after it, in the end; may be identities.
+    """
+    layers = maker, *after
+    fresh = type(maker) is not nn.Identity and _are_of(_FRESH, layers)
+    return fresh and not _are_watched(*layers)
+
+
+def own(y: Tensor, maker: nn.Module, *after: nn.Module | None) -> Tensor:
+    """Returns what layers returned, for an operator that overwrites it without gradients.
+
+    It is a copy where somebody else may have kept the original, see :func:`is_unseen`.
+
+    Args:
+        y: What they returned.
+        maker: See :func:`is_unseen`.
+        *after: See :func:`is_unseen`.
+    """
+    return y if gradients_wanted(y) or is_unseen(maker, *after) else y.clone()
 
 
 def _are_watched(*layers: nn.Module | None) -> bool:

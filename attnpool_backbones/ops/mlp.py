@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from attnpool_backbones.ops.compiling import compiler_fuses
 from attnpool_backbones.ops.formula import operator
-from attnpool_backbones.ops.fusing import folding_pays, may_fuse
+from attnpool_backbones.ops.fusing import folding_pays, may_fuse, own
 from attnpool_backbones.ops.linear import linear, scaled
 from attnpool_backbones.ops.onednn import has_activation, linear_act, may_call_onednn
 from attnpool_backbones.ops.product import product, suits_onednn
@@ -63,7 +63,7 @@ def _mlp(
     y = _activated(x, fc1, act)  # ..., D
     if y is not None:
         return linear(y, fc2, scale)
-    y = linear(x, fc1)  # ..., D
+    y = own(linear(x, fc1), fc1)  # ..., D
     # Anything but a StarReLU; a compiler computes that in its one pass anyway.
     absorbs = hasattr(act, 'scale') and may_fuse(act, fc2) and not compiler_fuses()
     if not (absorbs and folding_pays(x, fc2.weight.mT, x.numel() // x.shape[-1])):

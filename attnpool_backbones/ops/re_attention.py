@@ -10,6 +10,7 @@ from attnpool_backbones.ops.formula import operator
 from attnpool_backbones.ops.fusing import may_fuse
 from attnpool_backbones.ops.mixed_attention import map_covariance, mixed_attention
 from attnpool_backbones.ops.precision import full_precision, wide_dtype
+from attnpool_backbones.ops.synchronised import joined_moments, synchronised_group
 
 
 class Mixing(NamedTuple):
@@ -171,10 +172,14 @@ def _head_mix(q: Tensor, k: Tensor, mixing: Mixing) -> HeadMix:
             )
         if norm.training or live:
             covariance = map_covariance(q, k).to(wide) * t**2
-            mean = weight.sum(1) * (t / tokens) + bias
+            average, count = t / tokens, q.shape[0] * q.shape[2] * tokens
+            group = synchronised_group(norm)
+            if group is not None:
+                average, covariance, count = joined_moments(average, covariance, count, group)
+            mean = weight.sum(1) * average + bias
             var = ((weight @ covariance) * weight).sum(1)
             if norm.training and norm.track_running_stats:
-                _track(norm, mean, var, q.shape[0] * q.shape[2] * tokens)
+                _track(norm, mean, var, count)
         else:
             mean, var = norm.running_mean, norm.running_var
         gain = gamma * torch.rsqrt(var + norm.eps) * scale  # H
@@ -182,7 +187,7 @@ def _head_mix(q: Tensor, k: Tensor, mixing: Mixing) -> HeadMix:
 
 
 @torch.no_grad()
-def _track(norm: nn.BatchNorm2d, mean: Tensor, var: Tensor, count: int) -> None:
+def _track(norm: nn.BatchNorm2d, mean: Tensor, var: Tensor, count: int | Tensor) -> None:
     """Updates running statistics as ``nn.BatchNorm2d`` does."""
     if norm.num_batches_tracked is not None:
         norm.num_batches_tracked.add_(1)

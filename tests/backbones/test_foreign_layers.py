@@ -13,6 +13,13 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrize, prune
 
+from attnpool_backbones.layers.attention_units import ATTENTIONS
+from attnpool_backbones.layers.bam import BAM
+from attnpool_backbones.layers.cbam import CBAM
+from attnpool_backbones.layers.global_context import GC
+from attnpool_backbones.layers.selective_kernel import SelectiveKernel
+from attnpool_backbones.layers.sge import SGE
+from attnpool_backbones.layers.squeeze_excite import SqueezeExcite
 from attnpool_backbones.ops import formulas
 from attnpool_backbones.registry import MODELS
 from tests.backbones.families import VARIANTS
@@ -26,6 +33,11 @@ DIFFERENT = [
     )
 ]  # fmt: skip
 """One of every family, and those with layers that it does not have."""
+FIRST_WITH_UNITS = (*ATTENTIONS, 'coatnet-small-bn-rw', 'patchconvnet-small')
+WITHOUT_UNITS = (
+    'attn_resnet-plain', 'coatnet-small-next', 'coatnet-small-vit',
+    'patchconvnet-small-attention', 'patchconvnet-small-linear-attention-bn',
+)  # fmt: skip
 every_small_variant = pytest.mark.parametrize('variant', SMALL, ids=lambda v: v.name)
 different_first = pytest.mark.parametrize(
     'variant',
@@ -173,6 +185,79 @@ def test_stochastic_depth_may_be_taken_out(variant):
     for name, _ in parts:
         model.set_submodule(name, nn.Identity())
     torch.testing.assert_close(seeded(model, x), expected)
+
+
+UNITS = SGE, SqueezeExcite, CBAM, GC, BAM, SelectiveKernel
+with_units = pytest.mark.parametrize(
+    'variant',
+    [
+        variant if variant.name.removeprefix('attn_resnet-') in FIRST_WITH_UNITS
+        else pytest.param(variant, marks=pytest.mark.slow)
+        for variant in SMALL
+        if variant.config['type'] in ('AttnResNet', 'CoAtNet', 'PatchConvNet')
+        and variant.name not in WITHOUT_UNITS
+    ],
+    ids=lambda v: v.name,
+)  # fmt: skip
+
+
+def units_of(model):
+    found = {name: m for name, m in model.named_modules() if isinstance(m, UNITS)}
+    assert found
+    return found
+
+
+@with_units
+@pytest.mark.parametrize('training', [False, True], ids=['eval', 'train'])
+@pytest.mark.parametrize('gradients', [False, True], ids=['', 'gradients'])
+def test_units_may_be_taken_out(variant, training, gradients):
+    model, x = build(variant).train(training), images()
+    without = copy.deepcopy(model)
+    for name, unit in units_of(model).items():
+        if not isinstance(unit, SelectiveKernel):  # which changes the resolution
+            unit.register_forward_hook(lambda unit, inputs, output: inputs[0])
+            without.set_submodule(name, nn.Identity())
+    with torch.set_grad_enabled(gradients):
+        torch.testing.assert_close(seeded(without, x), seeded(model, x))
+
+
+@with_units
+@pytest.mark.parametrize('training', [False, True], ids=['eval', 'train'])
+@pytest.mark.parametrize('gradients', [False, True], ids=['', 'gradients'])
+def test_hooks_of_units_see_what_units_return(variant, training, gradients):
+    model, x = build(variant).train(training), images()
+    plain, seen = copy.deepcopy(model), []
+    for unit in units_of(model).values():
+        unit.register_forward_hook(lambda unit, *seen_: seen.append((unit, *seen_)))
+    with torch.set_grad_enabled(gradients):
+        torch.testing.assert_close(seeded(model, x), seeded(plain, x))
+        assert len(seen) == len(units_of(model))
+        for unit, inputs, output in seen:
+            torch.testing.assert_close(output, unit.forward(*inputs))
+            assert len(inputs) == 1
+
+
+@different_first
+@pytest.mark.parametrize('chosen', [slice(None), slice(0, None, 2), slice(1, None, 2)], ids=str)
+@torch.no_grad()
+def test_nothing_overwrites_what_hooks_keep(variant, chosen):
+    model, x = build(variant).eval(), images()
+    for module in model.modules():
+        if isinstance(module, nn.ReLU):  # this is torch's own way to overwrite
+            module.inplace = False
+    kept = []
+    leaves = [
+        (name, m)
+        for name, m in model.named_modules()
+        if not any(m.children()) and not isinstance(m, NO_LAYERS)
+    ]
+    for name, module in leaves[chosen]:
+        module.register_forward_hook(
+            lambda module, inputs, output, name=name: kept.append((name, output, output.clone()))
+        )
+    model(x)
+    assert kept
+    assert [name for name, output, before in kept if not output.equal(before)] == []
 
 
 class Doubled(nn.Module):

@@ -71,3 +71,12 @@ def test_norms_listed_first_leave_the_order_of_parameters():
     assert next(iter(dict(block.named_parameters()))) == 'shortcut.weight'
     assert list(block.state_dict())[:2] == ['shortcut.weight', 'shortcut.bias']
     assert {id(child) for child in block.children()} == {id(m) for m in block._modules.values()}
+
+
+def test_an_identity_as_first_norm_leaves_the_shortcut():
+    block = build(8, 8, stride=1, act_before=True).eval()
+    block.norm = nn.Identity()
+    x = torch.randn(2, 8, 5, 5)
+    expected = block(x.clone().requires_grad_()).detach()
+    with torch.no_grad():
+        torch.testing.assert_close(block(x.clone()), expected)

@@ -224,6 +224,23 @@ def test_soft_nms_and_groups(with_our_operators):
     assert [g.tolist() for g in groups] == [[0, 1], [2]]
 
 
+def test_larger_offsets_in_channels_last(with_our_operators):
+    # DyHead's, where the model runs in channels_last
+    module, generator = (
+        with_our_operators('modulated_deform_conv'),
+        torch.Generator().manual_seed(0),
+    )
+    shapes = (2, 4, 8, 8), (2, 18, 8, 8), (2, 9, 8, 8), (6, 4, 3, 3)
+    tensors = [torch.randn(shape, generator=generator).double() for shape in shapes]
+    found = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        leaves = [t.contiguous(memory_format=layout).detach().requires_grad_() for t in tensors]
+        y = module.modulated_deform_conv2d(*leaves, None, 2, 1)
+        found.append([y, *torch.autograd.grad(y.square().sum(), leaves)])
+        assert y.shape == (2, 6, 4, 4)
+    torch.testing.assert_close(found[1], found[0])
+
+
 @pytest.mark.parametrize(
     'layer, arguments',
     [
