@@ -47,7 +47,9 @@ def run(args: argparse.Namespace) -> None:
 
     table = Table(title='Quickstart on digit scenes (validation)')
     for column in quickstart.COLUMNS:
-        table.add_column(column, justify='right' if column[0] in 'pMm' else 'left')
+        table.add_column(
+            column, justify='right' if column in ('parameters', 'MACs', 'minutes') else 'left'
+        )
     for r in results:
         table.add_row(*quickstart.cells(r, emphasis=''))
     Console().print(table)

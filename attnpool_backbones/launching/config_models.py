@@ -8,6 +8,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
+from attnpool_backbones.config_types import type_name
 from attnpool_backbones.launching.devices import without_sync_norm
 
 
@@ -23,7 +24,7 @@ def build_config_model(cfg: Config, device: str = 'cpu') -> nn.Module:
     """
     torch.default_generator.manual_seed(0)
     # The constructor of mmdet's SwinTransformer reads values, which tensors on meta do not have.
-    on_cpu = cfg.model.backbone.type.endswith('SwinTransformer')
+    on_cpu = type_name(cfg.model.get('backbone')) == 'SwinTransformer'
     with (
         DefaultScope.overwrite_default_scope(cfg.default_scope),
         nullcontext() if on_cpu else torch.device(device),
