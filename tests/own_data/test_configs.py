@@ -67,7 +67,7 @@ def test_config_is_of_the_data(digits, tmp_path, backbone, head, monkeypatch):
 @pytest.mark.parametrize(
     'backbone, named',
     [
-        ('caformer-s18', 'put caformer_s18.pth (https://'),
+        ('caformer-s18', '--weights download fetches https://'),
         ('gc-resnet50', 'put gc_resnet50.pth.tar into checkpoints/'),
     ],
 )
