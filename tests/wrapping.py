@@ -10,5 +10,5 @@ class Wrapper(nn.Module):
         super().__init__()
         self.base = base
 
-    def forward(self, *args):
-        return self.base(*args)
+    def forward(self, *args, **kwargs):
+        return self.base(*args, **kwargs)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import cv2
 import numpy as np
@@ -60,7 +60,8 @@ class Source:
         rate: Frames of a second of a video, None for single images.
         files: Those that are read -> name of the image, or of the video.
         left_out: How many images of a folder or pattern are predictions of an earlier run.
-        closed: Names of the folders below a folder that cannot be read, and why.
+        closed: What cannot be read, and why: folders below a folder; after the last frame, the rest
+            of a video that breaks off.
     """
 
     frames: Iterator[Frame]
@@ -68,7 +69,7 @@ class Source:
     rate: float | None = None
     files: Mapping[Path, str] = field(default_factory=dict)
     left_out: int = 0
-    closed: tuple[str, ...] = ()
+    closed: list[str] = field(default_factory=list)
 
 
 def open_source(
@@ -194,7 +195,7 @@ def _folder(path: Path, max_pixels: int, out: Path | None) -> Source:
             'by one'
         )
     source = _below(os.path.abspath(path), sorted(files), max_pixels, out)
-    return replace(source, closed=tuple(_fault(error, path) for error in closed))
+    return replace(source, closed=[_fault(error, path) for error in closed])
 
 
 def _fault(error: OSError, root: Path) -> str:
@@ -261,36 +262,44 @@ def _video(address: str | int, failure: str, max_pixels: int, live: bool = False
     count = max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
     rate = capture.get(cv2.CAP_PROP_FPS) or 25.0
     name = f'camera:{address}' if isinstance(address, int) else address
-    frames = _video_frames(capture, first, name, count, rate, live)
-    return Source(frames, None if live else count or None, rate)
+    closed: list[str] = []
+    told = _Told(name, count, rate, live)
+    frames = _video_frames(capture, first, told, closed)
+    return Source(frames, None if live else count or None, rate, closed=closed)
+
+
+class _Told(NamedTuple):
+    """What a video says of itself."""
+
+    name: str
+    count: int
+    rate: float
+    live: bool
 
 
 def _video_frames(
-    capture: cv2.VideoCapture, first: np.ndarray, name: str, count: int, rate: float, live: bool
+    capture: cv2.VideoCapture, first: np.ndarray, told: _Told, closed: list[str]
 ) -> Iterator[Frame]:
-    """Yields the frames of a video, and one that cannot be read where it breaks off."""
-    image, index = first, 0
+    """Yields the frames of a video; ``closed`` gets where it breaks off."""
+    image, index, seconds = first, 0, 0.0
     try:
         while image is not None:
+            # after a frame that cannot be read, no time is told
+            seconds = max(seconds, capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
             yield Frame(f'{index:06d}', lambda image=image: image)
             found, image = capture.read()
             image, index = (image if found else None), index + 1
-        seconds = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
     finally:
         capture.release()
     # counts are too high by a frame or two, or made of a duration and of a rate that varies
-    lacks_frames = count - index > max(2, _MISSING * count)
-    if lacks_frames and seconds < (1 - _MISSING) * count / rate:
-        yield _broken_end(name, f'only {index} of {count} frames can be read')
-    elif live and not count:
-        yield _broken_end(name, f'the stream ended after {index} frames')
-
-
-def _broken_end(name: str, fault: str) -> Frame:
-    def read() -> None:
-        raise UserError(fault)
-
-    return Frame(name, read)
+    lacks_frames = told.count - index > max(2, _MISSING * told.count)
+    if lacks_frames and seconds + 1 / told.rate < (1 - _MISSING) * told.count / told.rate:
+        closed.append(
+            f'{told.name}: only {index} of {told.count} frames can be read, it is cut off (or was '
+            'trimmed without encoding it anew)'
+        )
+    elif told.live and not told.count:
+        closed.append(f'{told.name}: the stream ended after {index} frames')
 
 
 def _camera(number: int, max_pixels: int) -> Source:

@@ -130,7 +130,7 @@ class Outputs:
         if 'json' in self.kinds:
             if self._lines is None:
                 path = self.folder / 'predictions.jsonl'
-                part = self._unfinished.enter_context(unfinished_file(path))
+                part = self._unfinished.enter_context(unfinished_file(path, flush=False))
                 self._lines = self._unfinished.enter_context(part.open('ab', buffering=0))
                 self._made.add('predictions.jsonl')
             line = json.dumps(prediction.to_dict(), ensure_ascii=False) + '\n'
@@ -207,10 +207,11 @@ class Outputs:
         Returns:
             What was written.
         """
+        # first, and at once: an error or another signal in what follows takes no line away
+        self._unfinished.close()
         if self._video is not None:
             self._video.release()
             self._require_frames(self.folder / 'video.mp4')
-        self._unfinished.close()
         if self._names:
             results = json.dumps(self._numbered()).encode()
             write_atomically(results, self.folder / 'coco_results.json')

@@ -190,9 +190,9 @@ def require_shared_folder(loop: Any) -> None:
     """
     metrics = getattr(getattr(loop, 'evaluator', None), 'metrics', ())
     meeting = [m for m in metrics if m.collect_device == 'cpu' and m.collect_dir is None]
-    if not is_distributed() or not meeting:
-        return
     rank, count = get_dist_info()
+    if count == 1 or not meeting:
+        return
     places, fault = [''], ''
     try:
         if rank == 0:

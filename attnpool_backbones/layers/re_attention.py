@@ -23,7 +23,8 @@ class HeadMixing(nn.Module):
 
     The maps that multiply the values are ``norm(theta P + bias) * scale`` with the softmax maps P.
     BatchNorm's statistics are float32 at least, and those of one process, unless it was converted
-    to a SyncBatchNorm (mmengine's ``sync_bn``).
+    to a SyncBatchNorm (mmengine's ``sync_bn``) and attention is not in windows: how many kinds of
+    windows there are depends on the image, so processes could wait for each other without end.
 
     Entries of P are 1 / N on average: statistics learned with ``pretrain_tokens`` tokens do not
     fit a larger grid, and normalised rows sum to about N times a constant. With the ratio
@@ -73,6 +74,7 @@ class HeadMixing(nn.Module):
         self.pretrain_tokens = pretrain_tokens
         self.scale = scale
         self.stats_tokens = stats_tokens
+        self.joined, self.over_heads = True, norm == 'LN'
         self.theta = nn.Linear(num_heads, num_heads)
         self.norm = None
         if norm == 'BN':
@@ -93,7 +95,8 @@ class HeadMixing(nn.Module):
         """
         rescales = self.stats_tokens == 'rescale'
         t = k.shape[2] / self.pretrain_tokens if rescales else 1.0
-        mixing = Mixing(self.theta, self.norm, self.scale, t, self.stats_tokens == 'live')
+        live = self.stats_tokens == 'live'
+        mixing = Mixing(self.theta, self.norm, self.scale, t, live, self.joined, self.over_heads)
         return re_attention(q, k, v, mixing)
 
     def adapt(self, weights: Mapping[str, Tensor], tokens: int) -> dict[str, Tensor]:
@@ -143,6 +146,8 @@ class ReAttention(nn.Module):
         self.num_heads = num_heads
         self.qkv = nn.Linear(width, 3 * width)
         self.mixing = mixing
+        if mixing is not None:
+            mixing.joined = window is None
         self.proj = nn.Linear(width, width)
         for layer in (self.qkv, self.proj):
             nn.init.trunc_normal_(layer.weight, std=0.02)

@@ -10,7 +10,7 @@ from attnpool_backbones.layers.attention_units import BLOCK_UNITS, ENDING_UNITS
 from attnpool_backbones.layers.norm import build_map_norm
 from attnpool_backbones.layers.selective_kernel import SelectiveKernel
 from attnpool_backbones.ops.conv_norm import conv_norm
-from attnpool_backbones.ops.fusing import is_unseen
+from attnpool_backbones.ops.fusing import is_unseen, own
 
 
 def resnet_conv(w_in: int, w_out: int, kernel: int, stride: int = 1) -> nn.Conv2d:
@@ -82,13 +82,12 @@ class ResidualBlock(nn.Module):
         y, *layers = self.branch(x)
         y = conv_norm(y, *layers)  # B, C, H/s, W/s
         unit = getattr(self, self.attention) if self.attention else None
-        unseen = is_unseen(*layers, unit, self.drop_path)
-        if unseen and self._ends(unit):
-            return unit(y, shortcut)
+        if self._ends(unit) and is_unseen(unit, self.drop_path):
+            return unit(own(y, *layers), shortcut)
         if unit is not None:
-            y = unit(y)
+            y, layers = unit(y), [unit]
         y = self.drop_path(y)
-        if not unseen:
+        if not is_unseen(*layers, self.drop_path):
             y = y.clone()
         y += shortcut
         return self.relu(y)

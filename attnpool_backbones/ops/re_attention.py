@@ -25,6 +25,12 @@ class Mixing(NamedTuple):
     """Tokens N over those of pretraining, or 1."""
     live: bool = False
     """Whether a BatchNorm takes the statistics of the batch in eval mode, too."""
+    joined: bool = True
+    """Whether a SyncBatchNorm takes those of all processes, which then have to attend equally often
+    (the fast form; the formula calls the norm, which always does)."""
+    over_heads: bool | None = None
+    """Whether the norm is over the heads of each entry, whatever wraps it. Default: if it is a
+    LayerNorm."""
 
 
 @operator
@@ -42,10 +48,12 @@ def re_attention(q: Tensor, k: Tensor, v: Tensor, mixing: Mixing) -> tuple[Tenso
     Returns:
         B, H, N, d, and access to the maps.
     """
-    theta, norm, scale, t, live = mixing
+    theta, norm, scale, t, live, _, over_heads = mixing
+    if over_heads is None:
+        over_heads = isinstance(norm, nn.LayerNorm)
     maps = attention_maps(q, k)  # B, H, N, N
     y = theta((maps * t).movedim(1, -1)).movedim(-1, 1)  # B, H, N, N
-    if isinstance(norm, nn.LayerNorm):
+    if over_heads:
         y = norm(y.movedim(1, -1)).movedim(-1, 1)
     elif norm is not None and live and not norm.training:
         y = _with_batch_statistics(norm, y)
@@ -153,7 +161,7 @@ class LazyMaps(NamedTuple):
 
 def _head_mix(q: Tensor, k: Tensor, mixing: Mixing) -> HeadMix:
     """Folds norm and scale into the mixing of the maps of queries and keys B, H, N, d."""
-    theta, norm, scale, t, live = mixing
+    theta, norm, scale, t, live, joined, _ = mixing
     tokens = k.shape[2]
     wide = wide_dtype(theta.weight.dtype)
     with full_precision(q.device):
@@ -173,7 +181,7 @@ def _head_mix(q: Tensor, k: Tensor, mixing: Mixing) -> HeadMix:
         if norm.training or live:
             covariance = map_covariance(q, k).to(wide) * t**2
             average, count = t / tokens, q.shape[0] * q.shape[2] * tokens
-            group = synchronised_group(norm)
+            group = synchronised_group(norm) if joined else None
             if group is not None:
                 average, covariance, count = joined_moments(average, covariance, count, group)
             mean = weight.sum(1) * average + bias

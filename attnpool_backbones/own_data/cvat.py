@@ -102,7 +102,6 @@ def _frames(
         words = 'the frames of all count from 0; export one task at a time'
         labels.problems.append(problem('labels of several videos', file, words))
         return
-    images = _by_frame(folder.photos_for(file), file)
     shapes: dict[int, list[_Shape]] = defaultdict(list)
     for position, track in enumerate(tree.iter('track')):
         identity = track.get('id') or position
@@ -115,6 +114,7 @@ def _frames(
                 group = track.get('group_id')
                 shapes[int(frame)].append(_Shape(shape, where, track.get('label'), group))
     first, last = _range_of(tree, shapes)
+    images = _by_frame(folder.photos_for(file), file, first, last)
     for frame in sorted({*shapes, *(n for n in images if first <= n <= last)}):
         there = images.get(frame, [])
         if len(there) != 1:
@@ -131,18 +131,29 @@ def _frames(
         yield LabelledImage(there[0], *size, objects, split_of_path(there[0]))
 
 
-def _by_frame(photos: Sequence[str], file: str) -> dict[int, list[str]]:
-    """Finds the photos of each number, of several those that share most folders with a file."""
+def _by_frame(photos: Sequence[str], file: str, first: int, last: int) -> dict[int, list[str]]:
+    """Finds the photos of each number.
+
+    Of several those count whose folder has the most frames from the first to the last, and of these
+    the ones that share the most folders with the label file.
+    """
     images: dict[int, list[str]] = defaultdict(list)
+    frames: dict[str, int] = defaultdict(int)
     for image in photos:
         found = _FRAME.search(PurePosixPath(image).stem)
         if found:
-            images[int(found[0])].append(image)
-    for frame, there in images.items():
-        shared = [shared_folders(image, file) for image in there]
-        nearest = max(shared)
-        images[frame] = [i for i, count in zip(there, shared, strict=True) if count == nearest]
-    return images
+            number = int(found[0])
+            images[number].append(image)
+            frames[_folder_of(image)] += first <= number <= last
+    best = {}
+    for number, there in images.items():
+        fitness = [(frames[_folder_of(image)], shared_folders(image, file)) for image in there]
+        best[number] = [i for i, f in zip(there, fitness, strict=True) if f == max(fitness)]
+    return best
+
+
+def _folder_of(image: str) -> str:
+    return str(PurePosixPath(image).parent)
 
 
 def _range_of(tree: ElementTree.Element, frames: Iterable[int]) -> tuple[int, int]:

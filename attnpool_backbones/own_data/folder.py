@@ -122,13 +122,21 @@ class Folder:
             links: Paths of the links to folders.
         """
         names: dict[PurePosixPath, PurePosixPath] = {}
+        rivals: set[PurePosixPath] = set()
         for link in links:
             folder = walked.get(os.path.realpath(self.root / link))
             # a loop is no other name
             if folder is None or folder in link.parents:
                 continue
-            if _told_by(link) > _told_by(names.get(folder, folder)):
+            told = _told_by(link)
+            if told > _told_by(names.get(folder, folder)):
                 names[folder] = link
+                rivals.discard(folder)
+            elif folder in names and told == _told_by(names[folder]):
+                splits = {split_of_path(f'{name}/image') for name in (link, names[folder])}
+                rivals |= {folder} if len(splits) > 1 else set()
+        # a folder of several splits is of none
+        names = {folder: link for folder, link in names.items() if folder not in rivals}
         files = []
         for path in found:
             folder = next((above for above in path.parents if above in names), None)

@@ -65,7 +65,8 @@ def read(folder: Folder, files: list[str]) -> LabelledImages:
     splits: dict[str, str] = {}
     for description in [one.description for one in described] or [{}]:
         splits = _listed_splits(folder, description, labels) | splits
-    keypoints = {one.names: _keypoint_numbers(one.description) for one in described}
+    # of equal names the first counts
+    keypoints = {one.names: _keypoint_numbers(one.description) for one in reversed(described)}
     twins = _twins(folder.images)
     by_image: dict[str, str] = {}
     for file in files:
@@ -92,8 +93,11 @@ def read(folder: Folder, files: list[str]) -> LabelledImages:
             labels.problems.append(problem('unreadable image', image, error))
             continue
         file = by_image.get(image)
-        names = lists[_folder_of(file)].names if file is not None and lists else None
+        own = lists[_folder_of(file)] if file is not None and lists else None
+        names = None if own is None else own.names
         points = keypoints.get(names, 0)
+        if own is not None and own.description:
+            points = _keypoint_numbers(own.description)
         rows = [] if file is None else list(_rows(folder, file, labels, points, names))
         without += file is None
         numbers.update(label for label, *_ in rows)
@@ -250,6 +254,12 @@ def _nearest_lists(
         if first is None:
             continue
         found[place] = first
+        # exports that were merged have a YAML file each and one above, for which labels may have
+        # been numbered anew
+        others = [one for one in others if _is_rival(one, first)]
+        others += [
+            one for one in whole if _is_yaml(one) and _is_yaml(first) and _is_above(one, file)
+        ]
         other = next((one for one in others if one.names != first.names), None)
         if other is not None:
             faults[lists_differ(first.file, other.file)] = None
@@ -262,6 +272,20 @@ def _nearest_lists(
     return found
 
 
+def _is_yaml(one: _List) -> bool:
+    return one.file.lower().endswith(_YAML)
+
+
+def _is_above(one: _List, file: str) -> bool:
+    return one.file.count('/') == shared_folders(one.file, file)
+
+
+def _is_rival(one: _List, first: _List) -> bool:
+    """Whether a list of the same place may be meant as well; some names of files say less."""
+    same_name = PurePosixPath(one.file).name.lower() == PurePosixPath(first.file).name.lower()
+    return _is_yaml(one) or same_name
+
+
 def _some(files: Iterable[str]) -> str:
     first, *more = sorted(files)
     return f'{first} and {len(more)} more' if more else first
@@ -272,7 +296,7 @@ def _nearest(lists: Sequence[_List], file: str) -> list[_List]:
 
     def nearness(one: _List) -> tuple[bool, bool, int, int]:
         depth, shared = one.file.count('/'), shared_folders(one.file, file)
-        return depth == shared, one.file.lower().endswith(_YAML), shared, -depth
+        return _is_above(one, file), _is_yaml(one), shared, -depth
 
     best = max(map(nearness, lists), default=None)
     return [one for one in lists if nearness(one) == best]

@@ -183,12 +183,20 @@ def test_results_of_an_evaluation_need_a_place_to_meet(
 
     if seen is not None:
         monkeypatch.setattr(torch.distributed, 'broadcast_object_list', broadcast)
+    monkeypatch.setattr(devices, 'get_dist_info', lambda: (0, 2))
+    monkeypatch.setattr(
+        torch.distributed, 'all_gather_object', lambda found, own: found.__setitem__(0, own)
+    )
     with pytest.raises(UserError, match=fault) if fault else nullcontext():
         devices.require_shared_folder(loop_of(**settings))
     assert seen or not list((tmp_path / 'here').glob(f'{devices.MEETING_PLACE}/*'))
 
 
-def test_one_process_needs_no_place_to_meet() -> None:
+def test_one_process_needs_no_place_to_meet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group: None
+) -> None:
+    (tmp_path / devices.MEETING_PLACE).touch()
+    monkeypatch.chdir(tmp_path)
     devices.require_shared_folder(None)
     devices.require_shared_folder(loop_of())
 

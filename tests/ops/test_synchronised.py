@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch import distributed, nn
 
+from attnpool_backbones.layers.re_attention import HeadMixing, ReAttention
+from attnpool_backbones.ops import re_attention as ops
 from attnpool_backbones.ops.attention import attention_maps
 from attnpool_backbones.ops.re_attention import Mixing, re_attention
 from attnpool_backbones.process_lifetime import end_now
@@ -99,3 +101,16 @@ def test_two_processes_have_the_statistics_of_both(tmp_path, repo_root, tokens, 
     torch.testing.assert_close(summed, expected[1])
     for found in statistics:
         torch.testing.assert_close(found, expected[2])
+
+
+def test_windows_do_not_wait_for_other_processes(monkeypatch):
+    # these may have another number of them
+    asked = []
+    monkeypatch.setattr(ops, 'synchronised_group', lambda norm: asked.append(norm))
+    tokens = torch.rand(1, 1 + 5 * 4, 8)
+    for window, times in ((3, 0), (None, 1)):
+        layer = ReAttention(8, 2, HeadMixing(2, 5), window=window)
+        layer.mixing.norm = nn.SyncBatchNorm(2)
+        asked.clear()
+        layer(tokens, grid=(5, 4))
+        assert len(asked) == times

@@ -720,6 +720,45 @@ def test_yolo_exports_side_by_side_have_their_own_classes(digits, tmp_path):
             assert names[f'b/{file.removeprefix("a/")}'] == swapped
 
 
+def test_of_yolo_exports_with_equal_names_one_has_keypoints(digits, tmp_path):
+    content = written.load_scenes(digits)
+    for name in 'abc':
+        written.yolo(content, tmp_path / name, False)
+    posed(tmp_path / 'b')
+    found = by_file(tmp_path)
+    boxes = {file: [i.box for i in instances] for file, (_, instances) in found.items()}
+    for file in (file for file in boxes if file.startswith('a/')):
+        assert boxes[f'b/{file[2:]}'] == boxes[f'c/{file[2:]}'] == boxes[file]
+
+
+def test_yolo_classes_of_merged_exports_may_be_numbered_anew(digits, tmp_path):
+    for name in 'ab':
+        written.yolo(written.load_scenes(digits), tmp_path / name, False)
+    write_lists(tmp_path, {'data.yaml': [*OTHERS, *CLASSES]})
+    (first, second) = labels_of(tmp_path).problems
+    assert first.kind == second.kind == 'lists of classes differ'
+    assert (first.item, second.item) == ('a/data.yaml, data.yaml', 'b/data.yaml, data.yaml')
+
+
+def test_a_plain_list_of_another_name_says_less(digits, tmp_path):
+    written.yolo(written.load_scenes(digits), tmp_path, False)
+    (tmp_path / 'data.yaml').unlink()
+    write_lists(tmp_path, {'classes.txt': list(CLASSES), 'labels.txt': OTHERS})
+    labels = labels_of(tmp_path)
+    assert labels.problems == [] and labels.classes == CLASSES
+
+
+def test_a_folder_that_is_linked_from_two_splits_is_of_none(digits, tmp_path):
+    written.yolo(written.load_scenes(digits), tmp_path, False)
+    (tmp_path / 'data.yaml').unlink()
+    (tmp_path / 'classes.txt').write_text('\n'.join(CLASSES))
+    (tmp_path / 'images/train').rename(tmp_path / 'pool')
+    for split in ('train', 'test'):
+        (tmp_path / 'images' / split).symlink_to('../pool')
+    splits = {file.split('/')[0]: split for file, (split, _) in by_file(tmp_path).items()}
+    assert splits == {'pool': 'train', 'images': 'val'}
+
+
 @pytest.mark.parametrize(
     'listed, is_told',
     [
@@ -827,16 +866,20 @@ def test_rectangle_of_three_points_is_told(digits, tmp_path):
     assert problem.detail == 'rectangle of 3 points, not 2 or 4'
 
 
-def test_frames_beside_their_labels_are_meant_and_not_a_cover(digits, tmp_path):
+@pytest.mark.parametrize(
+    'place, cover',
+    [('annotations/images', 'cover1.png'), ('images', 'annotations/preview_1.png')],
+)
+def test_frames_are_meant_and_not_a_cover(digits, tmp_path, place, cover):
     content = written.load_scenes(digits)
     written.cvat_video(content, tmp_path / 'annotations', False)
-    (tmp_path / 'annotations/images').mkdir()
+    (tmp_path / place).mkdir()
     for frame in [*tmp_path.rglob('frame_*.png')]:
-        frame.rename(tmp_path / 'annotations/images' / frame.name)
-    Image.new('RGB', (96, 64)).save(tmp_path / 'cover1.png')
+        frame.rename(tmp_path / place / frame.name)
+    Image.new('RGB', (96, 64)).save(tmp_path / cover)
     labels = labels_of(tmp_path)
     assert labels.problems == []
-    expected = [f'annotations/images/frame_{n:06d}.png' for n in range(len(content))]
+    expected = [f'{place}/frame_{n:06d}.png' for n in range(len(content))]
     assert [image.file for image in labels.images] == expected
 
 
