@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 __all__ = [
@@ -87,12 +87,7 @@ class StopSignals:
             self._previous = {s: signal.signal(s, self._handle) for s in heeded_signals()}
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: Any) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
@@ -144,13 +139,8 @@ class Interruption(StopSignals):
         super().__init__()
         self.finishing = False
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        super().__exit__(kind, error, traceback)
+    def __exit__(self, kind: type[BaseException] | None, *rest: Any) -> None:
+        super().__exit__(kind, *rest)
         is_end = kind is None or issubclass(kind, KeyboardInterrupt)
         if is_end and self.received not in (0, signal.SIGINT):
             raise Stopped(self.received) from None

@@ -12,6 +12,7 @@ import numpy as np
 from attnpool_backbones.own_data.folder import (
     Folder,
     displayed_size,
+    folder_of,
     shared_folders,
     split_of_path,
 )
@@ -144,16 +145,12 @@ def _by_frame(photos: Sequence[str], file: str, first: int, last: int) -> dict[i
         if found:
             number = int(found[0])
             images[number].append(image)
-            frames[_folder_of(image)] += first <= number <= last
+            frames[folder_of(image)] += first <= number <= last
     best = {}
     for number, there in images.items():
-        fitness = [(frames[_folder_of(image)], shared_folders(image, file)) for image in there]
+        fitness = [(frames[folder_of(image)], shared_folders(image, file)) for image in there]
         best[number] = [i for i, f in zip(there, fitness, strict=True) if f == max(fitness)]
     return best
-
-
-def _folder_of(image: str) -> str:
-    return str(PurePosixPath(image).parent)
 
 
 def _range_of(tree: ElementTree.Element, frames: Iterable[int]) -> tuple[int, int]:

@@ -22,6 +22,7 @@ __all__ = [
     'MASK_FOLDER',
     'Folder',
     'displayed_size',
+    'folder_of',
     'is_in_mask_folder',
     'open_picture',
     'shared_folders',
@@ -311,6 +312,11 @@ def _is_own_output(files: Sequence[str], folders: Sequence[str]) -> bool:
 def _fitness(file: str, near: str) -> tuple[bool, int, int]:
     here, there = set(PurePosixPath(file).parts[:-1]), set(PurePosixPath(near).parts[:-1])
     return not is_in_mask_folder(file), len(here & there), -len(here)
+
+
+def folder_of(file: str) -> str:
+    """Returns the folder that a file is in, as both are named."""
+    return PurePosixPath(file).parent.as_posix()
 
 
 def shared_folders(one: str, other: str) -> int:

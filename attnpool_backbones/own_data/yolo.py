@@ -16,6 +16,7 @@ from attnpool_backbones.own_data.class_lists import FILES, ClassList, find_class
 from attnpool_backbones.own_data.folder import (
     Folder,
     displayed_size,
+    folder_of,
     shared_folders,
     split_of_path,
 )
@@ -93,7 +94,7 @@ def read(folder: Folder, files: list[str]) -> LabelledImages:
             labels.problems.append(problem('unreadable image', image, error))
             continue
         file = by_image.get(image)
-        own = lists[_folder_of(file)] if file is not None and lists else None
+        own = lists[folder_of(file)] if file is not None and lists else None
         names = None if own is None else own.names
         points = keypoints.get(names, 0)
         if own is not None and own.description:
@@ -125,10 +126,6 @@ def read(folder: Folder, files: list[str]) -> LabelledImages:
         labels.classes = tuple(f'class_{label}' for label in range(max(numbers, default=-1) + 1))
         labels.notes.append('no names of classes found (data.yaml, classes.txt)')
     return labels
-
-
-def _folder_of(file: str) -> str:
-    return PurePosixPath(file).parent.as_posix()
 
 
 def _without_ending(image: str) -> str:
@@ -247,7 +244,7 @@ def _nearest_lists(
     whole = [one for one in every if one.names]
     found: dict[str, _List] = {}
     faults: dict[Problem, None] = {}
-    for place, file in {_folder_of(file): file for file in files}.items():
+    for place, file in {folder_of(file): file for file in files}.items():
         near = _nearest(every, file)
         faults.update(dict.fromkeys(fault for one in near for fault in one.faults))
         first, *others = [one for one in near if one.names] or _nearest(whole, file) or [None]

@@ -504,25 +504,13 @@ def test_xml_of_utf_16(digits, tmp_path, form, encoding, head):
     assert labels.problems == [] and labels.counts() == counts
 
 
-def refuse(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Lets a folder of this name be closed; no rights stop the superuser."""
-    list_folder = os.scandir
-
-    def scandir(path):
-        if Path(path).name == name:
-            raise PermissionError(errno.EACCES, 'Permission denied', str(path))
-        return list_folder(path)
-
-    monkeypatch.setattr(os, 'scandir', scandir)
-
-
 @pytest.mark.parametrize('closed', ['more', 'photos', '.cache'])
-def test_folders_that_cannot_be_read_are_told(digits, tmp_path, closed, monkeypatch):
+def test_folders_that_cannot_be_read_are_told(digits, tmp_path, closed, close_folders):
     written.coco(written.load_scenes(digits), tmp_path, False)
     (tmp_path / 'more').mkdir()
     (tmp_path / '.cache').mkdir()
     shutil.copy(next((tmp_path / 'photos').iterdir()), tmp_path / 'other.png')
-    refuse(monkeypatch, closed)
+    close_folders(closed)
     request = Request(str(tmp_path), '', '')
     if closed == 'photos':  # which are missing
         with pytest.raises(UserError) as caught:
@@ -535,9 +523,11 @@ def test_folders_that_cannot_be_read_are_told(digits, tmp_path, closed, monkeypa
 
 
 @pytest.mark.parametrize('form, closed', [('voc', 'Annotations'), ('voc', 'JPEGImages')])
-def test_closed_folder_is_told_where_nothing_is_found(digits, tmp_path, form, closed, monkeypatch):
+def test_closed_folder_is_told_where_nothing_is_found(
+    digits, tmp_path, form, closed, close_folders
+):
     written.WRITERS[form](written.load_scenes(digits), tmp_path, False)
-    refuse(monkeypatch, closed)
+    close_folders(closed)
     with pytest.raises(UserError, match=f'{closed}, which cannot be read .Permission denied.'):
         labels_of(tmp_path)
 
