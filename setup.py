@@ -18,14 +18,14 @@ EPOCH = os.environ.setdefault('SOURCE_DATE_EPOCH', '1735689600')
 # stack: its mmdet and mmseg refuse mmcv 2.2, its mmengine needs setuptools with pkg_resources.
 # mmcv-lite has no compiled operators, for which this package's stand in; it goes beside no mmcv.
 OPENMMLAB = ['mmengine>=0.10', 'mmcv-lite>=2.0,<2.2', 'setuptools<81']
-DET = [*OPENMMLAB, 'mmdet>=3.0', 'pycocotools']
+DET = [*OPENMMLAB, 'mmdet>=3.0', 'pycocotools', 'hotcoco>=1.3']
 SEG = [*OPENMMLAB, 'mmsegmentation>=1.0', 'ftfy', 'regex']
 TOOLS = ['matplotlib', 'rich', 'scikit-learn']
 SLICES = ['sahi']  # large images in overlapping parts
 PEERS = ['timm']  # whose models the benchmark measures beside ours
 # Trained models as ONNX files, which resize as mmcv does and tell masks as COCO's run lengths.
 EXPORT = [*OPENMMLAB, 'onnx', 'onnxruntime', 'onnxscript', 'pycocotools']
-DEV = ['hotcoco', 'hypothesis', 'pre-commit', 'pytest', 'pytest-xdist', 'ruff']
+DEV = ['hypothesis', 'pre-commit', 'pytest', 'pytest-xdist', 'ruff']
 
 
 class BuildWithConfigs(build_py):

@@ -29,8 +29,8 @@ MODELS = _child(
     'engine',
     'inference.exported_model',
 )
-HOOKS = _child(root.HOOKS, 'engine')
-METRICS = _child(root.METRICS, 'evaluation', 'engine')
+HOOKS = _child(root.HOOKS, 'engine', 'reports.hook')
+METRICS = _child(root.METRICS, 'evaluation', 'engine', 'reports.pixel_confusion')
 LOOPS = _child(root.LOOPS, 'engine')
 OPTIM_WRAPPER_CONSTRUCTORS = _child(root.OPTIM_WRAPPER_CONSTRUCTORS, 'engine')
 OPTIM_WRAPPERS = _child(root.OPTIM_WRAPPERS, 'engine')

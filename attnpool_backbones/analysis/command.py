@@ -1,5 +1,6 @@
-"""Draws a figure of a trained model: where it looks, what its gates do, what it costs.
+"""Draws a figure of a training or a trained model: how it learnt, where it looks, what it costs.
 
+    attnpool figure training work_dirs/RUN
     attnpool figure pooling work_dirs/RUN --images photos
     attnpool figure pooling s60_multi_finetune_1k.pth --images dog.jpg --top 4
     attnpool figure query CoAtNet:0 --checkpoint FILE --images dog.jpg --at 120,80 --block 4
@@ -24,6 +25,7 @@ from attnpool_backbones.command_line import given_name, shortened, whole_number
 __all__ = ['KINDS', 'add_arguments', 'image_size', 'parser_of_figures', 'run']
 
 KINDS: dict[str, str] = dict(
+    training='losses, learning rate and scores of runs as they went',
     pooling='where attention pooling looks: one map, or one of each class in its colour',
     query='what a pixel attends to; CoAtNet: the static and the adaptive part apart',
     gates='gates of SGE, CBAM, BAM, SE, SK and GC, feature norms before and after them',

@@ -17,7 +17,8 @@ from torch import Tensor
 from attnpool_backbones.atomic_files import write_atomically
 
 __all__ = [
-    'Drawing', 'axes_grid', 'cell_side', 'coloured', 'heat', 'save', 'show_image', 'write_figure',
+    'Drawing', 'axes_grid', 'cell_side', 'coloured', 'heat', 'plain', 'save', 'show_image',
+    'write_figure',
 ]  # fmt: skip
 
 DPI = 110
@@ -52,7 +53,7 @@ def save(drawing: Drawing, folder: str | Path, name: str) -> list[Path]:
     """
     picture, numbers = Path(folder, f'{name}.png'), Path(folder, f'{name}.json')
     write_figure(drawing.figure, picture)
-    text = json.dumps(_plain(dict(reading=drawing.reading, **drawing.numbers)), indent=1)
+    text = json.dumps(plain(dict(reading=drawing.reading, **drawing.numbers)), indent=1)
     write_atomically(text.encode(), numbers)
     return [picture, numbers]
 
@@ -69,15 +70,19 @@ def write_figure(figure: Figure, path: Path) -> None:
     write_atomically(buffer.getvalue(), path)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Returns numbers, arrays and tensors in dicts and lists as JSON holds them.
+
+    Floats have seven digits; one that is not finite is None.
+    """
     if isinstance(value, dict):
-        return {str(key): _plain(entry) for key, entry in value.items()}
+        return {str(key): plain(entry) for key, entry in value.items()}
     if isinstance(value, Tensor):
-        return _plain(value.detach().cpu().numpy())
+        return plain(value.detach().cpu().numpy())
     if isinstance(value, (np.ndarray, np.generic)):
-        return _plain(value.tolist())
+        return plain(value.tolist())
     if isinstance(value, (list, tuple)):
-        return [_plain(entry) for entry in value]
+        return [plain(entry) for entry in value]
     if isinstance(value, float):
         return float(f'{value:.{DIGITS}g}') if math.isfinite(value) else None  # JSON has no other
     return value

@@ -10,7 +10,6 @@ the published numbers in the metafiles of configs, which are drawn hollow: other
 
 import argparse
 import csv
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -23,14 +22,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from attnpool_backbones.analysis.drawing import Drawing
+from attnpool_backbones.analysis.run_logs import in_percent, logs_of, read_scalars
 from attnpool_backbones.command_line import UserError
 
 __all__ = ['Row', 'add_arguments', 'draw', 'pareto_front']
 
 TAKES_IMAGES = False
 COSTS = ('parameters (M)', 'MACs (G)', 'memory (MiB)', 'time (ms)')
-IN_PERCENT = ('', 'tags', 'localisation', 'accuracy', 'coco_panoptic')
-"""What stands before the names of metrics that a run tells in percent; others are shares of 1."""
 HEADS = ('decode_head', 'bbox_head', 'roi_head')
 """Of models whose MACs can be counted."""
 
@@ -132,8 +130,8 @@ def row_of_run(folder: Path, metric: str, size: tuple[int, int] | None = None) -
     from attnpool_backbones.zoo.config_sizes import measure_model
 
     values, seen = defaultdict(list), set()
-    for log in sorted(folder.glob('*/vis_data/scalars.json')):
-        for scalars in _read_scalars(log):
+    for log in logs_of(folder):
+        for scalars in read_scalars(log):
             if 'loss' in scalars:  # of a batch of the training, whatever else it tells
                 continue
             for key, value in scalars.items():
@@ -148,10 +146,7 @@ def row_of_run(folder: Path, metric: str, size: tuple[int, int] | None = None) -
             f'{folder}: --metric {metric} may be {" or ".join(sorted(values))}; say which'
         )
     ((key, accuracies),) = values.items()
-    best = max(accuracies)
-    # no share is above 1: percent, under somebody's own prefix
-    if key.rpartition('/')[0] not in IN_PERCENT and best <= 1:
-        best *= 100
+    best = float(in_percent(key, accuracies).max())
     config = config_of_run(folder)
     cfg = load_config(str(config))
     if not any(head in cfg.model for head in HEADS):
@@ -167,23 +162,6 @@ def row_of_run(folder: Path, metric: str, size: tuple[int, int] | None = None) -
     counted = measure_model(cfg, *size)
     costs = {'parameters (M)': counted.parameters / 1e6, 'MACs (G)': counted.macs / 1e9}
     return Row(folder.name, best, 'measured', costs, '{}x{}'.format(*size))
-
-
-def _read_scalars(log: Path) -> list[dict[str, Any]]:
-    """Reads mmengine's log of a run; a last line that a killed run did not finish is left out."""
-    lines = log.read_bytes().splitlines()
-    found = []
-    for number, line in enumerate(lines, 1):
-        try:
-            scalars = json.loads(line)
-            if not isinstance(scalars, dict):
-                raise ValueError('no scalars by name')
-        except ValueError as error:
-            if number < len(lines):
-                raise UserError(f'{log}, line {number}: {error}') from error
-        else:
-            found.append(scalars)
-    return found
 
 
 def published_rows(pattern: str, metric: str) -> list[Row]:

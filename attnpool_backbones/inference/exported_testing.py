@@ -58,7 +58,7 @@ def evaluate_exported(args: argparse.Namespace) -> dict[str, float]:
     plan.cfg.custom_hooks = [
         hook
         for hook in plan.cfg.custom_hooks
-        if type_name(hook) in ('SkipBadDataHook', 'InputLimitsHook')
+        if type_name(hook) in ('SkipBadDataHook', 'InputLimitsHook', 'ReportHook')
     ]
     plan.cfg.model = dict(type='attnpool_backbones.ExportedFile', file=str(args.exported))
     runner = build_runner(plan.cfg, tests=True)

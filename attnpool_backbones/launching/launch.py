@@ -40,6 +40,7 @@ from attnpool_backbones.launching.model_check import require_classes, require_fi
 from attnpool_backbones.launching.outputs import (
     dump_predictions,
     enable_pictures,
+    enable_report,
     is_pickle,
     write_label_maps,
 )
@@ -242,6 +243,10 @@ def evaluation_plan(cfg: Config, args: argparse.Namespace) -> RunPlan:
         enable_pictures(cfg, args.show, show_dir, args.wait_time)
         if show_dir:
             plan.folders['--show-dir'] = args.show_dir
+    if args.report:
+        model = getattr(args, 'exported', None) or args.checkpoint
+        enable_report(cfg, args.report, f'{model} on the test data of {args.config}')
+        plan.folders['--report'] = args.report
     plan.folders['--work-dir'] = cfg.work_dir
     skip_bad_data(cfg, args.max_bad)
     fit_loaders(cfg)

@@ -142,4 +142,11 @@ def add_test_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='SECONDS',
         help='how long a window of --show stays (default: 2)',
     )
+    parser.add_argument(
+        '--report',
+        type=given_name,
+        metavar='FOLDER',
+        help='write a page of what the model gets wrong: each class, what it is confused with, '
+        'the worst images, labels that are perhaps wrong',
+    )
     parser.add_argument('--tta', action='store_true', help='test-time augmentation')

@@ -1,4 +1,4 @@
-"""``--out``, ``--show`` and ``--show-dir``: where the predictions of a test go."""
+"""``--out``, ``--show``, ``--show-dir`` and ``--report``: where the predictions of a test go."""
 
 import os
 
@@ -6,10 +6,13 @@ from mmengine.config import Config, ConfigDict
 
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.config_tasks import recognise_dense_task
+from attnpool_backbones.config_types import type_name
 from attnpool_backbones.datasets.building import innermost
 from attnpool_backbones.datasets.config_paths import metrics_of
 
-__all__ = ['dump_predictions', 'enable_pictures', 'is_pickle', 'write_label_maps']
+__all__ = [
+    'dump_predictions', 'enable_pictures', 'enable_report', 'is_pickle', 'write_label_maps',
+]  # fmt: skip
 
 DUMPS = {'mmdet': 'DumpDetResults', 'mmseg': 'DumpResults'}
 
@@ -94,6 +97,40 @@ def write_label_maps(cfg: Config, folder: str) -> None:
     if suffixes[0] and len(set(suffixes)) == 1:
         writer.suffix = suffixes[0]
     add_metric(cfg, writer)
+
+
+def enable_report(cfg: Config, folder: str, title: str) -> None:
+    """Makes a test write what the model gets wrong.
+
+    Args:
+        cfg: The whole config, changed in place.
+        folder: Of the page, as typed.
+        title: Of the page.
+
+    Raises:
+        UserError: If the config is a classifier's, or its evaluator finds no errors to tell.
+    """
+    metrics = metrics_of(cfg.get('test_evaluator'))
+    if recognise_dense_task(cfg, '--report') == 'mmseg':
+        known = next((each for each in metrics if type_name(each) == 'IoUMetric'), {})
+        counter = ConfigDict(type='attnpool_backbones.PixelConfusion')
+        counter.ignore_index = known.get('ignore_index', 255)
+        add_metric(cfg, counter)
+    else:
+        coco = next((each for each in metrics if type_name(each) == 'CocoMetric'), None)
+        if coco is None:
+            names = ', '.join(map(str, map(type_name, metrics))) or 'no metric'
+            raise UserError(f'--report is of what CocoMetric finds; the test_evaluator has {names}')
+        kinds = coco.get('metric', 'bbox')
+        kinds = [kinds] if isinstance(kinds, str) else kinds
+        if coco.get('format_only') or not {'bbox', 'segm'}.intersection(kinds):
+            raise UserError(
+                '--report needs a CocoMetric that evaluates bbox or segm, not '
+                + ('format_only' if coco.get('format_only') else ', '.join(kinds))
+            )
+        coco.outfile_prefix = os.path.join(os.path.abspath(folder), '.predictions')
+    hook = ConfigDict(type='attnpool_backbones.ReportHook', out_dir=folder, title=title)
+    cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), hook]
 
 
 def add_metric(cfg: Config, metric: ConfigDict) -> None:

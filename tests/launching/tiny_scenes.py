@@ -77,6 +77,7 @@ def arguments(config: Path, **flags: Any) -> argparse.Namespace:
         show_dir=None,
         wait_time=0,
         tta=False,
+        report=None,
     )
     return argparse.Namespace(**{**defaults, **flags})
 

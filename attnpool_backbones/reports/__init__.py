@@ -1,0 +1,6 @@
+"""What a trained model gets wrong, as a page: ``--report FOLDER`` of a test."""
+
+from attnpool_backbones.reports.hook import ReportHook
+from attnpool_backbones.reports.pixel_confusion import PixelConfusion
+
+__all__ = ['PixelConfusion', 'ReportHook']

@@ -1,0 +1,103 @@
+"""``--report FOLDER`` of tests, from the command to the page."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from mmengine.config import Config
+
+pytest.importorskip('hotcoco')
+pytest.importorskip('mmdet')
+pytest.importorskip('mmseg')
+
+from attnpool_backbones.command_line import UserError
+from attnpool_backbones.datasets.digit_scenes import generate
+from attnpool_backbones.launching.outputs import enable_report
+from attnpool_backbones.reports.contents import Column, Contents, Pair, Picture
+from attnpool_backbones.reports.page import write_report
+from tests.launching.tiny_scenes import run_test, run_training, write_config
+
+
+@pytest.fixture(scope='module')
+def scenes(tmp_path_factory):
+    root = tmp_path_factory.mktemp('reports') / 'digit_scenes'
+    generate(root, train=4, val=3, size=(64, 64))
+    return root
+
+
+@pytest.mark.parametrize('task', ['det', 'seg'])
+def test_a_test_writes_a_report(task, scenes, tmp_path, capfd):
+    (checkpoint,) = run_training(write_config(tmp_path, task, scenes)).glob('*.pth')
+    folder = tmp_path / 'report'
+    metrics = run_test(write_config(tmp_path, task, scenes), checkpoint, report=str(folder))
+    assert f'report: {folder / "index.html"}' in capfd.readouterr().out
+    report = json.loads((folder / 'report.json').read_text())
+    rows = list(csv.DictReader((folder / 'classes.csv').open()))
+    page = (folder / 'index.html').read_text()
+    assert len(rows) == len(report['classes']) == (10 if task == 'det' else 11)
+    column, metric, unit = ('AP', 'coco/bbox_mAP', 1) if task == 'det' else ('IoU', 'mIoU', 100)
+    known = [float(row[column]) for row in rows if row[column]]
+    assert np.mean(known) * unit == pytest.approx(metrics[metric], abs=0.006)
+    assert report['metrics'][metric] == pytest.approx(metrics[metric])
+    pictures = ['confusion.png', *(['precision_recall.png', 'errors.png'] if task == 'det' else [])]
+    images = [f'images/{k:02d}_{kind}.jpg' for k in range(3) for kind in ('labels', 'predictions')]
+    for name in (*pictures, *images):
+        assert f'src="{name}"' in page and (folder / name).stat().st_size > 1000
+    assert str(checkpoint) in page
+    written = {p.name for p in folder.iterdir() if p.name.startswith(('.', 'pred'))}
+    assert written == (
+        {'predictions.bbox.json', 'predictions.segm.json'} if task == 'det' else set()
+    )
+
+
+def config(**keys):
+    return Config(dict(default_scope='mmdet', **keys))
+
+
+@pytest.mark.parametrize(
+    ('evaluator', 'message'),
+    [
+        (dict(type='VOCMetric'), 'is of what CocoMetric finds; the test_evaluator has VOCMetric'),
+        ([], 'the test_evaluator has no metric'),
+        (dict(type='CocoMetric', metric='proposal'), 'bbox or segm, not proposal'),
+        (dict(type='mmdet.CocoMetric', format_only=True), 'bbox or segm, not format_only'),
+    ],
+)
+def test_evaluators_that_tell_no_errors(evaluator, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        enable_report(config(test_evaluator=evaluator), str(tmp_path), 'title')
+
+
+def test_the_hook_comes_beside_others(tmp_path):
+    cfg = config(test_evaluator=[dict(type='CocoMetric')], custom_hooks=[dict(type='Other')])
+    enable_report(cfg, str(tmp_path / 'r'), 'title')
+    assert [hook.type for hook in cfg.custom_hooks] == ['Other', 'attnpool_backbones.ReportHook']
+    assert cfg.test_evaluator[0].outfile_prefix == str(tmp_path / 'r' / '.predictions')
+    cfg = config(test_evaluator=dict(type='IoUMetric', ignore_index=0))
+    cfg.default_scope = 'mmseg'
+    enable_report(cfg, str(tmp_path), 'title')
+    assert cfg.test_evaluator[1] == dict(type='attnpool_backbones.PixelConfusion', ignore_index=0)
+
+
+def test_names_are_text_and_unknown_numbers_a_dash(tmp_path):
+    picture = np.zeros((8, 8, 3), np.uint8)
+    contents = Contents(
+        summary=['1 < 2'],
+        columns=[Column('objects', 'how many'), Column('AP', 'a mean', percent=True)],
+        classes=[['<b>', 3, 0.125], ['none', 0, None]],
+        pictures=[Picture('drawn', Figure(), 'a & b')],
+        pairs=[Pair('<photo>.jpg', '1 wrong', picture, picture)],
+        doubts=['"x"'],
+        numbers=dict(matrix=np.eye(2), unknown=float('nan')),
+    )
+    page = write_report(contents, {'mAP': 0.5}, '<title>', tmp_path).read_text()
+    for text in ('&lt;b&gt;', '1 &lt; 2', 'a &amp; b', '&lt;photo&gt;.jpg: 1 wrong',
+                 '&quot;x&quot;', '<h1>&lt;title&gt;</h1>'):  # fmt: skip
+        assert text in page
+    assert '<td>3</td><td>12.5</td>' in page and '<td>0</td><td>-</td>' in page
+    assert (tmp_path / 'classes.csv').read_text() == 'class,objects,AP\n<b>,3,0.125\nnone,0,\n'
+    report = json.loads((tmp_path / 'report.json').read_text())
+    assert report['matrix'] == [[1, 0], [0, 1]] and report['unknown'] is None
+    assert report['classes'][1] == {'class': 'none', 'objects': 0, 'AP': None}
