@@ -341,4 +341,6 @@ def tell_result(run_folder: Path) -> None:
     best = newest_best(run_folder)
     if best:
         print(f'best checkpoint: {best}')
+    print(f'see how it learnt: attnpool figure training {run_folder}')
+    print(f'see what it gets wrong: attnpool test {run_folder} --report report')
     print(f'use it with: attnpool predict {run_folder} IMAGES')

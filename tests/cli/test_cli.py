@@ -251,7 +251,9 @@ def test_the_end_names_the_folder_of_the_run(words, tmp_path, monkeypatch, capsy
     train.add_arguments(parser)
     train.run(parser.parse_args(['tiny.py', *words]))
     folder = words[-1].removeprefix('work_dir=') if words else 'runs/of_the_config'
-    assert f'use it with: attnpool predict {folder} IMAGES' in capsys.readouterr().out
+    out = capsys.readouterr().out
+    for command in ('figure training {}', 'test {} --report report', 'predict {} IMAGES'):
+        assert f': attnpool {command.format(folder)}\n' in out
 
 
 OF_THE_START = {'help', 'time', 'devices', 'no_forecast', 'launcher', 'local_rank'}
