@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> None:
     for r in results:
         table.add_row(*quickstart.cells(r, emphasis=''))
     Console().print(table)
-    print('the same numbers again:')
+    print('the same numbers again; with --report FOLDER a page of what is wrong, too:')
     for command in dict.fromkeys(r.command for r in results):
         print(f'  {command}')
     print('table and pictures:')
