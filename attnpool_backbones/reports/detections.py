@@ -294,7 +294,7 @@ def _summary(
         f'At scores from {overall.score:.2f} on precision and recall balance best: '
         f'{100 * overall.precision:.1f} % of the detections are right, and '
         f'{100 * overall.recall:.1f} % of the {objects} objects are found '
-        f'(attnpool predict --threshold {overall.score:.2f}).'
+        f'(attnpool predict --score {overall.score:.2f}).'
     ]
     worst = max(ERRORS, key=lambda key: errors['delta_ap'][key])
     points = 100 * errors['delta_ap'][worst]
