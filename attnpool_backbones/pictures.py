@@ -5,6 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from attnpool_backbones.atomic_files import write_atomically
 from attnpool_backbones.command_line import UserError
 
 __all__ = ['encoded_picture', 'name_for_opencv', 'write_picture']
@@ -31,7 +32,7 @@ def encoded_picture(path: Path, picture: np.ndarray) -> bytes:
 
 
 def write_picture(path: Path, picture: np.ndarray) -> None:
-    """Writes a picture in the format that its name ends with.
+    """Writes a picture in the format that its name ends with, whole or not at all.
 
     Args:
         path: The file.
@@ -41,7 +42,7 @@ def write_picture(path: Path, picture: np.ndarray) -> None:
         OSError: The file cannot be written.
         UserError: As of :func:`encoded_picture`.
     """
-    path.write_bytes(encoded_picture(path, picture))
+    write_atomically(encoded_picture(path, picture), path, flush=False)
 
 
 def name_for_opencv(path: str | Path) -> str:

@@ -99,14 +99,15 @@ def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def share(text: str) -> float:
-    """Parses a number between 0 and 1."""
+def share(text: str, from_zero: bool = False) -> float:
+    """Parses a number between 0 and 1; ``from_zero`` takes 0, too."""
     try:
         value = float(text)
     except ValueError:
-        value = 0.0
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f'{shortened(text)} is no share between 0 and 1')
+        value = -1.0
+    if not (0 < value < 1 or from_zero and value == 0):
+        limits = 'from 0 to below 1' if from_zero else 'between 0 and 1'
+        raise argparse.ArgumentTypeError(f'{shortened(text)} is no share {limits}')
     return value
 
 

@@ -16,7 +16,9 @@ import json
 import os
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -70,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         '--score',
-        type=share,
+        type=partial(share, from_zero=True),
         default=0.3,
         help='smallest of an object in all files (default: %(default)s; 0.001 where --save coco is '
         'to be evaluated)',
@@ -91,7 +93,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         '--overlap',
-        type=share,
+        type=partial(share, from_zero=True),
         default=0.2,
         metavar='SHARE',
         help='of the side that neighbouring slices have in common (default: %(default)s)',
@@ -165,8 +167,17 @@ def _predict(args: argparse.Namespace, source: Any, to_stdout: bool) -> int:
         written, faults, notes = _write(args, model, source, options, speed)
     if source.left_out:
         notes.append(f'predictions of an earlier run, left out: {source.left_out}')
+    if source.others:
+        notes.append(f'no images by their names, left out: {_endings(source.others)}')
     _tell(speed, time.perf_counter() - started, written, [*faults, *notes])
     return 1 if speed.unreadable or faults else 0
+
+
+def _endings(others: Mapping[str, int]) -> str:
+    """Words how many files have which ending, the most frequent first."""
+    order = sorted(others, key=lambda ending: (-others[ending], ending))
+    words = [f'{others[ending]} {ending or "without an ending"}' for ending in order]
+    return ', '.join(words[:5]) + (', ...' if words[5:] else '')
 
 
 def _write(
@@ -175,7 +186,7 @@ def _write(
     """Writes all predictions while the model goes on, with progress on the screen.
 
     Returns:
-        What was written, lines about what was not, and lines about what was replaced.
+        What was written, lines about what was not, and lines about what was replaced or removed.
     """
     from rich.console import Console
     from rich.progress import (
@@ -209,7 +220,9 @@ def _write(
             written = outputs.close()
     faults = [f'not in --annotations, no results of COCO: {name}' for name in outputs.unlisted]
     faults += [f'not written: {reason}' for reason in outputs.unwritten]
-    return written, faults, [f'replaced, of an earlier run: {path}' for path in outputs.replaced]
+    notes = [f'removed, unfinished by a run that was killed: {path}' for path in outputs.removed]
+    notes += [f'replaced, of an earlier run: {path}' for path in outputs.replaced]
+    return written, faults, notes
 
 
 def _tell(speed: Any, seconds: float, written: list[Path], notes: list[str]) -> None:

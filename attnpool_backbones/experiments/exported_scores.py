@@ -214,9 +214,15 @@ def quantise_row(name: str, root: Path, folder: Path) -> dict[str, Any]:
 
     Returns:
         ``int8``: key of the evaluator -> percent; ``lost``: key -> the loss of each pass.
+
+    Raises:
+        UserError: If there are no such files.
     """
+    files = sorted(folder.glob('whole*.onnx'))
+    if folder / 'whole.onnx' not in files:
+        raise UserError(f'{folder}: no whole.onnx in it; remove the folder to train the row anew')
     cfg = on_scenes(nano_config(*name.split('/')), root)
-    for whole in sorted(folder.glob('whole*.onnx')):
+    for whole in files:
         content, facts = read_onnx(whole)
         small = calibrated(content, facts, root)
         write_atomically(small, whole.with_name(whole.name.replace('whole', 'int8')))
@@ -349,5 +355,16 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def publish(rows: Sequence[dict[str, Any]], page: Path) -> None:
-    """Puts the table into the page on exports."""
+    """Puts the table into the page on exports.
+
+    Raises:
+        UserError: If a row is missing: the page would lose it.
+    """
+    lacking = [name for name in ROWS if name not in {row['name'] for row in rows}]
+    if lacking:
+        raise UserError(
+            f'{page} was left as it is: {len(lacking)} of {len(ROWS)} rows are not measured by '
+            f'this code ({", ".join(lacking[:3])}{", ..." if lacking[3:] else ""}); --only has to '
+            'take them in, too'
+        )
     replace_section(page, 'scores', markdown(rows))

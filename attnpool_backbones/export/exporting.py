@@ -148,6 +148,10 @@ def export(request: Request, tell: Callable[[str], None] = print) -> Exported:
         tell('the file takes any number of images of any size')
     graph = build_graph(model, cfg)
     facts = describe(model, cfg, classes, sizes, Path(request.model).name)
+    # an image that cannot be read is told before the work
+    max_pixels = max_pixels_of(request.model, request.checkpoint, request.cfg_options)
+    count = max(CHECKED, request.calibration) if request.int8 else CHECKED
+    pictures, inputs = _images(request.images, count, max_pixels, facts)
     program = trace(graph, sizes)
     if request.to == 'torch-export':
         content = to_pt2(program, facts)
@@ -160,11 +164,9 @@ def export(request: Request, tell: Callable[[str], None] = print) -> Exported:
         engine = OpenVinoEngine(*files)
     reference = predictor_of(model, cfg, classes, 'cpu')
     images = noise(sizes)
-    max_pixels = max_pixels_of(request.model, request.checkpoint, request.cfg_options)
-    if request.images is not None:
-        first = first_images(request.images, CHECKED, max_pixels, facts.preparation)
+    if pictures:
         # a graph for any size has to be right for sizes that the images may not have
-        images = first + images[1:]
+        images = pictures[:CHECKED] + images[1:]
     agreement = check(reference, engine, facts, images)
     tell(f'compared with the model: {agreement}')
     if not agreement.holds:
@@ -172,7 +174,8 @@ def export(request: Request, tell: Callable[[str], None] = print) -> Exported:
             f'{request.target} was not written: the file does not predict what the model does'
         )
     if request.int8:
-        content = _quantised(content, engine, facts, request, max_pixels, tell)
+        inputs, pictures = inputs[: request.calibration], pictures[: request.calibration]
+        content = _quantised(content, engine, facts, request.target, pictures, inputs, tell)
     if request.to == 'openvino':
         write_openvino(*files, Path(request.target))
     else:
@@ -180,25 +183,42 @@ def export(request: Request, tell: Callable[[str], None] = print) -> Exported:
     return Exported(Path(request.target), facts, agreement)
 
 
+def _images(
+    source: Any, count: int, max_pixels: int, facts: Facts
+) -> tuple[list[np.ndarray], list[Tensor]]:
+    """Reads the first images of a source, of which the first 32 are kept, and prepares all."""
+    pictures, inputs = [], []
+    if source is not None:
+        for image, made in read_images(source, count, max_pixels, facts.preparation):
+            inputs.append(made)
+            if len(pictures) < COMPARED:
+                pictures.append(image)
+    return pictures, inputs
+
+
 def _quantised(
     content: bytes,
     engine: Any,
     facts: Facts,
-    request: Request,
-    max_pixels: int,
+    target: str,
+    pictures: list[np.ndarray],
+    inputs: list[Tensor],
     tell: Callable[[str], None],
 ) -> bytes:
     """Quantises a file and tells what that costs and gains.
 
+    Args:
+        content: Of the file.
+        engine: Runs it.
+        facts: About it.
+        target: Name of the file to write.
+        pictures: Images on which both files are compared.
+        inputs: Prepared images, on which it is calibrated.
+        tell: Called with a line about each step.
+
     Raises:
         UserError: If little is left of what the file predicts.
     """
-    pictures, inputs = [], []
-    images = read_images(request.images, request.calibration, max_pixels, facts.preparation)
-    for image, made in images:
-        inputs.append(made)
-        if len(pictures) < COMPARED:
-            pictures.append(image)
     tell(f'8 bits: calibrating on {len(inputs)} images')
     filled, at_once = ExportedModel(None, facts).filled, facts.batch or 1
     groups = (inputs[start : start + at_once] for start in range(0, len(inputs), at_once))
@@ -215,7 +235,7 @@ def _quantised(
     )
     if kept.share < 0.5:
         raise UserError(
-            f'{request.target} was not written: with 8 bits less than half of the {what} are left; '
+            f'{target} was not written: with 8 bits less than half of the {what} are left; '
             'more and better --images may help'
         )
     return smaller
@@ -330,14 +350,9 @@ def prepared(image: np.ndarray, facts: Facts) -> np.ndarray:
     return ExportedModel(None, facts).filled([facts.preparation(dict(img=image))['inputs']])
 
 
-def first_images(
-    source: Any,
-    count: int,
-    max_pixels: int = MAX_PIXELS,
-    preparation: Preparation = UNCHANGED,
-) -> list[np.ndarray]:
+def first_images(source: Any, count: int) -> list[np.ndarray]:
     """Reads the first images of a source; see :func:`read_images`."""
-    return [image for image, _ in read_images(source, count, max_pixels, preparation)]
+    return [image for image, _ in read_images(source, count)]
 
 
 def read_images(

@@ -4,9 +4,11 @@ import difflib
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import chain, islice
 from queue import SimpleQueue
+from threading import Lock
 from typing import Any
 
 import cv2
@@ -35,6 +37,8 @@ from attnpool_backbones.inference.tags import tags_of
 
 __all__ = ['NO_OBJECTS', 'Options', 'Predictor', 'Speed']
 
+READY = 64
+"""Slices of an image that are resized before the model asks for them: all may fill the memory."""
 NO_OBJECTS = (
     '{} gives no objects, which predictions are made of; a MaskFormer or Mask2Former gives them '
     'with --cfg-options model.test_cfg.instance_on=True'
@@ -56,6 +60,9 @@ class Options:
         overlap: Of neighbouring slices, as a share of the side.
         at_once: Batches that are predicted on at once, each with its share of the cores. None: two
             where the model takes all cores of the CPU and ``threads`` is None, else one.
+
+    Raises:
+        UserError: If a number cannot be meant, or ``classes`` is a text.
     """
 
     score: float = 0.3
@@ -65,6 +72,16 @@ class Options:
     side: int | None = None
     overlap: float = 0.2
     at_once: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in dict(batch=1, threads=0, side=1).items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise UserError(f'{name}={value}: it has to be a whole number from {least} on')
+        if not 0 <= self.overlap < 1:
+            raise UserError(f'overlap={self.overlap}: it has to be a share from 0 to below 1')
+        if isinstance(self.classes, str):
+            raise UserError(f'classes={self.classes!r}: it has to be a list of names')
 
     def planned(self, device: str, count: int | None, has_copies: bool) -> 'Options':
         """Returns the options with what is None chosen.
@@ -108,13 +125,20 @@ class _Sample:
 
     name: str
     image: np.ndarray | None
-    inputs: list[dict[str, Any]] = field(default_factory=list)
+    inputs: deque[dict[str, Any]] = field(default_factory=deque)
+    later: Iterator[dict[str, Any]] = iter(())
     fault: str = ''
     corners: list[tuple[int, int]] = field(default_factory=list)
 
+    def taken(self) -> Iterator[dict[str, Any]]:
+        """Yields what the model gets, which nothing here holds any more."""
+        while self.inputs:
+            yield self.inputs.popleft()
+        yield from self.later
+
 
 class Predictor:
-    """A trained model.
+    """A trained model, which several threads may use.
 
     Args:
         model: In eval mode, on its device, or an exported file in its place.
@@ -142,6 +166,13 @@ class Predictor:
         if palette is None or len(palette) != len(self.classes):
             palette = distinct_colours(len(self.classes))
         self.palette = np.array(palette, np.uint8).reshape(-1, 3)
+        self._turn = Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != '_turn'}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _turn=Lock())
 
     def __call__(self, source: Any, **options: Any) -> Iterator[Detections | Segmentation | Tagged]:
         """Predicts on all images of a source.
@@ -202,22 +233,18 @@ class Predictor:
             models.put(model)
 
         def predict(batch: list[_Sample]) -> tuple[list[tuple[np.ndarray, Any]], float]:
-            inputs = deque(inputs for sample in batch for inputs in sample.inputs)
-            for sample in batch:
-                sample.inputs.clear()
+            inputs = chain.from_iterable(sample.taken() for sample in batch)
             # the slices of an image are batches of their own size
-            step = options.batch if options.side is not None else len(inputs)
+            step = options.batch if options.side is not None else len(batch)
             seconds = 0.0
 
             def outputs() -> Iterator[Any]:
                 nonlocal seconds
-                while inputs:
+                while chunk := list(islice(inputs, step)):
                     started = time.perf_counter()
                     # nothing else holds them, nor the outputs that become a part of them: the
                     # slices of a large image together may not fit the memory
-                    chunk = self.forward(
-                        [inputs.popleft() for _ in range(min(step, len(inputs)))], model
-                    )
+                    chunk = self.forward(chunk, model)
                     seconds += time.perf_counter() - started
                     yield from chunk
 
@@ -263,15 +290,17 @@ class Predictor:
         if options.side is not None:
             boxes = slices(height, width, options.side, options.overlap)
         try:
-            inputs = [
+            made = (
                 self.pipeline(dict(img=image[top:bottom, left:right], img_id=0))
                 for left, top, right, bottom in boxes
-            ]
+            )
+            # slices have one size: what can be done with one can be done with all
+            inputs = deque(islice(made, READY))
         except cv2.error as error:  # of a side that becomes 0 pixels, for instance
             fault = f'{width}x{height} pixels cannot be prepared as the config says: {error.err}'
             return _Sample(frame.name, None, fault=fault)
         corners = [(left, top) for left, top, *_ in boxes]
-        return _Sample(frame.name, image, inputs, corners=corners)
+        return _Sample(frame.name, image, inputs, made, corners=corners)
 
     @torch.inference_mode()
     def forward(self, inputs: list[dict[str, Any]], model: nn.Module | None = None) -> list[Any]:
@@ -282,7 +311,11 @@ class Predictor:
             model: A copy of it. Default: the model itself.
         """
         model = self.model if model is None else model
-        outputs = list(model.test_step(pseudo_collate(inputs)))
+        # a model may note in itself what it computes, as one with an image-level head does: threads
+        # of a server would get the tags of each other's images
+        is_shared = model is self.model and not isinstance(model, ExportedModel)
+        with self._turn if is_shared else nullcontext():
+            outputs = list(model.test_step(pseudo_collate(inputs)))
         # an exported file has answered, and needs no torch that knows the device
         if self.device.startswith('cuda') and not isinstance(model, ExportedModel):
             torch.cuda.synchronize(self.device)

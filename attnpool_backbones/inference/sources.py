@@ -5,7 +5,8 @@ import io
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -24,6 +25,7 @@ from attnpool_backbones.datasets.limits import (
     require_image_size,
     require_pixels,
 )
+from attnpool_backbones.inference.movie_header import shown_seconds
 from attnpool_backbones.inference.writing import PICTURE_FOLDERS
 from attnpool_backbones.pictures import name_for_opencv
 
@@ -60,6 +62,8 @@ class Source:
         rate: Frames of a second of a video, None for single images.
         files: Those that are read -> name of the image, or of the video.
         left_out: How many images of a folder or pattern are predictions of an earlier run.
+        others: Ending of the other files of a folder or pattern, which may be images or videos,
+            too -> how many there are.
         closed: What cannot be read, and why: folders below a folder; after the last frame, the rest
             of a video that breaks off.
     """
@@ -69,6 +73,7 @@ class Source:
     rate: float | None = None
     files: Mapping[Path, str] = field(default_factory=dict)
     left_out: int = 0
+    others: Mapping[str, int] = field(default_factory=dict)
     closed: list[str] = field(default_factory=list)
 
 
@@ -95,14 +100,9 @@ def open_source(
     if isinstance(source, np.ndarray):
         return Source(iter([_array_frame('image', source)]), 1)
     if isinstance(source, (list, tuple)):
-        frames = [
-            _array_frame(f'{index:06d}', image)
-            if isinstance(image, np.ndarray)
-            else _file_frame(_existing(str(image)), Path(str(image)).name, max_pixels)
-            for index, image in enumerate(source)
-        ]
-        files = {Path(str(i)): Path(str(i)).name for i in source if not isinstance(i, np.ndarray)}
-        return Source(iter(frames), len(frames), files=files)
+        return _list(source, max_pixels)
+    if not isinstance(source, (str, Path, int)):
+        raise UserError(_no_image(source))
     text = str(source)
     if text == '-':
         return _standard_input(stdin or sys.stdin.buffer, max_pixels)
@@ -141,7 +141,36 @@ def _nothing_there(path: Path) -> str:
 
 
 def _is_readable(path: Path) -> bool:
-    return path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES + VIDEO_SUFFIXES
+    return path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES or _is_video(path)
+
+
+def _is_video(path: Path) -> bool:
+    return path.suffix.lower() in VIDEO_SUFFIXES
+
+
+def _no_image(source: Any) -> str:
+    return (
+        f'{type(source).__name__} is no source; in Python a source is a name, an array H, W, 3 of '
+        'uint8 in blue, green, red, or a list of names of images and of arrays'
+    )
+
+
+def _list(source: Sequence[Any], max_pixels: int) -> Source:
+    """Opens images and arrays; files are called by their path below the folder they share."""
+    for image in source:
+        if not isinstance(image, (np.ndarray, str, Path)):
+            raise UserError(_no_image(image))
+        if not isinstance(image, np.ndarray) and _is_video(Path(image)):
+            raise UserError(f'{image}: a video in a list; videos are predicted on one by one')
+    paths = [_existing(str(image)) for image in source if not isinstance(image, np.ndarray)]
+    files = _names_below(_common_folder(paths), paths)
+    frames = [
+        _array_frame(f'{index:06d}', image)
+        if isinstance(image, np.ndarray)
+        else _file_frame(Path(image), files[Path(image)], max_pixels)
+        for index, image in enumerate(source)
+    ]
+    return Source(iter(frames), len(frames), files=files)
 
 
 def _existing(text: str) -> Path:
@@ -152,7 +181,7 @@ def _existing(text: str) -> Path:
 
 
 def _array_frame(name: str, image: np.ndarray) -> Frame:
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
         raise UserError(
             f'an array of shape {image.shape} and type {image.dtype}; an image is H, W, 3 of '
             'uint8, blue, green and red'
@@ -183,19 +212,31 @@ def _decoded(content: np.ndarray) -> np.ndarray | None:
 
 def _folder(path: Path, max_pixels: int, out: Path | None) -> Source:
     closed: list[OSError] = []
-    files = [
+    files, others = _images_of(
         Path(folder, name)
         for folder, _, names in walk_links(path, closed.append)
         for name in names
-        if Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith('.')
-    ]
+        if not name.startswith('.')
+    )
     if not files and not closed:
         raise UserError(
             f'{path}: no images in this folder ({", ".join(IMAGE_SUFFIXES)}); videos are named one '
             'by one'
         )
     source = _below(os.path.abspath(path), sorted(files), max_pixels, out)
-    return replace(source, closed=[_fault(error, path) for error in closed])
+    return replace(source, others=others, closed=[_fault(error, path) for error in closed])
+
+
+def _images_of(files: Iterable[Path]) -> tuple[list[Path], Counter[str]]:
+    """Returns the files that are images by their names, and how many others have which ending."""
+    images, others = [], Counter()
+    for file in files:
+        ending = file.suffix.lower()
+        if ending in IMAGE_SUFFIXES:
+            images.append(file)
+        else:
+            others[ending] += 1
+    return images, others
 
 
 def _fault(error: OSError, root: Path) -> str:
@@ -205,15 +246,20 @@ def _fault(error: OSError, root: Path) -> str:
 
 def _pattern(text: str, max_pixels: int, out: Path | None) -> Source:
     files = [Path(p) for p in sorted(glob.glob(text, recursive=True)) if os.path.isfile(p)]
-    images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
+    images, others = _images_of(files)
     if not images:
         raise UserError(f'{text}: {len(files)} files, none of them an image')
-    return _below(_common_folder(images), images, max_pixels, out)
+    return replace(_below(_common_folder(images), images, max_pixels, out), others=others)
 
 
 def _common_folder(files: Sequence[Path]) -> str:
     # of a path with .. the parts are not the folders that it is in
-    return os.path.commonpath([os.path.dirname(os.path.abspath(file)) for file in files])
+    folders = [os.path.dirname(os.path.abspath(file)) for file in files]
+    return os.path.commonpath(folders) if folders else ''
+
+
+def _names_below(root: str, files: Iterable[Path]) -> dict[Path, str]:
+    return {file: Path(os.path.abspath(file)).relative_to(root).as_posix() for file in files}
 
 
 def _below(root: str, files: Sequence[Path], max_pixels: int, out: Path | None = None) -> Source:
@@ -231,13 +277,13 @@ def _below(root: str, files: Sequence[Path], max_pixels: int, out: Path | None =
             f'{root}: no images in it but predictions of an earlier run, below {out}; name their '
             'folder itself to predict on them'
         )
-    names = {file: Path(os.path.abspath(file)).relative_to(root).as_posix() for file in kept}
+    names = _names_below(root, kept)
     frames = (_file_frame(file, names[file], max_pixels) for file in kept)
     return Source(frames, len(kept), files=names, left_out=len(files) - len(kept))
 
 
 def _file(path: Path, max_pixels: int) -> Source:
-    if path.suffix.lower() in VIDEO_SUFFIXES:
+    if _is_video(path):
         source = _video(str(path), f'{path}: cannot be read as a video', max_pixels)
         return replace(source, files={path: path.name})
     frame = _file_frame(path, path.name, max_pixels)
@@ -293,13 +339,19 @@ def _video_frames(
         capture.release()
     # counts are too high by a frame or two, or made of a duration and of a rate that varies
     lacks_frames = told.count - index > max(2, _MISSING * told.count)
-    if lacks_frames and seconds + 1 / told.rate < (1 - _MISSING) * told.count / told.rate:
+    if lacks_frames and seconds + 1 / told.rate < (1 - _MISSING) * _whole(told):
         closed.append(
-            f'{told.name}: only {index} of {told.count} frames can be read, it is cut off (or was '
-            'trimmed without encoding it anew)'
+            f'{told.name}: only {index} of {told.count} frames can be read, it is cut off'
         )
     elif told.live and not told.count:
         closed.append(f'{told.name}: the stream ended after {index} frames')
+
+
+def _whole(told: _Told) -> float:
+    """Returns the seconds that a video says it takes."""
+    seconds = told.count / told.rate
+    shown = None if told.live else shown_seconds(told.name)
+    return seconds if shown is None else min(seconds, shown)
 
 
 def _camera(number: int, max_pixels: int) -> Source:
@@ -348,4 +400,4 @@ def _standard_input(stdin: BinaryIO, max_pixels: int) -> Source:
             '-: what came on standard input is no image and no list of paths'
         ) from error
     files = [_existing(line) for line in lines]
-    return _below(_common_folder(files) if files else '', files, max_pixels)
+    return _below(_common_folder(files), files, max_pixels)

@@ -41,6 +41,7 @@ class Outputs:
     line of JSON for each image; ``coco_results.json`` what COCO's evaluation reads, ``label_maps/``
     a PNG with the label of each pixel, ``class_maps/`` a JPEG with the maps of an image-level head.
     All but the video are written whole or not at all; files of an earlier run stay until then.
+    What a run that was killed left unfinished is removed at once; :attr:`removed` has it.
 
     Args:
         folder: Made if it is missing.
@@ -97,6 +98,7 @@ class Outputs:
         self.unlisted: list[str] = []
         self.unwritten: list[str] = []
         self.replaced: list[Path] = []
+        self.removed: list[Path] = []
         self._unfinished = ExitStack()
         self._lines: BinaryIO | None = None
         self._video: cv2.VideoWriter | None = None
@@ -112,7 +114,7 @@ class Outputs:
         self._earlier = {path for path in targets if path.is_file()}
         folder.mkdir(parents=True, exist_ok=True)
         for place in (folder, *(folder / name for name in PICTURE_FOLDERS)):
-            remove_stale_files(place)
+            self.removed += remove_stale_files(place)
 
     def write(self, image: np.ndarray, prediction: Detections | Segmentation | Tagged) -> None:
         """Writes one prediction; :attr:`unwritten` gets the pictures that their format cannot hold.
@@ -177,13 +179,15 @@ class Outputs:
         self._frames += 1
 
     def _path(self, kind: str, name: str, suffix: str) -> Path:
-        """Returns the file for an image; a.jpg and a.png do not overwrite each other."""
+        """Returns the file for an image; a.jpg, a.png and a.jpg.jpg do not overwrite each other."""
         relative = PurePosixPath(name)
         if relative.is_absolute() or '..' in relative.parts:
             raise UserError(f'{name}: the name of an image that leads out of the folder {kind}')
         own = PurePosixPath(kind, relative.with_suffix(suffix))
-        if str(own) in self._written:
-            own = own.with_name(relative.name + suffix)
+        name = relative.name
+        while str(own) in self._written:
+            name += suffix
+            own = own.with_name(name)
         path = self._target(own)
         self._written.add(str(own))
         return path

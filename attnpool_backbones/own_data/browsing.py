@@ -12,6 +12,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
 from mmengine.runner import set_random_seed
 
+from attnpool_backbones.atomic_files import write_atomically
 from attnpool_backbones.class_colours import distinct_colours
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.inference.drawing import draw_boxes, draw_label_map
@@ -180,7 +181,6 @@ def write_page(samples: Sequence[Sample], folder: Path, title: str) -> Path:
     Returns:
         The page.
     """
-    (folder / 'samples').mkdir(parents=True, exist_ok=True)
     figures = []
     for index, sample in enumerate(samples):
         names = []
@@ -192,14 +192,13 @@ def write_page(samples: Sequence[Sample], folder: Path, title: str) -> Path:
         pictures = ''.join(f'<img src="{name}" loading="lazy" alt="">' for name in names)
         figures.append(f'<figure>{pictures}<figcaption>{words}</figcaption></figure>')
     page = folder / 'index.html'
-    page.write_text(
+    text = (
         '<!doctype html><html lang="en"><meta charset="utf-8">'
         f'<title>{html.escape(title)}</title>\n'
         '<style>body{font:15px sans-serif;margin:2em}figure{margin:0 0 2em}'
         'img{max-width:48%;vertical-align:top;margin-right:1%}</style>\n'
         f'<h1>{html.escape(title)}</h1>\n<p>Left: the labels of the file. Right: what the model is '
-        'trained on.</p>\n' + '\n'.join(figures) + '\n</html>\n',
-        encoding='utf-8',
-        errors='replace',
+        'trained on.</p>\n' + '\n'.join(figures) + '\n</html>\n'
     )
+    write_atomically(text.encode(errors='replace'), page, flush=False)
     return page

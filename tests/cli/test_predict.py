@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from torch.nn import Module
 
+from attnpool_backbones.atomic_files import _host
 from attnpool_backbones.cli import main
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.inference.prediction import Detections, Segmentation
@@ -128,6 +129,26 @@ def test_a_folder_with_nothing_but_predictions_is_told(here, capsys):
     save_image(here / 'predictions/pictures/a.jpg')
     assert predict('.') == 2
     assert 'no images in it but predictions of an earlier run' in capsys.readouterr().err
+
+
+def test_files_that_are_no_images_by_their_names_are_told(here, capsys):
+    save_image(here / 'photos/a.jpg')
+    for name in ('b.HEIC', 'c.heic', 'film.mp4', 'README'):
+        (here / 'photos' / name).touch()
+    assert predict('photos') == 0
+    told = 'no images by their names, left out: 2 .heic, 1 without an ending, 1 .mp4'
+    assert told in capsys.readouterr().err.splitlines()
+
+
+def test_what_a_killed_run_left_is_told(here, capsys):
+    save_image(here / 'a.jpg')
+    writer = f'{_host()}-{2**22 - 1}-00000000'
+    part = here / f'predictions/.predictions.jsonl.{writer}.attnpool-part'
+    part.parent.mkdir()
+    part.write_text('{}')
+    assert predict('a.jpg') == 0
+    told = f'removed, unfinished by a run that was killed: {part.relative_to(here)}'
+    assert told in capsys.readouterr().err.splitlines()
 
 
 @pytest.mark.parametrize('out', ['-', 'predictions'])

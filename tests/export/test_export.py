@@ -21,6 +21,7 @@ from attnpool_backbones.config_files import config_root
 from attnpool_backbones.experiments.nano_heads import nano_config
 from attnpool_backbones.export.checking import compare
 from attnpool_backbones.export.exporting import (
+    CHECKED,
     EXAMPLE,
     Request,
     check,
@@ -345,13 +346,24 @@ def test_standard_input_is_not_read_twice(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    'shape, options, words',
+    'shape, others, options, words',
     [
-        ((64, 64), dict(max_pixels=1000), 'a.png has 64x64 pixels, more than the 1000'),
-        ((1, 3000), {}, '--images: a.png: 3000x1 pixels cannot be prepared as the config says'),
+        (
+            (64, 64),
+            0,
+            dict(cfg_options=dict(max_pixels=1000)),
+            'a.png has 64x64 pixels, more than the 1000',
+        ),
+        ((1, 3000), 0, {}, '--images: a.png: 3000x1 pixels cannot be prepared as the config says'),
+        ((1, 3000), CHECKED, dict(int8=True), '--images: a.png: 3000x1 pixels cannot be prepared'),
     ],
 )
-def test_images_to_compare_on_that_cannot_be_taken_are_told(shape, options, words, tmp_path):
+def test_images_that_cannot_be_taken_are_told_before_the_work(
+    shape, others, options, words, tmp_path, monkeypatch
+):
+    monkeypatch.setattr('attnpool_backbones.export.exporting.trace', None)
+    for number in range(others):
+        cv2.imwrite(str(tmp_path / f'{number}.png'), np.zeros((64, 64, 3), np.uint8))
     cv2.imwrite(str(tmp_path / 'a.png'), np.zeros((*shape, 3), np.uint8))
     cfg = nano_config('resnet', 'retinanet')
     cfg.dump(str(tmp_path / 'model.py'))
@@ -362,7 +374,7 @@ def test_images_to_compare_on_that_cannot_be_taken_are_told(shape, options, word
         str(tmp_path / 'model.onnx'),
         str(weights),
         images=str(tmp_path),
-        cfg_options=options,
+        **options,
     )
     with pytest.raises(UserError, match=words):
         export(request, lambda text: None)

@@ -17,6 +17,7 @@ from attnpool_backbones.experiments.exported_scores import (
     markdown,
     on_scenes,
     publish,
+    quantise_row,
     run,
     score,
     trained,
@@ -98,7 +99,22 @@ def test_results_of_other_code_are_measured_anew(tmp_path, monkeypatch):
     assert call('new', *stages) == (['int8', 'times'], [whole])
 
 
-def test_table(tmp_path):
+def test_rows_without_files_are_told(tmp_path):
+    with pytest.raises(UserError, match='no whole.onnx in it; remove the folder'):
+        quantise_row('resnet/upernet', tmp_path, tmp_path)
+
+
+def test_rows_that_are_not_measured_stay_on_the_page(tmp_path):
+    page = tmp_path / 'export.md'
+    page.write_text('<!-- scores -->\nold\n<!-- /scores -->\n')
+    rows = [dict(name='resnet/upernet', model={'mIoU': 44.0}, onnx={'mIoU': 44.0})]
+    with pytest.raises(UserError, match=r'39 of 40 rows are not measured .*caformer/retinanet, '):
+        publish(rows, page)
+    assert 'old' in page.read_text()
+
+
+def test_table(tmp_path, monkeypatch):
+    monkeypatch.setattr(exported_scores, 'ROWS', ('resnet/upernet', 'swin/mask-rcnn'))
     rows = [
         dict(
             name='resnet/upernet',

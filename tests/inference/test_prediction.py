@@ -1,8 +1,12 @@
 """What predictions of large images need in memory, and that it changes nothing."""
 
+import copy
 import gc
+import pickle
+import time
 import tracemalloc
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,8 +14,9 @@ import pytest
 import torch
 from torch import nn
 
+from attnpool_backbones.command_line import UserError
 from attnpool_backbones.inference.prediction import Detections
-from attnpool_backbones.inference.predictor import Predictor
+from attnpool_backbones.inference.predictor import Options, Predictor
 
 
 def test_run_lengths_of_many_masks_need_the_memory_of_one():
@@ -50,6 +55,12 @@ class Output:
         return self
 
 
+def prepared(data):
+    return dict(
+        inputs=torch.from_numpy(data['img']).permute(2, 0, 1), data_samples=SimpleNamespace()
+    )
+
+
 class Model(nn.Module):
     def __init__(self):
         super().__init__()
@@ -65,18 +76,63 @@ class Model(nn.Module):
         return outputs
 
 
+class Noting(nn.Module):
+    """Notes the image that it sees, and looks at the note later."""
+
+    def test_step(self, data):
+        (self.seen,) = data['inputs']
+        time.sleep(0.01)
+        return [Output(self.seen)]
+
+
+@pytest.mark.parametrize('change', [copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it))])
+def test_threads_get_the_predictions_of_their_own_images(change):
+    predictor = change(Predictor(Noting(), prepared, ['red', 'other'], None, True, 'cpu'))
+    images = [np.zeros((8, 10 + width, 3), np.uint8) for width in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda image: next(predictor(image)), images))
+    assert [one.masks.shape[1:] for one in found] == [image.shape[:2] for image in images]
+
+
+@pytest.mark.parametrize(
+    'option, words',
+    [
+        (dict(batch=0), 'batch=0: it has to be a whole number from 1 on'),
+        (dict(threads=-1), 'threads=-1: it has to be a whole number from 0 on'),
+        (dict(side=0), 'side=0: it has to be a whole number from 1 on'),
+        (dict(side=10, overlap=1), 'overlap=1: it has to be a share from 0 to below 1'),
+        (dict(side=10, overlap=-0.2), r'overlap=-0\.2: it has to be a share'),
+        (dict(classes='red'), "classes='red': it has to be a list of names"),
+    ],
+)
+def test_options_that_cannot_be_meant(option, words):
+    with pytest.raises(UserError, match=words):
+        Options(**option)
+
+
+def test_slices_are_resized_as_the_model_goes_on():
+    pytest.importorskip('sahi')
+    alive = []
+
+    def prepare(data):
+        made = prepared(data)
+        alive.append(weakref.ref(made['inputs']))
+        most.append(sum(image() is not None for image in alive))
+        return made
+
+    most = []
+    image = np.zeros((120, 120, 3), np.uint8)
+    predictor = Predictor(Model(), prepare, ['red', 'other'], None, True, 'cpu')
+    (found,) = predictor(image, side=10, batch=16)
+    assert len(alive) > 200 and len(found) == len(alive) and max(most) <= 100
+
+
 @pytest.mark.parametrize('is_detector', [True, False])
 def test_outputs_of_slices_do_not_wait_for_the_last_one(is_detector):
     pytest.importorskip('sahi')
     image = np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)
     model = Model()
-    predictor = Predictor(
-        model,
-        lambda data: dict(
-            inputs=torch.from_numpy(data['img']).permute(2, 0, 1), data_samples=SimpleNamespace()
-        ),
-        ['red', 'other'], None, is_detector, 'cpu',
-    )  # fmt: skip
+    predictor = Predictor(model, prepared, ['red', 'other'], None, is_detector, 'cpu')
     (found,) = predictor(image, side=10, batch=2, overlap=0.2)
     assert len(model.outputs) > 20 and max(model.alive) <= 2
     if is_detector:

@@ -1,5 +1,6 @@
 import io
 import os
+import struct
 from pathlib import Path
 
 import cv2
@@ -8,6 +9,7 @@ import pytest
 
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.datasets.limits import InputTooLarge
+from attnpool_backbones.inference.movie_header import shown_seconds
 from attnpool_backbones.inference.sources import open_source
 
 
@@ -81,6 +83,39 @@ def test_arrays_and_lists(photos):
     assert names(open_source([array, photos / 'b.png'])) == ['000000', 'b.png']
     with pytest.raises(UserError, match=r'shape \(4, 5\)'):
         open_source(array[..., 0])
+    assert names(open_source([])) == []
+
+
+def test_images_of_a_list_that_have_one_name_are_told_apart(photos):
+    (photos / 'sub').mkdir(exist_ok=True)
+    other = photos / 'sub' / 'b.png'
+    other.write_bytes((photos / 'b.png').read_bytes())
+    source = open_source([str(photos / 'b.png'), other])
+    assert source.files == {photos / 'b.png': 'b.png', other: 'sub/b.png'}
+    assert names(source) == ['b.png', 'sub/b.png']
+
+
+@pytest.mark.parametrize(
+    'source, words',
+    [
+        (iter([]), 'list_iterator is no source; in Python a source is a name, an array H, W, 3'),
+        ([None], 'NoneType is no source'),
+        ([b'photos/b.png'], 'bytes is no source'),
+        (np.zeros((0, 5, 3), np.uint8), r'an array of shape \(0, 5, 3\)'),
+        (['film.mp4'], r'film\.mp4: a video in a list; videos are predicted on one by one'),
+    ],
+)
+def test_objects_that_are_no_source_are_told(source, words, video, monkeypatch):
+    monkeypatch.chdir(video.parent)
+    with pytest.raises(UserError, match=words):
+        open_source(source)
+
+
+def test_files_that_are_no_images_are_counted(tmp_path):
+    for name in ('a.png', 'B.HEIC', 'c.heic', 'film.mp4', 'README', '.hidden'):
+        (tmp_path / name).touch()
+    for source in (tmp_path, tmp_path / '*'):
+        assert open_source(source).others == {'.heic': 2, '.mp4': 1, '': 1}
 
 
 def test_video_tells_frames_and_rate(video):
@@ -110,6 +145,32 @@ def test_a_video_that_breaks_off_is_told(tmp_path):
     assert all(frame.read() is not None for frame in frames)
     (told,) = source.closed
     assert f'film.avi: only {len(frames)} of 60 frames can be read' in told
+
+
+@pytest.mark.parametrize('told', [3000, 6000])
+def test_a_video_that_was_trimmed_is_whole(tmp_path, told):
+    path = tmp_path / 'film.mp4'
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), 10, (32, 24))
+    for _ in range(60):
+        writer.write(np.zeros((24, 32, 3), np.uint8))
+    writer.release()
+    content = bytearray(path.read_bytes())
+    # one entry of an edit list: milliseconds that are shown, and the first one in 1/10240 seconds
+    struct.pack_into('>IIi', content, content.index(b'elst') + 8, 1, 3000, 3 * 10240)
+    struct.pack_into('>I', content, content.index(b'mvhd') + 20, told)
+    path.write_bytes(content)
+    source = open_source(path)
+    assert (source.count, len(list(source.frames))) == (60, 30)
+    cut = [f'{path}: only 30 of 60 frames can be read, it is cut off']
+    assert source.closed == (cut if told == 6000 else [])
+
+
+@pytest.mark.parametrize(
+    'content', [b'', b'\0\0\0\4moov', b'\0\0\0\1moov' + b'\xff' * 8 + b'\0' * 9]
+)
+def test_headers_of_films_that_are_none(content, tmp_path):
+    (tmp_path / 'a.mp4').write_bytes(content)
+    assert shown_seconds(str(tmp_path / 'a.mp4')) is None
 
 
 class Capture:

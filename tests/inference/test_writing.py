@@ -33,6 +33,13 @@ def test_names_do_not_lead_out_of_the_folder(tmp_path, name):
     assert not list(tmp_path.rglob('*.jpg'))
 
 
+def test_no_picture_takes_the_place_of_another(tmp_path):
+    outputs = Outputs(tmp_path, ['pictures'], True, ['a'])
+    for name in ('a.jpg', 'a.png.jpg', 'a.png'):
+        outputs.write(IMAGE, found(name))
+    assert len(list(tmp_path.rglob('*.jpg'))) == 3
+
+
 def coco_numbers(tmp_path, names, listed=None, root='', **more):
     """Returns image -> number in coco_results.json, and what was left out."""
     annotations = None
