@@ -68,8 +68,8 @@ class StopSignals:
 
     A context: outside of it the signals do what they did before. Signals that are ignored stay so.
     Only the main thread of a process can catch signals; elsewhere nothing is caught. Child
-    processes inherit the handler: those that load data end by SIGTERM, with which they are told to,
-    and leave the others to their parent.
+    processes that are forked, to load data or to score, end by SIGTERM, with which they are told
+    to, and leave the others to their parent.
 
     Attributes:
         received: Number of the signal, 0 as long as there was none.
@@ -100,9 +100,6 @@ class StopSignals:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._owner:
-            if number == signal.SIGTERM:
-                signal.signal(number, signal.SIG_DFL)
-                os.kill(os.getpid(), number)
             return
         now = time.monotonic()
         if not self.received:
@@ -156,3 +153,32 @@ class Interruption(StopSignals):
         elif now - self._since <= SAME:
             return
         raise KeyboardInterrupt
+
+
+# ------------------------------------------------------------------ forked children
+
+_before_fork = threading.local()
+
+
+def _hold() -> None:
+    handler = signal.getsignal(signal.SIGTERM)
+    if isinstance(getattr(handler, '__self__', None), StopSignals):
+        _before_fork.mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+
+
+def _release() -> None:
+    mask = _before_fork.__dict__.pop('mask', None)
+    if mask is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _release_in_child() -> None:
+    if 'mask' in _before_fork.__dict__:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _release()
+
+
+if hasattr(os, 'register_at_fork'):
+    # Python forgets what a child was sent before it ran, and who sent it would wait for its end:
+    # a pool of processes that is done
+    os.register_at_fork(before=_hold, after_in_parent=_release, after_in_child=_release_in_child)

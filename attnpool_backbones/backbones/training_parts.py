@@ -4,7 +4,6 @@ import re
 from collections.abc import Sequence
 
 from mmengine.model import BaseModule
-from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class TrainingParts(BaseModule):
@@ -39,7 +38,8 @@ class TrainingParts(BaseModule):
             self._freeze()
             if self.norm_eval:
                 for module in self.modules():
-                    if isinstance(module, _BatchNorm):
+                    # mmcv's MMSyncBN is no _BatchNorm
+                    if hasattr(module, 'running_mean'):
                         module.training = False
         return self
 

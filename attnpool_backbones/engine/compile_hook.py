@@ -14,9 +14,9 @@ __all__ = ['CompileBackboneHook']
 class CompileBackboneHook(Hook):
     """Runs the backbone through ``torch.compile``, in training and testing.
 
-    Only the backbone: heads choose proposals and boxes by their values, which breaks graphs.
-    Weights keep their names. The first batches are slow, and so is the first one of another size;
-    from the second size on code for all sizes is made.
+    Only the backbone, or those of a student and its teacher: heads choose proposals and boxes by
+    their values, which breaks graphs. Weights keep their names. The first batches are slow, and so
+    is the first one of another size; from the second size on code for all sizes is made.
 
     Args:
         **options: Of ``torch.compile``, e.g. ``mode='max-autotune'``.
@@ -26,12 +26,12 @@ class CompileBackboneHook(Hook):
         self.options = options
 
     def before_run(self, runner: Runner) -> None:
-        """Marks the backbone for compilation at its first call.
+        """Marks every backbone for compilation at its first call.
 
         Args:
             runner: About to train, validate or test.
         """
-        model = runner.model
-        while not hasattr(model, 'backbone'):  # wrapped for several processes or augmentation
-            model = model.module
-        model.backbone.compile(**self.options)
+        for name, module in runner.model.named_modules():
+            *outer, last = name.split('.')
+            if last == 'backbone' and 'backbone' not in outer:
+                module.compile(**self.options)

@@ -13,7 +13,6 @@ from mmengine.config import Config
 from torch import Tensor, nn
 
 from attnpool_backbones.atomic_files import write_atomically
-from attnpool_backbones.class_colours import distinct_colours
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.config_tasks import recognise_dense_task
 from attnpool_backbones.datasets.limits import MAX_PIXELS
@@ -31,7 +30,7 @@ from attnpool_backbones.export.int8 import keep_of, quantise, seconds
 from attnpool_backbones.export.onnx_file import to_onnx
 from attnpool_backbones.export.openvino_file import to_openvino, write_openvino
 from attnpool_backbones.export.torch_file import run_program, to_pt2
-from attnpool_backbones.inference.config_data import tested_dataset
+from attnpool_backbones.inference.config_data import tested_dataset, tested_palette
 from attnpool_backbones.inference.exported_facts import Facts
 from attnpool_backbones.inference.exported_model import ExportedModel
 from attnpool_backbones.inference.extras import require_extra
@@ -285,9 +284,7 @@ def describe(
         UserError: If no file with it could be opened.
     """
     dataset = tested_dataset(cfg)
-    palette = (dataset.get('metainfo') or {}).get('palette')
-    if not palette or len(palette) != len(classes):
-        palette = distinct_colours(len(classes))
+    palette = tested_palette(cfg, classes)
     test_cfg = model.test_cfg or {}
     of_objects = test_cfg.get('rcnn') or test_cfg
     is_detector = recognise_dense_task(cfg, 'attnpool export') == 'mmdet'

@@ -1,17 +1,24 @@
 """What the test data of a config says about a model in use: its pipeline and its palette."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.dataset import Compose
-from mmengine.registry import DefaultScope
+from mmengine.registry import DATASETS, DefaultScope
 
+from attnpool_backbones.class_colours import distinct_colours
 from attnpool_backbones.command_line import UserError
-from attnpool_backbones.config_types import type_name
+from attnpool_backbones.config_types import find_type, type_name
 from attnpool_backbones.datasets.building import innermost
 
-__all__ = ['array_pipeline', 'require_usual_loading', 'tested_dataset']
+__all__ = [
+    'array_pipeline',
+    'inherent_metainfo',
+    'require_usual_loading',
+    'tested_dataset',
+    'tested_palette',
+]
 
 _LOADERS = ('LoadImageFromFile',)
 # Pillow's pixels differ by the rounding of another JPEG decoder, turbojpeg's are not turned
@@ -31,6 +38,45 @@ def tested_dataset(cfg: Config) -> dict[str, Any]:
             f'{cfg.filename} has no test_dataloader, which tells how images are prepared'
         )
     return next(innermost(loader.dataset))
+
+
+def inherent_metainfo(cfg: Config, dataset: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns what the type of a data set tells about it: ADE20K's names and colours for instance.
+
+    Args:
+        cfg: The whole config.
+        dataset: The config of the data set.
+
+    Returns:
+        The class's ``METAINFO``, empty if it has none.
+    """
+    with DATASETS.switch_scope_and_registry(cfg.get('default_scope')) as registry:
+        told = getattr(find_type(dataset, registry), 'METAINFO', None)
+    return told if isinstance(told, Mapping) else {}
+
+
+def tested_palette(cfg: Config, classes: Sequence[str]) -> Sequence[Sequence[int]]:
+    """Returns red, green and blue of each class.
+
+    Those that the config of the tested data set says, else those that its type has for classes of
+    these names, else distinct ones.
+
+    Args:
+        cfg: The whole config.
+        classes: Names, by label.
+
+    Raises:
+        UserError: If there is no tested data set.
+    """
+    dataset = tested_dataset(cfg)
+    palette = (dataset.get('metainfo') or {}).get('palette')
+    if palette and len(palette) == len(classes):
+        return palette
+    inherent = inherent_metainfo(cfg, dataset)
+    own = dict(zip(inherent.get('classes') or (), inherent.get('palette') or (), strict=False))
+    if all(name in own for name in classes):
+        return [own[name] for name in classes]
+    return distinct_colours(len(classes))
 
 
 def array_pipeline(cfg: Config) -> Compose:

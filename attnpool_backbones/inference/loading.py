@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.registry import DATASETS
 from torch import nn
 
 from attnpool_backbones.checkpoints.door import load_from_checked_file
@@ -18,10 +17,13 @@ from attnpool_backbones.checkpoints.matching import names_in_model, shapes_of
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.compatibility import IncompatibleEnvironment
 from attnpool_backbones.config_tasks import recognise_dense_task
-from attnpool_backbones.config_types import find_type
 from attnpool_backbones.datasets.building import innermost
 from attnpool_backbones.datasets.limits import MAX_PIXELS
-from attnpool_backbones.inference.config_data import array_pipeline, tested_dataset
+from attnpool_backbones.inference.config_data import (
+    array_pipeline,
+    inherent_metainfo,
+    tested_palette,
+)
 from attnpool_backbones.inference.devices import require_device
 from attnpool_backbones.inference.exported_facts import Facts
 from attnpool_backbones.inference.exported_files import EXPORTED, read_exported
@@ -91,7 +93,7 @@ def predictor_of(model: nn.Module, cfg: Config, classes: Sequence[str], device: 
         classes: Names, by label.
         device: Where the model is.
     """
-    palette = (tested_dataset(cfg).get('metainfo') or {}).get('palette')
+    palette = tested_palette(cfg, classes)
     is_detector = recognise_dense_task(cfg, 'prediction') == 'mmdet'
     return Predictor(model, array_pipeline(cfg), classes, palette, is_detector, device, cfg)
 
@@ -297,8 +299,7 @@ def _told_classes(cfg: Config, content: Any) -> Iterator[Any]:
     dataset = next(innermost(cfg.test_dataloader.dataset))
     names = _names(dataset.get('metainfo'))
     if not names:
-        with DATASETS.switch_scope_and_registry(cfg.get('default_scope')) as registry:
-            names = _names(getattr(find_type(dataset, registry), 'METAINFO', None))
+        names = _names(inherent_metainfo(cfg, dataset))
     yield names
 
 

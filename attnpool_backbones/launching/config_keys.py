@@ -4,7 +4,10 @@ mmengine ignores a key that it does not know, `trian_cfg` for instance, without 
 """
 
 import difflib
-from collections.abc import Iterator, Mapping
+import inspect
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -73,6 +76,9 @@ SHAPES = {
 }  # fmt: skip
 """What is read at the top of a config, where it is not None, and what it has to be."""
 
+UNREAD = ('in_index',)
+"""Arguments that nobody reads, but configs of MaskFormer give to its head as to others of mmseg."""
+
 SIMILAR = 0.8
 
 
@@ -87,14 +93,16 @@ def require_known_keys(cfg: Config) -> None:
     """
     load_registries(cfg)
     content = cfg._cfg_dict
-    faults = [*misspelt(content, RUNNER_KEYS, USUAL_NAMES)]
+    read = {key: value for key, value in content.items() if key in RUNNER_KEYS}
+    faults = [*misspelt(content, RUNNER_KEYS, (*USUAL_NAMES, *names_of_parts(content, read)))]
     for key, known in FREE.items():
         faults += misspelt(nested(content, key), known, prefix=f'{key}.')
-    read = {key: value for key, value in content.items() if key in RUNNER_KEYS}
     known_types = {name for registry in registries() for name in registry.module_dict}
-    for key, entry in config_entries(read):
-        if entry.get('type') is not None:
-            faults += entry_faults(key, entry, known_types)
+    typed = {key: entry for key, entry in config_entries(read) if entry.get('type') is not None}
+    for key, entry in typed.items():
+        owner = [outer for name, outer in typed.items() if key.startswith((f'{name}.', f'{name}['))]
+        owners = [kind for outer in owner[-1:] for kind in classes_of(outer)]
+        faults += entry_faults(key, entry, owners, known_types)
     if faults:
         raise UserError(
             '\n'.join(
@@ -208,31 +216,73 @@ def misspelt(
             yield f'{prefix}{key}{suggestion(close)}'
 
 
-def entry_faults(key: str, entry: Mapping[str, Any], known_types: set[str]) -> Iterator[str]:
-    """Yields what is wrong with the type and the arguments of one entry."""
+def names_of_parts(content: Mapping[str, Any], read: Mapping[str, Any]) -> list[str]:
+    """Returns the keys of a config whose dict is a part of what a run reads: `norm_cfg`, say."""
+    parts = [entry for key, entry in config_entries(read) if key not in ('', *read)]
+    dicts = [key for key, value in content.items() if isinstance(value, Mapping) and value]
+    return [key for key in dicts if content[key] in parts]
+
+
+def entry_faults(
+    key: str, entry: Mapping[str, Any], owners: Iterable[Any], known_types: set[str]
+) -> Iterator[str]:
+    """Yields what is wrong with the type and the arguments of one entry.
+
+    Args:
+        key: Its own.
+        entry: With a type.
+        owners: What builds it: classes of the entry around it.
+        known_types: All names that are registered.
+    """
     kind, name = entry['type'], type_name(entry)
-    if isinstance(kind, str):
-        if name not in known_types:
-            close = close_types(name)
-            # others are looked up by somebody who knows them: mmcv's operators, activations
-            if close and not is_foreign(kind):
-                yield f'{key}.type={kind!r}{suggestion(close)}'
-            return
-        candidates = [r.module_dict[name] for r in registries() if name in r.module_dict]
-    else:
-        candidates = [kind]
-    base = entry.get('base')  # whose arguments WithImageHead takes, too
-    if isinstance(base, str):
-        base = base.rpartition('.')[2]
-        candidates += [r.module_dict[base] for r in registries() if base in r.module_dict]
+    if isinstance(kind, str) and name not in known_types:
+        close = close_types(name)
+        # others are looked up by somebody who knows them: mmcv's operators, activations
+        if close and not is_foreign(kind) and not is_quoted(name, owners):
+            yield f'{key}.type={kind!r}{suggestion(close)}'
+        return
+    candidates = classes_of(entry)
     names: set[str] = set()
     for candidate in candidates:
         names |= parameters_of(candidate)[0]
     given = set(entry)
-    for argument in sorted(given - names - {'type', '_scope_', '_delete_'}):
+    for argument in sorted(given - names - {'type', '_scope_', '_delete_', *UNREAD}):
         close = difflib.get_close_matches(argument, sorted(names), n=1, cutoff=SIMILAR)
-        if close:
+        if close and not is_quoted(argument, (*candidates, *owners)):
             yield f'{key}.{argument} of {name}{suggestion(close)}'
+
+
+def classes_of(entry: Mapping[str, Any]) -> list[Any]:
+    """Returns every class or function that the type of an entry may stand for."""
+    kinds = [entry['type']]
+    if isinstance(entry.get('base'), str):  # whose arguments WithImageHead takes, too
+        kinds.append(entry['base'])
+    found = []
+    for kind in kinds:
+        name = type_name(kind)
+        known = [r.module_dict[name] for r in registries() if name in r.module_dict]
+        found += known if isinstance(kind, str) else [kind]
+    return found
+
+
+def is_quoted(word: str, kinds: Iterable[Any]) -> bool:
+    """Tells whether the source of a class, or of one of its bases, has a word as a text.
+
+    Some classes take keys of their own out of what they build, have short names for their parts,
+    or know old names of their arguments.
+    """
+    bases = {base.__module__ for kind in kinds for base in getattr(kind, '__mro__', (kind,))}
+    quoted = re.compile(rf'[\'"]{re.escape(word)}[\'"]')
+    for name in bases:
+        if name.partition('.')[0] in ('builtins', 'torch'):
+            continue
+        try:
+            source = inspect.getsource(sys.modules[name])
+        except (KeyError, OSError, TypeError):  # of no file
+            continue
+        if quoted.search(source):
+            return True
+    return False
 
 
 def is_foreign(kind: str) -> bool:

@@ -21,7 +21,7 @@ from attnpool_backbones.launching.config_errors import words_of
 
 __all__ = ['require_classes', 'require_fitting_parts']
 
-SIDE = 256
+SHAPE = (256, 256)
 """Height and width of the image that is tried: two cells at a stride of 128."""
 SIZES = re.compile(
     r'[Ss]izes? of tensors? |shapes cannot be multiplied|view size is not|invalid for input of size'
@@ -143,6 +143,7 @@ class Watch:
 def require_fitting_parts(model: nn.Module, cfg: Config, batch_size: int | None = None) -> None:
     """Runs a model once on a small image, to see that its parts fit together.
 
+    A segmentor that fails is tried once more at the size it is trained at: some take no other.
     Weights, statistics and random numbers stay as they are. What a model cannot do with boxes,
     masks and a label map alone, since it needs more of its data, is noted in the log.
 
@@ -158,6 +159,29 @@ def require_fitting_parts(model: nn.Module, cfg: Config, batch_size: int | None 
     model = inner_model(model)
     if not hasattr(model, 'extract_feat'):  # neither a detector nor a segmentor
         return
+    try:
+        try_parts(model, cfg, batch_size, SHAPE)
+    except UserError:
+        own = getattr(model.data_preprocessor, 'size', None)
+        if own is None or tuple(own) == SHAPE:
+            raise
+        try_parts(model, cfg, batch_size, tuple(own))
+
+
+def try_parts(
+    model: nn.Module, cfg: Config, batch_size: int | None, shape: tuple[int, int]
+) -> None:
+    """Does what :func:`require_fitting_parts` does, on an image of one size.
+
+    Args:
+        model: The detector or segmentor.
+        cfg: The whole config.
+        batch_size: As there.
+        shape: Height and width of the image.
+
+    Raises:
+        UserError: As there.
+    """
     modes = {module: module.training for module in model.modules()}
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     watch = Watch(model)
@@ -165,11 +189,11 @@ def require_fitting_parts(model: nn.Module, cfg: Config, batch_size: int | None 
     maps: list[tuple[int, ...]] = []
 
     def features() -> None:
-        batch.update(model.data_preprocessor(tiny_batch(cfg)))
+        batch.update(model.data_preprocessor(tiny_batch(cfg, shape)))
         found = model.extract_feat(batch['inputs'])
         maps.extend(tuple(x.shape) for x in found if isinstance(x, Tensor))
-        side = batch['inputs'].shape[-1]
-        require_strides(model, [side / shape[-1] for shape in maps])
+        width = batch['inputs'].shape[-1]
+        require_strides(model, [width / sizes[-1] for sizes in maps])
         if isinstance(found, (list, tuple)):
             require_maps(model, len(found))
 
@@ -187,6 +211,7 @@ def require_fitting_parts(model: nn.Module, cfg: Config, batch_size: int | None 
             module.training = training and not isinstance(module, _BatchNorm)
         model.loss(batch['inputs'], batch['data_samples'])
 
+    size = 'x'.join(map(str, shape))
     steps = [features, prediction] if batch_size is None else [features, prediction, losses]
     try:
         model.eval()
@@ -206,14 +231,14 @@ def require_fitting_parts(model: nn.Module, cfg: Config, batch_size: int | None 
                     if not is_sure and not is_misfit(error, model.get_submodule(name)):
                         print_log(
                             f'model: its {step.__name__} could not be tried on an image of '
-                            f'{SIDE}x{SIDE}, so parts may still not fit: {where}',
+                            f'{size}, so parts may still not fit: {where}',
                             'current',
                             logging.WARNING,
                         )
                         continue
                     raise UserError(
                         f'the model of {cfg.filename} does not fit together, as a try with an '
-                        f'image of {SIDE}x{SIDE} shows: {where}{given(maps)}'
+                        f'image of {size} shows: {where}{given(maps, shape[1])}'
                     ) from error
     finally:
         watch.close()
@@ -242,6 +267,8 @@ def is_misfit(error: Exception, module: nn.Module) -> bool:
         error: What a prediction or the losses ended in.
         module: The innermost module that ran.
     """
+    if isinstance(module, nn.MultiheadAttention):  # which asserts its width
+        return isinstance(error, (RuntimeError, AssertionError))
     has_weights = any(True for _ in module.parameters(recurse=False))
     is_layer = has_weights and next(module.children(), None) is None
     weighs_classes = getattr(module, 'class_weight', None) is not None
@@ -253,17 +280,21 @@ def needs_more(norm: nn.Module) -> bool:
     return norm.training and not isinstance(norm, SyncBatchNorm)
 
 
-def given(maps: Sequence[tuple[int, ...]]) -> str:
-    """Words what came out before the heads."""
+def given(maps: Sequence[tuple[int, ...]], width: int) -> str:
+    """Words what came out before the heads, of an image of a width."""
     if not maps:
         return ''
-    listed = ', '.join(f'{shape[1]} channels at stride {SIDE // shape[-1]}' for shape in maps)
+    listed = ', '.join(f'{shape[1]} channels at stride {width // shape[-1]}' for shape in maps)
     return f' (before the heads are {len(maps)} maps: {listed})'
 
 
-def tiny_batch(cfg: Config) -> dict[str, list]:
-    """Returns an image of one grey with one object, as a dataloader would give it."""
-    shape = (SIDE, SIDE)
+def tiny_batch(cfg: Config, shape: tuple[int, int]) -> dict[str, list]:
+    """Returns an image of one grey with one object, as a dataloader would give it.
+
+    Args:
+        cfg: The whole config.
+        shape: Height and width of the image.
+    """
     sizes = dict.fromkeys(('img_shape', 'ori_shape', 'pad_shape', 'batch_input_shape'), shape)
     meta = dict(sizes, scale_factor=(1.0, 1.0), img_id=0, img_path='', flip=False)
     meta['border'] = (0, 0, 0, 0)  # CenterNet's
@@ -271,7 +302,7 @@ def tiny_batch(cfg: Config) -> dict[str, list]:
         from mmdet.structures import DetDataSample
         from mmdet.structures.bbox import HorizontalBoxes
         from mmdet.structures.mask import BitmapMasks
-        from mmengine.structures import InstanceData
+        from mmengine.structures import InstanceData, PixelData
 
         sample = DetDataSample(metainfo=meta)
         pixels = np.zeros((1, *shape), np.uint8)
@@ -284,6 +315,8 @@ def tiny_batch(cfg: Config) -> dict[str, list]:
         sample.ignored_instances = InstanceData(
             bboxes=HorizontalBoxes(torch.zeros(0, 4)), labels=torch.zeros(0, dtype=torch.long)
         )
+        # PanopticFPN's, HTC's and SCNet's
+        sample.gt_sem_seg = PixelData(sem_seg=torch.zeros(1, *shape, dtype=torch.long))
     else:
         from mmengine.structures import PixelData
         from mmseg.structures import SegDataSample

@@ -9,7 +9,7 @@ import pytest
 import torch
 from mmcv.cnn.bricks import DropPath
 from mmcv.cnn.utils import fuse_conv_bn
-from torch import nn
+from torch import distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrize, prune
 
@@ -347,3 +347,16 @@ def test_dynamic_quantisation_acts_on_every_linear_layer(variant):
     for y, right in zip(outputs, expected, strict=True):
         assert (y - right).norm() <= 0.15 * right.norm()
     assert not linear or not torch.equal(outputs[-1], expected[-1])
+
+
+def test_norm_eval_fixes_the_synchronised_norms_of_mmcv():
+    pytest.importorskip('mmcv.ops')
+    distributed.init_process_group('gloo', store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        config = dict(type='AttnResNet', arch='nano', norm_cfg=dict(type='MMSyncBN'))
+        backbone = MODELS.build(dict(config, norm_eval=True)).train()
+    finally:
+        distributed.destroy_process_group()
+    norms = [module for module in backbone.modules() if hasattr(module, 'running_mean')]
+    assert {type(norm).__module__ for norm in norms} >= {'mmcv.ops.sync_bn'}
+    assert not any(norm.training for norm in norms)

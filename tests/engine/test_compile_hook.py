@@ -1,6 +1,7 @@
 """``--compile`` compiles the backbone and nothing else."""
 
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -45,6 +46,16 @@ def test_backbone_is_compiled_in_place(wrap):
     for a, b in zip(outputs, expected, strict=True):
         torch.testing.assert_close(a, b)
     assert list(model.state_dict()) == names
+
+
+def test_backbones_of_several_detectors_are_compiled():
+    model = nn.ModuleDict(dict(student=Detector(), teacher=Detector()))
+    model.student.backbone.backbone = nn.Identity()  # within one that is compiled
+    model.student.backbone_norm = nn.Identity()
+    compiled = []
+    with patch.object(nn.Module, 'compile', lambda module: compiled.append(module)):
+        CompileBackboneHook().before_run(SimpleNamespace(model=model))
+    assert compiled == [model.student.backbone, model.teacher.backbone]
 
 
 @pytest.mark.parametrize('hooks', [None, [dict(type='EMAHook')]])

@@ -17,10 +17,13 @@ pytest.importorskip('mmseg')
 
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
+from mmseg.datasets import ADE20KDataset
 
+from attnpool_backbones.class_colours import distinct_colours
 from attnpool_backbones.cli import main
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.inference import load
+from attnpool_backbones.inference.config_data import tested_palette
 from attnpool_backbones.inference.drawing import draw
 from attnpool_backbones.inference.loading import find_model_files
 from attnpool_backbones.inference.writing import Outputs
@@ -518,6 +521,25 @@ def test_names_of_the_classes(told, segmentor, tmp_path):
     first = {'checkpoint': own[0], 'old checkpoint': own[0], 'config': 'class 0 of the config'}
     classes = load(tmp_path, device='cpu').classes
     assert len(classes) == 19 and classes[0] == first.get(told, 'road')
+
+
+COLOURS = ADE20KDataset.METAINFO['palette']
+
+
+@pytest.mark.parametrize(
+    ('kind', 'metainfo', 'classes', 'expected'),
+    [
+        ('ADE20KDataset', {}, ('building', 'wall'), [COLOURS[1], COLOURS[0]]),
+        ('mmseg.ADE20KDataset', dict(classes=('sky',)), ('sky',), [COLOURS[2]]),
+        ('ADE20KDataset', dict(palette=[[1, 2, 3]]), ('wall',), [[1, 2, 3]]),
+        ('ADE20KDataset', {}, ('wall', 'digit'), list(distinct_colours(2))),
+        ('BaseSegDataset', {}, ('wall',), list(distinct_colours(1))),
+    ],
+)
+def test_colours_are_those_of_the_data_set(kind, metainfo, classes, expected):
+    dataset = dict(type=kind, metainfo=metainfo)
+    cfg = Config(dict(default_scope='mmseg', test_dataloader=dict(dataset=dataset)))
+    assert list(tested_palette(cfg, classes)) == expected
 
 
 def test_checkpoint_of_another_model(detector, segmentor):

@@ -1,6 +1,7 @@
 """Models whose heads need more than most are not called wrong, and are still checked."""
 
 import copy
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -30,6 +31,7 @@ CONFIGS = {
     'panoptic-fpn': 'mmdet/panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco.py',
     'htc': 'mmdet/htc/htc_r50_fpn_1x_coco.py',
     'scnet': 'mmdet/scnet/scnet_r50_fpn_1x_coco.py',
+    'sparse-rcnn': 'mmdet/sparse_rcnn/sparse-rcnn_r50_fpn_1x_coco.py',
     'soft-teacher': 'mmdet/soft_teacher/'
     'soft-teacher_faster-rcnn_r50-caffe_fpn_180k_semi-0.1-coco.py',
     'mask2former': 'mmdet/mask2former/mask2former_r50_8xb2-lsj-50e_coco-panoptic.py',
@@ -40,13 +42,8 @@ CONFIGS = {
     'stdc': 'mmseg/stdc/stdc1_4xb12-80k_cityscapes-512x1024.py',
 }
 """Model -> config of its library."""
-UNTRIED = {
-    'panoptic-fpn': ['losses'],
-    'htc': ['losses'],
-    'scnet': ['losses'],
-    'soft-teacher': ['losses'],
-}
-"""Model -> what cannot be tried without its own data: semantic maps, several branches."""
+UNTRIED = {'soft-teacher': ['losses']}
+"""Model -> what cannot be tried without its own data: several branches."""
 FAST = ('deformable-detr', 'vfnet', 'centernet', 'panoptic-fpn', 'knet', 'pointrend')
 
 
@@ -128,10 +125,46 @@ MISFITS = {
         lambda model: model.decode_head[1].update(in_channels=[99]),
         'model.decode_head[1].fcs[0]',
     ),
+    'sparse-rcnn': (  # which torch asserts
+        lambda model: model.rpn_head.update(proposal_feature_channel=128),
+        'model.roi_head.bbox_head[0].attention.attn',
+    ),
 }
 
 
-@pytest.mark.parametrize('name', MISFITS)
+def test_losses_of_semantic_heads_are_tried(notes):
+    cfg = make_config('panoptic-fpn')
+    cfg.model.semantic_head.loss_seg.class_weight = [1.0, 2.0]
+    with (
+        DefaultScope.overwrite_default_scope(cfg.default_scope),
+        pytest.raises(UserError, match=r'at model.semantic_head.loss_seg: '),
+    ):
+        require_fitting_parts(build(cfg), cfg, 2)
+
+
+@pytest.mark.parametrize('channels', [32, 33])
+def test_models_of_one_size_are_tried_at_it(channels, notes):
+    cfg = Config(
+        dict(
+            default_scope='mmseg',
+            model=dict(
+                type='EncoderDecoder',
+                data_preprocessor=dict(type='SegDataPreProcessor', size=(96, 128)),
+                backbone=dict(  # its bias is a table of all positions
+                    type='BEiT', img_size=(96, 128), embed_dims=32, num_layers=1, num_heads=4
+                ),
+                decode_head=dict(type='FCNHead', in_channels=channels, channels=8, num_classes=5),
+                test_cfg=dict(mode='whole'),
+            ),
+        )
+    )
+    fails = pytest.raises(UserError, match='image of 96x128 shows: at model.decode_head.convs')
+    with DefaultScope.overwrite_default_scope('mmseg'), fails if channels == 33 else nullcontext():
+        require_fitting_parts(build(cfg), cfg, 2)
+    assert not notes
+
+
+@pytest.mark.parametrize('name', of_speed(*MISFITS))
 def test_their_misfits_are_found(name, notes):
     cfg = make_config(name)
     change, part = MISFITS[name]

@@ -13,6 +13,7 @@ from attnpool_backbones.config_files import config_root
 from attnpool_backbones.datasets.digit_scenes import generate
 from attnpool_backbones.launching.config import load_config
 from attnpool_backbones.launching.config_keys import require_known_keys
+from attnpool_backbones.mmcv_operators.model_trial import shipped
 from tests.launching.tiny_scenes import run_training, write_config
 
 LOADING = "dict(type='LoadImageFromFile')"
@@ -140,6 +141,38 @@ def test_own_configs_have_known_keys(step: int) -> None:
     assert len(configs) > 150
     # at least one of each family: all of them take a minute
     for path in configs[::step]:
+        require_known_keys(load_config(str(path)))
+
+
+@pytest.mark.parametrize(
+    'config',
+    [
+        'mmdet/detr/detr_r50_8xb2-150e_coco.py',  # the head takes a key out of its loss
+        'mmdet/fpg/faster-rcnn_r50_fpg_crop640-50e_coco.py',  # the neck names layers itself
+        'mmdet/gn+ws/faster-rcnn_r50_fpn_gn-ws-all_1x_coco.py',  # conv_cfg
+        'mmdet/grounding_dino/dod/grounding_dino_swin-t_pretrain_zeroshot_concat_dod.py',
+        'mmdet/solov2/solov2-light_r50-dcn_fpn_ms-3x_coco.py',  # an old name of deform_groups
+        'mmseg/maskformer/maskformer_r50-d32_8xb2-160k_ade20k-512x512.py',
+    ],
+)
+def test_keys_that_others_read_are_known(config: str) -> None:
+    library, _, path = config.partition('/')
+    require_known_keys(load_config(str(shipped(library) / 'configs' / path)))
+
+
+@pytest.mark.parametrize(
+    ('lines', 'wrong'),
+    [
+        ('model = dict(bbox_head=dict(loss_cls=dict(loss_wight=2.0)))', 'loss_wight'),
+        ('test_dataloder = _base_.val_dataloader', 'test_dataloder'),
+        ("model = dict(neck=dict(norm_cfg=dict(type='GNN')))", "'GNN'"),
+    ],
+)
+def test_they_do_not_hide_what_is_misspelt(lines: str, wrong: str, tmp_path: Path) -> None:
+    base = shipped('mmdet') / 'configs/detr/detr_r50_8xb2-150e_coco.py'
+    path = tmp_path / 'config.py'
+    path.write_text(f'_base_ = {str(base)!r}\n{lines}\n')
+    with pytest.raises(UserError, match=wrong):
         require_known_keys(load_config(str(path)))
 
 
