@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from attnpool_backbones.ops.compiling import is_recorded
 from attnpool_backbones.ops.formula import operator
+from attnpool_backbones.ops.gradients import once_differentiable
 from attnpool_backbones.ops.precision import wide_dtype
 
 
@@ -75,7 +76,7 @@ class _GlobalNorm(torch.autograd.Function):
         return torch.addcmul(shift, x, scale)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple:
         x, mean, inverse, weight = ctx.saved_tensors
         sizes = len(x), x.shape[1], x.shape[2] * x.shape[3], 1

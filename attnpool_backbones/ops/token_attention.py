@@ -2,13 +2,13 @@
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import FunctionCtx
 
 from attnpool_backbones.ops.attention import attention_maps
 from attnpool_backbones.ops.compiling import is_recorded
 from attnpool_backbones.ops.formula import operator
 from attnpool_backbones.ops.fusing import may_fuse
-from attnpool_backbones.ops.gradients import gradients_wanted
+from attnpool_backbones.ops.gradients import gradients_wanted, once_differentiable
 from attnpool_backbones.ops.linear import linear
 from attnpool_backbones.ops.precision import full_precision, wide_dtype
 
