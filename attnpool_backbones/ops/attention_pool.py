@@ -151,9 +151,11 @@ class _Pool(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(
+        ctx: FunctionCtx, saved: tuple[Tensor, ...], *gradients: Tensor
+    ) -> tuple[Tensor | None, ...]:
         *begun, dy = gradients  # that of the map, if it was returned
-        x, query, asked, weights = ctx.saved_tensors
+        x, query, asked, weights = saved
         heads, bins = weights.shape[1:3]
         with full_precision(x.device):
             values = x.flatten(2).to(weights.dtype)

@@ -93,8 +93,8 @@ class _SigmoidLoss(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple:
-        return grad * sigmoid_gradient(*ctx.saved_tensors, *ctx.factors), *[None] * 4
+    def backward(ctx: Any, saved: tuple[Tensor, Tensor], grad: Tensor) -> tuple:
+        return grad * sigmoid_gradient(*saved, *ctx.factors), *[None] * 4
 
 
 class _SoftmaxLoss(torch.autograd.Function):
@@ -106,8 +106,8 @@ class _SoftmaxLoss(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple:
-        logits, target = ctx.saved_tensors
+    def backward(ctx: Any, saved: tuple[Tensor, Tensor], grad: Tensor) -> tuple:
+        logits, target = saved
         probabilities = logits.softmax(1, dtype=wide_dtype(logits.dtype))
         gradient = softmax_gradient(probabilities, target, *ctx.factors)
         return (grad.unsqueeze(1) * gradient).to(grad.dtype), *[None] * 4

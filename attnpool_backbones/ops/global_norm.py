@@ -77,8 +77,8 @@ class _GlobalNorm(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple:
-        x, mean, inverse, weight = ctx.saved_tensors
+    def backward(ctx: Any, saved: tuple[Tensor | None, ...], grad: Tensor) -> tuple:
+        x, mean, inverse, weight = saved
         sizes = len(x), x.shape[1], x.shape[2] * x.shape[3], 1
         statistics = mean.flatten(1), inverse.flatten(1)
         gradients = torch.ops.aten.native_group_norm_backward(

@@ -32,15 +32,19 @@ def once_differentiable(backward: Callable) -> Callable:
     PyTorch's decorator of this name stands in the way of gradients of the results alone: through
     what was saved, second derivatives end in silence, as if they were 0. So save the inputs that
     they depend on, or results.
+
+    Args:
+        backward: Takes the context, what was saved, and the gradients.
     """
 
     @functools.wraps(backward)
     def differentiate(ctx: FunctionCtx, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        saved = ctx.saved_tensors  # once: activation checkpointing gives them once
         with torch.no_grad():
-            found = backward(ctx, *gradients)
+            found = backward(ctx, saved, *gradients)
         if torch.compiler.is_compiling() or not torch.is_grad_enabled():
             return found
-        sources = (*gradients, *ctx.saved_tensors)
+        sources = (*gradients, *saved)
         return tuple(None if t is None else _Refusal.apply(t, *sources) for t in found)
 
     return differentiate

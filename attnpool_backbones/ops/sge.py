@@ -258,8 +258,10 @@ class _Enhance(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, bias, out, *kept = ctx.saved_tensors
+    def backward(
+        ctx: FunctionCtx, saved: tuple[Tensor | None, ...], dy: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        x, weight, bias, out, *kept = saved
         form, groups = _layout(x), weight.shape[1]
         # parts of it must be views that lie like those of x
         together = form is _PositionsTogether

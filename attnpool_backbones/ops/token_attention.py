@@ -126,8 +126,10 @@ class _Attend(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, dp: Tensor, dw: Tensor) -> tuple[Tensor | None, ...]:
-        given, a, w, r = ctx.saved_tensors
+    def backward(
+        ctx: FunctionCtx, saved: tuple[Tensor, ...], dp: Tensor, dw: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        given, a, w, r = saved
         (batch, channels, positions), tokens = given.shape, a.shape[1]
         with full_precision(r.device):
             x, w, dp, dw = (t.to(r.dtype) for t in (given, w, dp, dw))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.checkpoint import checkpoint
 
 from attnpool_backbones import ops
 from tests.ops.mmcv_rows import MMCV_ROWS
@@ -203,6 +204,23 @@ def second_derivatives(row, function, args: tuple, power: int) -> list[Tensor | 
     total = total + sum((t**3).sum() for t in wanted)
     first = torch.autograd.grad(total, wanted, create_graph=True)
     return list(torch.autograd.grad(sum(g.square().sum() for g in first), wanted))
+
+
+@pytest.mark.parametrize('create_graph', [False, True])
+@each_differentiable_row
+def test_checkpointed_is_the_same(row, create_graph):
+    args = row.example(Draw(2))
+    wanted = [t for t in tensors_of(args) if t.requires_grad]
+
+    def computed(run):
+        torch.manual_seed(3)
+        total = sum((y**2).sum() for y in run() if y.requires_grad)
+        return torch.autograd.grad(total, wanted, allow_unused=True, create_graph=create_graph)
+
+    def function():
+        return list(tensors_of(row.results(row.operator(*args))))
+
+    assert_same([computed(lambda: checkpoint(function, use_reentrant=False))], [computed(function)])
 
 
 def _reversed_axes(x: Tensor) -> Tensor:
