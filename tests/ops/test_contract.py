@@ -232,6 +232,19 @@ def _with_gaps(x: Tensor) -> Tensor:
     return torch.stack([x, x], dim=-1)[..., 0] if x.dim() else x
 
 
+@pytest.mark.parametrize('layout', [lambda x: x, _channels_last], ids=['as drawn', 'channels_last'])
+@each_differentiable_row
+def test_the_input_may_want_no_gradient(row, layout):
+    """E.g. the map of a frozen stem."""
+    first, *rest = row.example(Draw(4))
+    if first is not None:
+        first = layout(first.detach()) if row.layouts else first.detach()
+    args = (first, *rest)
+    if any(t.requires_grad for t in tensors_of(args)):
+        expected = run(row, row.operator.formula, copied(args))
+        assert_same(run(row, row.operator, copied(args)), expected)
+
+
 @pytest.mark.parametrize('layout', [_channels_last, _reversed_axes, _with_gaps])
 @pytest.mark.parametrize('row', [row for row in ROWS if row.layouts], ids=lambda row: row.id)
 def test_layouts_change_nothing(row, layout):
