@@ -4,7 +4,7 @@ DeepViT: Towards Deeper Vision Transformer, arXiv 2103.11886.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from mmcv.cnn.bricks import DropPath
@@ -65,17 +65,6 @@ class DeepViTBlock(nn.Module):
         x = torch.add(x, self.drop_path(y), alpha=self.gain)
         x = torch.add(x, self.drop_path(self.mlp(self.norm2(x))), alpha=self.gain)
         return (x, maps) if with_maps else x
-
-
-class BlockMaps(NamedTuple):
-    """What a block of a DeepViT attends to and returns."""
-
-    softmax: Tensor
-    """Softmax maps B, H, N, N, the class token first."""
-    mixed: Tensor
-    """Maps that multiply the values, B, H, N, N; those above in a block that does not mix."""
-    tokens: Tensor
-    """Output of the block, B, N, C, the class token first."""
 
 
 @MODELS.register_module()
@@ -179,13 +168,6 @@ class DeepViT(DenseBackbone):
         # no negative numbers, which ONNX divides towards zero
         return tuple((size + stride - 1) // stride for size in image_size)
 
-    def _require_maps(self) -> None:
-        if self.window is not None:
-            raise ValueError(
-                f'DeepViT has attention maps over all tokens without windows only, not with '
-                f'window={self.window}'
-            )
-
     def forward_lazy_maps(
         self, x: Tensor, num_blocks: int
     ) -> tuple[tuple[Tensor, ...], list[LazyMaps]]:
@@ -203,7 +185,11 @@ class DeepViT(DenseBackbone):
         Raises:
             ValueError: The attention is cut into windows.
         """
-        self._require_maps()
+        if self.window is not None:
+            raise ValueError(
+                f'DeepViT has attention maps over all tokens without windows only, not with '
+                f'window={self.window}'
+            )
         maps = []
 
         def run(block: nn.Module, x: Tensor) -> Tensor:
@@ -223,27 +209,6 @@ class DeepViT(DenseBackbone):
     def patch_map(tokens: Tensor, grid: Sequence[int]) -> Tensor:
         """Views the patch tokens of B, 1 + h * w, C as a map B, C, h, w."""
         return tokens[:, 1:].transpose(1, 2).unflatten(2, tuple(grid))
-
-    def forward_maps(self, x: Tensor) -> list[BlockMaps]:
-        """Computes all attention maps, which take B * H * N^2 numbers in each block.
-
-        Args:
-            x: Images, B, 3, H, W.
-
-        Returns:
-            One entry for each block.
-
-        Raises:
-            ValueError: The attention is cut into windows.
-        """
-        self._require_maps()
-        self.check_input(x)
-        x = self.stem(x)
-        blocks = []
-        for block in self.blocks:
-            x, maps = block(x, with_maps=True)
-            blocks.append(BlockMaps(maps.softmax(), maps.mixed(), x))
-        return blocks
 
     def adapt_state_dict(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Fits head mixing that was learned with another number of tokens.

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from attnpool_backbones.ops.precision import wide_dtype
+
 
 def resize_bias_table(table: Tensor, height: int, width: int, keep_sum: bool = False) -> Tensor:
     """Interpolates a table of offsets for another grid, bilinearly (arXiv 2106.04803, A.1).
@@ -22,7 +24,8 @@ def resize_bias_table(table: Tensor, height: int, width: int, keep_sum: bool = F
     if table.shape[1:] == size:
         return table
     # The kernels know no narrower type on every device, and the table is small.
-    resized = F.interpolate(table[None].float(), size, mode='bilinear', align_corners=False)
+    wide = table[None].to(wide_dtype(table.dtype))
+    resized = F.interpolate(wide, size, mode='bilinear', align_corners=False)
     if keep_sum:
         before = (table.shape[1] + 1) * (table.shape[2] + 1) / 4  # positions
         resized = resized * (before / (height * width))

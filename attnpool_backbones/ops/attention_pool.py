@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import FunctionCtx
 from torch.nn import functional
 
 from attnpool_backbones.ops.compiling import is_recorded
 from attnpool_backbones.ops.formula import operator
-from attnpool_backbones.ops.gradients import gradients_wanted
+from attnpool_backbones.ops.gradients import gradients_wanted, once_differentiable
 from attnpool_backbones.ops.precision import full_precision, wide_dtype
 
 FEW_ROWS = 64
@@ -146,15 +146,16 @@ class _Pool(torch.autograd.Function):
         ctx: FunctionCtx, x: Tensor, query: Tensor, bins: tuple[int, int], with_map: bool
     ) -> Tensor | tuple[Tensor, Tensor]:
         pooled, asked, weights = _pool(x, query, bins)
-        ctx.save_for_backward(x, asked, weights)
-        ctx.dtype = query.dtype
+        ctx.save_for_backward(x, query, asked, weights)
         return (x, pooled) if with_map else pooled
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(
+        ctx: FunctionCtx, saved: tuple[Tensor, ...], *gradients: Tensor
+    ) -> tuple[Tensor | None, ...]:
         *begun, dy = gradients  # that of the map, if it was returned
-        x, asked, weights = ctx.saved_tensors
+        x, query, asked, weights = saved
         heads, bins = weights.shape[1:3]
         with full_precision(x.device):
             values = x.flatten(2).to(weights.dtype)
@@ -182,7 +183,7 @@ class _Pool(torch.autograd.Function):
                 dx = _outer(left, right, values, *begun)
             dquery = torch.bmm(dscores, values.mT).sum(0) * asked.shape[2] ** -0.5
         dx = dx.unflatten(2, x.shape[2:]).to(x.dtype)
-        return dx, dquery.to(ctx.dtype), None, None
+        return dx, dquery.to(query.dtype), None, None
 
 
 def _outer(left: Tensor, right: Tensor, values: Tensor, begun: Tensor | None = None) -> Tensor:

@@ -198,8 +198,9 @@ def _keep(ctx: Any, inputs: tuple, output: Tensor) -> None:
 
 def _gradients(ctx: Any, grad: Tensor) -> tuple:
     wanted = [any(ctx.needs_input_grad[:3]), ctx.needs_input_grad[3]]
-    found = convolve_backward(grad, *ctx.saved_tensors, *ctx.form, wanted)
-    grad_mask = None if ctx.saved_tensors[2] is None else found[2]
+    saved = ctx.saved_tensors  # once, see ops.gradients.once_differentiable
+    found = convolve_backward(grad, *saved, *ctx.form, wanted)
+    grad_mask = None if saved[2] is None else found[2]
     return *found[:2], grad_mask, found[3], *[None] * 5
 
 

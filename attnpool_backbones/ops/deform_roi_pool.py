@@ -177,8 +177,9 @@ def _keep(ctx: Any, inputs: tuple, output: Tensor) -> None:
 
 
 def _gradients(ctx: Any, grad: Tensor) -> tuple:
-    grad_x, grad_offset = pool_backward(grad, *ctx.saved_tensors, *ctx.form)
-    return grad_x, None, None if ctx.saved_tensors[2] is None else grad_offset, *[None] * 4
+    saved = ctx.saved_tensors  # once, see ops.gradients.once_differentiable
+    grad_x, grad_offset = pool_backward(grad, *saved, *ctx.form)
+    return grad_x, None, None if saved[2] is None else grad_offset, *[None] * 4
 
 
 pool.register_fake(_room)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from attnpool_backbones.ops.formula import operator
+from attnpool_backbones.ops.gradients import once_differentiable
 from attnpool_backbones.ops.precision import converted, wide_dtype
 
 LEAST = torch.finfo(torch.float32).tiny  # of less no logarithm is taken
@@ -91,23 +92,24 @@ class _SigmoidLoss(torch.autograd.Function):
         return sigmoid_focal_loss.formula(logits, target, *factors)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple:
-        return grad * sigmoid_gradient(*ctx.saved_tensors, *ctx.factors), *[None] * 4
+    @once_differentiable
+    def backward(ctx: Any, saved: tuple[Tensor, Tensor], grad: Tensor) -> tuple:
+        return grad * sigmoid_gradient(*saved, *ctx.factors), *[None] * 4
 
 
 class _SoftmaxLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, target: Tensor, *factors: Any) -> Tensor:
-        probabilities = logits.softmax(1, dtype=wide_dtype(logits.dtype))
-        ctx.save_for_backward(probabilities, target)
+        ctx.save_for_backward(logits, target)
         ctx.factors = factors
-        return converted(softmax_loss(probabilities, target, *factors), logits.dtype)
+        return softmax_focal_loss.formula(logits, target, *factors)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple:
-        gradient = softmax_gradient(*ctx.saved_tensors, *ctx.factors)
+    @once_differentiable
+    def backward(ctx: Any, saved: tuple[Tensor, Tensor], grad: Tensor) -> tuple:
+        logits, target = saved
+        probabilities = logits.softmax(1, dtype=wide_dtype(logits.dtype))
+        gradient = softmax_gradient(probabilities, target, *ctx.factors)
         return (grad.unsqueeze(1) * gradient).to(grad.dtype), *[None] * 4
 
 

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from attnpool_backbones.ops.compiling import is_recorded
 from attnpool_backbones.ops.formula import operator
+from attnpool_backbones.ops.gradients import gradients_wanted, once_differentiable
 from attnpool_backbones.ops.precision import wide_dtype
 
 
@@ -50,6 +51,12 @@ def _(
         weight = scale if weight is None else weight * scale
         bias = None if bias is None else bias * scale
     if x.device.type != 'cuda' or is_recorded():
+        if not (is_recorded() or x.requires_grad) and gradients_wanted(weight, bias):
+            # After a frozen stem: the gradient of a channels_last map that wants none ends the
+            # process, as PyTorch (2.13) writes it all the same, where no memory is.
+            last = not x.is_contiguous()
+            y = F.group_norm(x.clone(memory_format=torch.contiguous_format), 1, weight, bias, eps)
+            return y.contiguous(memory_format=torch.channels_last) if last else y
         return F.group_norm(x, 1, weight, bias, eps)
     if torch.is_autocast_enabled('cuda'):
         x = x.to(wide_dtype(x.dtype))  # as autocast does for PyTorch's own
@@ -75,9 +82,9 @@ class _GlobalNorm(torch.autograd.Function):
         return torch.addcmul(shift, x, scale)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple:
-        x, mean, inverse, weight = ctx.saved_tensors
+    @once_differentiable
+    def backward(ctx: Any, saved: tuple[Tensor | None, ...], grad: Tensor) -> tuple:
+        x, mean, inverse, weight = saved
         sizes = len(x), x.shape[1], x.shape[2] * x.shape[3], 1
         statistics = mean.flatten(1), inverse.flatten(1)
         gradients = torch.ops.aten.native_group_norm_backward(

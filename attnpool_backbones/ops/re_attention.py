@@ -74,7 +74,7 @@ def _with_batch_statistics(norm: nn.BatchNorm2d, y: Tensor) -> Tensor:
 @re_attention.fast(recorded=True, traced=False)
 def _(q: Tensor, k: Tensor, v: Tensor, mixing: Mixing) -> tuple[Tensor, 'LazyMaps']:
     # statistics of no image are no numbers and would become running ones
-    if not may_fuse(mixing.theta, mixing.norm) or q.shape[0] == 0:
+    if not may_fuse(mixing.theta, mixing.norm) or not _is_whole(mixing) or q.shape[0] == 0:
         return re_attention.formula(q, k, v, mixing)
     mix = _head_mix(q, k, mixing)
     return mix.attend(q, k, v), LazyMaps(q, k, mix)
@@ -157,6 +157,14 @@ class LazyMaps(NamedTuple):
             return self.stored[:, :, rows].to(wide_dtype(self.stored.dtype))
         maps = self.softmax(rows)
         return maps if self.mix is None else self.mix.maps(maps)
+
+
+def _is_whole(mixing: Mixing) -> bool:
+    """Tells whether theta and the norm have all parameters and statistics that they can have."""
+    tensors = [*mixing.theta._parameters.values()]
+    if mixing.norm is not None:
+        tensors += [*mixing.norm._parameters.values(), *mixing.norm._buffers.values()]
+    return all(t is not None for t in tensors)
 
 
 def _head_mix(q: Tensor, k: Tensor, mixing: Mixing) -> HeadMix:

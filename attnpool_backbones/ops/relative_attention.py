@@ -200,10 +200,12 @@ def _relative_attention_backward(
                 q_rows, grad_rows = q[image, :, tokens], grad[image, :, tokens]  # b, h, R*W, d
                 scores = torch.matmul(q_rows, k[image].mT).add_(bias)  # b, h, R*W, H*W
                 maps = scores.softmax(-1, dtype=wide)
+                del scores
                 dv[image].add_(maps.to(v.dtype).mT @ grad_rows)
+                # Not less (grad_rows * out).sum(-1), as by heads: what values share, rounded with
+                # them here and with the output there, would not cancel out in short types.
                 dscores = torch.matmul(grad_rows, v[image].mT).to(wide)
-                products = grad_rows.to(wide) * out[image, :, tokens]
-                dscores.sub_(products.sum(-1, keepdim=True)).mul_(maps)
+                dscores = torch._softmax_backward_data(dscores, maps, -1, wide)
                 dscores_cast = dscores.to(q.dtype)
                 dq[image, :, tokens] = (dscores_cast @ k[image]) * scale
                 dk[image].add_(dscores_cast.mT @ q_rows)

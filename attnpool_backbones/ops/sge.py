@@ -5,11 +5,11 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import FunctionCtx
 
 from attnpool_backbones.ops.channel_groups import group_sums, repeated, suits_products
 from attnpool_backbones.ops.formula import operator
-from attnpool_backbones.ops.gradients import gradients_wanted
+from attnpool_backbones.ops.gradients import gradients_wanted, once_differentiable
 from attnpool_backbones.ops.precision import full_precision, wide_dtype
 
 
@@ -258,8 +258,10 @@ class _Enhance(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, bias, out, *kept = ctx.saved_tensors
+    def backward(
+        ctx: FunctionCtx, saved: tuple[Tensor | None, ...], dy: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        x, weight, bias, out, *kept = saved
         form, groups = _layout(x), weight.shape[1]
         # parts of it must be views that lie like those of x
         together = form is _PositionsTogether

@@ -2,13 +2,13 @@
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import FunctionCtx
 
 from attnpool_backbones.ops.attention import attention_maps
 from attnpool_backbones.ops.compiling import is_recorded
 from attnpool_backbones.ops.formula import operator
 from attnpool_backbones.ops.fusing import may_fuse
-from attnpool_backbones.ops.gradients import gradients_wanted
+from attnpool_backbones.ops.gradients import gradients_wanted, once_differentiable
 from attnpool_backbones.ops.linear import linear
 from attnpool_backbones.ops.precision import full_precision, wide_dtype
 
@@ -126,8 +126,10 @@ class _Attend(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, dp: Tensor, dw: Tensor) -> tuple[Tensor | None, ...]:
-        given, a, w, r = ctx.saved_tensors
+    def backward(
+        ctx: FunctionCtx, saved: tuple[Tensor, ...], dp: Tensor, dw: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        given, a, w, r = saved
         (batch, channels, positions), tokens = given.shape, a.shape[1]
         with full_precision(r.device):
             x, w, dp, dw = (t.to(r.dtype) for t in (given, w, dp, dw))

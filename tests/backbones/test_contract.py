@@ -71,9 +71,12 @@ def train_once(model, x):
     return outputs, {name: p.grad for name, p in model.named_parameters()}
 
 
-@pytest.mark.parametrize(
+each_nano_variant = pytest.mark.parametrize(
     'variant', [pytest.param(v, id=v.name) for v in VARIANTS if v.name.endswith('nano')]
 )
+
+
+@each_nano_variant
 @pytest.mark.parametrize('size', [(1, 1), (20, 300), (64, 31)], ids=str)
 def test_thin_images_are_padded_and_their_maps_cropped(variant, size):
     model = build(variant).eval()
@@ -144,6 +147,16 @@ def test_frozen_stages_freezes_exactly_that(variant):
                 assert module.training == (not is_frozen), name
     with pytest.raises(ValueError, match=f'frozen_stages={depth + 1}'):
         build(variant, frozen_stages=depth + 1)
+
+
+@each_nano_variant
+def test_what_is_not_frozen_trains(variant):
+    depth = len(build(variant).stage_prefixes()) - 1
+    for frozen in (0, depth):
+        model = build(variant, frozen_stages=frozen)
+        wanted = {n for n, p in model.named_parameters() if p.requires_grad}
+        gradients = train_once(model, images(32, 32))[1] if wanted else {}
+        assert {n for n, gradient in gradients.items() if gradient is not None} == wanted
 
 
 @every_variant

@@ -35,6 +35,29 @@ def test_maps_are_those_that_multiply_the_values(norm):
     torch.testing.assert_close(lazy.mixed(slice(2, 5)), stored.mixed()[:, :, 2:5])
 
 
+WITHOUT = {
+    'theta': lambda mixing: setattr(mixing, 'theta', nn.Linear(HEADS, HEADS, bias=False)),
+    'affine': lambda mixing: setattr(mixing, 'norm', nn.BatchNorm2d(HEADS, affine=False)),
+    'bias': lambda mixing: setattr(mixing, 'norm', nn.LayerNorm(HEADS, bias=False)),
+    'statistics': lambda mixing: setattr(
+        mixing, 'norm', nn.BatchNorm2d(HEADS, track_running_stats=False)
+    ),
+}
+"""What somebody may leave out of a mixing."""
+
+
+@pytest.mark.parametrize('training', [True, False])
+@pytest.mark.parametrize('part', WITHOUT)
+def test_mixing_without_some_parameters(part, training):
+    attention = build('LN' if part == 'bias' else 'BN', pretrain_tokens=7)
+    WITHOUT[part](attention.mixing)
+    attention.double().train(training)
+    x = torch.randn(2, TOKENS, WIDTH, dtype=torch.float64)
+    computed = attention(x)
+    with ops.formulas():
+        torch.testing.assert_close(computed, attention(x))
+
+
 def test_attention_without_mixing_has_softmax_maps():
     attention = ReAttention(WIDTH, HEADS).double()
     _, maps = attention(torch.randn(2, TOKENS, WIDTH, dtype=torch.float64), with_maps=True)

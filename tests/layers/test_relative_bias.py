@@ -29,6 +29,11 @@ def test_resized_table_keeps_middle_and_symmetry(grid):
     torch.testing.assert_close(resized, resized.flip(1, 2))
 
 
+def test_float64_keeps_its_digits():
+    table = torch.randn(2, 5, 7, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda t: resize_bias_table(t, 4, 6, True), table)
+
+
 def test_kernel_of_another_grid_keeps_its_sum():
     kernel = torch.randn(2, 7, 9) + 1
     resized = resize_bias_table(kernel, 12, 15, keep_sum=True)

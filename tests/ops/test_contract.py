@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.checkpoint import checkpoint
 
 from attnpool_backbones import ops
 from tests.ops.mmcv_rows import MMCV_ROWS
@@ -169,39 +170,57 @@ def _channels_last(x: Tensor) -> Tensor:
 
 
 NOT_TWICE = (
-    'once_differentiable|no autograd formula was registered|derivative for .* not implemented'
+    'differentiable once|no autograd formula was registered|derivative for .* not implemented'
 )
 
 
+@pytest.mark.parametrize('power', [1, 2])  # with 1 the gradients of the results want none
 @pytest.mark.parametrize('layout', [lambda x: x, _channels_last], ids=['as drawn', 'channels_last'])
 @each_differentiable_row
-def test_second_derivatives_are_right_or_refused(row, layout):
+def test_second_derivatives_are_right_or_refused(row, layout, power):
     for seed in range(2):
         args = row.example(Draw(seed))
         if row.layouts:
             args = changed(args, lambda a: a if isinstance(a, nn.Module) else layout(a))
         with ops.formulas():
-            expected = second_derivatives(row, row.operator, args)
+            expected = second_derivatives(row, row.operator, args, power)
         try:
-            computed = second_derivatives(row, row.operator, args)
+            computed = second_derivatives(row, row.operator, args, power)
         except RuntimeError as error:
             assert re.search(NOT_TWICE, str(error)), error
         else:
             assert_same([computed], [expected])
 
 
-def second_derivatives(row, function, args: tuple) -> list[Tensor | None]:
-    """Returns the gradients of a gradient's square; ``grad`` passes over what refuses it."""
+def second_derivatives(row, function, args: tuple, power: int) -> list[Tensor | None]:
+    """Returns the gradients of a gradient's square, of results beside other terms of a loss."""
     args = changed(
         args,
         lambda a: copy.deepcopy(a) if isinstance(a, nn.Module)
         else a.detach().requires_grad_(a.requires_grad),
     )  # fmt: skip
     wanted = [t for t in tensors_of(args) if t.requires_grad]
-    total = sum(y.square().sum() for y in call(row, function, args) if y.requires_grad)
-    first = torch.autograd.grad(total, wanted, allow_unused=True, create_graph=True)
-    sum(g.square().sum() for g in first if g is not None).backward()
-    return [t.grad for t in wanted]
+    total = sum((y**power).sum() for y in call(row, function, args) if y.requires_grad)
+    total = total + sum((t**3).sum() for t in wanted)
+    first = torch.autograd.grad(total, wanted, create_graph=True)
+    return list(torch.autograd.grad(sum(g.square().sum() for g in first), wanted))
+
+
+@pytest.mark.parametrize('create_graph', [False, True])
+@each_differentiable_row
+def test_checkpointed_is_the_same(row, create_graph):
+    args = row.example(Draw(2))
+    wanted = [t for t in tensors_of(args) if t.requires_grad]
+
+    def computed(run):
+        torch.manual_seed(3)
+        total = sum((y**2).sum() for y in run() if y.requires_grad)
+        return torch.autograd.grad(total, wanted, allow_unused=True, create_graph=create_graph)
+
+    def function():
+        return list(tensors_of(row.results(row.operator(*args))))
+
+    assert_same([computed(lambda: checkpoint(function, use_reentrant=False))], [computed(function)])
 
 
 def _reversed_axes(x: Tensor) -> Tensor:
@@ -211,6 +230,19 @@ def _reversed_axes(x: Tensor) -> Tensor:
 
 def _with_gaps(x: Tensor) -> Tensor:
     return torch.stack([x, x], dim=-1)[..., 0] if x.dim() else x
+
+
+@pytest.mark.parametrize('layout', [lambda x: x, _channels_last], ids=['as drawn', 'channels_last'])
+@each_differentiable_row
+def test_the_input_may_want_no_gradient(row, layout):
+    """E.g. the map of a frozen stem."""
+    first, *rest = row.example(Draw(4))
+    if first is not None:
+        first = layout(first.detach()) if row.layouts else first.detach()
+    args = (first, *rest)
+    if any(t.requires_grad for t in tensors_of(args)):
+        expected = run(row, row.operator.formula, copied(args))
+        assert_same(run(row, row.operator, copied(args)), expected)
 
 
 @pytest.mark.parametrize('layout', [_channels_last, _reversed_axes, _with_gaps])

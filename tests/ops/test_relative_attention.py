@@ -33,6 +33,28 @@ def test_images_in_chunks(budget, monkeypatch):
     )
 
 
+def test_what_values_share_costs_short_gradients_no_digits():
+    rounded = [t.detach().bfloat16() for t in inputs(2, 3, 7, 8, 16)]
+    q, k, v, table = rounded
+    rounded = q, k + 2, v + 4, table
+    grad = torch.randn_like(q)
+
+    def gradients(function, dtype):
+        leaves = [t.to(dtype).requires_grad_() for t in rounded]
+        return torch.autograd.grad(function(*leaves), leaves, grad.to(dtype))
+
+    exact = gradients(relative_attention.formula, torch.float64)
+    errors = [
+        [float((a - b).norm() / b.norm()) for a, b in zip(found, exact, strict=True)]
+        for found in (
+            gradients(relative_attention, torch.bfloat16),
+            gradients(relative_attention.formula, torch.bfloat16),
+        )
+    ]
+    for error, allowed in zip(*errors, strict=True):
+        assert error < 1.5 * allowed, errors
+
+
 @pytest.fixture
 def by_heads(monkeypatch):
     """Products of each head are oneDNN's, as on processors where that is the faster library."""

@@ -47,16 +47,18 @@ def _compare(model, fixture, x):
     yield 'patch_embed', model.stem.embed(x), fixture['patch_embed']
     taps, lazy_maps = model.forward_lazy_maps(x, 2)
     yield 'trunk', taps[-1], fixture['trunk']
-    blocks = model.forward_maps(x)
-    for index, block in enumerate(blocks):
-        yield f'attn_softmax_{index}', block.softmax, fixture[f'attn_softmax_{index}']
-        yield f'attn_{index}', block.mixed, fixture[f'attn_{index}']
-        yield f'block_{index}', block.tokens, fixture[f'block_{index}']
-        if index < len(blocks) - 1:  # the last tap is the trunk
+    tokens, softmax, mixed = model.stem(x), [], []
+    for index, block in enumerate(model.blocks):
+        tokens, maps = block(tokens, with_maps=True)
+        softmax.append(maps.softmax())
+        mixed.append(maps.mixed())
+        yield f'attn_softmax_{index}', softmax[-1], fixture[f'attn_softmax_{index}']
+        yield f'attn_{index}', mixed[-1], fixture[f'attn_{index}']
+        yield f'block_{index}', tokens, fixture[f'block_{index}']
+        if index < len(model.blocks) - 1:  # the last tap is the trunk
             yield f'tap {index}', taps[index].flatten(2).mT, fixture[f'block_{index}'][:, 1:]
     for index, maps in enumerate(lazy_maps):
         yield f'rows of attn_{index}', maps.mixed(slice(3, 9)), fixture[f'attn_{index}'][:, :, 3:9]
-    softmax, mixed = ([getattr(b, name) for b in blocks] for name in ('softmax', 'mixed'))
     yield 'adj_cos_softmax', _adjacent_cosine(softmax), fixture['adj_cos_softmax']
     yield 'adj_cos_out', _adjacent_cosine(mixed), fixture['adj_cos_out']
 
