@@ -5,6 +5,7 @@ from typing import Any
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from attnpool_backbones.engine.wrapped_models import bare_model
 from attnpool_backbones.registry import HOOKS
 
 __all__ = ['CompileBackboneHook']
@@ -31,7 +32,4 @@ class CompileBackboneHook(Hook):
         Args:
             runner: About to train, validate or test.
         """
-        model = runner.model
-        while not hasattr(model, 'backbone'):  # wrapped for several processes or augmentation
-            model = model.module
-        model.backbone.compile(**self.options)
+        bare_model(runner.model).backbone.compile(**self.options)

@@ -11,16 +11,16 @@ from typing import Any
 
 from mmengine.hooks import EMAHook, Hook
 from mmengine.logging import HistoryBuffer, print_log
-from mmengine.model import is_model_wrapper
-from mmengine.optim import OptimWrapperDict
 from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import Tensor
 
 from attnpool_backbones.checkpoints.matching import names_in_model, shapes_of
 from attnpool_backbones.checkpoints.message_texts import list_names, shape_text
 from attnpool_backbones.command_line import UserError, shortened
-from attnpool_backbones.engine.pending_gradients import COUNTS, GRADIENTS, parameters_of
+from attnpool_backbones.engine.optimizers import parameters_of, wrappers_of
+from attnpool_backbones.engine.pending_gradients import COUNTS, GRADIENTS
 from attnpool_backbones.engine.resumable_loop import BATCHES_DONE
+from attnpool_backbones.engine.wrapped_models import bare_model
 from attnpool_backbones.registry import HOOKS
 
 __all__ = ['ResumeCheckHook', 'WrongPart', 'require_training_parts']
@@ -100,7 +100,7 @@ class ResumeCheckHook(Hook):
 
     @staticmethod
     def _check_weights(runner: Runner, checkpoint: Mapping) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = bare_model(runner.model)
         here = shapes_of(model.state_dict())
         stored = shapes_of(checkpoint['state_dict'])
         # LoadGuardHook gives the weights the model's names
@@ -222,14 +222,13 @@ def check_optimizers(wrapper: Any, state: Mapping, is_scaled: bool) -> None:
     Raises:
         WrongPart: If they differ.
     """
-    if isinstance(wrapper, OptimWrapperDict):
-        names = [name for name, _ in wrapper.items()]
-        if set(state) != set(names):
-            raise WrongPart(f'its optimizer has {list_names(state)}, not {list_names(names)}')
-        for name, inner in wrapper.items():
-            check_optimizer(inner, state[name], f'optimizer.{name}', is_scaled)
-    else:
-        check_optimizer(wrapper, state, 'optimizer', is_scaled)
+    wrappers = wrappers_of(wrapper)
+    states = {'': state} if '' in wrappers else state
+    if set(states) != set(wrappers):
+        raise WrongPart(f'its optimizer has {list_names(states)}, not {list_names(wrappers)}')
+    for name, inner in wrappers.items():
+        part = f'optimizer.{name}' if name else 'optimizer'
+        check_optimizer(inner, states[name], part, is_scaled)
 
 
 def check_optimizer(wrapper: Any, state: Any, part: str, is_scaled: bool) -> None:
