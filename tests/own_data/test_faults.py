@@ -219,8 +219,10 @@ def first_name(path: Path) -> None:
     ids=[' '.join(row[:2]) for row in OTHERS],
 )
 def test_every_format_tells_file_and_place(digits, tmp_path, form, kind, place, damage):
-    from attnpool_backbones.own_data.preparing import BrokenLabels, Request, read_labels
+    from attnpool_backbones.own_data.label_problems import BrokenLabels
+    from attnpool_backbones.own_data.reading import read_labels
     from attnpool_backbones.own_data.recognition import open_folder
+    from attnpool_backbones.own_data.request import Request
 
     write = written.cvat_video if form == 'cvat_video' else written.WRITERS[form]
     write(written.load_scenes(digits), tmp_path, False)
@@ -258,8 +260,9 @@ MASK = 'training/masks/000001.png'
     ],
 )  # fmt: skip
 def test_masks_tell_file(digits, tmp_path, kind, place, damage):
-    from attnpool_backbones.own_data.preparing import Request, read_labels
+    from attnpool_backbones.own_data.reading import read_labels
     from attnpool_backbones.own_data.recognition import open_folder
+    from attnpool_backbones.own_data.request import Request
 
     written.masks(digits, tmp_path, 'ids')
     damage(tmp_path / MASK)

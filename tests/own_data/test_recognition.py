@@ -19,8 +19,9 @@ from attnpool_backbones.datasets.findings import Problem, Report
 from attnpool_backbones.own_data import preparing
 from attnpool_backbones.own_data.checking import check
 from attnpool_backbones.own_data.labels import Instance, LabelledImage, LabelledImages
-from attnpool_backbones.own_data.preparing import Request, read_labels
+from attnpool_backbones.own_data.reading import read_labels
 from attnpool_backbones.own_data.recognition import FORMATS, open_folder, recognise
+from attnpool_backbones.own_data.request import Request
 from tests.own_data import scenes as written
 
 
