@@ -14,6 +14,7 @@ pytest.importorskip('mmdet')
 
 from attnpool_backbones.cli import main
 from tests.own_data import scenes as written
+from tests.own_data.scenes import replaced
 
 TRAIN = 'train_labels.json'
 MODEL = ['--backbone', 'caformer-nano', '--head', 'faster-rcnn', '--no-forecast']
@@ -122,12 +123,6 @@ def test_damaged_image_of_outlines_is_told_of_a_segmentor(folder, capsys):
 def test_whole_labels_pass(folder, capsys):
     assert main(['verify', str(folder)]) == 0
     assert 'nothing is wrong' in capsys.readouterr().out
-
-
-def replaced(path: Path, old: str, new: str) -> None:
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new, 1))
 
 
 def first_edge(path: Path, name: str, value: str) -> None:
