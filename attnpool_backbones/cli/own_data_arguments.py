@@ -118,7 +118,7 @@ def request_of(args: argparse.Namespace, **more: Any) -> Any:
         args: Parsed flags.
         **more: Fields that have no flag here, or another value.
     """
-    from attnpool_backbones.own_data.preparing import Request
+    from attnpool_backbones.own_data.request import Request
 
     names = 'work_dir', 'weights', 'epochs', 'batch', 'lr', 'size', 'freeze', 'cfg_options'
     said = {name: getattr(args, name, None) for name in names}
@@ -146,12 +146,12 @@ def choose_model(args: argparse.Namespace) -> Any:
 
     Returns:
         The labels where they had to be read for that, as
-        :func:`~attnpool_backbones.own_data.preparing.read_labels` gives them; else None.
+        :func:`~attnpool_backbones.own_data.reading.read_labels` gives them; else None.
 
     Raises:
         UserError: If there are no labels that can be trained on.
     """
-    from attnpool_backbones.own_data.preparing import read_labels
+    from attnpool_backbones.own_data.reading import read_labels
     from attnpool_backbones.own_data.recognition import open_folder
 
     args.backbone = args.backbone or DEFAULT_BACKBONE

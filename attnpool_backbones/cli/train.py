@@ -220,12 +220,8 @@ def prepare_folder(args: argparse.Namespace) -> None:
     from attnpool_backbones.launching.launch import plan_training
     from attnpool_backbones.own_data.bases import choose_bases
     from attnpool_backbones.own_data.planning import choose_val_interval
-    from attnpool_backbones.own_data.preparing import (
-        places_of,
-        plan_again,
-        prepare,
-        require_same_folder,
-    )
+    from attnpool_backbones.own_data.preparing import plan_again, prepare
+    from attnpool_backbones.own_data.request import places_of, require_same_folder
 
     if args.launcher != 'none':
         # each process would read, split and write the labels, and measure

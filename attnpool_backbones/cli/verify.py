@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     from attnpool_backbones.datasets.verification import verify
     from attnpool_backbones.launching.config import load_config
     from attnpool_backbones.launching.targets import require_target_file
-    from attnpool_backbones.own_data.preparing import list_problems
+    from attnpool_backbones.own_data.label_problems import list_problems
 
     cfg = opened = None
     if is_config(args.source):
@@ -117,7 +117,8 @@ def verify_folder(
     Returns:
         What was found, and lines about what is no problem.
     """
-    from attnpool_backbones.own_data.preparing import BrokenLabels, prepare
+    from attnpool_backbones.own_data.label_problems import BrokenLabels
+    from attnpool_backbones.own_data.preparing import prepare
 
     with tempfile.TemporaryDirectory() as folder:
         request = request_of(args, work_dir=f'{folder}/run', weights='none')

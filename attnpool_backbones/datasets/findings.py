@@ -1,11 +1,11 @@
 """What a check of data sets finds."""
 
 import json
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 
-__all__ = ['Found', 'Problem', 'Report']
+__all__ = ['Found', 'Problem', 'Report', 'by_kind']
 
 Found = Callable[[str, object, str], None]
 """Takes the kind, the item and the detail of a problem."""
@@ -56,3 +56,11 @@ class Report:
             notes=[asdict(note) for note in self.notes],
         )
         return json.dumps(content, indent=1) + '\n'
+
+
+def by_kind(problems: Iterable[Problem]) -> dict[str, list[Problem]]:
+    """Returns the cases of each kind, in the order in which they were found."""
+    kinds = defaultdict(list)
+    for problem in problems:
+        kinds[problem.kind].append(problem)
+    return dict(kinds)

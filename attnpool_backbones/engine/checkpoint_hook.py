@@ -13,6 +13,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from attnpool_backbones.atomic_files import ATOMIC_BACKEND, AtomicLocalBackend, remove_stale_files
 from attnpool_backbones.checkpoints.plain_history import as_plain_data
 from attnpool_backbones.duration import seconds_of
+from attnpool_backbones.engine.optimizers import accumulative_counts, is_between_updates
 from attnpool_backbones.engine.own_checkpoints import (
     INTERIM,
     OwnCheckpoints,
@@ -21,7 +22,6 @@ from attnpool_backbones.engine.own_checkpoints import (
 )
 from attnpool_backbones.engine.pending_gradients import (
     PendingGradients,
-    accumulative_counts,
     add_pending_gradients,
     put_back,
     take_pending_gradients,
@@ -30,7 +30,7 @@ from attnpool_backbones.engine.postponed_removals import PostponedRemovals
 from attnpool_backbones.engine.publishing import publish
 from attnpool_backbones.engine.resumable_loop import BATCHES_DONE, VALIDATED
 from attnpool_backbones.engine.saving_errors import require_savable, tells_why_saving_failed
-from attnpool_backbones.engine.wishes import Wishes, is_between_updates
+from attnpool_backbones.engine.wishes import Wishes
 from attnpool_backbones.engine.work_folder_hook import WatchedFolder, went_back
 from attnpool_backbones.registry import HOOKS
 from attnpool_backbones.stop_signals import Stopped, signal_name

@@ -5,7 +5,7 @@ from typing import Any
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from attnpool_backbones.engine.load_guard_hook import bare_model
+from attnpool_backbones.engine.wrapped_models import bare_model
 from attnpool_backbones.layers.attention_pooling import AttentionPooling
 from attnpool_backbones.registry import HOOKS
 

@@ -2,14 +2,14 @@
 
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from mmengine.dist import is_distributed
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from torch import Tensor
 from torch.nn.utils import get_total_norm
@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.engine.non_finite_search import image_names, loss_terms, search
+from attnpool_backbones.engine.optimizers import is_between_updates, wrappers_of
 from attnpool_backbones.engine.random_state_hook import MODEL, seed_generators
 from attnpool_backbones.registry import HOOKS
 
@@ -81,7 +82,7 @@ class InvalidLossHook(Hook):
                     runner, wrapper, optimizer
                 )
             )
-            for wrapper in optimizer_wrappers(runner.optim_wrapper)
+            for wrapper in wrappers_of(runner.optim_wrapper).values()
         ]
 
     def after_train(self, runner: Runner) -> None:
@@ -148,10 +149,10 @@ class InvalidLossHook(Hook):
                 kept.copy_(buffer)
 
     def _count_amp_skips(self, runner: Runner) -> None:
-        wrappers = list(optimizer_wrappers(runner.optim_wrapper))
-        if not all(wrapper.should_update() for wrapper in wrappers):
+        if not is_between_updates(runner.optim_wrapper):
             return
         batches, self._batches = self._batches, []
+        wrappers = wrappers_of(runner.optim_wrapper).values()
         if not any(hasattr(wrapper, 'loss_scaler') for wrapper in wrappers):
             return
         self._amp_skips = 0 if self._stepped_iter == runner.iter else self._amp_skips + 1
@@ -219,15 +220,6 @@ class InvalidLossHook(Hook):
     @staticmethod
     def _where(runner: Runner) -> str:
         return f'iteration {runner.iter + 1} (epoch {runner.epoch + 1})'
-
-
-def optimizer_wrappers(optim_wrapper: Any) -> Iterator[OptimWrapper]:
-    """Yields the wrappers of all optimizers of a run."""
-    if isinstance(optim_wrapper, OptimWrapperDict):
-        for _, wrapper in optim_wrapper.items():
-            yield from optimizer_wrappers(wrapper)
-    else:
-        yield optim_wrapper
 
 
 def gradients_are_finite(wrapper: OptimWrapper, optimizer: Optimizer) -> bool:

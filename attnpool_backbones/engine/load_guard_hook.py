@@ -6,7 +6,6 @@ from typing import Any
 
 from mmengine.fileio import isfile
 from mmengine.hooks import CheckpointHook, Hook
-from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import BaseLoop, FlexibleRunner, Runner
 from torch import nn
 
@@ -25,9 +24,10 @@ from attnpool_backbones.checkpoints.reading import explained
 from attnpool_backbones.checkpoints.wrapped_names import renamed
 from attnpool_backbones.engine.checkpoint_hook import OUTDATED
 from attnpool_backbones.engine.own_checkpoints import is_same_place
+from attnpool_backbones.engine.wrapped_models import bare_model
 from attnpool_backbones.registry import HOOKS
 
-__all__ = ['LoadGuardHook', 'bare_model']
+__all__ = ['LoadGuardHook']
 
 PARTLY = 'load_partly'
 """Setting of a config that lets layers stay random although a file may have their weights."""
@@ -110,15 +110,6 @@ def unsharded_model(runner: Runner | FlexibleRunner) -> nn.Module | None:
         return bare_model(runner.model)
     # other strategies name weights in their way
     return getattr(runner.strategy, 'unsharded_model', None)
-
-
-def bare_model(model: Any) -> nn.Module | None:
-    """Returns the model inside of wrappers and test-time augmentation, if there is one yet."""
-    while isinstance(model, nn.Module) and (
-        is_model_wrapper(model) or isinstance(model, BaseTTAModel)
-    ):
-        model = model.module
-    return model if isinstance(model, nn.Module) else None
 
 
 def fit_names(weights: dict[str, Any], model: nn.Module) -> None:

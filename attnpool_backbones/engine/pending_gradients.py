@@ -6,15 +6,14 @@ from typing import Any
 
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from torch import Tensor
-from torch.nn import Parameter
+
+from attnpool_backbones.engine.optimizers import accumulative_counts, parameters_of, wrappers_of
 
 __all__ = [
     'COUNTS',
     'GRADIENTS',
     'PendingGradients',
-    'accumulative_counts',
     'add_pending_gradients',
-    'parameters_of',
     'put_back',
     'take_pending_gradients',
 ]
@@ -39,28 +38,6 @@ class PendingGradients:
     gradients: Sequence[Tensor | None]
     scales: Mapping[str, float]
     counts: list[int] | None
-
-
-def wrappers_of(optim_wrapper: OptimWrapper | OptimWrapperDict) -> dict[str, OptimWrapper]:
-    """Returns the wrapper of every optimizer by its name; '' if there is but one."""
-    if isinstance(optim_wrapper, OptimWrapperDict):
-        return dict(optim_wrapper.items())
-    return {'': optim_wrapper}
-
-
-def parameters_of(optim_wrapper: OptimWrapper | OptimWrapperDict) -> list[Parameter]:
-    """Returns what the optimizers train, group by group."""
-    return [
-        parameter
-        for wrapper in wrappers_of(optim_wrapper).values()
-        for group in wrapper.optimizer.param_groups
-        for parameter in group['params']
-    ]
-
-
-def accumulative_counts(optim_wrapper: OptimWrapper | OptimWrapperDict) -> list[int]:
-    """Returns how many iterations an update has, for each optimizer."""
-    return [wrapper._accumulative_counts for wrapper in wrappers_of(optim_wrapper).values()]
 
 
 def add_pending_gradients(checkpoint: dict, optim_wrapper: OptimWrapper | OptimWrapperDict) -> None:

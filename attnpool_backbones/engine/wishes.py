@@ -1,11 +1,10 @@
 """What the processes of a training agree on after an iteration: to stop, or to save."""
 
-from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
 
 from attnpool_backbones.engine.agreement import Agreement
 
-__all__ = ['Wishes', 'is_between_updates', 'wanted_signal']
+__all__ = ['Wishes', 'wanted_signal']
 
 
 class Wishes:
@@ -33,10 +32,3 @@ def wanted_signal(runner: Runner) -> int:
     """Returns the signal that this process got, 0 if there was none."""
     signals = getattr(runner._train_loop, 'signals', None)
     return 0 if signals is None else signals.wanted
-
-
-def is_between_updates(optim_wrapper: OptimWrapper | OptimWrapperDict) -> bool:
-    """Tells whether no gradient is being accumulated."""
-    if isinstance(optim_wrapper, OptimWrapperDict):
-        return all(is_between_updates(wrapper) for _, wrapper in optim_wrapper.items())
-    return optim_wrapper.should_update()

@@ -20,7 +20,7 @@ from attnpool_backbones.checkpoints.matching import (
 )
 from attnpool_backbones.checkpoints.message_texts import list_content
 from attnpool_backbones.command_line import UserError
-from attnpool_backbones.engine.load_guard_hook import bare_model
+from attnpool_backbones.engine.wrapped_models import bare_model
 
 __all__ = ['Shapes', 'require_checkpoint', 'require_own_weights', 'stored_shapes']
 
@@ -97,7 +97,6 @@ def require_own_weights(model: nn.Module, stored: Shapes, path: str) -> None:
         CheckpointMismatch: If it has not, by name and shape.
     """
     model = bare_model(model)
-    if model is not None:
-        names = names_in_model(stored, model.state_dict())
-        shapes = as_loaded({names[n]: shape for n, shape in stored.items()}, model)
-        require_whole_model(model, shapes, path)
+    names = names_in_model(stored, model.state_dict())
+    shapes = as_loaded({names[n]: shape for n, shape in stored.items()}, model)
+    require_whole_model(model, shapes, path)

@@ -1,6 +1,5 @@
 """Checks of the annotations before a run, and of the data sets that are built from them."""
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
@@ -10,7 +9,7 @@ from mmengine.dist import is_distributed
 
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.config_tasks import recognise_task
-from attnpool_backbones.datasets.findings import Problem
+from attnpool_backbones.datasets.findings import Problem, by_kind
 from attnpool_backbones.datasets.verification import inspect
 from attnpool_backbones.launching.config_errors import explained
 
@@ -78,11 +77,8 @@ def require_annotations(cfg: Config, splits: Sequence[str], max_bad: int) -> lis
 
 def lines_of(problems: Sequence[Problem]) -> list[str]:
     """Returns a line for each kind of problem, with examples."""
-    by_kind: dict[str, list[Problem]] = defaultdict(list)
-    for problem in problems:
-        by_kind[problem.kind].append(problem)
     lines = []
-    for kind, cases in by_kind.items():
+    for kind, cases in by_kind(problems).items():
         examples = '; '.join(f'{p.split}: {p.item} ({p.detail})' for p in cases[:EXAMPLES])
         more = f'; {len(cases) - EXAMPLES} more' if len(cases) > EXAMPLES else ''
         lines.append(f'{kind}: {examples}{more}')

@@ -18,7 +18,7 @@ from attnpool_backbones.checkpoints.finite_weights import require_finite_weights
 from attnpool_backbones.checkpoints.matching import Shapes, tensors_of
 from attnpool_backbones.checkpoints.reading import read_content
 from attnpool_backbones.command_line import UserError
-from attnpool_backbones.engine.resume_check_hook import WrongPart, require_training_parts
+from attnpool_backbones.engine.resumed_parts import WrongPart, require_training_parts
 from attnpool_backbones.engine.work_folder_hook import RUN
 from attnpool_backbones.launching.devices import is_first_process
 

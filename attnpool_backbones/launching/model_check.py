@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
-from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import SyncBatchNorm, _BatchNorm
 
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.config_tasks import recognise_task
+from attnpool_backbones.engine.wrapped_models import bare_model
 from attnpool_backbones.launching.config_errors import words_of
 
 __all__ = ['require_classes', 'require_fitting_parts']
@@ -29,13 +29,6 @@ SIZES = re.compile(
 """What torch says of tensors that do not fit to each other."""
 OWN_CLASSES = ('boundary_threshold', 'max_text_len')
 """Attributes of heads with classes of their own: mmseg's STDCHead, mmdet's GroundingDINOHead."""
-
-
-def inner_model(model: nn.Module) -> nn.Module:
-    """Returns the detector or segmentor inside of wrappers."""
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
-    return model
 
 
 def config_key(module_name: str) -> str:
@@ -62,7 +55,7 @@ def require_classes(model: nn.Module, dataset: Any, split: str) -> None:
         return
     things = dataset.metainfo.get('thing_classes') or classes
     wrong, right = [], []
-    for name, head in heads(inner_model(model)):
+    for name, head in heads(bare_model(model)):
         # of a panoptic model it finds the things alone
         told = things if name.startswith('roi_head.') else classes
         if set(told) <= set(classes) and head.num_classes != len(told):
@@ -156,7 +149,7 @@ def require_fitting_parts(model: nn.Module, cfg: Config, batch_size: int | None 
         UserError: If channels or strides of backbone, neck and heads do not fit, or a
             BatchNorm will have one value per channel.
     """
-    model = inner_model(model)
+    model = bare_model(model)
     if not hasattr(model, 'extract_feat'):  # neither a detector nor a segmentor
         return
     try:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from attnpool_backbones.atomic_files import write_atomically
-from attnpool_backbones.own_data.labels import Instance, LabelledImage, LabelledImages
+from attnpool_backbones.own_data.labels import SPLITS, Instance, LabelledImage, LabelledImages
 from attnpool_backbones.own_data.masks_of_objects import area
 
 __all__ = ['coco_content', 'places_of_annotations', 'write_coco_files']
@@ -92,7 +92,7 @@ def write_coco_files(
         The files, by split.
     """
     files = {}
-    for split in ('train', 'val', 'test'):
+    for split in SPLITS:
         content = coco_content(labels, split)
         if content['images']:
             files[split] = folder / f'{split}.json'

@@ -11,13 +11,13 @@ import numpy as np
 
 from attnpool_backbones.own_data.folder import (
     Folder,
-    displayed_size,
     folder_of,
     shared_folders,
     split_of_path,
 )
+from attnpool_backbones.own_data.image_sizes import size_of
 from attnpool_backbones.own_data.labels import Instance, LabelledImage, LabelledImages, problem
-from attnpool_backbones.own_data.masks_of_objects import box_of, encode, joined
+from attnpool_backbones.own_data.masks_of_objects import box_of, encode, join_groups
 from attnpool_backbones.own_data.xml_files import malformed, number, parse_xml, root_tag
 
 __all__ = ['NAME', 'find', 'read']
@@ -70,20 +70,9 @@ def _image(
             problem('label without an image', f'{file}, image {name}', 'not in the folder')
         )
         return None
-    try:
-        size = displayed_size(folder.path(image))
-    except OSError as error:
-        labels.problems.append(problem('unreadable image', image, error))
-        return None
-    told = f'{entry.get("width")}x{entry.get("height")}'
-    if entry.get('width') and told != f'{size[0]}x{size[1]}':
-        labels.problems.append(
-            problem(
-                'image of another size than annotated',
-                image,
-                f'{size[0]}x{size[1]}, annotated {told} in {file}',
-            )
-        )
+    told = f'{entry.get("width")}x{entry.get("height")}' if entry.get('width') else ''
+    size = size_of(image, folder, labels, told, file)
+    if size is None:
         return None
     # the subset of a task is the split that its author chose
     split = split_of_path(f'{subset}/image') or split_of_path(image)
@@ -92,7 +81,8 @@ def _image(
                shape.get('group_id'))
         for index, shape in enumerate(entry, 1)
     ]  # fmt: skip
-    return LabelledImage(image, *size, tuple(_objects(shapes, size, labels)), split)
+    instances = join_groups(_instances(shapes, size, labels), size)
+    return LabelledImage(image, *size, instances, split)
 
 
 def _frames(
@@ -123,13 +113,10 @@ def _frames(
             words = ', '.join(there[:3]) or f'no image is named as frame_{frame:06d}.png is'
             labels.problems.append(problem(kind, f'{file}, frame {frame}', words))
             continue
-        try:
-            size = displayed_size(folder.path(there[0]))
-        except OSError as error:
-            labels.problems.append(problem('unreadable image', there[0], error))
-            continue
-        objects = tuple(_objects(shapes[frame], size, labels))
-        yield LabelledImage(there[0], *size, objects, split_of_path(there[0]))
+        size = size_of(there[0], folder, labels)
+        if size is not None:
+            instances = join_groups(_instances(shapes[frame], size, labels), size)
+            yield LabelledImage(there[0], *size, instances, split_of_path(there[0]))
 
 
 def _by_frame(photos: Sequence[str], file: str, first: int, last: int) -> dict[int, list[str]]:
@@ -171,11 +158,11 @@ class _Shape:
     group: str | None
 
 
-def _objects(
+def _instances(
     shapes: Sequence[_Shape], size: tuple[int, int], labels: LabelledImages
-) -> Iterator[Instance]:
-    groups: dict[object, list[Instance]] = {}
-    for index, shape in enumerate(shapes):
+) -> Iterator[tuple[int | None, Instance]]:
+    """Yields what can be trained on, with the group."""
+    for shape in shapes:
         kind, name = shape.element.tag, (shape.label or '').strip()
         if kind in OTHERS:
             words = f'{kind}; {", ".join(SHAPES)} can be trained on'
@@ -188,12 +175,8 @@ def _objects(
         except ValueError as error:
             labels.object_problems.append((name, malformed(shape.where, error)))
             continue
-        group = int(shape.group or 0)
-        groups.setdefault((instance.name, ('group', group) if group else index), []).append(
-            instance
-        )
-    for instances in groups.values():
-        yield joined(instances, size)
+        # 0 is no group
+        yield int(shape.group or 0) or None, instance
 
 
 def _instance(drawn: _Shape, size: tuple[int, int]) -> Instance:

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from attnpool_backbones.own_data.folder import Folder, displayed_size, open_picture, split_of_path
+from attnpool_backbones.own_data.folder import Folder, open_picture, split_of_path
+from attnpool_backbones.own_data.image_sizes import size_of
 from attnpool_backbones.own_data.labels import Instance, LabelledImage, LabelledImages, problem
-from attnpool_backbones.own_data.masks_of_objects import box_of, encode, joined
+from attnpool_backbones.own_data.masks_of_objects import box_of, encode, join_groups
 
 __all__ = ['NAME', 'find', 'read']
 
@@ -54,31 +55,21 @@ def read(folder: Folder, files: list[str]) -> LabelledImages:
                 problem('label without an image', file, f'no image {named} in the folder')
             )
             continue
-        try:
-            size = displayed_size(folder.path(image))
-        except OSError as error:
-            labels.problems.append(problem('unreadable image', image, error))
-            continue
         told = content.get('imageWidth'), content.get('imageHeight')
-        if all(isinstance(side, int) and side > 0 for side in told) and told != size:
-            labels.problems.append(
-                problem(
-                    'image of another size than annotated',
-                    image,
-                    f'{size[0]}x{size[1]}, annotated {told[0]}x{told[1]} in {file}',
-                )
-            )
+        is_told = all(isinstance(side, int) and side > 0 for side in told)
+        size = size_of(image, folder, labels, f'{told[0]}x{told[1]}' if is_told else '', file)
+        if size is None:
             continue
-        instances = tuple(_objects(shapes, file, size, labels))
+        instances = join_groups(_instances(shapes, file, size, labels), size)
         labels.images.append(LabelledImage(image, *size, instances, split_of_path(image)))
     labels.classes = tuple(sorted(labels.counts()))
     return labels
 
 
-def _objects(
+def _instances(
     shapes: list[Any], file: str, size: tuple[int, int], labels: LabelledImages
-) -> Iterator[Instance]:
-    groups: dict[Any, list[Instance]] = {}
+) -> Iterator[tuple[Any, Instance]]:
+    """Yields what can be trained on, with the group."""
     for index, shape in enumerate(shapes, 1):
         where = f'{file}, shape {index}'
         try:
@@ -88,12 +79,7 @@ def _objects(
             name = str(shape.get('label', '')).strip() if isinstance(shape, dict) else ''
             labels.object_problems.append((name, problem('malformed label', where, words)))
             continue
-        group = shape.get('group_id')
-        groups.setdefault((instance.name, index if group is None else ('group', group)), []).append(
-            instance
-        )
-    for instances in groups.values():
-        yield joined(instances, size)
+        yield shape.get('group_id'), instance
 
 
 def _instance(shape: dict[str, Any], where: str, size: tuple[int, int]) -> Instance:

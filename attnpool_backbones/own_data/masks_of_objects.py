@@ -1,13 +1,13 @@
 """Masks and outlines of single objects."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from attnpool_backbones.own_data.labels import Instance
 
-__all__ = ['area', 'box_of', 'decode', 'encode', 'joined']
+__all__ = ['area', 'box_of', 'decode', 'encode', 'join_groups']
 
 
 def box_of(*polygons: Sequence[float]) -> tuple[float, float, float, float]:
@@ -41,7 +41,7 @@ def encode(name: str, mask: np.ndarray, where: str) -> Instance:
     )
 
 
-def joined(instances: Sequence[Instance], size: tuple[int, int]) -> Instance:
+def _joined(instances: Sequence[Instance], size: tuple[int, int]) -> Instance:
     """Joins the parts of one object.
 
     Args:
@@ -60,6 +60,22 @@ def joined(instances: Sequence[Instance], size: tuple[int, int]) -> Instance:
         mask = np.any([decode(part, size) for part in instances], axis=0)
         return encode(first.name, mask, first.where)
     return replace(first, box=box, polygons=(), run_lengths=None)
+
+
+def join_groups(
+    shapes: Iterable[tuple[Hashable | None, Instance]], size: tuple[int, int]
+) -> tuple[Instance, ...]:
+    """Joins shapes of one group and class, in the order of their first ones.
+
+    Args:
+        shapes: With their groups; None: of no group.
+        size: Width and height of the image in pixels.
+    """
+    groups: dict[Hashable, list[Instance]] = {}
+    for number, (group, shape) in enumerate(shapes):
+        key = number if group is None else ('group', group)
+        groups.setdefault((shape.name, key), []).append(shape)
+    return tuple(_joined(parts, size) for parts in groups.values())
 
 
 def decode(instance: Instance, size: tuple[int, int]) -> np.ndarray:

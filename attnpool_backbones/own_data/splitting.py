@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from attnpool_backbones.command_line import UserError
+from attnpool_backbones.own_data.labels import SPLITS
 
 __all__ = ['choose_splits']
 
@@ -130,9 +131,7 @@ def _require_untested(
 
 
 def _words(counts: Counter[str]) -> str:
-    return ', '.join(
-        f'{counts[name]} in {name}' for name in ('train', 'val', 'test') if counts[name]
-    )
+    return ', '.join(f'{counts[name]} in {name}' for name in SPLITS if counts[name])
 
 
 def _told(files: Sequence[str], splits: Sequence[str | None], origin: str) -> str:

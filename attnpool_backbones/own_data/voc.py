@@ -7,11 +7,8 @@ from typing import Any
 from xml.etree import ElementTree
 
 from attnpool_backbones.datasets.image_files import IMAGE_SUFFIXES
-from attnpool_backbones.own_data.folder import (
-    Folder,
-    displayed_size,
-    split_of_path,
-)
+from attnpool_backbones.own_data.folder import Folder, split_of_path
+from attnpool_backbones.own_data.image_sizes import size_of
 from attnpool_backbones.own_data.labels import Instance, LabelledImage, LabelledImages, problem
 from attnpool_backbones.own_data.xml_files import malformed, number, parse_xml, root_tag
 
@@ -95,11 +92,7 @@ def _size(
             return size
     except ValueError:
         pass
-    try:  # left out or 0, as some tools write it
-        return displayed_size(folder.path(image))
-    except OSError as error:
-        labels.problems.append(problem('unreadable image', image, error))
-        return None
+    return size_of(image, folder, labels)  # left out or 0, as some tools write it
 
 
 def _objects(tree: ElementTree.Element, file: str, offset: int, labels: Any) -> Iterator[Instance]:

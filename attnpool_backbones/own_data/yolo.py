@@ -13,13 +13,8 @@ import yaml
 
 from attnpool_backbones.datasets.findings import Problem
 from attnpool_backbones.own_data.class_lists import FILES, ClassList, find_class_lists, lists_differ
-from attnpool_backbones.own_data.folder import (
-    Folder,
-    displayed_size,
-    folder_of,
-    shared_folders,
-    split_of_path,
-)
+from attnpool_backbones.own_data.folder import Folder, folder_of, shared_folders, split_of_path
+from attnpool_backbones.own_data.image_sizes import size_of
 from attnpool_backbones.own_data.labels import Instance, LabelledImage, LabelledImages, problem
 from attnpool_backbones.own_data.masks_of_objects import box_of
 
@@ -88,10 +83,8 @@ def read(folder: Folder, files: list[str]) -> LabelledImages:
     without = 0
     numbers: set[int] = set()
     for image in sorted({*folder.photos, *by_image}):
-        try:
-            width, height = displayed_size(folder.path(image))
-        except OSError as error:
-            labels.problems.append(problem('unreadable image', image, error))
+        size = size_of(image, folder, labels)
+        if size is None:
             continue
         file = by_image.get(image)
         own = lists[folder_of(file)] if file is not None and lists else None
@@ -102,12 +95,11 @@ def read(folder: Folder, files: list[str]) -> LabelledImages:
         rows = [] if file is None else list(_rows(folder, file, labels, points, names))
         without += file is None
         numbers.update(label for label, *_ in rows)
-        instances = [_instance(names, width, height, *row) for row in rows]
+        instances = [_instance(names, *size, *row) for row in rows]
         labels.images.append(
             LabelledImage(
                 image,
-                width,
-                height,
+                *size,
                 tuple(i for i in instances if i is not None),
                 splits.get(image) if splits else split_of_path(image),
             )

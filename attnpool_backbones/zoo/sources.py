@@ -14,11 +14,9 @@ import yaml
 
 from attnpool_backbones.command_line import UserError
 
-__all__ = ['STATUSES', 'Source', 'read_sources', 'shown_entries']
+__all__ = ['Source', 'read_sources', 'shown_entries']
 
 FILE_NAME = 'sources.yml'
-STATUSES = ('published', 'unverified')
-"""Of an entry: seen at its source, or remembered by somebody, which is kept but never shown."""
 _FORMS = {
     'Place': (re.compile(r'https://\S+'), 'https://...'),
     'Date': (re.compile(r'20\d\d-(0[1-9]|1[0-2])(-\d\d)?'), 'YYYY-MM or YYYY-MM-DD'),

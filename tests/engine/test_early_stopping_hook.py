@@ -4,10 +4,7 @@ import pytest
 from mmengine.hooks import Hook
 
 from tests.engine.test_stopping import Validations, runner_of
-
-
-class Killed(Exception):
-    """What a kill leaves behind."""
+from tests.engine.tiny_run import Killed
 
 
 class Kill(Hook):

@@ -10,28 +10,9 @@ from mmengine.hooks import Hook
 from attnpool_backbones.checkpoints.door import open_door
 from attnpool_backbones.engine.random_state_hook import seed_generators
 from attnpool_backbones.launching.latest_checkpoint import find_resumable_checkpoint, stored_seed
-from tests.engine.tiny_run import EPOCHS, ITERS, make_config, make_runner
+from tests.engine.tiny_run import EPOCHS, ITERS, Killed, KillInTraining, make_config, make_runner
 
 HOOK = dict(type='attnpool_backbones.RandomStateHook')
-
-
-class Killed(Exception):
-    """What a kill leaves behind: nothing after it is run."""
-
-
-class KillHook(Hook):
-    """Stops before a given iteration.
-
-    Args:
-        iteration: Number of finished iterations.
-    """
-
-    def __init__(self, iteration: int) -> None:
-        self.iteration = iteration
-
-    def before_train_iter(self, runner: object, batch_idx: int, data_batch: object = None) -> None:
-        if runner.iter == self.iteration:
-            raise Killed
 
 
 def train(folder: Path, stop: int | None = None, resume: bool = False, **settings: object) -> dict:
@@ -43,7 +24,7 @@ def train(folder: Path, stop: int | None = None, resume: bool = False, **setting
         cfg.randomness.seed = stored_seed(cfg.load_from)
     runner = make_runner('random_state', cfg)
     if stop is not None:
-        runner.register_hook(KillHook(stop))
+        runner.register_hook(KillInTraining(stop + 1))
         with pytest.raises(Killed):
             runner.train()
     else:

@@ -11,7 +11,7 @@ import torch
 from mmengine.config import Config
 
 from attnpool_backbones.checkpoints.reading import read_content
-from attnpool_backbones.engine.resume_check_hook import WrongPart
+from attnpool_backbones.engine.resumed_parts import WrongPart
 from attnpool_backbones.launching.latest_checkpoint import UnusableCheckpoints
 from attnpool_backbones.launching.latest_checkpoint import find_resumable_checkpoint as find
 from tests.engine.tiny_run import ITERS, make_config, make_runner

@@ -25,7 +25,6 @@ from attnpool_backbones.launching.run_plan import RunPlan
 from attnpool_backbones.launching.safeguards import add_safeguards
 from tests.engine.test_shared_buffers_hook import NormedRegression
 from tests.engine.tiny_run import make_config
-from tests.faults.tiny_train import MeanError
 
 MODELS.register_module(module=NormedRegression)
 
@@ -36,7 +35,7 @@ class Score(Hook):
             self.statistics = [buffer.tolist() for buffer in runner.model.buffers()]
 
     def after_val_epoch(self, runner, metrics=None):
-        told = dict(statistics=self.statistics, score=metrics['error'])
+        told = dict(statistics=self.statistics, score=metrics['tiny/error'])
         Path(runner.work_dir, f'{get_rank()}.json').write_text(json.dumps(told))
 
 def main():

@@ -7,19 +7,23 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
-from mmengine.registry import METRICS
 
 from attnpool_backbones.atomic_files import AtomicLocalBackend
 from attnpool_backbones.checkpoints.reading import read_content
 from attnpool_backbones.launching.latest_checkpoint import find_resumable_checkpoint, stored_seed
 from attnpool_backbones.launching.resuming import choose_checkpoint_to_resume
 from attnpool_backbones.stop_signals import STOP_SIGNALS, Stopped, StopSignals
-from tests.engine.tiny_run import BATCH, SAMPLES, make_config, make_runner
+from tests.engine.tiny_run import (
+    EPOCH,
+    Killed,
+    KillInTraining,
+    add_validation,
+    make_config,
+    make_runner,
+)
 
 HOOK = dict(type='attnpool_backbones.RandomStateHook')
-EPOCH = SAMPLES // BATCH
 
 
 class Send(Hook):
@@ -56,21 +60,6 @@ class Validations(Hook):
             self.seen.append(runner.iter)
 
 
-class TinyError(BaseMetric):
-    """Mean absolute error."""
-
-    default_prefix = 'tiny'
-
-    def process(self, data_batch: object, data_samples: list) -> None:
-        self.results += [float(value.abs().mean()) for value in data_samples]
-
-    def compute_metrics(self, results: list) -> dict[str, float]:
-        return dict(error=sum(results) / len(results))
-
-
-METRICS.register_module(module=TinyError, force=True)
-
-
 def runner_of(folder: Path, resume: bool | str = False, validate: bool = False,
               accumulate: int = 1, wrapper: str = 'OptimWrapper', more: tuple = (),
               **settings: object):  # fmt: skip
@@ -78,11 +67,7 @@ def runner_of(folder: Path, resume: bool | str = False, validate: bool = False,
     cfg.optim_wrapper.accumulative_counts = accumulate
     cfg.optim_wrapper.type = wrapper
     if validate:
-        by_epoch = settings.get('by_epoch', True)
-        cfg.val_dataloader = dict(cfg.train_dataloader, sampler=dict(type='DefaultSampler'))
-        cfg.val_cfg, cfg.val_evaluator = dict(), dict(type='TinyError')
-        cfg.train_cfg.val_interval = 1 if by_epoch else EPOCH
-        cfg.default_hooks.checkpoint.update(save_best='tiny/error', rule='less')
+        add_validation(cfg)
     if isinstance(resume, str):
         choose_checkpoint_to_resume(cfg, resume)
     elif resume:
@@ -243,9 +228,8 @@ def change_validated(path: Path) -> None:
 @pytest.mark.parametrize('saving', [None, dict(type='CheckpointHook')])
 def test_signals_stay_what_they_were_where_no_hook_would_save(saving, validating, tmp_path, capsys):
     cfg = make_config(tmp_path, hooks=(HOOK,))
+    add_validation(cfg)
     cfg.default_hooks.checkpoint = saving
-    cfg.val_dataloader = dict(cfg.train_dataloader, sampler=dict(type='DefaultSampler'))
-    cfg.val_cfg, cfg.val_evaluator = dict(), dict(type='TinyError')
     runner = make_runner('stopping', cfg)
     runner.register_hook(Send(12, signal.SIGINT, validating))
     with pytest.raises(KeyboardInterrupt):
@@ -279,25 +263,12 @@ def test_every_validation_has_the_same_batches(skipping, by_epoch, tmp_path):
     assert depths.seen == [2 + len(skipping)] * 4
 
 
-class Killed(Exception):
-    """What a kill leaves behind: nothing after it is run."""
-
-
 class KillInValidation(Hook):
     def __init__(self, iteration: int) -> None:
         self.iteration = iteration
 
     def after_val_iter(self, runner: object, batch_idx: int, **_: object) -> None:
         if runner.iter == self.iteration:
-            raise Killed
-
-
-class KillInTraining(Hook):
-    def __init__(self, iteration: int) -> None:
-        self.iteration = iteration
-
-    def before_train_iter(self, runner: object, batch_idx: int, **_: object) -> None:
-        if runner.iter + 1 == self.iteration:
             raise Killed
 
 

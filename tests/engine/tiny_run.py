@@ -8,14 +8,17 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.evaluator import BaseMetric
+from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
-from mmengine.registry import DATASETS, MODELS, OPTIM_WRAPPERS
+from mmengine.registry import DATASETS, METRICS, MODELS, OPTIM_WRAPPERS
 from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
 EPOCHS, SAMPLES, BATCH = 4, 12, 2
-ITERS = EPOCHS * SAMPLES // BATCH
+EPOCH = SAMPLES // BATCH
+ITERS = EPOCHS * EPOCH
 RUN_NUMBERS = itertools.count()
 
 
@@ -64,8 +67,38 @@ class ScaledOptimWrapper(AmpOptimWrapper):
         return nullcontext()
 
 
+class MeanError(BaseMetric):
+    """Mean absolute error."""
+
+    default_prefix = 'tiny'
+
+    def process(self, data_batch: object, data_samples: list) -> None:
+        self.results += [float(value.abs().mean()) for value in data_samples]
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        return dict(error=sum(results) / len(results))
+
+
+class Killed(Exception):
+    """What a kill leaves behind: nothing after it is run."""
+
+
+class KillInTraining(Hook):
+    """Stops in an iteration, by its number from 1 on."""
+
+    def __init__(self, iteration: int) -> None:
+        self.iteration = iteration
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, **_: object) -> None:
+        if runner.iter + 1 == self.iteration:
+            raise Killed
+
+
 def register() -> None:
-    ours = ((DATASETS, NoisyPoints), (MODELS, Regression), (OPTIM_WRAPPERS, ScaledOptimWrapper))
+    ours = (
+        (DATASETS, NoisyPoints), (METRICS, MeanError), (MODELS, Regression),
+        (OPTIM_WRAPPERS, ScaledOptimWrapper),
+    )  # fmt: skip
     for registry, cls in ours:
         if cls.__name__ not in registry.module_dict:
             registry.register_module(module=cls)
@@ -99,7 +132,6 @@ def make_config(
     Returns:
         Ready for ``Runner.from_cfg``.
     """
-    step = SAMPLES // BATCH
     train_cfg = (
         dict(type='attnpool_backbones.ResumableEpochBasedTrainLoop', max_epochs=EPOCHS)
         if by_epoch
@@ -108,7 +140,7 @@ def make_config(
     saving = dict(
         type='attnpool_backbones.SafeCheckpointHook',
         by_epoch=by_epoch,
-        interval=1 if by_epoch else step,
+        interval=1 if by_epoch else EPOCH,
     )
     return Config(
         dict(
@@ -134,6 +166,14 @@ def make_config(
             default_scope='mmengine',
         )
     )
+
+
+def add_validation(cfg: Config) -> None:
+    """Makes a training validate after each epoch, on what it trains on, and save its best."""
+    cfg.val_dataloader = dict(cfg.train_dataloader, sampler=dict(type='DefaultSampler'))
+    cfg.val_cfg, cfg.val_evaluator = dict(), dict(type='MeanError')
+    cfg.train_cfg.val_interval = 1 if 'max_epochs' in cfg.train_cfg else EPOCH
+    cfg.default_hooks.checkpoint.update(save_best='tiny/error', rule='less')
 
 
 def make_runner(name: str, cfg: Config) -> Runner:

@@ -19,7 +19,8 @@ def save_run(
     scenes: Path, folder: Path, head: str, image_head: bool = False, alone: bool = False
 ) -> Path:
     from attnpool_backbones.launching.config_models import build_config_model
-    from attnpool_backbones.own_data.preparing import Request, prepare
+    from attnpool_backbones.own_data.preparing import prepare
+    from attnpool_backbones.own_data.request import Request
 
     request = Request(str(scenes), 'caformer-nano', head, size=96, work_dir=str(folder))
     cfg = prepare(request, tell=lambda line: None).cfg

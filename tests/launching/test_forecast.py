@@ -13,7 +13,8 @@ from attnpool_backbones.datasets.digit_scenes import generate
 from attnpool_backbones.launching import forecast
 from attnpool_backbones.launching.forecast import Forecast, epochs_within, largest_batch
 from attnpool_backbones.launching.loaders import fit_loaders
-from attnpool_backbones.own_data.preparing import Request, prepare
+from attnpool_backbones.own_data.preparing import prepare
+from attnpool_backbones.own_data.request import Request
 
 
 @pytest.fixture(scope='module')

@@ -255,3 +255,10 @@ def write(path: Path, text: str) -> None:
 
 def write_json(path: Path, content: dict) -> None:
     write(path, json.dumps(content))
+
+
+def replaced(path: Path, old: str, new: str) -> None:
+    """Changes the first place of a file that has a text."""
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))

@@ -9,7 +9,8 @@ pytest.importorskip('mmseg')
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.datasets.digit_scenes import CLASSES
 from attnpool_backbones.own_data.browsing import contact_sheet, draw_samples, write_page
-from attnpool_backbones.own_data.preparing import Request, prepare
+from attnpool_backbones.own_data.preparing import prepare
+from attnpool_backbones.own_data.request import Request
 
 
 @pytest.fixture(params=['mask-rcnn', 'upernet'])

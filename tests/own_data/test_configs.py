@@ -18,7 +18,8 @@ from attnpool_backbones.engine.work_folder_lock import WorkFolderInUse
 from attnpool_backbones.launching.config_models import build_config_model
 from attnpool_backbones.own_data.bases import HEADS, choose_bases
 from attnpool_backbones.own_data.model_costs import CLASSES, count_model
-from attnpool_backbones.own_data.preparing import Request, prepare
+from attnpool_backbones.own_data.preparing import prepare
+from attnpool_backbones.own_data.request import Request
 from tests.own_data import scenes as written
 
 FAMILIES = ['caformer-s18', 'patchconvnet-s60', 'sge-resnet50', 'coatnet-0-rw', 'deepvit-s']

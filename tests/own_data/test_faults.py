@@ -14,6 +14,7 @@ pytest.importorskip('mmdet')
 
 from attnpool_backbones.cli import main
 from tests.own_data import scenes as written
+from tests.own_data.scenes import replaced
 
 TRAIN = 'train_labels.json'
 MODEL = ['--backbone', 'caformer-nano', '--head', 'faster-rcnn', '--no-forecast']
@@ -124,12 +125,6 @@ def test_whole_labels_pass(folder, capsys):
     assert 'nothing is wrong' in capsys.readouterr().out
 
 
-def replaced(path: Path, old: str, new: str) -> None:
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new, 1))
-
-
 def first_edge(path: Path, name: str, value: str) -> None:
     before, _, rest = path.read_text().partition(f'<{name}>')
     path.write_text(f'{before}<{name}>{value}{rest[rest.index("<") :]}')
@@ -219,8 +214,10 @@ def first_name(path: Path) -> None:
     ids=[' '.join(row[:2]) for row in OTHERS],
 )
 def test_every_format_tells_file_and_place(digits, tmp_path, form, kind, place, damage):
-    from attnpool_backbones.own_data.preparing import BrokenLabels, Request, read_labels
+    from attnpool_backbones.own_data.label_problems import BrokenLabels
+    from attnpool_backbones.own_data.reading import read_labels
     from attnpool_backbones.own_data.recognition import open_folder
+    from attnpool_backbones.own_data.request import Request
 
     write = written.cvat_video if form == 'cvat_video' else written.WRITERS[form]
     write(written.load_scenes(digits), tmp_path, False)
@@ -258,8 +255,9 @@ MASK = 'training/masks/000001.png'
     ],
 )  # fmt: skip
 def test_masks_tell_file(digits, tmp_path, kind, place, damage):
-    from attnpool_backbones.own_data.preparing import Request, read_labels
+    from attnpool_backbones.own_data.reading import read_labels
     from attnpool_backbones.own_data.recognition import open_folder
+    from attnpool_backbones.own_data.request import Request
 
     written.masks(digits, tmp_path, 'ids')
     damage(tmp_path / MASK)

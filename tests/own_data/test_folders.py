@@ -19,8 +19,9 @@ from attnpool_backbones.cli import main
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.datasets.digit_scenes import CLASSES
 from attnpool_backbones.own_data.folder import displayed_size
-from attnpool_backbones.own_data.preparing import Request, read_labels
+from attnpool_backbones.own_data.reading import read_labels
 from attnpool_backbones.own_data.recognition import FORMATS, open_folder, recognise
+from attnpool_backbones.own_data.request import Request
 from tests.own_data import scenes as written
 from tests.own_data.test_recognition import labels_of
 

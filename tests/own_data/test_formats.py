@@ -14,8 +14,9 @@ from attnpool_backbones.command_line import UserError
 from attnpool_backbones.datasets.digit_scenes import CLASSES
 from attnpool_backbones.own_data.coco_files import write_coco_files
 from attnpool_backbones.own_data.label_map_files import lay_out
-from attnpool_backbones.own_data.preparing import Request, read_labels
+from attnpool_backbones.own_data.reading import read_labels
 from attnpool_backbones.own_data.recognition import open_folder
+from attnpool_backbones.own_data.request import Request
 from tests.own_data import scenes as written
 
 BOXES = list(written.WRITERS)

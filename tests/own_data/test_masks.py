@@ -11,9 +11,11 @@ from PIL import Image
 from attnpool_backbones.cli import main
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.own_data.label_map_files import lay_out
+from attnpool_backbones.own_data.label_problems import BrokenLabels
 from attnpool_backbones.own_data.labels import LabelMaps
-from attnpool_backbones.own_data.preparing import BrokenLabels, Request, read_labels
+from attnpool_backbones.own_data.reading import read_labels
 from attnpool_backbones.own_data.recognition import open_folder
+from attnpool_backbones.own_data.request import Request
 
 HEIGHT, WIDTH = 48, 64
 ROWS, COLUMNS = np.mgrid[:HEIGHT, :WIDTH]

@@ -19,8 +19,9 @@ from attnpool_backbones.datasets.findings import Problem, Report
 from attnpool_backbones.own_data import preparing
 from attnpool_backbones.own_data.checking import check
 from attnpool_backbones.own_data.labels import Instance, LabelledImage, LabelledImages
-from attnpool_backbones.own_data.preparing import Request, read_labels
+from attnpool_backbones.own_data.reading import read_labels
 from attnpool_backbones.own_data.recognition import FORMATS, open_folder, recognise
+from attnpool_backbones.own_data.request import Request
 from tests.own_data import scenes as written
 
 
@@ -231,12 +232,6 @@ def test_classes_that_are_not_asked_for_are_left_out(digits, tmp_path):
     assert kept == labels.counts()[first]
 
 
-def change_text(file: Path, old: str, new: str) -> None:
-    text = file.read_text()
-    assert old in text
-    file.write_text(text.replace(old, new, 1))
-
-
 @pytest.mark.parametrize(
     'form, file, old, new',
     [
@@ -259,7 +254,7 @@ def test_faults_of_classes_that_are_not_asked_for_are_left_out(
     first = content[0].objects[0].name
     asked = sorted({item.name for scene in content for item in scene.objects} - {first})
     written.WRITERS[form](content, tmp_path, False)
-    change_text(tmp_path / file, old, new)
+    written.replaced(tmp_path / file, old, new)
     assert [p.kind for p in labels_of(tmp_path, format=form).problems]
     labels = labels_of(tmp_path, format=form, classes=asked)
     assert labels.problems == [] and labels.classes == tuple(asked)

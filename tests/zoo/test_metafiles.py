@@ -19,7 +19,7 @@ from attnpool_backbones.zoo.metafiles import (
     read_metafile,
     record_measurement,
 )
-from attnpool_backbones.zoo.sources import STATUSES, read_sources
+from attnpool_backbones.zoo.sources import read_sources
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = list_configs(ROOT / 'configs')
@@ -118,7 +118,7 @@ def test_published_numbers_are_those_of_the_reference():
     stated = set()
     for config, model in all_models().items():
         for entry in model.get('Published', []):
-            assert entry['Status'] in STATUSES
+            assert entry['Status'] in ('published', 'unverified')
             about = (entry['Source'], entry['Status'], entry.get('Schedule', ''),
                      entry.get('Pretraining', ''))  # fmt: skip
             facts = [(config, *about, *metric) for metric in entry['Metrics'].items()]
