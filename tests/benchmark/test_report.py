@@ -6,7 +6,7 @@ import pytest
 
 from attnpool_backbones.benchmark.cases import Case
 from attnpool_backbones.benchmark.operators import memory_of
-from attnpool_backbones.benchmark.report import publish
+from attnpool_backbones.benchmark.publishing import publish
 from attnpool_backbones.benchmark.suites import against_plain, suite_jobs
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.process_memory import KEPT_MEMORY

@@ -155,8 +155,8 @@ def seconds(text: str) -> float:
 
 def chosen_jobs(args: argparse.Namespace) -> list:
     """Returns the jobs that the flags ask for."""
-    from attnpool_backbones.benchmark.cases import Case
-    from attnpool_backbones.benchmark.suites import memory_job, suite_jobs, time_job
+    from attnpool_backbones.benchmark.cases import Case, memory_job, time_job
+    from attnpool_backbones.benchmark.suites import suite_jobs
 
     if not (args.models or args.suite or args.peers):
         raise UserError('nothing to measure: name a MODEL, a --suite or --peers; see --help')
@@ -268,7 +268,8 @@ def main() -> None:
 
     import torch
 
-    from attnpool_backbones.benchmark.report import publish, write_report
+    from attnpool_backbones.benchmark.publishing import publish
+    from attnpool_backbones.benchmark.report import write_report
     from attnpool_backbones.benchmark.run import run_jobs
     from attnpool_backbones.launching.targets import writable_folder
 
