@@ -81,18 +81,17 @@ def paired_seconds(
     return found
 
 
-def interval(pairs: Sequence[Sequence[float]], seed: int = 0) -> tuple[float, float, float]:
+def interval(pairs: Sequence[Sequence[float]]) -> tuple[float, float, float]:
     """Returns by which share the first of pairs takes longer, and the 95 % interval of it.
 
     Args:
         pairs: Seconds.
-        seed: Of the samples. Default: 0.
 
     Returns:
         The median difference over the median of the second, its lower and its upper end.
     """
     first, second = np.asarray(pairs).T
-    chosen = np.random.default_rng(seed).integers(len(pairs), size=(SAMPLES, len(pairs)))
+    chosen = np.random.default_rng(0).integers(len(pairs), size=(SAMPLES, len(pairs)))
     medians = np.median((first - second)[chosen], 1) / np.median(second[chosen], 1)
     low, high = np.percentile(medians, [2.5, 97.5])
     return float(np.median(first - second) / np.median(second)), float(low), float(high)
