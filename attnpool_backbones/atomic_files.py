@@ -27,6 +27,8 @@ __all__ = [
 ATOMIC_BACKEND = 'attnpool_backbones.atomic'
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 """Errors that pass when somebody makes room."""
+SECONDS_BETWEEN_TRIES = 10.0
+"""Of writes to a full disk."""
 
 NO_FLUSH = (errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EACCES)
 """Errors of file systems that flush files alone, and of folders that are not to be read."""
@@ -144,12 +146,10 @@ class AtomicLocalBackend(LocalBackend):
     Args:
         wait_for_space: Whether a write waits when the disk is full, instead of failing.
             Default: False.
-        poll: Seconds between two tries. Default: 10.
     """
 
-    def __init__(self, wait_for_space: bool = False, poll: float = 10.0) -> None:
+    def __init__(self, wait_for_space: bool = False) -> None:
         self.wait_for_space = wait_for_space
-        self.poll = poll
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
         """Writes bytes; see :func:`write_atomically`."""
@@ -168,7 +168,7 @@ class AtomicLocalBackend(LocalBackend):
                         flush=True,
                     )
                 waiting = True
-                time.sleep(self.poll)
+                time.sleep(SECONDS_BETWEEN_TRIES)
 
     def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:
         """Writes text; see :func:`write_atomically`."""

@@ -115,7 +115,7 @@ def distribution(activations: Tensor, small: float) -> Distribution:
 
 
 def bootstrap_ratio(
-    above: Sequence[float], below: Sequence[float], seed: int = 0
+    above: Sequence[float], below: Sequence[float]
 ) -> tuple[float, float | None, float | None]:
     """Returns the ratio of two means over images and the ends of its 95 % interval.
 
@@ -124,13 +124,12 @@ def bootstrap_ratio(
     Args:
         above: One number an image.
         below: Of the same images.
-        seed: Of the resampling of the images.
     """
     above, below = np.asarray(above), np.asarray(below)
     ratio = float(above.mean() / below.mean())
     if len(above) < MIN_IMAGES:
         return ratio, None, None
-    chosen = np.random.default_rng(seed).integers(0, len(above), (RESAMPLES, len(above)))
+    chosen = np.random.default_rng(0).integers(0, len(above), (RESAMPLES, len(above)))
     ratios = above[chosen].mean(1) / below[chosen].mean(1)
     return ratio, *(float(q) for q in np.quantile(ratios, (0.025, 0.975)))
 

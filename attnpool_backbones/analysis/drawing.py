@@ -119,10 +119,12 @@ def show_image(axes: Axes, image: np.ndarray, title: str = '', grey: bool = Fals
 
 
 def heat(
-    axes: Axes, image: np.ndarray, cells: Tensor, padded: Sequence[int], title: str = '',
-    alpha: float = 0.65,
+    axes: Axes, image: np.ndarray, cells: Tensor, padded: Sequence[int], title: str = ''
 ) -> None:  # fmt: skip
     """Draws a map of cells over a grey image.
+
+    Its colours reach over the values of its part that lies on the image; a map of one value is
+    dark, and its title says so.
 
     Args:
         axes: Where.
@@ -130,8 +132,6 @@ def heat(
         cells: Map h, w.
         padded: Height and width in pixels of what the model saw; the image is its upper left.
         title: Above it.
-        alpha: Of the map. Its colours reach over the values of its part that lies on the image; a
-            map of one value is dark, and its title says so.
     """
     show_image(axes, image, grey=True)
     extent, inside = _placed(cells.shape[-2:], padded, image)
@@ -141,15 +141,14 @@ def heat(
     if high - low <= FLAT * abs(high):
         high, title = low + 1, f'{title}\n(the same everywhere)'.lstrip()
     axes.imshow(
-        values, cmap='inferno', vmin=low, vmax=high, alpha=alpha,
+        values, cmap='inferno', vmin=low, vmax=high, alpha=0.65,
         extent=extent, interpolation='bilinear',
     )  # fmt: skip
     _frame(axes, image, title)
 
 
 def coloured(
-    axes: Axes, image: np.ndarray, maps: Tensor, colours: Sequence, padded: Sequence[int],
-    title: str = '',
+    axes: Axes, image: np.ndarray, maps: Tensor, colours: Sequence, padded: Sequence[int]
 ) -> None:  # fmt: skip
     """Draws several maps over one image, each position in the colour of its strongest map.
 
@@ -161,9 +160,8 @@ def coloured(
         maps: K, h, w, from 0 on.
         colours: K colours, red, green and blue from 0 to 1.
         padded: As :func:`heat` takes it.
-        title: Above it.
     """
-    show_image(axes, image, title, grey=True)
+    show_image(axes, image, grey=True)
     extent, _ = _placed(maps.shape[-2:], padded, image)
     strength = (maps / maps.amax((1, 2), keepdim=True).clamp_min(1e-12)).float().cpu()
     # Finer than the cells, so that borders between classes are not stairs.
@@ -172,7 +170,7 @@ def coloured(
     rgb = np.asarray(colours, dtype=np.float32)[winner.numpy()]
     rgba = np.concatenate([rgb, 0.85 * value.clamp(0, 1).numpy()[..., None]], axis=-1)
     axes.imshow(rgba, extent=extent, interpolation='bilinear')
-    _frame(axes, image, title)
+    _frame(axes, image)
 
 
 def _placed(
@@ -184,7 +182,7 @@ def _placed(
     return extent, (-(-image.shape[0] // height), -(-image.shape[1] // width))
 
 
-def _frame(axes: Axes, image: np.ndarray, title: str) -> None:
+def _frame(axes: Axes, image: np.ndarray, title: str = '') -> None:
     axes.set_xlim(-0.5, image.shape[1] - 0.5)
     axes.set_ylim(image.shape[0] - 0.5, -0.5)
     axes.set_xticks([])

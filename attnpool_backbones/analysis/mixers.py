@@ -11,10 +11,9 @@ the operators as the papers write them, which store attention maps, in place of 
 """
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import torch
 from matplotlib.figure import Figure
@@ -30,6 +29,7 @@ from attnpool_backbones.layers.grid_attention import GridAttention
 from attnpool_backbones.layers.re_attention import HeadMixing, ReAttention
 from attnpool_backbones.layers.relative_bias import RelativeBiasTable
 from attnpool_backbones.layers.token_mixers import TOKEN_MIXERS, build_token_mixer
+from attnpool_backbones.stopwatch import median_seconds
 from attnpool_backbones.zoo.complexity import count_macs, count_parameters
 
 __all__ = ['MIXERS', 'Cost', 'add_arguments', 'build_mixer', 'draw', 'measure']
@@ -153,14 +153,10 @@ def measure(
 
 @torch.no_grad()
 def _times(layers: Mapping[str, nn.Module], x: Tensor, rounds: int) -> dict[str, float]:
-    times: dict[str, list[float]] = {name: [] for name in layers}
-    for index in range(rounds + bool(rounds)):  # the first is not counted
-        for name, layer in layers.items():
-            started = time.perf_counter()
-            layer(x)
-            if index:
-                times[name].append(time.perf_counter() - started)
-    return {name: statistics.median(values) for name, values in times.items() if values}
+    if not rounds:
+        return {}
+    seconds = median_seconds([partial(layer, x) for layer in layers.values()], rounds)
+    return dict(zip(layers, seconds, strict=True))
 
 
 def exponents(costs: Sequence[Cost], quantity: str) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """What a benchmark measures: cases, and the jobs that measure several of them side by side."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -48,13 +48,26 @@ class Case:
 
     def label(self) -> str:
         """Returns a short description: all that is not the default."""
-        size = 'x'.join(map(str, self.size))
-        return ' '.join([self.model, self.form, self.task, size, *unusual(asdict(self))])
+        return ' '.join([self.model, self.form, self.task, conditions(asdict(self))])
 
     @staticmethod
     def from_dict(values: dict) -> 'Case':
         """Undoes ``dataclasses.asdict``, also after JSON."""
         return Case(**{**values, 'size': tuple(values['size'])})
+
+
+def conditions(case: Mapping[str, Any]) -> str:
+    """Returns the size of a case and what else is not the default.
+
+    Args:
+        case: Its fields, or a result of it.
+    """
+    return ' '.join([size_text(case['size']), *unusual(case)])
+
+
+def size_text(size: tuple[int, int]) -> str:
+    """Returns ``HEIGHTxWIDTH``."""
+    return 'x'.join(map(str, size))
 
 
 def unusual(case: Mapping[str, Any]) -> list[str]:
@@ -82,3 +95,15 @@ class Job:
     def key(self) -> str:
         """Returns what tells a finished job from one with other conditions."""
         return ' | '.join([self.quantity, self.name, *(str(asdict(case)) for case in self.cases)])
+
+
+def time_job(name: str, cases: Iterable[Case]) -> Job:
+    """Returns a job that measures the times of cases side by side."""
+    first, *others = cases
+    name = f'{name} {first.task} {size_text(first.size)}'
+    return Job(name=name, quantity='time', cases=(first, *others))
+
+
+def memory_job(case: Case) -> Job:
+    """Returns the job that measures the peak memory of a case."""
+    return Job(name=case.label(), quantity='memory', cases=(case,))

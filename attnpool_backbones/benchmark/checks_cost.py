@@ -18,12 +18,12 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from attnpool_backbones.atomic_files import write_atomically
-from attnpool_backbones.command_line import UserError, given_place, run_command, whole_number
+from attnpool_backbones.benchmark.kept_results import kept_results
+from attnpool_backbones.command_line import given_place, run_command, whole_number
 from attnpool_backbones.config_files import source_digest
 from attnpool_backbones.process_memory import keep_free_memory, return_free_memory
 
@@ -81,18 +81,17 @@ def paired_seconds(
     return found
 
 
-def interval(pairs: Sequence[Sequence[float]], seed: int = 0) -> tuple[float, float, float]:
+def interval(pairs: Sequence[Sequence[float]]) -> tuple[float, float, float]:
     """Returns by which share the first of pairs takes longer, and the 95 % interval of it.
 
     Args:
         pairs: Seconds.
-        seed: Of the samples. Default: 0.
 
     Returns:
         The median difference over the median of the second, its lower and its upper end.
     """
     first, second = np.asarray(pairs).T
-    chosen = np.random.default_rng(seed).integers(len(pairs), size=(SAMPLES, len(pairs)))
+    chosen = np.random.default_rng(0).integers(len(pairs), size=(SAMPLES, len(pairs)))
     medians = np.median((first - second)[chosen], 1) / np.median(second[chosen], 1)
     low, high = np.percentile(medians, [2.5, 97.5])
     return float(np.median(first - second) / np.median(second)), float(low), float(high)
@@ -137,9 +136,12 @@ def main() -> None:
         keep_free_memory()
     settings = {name: value for name, value in vars(args).items() if name not in UNKEPT}
     settings['code'] = source_digest()
-    earlier = kept_pairs(args.pairs_file, settings) if args.pairs_file else []
+    earlier = []
+    if args.pairs_file:
+        names = ('settings', 'pairs')
+        earlier = kept_results(args.pairs_file, names, settings, 'name another file')
     with tempfile.TemporaryDirectory() as folder:
-        pairs = measure(args, Path(folder)) + earlier
+        pairs = [*measure(args, Path(folder)), *earlier]
     if args.pairs_file:
         content = json.dumps(dict(settings=settings, pairs=pairs))
         write_atomically(content.encode(), args.pairs_file)
@@ -154,30 +156,6 @@ def main() -> None:
             f'{args.what}: {checked:.1f} ms{name} with all checks, {plain:.1f} ms without, '
             f'{100 * share:+.2f} % ({ends}), {len(pairs)} pairs'
         )
-
-
-def kept_pairs(file: Path, settings: dict[str, Any]) -> list[tuple[float, ...]]:
-    """Returns the pairs of a file, none if it is not there.
-
-    Args:
-        file: Of ``--pairs-file``.
-        settings: Of the pairs to come.
-
-    Raises:
-        UserError: It is damaged, or its pairs are of other settings or of other code.
-    """
-    if not file.exists():
-        return []
-    try:
-        content = json.loads(file.read_text())
-        stored, pairs = content['settings'], content['pairs']
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f'{file} has no pairs with their settings; name another file') from error
-    changed = [name for name in {**settings, **stored} if stored.get(name) != settings.get(name)]
-    if changed:
-        found = ', '.join(f'{n} {stored.get(n)!r}, now {settings.get(n)!r}' for n in changed)
-        raise UserError(f'{file} was measured otherwise ({found}); name another file')
-    return [tuple(pair) for pair in pairs]
 
 
 def measure(args: argparse.Namespace, folder: Path) -> list[tuple[float, ...]]:

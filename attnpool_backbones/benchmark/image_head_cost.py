@@ -11,11 +11,12 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import nn
 
-from attnpool_backbones.benchmark.training_cost import compared, seconds_in_turns, training_step
+from attnpool_backbones.benchmark.training_cost import compared, training_step
 from attnpool_backbones.command_line import whole_number
 from attnpool_backbones.config_files import config_root
 from attnpool_backbones.launching.config_models import build_config_model
 from attnpool_backbones.process_memory import keep_free_memory
+from attnpool_backbones.stopwatch import seconds_in_turns
 
 CONFIGS = {
     'mask-rcnn': 'patchconvnet/mask-rcnn_patchconvnet-nano_slim-fpn_digit-scenes.py',

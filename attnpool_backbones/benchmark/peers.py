@@ -43,17 +43,13 @@ class OfficialCode:
     """Function of it that makes the model, without arguments it needs."""
     maps: tuple[str, ...]
     """Submodules whose outputs are the maps, or the tokens."""
-    options: Mapping[str, Any]
-    """Arguments of the function."""
 
 
 def _insight(unit: str) -> OfficialCode:
     layers = tuple(f'layer{i}' for i in range(1, 5))
     # A BAM stands after a layer; the last has none.
     maps = ('bam1', 'bam2', 'bam3', 'layer4') if unit == 'bam' else layers
-    return OfficialCode(
-        file=f'resnet_{unit}.py', function=f'{unit}_resnet50', maps=maps, options={}
-    )
+    return OfficialCode(file=f'resnet_{unit}.py', function=f'{unit}_resnet50', maps=maps)
 
 
 TIMM = {
@@ -74,24 +70,24 @@ MMDET = {
 _STAGES = tuple(f'stages.{i}' for i in range(4))
 OFFICIAL = {
     'PatchConvNet:s60': OfficialCode(
-        file='patchconvnet_models.py', function='S60', maps=('blocks.59',), options={}
+        file='patchconvnet_models.py', function='S60', maps=('blocks.59',)
     ),
     'DeepViT:s': OfficialCode(
-        file='deep_vision_transformer.py', function='deepvit_S', maps=('blocks.15',), options={}
+        file='deep_vision_transformer.py', function='deepvit_S', maps=('blocks.15',)
     ),
     'DeepViT:16b': OfficialCode(
         file='deep_vision_transformer.py', function='deepvit_patch16_224_re_attn_16b',
-        maps=('blocks.15',), options={},
+        maps=('blocks.15',),
     ),
     'MetaFormer:poolformer_s24': OfficialCode(
         file='poolformer.py', function='poolformer_s24',
-        maps=('network.0', 'network.2', 'network.4', 'network.6'), options={},
+        maps=('network.0', 'network.2', 'network.4', 'network.6'),
     ),
     'MetaFormer:convformer_s18': OfficialCode(
-        file='metaformer_baselines.py', function='convformer_s18', maps=_STAGES, options={}
+        file='metaformer_baselines.py', function='convformer_s18', maps=_STAGES
     ),
     'MetaFormer:caformer_s18': OfficialCode(
-        file='metaformer_baselines.py', function='caformer_s18', maps=_STAGES, options={}
+        file='metaformer_baselines.py', function='caformer_s18', maps=_STAGES
     ),
     **{f'AttnResNet:{unit}_resnet50': _insight(unit)
        for unit in ('sge', 'se', 'sk', 'cbam', 'bam')},
@@ -253,7 +249,7 @@ def _official_model(model: str, size: tuple[int, int], places: Mapping[str, Path
         module = _import_file(file)
     fixed = dict(img_size=size) if model.startswith('DeepViT') else {}
     try:
-        network = getattr(module, code.function)(**code.options, **fixed)
+        network = getattr(module, code.function)(**fixed)
     except (AttributeError, TypeError) as error:
         raise UserError(f'{model}: {file} is not as expected: {error}') from error
     return Peer(network, _OutputsOf(network, code.maps))
@@ -316,7 +312,7 @@ def build_ours(model: str, **options: Any) -> nn.Module:
     return MODELS.build(dict(type=f'attnpool_backbones.{kind}', arch=arch, **options))
 
 
-def draw_vectors(model: nn.Module, seed: int = 0) -> None:
+def draw_vectors(model: nn.Module) -> None:
     """Draws norms, biases, scales and running statistics at random, in place.
 
     As models are initialised, some scales are 0 or nearly so, and branches behind them would not
@@ -324,9 +320,8 @@ def draw_vectors(model: nn.Module, seed: int = 0) -> None:
 
     Args:
         model: Its matrices and kernels stay.
-        seed: Of the numbers. Default: 0.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     for name, value in (*model.named_parameters(), *model.named_buffers()):
         if value.is_floating_point() and value.dim() == 1:
             drawn = torch.empty_like(value).uniform_(-0.2, 0.2, generator=generator)

@@ -9,6 +9,7 @@ from typing import Any
 
 from attnpool_backbones.atomic_files import write_atomically
 from attnpool_backbones.benchmark.cases import Job
+from attnpool_backbones.benchmark.kept_results import kept_results
 from attnpool_backbones.benchmark.machine_rates import describe_machine, has_bfloat16_instructions
 from attnpool_backbones.benchmark.memory_peak import measure_memory
 from attnpool_backbones.benchmark.peers import FORMS as PEER_FORMS
@@ -37,20 +38,11 @@ class ResultFile:
     def __init__(self, folder: Path, machine: dict[str, Any]):
         self.path = folder / FILE
         self.machine = machine
-        self.results: list[dict[str, Any]] = []
-        if not self.path.exists():
-            return
-        try:
-            content = json.loads(self.path.read_text())
-            stored, self.results = content['machine'], content['results']
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f'{self.path} is damaged; remove it or choose another --out') from error
+        self.results: list[dict[str, Any]] = kept_results(
+            self.path, ('machine', 'results'), machine, 'choose another --out'
+        )
         for result in self.results:
             result['size'] = tuple(result['size'])
-        changed = [name for name in {**machine, **stored} if stored.get(name) != machine.get(name)]
-        if changed:
-            found = ', '.join(f'{n} {stored.get(n)!r}, now {machine.get(n)!r}' for n in changed)
-            raise UserError(f'{self.path} was measured otherwise ({found}); choose another --out')
 
     def rows(self, job: Job, origin: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Returns the results of a job that were measured in just this way.

@@ -17,7 +17,7 @@ from attnpool_backbones.benchmark.checks_cost import interval
 from attnpool_backbones.benchmark.random_batches import random_batch
 from attnpool_backbones.launching.config_models import build_config_model
 
-__all__ = ['compared', 'seconds_in_turns', 'training_step']
+__all__ = ['compared', 'training_step']
 
 
 def training_step(
@@ -46,25 +46,6 @@ def training_step(
         return seconds
 
     return step
-
-
-def seconds_in_turns(steps: Sequence[Callable[[], float]], rounds: int) -> list[list[float]]:
-    """Runs steps in turns, every other round in reverse order.
-
-    Args:
-        steps: Each tells its seconds.
-        rounds: After one that does not count.
-
-    Returns:
-        The seconds of each, a number a round.
-    """
-    times: list[list[float]] = [[] for _ in steps]
-    for i in range(rounds + 1):
-        for k in range(len(steps)) if i % 2 else reversed(range(len(steps))):
-            seconds = steps[k]()
-            if i:
-                times[k].append(seconds)
-    return times
 
 
 def compared(name: str, before: Sequence[float], after: Sequence[float], change: str) -> str:

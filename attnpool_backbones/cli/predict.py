@@ -19,12 +19,13 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
 from attnpool_backbones.cli.own_data_arguments import share
 from attnpool_backbones.command_line import MAX_PROCESSES, UserError, given_name, whole_number
+from attnpool_backbones.progress_bar import progress_bar
 
 __all__ = ['add_arguments', 'run']
 
@@ -188,15 +189,6 @@ def _write(
     Returns:
         What was written, lines about what was not, and lines about what was replaced or removed.
     """
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
     from attnpool_backbones.inference.running import predict_and_write
     from attnpool_backbones.inference.writing import Outputs
     from attnpool_backbones.stop_signals import Interruption
@@ -205,15 +197,16 @@ def _write(
         Path(args.out), args.save, model.is_detector, model.classes, source.rate, args.annotations,
         model.has_tags, model.is_tagger, source.files,
     )  # fmt: skip
-    columns = (TextColumn('images'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    total = min((n for n in (source.count, args.limit) if n is not None), default=None)
+    done = count(1)
     with Interruption() as interruption:
         try:
-            with Progress(*columns, console=Console(stderr=True)) as bar:
-                counts = [count for count in (source.count, args.limit) if count is not None]
-                task = bar.add_task('', total=min(counts, default=None))
+            with progress_bar('images') as show:
+                show(0, total)
                 predict_and_write(
-                    model, source, options, outputs, speed, args.limit, lambda: bar.advance(task)
-                )
+                    model, source, options, outputs, speed, args.limit,
+                    lambda: show(next(done), total),
+                )  # fmt: skip
         finally:
             # what was predicted before a signal or an error is kept
             interruption.finishing = True

@@ -11,8 +11,7 @@ what training would drop, distort or fail at is found (docs/data.md has the list
 
 import argparse
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from attnpool_backbones.cli.own_data_arguments import (
@@ -28,6 +27,7 @@ from attnpool_backbones.command_line import (
     whole_number,
 )
 from attnpool_backbones.machine import usable_cores
+from attnpool_backbones.progress_bar import progress_bar
 
 if TYPE_CHECKING:
     from attnpool_backbones.datasets.findings import Problem, Report
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
         opened = choose_any_model(args, args.masks)
     if args.json is not None:
         require_target_file('--json', args.json)
-    with progress_bar() as show:
+    with progress_bar('images') as show:
         if cfg is not None:
             report = verify(cfg, args.splits, args.workers, show)
             notes = lines_of(report.notes, args.examples)
@@ -135,18 +135,3 @@ def lines_of(notes: Sequence['Problem'], shown: int) -> list[str]:
     if len(notes) > shown:
         lines.append(f'note: {len(notes)} notes in all; --json FILE has them')
     return lines
-
-
-@contextmanager
-def progress_bar() -> Iterator[Progress]:
-    """Shows on stderr how many images are read, once that is told."""
-    from rich import progress as bars
-    from rich.console import Console
-
-    columns = (
-        bars.TextColumn('images'), bars.BarColumn(), bars.MofNCompleteColumn(),
-        bars.TimeRemainingColumn(),
-    )  # fmt: skip
-    with bars.Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task('', total=None, visible=False)
-        yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from attnpool_backbones.command_line import UserError, given_place
-from attnpool_backbones.datasets.byte_progress import byte_progress
 from attnpool_backbones.datasets.records import DataSet
+from attnpool_backbones.progress_bar import progress_bar
 
 __all__ = ['run_preparation']
 
@@ -35,7 +35,7 @@ def run_preparation(
     )
     args = parser.parse_args()
     try:
-        with byte_progress(data_set.name) as progress:
+        with progress_bar(data_set.name, in_bytes=True) as progress:
             prepare(args.downloads, args.out_dir, progress=progress)
     except KeyboardInterrupt:
         raise UserError('stopped; the same command goes on from here') from None

@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 __all__ = ['Finding', 'image_names', 'search']
 
+MAX_NAMES = 8
+"""Images of a batch that are named."""
+
 
 class Finding(NamedTuple):
     """What a second pass over a batch showed.
@@ -138,16 +141,15 @@ def loss_terms(outputs: dict[str, Any] | None) -> dict[str, float]:
     }
 
 
-def image_names(batch: Any, count: int = 8) -> list[str]:
-    """Names the images of a batch by their paths, or else their ids.
+def image_names(batch: Any) -> list[str]:
+    """Names the first images of a batch by their paths, or else their ids.
 
     Args:
         batch: Of the dataloader, with OpenMMLab's data samples anywhere in it.
-        count: How many at most.
     """
     names: list[str] = []
     pending = [batch]
-    while pending and len(names) < count:
+    while pending and len(names) < MAX_NAMES:
         value = pending.pop(0)
         info = getattr(value, 'metainfo', None)
         if isinstance(info, dict):

@@ -9,10 +9,8 @@ import csv
 import io
 import itertools
 import json
-import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -40,6 +38,7 @@ from attnpool_backbones.launching.latest_checkpoint import find_resumable_checkp
 from attnpool_backbones.machine import processor_name
 from attnpool_backbones.markdown import markdown_table, replace_section
 from attnpool_backbones.process_lifetime import end_with_parent
+from attnpool_backbones.stopwatch import median_seconds
 from attnpool_backbones.zoo.config_names import list_configs
 from attnpool_backbones.zoo.metafiles import record_measurement
 from attnpool_backbones.zoo.tables import make_outputs
@@ -213,13 +212,8 @@ def images_per_second(work_dir: Path, names: Sequence[str]) -> dict[str, float]:
             batch = next(iter(Runner.build_dataloader(cfg.val_dataloader)))
         one = {key: values[:1] for key, values in batch.items()}
         steps[name] = partial(model.val_step, one)
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    for _ in range(TIMED_RUNS + WARM_UP):
-        for name, step in steps.items():
-            started = time.perf_counter()
-            step()
-            seconds[name].append(time.perf_counter() - started)
-    return {name: 1 / statistics.median(values[WARM_UP:]) for name, values in seconds.items()}
+    seconds = median_seconds(list(steps.values()), TIMED_RUNS, WARM_UP)
+    return {name: 1 / own for name, own in zip(steps, seconds, strict=True)}
 
 
 def cells(row: dict[str, Any]) -> list[str]:

@@ -18,6 +18,9 @@ from torch.nn import functional as F
 from attnpool_backbones.atomic_files import write_atomically
 from attnpool_backbones.datasets.object_crops import SIDE, Objects
 
+EVALUATED = 100
+"""Crops that are classified at once."""
+
 
 class CropClassifier(nn.Module):
     """A backbone, and a BatchNorm and a linear classifier on the average of its last map.
@@ -80,12 +83,12 @@ def pretrain(
 
 
 @torch.no_grad()
-def accuracy(model: CropClassifier, objects: Objects, batch: int = 100) -> float:
+def accuracy(model: CropClassifier, objects: Objects) -> float:
     """Returns the share of the objects that a classifier names rightly, 0 to 1."""
-    hits = 0
-    for indices in np.split(np.arange(len(objects.boxes)), range(batch, len(objects.boxes), batch)):
+    hits, count = 0, len(objects.boxes)
+    for indices in np.split(np.arange(count), range(EVALUATED, count, EVALUATED)):
         hits += int((model(objects.crops(indices)).argmax(1) == objects.labels[indices]).sum())
-    return hits / len(objects.boxes)
+    return hits / count
 
 
 def save_backbone(model: CropClassifier, path: Path) -> None:

@@ -9,6 +9,7 @@ import copy
 import json
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from attnpool_backbones.datasets.digit_scenes import SIZE, generate
 from attnpool_backbones.experiments.nano_heads import FAMILIES, HEADS, nano_config
 from attnpool_backbones.export.exporting import EXAMPLE, describe, first_images, prepared
 from attnpool_backbones.export.graph import Sizes, build_graph, fixed_because, trace
-from attnpool_backbones.export.int8 import quantise, seconds
+from attnpool_backbones.export.int8 import quantise
 from attnpool_backbones.export.onnx_file import to_onnx
 from attnpool_backbones.inference.exported_facts import Facts
 from attnpool_backbones.inference.exported_model import ExportedModel
@@ -36,6 +37,7 @@ from attnpool_backbones.inference.onnx_engine import OnnxEngine, read_onnx
 from attnpool_backbones.launching.config_models import build_config_model
 from attnpool_backbones.machine import processor_name, usable_cores
 from attnpool_backbones.markdown import markdown_table, replace_section
+from attnpool_backbones.stopwatch import median_seconds
 
 SIDE = 64
 """Pixels of a scene."""
@@ -257,7 +259,8 @@ def time_row(name: str, root: Path, folder: Path) -> dict[str, Any]:
     scene = cv2.resize(scene, (TIMED_SIDE, TIMED_SIDE))
     images = scene.transpose(2, 0, 1)[None].astype(np.float32)
     machine = f'{usable_cores()} cores of {processor_name()}'
-    return dict(seconds=seconds(engines, images, TIMED_ROUNDS), machine=machine)
+    seconds = median_seconds([partial(engine, images) for engine in engines], TIMED_ROUNDS)
+    return dict(seconds=seconds, machine=machine)
 
 
 STAGES = {'trained': train_row, 'int8': quantise_row, 'times': time_row}

@@ -5,7 +5,7 @@ where the classes are. Attention pooling has one class token per class (arXiv 21
 pooling class activation maps (arXiv 1512.04150, 1610.02391).
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,9 @@ from torch.nn import functional as F
 from attnpool_backbones.dense_models.image_tags import TAGS, true_tags
 from attnpool_backbones.evaluation import ImageTagMetric, LocalisationMetric
 from attnpool_backbones.heads import ImageTagHead
+
+BATCH = 32
+"""Images of a training step."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +68,7 @@ def train_probe(
     train: LabelledMaps,
     pooling: Mapping[str, Any] | None = None,
     epochs: int = 20,
-    batch_size: int = 32,
     lr: float = 1e-3,
-    seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
 ) -> ImageTagHead:
     """Trains a head to tell which classes an image has.
 
@@ -76,26 +76,22 @@ def train_probe(
         train: Frozen feature maps and labels.
         pooling: As :class:`ImageTagHead` takes it. Default: attention pooling, a token a class.
         epochs: Passes over the maps.
-        batch_size: Images a step.
         lr: Peak learning rate of AdamW under one cosine.
-        seed: Of initial weights and order.
-        progress: Called with (steps done, steps in all).
 
     Returns:
         The head, in eval mode.
     """
     num_images, channels = train.maps.shape[:2]
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(0)
         head = ImageTagHead(channels, train.labels.shape[1], pooling=pooling)
-        steps = epochs * -(-num_images // batch_size)
+        steps = epochs * -(-num_images // BATCH)
         optimizer = torch.optim.AdamW(head.parameters(), lr=lr, weight_decay=0.05)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
         # Most classes are absent from most images.
         positives = train.labels.mean(0).clamp(min=1 / num_images)
-        step = 0
         for _ in range(epochs):
-            for chosen in torch.randperm(num_images).split(batch_size):
+            for chosen in torch.randperm(num_images).split(BATCH):
                 logits = head(train.maps[chosen]).logits
                 loss = F.binary_cross_entropy_with_logits(
                     logits, train.labels[chosen], pos_weight=(1 - positives) / positives
@@ -105,9 +101,6 @@ def train_probe(
                 nn.utils.clip_grad_norm_(head.parameters(), 1.0)
                 optimizer.step()
                 schedule.step()
-                step += 1
-                if progress is not None:
-                    progress(step, steps)
     return head.eval()
 
 

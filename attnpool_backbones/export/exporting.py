@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from attnpool_backbones.export.graph import (
     trace,
 )
 from attnpool_backbones.export.images import ImageInput
-from attnpool_backbones.export.int8 import keep_of, quantise, seconds
+from attnpool_backbones.export.int8 import keep_of, quantise
 from attnpool_backbones.export.onnx_file import to_onnx
 from attnpool_backbones.export.openvino_file import to_openvino, write_openvino
 from attnpool_backbones.export.torch_file import run_program, to_pt2
@@ -48,6 +49,7 @@ from attnpool_backbones.inference.predictor import Predictor
 from attnpool_backbones.inference.preparation import Preparation
 from attnpool_backbones.inference.sources import open_source
 from attnpool_backbones.necks import ScalePyramid
+from attnpool_backbones.stopwatch import median_seconds
 from attnpool_backbones.version import __version__
 
 __all__ = ['Exported', 'Request', 'export']
@@ -225,7 +227,9 @@ def _quantised(
     quick = OnnxEngine(smaller)
     predictors = (predictor_of_file(engine, facts), predictor_of_file(quick, facts))
     kept = keep_of(*(_predictions(predictor, pictures, facts) for predictor in predictors))
-    before, after = (t / at_once for t in seconds([engine, quick], filled(inputs[:at_once])))
+    batch = filled(inputs[:at_once])
+    times = median_seconds([partial(run, batch) for run in (engine, quick)])
+    before, after = (seconds / at_once for seconds in times)
     what = 'objects' if facts.task == 'detection' else 'pixels'
     tell(
         f'8 bits: {kept.share:.1%} of {kept.total} {what} are told as before, an image takes '

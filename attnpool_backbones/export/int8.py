@@ -1,10 +1,8 @@
 """Weights and maps of 8 bits by onnxruntime's static quantisation."""
 
 import logging
-import statistics
 import tempfile
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from attnpool_backbones.export.onnx_file import INPUT
 from attnpool_backbones.inference.prediction import Detections, Segmentation
 from attnpool_backbones.ops.box_overlaps import box_overlaps
 
-__all__ = ['Kept', 'keep_of', 'quantise', 'seconds']
+__all__ = ['Kept', 'keep_of', 'quantise']
 
 SURE = 0.3
 """Score from which on an object is told, as by ``attnpool predict``."""
@@ -170,28 +168,3 @@ def _count_pairs(one: Detections, other: Detections) -> int:
             pairs += 1
             overlaps[:, own.argmax()] = 0
     return pairs
-
-
-def seconds(
-    engines: Sequence[Callable[[np.ndarray], Mapping[str, np.ndarray]]],
-    images: np.ndarray,
-    rounds: int = 5,
-) -> list[float]:
-    """Measures graphs in turns.
-
-    Args:
-        engines: That run them.
-        images: B, 3, H, W float32.
-        rounds: Of each, after one that does not count.
-
-    Returns:
-        Median seconds of each.
-    """
-    times: list[list[float]] = [[] for _ in engines]
-    for number in range(rounds + 1):
-        for engine, own in zip(engines, times, strict=True):
-            started = time.perf_counter()
-            engine(images)
-            if number:
-                own.append(time.perf_counter() - started)
-    return [statistics.median(own) for own in times]

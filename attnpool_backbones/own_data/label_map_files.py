@@ -41,7 +41,6 @@ class MapLayout:
 def lay_out(
     labels: LabelMaps,
     folder: Path,
-    progress: Callable[[int, int], None] | None = None,
     write: Callable[[bytes, Path], None] = write_atomically,
 ) -> dict[str, list[MapLayout]]:
     """Describes each split; label maps are written only where the masks cannot be read as they are.
@@ -49,14 +48,13 @@ def lay_out(
     Args:
         labels: Checked, with splits.
         folder: For lists and label maps.
-        progress: Called with the number of label maps written and of all.
         write: Puts content into a file. Default:
             :func:`~attnpool_backbones.atomic_files.write_atomically`.
 
     Returns:
         By split one layout for each ending that its images have.
     """
-    converted = _write_maps(labels, folder / 'label_maps', progress, write)
+    converted = _write_maps(labels, folder / 'label_maps', write)
     layouts: dict[str, list[MapLayout]] = {}
     for split in ('train', 'val', 'test'):
         pairs = [pair for pair in labels.pairs if pair.split == split]
@@ -71,26 +69,21 @@ def lay_out(
 
 
 def _write_maps(
-    labels: LabelMaps,
-    folder: Path,
-    progress: Callable[[int, int], None] | None,
-    write: Callable[[bytes, Path], None],
+    labels: LabelMaps, folder: Path, write: Callable[[bytes, Path], None]
 ) -> Path | None:
     """Writes a label map for each image, unless all masks can be read as they are."""
     if labels.objects is None and labels.values is None and _can_be_read(labels):
         return None
-    for done, pair in enumerate(labels.pairs, 1):
+    for index, pair in enumerate(labels.pairs):
         if labels.objects is None:
             mapped = _mapped(labels.root / pair.label_map, labels.values, labels.by_palette)
         else:
-            mapped = label_map_of(labels.objects[done - 1], labels.classes)
+            mapped = label_map_of(labels.objects[index], labels.classes)
         # with the image's ending: a.jpg and a.png are two images
         file = folder / f'{pair.image}.png'
         content = io.BytesIO()
         Image.fromarray(mapped).save(content, 'PNG')
         write(content.getvalue(), file)
-        if progress is not None:
-            progress(done, len(labels.pairs))
     return folder.absolute()
 
 

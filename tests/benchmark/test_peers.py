@@ -11,9 +11,9 @@ from attnpool_backbones.benchmark import peers
 from attnpool_backbones.benchmark import run as benchmark_run
 from attnpool_backbones.benchmark.cases import Case
 from attnpool_backbones.benchmark.models import make_workload
-from attnpool_backbones.benchmark.report import peer_table
 from attnpool_backbones.benchmark.run import run_jobs
 from attnpool_backbones.benchmark.suites import peer_jobs
+from attnpool_backbones.benchmark.tables import peer_table
 from attnpool_backbones.benchmark.torchvision_stand_in import torchvision_or_stand_in
 from attnpool_backbones.benchmark.yardstick import HERE
 from attnpool_backbones.command_line import UserError

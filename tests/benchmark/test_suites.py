@@ -7,13 +7,8 @@ import torch
 
 from attnpool_backbones.benchmark.cases import Case
 from attnpool_backbones.benchmark.models import REFERENCES, Workload, build_backbone
-from attnpool_backbones.benchmark.suites import (
-    SUITES,
-    Target,
-    measured_value,
-    suite_jobs,
-    targets,
-)
+from attnpool_backbones.benchmark.suites import SUITES, suite_jobs
+from attnpool_backbones.benchmark.targets import Target, measured_value, targets
 from attnpool_backbones.command_line import UserError
 
 CASE = Case(model='DeepViT:nano')
@@ -68,7 +63,7 @@ def row(case, seconds=0.0, peak=0, key='a', quantity='time'):
 
 def test_measured_values():
     plain = replace(CASE, form='plain')
-    both = dict(text='', quantity='time', cases=(CASE, plain), bound=2.0)
+    both = dict(text='', cases=(CASE, plain), bound=2.0)
     speedup, overhead = (Target(kind=kind, **both) for kind in ('speedup', 'overhead'))
     results = [row(CASE, 2.0), row(plain, 5.0), row(plain, 3.0, key='b')]
     assert measured_value(speedup, results) == pytest.approx(2.5)
@@ -79,8 +74,8 @@ def test_measured_values():
 
     cases = tuple(replace(CASE, size=(side, 64)) for side in (64, 128, 256))
     rows = [row(case, peak=case.size[0] ** 2, quantity='memory') for case in cases]
-    exponent = Target(text='', kind='exponent', quantity='memory', cases=cases, bound=1.1)
+    exponent = Target(text='', kind='exponent', cases=cases, bound=1.1)
     assert measured_value(exponent, rows) == pytest.approx(2)
     assert measured_value(exponent, rows[:2]) is None
-    peak = Target(text='', kind='peak', quantity='memory', cases=cases[:1], bound=1e9)
+    peak = Target(text='', kind='peak', cases=cases[:1], bound=1e9)
     assert measured_value(peak, rows) == 64**2 + 100

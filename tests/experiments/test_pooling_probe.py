@@ -45,14 +45,12 @@ def test_heads_learn_what_and_where(pooling):
     assert measured['localisation/pointing_chance'] == pytest.approx(100 / 36)
 
 
-def test_training_is_reproducible_and_tells_its_progress():
+def test_training_is_reproducible():
     maps = planted_maps(40, seed=0)
-    calls = []
     torch.manual_seed(1)
-    first = train_probe(maps, epochs=2, progress=lambda *call: calls.append(call))
+    first = train_probe(maps, epochs=2)
     torch.manual_seed(2)
     second = train_probe(maps, epochs=2)
-    assert calls == [(1, 4), (2, 4), (3, 4), (4, 4)]
     torch.testing.assert_close(second.state_dict(), first.state_dict(), rtol=0, atol=0)
 
 

@@ -14,6 +14,7 @@ import shlex
 import sys
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 from attnpool_backbones.command_line import (
     MAX_PROCESSES,
@@ -155,8 +156,8 @@ def seconds(text: str) -> float:
 
 def chosen_jobs(args: argparse.Namespace) -> list:
     """Returns the jobs that the flags ask for."""
-    from attnpool_backbones.benchmark.cases import Case
-    from attnpool_backbones.benchmark.suites import memory_job, suite_jobs, time_job
+    from attnpool_backbones.benchmark.cases import Case, memory_job, time_job
+    from attnpool_backbones.benchmark.suites import suite_jobs
 
     if not (args.models or args.suite or args.peers):
         raise UserError('nothing to measure: name a MODEL, a --suite or --peers; see --help')
@@ -166,23 +167,24 @@ def chosen_jobs(args: argparse.Namespace) -> list:
     forms = ('ours', 'plain') if args.plain else ('ours',)
     for pixels, task in product(args.size, args.task) if args.models else ():
         cases = [
-            Case(
-                model=model,
-                form=form,
-                task=task,
-                size=pixels,
-                batch=args.batch,
-                dtype=args.dtype,
-                layout=args.layout,
-                compiled=args.compile,
-                with_cp=args.with_cp,
-                norm_eval=not args.live_norms,
-            )
+            Case(model=model, form=form, task=task, size=pixels, **conditions(args))
             for model, form in product(args.models, forms)
         ]
         jobs.append(time_job(' '.join(args.models), cases))
         jobs += [memory_job(case) for case in cases if args.memory]
     return chosen(jobs, args.only)
+
+
+def conditions(args: argparse.Namespace) -> dict[str, Any]:
+    """Returns what all cases of a call have in common."""
+    return dict(
+        batch=args.batch,
+        dtype=args.dtype,
+        layout=args.layout,
+        compiled=args.compile,
+        with_cp=args.with_cp,
+        norm_eval=not args.live_norms,
+    )
 
 
 def peers_of(args: argparse.Namespace) -> list:
@@ -202,16 +204,7 @@ def peers_of(args: argparse.Namespace) -> list:
         if not forms_of(model, known):
             raise UserError(f'--peers: nobody ships {model}, of {", ".join(MODELS_WITH_PEERS)}')
     cases = [
-        Case(
-            model=model,
-            task=task,
-            size=pixels,
-            batch=args.batch,
-            dtype=args.dtype,
-            compiled=args.compile,
-            with_cp=args.with_cp,
-            norm_eval=not args.live_norms,
-        )
+        Case(model=model, task=task, size=pixels, **conditions(args))
         for pixels, task, model in product(args.size, args.task, args.models or MODELS_WITH_PEERS)
     ]
     return peer_jobs(cases, known)
@@ -268,7 +261,8 @@ def main() -> None:
 
     import torch
 
-    from attnpool_backbones.benchmark.report import publish, write_report
+    from attnpool_backbones.benchmark.publishing import publish
+    from attnpool_backbones.benchmark.report import write_report
     from attnpool_backbones.benchmark.run import run_jobs
     from attnpool_backbones.launching.targets import writable_folder
 

@@ -14,16 +14,8 @@ def main() -> None:
     from attnpool_backbones.compatibility import check_environment
 
     check_environment('scenes', 'report')
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
     from attnpool_backbones.datasets import digit_scenes
+    from attnpool_backbones.progress_bar import progress_bar
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
@@ -61,20 +53,8 @@ def main() -> None:
     )
     args = parser.parse_args()
     size = args.size[0] if len(args.size) == 1 else tuple(args.size)
-    bar = Progress(
-        TextColumn('digit scenes'),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-    )
-    task = bar.add_task('', total=None, visible=False)
-
-    def show(done: int, total: int) -> None:
-        bar.update(task, completed=done, total=total, visible=True)
-
     try:
-        with bar:
+        with progress_bar('digit scenes') as show:
             summary = digit_scenes.generate(
                 args.out_dir, args.train, args.val, size, args.seed, args.force, show
             )

@@ -1,4 +1,4 @@
-"""What a benchmark writes and publishes."""
+"""What a benchmark publishes."""
 
 from dataclasses import asdict
 
@@ -6,7 +6,7 @@ import pytest
 
 from attnpool_backbones.benchmark.cases import Case
 from attnpool_backbones.benchmark.operators import memory_of
-from attnpool_backbones.benchmark.report import publish
+from attnpool_backbones.benchmark.publishing import publish
 from attnpool_backbones.benchmark.suites import against_plain, suite_jobs
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.process_memory import KEPT_MEMORY
@@ -23,10 +23,15 @@ RESULTS = [
 ]  # fmt: skip
 
 
+def page_with(sections, file):
+    """Writes a page with places for sections."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(''.join(f'<!-- {s} -->\nold\n<!-- /{s} -->\n' for s in sections))
+    return file
+
+
 def test_publish(tmp_path):
-    readme = tmp_path / 'docs' / 'speed' / 'README.md'
-    readme.parent.mkdir(parents=True)
-    readme.write_text('a\n<!-- speed -->\nold\n<!-- /speed -->\nb\n')
+    readme = page_with(['speed'], tmp_path / 'docs' / 'speed' / 'README.md')
     publish(tmp_path / 'work', RESULTS, MACHINE, 'the command', tmp_path)
     text = readme.read_text()
     assert '| CoAtNet:0 forward, plain / ours | at least 2.00x | 2.50x | yes |' in text
@@ -57,9 +62,7 @@ def test_publish_what_a_process_that_kept_its_memory_measured(tmp_path):
 )
 def test_publish_peers_by_conditions(more, row, section, tmp_path):
     sections = ('default', 'kept', 'preloaded', 'one-thread', 'compiled', 'bfloat16')
-    file = tmp_path / 'docs' / 'speed' / 'peers.md'
-    file.parent.mkdir(parents=True)
-    file.write_text(''.join(f'<!-- {s} -->\n<!-- /{s} -->\n' for s in sections))
+    file = page_with(sections, tmp_path / 'docs' / 'speed' / 'peers.md')
     results = [RESULTS[0] | row, dict(RESULTS[1], form='timm', difference=1e-6) | row]
     publish(tmp_path / 'work', results, MACHINE | more, 'the command', tmp_path)
     before, after = file.read_text().split(f'<!-- {section} -->')
@@ -69,8 +72,7 @@ def test_publish_peers_by_conditions(more, row, section, tmp_path):
 
 
 def test_publish_on_a_page_of_its_own(tmp_path):
-    page = tmp_path / 'another_processor.md'
-    page.write_text('<!-- speed -->\n<!-- /speed -->\n<!-- default -->\n<!-- /default -->\n')
+    page = page_with(['speed', 'default'], tmp_path / 'another_processor.md')
     publish(tmp_path / 'work', RESULTS, MACHINE, 'the command', tmp_path, page)
     peers = [RESULTS[0], dict(RESULTS[1], form='timm', difference=1e-6)]
     publish(tmp_path / 'work', peers, MACHINE, 'the command', tmp_path, page)
@@ -80,9 +82,7 @@ def test_publish_on_a_page_of_its_own(tmp_path):
 
 
 def test_publish_what_a_gpu_took(tmp_path):
-    file = tmp_path / 'docs' / 'speed' / 'gpu.md'
-    file.parent.mkdir(parents=True)
-    file.write_text('<!-- gpu -->\nold\n<!-- /gpu -->\n')
+    file = page_with(['gpu'], tmp_path / 'docs' / 'speed' / 'gpu.md')
     theirs = dict(RESULTS[1], form='timm', difference=1e-6)
     results = [
         dict(RESULTS[0], kernel_seconds=0.5, taken_bytes=10**9),
@@ -96,9 +96,7 @@ def test_publish_what_a_gpu_took(tmp_path):
 
 
 def test_publish_whole_models(tmp_path):
-    file = tmp_path / 'docs' / 'speed' / 'end_to_end.md'
-    file.parent.mkdir(parents=True)
-    file.write_text('<!-- end-to-end -->\nold\n<!-- /end-to-end -->\n')
+    file = page_with(['end-to-end'], tmp_path / 'docs' / 'speed' / 'end_to_end.md')
     parts = dict(backbone=0.5, neck=0.2)
     results = [
         dict(row, model=model, form='ours', parts=parts, loading=0.04)
@@ -112,9 +110,7 @@ def test_publish_whole_models(tmp_path):
 
 
 def test_publish_cost_over_size(tmp_path):
-    file = tmp_path / 'docs' / 'speed' / 'sizes.md'
-    file.parent.mkdir(parents=True)
-    file.write_text('<!-- sizes -->\n<!-- /sizes -->\n')
+    file = page_with(['sizes'], tmp_path / 'docs' / 'speed' / 'sizes.md')
     results = [
         dict(RESULTS[0], size=(side, side), seconds=side / 512, key=str(side))
         for side in (512, 1024, 2048)
@@ -124,9 +120,7 @@ def test_publish_cost_over_size(tmp_path):
 
 
 def test_publish_operators_with_their_memory(tmp_path):
-    file = tmp_path / 'docs' / 'speed' / 'operators.md'
-    file.parent.mkdir(parents=True)
-    file.write_text('<!-- operators -->\nold\n<!-- /operators -->\n')
+    file = page_with(['operators'], tmp_path / 'docs' / 'speed' / 'operators.md')
     jobs = {job.name: job for job in suite_jobs('operators')}
     nms = jobs['mmcv.nms forward 6000x1']
     results = [
