@@ -11,6 +11,7 @@ starts. Everything that is wrong with images and labels is listed before.
 import argparse
 import os
 import re
+import shlex
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -231,7 +232,7 @@ def prepare_folder(args: argparse.Namespace) -> None:
         # each process would read, split and write the labels, and measure
         raise UserError(
             f'--launcher {args.launcher}: is for configs; take --devices N for {args.source}, or '
-            f'train the config that attnpool config {args.source} writes'
+            f'train the config that attnpool config {shlex.quote(args.source)} writes'
         )
     read = choose_model(args)
     if args.resume:
@@ -341,4 +342,4 @@ def tell_result(run_folder: Path) -> None:
     best = newest_best(run_folder)
     if best:
         print(f'best checkpoint: {best}')
-    print(f'use it with: attnpool predict {run_folder} IMAGES')
+    print(f'use it with: attnpool predict {shlex.quote(str(run_folder))} IMAGES')
