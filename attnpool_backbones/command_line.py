@@ -11,7 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from attnpool_backbones.compatibility import IncompatibleEnvironment, check_environment
+from attnpool_backbones.compatibility import (
+    IncompatibleEnvironment,
+    check_environment,
+    missing_module,
+)
 from attnpool_backbones.process_lifetime import end_now
 
 __all__ = [
@@ -173,6 +177,12 @@ def run_command(command: Callable[[], object], after_interrupt: str = '') -> int
         code = command()
     except (UserError, IncompatibleEnvironment) as error:
         print(f'error: {message_of(error)}', file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        explained = missing_module(error)
+        if explained is None:
+            raise
+        print(f'error: {explained}', file=sys.stderr)
         return 2
     except OSError as error:
         if error.errno in PATH_ERRORS and error.filename is not None:

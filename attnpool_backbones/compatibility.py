@@ -1,23 +1,29 @@
 """Tells, all at once, what an environment lacks and which command cures it.
 
-Command line: `python -m attnpool_backbones.compatibility det seg`. Only import names are used,
-never names of distributions, which serves the upstream OpenMMLab stack and its `onedl-*` fork.
+Command line: `python -m attnpool_backbones.compatibility det seg`. Import names are what counts,
+which serves the upstream OpenMMLab stack and its `onedl-*` fork; distributions are asked for only
+where two of them may have been written over each other.
 """
 
 import argparse
 import re
 import sys
+import traceback
 import warnings
-from importlib import import_module
+from importlib import import_module, metadata
+from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
 from attnpool_backbones.python_3_14 import gives_back_find_loader
 
 LOWEST_PYTHON = (3, 10)
-INSTALL_MMCV = 'pip uninstall -y mmcv mmcv-lite && pip install mmcv-lite==2.1.0'
+# All of them own the folder `mmcv`, which pip does not know.
+MMCV_DISTRIBUTIONS = ('mmcv', 'mmcv-full', 'mmcv-lite', 'onedl-mmcv')
+INSTALL_MMCV = 'pip uninstall -y mmcv mmcv-full mmcv-lite && pip install mmcv-lite==2.1.0'
 BUILD_MMCV = (
-    'pip uninstall -y mmcv mmcv-lite && pip install "setuptools<81" wheel ninja psutil && '
+    'pip uninstall -y mmcv mmcv-full mmcv-lite && '
+    'pip install "setuptools<81" wheel ninja psutil && '
     'pip install --no-build-isolation --no-cache-dir mmcv==2.1.0'
 )
 
@@ -51,7 +57,7 @@ _TORCH = Requirement('torch', '2.6', 'pip install "torch>=2.6"', 'all models')
 _SAFETENSORS = Requirement('safetensors', '', 'pip install safetensors', 'checkpoints')
 _MMENGINE = Requirement('mmengine', '0.10', 'pip install mmengine==0.10.7', 'registry and runner')
 _CV2 = Requirement('cv2', '', 'pip install opencv-python', 'reading images')
-_MMCV = Requirement('mmcv', '2.0', 'pip install mmcv-lite==2.1.0', 'transforms and operators')
+_MMCV = Requirement('mmcv', '2.0', INSTALL_MMCV, 'transforms and operators')
 _MMCV_OPS = Requirement('mmcv.ops', '', INSTALL_MMCV, 'RoIAlign, NMS and other operators')
 _MMDET = Requirement('mmdet', '3.0', 'pip install mmdet==3.3.0', 'detection')
 _MMSEG = Requirement('mmseg', '1.0', 'pip install mmsegmentation==1.2.2', 'segmentation')
@@ -72,6 +78,14 @@ NEEDS: dict[str, tuple[Requirement, ...]] = {
     'scenes': (_NUMPY, _CV2, _SKLEARN, _COCO),
     'report': (_MATPLOTLIB, _RICH),
 }
+_DISTRIBUTIONS = {
+    'PIL': 'pillow',
+    'dateutil': 'python-dateutil',
+    'google': 'protobuf',
+    'pkg_resources': '"setuptools<81"',
+    'yaml': 'pyyaml',
+}
+"""Import names that the packages above need -> what to install, where it has another name."""
 
 
 class IncompatibleEnvironment(RuntimeError):
@@ -87,8 +101,8 @@ class IncompatibleEnvironment(RuntimeError):
         for problem in problems:
             lines += [f'  - {problem.what}', f'      cure: {problem.cure}']
         lines.append(
-            '`make setup` in a clone makes an environment that works. With the `onedl-*` fork '
-            'install its packages of the same modules instead, never both.'
+            f'{_all_at_once()}`make setup` in a clone makes an environment that works. With the '
+            '`onedl-*` fork install its packages of the same modules instead, never both.'
         )
         super().__init__('\n'.join(lines))
 
@@ -113,9 +127,11 @@ def check_environment(*needs: str) -> dict[str, str]:
         raise ValueError(f'unknown needs {unknown}, choose from {sorted(NEEDS)}')
 
     problems = _python_problems()
+    requirements = dict.fromkeys(entry for need in needs for entry in NEEDS[need])
+    if _MMCV in requirements:
+        problems += _mixed_mmcv_problems()
     modules: dict[str, ModuleType] = {}
     broken: set[str] = set()
-    requirements = dict.fromkeys(entry for need in needs for entry in NEEDS[need])
     for requirement in requirements:
         name = requirement.module
         if name.partition('.')[0] in broken:
@@ -139,6 +155,78 @@ def check_environment(*needs: str) -> dict[str, str]:
     if problems:
         raise IncompatibleEnvironment(needs, list(dict.fromkeys(problems)))
     return {name: _version(module) for name, module in modules.items() if '.' not in name}
+
+
+def missing_module(error: ModuleNotFoundError) -> IncompatibleEnvironment | None:
+    """Explains why an import failed somewhere in a command.
+
+    Args:
+        error: As it was raised by an import statement.
+
+    Returns:
+        With all that a training lacks, or else with the module alone. None where no package is
+        missing as a whole, or one of a library's own errors says more than a name.
+    """
+    name = error.name or ''
+    if str(error) != f'No module named {name!r}' or name.startswith('attnpool_backbones'):
+        return None
+    try:
+        check_environment('train')
+    except IncompatibleEnvironment as found:
+        return found
+    if '.' in name:
+        return None
+    frames = [frame.f_globals['__name__'] for frame, _ in traceback.walk_tb(error.__traceback__)]
+    users = [user for user in frames if not user.startswith(('importlib', '_frozen'))]
+    problem = Problem(f'{name} is missing (for {users[-1]})', _cure_of(name))
+    return IncompatibleEnvironment(('train',), [problem])
+
+
+def _all_at_once() -> str:
+    """Names the extras where they are at hand and would be written over nobody's mmcv."""
+    try:
+        metadata.version('attnpool_backbones')
+    except metadata.PackageNotFoundError:
+        return ''
+    if _mmcv_versions():
+        return ''
+    return (
+        "All at once: pip install 'attnpool_backbones[det]' (or [seg], [all]), torch 2.6 or later "
+        'first. '
+    )
+
+
+def _mmcv_versions() -> dict[str, dict[str, str]]:
+    """Returns folder of packages -> distributions that have put mmcv there -> their versions."""
+    found: dict[str, dict[str, str]] = {}
+    for name in MMCV_DISTRIBUTIONS:
+        try:
+            distribution = metadata.distribution(name)
+        except metadata.PackageNotFoundError:
+            continue
+        if 'mmcv/__init__.py' in (distribution.read_text('RECORD') or ''):
+            folder = str(Path(distribution.locate_file('mmcv')).resolve())
+            found.setdefault(folder, {})[name] = distribution.version
+    return found
+
+
+def _mixed_mmcv_problems() -> list[Problem]:
+    """Files of the one installed last lie among those of the other, and nothing says so."""
+    return [
+        Problem(
+            f'{" and ".join(f"{name} {version}" for name, version in versions.items())} are the '
+            f'same module and were installed over each other in {folder}',
+            f'pip uninstall -y {" ".join(versions)} && pip install mmcv-lite==2.1.0',
+        )
+        for folder, versions in _mmcv_versions().items()
+        if len(set(versions.values())) > 1
+    ]
+
+
+def _cure_of(module: str) -> str:
+    name = module.partition('.')[0]
+    known = {entry.module: entry.cure for entries in NEEDS.values() for entry in entries}
+    return known.get(name) or f'pip install {_DISTRIBUTIONS.get(name, name)}'
 
 
 def _python_problems() -> list[Problem]:
@@ -169,7 +257,7 @@ def _import_problem(requirement: Requirement, error: Exception, broken: set[str]
     if missing:
         return Problem(
             f'{name} cannot be imported, it needs {missing}, which is missing',
-            f'pip install {missing.partition(".")[0]}',
+            _cure_of(missing),
         )
     if name == 'mmcv.ops' and re.search(r'undefined symbol|DLL load|\.so', text):
         return Problem(

@@ -57,6 +57,12 @@ def test_one_line(name, capsys, monkeypatch):
     assert line.startswith('error: ') and part in line
 
 
+def test_a_missing_package_is_named(capsys):
+    assert run_command(raising(ModuleNotFoundError("No module named 'yaml'", name='yaml'))) == 2
+    told = capsys.readouterr().err
+    assert told.startswith('error: ') and 'yaml is missing' in told and 'install pyyaml' in told
+
+
 @pytest.mark.parametrize('error', [PEER, OSError(errno.ENOENT, 'no file'), RuntimeError('shape')])
 def test_other_errors_stay_what_they_are(error, monkeypatch):
     monkeypatch.delenv('RANK', raising=False)

@@ -6,7 +6,12 @@ from types import SimpleNamespace
 import pytest
 
 from attnpool_backbones import compatibility
-from attnpool_backbones.compatibility import NEEDS, IncompatibleEnvironment, check_environment
+from attnpool_backbones.compatibility import (
+    NEEDS,
+    IncompatibleEnvironment,
+    check_environment,
+    missing_module,
+)
 
 
 class FakeTensor:
@@ -115,6 +120,11 @@ CASES = {
         'pip install "setuptools<81"',
     ),
     'mmcv missing': ({'mmcv': missing('mmcv')}, 'mmcv is missing', 'mmcv-lite==2.1.0'),
+    'mmcv too old': (
+        {'mmcv': SimpleNamespace(__version__='1.7.1')},
+        'mmcv 1.7.1 is too old',
+        'pip uninstall -y mmcv mmcv-full mmcv-lite && pip install mmcv-lite==2.1.0',
+    ),
     'mmcv without operators': (
         {'mmcv.ops': missing('mmcv.ops')},
         'mmcv has no operators',
@@ -141,6 +151,17 @@ CASES = {
         'it needs imgaug, which is missing',
         'pip install imgaug',
     ),
+    'mmdet lacks sklearn': (
+        {'mmdet': missing('sklearn')},
+        'it needs sklearn, which is missing',
+        'pip install scikit-learn',
+    ),
+    'mmengine lacks yaml': (
+        {'mmengine': missing('yaml')},
+        'mmengine cannot be imported, it needs yaml',
+        'pip install pyyaml',
+    ),
+    'mmcv lacks PIL': ({'mmcv': missing('PIL')}, 'it needs PIL', 'pip install pillow'),
     'mmseg missing': (
         {'mmseg': missing('mmseg')},
         'mmseg is missing',
@@ -194,6 +215,89 @@ def test_everything_is_listed_at_once_and_causes_only_once(modules):
     )
     whats = [problem.what.split()[0] for problem in problems_of('det', 'seg')]
     assert whats == ['mmcv', 'mmseg', 'ftfy', 'regex']
+
+
+@pytest.mark.parametrize(
+    ('changes', 'whats'),
+    [
+        # what a fresh wheel lacks comes all at once
+        ({'mmcv': missing('mmcv'), 'cv2': missing('cv2')}, ['cv2 is', 'mmcv is']),
+        ({'mmcv.ops': missing('mmcv.ops')}, ['mmcv has no operators']),
+        ({}, [f'matplotlib is missing (for {__name__})']),
+    ],
+)
+def test_imports_that_fail_in_a_command(modules, changes, whats):
+    modules.update(changes)
+    names = [*changes, 'matplotlib']
+    try:
+        raise missing(names[0])
+    except ModuleNotFoundError as error:
+        found = missing_module(error).problems
+    assert len(found) == len(whats)
+    assert all(problem.what.startswith(what) for problem, what in zip(found, whats, strict=True))
+    assert not changes or 'matplotlib' not in str(found)
+
+
+@pytest.mark.parametrize(
+    'error',
+    [
+        missing('attnpool_backbones.gone'),
+        missing('mmdet.gone'),
+        ModuleNotFoundError('install mpi4py first'),
+        ModuleNotFoundError("No module named 'mmcv._ext': build mmcv", name='mmcv._ext'),
+    ],
+)
+def test_other_failing_imports_stay_what_they_are(modules, error):
+    assert missing_module(error) is None
+
+
+def distribution(folder, name: str, version: str) -> None:
+    info = folder / f'{name.replace("-", "_")}-{version}.dist-info'
+    info.mkdir(parents=True)
+    (info / 'METADATA').write_text(f'Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n')
+    (info / 'RECORD').write_text('mmcv/__init__.py,,\n')
+
+
+def test_two_mmcv_over_each_other(modules, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    distribution(tmp_path, 'mmcv', '2.2.0')
+    distribution(tmp_path, 'mmcv-lite', '2.1.0')
+    (problem,) = problems_of('train')
+    assert 'mmcv 2.2.0 and mmcv-lite 2.1.0 are the same module' in problem.what
+    assert problem.cure == 'pip uninstall -y mmcv mmcv-lite && pip install mmcv-lite==2.1.0'
+    check_environment('core')
+
+
+def test_two_mmcv_that_do_not_mix(modules, tmp_path, monkeypatch):
+    # equal files, and those of another folder, which are not seen
+    for name, version in (('one', '2.1.0'), ('other', '2.2.0')):
+        monkeypatch.syspath_prepend(tmp_path / name)
+        distribution(tmp_path / name, 'mmcv', version)
+    distribution(tmp_path / 'one', 'mmcv-lite', '2.1.0')
+    check_environment('train')
+
+
+def test_extras_are_named_where_they_are_safe(modules, monkeypatch):
+    installed = {'attnpool_backbones': '0.1.0'}
+
+    def version(name: str) -> str:
+        if name not in installed:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return installed[name]
+
+    monkeypatch.setattr(compatibility.metadata, 'version', version)
+    modules['mmengine'] = missing('mmengine')
+    for found, told in (({}, True), ({'/a/mmcv': {'mmcv': '2.1.0'}}, False)):
+        monkeypatch.setattr(compatibility, '_mmcv_versions', lambda found=found: found)
+        with pytest.raises(IncompatibleEnvironment) as caught:
+            check_environment('core')
+        assert ("'attnpool_backbones[det]'" in str(caught.value)) == told
+    # a name that is not installed would be looked for at PyPI
+    installed.clear()
+    monkeypatch.setattr(compatibility, '_mmcv_versions', dict)
+    with pytest.raises(IncompatibleEnvironment) as caught:
+        check_environment('core')
+    assert 'attnpool_backbones[' not in str(caught.value)
 
 
 def test_a_detection_user_needs_no_mmseg(modules):

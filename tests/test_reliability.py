@@ -1,6 +1,8 @@
 """Every promise of docs/reliability.md has a test, and as many trials that held as were made."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,34 @@ def kept_promises(trials: str) -> bool:
             return False
         tried = text[count.end() :]
     return bool(held)
+
+
+def counted() -> list[tuple[int, str, str]]:
+    """Returns count, file and pattern of names of the rows whose count is that of named tests."""
+    found = []
+    for _, trials, tests in ROWS:
+        plain = re.fullmatch(r'(\d+) / \1(, \*slow\*)?', trials)
+        named = re.fullmatch(r'`(tests/[\w/.]+)` \((.+)\)', tests)
+        if plain and named:
+            names = re.findall(r'`([^`]+)`', named.group(2))
+            pattern = '|'.join(name.replace('*', r'\w*') for name in names)
+            found.append((int(plain.group(1)), named.group(1), pattern))
+    return found
+
+
+def test_counts_of_named_tests() -> None:
+    rows = counted()
+    assert len(rows) > 8
+    done = subprocess.run(
+        [sys.executable, '-m', 'pytest', '-p', 'no:cacheprovider', '--collect-only', '-q',
+         *sorted({file for _, file, _ in rows})],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:]
+    collected = [line.partition('::') for line in done.stdout.splitlines() if '::' in line]
+    for count, file, pattern in rows:
+        names = [name for path, _, name in collected if path.startswith(file)]
+        assert count == sum(re.search(pattern, name) is not None for name in names), (file, pattern)
 
 
 def test_the_page_has_rows() -> None:

@@ -11,6 +11,7 @@ starts. Everything that is wrong with images and labels is listed before.
 import argparse
 import os
 import re
+import shlex
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -227,7 +228,7 @@ def prepare_folder(args: argparse.Namespace) -> None:
         # each process would read, split and write the labels, and measure
         raise UserError(
             f'--launcher {args.launcher}: is for configs; take --devices N for {args.source}, or '
-            f'train the config that attnpool config {args.source} writes'
+            f'train the config that attnpool config {shlex.quote(args.source)} writes'
         )
     read = choose_model(args)
     if args.resume:
@@ -337,6 +338,7 @@ def tell_result(run_folder: Path) -> None:
     best = newest_best(run_folder)
     if best:
         print(f'best checkpoint: {best}')
-    print(f'see how it learnt: attnpool figure training {run_folder}')
-    print(f'see what it gets wrong: attnpool test {run_folder} --report report')
-    print(f'use it with: attnpool predict {run_folder} IMAGES')
+    run = shlex.quote(str(run_folder))
+    print(f'see how it learnt: attnpool figure training {run}')
+    print(f'see what it gets wrong: attnpool test {run} --report report')
+    print(f'use it with: attnpool predict {run} IMAGES')

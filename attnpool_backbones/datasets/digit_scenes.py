@@ -19,6 +19,7 @@ import glob
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
@@ -161,7 +162,7 @@ def verify(
     if not _is_occupied(root):
         raise FileNotFoundError(
             f'{root} is missing or empty; make it with: python '
-            f'tools/dataset_converters/make_digit_scenes.py --out-dir {root}'
+            f'tools/dataset_converters/make_digit_scenes.py --out-dir {shlex.quote(str(root))}'
         )
     manifest = _read_manifest(root)
     wanted = {

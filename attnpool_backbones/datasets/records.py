@@ -43,7 +43,7 @@ COCO = DataSet(
     classes=80,
     input_size=(800, 1280),
     pattern=r'\bcoco/|instances_(train|val)2017\.json',
-    how_to_get='COCO 2017 comes from https://cocodataset.org/#download; `python tools/'
+    how_to_get='COCO 2017 comes from https://cocodataset.org/#download; in a clone `python tools/'
     'dataset_converters/coco2017.py DOWNLOADS` unpacks it as data/coco/'
     '{annotations,train2017,val2017}, with annotations/instances_{train,val}2017.json.',
 )
@@ -55,7 +55,7 @@ ADE20K = DataSet(
     classes=150,
     input_size=(512, 2048),
     pattern=r'ADE20K|ADEChallenge',
-    how_to_get='ADE20k comes from http://sceneparsing.csail.mit.edu; `python tools/'
+    how_to_get='ADE20k comes from http://sceneparsing.csail.mit.edu; in a clone `python tools/'
     'dataset_converters/ade20k.py DOWNLOADS` unpacks it as data/ade/'
     'ADEChallengeData2016/{images,annotations}/{training,validation}.',
 )
@@ -67,8 +67,8 @@ DIGIT_SCENES = DataSet(
     classes=len(CLASSES),
     input_size=(192, 192),
     pattern=r'digit',
-    how_to_get='The digit scenes are made by `python tools/dataset_converters/'
-    'make_digit_scenes.py` (or `make quickstart`).',
+    how_to_get='The digit scenes are made by `attnpool quickstart`, or in a clone by `python '
+    'tools/dataset_converters/make_digit_scenes.py`.',
 )
 DATA_SETS: Mapping[str, DataSet] = {each.suffix: each for each in (COCO, ADE20K, DIGIT_SCENES)}
 """Ending of a config's name -> its data set."""

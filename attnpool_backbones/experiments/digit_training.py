@@ -5,6 +5,7 @@ Each step leaves its result in its folder, so a run that was interrupted goes on
 
 import hashlib
 import json
+import shlex
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -220,11 +221,11 @@ def train_and_evaluate(
     model = runner.model.eval()
     stored = folder / 'result.json'
     final = Path(find_resumable_checkpoint(str(folder)))
-    if stored.exists() and (result := Result(**json.loads(stored.read_text()))).command.endswith(
-        final.name
-    ):
-        tell(f'{name}: trained and evaluated before ({folder})')
-        return result, runner
+    if stored.exists():
+        result = Result(**json.loads(stored.read_text()))
+        if Path(shlex.split(result.command)[-1]).name == final.name:
+            tell(f'{name}: trained and evaluated before ({folder})')
+            return result, runner
 
     runner.val_loop.dataloader = with_replacements(runner.val_loop.dataloader)
     measured = runner.val()
@@ -240,7 +241,9 @@ def train_and_evaluate(
         minutes=minutes,
         memory=peak_memory() / 2**20,
         # with all that was changed here
-        command=f'attnpool test {folder / Path(config).name} {folder / final.name}',
+        command=shlex.join(
+            ('attnpool', 'test', str(folder / Path(config).name), str(folder / final.name))
+        ),
         notes=labelled(measured, CHANCE),
     )
     write_atomically(json.dumps(asdict(result), indent=2).encode(), stored)

@@ -6,6 +6,7 @@ mostly be put right, and what a new training would write over them cannot.
 
 import logging
 import os
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,7 +171,7 @@ def find_resumable_checkpoint(
         raise UnusableCheckpoints(
             f'{work_dir} has checkpoints that cannot be read and may be newer than '
             f'{chosen.path.name}:\n{listed(unreadable)}\nMake them readable (rights, disk), or go '
-            f'on from an older one by --resume {chosen.path}'
+            f'on from an older one by --resume {shlex.quote(str(chosen.path))}'
         )
     for candidate in serious:
         if candidate.time >= chosen.time or candidate.iteration > chosen.iteration:

@@ -3,6 +3,7 @@
 import os
 import re
 import stat
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
@@ -103,8 +104,15 @@ class Folder:
         odd = sorted(file for file in found if _NO_TEXT.search(file))
         if odd:
             shown = [os.fsencode(file).decode(errors='backslashreplace') for file in odd[:10]]
+            encoding = sys.getfilesystemencoding()
+            cause = (
+                'no UTF-8, rename them'
+                if encoding == 'utf-8'
+                else f'no {encoding}, in which this locale has names (export LC_ALL=C.UTF-8, and '
+                'unset PYTHONUTF8)'
+            )
             raise UserError(
-                f'{self.root}: the names of {len(odd)} files are no UTF-8, rename them: '
+                f'{self.root}: the names of {len(odd)} files are {cause}: '
                 + ', '.join([*shown, *(['...'] if len(odd) > 10 else [])])
             )
         return sorted(found)

@@ -144,6 +144,10 @@ def _plan(
         at_hand, source = weights_at_hand(bases)
         if at_hand is None and weights == 'download':
             at_hand = download_weights(bases)
+            notes.append(
+                f'pretrained weights from {source}: their publisher says what they may be used '
+                'for, the licence of this package does not cover them'
+            )
         elif at_hand is None and source is not None:
             way = (
                 f'--weights download fetches {source}'

@@ -1,4 +1,6 @@
 import argparse
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -234,7 +236,8 @@ def test_time_of_a_resumed_training_is_not_measured_again(tmp_path, monkeypatch,
 
 
 @pytest.mark.parametrize(
-    'words', [[], ['--cfg-options', 'work_dir=other'], ['--work-dir', 'third']]
+    'words',
+    [[], ['--cfg-options', 'work_dir=other'], ['--work-dir', 'third'], ['--work-dir', 'a fourth']],
 )
 def test_the_end_names_the_folder_of_the_run(words, tmp_path, monkeypatch, capsys):
     from attnpool_backbones.cli import train
@@ -251,9 +254,13 @@ def test_the_end_names_the_folder_of_the_run(words, tmp_path, monkeypatch, capsy
     train.add_arguments(parser)
     train.run(parser.parse_args(['tiny.py', *words]))
     folder = words[-1].removeprefix('work_dir=') if words else 'runs/of_the_config'
-    out = capsys.readouterr().out
-    for command in ('figure training {}', 'test {} --report report', 'predict {} IMAGES'):
-        assert f': attnpool {command.format(folder)}\n' in out
+    # can be pasted into a shell
+    told = re.findall(': (attnpool .*)', capsys.readouterr().out)
+    assert [shlex.split(command) for command in told] == [
+        ['attnpool', 'figure', 'training', folder],
+        ['attnpool', 'test', folder, '--report', 'report'],
+        ['attnpool', 'predict', folder, 'IMAGES'],
+    ]
 
 
 OF_THE_START = {'help', 'time', 'devices', 'no_forecast', 'launcher', 'local_rank'}

@@ -16,6 +16,7 @@ from attnpool_backbones.cli import main, train
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.engine.work_folder_lock import WorkFolderInUse
 from attnpool_backbones.launching.config_models import build_config_model
+from attnpool_backbones.own_data import preparing
 from attnpool_backbones.own_data.bases import HEADS, choose_bases
 from attnpool_backbones.own_data.model_costs import CLASSES, count_model
 from attnpool_backbones.own_data.preparing import prepare
@@ -77,6 +78,17 @@ def test_weights_that_are_not_at_hand_are_named(backbone, named, digits, tmp_pat
     monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'cache'))
     request = Request(str(digits), backbone, 'faster-rcnn', size=96)
     assert named in ' '.join(prepare(request, tell=lambda line: None).notes)
+
+
+def test_a_download_tells_whose_terms_hold(digits, tmp_path, monkeypatch):
+    weights = tmp_path / 'caformer_s18.pth'
+    weights.touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'cache'))
+    monkeypatch.setattr(preparing, 'download_weights', lambda bases: str(weights))
+    request = Request(str(digits), 'caformer-s18', 'faster-rcnn', size=96, weights='download')
+    (told,) = [note for note in prepare(request, tell=lambda line: None).notes if 'sail/dl' in note]
+    assert 'licence' in told
 
 
 @pytest.mark.parametrize(
@@ -247,10 +259,11 @@ def test_config_elsewhere_leaves_the_run_of_that_name(digits, tmp_path, monkeypa
     command = ['config', 'photos', '--backbone', 'caformer-nano', '--head', 'mask-rcnn']
     assert main(command) in (0, None)
     before = contents(tmp_path / 'work_dirs')
-    assert main([*command, '--classes', 'two', 'one', '--out', 'own.py']) in (0, None)
+    assert main([*command, '--classes', 'two', 'one', '--out', 'my own.py']) in (0, None)
     assert before.items() <= contents(tmp_path / 'work_dirs').items()
-    assert Path('work_dirs/own/annotations/train.json').is_file()
-    assert 'attnpool train own.py --work-dir work_dirs/own\n' in capsys.readouterr().out
+    assert Path('work_dirs/my own/annotations/train.json').is_file()
+    told = "attnpool train 'my own.py' --work-dir 'work_dirs/my own'\n"
+    assert told in capsys.readouterr().out
 
 
 def test_run_of_another_folder_of_the_same_name_does_not_go_on(digits, tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import sys
 import zlib
 from pathlib import Path
 
@@ -559,7 +560,7 @@ def test_folders_that_can_be_listed_and_not_entered_are_told(
     assert labels.problems == [] and told in notes
 
 
-def test_names_that_are_no_text_are_told_together(digits, tmp_path):
+def test_names_that_are_no_text_are_told_together(digits, tmp_path, monkeypatch):
     written.voc(written.load_scenes(digits), tmp_path, False)
     for folder, ending in (('JPEGImages', 'png'), ('Annotations', 'xml')):
         file = tmp_path / folder / f'train_000001.{ending}'
@@ -567,6 +568,10 @@ def test_names_that_are_no_text_are_told_together(digits, tmp_path):
     with pytest.raises(UserError, match=r'(?s)2 .*no UTF-8.*caf.*\.png') as caught:
         labels_of(tmp_path)
     str(caught.value).encode()
+    # in another locale the names may be right
+    monkeypatch.setattr(sys, 'getfilesystemencoding', lambda: 'ascii')
+    with pytest.raises(UserError, match=r'(?s)2 .*are no ascii.*LC_ALL=C.UTF-8'):
+        labels_of(tmp_path)
 
 
 @pytest.mark.parametrize('orientation', range(1, 9))
