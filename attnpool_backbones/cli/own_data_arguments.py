@@ -156,7 +156,7 @@ def choose_model(args: argparse.Namespace) -> Any:
     args.backbone = args.backbone or DEFAULT_BACKBONE
     if args.head is not None:
         return None
-    folder = open_folder(args.source)
+    folder = open_folder(args.source, getattr(args, 'cfg_options', None))
     for_masks = has_masks_only(folder, args.format)
     read = read_labels(request_of(args, batch=None), folder, for_masks)
     if for_masks:
@@ -181,7 +181,7 @@ def choose_any_model(args: argparse.Namespace, for_masks: bool = False) -> 'Fold
     """
     from attnpool_backbones.own_data.recognition import open_folder
 
-    folder = open_folder(args.source)
+    folder = open_folder(args.source, getattr(args, 'cfg_options', None))
     args.backbone = args.backbone or 'resnet50'
     if args.head is None:
         for_masks = for_masks or has_masks_only(folder, args.format)

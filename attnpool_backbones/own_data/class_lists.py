@@ -14,7 +14,7 @@ __all__ = ['ClassList', 'find_class_lists', 'lists_differ', 'parse_class_list', 
 FILES = (
     'classes.txt', 'class_names.txt', 'obj.names', 'names.txt', 'labels.txt', 'labelmap.txt',
     'label_map.txt', 'label_colors.txt', 'codes.txt', 'class_dict.csv', '_classes.csv',
-    'classes.csv',
+    'classes.csv', '_darknet.labels',
 )  # fmt: skip
 IGNORED_NAMES = ('void', 'ignore', 'ignored', 'unlabelled', 'unlabeled', '_ignore_', '__ignore__')
 """Of classes that are none: their pixels are neither learnt nor scored."""

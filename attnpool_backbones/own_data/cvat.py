@@ -11,7 +11,6 @@ import numpy as np
 
 from attnpool_backbones.own_data.folder import (
     Folder,
-    displayed_size,
     folder_of,
     shared_folders,
     split_of_path,
@@ -71,7 +70,7 @@ def _image(
         )
         return None
     try:
-        size = displayed_size(folder.path(image))
+        size = folder.size_of(image)
     except OSError as error:
         labels.problems.append(problem('unreadable image', image, error))
         return None
@@ -124,7 +123,7 @@ def _frames(
             labels.problems.append(problem(kind, f'{file}, frame {frame}', words))
             continue
         try:
-            size = displayed_size(folder.path(there[0]))
+            size = folder.size_of(there[0])
         except OSError as error:
             labels.problems.append(problem('unreadable image', there[0], error))
             continue

@@ -34,6 +34,7 @@ _SPLIT_WORDS = dict(
     dev='val', eval='val', test='test', testing='test',
 )  # fmt: skip
 _WORD = re.compile(r'[a-z]+')
+_PART = 65536  # bytes
 MASK_FOLDER = re.compile(
     r'(?P<split>train|training|val|valid|validation|test|testing)?[_-]?'
     r'(masks?|labels?|label_?maps?|annots?|annotations?|gts?|ground_?truths?|segmentations?|'
@@ -57,10 +58,12 @@ class Folder:
 
     Args:
         root: The folder.
+        max_pixels: How many an image or a mask may have. Default: 2**28.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, max_pixels: int = MAX_PIXELS) -> None:
         self.root = root
+        self.max_pixels = max_pixels
         self.label_files: dict[str, Sequence] = {}
         """By format, as far as they were looked for."""
         self.closed: dict[str, str] = {}
@@ -264,6 +267,18 @@ class Folder:
         """Returns the path of a file that is named relative to the folder."""
         return self.root / file
 
+    def size_of(self, image: str) -> tuple[int, int]:
+        """Returns width and height of an image as :func:`displayed_size` does."""
+        return displayed_size(self.path(image), self.max_pixels)
+
+    def both_ends(self, file: str) -> bytes:
+        """Returns the first and the last 64 KiB of a file, where keys tell what it is."""
+        with open(self.path(file), 'rb') as opened:
+            text = opened.read(_PART)
+            size = opened.seek(0, os.SEEK_END)
+            opened.seek(max(size - _PART, len(text)))
+            return text + opened.read()
+
     def text(self, file: str) -> str:
         """Returns the text of a file; what is not UTF-8 is replaced."""
         return self.path(file).read_text(encoding='utf-8-sig', errors='replace')
@@ -359,34 +374,39 @@ def split_of_path(path: str, with_name: bool = False) -> str | None:
     return None
 
 
-def open_picture(file: Path | BinaryIO) -> Image.Image:
+def open_picture(file: Path | BinaryIO, max_pixels: float = MAX_PIXELS) -> Image.Image:
     """Opens an image by Pillow, above its limit of pixels too.
 
     Args:
         file: Path or content.
+        max_pixels: How many it may have. Default: 2**28.
 
     Raises:
-        OSError: If it is no image, or one of more than 2**28 pixels.
+        OSError: If it is no image, or a larger one.
     """
     with without_pillow_limit():
         picture = Image.open(file)
     width, height = picture.size
-    if width * height > MAX_PIXELS:
+    if width * height > max_pixels:
         picture.close()
-        raise OSError(f'{width}x{height} pixels, more than the {MAX_PIXELS} that are loaded')
+        raise OSError(
+            f'{width}x{height} pixels, more than the {max_pixels} that are loaded '
+            '(--cfg-options max_pixels=N allows more)'
+        )
     return picture
 
 
-def displayed_size(path: Path) -> tuple[int, int]:
+def displayed_size(path: Path, max_pixels: float = MAX_PIXELS) -> tuple[int, int]:
     """Reads width and height of an image as it is shown, turned as its EXIF entry says.
 
     Args:
         path: The file, whose pixels are not decoded.
+        max_pixels: How many it may have. Default: 2**28.
 
     Raises:
-        OSError: If it is no image, or one of more than 2**28 pixels.
+        OSError: If it is no image, or a larger one.
     """
-    with open_picture(path) as image:
+    with open_picture(path, max_pixels) as image:
         width, height = image.size
         # Pillow turns TIFFs itself
         is_turned = image.format != 'TIFF' and orientation_of(image, path) >= 5

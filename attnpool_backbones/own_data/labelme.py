@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from attnpool_backbones.own_data.folder import Folder, displayed_size, open_picture, split_of_path
+from attnpool_backbones.datasets.limits import MAX_PIXELS
+from attnpool_backbones.own_data.folder import Folder, open_picture, split_of_path
 from attnpool_backbones.own_data.labels import Instance, LabelledImage, LabelledImages, problem
 from attnpool_backbones.own_data.masks_of_objects import box_of, encode, joined
 
 __all__ = ['NAME', 'find', 'read']
 
 NAME = 'labelme'
-_HEAD = 65536  # characters
-_SHAPES = re.compile(r'"shapes"\s*:')
+_SHAPES = re.compile(rb'"shapes"\s*:')
 _CORNERS = 32  # of the polygon in place of a circle
 
 
@@ -30,8 +30,8 @@ def find(folder: Folder) -> list[str]:
 
 
 def _has_shapes(folder: Folder, file: str) -> bool:
-    with open(folder.path(file), encoding='utf-8-sig', errors='replace') as opened:
-        return _SHAPES.search(opened.read(_HEAD)) is not None
+    # behind the image itself where a tool has sorted the keys
+    return _SHAPES.search(folder.both_ends(file)) is not None
 
 
 def read(folder: Folder, files: list[str]) -> LabelledImages:
@@ -55,7 +55,7 @@ def read(folder: Folder, files: list[str]) -> LabelledImages:
             )
             continue
         try:
-            size = displayed_size(folder.path(image))
+            size = folder.size_of(image)
         except OSError as error:
             labels.problems.append(problem('unreadable image', image, error))
             continue
@@ -126,7 +126,8 @@ def _instance(shape: dict[str, Any], where: str, size: tuple[int, int]) -> Insta
             raise ValueError(f'polygon of {len(points)} points, at least 3 are needed')
         return Instance(name, box_of(flat), where, polygons=(flat,))
     if kind == 'mask':
-        with open_picture(io.BytesIO(base64.b64decode(shape['mask']))) as picture:
+        content = io.BytesIO(base64.b64decode(shape['mask']))
+        with open_picture(content, max(MAX_PIXELS, size[0] * size[1])) as picture:
             part = np.asarray(picture.convert('L')) > 0
         left, top = (round(value) for value in points[0])
         mask = np.zeros(size[::-1], dtype=bool)

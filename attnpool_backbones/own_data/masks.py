@@ -1,5 +1,6 @@
 """Folders of masks: for each image a picture whose pixels are class ids or colours."""
 
+import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,11 +22,11 @@ from attnpool_backbones.own_data.folder import (
     IMAGE_FOLDER,
     MASK_FOLDER,
     Folder,
-    displayed_size,
     is_in_mask_folder,
     open_picture,
     split_of_path,
 )
+from attnpool_backbones.own_data.image_sets import leave_rest, read_image_sets
 from attnpool_backbones.own_data.labels import LabelMapPair, LabelMaps, problem
 from attnpool_backbones.own_data.palettes import (
     colour_numbers,
@@ -159,7 +160,17 @@ def read(
     labels.problems += [
         problem('mask without an image', mask, 'not used') for mask in masks.pop('', ())
     ]
+    lists = read_image_sets(folder, {PurePosixPath(i).stem for i in masks}, 'Segmentation')
+    are_complete = leave_rest(lists)
+    left = {i: None for i in masks if are_complete and PurePosixPath(i).stem not in lists}
+    if left:
+        labels.notes.append(
+            f'left out, as in no list of ImageSets: {len(left)} of {len(masks)} images, such as '
+            f'{next(iter(left))}'
+        )
     for image, (mask, *others) in masks.items():
+        if image in left:
+            continue
         if others:
             words = f'{", ".join([mask, *others])}; keep one of them in the folder'
             labels.problems.append(problem('image with several masks', image, words))
@@ -171,7 +182,8 @@ def read(
         palette = palette_of(folder.path(mask), values[mask])
         if palette is not None:
             palettes[mask] = palette
-        labels.pairs.append(LabelMapPair(image, mask, split_of_path(image)))
+        split = lists.get(PurePosixPath(image).stem) if lists else split_of_path(image)
+        labels.pairs.append(LabelMapPair(image, mask, split))
     without = {*folder.photos} - {*masks} - {*chain(*masks.values())}
     if without:
         labels.notes.append(f'{len(without)} images without a mask are left out')
@@ -214,7 +226,22 @@ def read(
     if len(labels.classes) > IGNORED:
         words = f'{len(labels.classes)} classes, but a label map holds {IGNORED} at most'
         labels.problems.append(problem('too many classes', folder.root, words))
+    if not labels.problems:
+        _tell_of_little(labels, values)
     return labels
+
+
+def _tell_of_little(labels: LabelMaps, values: Mapping[str, Pixels]) -> None:
+    """Tells masks of which nothing can be learnt, as those whose classes were lost in saving."""
+    mapping = labels.values or {}
+    present = {mapping.get(value, value) for found in values.values() for value in found}
+    present.discard(IGNORED)
+    if values and not present:
+        words = f'all pixels of the {len(values)} masks are ignored'
+        labels.problems.append(problem('nothing left to train on', labels.root, words))
+    elif len(present) == 1:
+        name = labels.classes[present.pop()]
+        labels.notes.append(f'the masks have nothing but {name}, of which nothing can be learnt')
 
 
 def _values_of(
@@ -222,8 +249,8 @@ def _values_of(
 ) -> tuple[str, Pixels] | None:
     """Returns the kind of a mask and which values it has, or notes what is wrong with it."""
     try:
-        kind, pixels = pixel_values(folder.path(mask))
-        size = displayed_size(folder.path(image))
+        kind, pixels = pixel_values(folder.path(mask), max_pixels=folder.max_pixels)
+        size = folder.size_of(image)
     except (OSError, SyntaxError, ValueError) as error:
         labels.problems.append(problem('unreadable image or mask', mask, error))
         return None
@@ -262,24 +289,33 @@ def _is_nearly_binary(found: Pixels) -> bool:
     return light > 0 and dark + light >= NEARLY_ALL * shades.total()
 
 
-def pixel_values(path: Path, by_palette: bool = False) -> tuple[str, np.ndarray]:
+def pixel_values(
+    path: Path, by_palette: bool = False, max_pixels: float = math.inf
+) -> tuple[str, np.ndarray]:
     """Reads a mask.
 
     Args:
         path: The file.
         by_palette: Whether a mask with a palette has its colours, not ids. Default: False.
+        max_pixels: How many it may have. Default: any number, of a mask that was read before.
 
     Returns:
         ``'ids'`` or ``'colours'``, and H, W numbers: the ids, or colours as 0xRRGGBB.
 
     Raises:
-        OSError: If it is no whole picture.
+        OSError: If it is no whole picture, or a larger one.
+        ValueError: If it has values that are no whole numbers.
     """
-    with open_picture(path) as picture:
+    with open_picture(path, max_pixels) as picture:
         if picture.mode == '1':
             return 'ids', np.asarray(picture, dtype=np.int64)
         is_coloured = picture.mode == 'CMYK' or (by_palette and picture.mode == 'P')
         pixels = np.asarray(picture.convert('RGB') if is_coloured else picture)
+    if pixels.dtype.kind == 'f':
+        with np.errstate(invalid='ignore'):
+            broken = pixels[pixels != pixels.astype(np.int64)]
+        if broken.size:
+            raise ValueError(f'values that are no whole numbers, such as {broken[0]:g}')
     if pixels.ndim == 2:
         return 'ids', pixels.astype(np.int64)
     if pixels.shape[2] < 3:  # grey with opacity

@@ -1,5 +1,6 @@
 """From a folder to a config that can be trained."""
 
+import math
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -183,7 +184,8 @@ def prepare(
     run, beside = places_of(request, bases)
     target = target or beside
     if read is None:
-        read = read_labels(request, opened or open_folder(request.folder), bases.kind.segments)
+        opened = opened or open_folder(request.folder, request.cfg_options)
+        read = read_labels(request, opened, bases.kind.segments)
     labels, notes = read
     with _claimed(run):
         data = _map_data(labels, run) if isinstance(labels, LabelMaps) else _object_data(
@@ -412,7 +414,7 @@ def _map_data(labels: LabelMaps, run: Path) -> OwnData:
     # also of broken labels, so that one list tells what is wrong with the images too
     layouts = lay_out(labels, run, write=partial(_write, run))
     sizes = (
-        [displayed_size(labels.root / pair.image) for pair in labels.pairs]
+        [displayed_size(labels.root / pair.image, math.inf) for pair in labels.pairs]
         if labels.objects is None
         else [(image.width, image.height) for image in labels.objects]
     )
@@ -493,6 +495,7 @@ def _anchors(cfg: Config, bases: Bases, plan: Plan, labels: LabelledImages) -> A
         for image in labels.images
         if image.split == 'train'
         for instance in image.instances
+        if not instance.is_crowd
     ]
     usual = Anchors(tuple(scales), tuple(generator.ratios))
     table = np.array(boxes, dtype=np.float64).reshape(-1, 2)
