@@ -90,6 +90,7 @@ def read(folder: Folder, files: list[str]) -> LabelledImages:
         is_usable &= fits and split is not None and split not in coco_files
         if fits and split is not None:
             coco_files[split] = file, prefix
+    labels.notes += folder.without_labels(image.file for image in labels.images)
     labels.classes = tuple(name for name in dict.fromkeys(chain(*orders)) if name in used)
     # mmdet counts labels by the order in each file
     is_usable &= all(

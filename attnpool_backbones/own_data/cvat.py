@@ -53,6 +53,7 @@ def read(folder: Folder, files: list[str]) -> LabelledImages:
                 labels.images.append(image)
         if tree.find('track') is not None:
             labels.images += _frames(tree, file, folder, labels)
+    labels.notes += folder.without_labels(image.file for image in labels.images)
     used = labels.counts()
     labels.classes = tuple(dict.fromkeys([*filter(None, names), *sorted(used)]))
     return labels

@@ -3,8 +3,9 @@
 import os
 import re
 import stat
+import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path, PurePosixPath
@@ -27,6 +28,7 @@ __all__ = [
     'open_picture',
     'shared_folders',
     'split_of_path',
+    'spelt_alike',
 ]
 
 _SPLIT_WORDS = dict(
@@ -226,9 +228,9 @@ class Folder:
         Returns:
             The image, relative to the folder; None if there is none.
         """
-        wanted = PurePosixPath(name.replace('\\', '/'))
+        wanted = PurePosixPath(spelt_alike(name).replace('\\', '/'))
         path = wanted.as_posix()
-        inside = PurePosixPath(subset, path).as_posix()
+        inside = PurePosixPath(spelt_alike(subset), path).as_posix()
         for exact in (inside, path):
             if exact in self._by_any_name:
                 return self._by_any_name[exact]
@@ -244,11 +246,22 @@ class Folder:
                 candidates = [
                     file
                     for file in candidates
-                    if any(name.endswith(f'/{end}') for name in self.names_of(file))
+                    if any(spelt_alike(n).endswith(f'/{end}') for n in self.names_of(file))
                 ] or candidates
             if candidates:
                 return max(candidates, key=lambda f: (_fitness(f, near), f.endswith(ending)))
         return None
+
+    def without_labels(self, labelled: Iterable[str]) -> list[str]:
+        """Words which photos are in no label file, none if all are in one.
+
+        Args:
+            labelled: The images that are.
+        """
+        without = sorted({*self.photos} - {*labelled})
+        if not without:
+            return []
+        return [f'{len(without)} images without labels are left out, such as {without[0]}']
 
     @cached_property
     def image_set(self) -> frozenset[str]:
@@ -257,7 +270,7 @@ class Folder:
 
     @cached_property
     def _by_any_name(self) -> dict[str, str]:
-        return {name: file for file in self.images for name in self.names_of(file)}
+        return {spelt_alike(n): file for file in self.images for n in self.names_of(file)}
 
     def names_of(self, file: str) -> tuple[str, ...]:
         """Returns the name of a file, and the one without a link, if it is named by a link."""
@@ -292,8 +305,9 @@ class _Photos:
         self.splits = frozenset(filter(None, map(split_of_path, files)))
         self._by_name = defaultdict(list)
         for file in files:
-            self._by_name[PurePosixPath(file).name].append(file)
-            self._by_name[PurePosixPath(file).stem].append(file)
+            path = PurePosixPath(spelt_alike(file))
+            self._by_name[path.name].append(file)
+            self._by_name[path.stem].append(file)
 
     def named(self, path: str) -> list[str]:
         """Returns those of a name with or without its ending, else those with another ending."""
@@ -302,6 +316,11 @@ class _Photos:
         if not found and wanted.suffix.lower() in IMAGE_SUFFIXES:
             found = self._by_name.get(wanted.stem, [])
         return found
+
+
+def spelt_alike(name: str) -> str:
+    """Returns a name with its accents in one form; macOS writes them as signs of their own."""
+    return unicodedata.normalize('NFC', name)
 
 
 def _is_file(path: Path, note: Callable[[OSError], None]) -> bool:

@@ -71,6 +71,7 @@ def read(folder: Folder, files: list[str]) -> LabelledImages:
             continue
         instances = tuple(_objects(shapes, file, size, labels))
         labels.images.append(LabelledImage(image, *size, instances, split_of_path(image)))
+    labels.notes += folder.without_labels(image.file for image in labels.images)
     labels.classes = tuple(sorted(labels.counts()))
     return labels
 

@@ -17,6 +17,7 @@ from attnpool_backbones.own_data.class_lists import (
     ClassList,
     find_class_lists,
     lists_differ,
+    lost_letters,
 )
 from attnpool_backbones.own_data.folder import (
     IMAGE_FOLDER,
@@ -24,6 +25,7 @@ from attnpool_backbones.own_data.folder import (
     Folder,
     is_in_mask_folder,
     open_picture,
+    spelt_alike,
     split_of_path,
 )
 from attnpool_backbones.own_data.image_sets import leave_rest, read_image_sets
@@ -118,7 +120,7 @@ def _key(folders: Sequence[str], stem: str) -> tuple[str, ...]:
             kept += [word['split'].lower()] if word['split'] else []
         elif not IMAGE_FOLDER.match(part):
             kept.append(part.lower())
-    return *kept, stem
+    return tuple(map(spelt_alike, (*kept, stem)))
 
 
 def _class_list(folder: Folder, labels: LabelMaps) -> ClassList | None:
@@ -127,6 +129,7 @@ def _class_list(folder: Folder, labels: LabelMaps) -> ClassList | None:
     if not lists:
         return None
     first, *others = lists
+    labels.problems += lost_letters(first, lists[first].names)
     name = PurePosixPath(first).name.lower()
     for file in others:
         if PurePosixPath(file).name.lower() == name and lists[file] != lists[first]:

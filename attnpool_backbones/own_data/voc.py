@@ -41,6 +41,7 @@ def read(folder: Folder, files: list[str]) -> LabelledImages:
     lists = read_image_sets(folder, {PurePosixPath(file).stem for file in trees}, 'Main')
     are_complete = leave_rest(lists)
     left = []
+    labelled = []
     for file, tree in trees.items():
         name = tree.findtext('filename') or ''
         stem = PurePosixPath(file).stem
@@ -51,6 +52,7 @@ def read(folder: Folder, files: list[str]) -> LabelledImages:
                 problem('label without an image', file, f'no image {name or stem} in the folder')
             )
             continue
+        labelled.append(image)
         size = _size(tree, folder, image, file, labels)
         if size is None:
             continue
@@ -65,6 +67,7 @@ def read(folder: Folder, files: list[str]) -> LabelledImages:
             f'left out, as in no list of ImageSets: {len(left)} of {len(trees)} files, such as '
             f'{left[0]}'
         )
+    labels.notes += folder.without_labels(labelled)
     labels.classes = tuple(sorted(labels.counts()))
     return labels
 

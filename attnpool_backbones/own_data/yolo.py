@@ -12,7 +12,13 @@ from pathlib import PurePosixPath
 import yaml
 
 from attnpool_backbones.datasets.findings import Problem
-from attnpool_backbones.own_data.class_lists import FILES, ClassList, find_class_lists, lists_differ
+from attnpool_backbones.own_data.class_lists import (
+    FILES,
+    ClassList,
+    find_class_lists,
+    lists_differ,
+    lost_letters,
+)
 from attnpool_backbones.own_data.folder import (
     Folder,
     folder_of,
@@ -276,6 +282,11 @@ def _nearest_lists(
             faults[lists_differ(first.file, other.file)] = None
     labels.problems += faults
     labels.notes += [f'{fault.kind}, not used: {fault.item} ({fault.detail})' for fault in passed]
+    for one in {one.file: one for one in found.values()}.values():
+        twice = sorted({name for name in one.names if one.names.count(name) > 1})
+        if twice:
+            words = f'several numbers have the name {", ".join(twice)}, and are one class'
+            labels.notes.append(f'{one.file}: {words}')
     if len({one.names for one in whole}) > 1:
         used = {one.file for one in found.values()}
         unused = [one.file for one in whole if one.file not in used]
@@ -334,14 +345,14 @@ def _yaml_lists(folder: Folder) -> Iterator[_List]:
                     problem('classes do not fit', file, f'nc {count}, but {len(names)} names')
                 )
             words = tuple(str(name).strip() for name in names)
-            yield _List(file, words, content, tuple(faults))
+            yield _List(file, words, content, (*faults, *lost_letters(file, words)))
 
 
 def _plain_lists(folder: Folder) -> Iterator[_List]:
     for file, listed in find_class_lists(folder).items():
         names = _by_value(listed)
         if names:
-            yield _List(file, tuple(names))
+            yield _List(file, tuple(names), faults=tuple(lost_letters(file, names)))
 
 
 def _by_value(listed: ClassList) -> list[str]:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import unicodedata
 import zlib
 from pathlib import Path
 
@@ -473,6 +474,47 @@ def test_subsets_of_cvat_have_their_own_images(digits, tmp_path, subsets):
     assert [image.file for image in labels.images] == [
         f'images/{subset}/frame_000000.png' for subset in subsets
     ]
+
+
+@pytest.mark.parametrize('form', ['voc', 'labelme', 'cvat', 'coco', 'yolo'])
+@pytest.mark.parametrize('of_labels, of_photos', [('NFC', 'NFD'), ('NFD', 'NFC')])
+def test_accents_of_names_may_be_written_in_two_ways(digits, tmp_path, form, of_labels, of_photos):
+    content = written.load_scenes(digits)
+    for scene in content:
+        scene.stem = unicodedata.normalize(of_labels, f'büro_{scene.stem}')
+    written.WRITERS[form](content, tmp_path, False)
+    for file in tmp_path.rglob('*.png'):
+        file.rename(file.with_name(unicodedata.normalize(of_photos, file.name)))
+    labels = labels_of(tmp_path)
+    assert labels.problems == [] and len(labels.images) == len(content)
+    assert labels.counts().total() == sum(len(scene.objects) for scene in content)
+    assert all((tmp_path / image.file).is_file() for image in labels.images)
+
+
+@pytest.mark.parametrize('form', ['voc', 'labelme', 'cvat', 'coco'])
+def test_photos_in_no_label_file_are_told(digits, tmp_path, form):
+    written.WRITERS[form](written.load_scenes(digits), tmp_path, False)
+    words = 'without labels are left out'
+    assert not any(words in note for note in labels_of(tmp_path).notes)
+    Image.new('RGB', (9, 9)).save(tmp_path / 'a.png')
+    assert f'1 images {words}, such as a.png' in labels_of(tmp_path).notes
+
+
+@pytest.mark.parametrize('listed', ['classes.txt', 'data.yaml'])
+def test_yolo_names_that_are_no_utf_8_or_come_twice(digits, tmp_path, listed):
+    written.yolo(written.load_scenes(digits), tmp_path, False)
+    (tmp_path / 'data.yaml').unlink()
+    names = [*CLASSES[:8], 'zwölf', CLASSES[0]]
+    lines = [f'{number}: {name}' for number, name in enumerate(names)]
+    text = '\n'.join(names) if listed == 'classes.txt' else f'names: {{{", ".join(lines)}}}'
+    (tmp_path / listed).write_text(text, encoding='latin-1')
+    labels = labels_of(tmp_path)
+    assert [(p.kind, p.item) for p in labels.problems] == [('no text in UTF-8', listed)]
+    assert (
+        f'{listed}: several numbers have the name {CLASSES[0]}, and are one class' in labels.notes
+    )
+    (tmp_path / listed).write_text(text, encoding='utf-8')
+    assert labels_of(tmp_path).problems == []
 
 
 def test_photo_elsewhere_is_found_where_the_folder_has_no_such_split(digits, tmp_path):

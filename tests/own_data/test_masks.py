@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -145,6 +146,28 @@ def test_image_with_two_masks_names_both(files: list[str], tmp_path: Path) -> No
     assert (found.kind, found.item) == ('image with several masks', files[0])
     assert all(mask in found.detail for mask in files[1:])
     assert len(labels.pairs) == 3 and not labels.notes[1:]
+
+
+@pytest.mark.parametrize('of_masks, of_photos', [('NFC', 'NFD'), ('NFD', 'NFC')])
+def test_accents_of_names_may_be_written_in_two_ways(
+    of_masks: str, of_photos: str, tmp_path: Path
+) -> None:
+    for name in ('á', 'é', 'ü', 'ñ'):
+        files = [
+            f'masks/{normalize(of_masks, name)}.png',
+            f'images/{normalize(of_photos, name)}.png',
+        ]
+        write_all(tmp_path / 'data', files, TRUTH)
+    labels = labels_of(tmp_path / 'data')
+    assert labels.problems == [] and len(labels.pairs) == 4
+    assert np.array_equal(map_of(labels, tmp_path / 'run'), TRUTH)
+
+
+def test_list_that_is_no_utf_8_is_told(tmp_path: Path) -> None:
+    write(tmp_path, TRUTH)
+    (tmp_path / 'classes.txt').write_text('grund\nhöhle', encoding='latin-1')
+    (found,) = labels_of(tmp_path).problems
+    assert (found.kind, found.item) == ('no text in UTF-8', 'classes.txt')
 
 
 @pytest.mark.parametrize('purpose', ['Segmentation', 'Main'])
