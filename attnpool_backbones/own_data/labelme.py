@@ -98,7 +98,8 @@ def _objects(
 
 
 def _instance(shape: dict[str, Any], where: str, size: tuple[int, int]) -> Instance:
-    name, kind = str(shape['label']).strip(), shape.get('shape_type') or 'polygon'
+    label, kind = shape['label'], shape.get('shape_type') or 'polygon'
+    name = '' if label is None else str(label).strip()
     points = [(float(x), float(y)) for x, y in shape['points']]
     if not all(math.isfinite(value) for point in points for value in point):
         raise ValueError('a coordinate is no finite number')
@@ -107,7 +108,7 @@ def _instance(shape: dict[str, Any], where: str, size: tuple[int, int]) -> Insta
         # as X-AnyLabeling writes it
         edges = [{round(value, 2) for value in values} for values in zip(*points, strict=True)]
         kind = 'rectangle' if max(map(len, edges)) <= 2 else 'polygon'
-    elif kind == 'rotation':
+    elif kind in ('rotation', 'oriented_rectangle'):
         kind = 'polygon'
     elif kind in ('rectangle', 'circle', 'mask') and len(points) != 2:
         wanted = '2 or 4' if kind == 'rectangle' else '2'

@@ -977,7 +977,17 @@ def test_rectangle_of_four_points(digits, tmp_path):
     assert shaped(tmp_path, points=[[10, 20], [30, 20.0000001], [30, 50], [10, 50]]) == before
 
 
-@pytest.mark.parametrize('kind', ['rectangle', 'rotation'])
+def test_shape_of_no_class_is_told(digits, tmp_path):
+    written.labelme(written.load_scenes(digits), tmp_path, False)
+    (file,) = tmp_path.rglob('train_000001.json')
+    content = json.loads(file.read_text())
+    content['shapes'][0]['label'] = None
+    file.write_text(json.dumps(content))
+    (found,) = labels_of(tmp_path).problems
+    assert found.kind == 'object without a class' and 'shape 1' in found.item
+
+
+@pytest.mark.parametrize('kind', ['rectangle', 'rotation', 'oriented_rectangle'])
 def test_turned_rectangle_is_an_outline(digits, tmp_path, kind):
     written.labelme(written.load_scenes(digits), tmp_path, False)
     points = [[20, 10], [30, 20], [20, 30], [10, 20]]
