@@ -6,6 +6,7 @@ The labels are recognised, checked and split as `attnpool train` does it.
 """
 
 import argparse
+import shlex
 from pathlib import Path
 
 from attnpool_backbones.cli.own_data_arguments import (
@@ -66,4 +67,5 @@ def run(args: argparse.Namespace) -> None:
     read = choose_model(args)
     prepared = prepare(request_of(args), Path(args.out) if args.out else None, read=read)
     print(f'written: {prepared.config}')
-    print(f'train it with: attnpool train {prepared.config} --work-dir {prepared.cfg.work_dir}')
+    config, run_folder = (shlex.quote(str(p)) for p in (prepared.config, prepared.cfg.work_dir))
+    print(f'train it with: attnpool train {config} --work-dir {run_folder}')

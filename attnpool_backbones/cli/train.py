@@ -11,6 +11,7 @@ starts. Everything that is wrong with images and labels is listed before.
 import argparse
 import os
 import re
+import shlex
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -337,4 +338,4 @@ def tell_result(run_folder: Path) -> None:
     best = newest_best(run_folder)
     if best:
         print(f'best checkpoint: {best}')
-    print(f'use it with: attnpool predict {run_folder} IMAGES')
+    print(f'use it with: attnpool predict {shlex.quote(str(run_folder))} IMAGES')

@@ -1,4 +1,5 @@
 import argparse
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -234,7 +235,8 @@ def test_time_of_a_resumed_training_is_not_measured_again(tmp_path, monkeypatch,
 
 
 @pytest.mark.parametrize(
-    'words', [[], ['--cfg-options', 'work_dir=other'], ['--work-dir', 'third']]
+    'words',
+    [[], ['--cfg-options', 'work_dir=other'], ['--work-dir', 'third'], ['--work-dir', 'run #1']],
 )
 def test_the_end_names_the_folder_of_the_run(words, tmp_path, monkeypatch, capsys):
     from attnpool_backbones.cli import train
@@ -251,7 +253,8 @@ def test_the_end_names_the_folder_of_the_run(words, tmp_path, monkeypatch, capsy
     train.add_arguments(parser)
     train.run(parser.parse_args(['tiny.py', *words]))
     folder = words[-1].removeprefix('work_dir=') if words else 'runs/of_the_config'
-    assert f'use it with: attnpool predict {folder} IMAGES' in capsys.readouterr().out
+    # words that a shell takes as they are
+    assert f'use it with: attnpool predict {shlex.quote(folder)} IMAGES' in capsys.readouterr().out
 
 
 OF_THE_START = {'help', 'time', 'devices', 'no_forecast', 'launcher', 'local_rank'}
