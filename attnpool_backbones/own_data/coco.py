@@ -221,7 +221,12 @@ def _read_file(
             image = folder.find_image(entry['file_name'], file, split or '')
         if image is None:
             labels.problems.append(
-                problem('missing image', entry['file_name'], f'named in {file}', split)
+                problem(
+                    'missing image',
+                    entry['file_name'],
+                    f'named in {file}{folder.unread_kind(entry["file_name"])}',
+                    split,
+                )
             )
             continue
         name = PurePosixPath(entry['file_name']).as_posix()

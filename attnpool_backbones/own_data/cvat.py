@@ -67,7 +67,11 @@ def _image(
     image = folder.find_image(name, file, subset)
     if image is None:
         labels.problems.append(
-            problem('label without an image', f'{file}, image {name}', 'not in the folder')
+            problem(
+                'label without an image',
+                f'{file}, image {name}',
+                f'not in the folder{folder.unread_kind(name)}',
+            )
         )
         return None
     try:

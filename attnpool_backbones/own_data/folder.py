@@ -46,6 +46,8 @@ MASK_FOLDER = re.compile(
 """Names of folders that have masks rather than photos."""
 IMAGE_FOLDER = re.compile(r'(images?|imgs?|jpegimages|photos?|pictures?|rgb)$', re.IGNORECASE)
 """Names of folders that have photos."""
+_UNREAD = ('.heic', '.heif', '.avif', '.jp2', '.jxl', '.dng', '.cr2', '.cr3', '.nef', '.arw')
+"""Endings of photos as cameras and phones write them, which OpenCV and Pillow may not read."""
 _NO_TEXT = re.compile('[\udc80-\udcff]')
 """What Python makes of the bytes of a file name that are no UTF-8."""
 
@@ -251,6 +253,21 @@ class Folder:
             if candidates:
                 return max(candidates, key=lambda f: (_fitness(f, near), f.endswith(ending)))
         return None
+
+    def unread_kind(self, name: str) -> str:
+        """Words that a photo is there, but of a kind that is not read; nothing if there is none.
+
+        Args:
+            name: Path or file name as a label says it, with or without its ending.
+        """
+        wanted = PurePosixPath(spelt_alike(name).replace('\\', '/'))
+        file = self._unread.get(wanted.name) or self._unread.get(wanted.stem)
+        return f' ({file} is of a kind that is not read: convert it)' if file else ''
+
+    @cached_property
+    def _unread(self) -> dict[str, str]:
+        paths = map(PurePosixPath, self.with_suffix(*_UNREAD))
+        return {spelt_alike(name): str(p) for p in paths for name in (p.name, p.stem)}
 
     def without_labels(self, labelled: Iterable[str]) -> list[str]:
         """Words which photos are in no label file, none if all are in one.

@@ -51,7 +51,11 @@ def read(folder: Folder, files: list[str]) -> LabelledImages:
         image = folder.find_image(stem, file, named=named) or folder.find_image(named, file)
         if image is None:
             labels.problems.append(
-                problem('label without an image', file, f'no image {named} in the folder')
+                problem(
+                    'label without an image',
+                    file,
+                    f'no image {named} in the folder{folder.unread_kind(named)}',
+                )
             )
             continue
         try:

@@ -49,7 +49,11 @@ def read(folder: Folder, files: list[str]) -> LabelledImages:
         image = folder.find_image(stem, file, named=name) or folder.find_image(name, file)
         if image is None:
             labels.problems.append(
-                problem('label without an image', file, f'no image {name or stem} in the folder')
+                problem(
+                    'label without an image',
+                    file,
+                    f'no image {name or stem} in the folder{folder.unread_kind(stem)}',
+                )
             )
             continue
         labelled.append(image)

@@ -92,7 +92,11 @@ def read(folder: Folder, files: list[str]) -> LabelledImages:
                 words = f'{", ".join(same)}; keep the one that was labelled, or rename the other'
                 labels.problems.append(problem('label file of several images', file, words))
         elif folder.path(file).stat().st_size:
-            labels.problems.append(problem('label without an image', file, f'no image {stem}.*'))
+            labels.problems.append(
+                problem(
+                    'label without an image', file, f'no image {stem}.*{folder.unread_kind(stem)}'
+                )
+            )
     without = 0
     numbers: set[int] = set()
     for image in sorted({*folder.photos, *by_image}):

@@ -491,6 +491,16 @@ def test_accents_of_names_may_be_written_in_two_ways(digits, tmp_path, form, of_
     assert all((tmp_path / image.file).is_file() for image in labels.images)
 
 
+@pytest.mark.parametrize('form', ['voc', 'labelme', 'cvat', 'coco', 'yolo'])
+def test_photo_of_a_kind_that_is_not_read_is_told(digits, tmp_path, form):
+    written.WRITERS[form](written.load_scenes(digits), tmp_path, False)
+    (photo,) = tmp_path.rglob('train_000001.png')
+    photo = photo.rename(photo.with_suffix('.HEIC'))
+    (found,) = labels_of(tmp_path).problems
+    place = photo.relative_to(tmp_path).as_posix()
+    assert found.detail.endswith(f' ({place} is of a kind that is not read: convert it)')
+
+
 @pytest.mark.parametrize('form', ['voc', 'labelme', 'cvat', 'coco'])
 def test_photos_in_no_label_file_are_told(digits, tmp_path, form):
     written.WRITERS[form](written.load_scenes(digits), tmp_path, False)
