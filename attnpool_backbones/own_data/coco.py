@@ -208,7 +208,9 @@ def _read_file(
             else:
                 found[entry['id']] = entry
     names_by_id = {number: entry['name'] for number, entry in categories.items()}
-    sizes = {number: (entry['width'], entry['height']) for number, entry in entries.items()}
+    # also of images whose entries are malformed, which is told
+    sizes = {e['id']: None for e in content['images'] if isinstance(e, dict) and is_id(e.get('id'))}
+    sizes |= {number: (entry['width'], entry['height']) for number, entry in entries.items()}
     instances, is_whole = _instances(
         file, content['annotations'], sizes, names_by_id, labels, split
     )
@@ -262,7 +264,7 @@ def _prefix(photos: Sequence[str], names: Sequence[str], split: str | None) -> s
 def _instances(
     file: str,
     annotations: list[Any],
-    sizes: Mapping[Any, tuple[float, float]],
+    sizes: Mapping[Any, tuple[float, float] | None],
     names: Mapping[Any, str],
     labels: LabelledImages,
     split: str | None,

@@ -573,6 +573,14 @@ def test_blanks_around_names_of_categories_are_taken_away(digits, tmp_path, caps
     assert main(['verify', str(tmp_path)]) == 0, capsys.readouterr().out
 
 
+@pytest.mark.parametrize('width', ['96', None])
+def test_annotations_of_a_malformed_image_have_one(digits, tmp_path, width):
+    written.coco(written.load_scenes(digits), tmp_path, True)
+    change(tmp_path / 'train_labels.json', lambda c: c['images'][0].update(width=width))
+    (found,) = labels_of(tmp_path).problems
+    assert found.kind == 'malformed entry' and found.item == 'train_labels.json, images[0]'
+
+
 @pytest.mark.parametrize('crowd', ['0', 2, [0]])
 def test_a_mark_of_crowds_that_is_no_flag_is_told(digits, tmp_path, crowd):
     written.coco(written.load_scenes(digits), tmp_path, False)
