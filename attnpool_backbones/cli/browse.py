@@ -16,6 +16,7 @@ from attnpool_backbones.cli.own_data_arguments import (
     add_plan_arguments,
     choose_any_model,
     request_of,
+    require_no_folder_flags,
 )
 from attnpool_backbones.command_line import MAX_SEED, given_name, is_config, whole_number
 
@@ -51,6 +52,7 @@ def run(args: argparse.Namespace) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         if is_config(args.source):
+            require_no_folder_flags(args)
             cfg = load_config(args.source, args.cfg_options)
         else:
             opened = choose_any_model(args)

@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from attnpool_backbones.command_line import given_name, shortened, whole_number
+from attnpool_backbones.command_line import UserError, given_name, shortened, whole_number
 
 if TYPE_CHECKING:
     from attnpool_backbones.own_data.folder import Folder
@@ -14,11 +14,17 @@ __all__ = [
     'choose_any_model',
     'choose_model',
     'request_of',
+    'require_no_folder_flags',
     'share',
 ]
 
 FORMATS = ('coco', 'yolo', 'voc', 'labelme', 'cvat', 'masks')
 DEFAULT_BACKBONE = 'caformer_s18'
+FOLDER_ONLY = dict(
+    backbone=None, head=None, format=None, classes=None, ignore_label=[], val_share=0.2,
+    group=None, split_seed=0, size=None, weights=None, masks=False,
+)  # fmt: skip
+"""Flags that a config leaves nothing to say for, and their defaults."""
 
 
 def add_own_data_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,14 +57,14 @@ def add_own_data_arguments(parser: argparse.ArgumentParser) -> None:
         '--ignore-label',
         nargs='+',
         type=whole_number(0, 2**16 - 1),
-        default=[],
+        default=FOLDER_ONLY['ignore_label'],
         metavar='N',
         help='values of mask pixels that belong to no class, beside 255',
     )
     add(
         '--val-share',
         type=share,
-        default=0.2,
+        default=FOLDER_ONLY['val_share'],
         metavar='SHARE',
         help='of the images for validation where the folder has no splits (default: %(default)s)',
     )
@@ -71,7 +77,7 @@ def add_own_data_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         '--split-seed',
         type=int,
-        default=0,
+        default=FOLDER_ONLY['split_seed'],
         metavar='N',
         help='another number makes other splits (default: %(default)s)',
     )
@@ -109,6 +115,19 @@ def share(text: str, from_zero: bool = False) -> float:
         limits = 'from 0 to below 1' if from_zero else 'between 0 and 1'
         raise argparse.ArgumentTypeError(f'{shortened(text)} is no share {limits}')
     return value
+
+
+def require_no_folder_flags(args: argparse.Namespace) -> None:
+    """Raises UserError if a config is named and a flag says something of a folder."""
+    said = [
+        f'--{name.replace("_", "-")}'
+        for name, default in FOLDER_ONLY.items()
+        if getattr(args, name, default) != default
+    ]
+    if said:
+        raise UserError(
+            f'{", ".join(said)}: for a folder; {args.source} is a config, which says it itself'
+        )
 
 
 def request_of(args: argparse.Namespace, **more: Any) -> Any:
@@ -157,7 +176,7 @@ def choose_model(args: argparse.Namespace) -> Any:
     args.backbone = args.backbone or DEFAULT_BACKBONE
     if args.head is not None:
         return None
-    folder = open_folder(args.source)
+    folder = open_folder(args.source, getattr(args, 'cfg_options', None))
     for_masks = has_masks_only(folder, args.format)
     read = read_labels(request_of(args, batch=None), folder, for_masks)
     if for_masks:
@@ -182,7 +201,7 @@ def choose_any_model(args: argparse.Namespace, for_masks: bool = False) -> 'Fold
     """
     from attnpool_backbones.own_data.recognition import open_folder
 
-    folder = open_folder(args.source)
+    folder = open_folder(args.source, getattr(args, 'cfg_options', None))
     args.backbone = args.backbone or 'resnet50'
     if args.head is None:
         for_masks = for_masks or has_masks_only(folder, args.format)

@@ -23,6 +23,7 @@ from attnpool_backbones.cli.own_data_arguments import (
     add_plan_arguments,
     choose_model,
     request_of,
+    require_no_folder_flags,
 )
 from attnpool_backbones.command_line import (
     MAX_PROCESSES,
@@ -36,7 +37,6 @@ from attnpool_backbones.duration import duration_words, seconds_of
 __all__ = ['AFTER_INTERRUPT', 'add_arguments', 'run']
 
 AFTER_INTERRUPT = 'the same command with --resume goes on from the last checkpoint'
-FOLDER_ONLY = ('backbone', 'head', 'format', 'classes', 'group', 'size', 'weights')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -82,11 +82,7 @@ def run(args: argparse.Namespace) -> int | None:
     processes = choose_devices(args.devices)
     args.config = args.source
     if is_config(args.source):
-        said = [f'--{name}' for name in FOLDER_ONLY if getattr(args, name) is not None]
-        if said:
-            raise UserError(
-                f'{", ".join(said)}: for a folder; {args.source} is a config, which says it itself'
-            )
+        require_no_folder_flags(args)
         prepare_config(args)
     else:
         if args.auto_scale_lr:

@@ -18,6 +18,7 @@ from attnpool_backbones.cli.own_data_arguments import (
     add_own_data_arguments,
     choose_any_model,
     request_of,
+    require_no_folder_flags,
 )
 from attnpool_backbones.command_line import (
     MAX_PROCESSES,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = ['add_arguments', 'run']
 
 Progress = Callable[[int, int], None]
+SPLITS = ('train', 'val', 'test')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('--masks', action='store_true', help='of a folder, look at masks of images')
     parser.add_argument(
-        '--splits', nargs='+', choices=['train', 'val', 'test'], default=['train', 'val', 'test'],
+        '--splits', nargs='+', choices=SPLITS,
         help='of a config (default: all)',
     )  # fmt: skip
     parser.add_argument(
@@ -76,14 +78,19 @@ def run(args: argparse.Namespace) -> int:
 
     cfg = opened = None
     if is_config(args.source):
+        require_no_folder_flags(args)
         cfg = load_config(args.source, args.cfg_options)
+    elif args.splits is not None:
+        raise UserError(
+            f'--splits: for a config; of {args.source}, a folder, all images are looked at'
+        )
     else:
         opened = choose_any_model(args, args.masks)
     if args.json is not None:
         require_target_file('--json', args.json)
     with progress_bar('images') as show:
         if cfg is not None:
-            report = verify(cfg, args.splits, args.workers, show)
+            report = verify(cfg, args.splits or SPLITS, args.workers, show)
             notes = lines_of(report.notes, args.examples)
         else:
             report, notes = verify_folder(args, opened, show)

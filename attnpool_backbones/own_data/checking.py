@@ -167,13 +167,18 @@ def choose_classes(labels: LabelledImages, asked: Sequence[str] | None) -> Label
 
 
 def misspelt(labels: LabelledImages) -> Iterator[Problem]:
-    """Yields rare classes whose names are nearly those of common ones, but for a number."""
+    """Yields rare classes whose names are nearly those of common ones, but for a number.
+
+    Of names that differ in capitals alone the one of fewer objects is told, however rare it is;
+    single letters may be meant so.
+    """
     counts = labels.counts()
     for name, count in counts.items():
         common = [
             other
             for other in counts
-            if count <= RARE * counts[other] and not _differ_in_a_number(name, other)
+            if (count <= RARE * counts[other] and not _differ_in_a_number(name, other))
+            or (_differ_in_case(name, other) and (count, name) < (counts[other], other))
         ]
         plain = {other.lower().strip(): other for other in common}
         close = difflib.get_close_matches(name.lower().strip(), plain, n=1, cutoff=ALIKE)
@@ -186,6 +191,10 @@ def misspelt(labels: LabelledImages) -> Iterator[Problem]:
                 f'{name!r} ({count} objects), meant {meant!r} ({counts[meant]} objects)? '
                 'If not, name all classes with --classes',
             )
+
+
+def _differ_in_case(one: str, other: str) -> bool:
+    return one != other and len(one) > 1 and one.lower() == other.lower()
 
 
 def _differ_in_a_number(one: str, other: str) -> bool:

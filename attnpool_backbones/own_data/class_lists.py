@@ -1,6 +1,7 @@
 """Lists of classes as they lie beside labels: names, and for masks often colours."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -9,12 +10,19 @@ from attnpool_backbones.datasets.findings import Problem
 from attnpool_backbones.own_data.folder import Folder
 from attnpool_backbones.own_data.labels import problem
 
-__all__ = ['ClassList', 'find_class_lists', 'lists_differ', 'parse_class_list', 'read_class_list']
+__all__ = [
+    'ClassList',
+    'find_class_lists',
+    'lists_differ',
+    'lost_letters',
+    'parse_class_list',
+    'read_class_list',
+]
 
 FILES = (
     'classes.txt', 'class_names.txt', 'obj.names', 'names.txt', 'labels.txt', 'labelmap.txt',
     'label_map.txt', 'label_colors.txt', 'codes.txt', 'class_dict.csv', '_classes.csv',
-    'classes.csv',
+    'classes.csv', '_darknet.labels',
 )  # fmt: skip
 IGNORED_NAMES = ('void', 'ignore', 'ignored', 'unlabelled', 'unlabeled', '_ignore_', '__ignore__')
 """Of classes that are none: their pixels are neither learnt nor scored."""
@@ -49,6 +57,12 @@ def lists_differ(first: str, second: str) -> Problem:
     """Words that two files name classes, and nothing tells which counts."""
     words = 'keep the one in the folder that the labels were made with'
     return problem('lists of classes differ', f'{first}, {second}', words)
+
+
+def lost_letters(file: str, names: Iterable[str]) -> list[Problem]:
+    """Tells a list whose text is no UTF-8, so that letters of its names are lost."""
+    lost = next((name for name in names if '\N{REPLACEMENT CHARACTER}' in name), None)
+    return [] if lost is None else [problem('no text in UTF-8', file, f'class {lost}')]
 
 
 def read_class_list(words: list[str]) -> ClassList:

@@ -22,11 +22,10 @@ from attnpool_backbones.datasets.findings import Problem
 from attnpool_backbones.own_data.folder import Folder, split_of_path
 from attnpool_backbones.own_data.labels import Instance, LabelledImage, LabelledImages, problem
 
-__all__ = ['NAME', 'find', 'read']
+__all__ = ['NAME', 'find', 'has_objects', 'read']
 
 NAME = 'COCO'
 _LEAST = 6  # coordinates of an outline
-_PART = 65536  # bytes at both ends in which the names of the lists are looked for
 _LISTS = ('images', 'annotations', 'categories')
 _OF_OBJECTS = ('category_id', 'bbox')
 # a box kind is told once, for all formats alike, when boxes are checked
@@ -40,13 +39,20 @@ def find(folder: Folder) -> list[str]:
 
 
 def _has_lists(folder: Folder, file: str) -> bool:
-    with open(folder.path(file), 'rb') as opened:
-        text = opened.read(_PART)
-        size = opened.seek(0, 2)
-        opened.seek(max(size - _PART, 0))
-        text += opened.read()
+    text = folder.both_ends(file)
     # of a file that was cut off the last list may be lost
     return sum(re.search(rb'"%s"\s*:' % name.encode(), text) is not None for name in _LISTS) >= 2
+
+
+def has_objects(folder: Folder, files: Sequence[str]) -> bool:
+    """Tells whether some file may label objects, unlike captions and lists of images."""
+    for file in files:
+        others: list[Problem] = []
+        labels = LabelledImages(folder.root, NAME, [])
+        _content(folder.path(file).read_bytes(), file, labels, others)
+        if not others:
+            return True
+    return False
 
 
 def read(folder: Folder, files: list[str]) -> LabelledImages:
@@ -67,6 +73,7 @@ def read(folder: Folder, files: list[str]) -> LabelledImages:
         content = _content(raw, file, labels, others)
         if content is None:
             continue
+        is_usable &= not _strip_names(content['categories'])
         before = len(labels.problems), len(labels.images)
         prefix = _read_file(folder, file, content, split, labels)
         images = {image.file for image in labels.images[before[1] :]}
@@ -83,6 +90,7 @@ def read(folder: Folder, files: list[str]) -> LabelledImages:
         is_usable &= fits and split is not None and split not in coco_files
         if fits and split is not None:
             coco_files[split] = file, prefix
+    labels.notes += folder.without_labels(image.file for image in labels.images)
     labels.classes = tuple(name for name in dict.fromkeys(chain(*orders)) if name in used)
     # mmdet counts labels by the order in each file
     is_usable &= all(
@@ -143,6 +151,18 @@ def _may_have_objects(lists: Mapping[str, Any], lacking: Sequence[str]) -> bool:
     return any(isinstance(a, dict) and not a.keys().isdisjoint(_OF_OBJECTS) for a in annotations)
 
 
+def _strip_names(categories: list[Any]) -> bool:
+    """Takes the blanks around names away, and tells whether there were any."""
+    padded = [
+        entry
+        for entry in categories
+        if not entry_fault(entry, CATEGORY) and entry['name'] != entry['name'].strip()
+    ]
+    for entry in padded:
+        entry['name'] = entry['name'].strip()
+    return bool(padded)
+
+
 def _add_category_names(content: Mapping[str, list[Any]], used: set[str]) -> list[str]:
     """Returns the names of a file's categories in their order, and adds those that objects have.
 
@@ -188,7 +208,9 @@ def _read_file(
             else:
                 found[entry['id']] = entry
     names_by_id = {number: entry['name'] for number, entry in categories.items()}
-    sizes = {number: (entry['width'], entry['height']) for number, entry in entries.items()}
+    # also of images whose entries are malformed, which is told
+    sizes = {e['id']: None for e in content['images'] if isinstance(e, dict) and is_id(e.get('id'))}
+    sizes |= {number: (entry['width'], entry['height']) for number, entry in entries.items()}
     instances, is_whole = _instances(
         file, content['annotations'], sizes, names_by_id, labels, split
     )
@@ -201,7 +223,12 @@ def _read_file(
             image = folder.find_image(entry['file_name'], file, split or '')
         if image is None:
             labels.problems.append(
-                problem('missing image', entry['file_name'], f'named in {file}', split)
+                problem(
+                    'missing image',
+                    entry['file_name'],
+                    f'named in {file}{folder.unread_kind(entry["file_name"])}',
+                    split,
+                )
             )
             continue
         name = PurePosixPath(entry['file_name']).as_posix()
@@ -237,7 +264,7 @@ def _prefix(photos: Sequence[str], names: Sequence[str], split: str | None) -> s
 def _instances(
     file: str,
     annotations: list[Any],
-    sizes: Mapping[Any, tuple[float, float]],
+    sizes: Mapping[Any, tuple[float, float] | None],
     names: Mapping[Any, str],
     labels: LabelledImages,
     split: str | None,
@@ -266,6 +293,9 @@ def _instances(
             annotation = kept
             completed = _completed(annotation, index)
             found = list(annotation_problems(completed, sizes, names, Uses()))
+            crowd = annotation.get('iscrowd') if isinstance(annotation, dict) else None
+            if crowd not in (None, 0, 1):
+                found.append(('malformed annotation entry', f'iscrowd {crowd!r}, not 0 or 1'))
         if _is_turned(annotation):
             words = f'a box turned by {annotation["attributes"]["rotation"]:g} degrees; draw it as '
             found.append(('malformed label', f'{words}a polygon'))

@@ -54,6 +54,7 @@ def read(folder: Folder, files: list[str]) -> LabelledImages:
                 labels.images.append(image)
         if tree.find('track') is not None:
             labels.images += _frames(tree, file, folder, labels)
+    labels.notes += folder.without_labels(image.file for image in labels.images)
     used = labels.counts()
     labels.classes = tuple(dict.fromkeys([*filter(None, names), *sorted(used)]))
     return labels
@@ -67,7 +68,11 @@ def _image(
     image = folder.find_image(name, file, subset)
     if image is None:
         labels.problems.append(
-            problem('label without an image', f'{file}, image {name}', 'not in the folder')
+            problem(
+                'label without an image',
+                f'{file}, image {name}',
+                f'not in the folder{folder.unread_kind(name)}',
+            )
         )
         return None
     told = f'{entry.get("width")}x{entry.get("height")}' if entry.get('width') else ''

@@ -4,8 +4,9 @@ import os
 import re
 import stat
 import sys
+import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path, PurePosixPath
@@ -28,6 +29,7 @@ __all__ = [
     'open_picture',
     'shared_folders',
     'split_of_path',
+    'spelt_alike',
 ]
 
 _SPLIT_WORDS = dict(
@@ -35,6 +37,7 @@ _SPLIT_WORDS = dict(
     dev='val', eval='val', test='test', testing='test',
 )  # fmt: skip
 _WORD = re.compile(r'[a-z]+')
+_PART = 65536  # bytes
 MASK_FOLDER = re.compile(
     r'(?P<split>train|training|val|valid|validation|test|testing)?[_-]?'
     r'(masks?|labels?|label_?maps?|annots?|annotations?|gts?|ground_?truths?|segmentations?|'
@@ -44,6 +47,8 @@ MASK_FOLDER = re.compile(
 """Names of folders that have masks rather than photos."""
 IMAGE_FOLDER = re.compile(r'(images?|imgs?|jpegimages|photos?|pictures?|rgb)$', re.IGNORECASE)
 """Names of folders that have photos."""
+_UNREAD = ('.heic', '.heif', '.avif', '.jp2', '.jxl', '.dng', '.cr2', '.cr3', '.nef', '.arw')
+"""Endings of photos as cameras and phones write them, which OpenCV and Pillow may not read."""
 _NO_TEXT = re.compile('[\udc80-\udcff]')
 """What Python makes of the bytes of a file name that are no UTF-8."""
 
@@ -58,10 +63,12 @@ class Folder:
 
     Args:
         root: The folder.
+        max_pixels: How many an image or a mask may have. Default: 2**28.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, max_pixels: int = MAX_PIXELS) -> None:
         self.root = root
+        self.max_pixels = max_pixels
         self.label_files: dict[str, Sequence] = {}
         """By format, as far as they were looked for."""
         self.closed: dict[str, str] = {}
@@ -231,9 +238,9 @@ class Folder:
         Returns:
             The image, relative to the folder; None if there is none.
         """
-        wanted = PurePosixPath(name.replace('\\', '/'))
+        wanted = PurePosixPath(spelt_alike(name).replace('\\', '/'))
         path = wanted.as_posix()
-        inside = PurePosixPath(subset, path).as_posix()
+        inside = PurePosixPath(spelt_alike(subset), path).as_posix()
         for exact in (inside, path):
             if exact in self._by_any_name:
                 return self._by_any_name[exact]
@@ -249,11 +256,37 @@ class Folder:
                 candidates = [
                     file
                     for file in candidates
-                    if any(name.endswith(f'/{end}') for name in self.names_of(file))
+                    if any(spelt_alike(n).endswith(f'/{end}') for n in self.names_of(file))
                 ] or candidates
             if candidates:
                 return max(candidates, key=lambda f: (_fitness(f, near), f.endswith(ending)))
         return None
+
+    def unread_kind(self, name: str) -> str:
+        """Words that a photo is there, but of a kind that is not read; nothing if there is none.
+
+        Args:
+            name: Path or file name as a label says it, with or without its ending.
+        """
+        wanted = PurePosixPath(spelt_alike(name).replace('\\', '/'))
+        file = self._unread.get(wanted.name) or self._unread.get(wanted.stem)
+        return f' ({file} is of a kind that is not read: convert it)' if file else ''
+
+    @cached_property
+    def _unread(self) -> dict[str, str]:
+        paths = map(PurePosixPath, self.with_suffix(*_UNREAD))
+        return {spelt_alike(name): str(p) for p in paths for name in (p.name, p.stem)}
+
+    def without_labels(self, labelled: Iterable[str]) -> list[str]:
+        """Words which photos are in no label file, none if all are in one.
+
+        Args:
+            labelled: The images that are.
+        """
+        without = sorted({*self.photos} - {*labelled})
+        if not without:
+            return []
+        return [f'{len(without)} images without labels are left out, such as {without[0]}']
 
     @cached_property
     def image_set(self) -> frozenset[str]:
@@ -262,7 +295,7 @@ class Folder:
 
     @cached_property
     def _by_any_name(self) -> dict[str, str]:
-        return {name: file for file in self.images for name in self.names_of(file)}
+        return {spelt_alike(n): file for file in self.images for n in self.names_of(file)}
 
     def names_of(self, file: str) -> tuple[str, ...]:
         """Returns the name of a file, and the one without a link, if it is named by a link."""
@@ -271,6 +304,18 @@ class Folder:
     def path(self, file: str) -> Path:
         """Returns the path of a file that is named relative to the folder."""
         return self.root / file
+
+    def size_of(self, image: str) -> tuple[int, int]:
+        """Returns width and height of an image as :func:`displayed_size` does."""
+        return displayed_size(self.path(image), self.max_pixels)
+
+    def both_ends(self, file: str) -> bytes:
+        """Returns the first and the last 64 KiB of a file, where keys tell what it is."""
+        with open(self.path(file), 'rb') as opened:
+            text = opened.read(_PART)
+            size = opened.seek(0, os.SEEK_END)
+            opened.seek(max(size - _PART, len(text)))
+            return text + opened.read()
 
     def text(self, file: str) -> str:
         """Returns the text of a file; what is not UTF-8 is replaced."""
@@ -285,8 +330,9 @@ class _Photos:
         self.splits = frozenset(filter(None, map(split_of_path, files)))
         self._by_name = defaultdict(list)
         for file in files:
-            self._by_name[PurePosixPath(file).name].append(file)
-            self._by_name[PurePosixPath(file).stem].append(file)
+            path = PurePosixPath(spelt_alike(file))
+            self._by_name[path.name].append(file)
+            self._by_name[path.stem].append(file)
 
     def named(self, path: str) -> list[str]:
         """Returns those of a name with or without its ending, else those with another ending."""
@@ -295,6 +341,11 @@ class _Photos:
         if not found and wanted.suffix.lower() in IMAGE_SUFFIXES:
             found = self._by_name.get(wanted.stem, [])
         return found
+
+
+def spelt_alike(name: str) -> str:
+    """Returns a name with its accents in one form; macOS writes them as signs of their own."""
+    return unicodedata.normalize('NFC', name)
 
 
 def _is_file(path: Path, note: Callable[[OSError], None]) -> bool:
@@ -367,34 +418,39 @@ def split_of_path(path: str, with_name: bool = False) -> str | None:
     return None
 
 
-def open_picture(file: Path | BinaryIO) -> Image.Image:
+def open_picture(file: Path | BinaryIO, max_pixels: float = MAX_PIXELS) -> Image.Image:
     """Opens an image by Pillow, above its limit of pixels too.
 
     Args:
         file: Path or content.
+        max_pixels: How many it may have. Default: 2**28.
 
     Raises:
-        OSError: If it is no image, or one of more than 2**28 pixels.
+        OSError: If it is no image, or a larger one.
     """
     with without_pillow_limit():
         picture = Image.open(file)
     width, height = picture.size
-    if width * height > MAX_PIXELS:
+    if width * height > max_pixels:
         picture.close()
-        raise OSError(f'{width}x{height} pixels, more than the {MAX_PIXELS} that are loaded')
+        raise OSError(
+            f'{width}x{height} pixels, more than the {max_pixels} that are loaded '
+            '(--cfg-options max_pixels=N allows more)'
+        )
     return picture
 
 
-def displayed_size(path: Path) -> tuple[int, int]:
+def displayed_size(path: Path, max_pixels: float = MAX_PIXELS) -> tuple[int, int]:
     """Reads width and height of an image as it is shown, turned as its EXIF entry says.
 
     Args:
         path: The file, whose pixels are not decoded.
+        max_pixels: How many it may have. Default: 2**28.
 
     Raises:
-        OSError: If it is no image, or one of more than 2**28 pixels.
+        OSError: If it is no image, or a larger one.
     """
-    with open_picture(path) as image:
+    with open_picture(path, max_pixels) as image:
         width, height = image.size
         # Pillow turns TIFFs itself
         is_turned = image.format != 'TIFF' and orientation_of(image, path) >= 5

@@ -1,6 +1,6 @@
 """Sizes of the images that labels are of, and whether they were annotated at another one."""
 
-from attnpool_backbones.own_data.folder import Folder, displayed_size
+from attnpool_backbones.own_data.folder import Folder
 from attnpool_backbones.own_data.labels import LabelledImages, problem
 
 __all__ = ['size_of']
@@ -22,7 +22,7 @@ def size_of(
         None if the labels were told.
     """
     try:
-        size = displayed_size(folder.path(image))
+        size = folder.size_of(image)
     except OSError as error:
         labels.problems.append(problem('unreadable image', image, error))
         return None

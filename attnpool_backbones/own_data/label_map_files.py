@@ -1,6 +1,7 @@
 """Masks as mmseg reads them: one channel of labels, and lists of the images of a split."""
 
 import io
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -103,7 +104,7 @@ def _can_be_read(labels: LabelMaps) -> bool:
 
 
 def _has_one_channel(mask: Path) -> bool:
-    with open_picture(mask) as picture:
+    with open_picture(mask, math.inf) as picture:
         return len(picture.getbands()) == 1
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from attnpool_backbones.datasets.limits import MAX_PIXELS
 from attnpool_backbones.own_data.folder import Folder, open_picture, split_of_path
 from attnpool_backbones.own_data.image_sizes import size_of
 from attnpool_backbones.own_data.labels import Instance, LabelledImage, LabelledImages, problem
@@ -20,8 +21,7 @@ from attnpool_backbones.own_data.masks_of_objects import box_of, encode, join_gr
 __all__ = ['NAME', 'find', 'read']
 
 NAME = 'labelme'
-_HEAD = 65536  # characters
-_SHAPES = re.compile(r'"shapes"\s*:')
+_SHAPES = re.compile(rb'"shapes"\s*:')
 _CORNERS = 32  # of the polygon in place of a circle
 
 
@@ -31,8 +31,8 @@ def find(folder: Folder) -> list[str]:
 
 
 def _has_shapes(folder: Folder, file: str) -> bool:
-    with open(folder.path(file), encoding='utf-8-sig', errors='replace') as opened:
-        return _SHAPES.search(opened.read(_HEAD)) is not None
+    # behind the image itself where a tool has sorted the keys
+    return _SHAPES.search(folder.both_ends(file)) is not None
 
 
 def read(folder: Folder, files: list[str]) -> LabelledImages:
@@ -52,7 +52,11 @@ def read(folder: Folder, files: list[str]) -> LabelledImages:
         image = folder.find_image(stem, file, named=named) or folder.find_image(named, file)
         if image is None:
             labels.problems.append(
-                problem('label without an image', file, f'no image {named} in the folder')
+                problem(
+                    'label without an image',
+                    file,
+                    f'no image {named} in the folder{folder.unread_kind(named)}',
+                )
             )
             continue
         told = content.get('imageWidth'), content.get('imageHeight')
@@ -62,6 +66,7 @@ def read(folder: Folder, files: list[str]) -> LabelledImages:
             continue
         instances = join_groups(_instances(shapes, file, size, labels), size)
         labels.images.append(LabelledImage(image, *size, instances, split_of_path(image)))
+    labels.notes += folder.without_labels(image.file for image in labels.images)
     labels.classes = tuple(sorted(labels.counts()))
     return labels
 
@@ -83,7 +88,8 @@ def _instances(
 
 
 def _instance(shape: dict[str, Any], where: str, size: tuple[int, int]) -> Instance:
-    name, kind = str(shape['label']).strip(), shape.get('shape_type') or 'polygon'
+    label, kind = shape['label'], shape.get('shape_type') or 'polygon'
+    name = '' if label is None else str(label).strip()
     points = [(float(x), float(y)) for x, y in shape['points']]
     if not all(math.isfinite(value) for point in points for value in point):
         raise ValueError('a coordinate is no finite number')
@@ -92,7 +98,7 @@ def _instance(shape: dict[str, Any], where: str, size: tuple[int, int]) -> Insta
         # as X-AnyLabeling writes it
         edges = [{round(value, 2) for value in values} for values in zip(*points, strict=True)]
         kind = 'rectangle' if max(map(len, edges)) <= 2 else 'polygon'
-    elif kind == 'rotation':
+    elif kind in ('rotation', 'oriented_rectangle'):
         kind = 'polygon'
     elif kind in ('rectangle', 'circle', 'mask') and len(points) != 2:
         wanted = '2 or 4' if kind == 'rectangle' else '2'
@@ -112,7 +118,8 @@ def _instance(shape: dict[str, Any], where: str, size: tuple[int, int]) -> Insta
             raise ValueError(f'polygon of {len(points)} points, at least 3 are needed')
         return Instance(name, box_of(flat), where, polygons=(flat,))
     if kind == 'mask':
-        with open_picture(io.BytesIO(base64.b64decode(shape['mask']))) as picture:
+        content = io.BytesIO(base64.b64decode(shape['mask']))
+        with open_picture(content, max(MAX_PIXELS, size[0] * size[1])) as picture:
             part = np.asarray(picture.convert('L')) > 0
         left, top = (round(value) for value in points[0])
         mask = np.zeros(size[::-1], dtype=bool)

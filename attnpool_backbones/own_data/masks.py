@@ -1,5 +1,6 @@
 """Folders of masks: for each image a picture whose pixels are class ids or colours."""
 
+import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,16 +17,18 @@ from attnpool_backbones.own_data.class_lists import (
     ClassList,
     find_class_lists,
     lists_differ,
+    lost_letters,
 )
 from attnpool_backbones.own_data.folder import (
     IMAGE_FOLDER,
     MASK_FOLDER,
     Folder,
-    displayed_size,
     is_in_mask_folder,
     open_picture,
+    spelt_alike,
     split_of_path,
 )
+from attnpool_backbones.own_data.image_sets import leave_rest, read_image_sets
 from attnpool_backbones.own_data.labels import LabelMapPair, LabelMaps, problem
 from attnpool_backbones.own_data.palettes import (
     colour_numbers,
@@ -46,6 +49,8 @@ MOST_GREYS = 32
 NOISE = 16
 """By how much JPEG changes most values of a black and white mask."""
 NEARLY_ALL = 0.95
+MOST_COUNTED = 2**16 - 1
+"""Largest value up to which the pixels of each value are counted in a table."""
 JPEG = ('.jpg', '.jpeg')
 SUFFIXES = ('.png', '.bmp', '.tif', '.tiff', '.gif', *JPEG)
 Pixels = dict[int, int]
@@ -117,7 +122,7 @@ def _key(folders: Sequence[str], stem: str) -> tuple[str, ...]:
             kept += [word['split'].lower()] if word['split'] else []
         elif not IMAGE_FOLDER.match(part):
             kept.append(part.lower())
-    return *kept, stem
+    return tuple(map(spelt_alike, (*kept, stem)))
 
 
 def _class_list(folder: Folder, labels: LabelMaps) -> ClassList | None:
@@ -126,6 +131,7 @@ def _class_list(folder: Folder, labels: LabelMaps) -> ClassList | None:
     if not lists:
         return None
     first, *others = lists
+    labels.problems += lost_letters(first, lists[first].names)
     name = PurePosixPath(first).name.lower()
     for file in others:
         if PurePosixPath(file).name.lower() == name and lists[file] != lists[first]:
@@ -159,7 +165,17 @@ def read(
     labels.problems += [
         problem('mask without an image', mask, 'not used') for mask in masks.pop('', ())
     ]
+    lists = read_image_sets(folder, {PurePosixPath(i).stem for i in masks}, 'Segmentation')
+    are_complete = leave_rest(lists)
+    left = {i: None for i in masks if are_complete and PurePosixPath(i).stem not in lists}
+    if left:
+        labels.notes.append(
+            f'left out, as in no list of ImageSets: {len(left)} of {len(masks)} images, such as '
+            f'{next(iter(left))}'
+        )
     for image, (mask, *others) in masks.items():
+        if image in left:
+            continue
         if others:
             words = f'{", ".join([mask, *others])}; keep one of them in the folder'
             labels.problems.append(problem('image with several masks', image, words))
@@ -171,7 +187,8 @@ def read(
         palette = palette_of(folder.path(mask), values[mask])
         if palette is not None:
             palettes[mask] = palette
-        labels.pairs.append(LabelMapPair(image, mask, split_of_path(image)))
+        split = lists.get(PurePosixPath(image).stem) if lists else split_of_path(image)
+        labels.pairs.append(LabelMapPair(image, mask, split))
     without = {*folder.photos} - {*masks} - {*chain(*masks.values())}
     if without:
         labels.notes.append(f'{len(without)} images without a mask are left out')
@@ -214,7 +231,22 @@ def read(
     if len(labels.classes) > IGNORED:
         words = f'{len(labels.classes)} classes, but a label map holds {IGNORED} at most'
         labels.problems.append(problem('too many classes', folder.root, words))
+    if not labels.problems:
+        _tell_of_little(labels, values)
     return labels
+
+
+def _tell_of_little(labels: LabelMaps, values: Mapping[str, Pixels]) -> None:
+    """Tells masks of which nothing can be learnt, as those whose classes were lost in saving."""
+    mapping = labels.values or {}
+    present = {mapping.get(value, value) for found in values.values() for value in found}
+    present.discard(IGNORED)
+    if values and not present:
+        words = f'all pixels of the {len(values)} masks are ignored'
+        labels.problems.append(problem('nothing left to train on', labels.root, words))
+    elif len(present) == 1:
+        name = labels.classes[present.pop()]
+        labels.notes.append(f'the masks have nothing but {name}, of which nothing can be learnt')
 
 
 def _values_of(
@@ -222,8 +254,8 @@ def _values_of(
 ) -> tuple[str, Pixels] | None:
     """Returns the kind of a mask and which values it has, or notes what is wrong with it."""
     try:
-        kind, pixels = pixel_values(folder.path(mask))
-        size = displayed_size(folder.path(image))
+        kind, pixels = pixel_values(folder.path(mask), max_pixels=folder.max_pixels)
+        size = folder.size_of(image)
     except (OSError, SyntaxError, ValueError) as error:
         labels.problems.append(problem('unreadable image or mask', mask, error))
         return None
@@ -231,8 +263,7 @@ def _values_of(
         words = f'{pixels.shape[1]}x{pixels.shape[0]}, image {size[0]}x{size[1]}'
         labels.problems.append(problem('mask of another size than its image', mask, words))
         return None
-    numbers, counts = np.unique(pixels, return_counts=True)
-    found = dict(zip(numbers.tolist(), counts.tolist(), strict=True))
+    found = _counted(pixels)
     is_grey = all(is_shade(value, kind) for value in found)
     most = MOST_COLOURS if not is_grey or has_list else MOST_GREYS
     is_jpeg = mask.lower().endswith(JPEG)
@@ -250,6 +281,17 @@ def _values_of(
     return kind, found
 
 
+def _counted(pixels: np.ndarray) -> Pixels:
+    if pixels.min() >= 0 and pixels.max() <= MOST_COUNTED:
+        # many times as fast as to sort them
+        counts = np.bincount(pixels.ravel())
+        numbers = np.flatnonzero(counts)
+        counts = counts[numbers]
+    else:
+        numbers, counts = np.unique(pixels, return_counts=True)
+    return dict(zip(numbers.tolist(), counts.tolist(), strict=True))
+
+
 def _is_nearly_binary(found: Pixels) -> bool:
     """Whether a grey mask is black and white but for the noise of JPEG."""
     shades: Counter[int] = Counter()
@@ -262,24 +304,33 @@ def _is_nearly_binary(found: Pixels) -> bool:
     return light > 0 and dark + light >= NEARLY_ALL * shades.total()
 
 
-def pixel_values(path: Path, by_palette: bool = False) -> tuple[str, np.ndarray]:
+def pixel_values(
+    path: Path, by_palette: bool = False, max_pixels: float = math.inf
+) -> tuple[str, np.ndarray]:
     """Reads a mask.
 
     Args:
         path: The file.
         by_palette: Whether a mask with a palette has its colours, not ids. Default: False.
+        max_pixels: How many it may have. Default: any number, of a mask that was read before.
 
     Returns:
         ``'ids'`` or ``'colours'``, and H, W numbers: the ids, or colours as 0xRRGGBB.
 
     Raises:
-        OSError: If it is no whole picture.
+        OSError: If it is no whole picture, or a larger one.
+        ValueError: If it has values that are no whole numbers.
     """
-    with open_picture(path) as picture:
+    with open_picture(path, max_pixels) as picture:
         if picture.mode == '1':
             return 'ids', np.asarray(picture, dtype=np.int64)
         is_coloured = picture.mode == 'CMYK' or (by_palette and picture.mode == 'P')
         pixels = np.asarray(picture.convert('RGB') if is_coloured else picture)
+    if pixels.dtype.kind == 'f':
+        with np.errstate(invalid='ignore'):
+            broken = pixels[pixels != pixels.astype(np.int64)]
+        if broken.size:
+            raise ValueError(f'values that are no whole numbers, such as {broken[0]:g}')
     if pixels.ndim == 2:
         return 'ids', pixels.astype(np.int64)
     if pixels.shape[2] < 3:  # grey with opacity

@@ -1,5 +1,6 @@
 """Masks with a palette: whether their values or their colours are what classes are known by."""
 
+import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -21,8 +22,11 @@ __all__ = [
 
 
 def palette_of(path: Path, used: Iterable[int]) -> dict[int, int] | None:
-    """Returns the colours 0xRRGGBB of the values of a mask with a palette, None for another."""
-    with open_picture(path) as picture:
+    """Returns the colours 0xRRGGBB of the values of a mask with a palette, None for another.
+
+    The mask was read before, which limits its size.
+    """
+    with open_picture(path, math.inf) as picture:
         if picture.mode != 'P':
             return None
         parts = picture.getpalette('RGB')

@@ -83,7 +83,8 @@ def prepare(
     run, beside = places_of(request, bases)
     target = target or beside
     if read is None:
-        read = read_labels(request, opened or open_folder(request.folder), bases.kind.segments)
+        opened = opened or open_folder(request.folder, request.cfg_options)
+        read = read_labels(request, opened, bases.kind.segments)
     labels, notes = read
     with claimed_run(run):
         data = write_labels(labels, bases, run)
@@ -186,6 +187,7 @@ def _anchors(bases: Bases, plan: Plan, data: OwnData) -> Anchors | None:
         for image in data.labels.images
         if image.split == 'train'
         for instance in image.instances
+        if not instance.is_crowd
     ]
     usual = Anchors(tuple(scales), tuple(generator.ratios))
     table = np.array(boxes, dtype=np.float64).reshape(-1, 2)

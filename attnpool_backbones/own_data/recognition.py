@@ -1,12 +1,14 @@
 """In which format a folder's labels are."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from types import ModuleType
+from typing import Any
 
 from attnpool_backbones.command_line import UserError
+from attnpool_backbones.datasets.limits import MAX_PIXELS
 from attnpool_backbones.own_data import coco, cvat, labelme, masks, voc, yolo
 from attnpool_backbones.own_data.folder import Folder
 
@@ -42,15 +44,19 @@ class Found:
         return f'{FORMATS[self.format].NAME}: {first}{more}'
 
 
-def open_folder(path: str) -> Folder:
+def open_folder(path: str, cfg_options: Mapping[str, Any] | None = None) -> Folder:
     """Opens a folder with images.
 
     Args:
         path: As typed.
+        cfg_options: Settings of the config that is to be made; ``max_pixels`` counts here too.
 
     Raises:
-        UserError: If it is none, or has no images.
+        UserError: If it is none, or has no images, or the setting is no number of pixels.
     """
+    max_pixels = (cfg_options or {}).get('max_pixels') or MAX_PIXELS
+    if type(max_pixels) is not int or max_pixels < 1:
+        raise UserError(f'max_pixels has to be a whole number from 1 on, not {max_pixels!r}')
     root = Path(path)
     if not root.exists():
         near = root.absolute().parent
@@ -59,7 +65,7 @@ def open_folder(path: str) -> Folder:
         raise UserError(f'{path}: no such folder{has}')
     if not root.is_dir():
         raise UserError(f'{path}: is a file; name the folder that has the images and the labels')
-    folder = Folder(root)
+    folder = Folder(root, max_pixels)
     if not folder.images:
         raise UserError(f'{path}: no images in it, but {_content(folder)}')
     return folder
@@ -86,6 +92,12 @@ def recognise(folder: Folder, wanted: str | None = None, for_masks: bool = False
     if for_masks and found and found[0].format == 'masks':
         # whole label maps say more than outlines of objects
         found = found[:1]
+    if (
+        len(found) > 1
+        and found[0].format == 'coco'
+        and not coco.has_objects(folder, found[0].files)
+    ):
+        found = found[1:]
     if len(found) > 1:
         lines = [f'{folder.root} has labels of {len(found)} formats:']
         lines += [f'  {one.example}' for one in found]

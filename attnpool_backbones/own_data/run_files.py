@@ -1,5 +1,6 @@
 """What the run of own data reads besides its config: its labels, in files of its folder."""
 
+import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -88,7 +89,7 @@ def _map_data(labels: LabelMaps, run: Path) -> OwnData:
     # also of broken labels, so that one list tells what is wrong with the images too
     layouts = lay_out(labels, run, write=partial(write_for_run, run))
     sizes = (
-        [displayed_size(labels.root / pair.image) for pair in labels.pairs]
+        [displayed_size(labels.root / pair.image, math.inf) for pair in labels.pairs]
         if labels.objects is None
         else [(image.width, image.height) for image in labels.objects]
     )

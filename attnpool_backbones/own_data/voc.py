@@ -1,13 +1,12 @@
 """Pascal VOC: an XML file for each image, as in the challenges of 2007 to 2012."""
 
-import re
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any
 from xml.etree import ElementTree
 
-from attnpool_backbones.datasets.image_files import IMAGE_SUFFIXES
 from attnpool_backbones.own_data.folder import Folder, split_of_path
+from attnpool_backbones.own_data.image_sets import leave_rest, read_image_sets
 from attnpool_backbones.own_data.image_sizes import size_of
 from attnpool_backbones.own_data.labels import Instance, LabelledImage, LabelledImages, problem
 from attnpool_backbones.own_data.xml_files import malformed, number, parse_xml, root_tag
@@ -40,10 +39,10 @@ def read(folder: Folder, files: list[str]) -> LabelledImages:
     offset = 0 if any(_counts_from_zero(tree) for tree in trees.values()) else 1
     if not offset:
         labels.notes.append('some box starts at pixel 0: all boxes are taken to count from 0')
-    lists = _image_sets(folder, {PurePosixPath(file).stem for file in trees})
-    # lists for testing or validation alone leave the rest for training
-    are_complete = not {'train', None}.isdisjoint(lists.values())
+    lists = read_image_sets(folder, {PurePosixPath(file).stem for file in trees}, 'Main')
+    are_complete = leave_rest(lists)
     left = []
+    labelled = []
     for file, tree in trees.items():
         name = tree.findtext('filename') or ''
         stem = PurePosixPath(file).stem
@@ -51,9 +50,14 @@ def read(folder: Folder, files: list[str]) -> LabelledImages:
         image = folder.find_image(stem, file, named=name) or folder.find_image(name, file)
         if image is None:
             labels.problems.append(
-                problem('label without an image', file, f'no image {name or stem} in the folder')
+                problem(
+                    'label without an image',
+                    file,
+                    f'no image {name or stem} in the folder{folder.unread_kind(stem)}',
+                )
             )
             continue
+        labelled.append(image)
         size = _size(tree, folder, image, file, labels)
         if size is None:
             continue
@@ -68,12 +72,15 @@ def read(folder: Folder, files: list[str]) -> LabelledImages:
             f'left out, as in no list of ImageSets: {len(left)} of {len(trees)} files, such as '
             f'{left[0]}'
         )
+    labels.notes += folder.without_labels(labelled)
     labels.classes = tuple(sorted(labels.counts()))
     return labels
 
 
 def _counts_from_zero(tree: ElementTree.Element) -> bool:
-    return any(_is_zero(found) for edge in ('xmin', 'ymin') for found in tree.iter(edge))
+    # parts of objects have boxes too, which are not read
+    places = 'object/bndbox/xmin', 'object/bndbox/ymin'
+    return any(_is_zero(found) for place in places for found in tree.iterfind(place))
 
 
 def _is_zero(edge: ElementTree.Element) -> bool:
@@ -113,33 +120,3 @@ def _objects(tree: ElementTree.Element, file: str, offset: int, labels: Any) -> 
             where=where,
             is_crowd=(entry.findtext('difficult') or '').strip() == '1',
         )
-
-
-def _image_sets(folder: Folder, stems: Collection[str]) -> dict[str, str | None]:
-    """Reads split by the stem of an image.
-
-    ``trainval`` is the other two together; what only it has is trained on, or in no split if there
-    is no list ``train``.
-    """
-    found = [PurePosixPath(file) for file in folder.with_suffix('.txt')]
-    sets = [path for path in found if 'ImageSets' in path.parts]
-    sets = [path for path in sets if path.parent.name == 'Main'] or sets
-    of_both = 'train' if any(path.stem == 'train' for path in sets) else None
-    splits: dict[str, str | None] = {}
-    for name, split in dict(trainval=of_both, train='train', val='val', test='test').items():
-        for path in sets:
-            lines = folder.text(path.as_posix()).splitlines() if path.stem == name else ()
-            splits.update({_stem(line.strip(), stems): split for line in lines if line.strip()})
-    return splits
-
-
-def _stem(line: str, stems: Collection[str]) -> str:
-    """Reads the image that a line names, which may have spaces, and a -1, 0 or 1 behind it."""
-    bare = re.sub(r'\s+(-1|0|1)$', '', line)
-    for name in (line, bare):
-        path = PurePosixPath(name)
-        ends = path.suffix.lower() in IMAGE_SUFFIXES
-        for stem in (name, path.name, path.stem if ends else name):
-            if stem in stems:
-                return stem
-    return bare

@@ -3,7 +3,7 @@
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
@@ -12,8 +12,19 @@ from pathlib import PurePosixPath
 import yaml
 
 from attnpool_backbones.datasets.findings import Problem
-from attnpool_backbones.own_data.class_lists import FILES, ClassList, find_class_lists, lists_differ
-from attnpool_backbones.own_data.folder import Folder, folder_of, shared_folders, split_of_path
+from attnpool_backbones.own_data.class_lists import (
+    FILES,
+    ClassList,
+    find_class_lists,
+    lists_differ,
+    lost_letters,
+)
+from attnpool_backbones.own_data.folder import (
+    Folder,
+    folder_of,
+    shared_folders,
+    split_of_path,
+)
 from attnpool_backbones.own_data.image_sizes import size_of
 from attnpool_backbones.own_data.labels import Instance, LabelledImage, LabelledImages, problem
 from attnpool_backbones.own_data.masks_of_objects import box_of
@@ -23,8 +34,9 @@ __all__ = ['NAME', 'find', 'read']
 NAME = 'YOLO'
 DIGITS = 2
 """Of a pixel: shares are written with six digits, so more of them would be noise."""
-_ROW = re.compile(r'\s*\d+(\s+[-+]?[\d.]+(e[-+]?\d+)?){4,}\s*$', re.IGNORECASE)
+_ROW = re.compile(r'\s*\d+(\.0*)?(\s+[-+]?[\d.]+(e[-+]?\d+)?){4,}\s*$', re.IGNORECASE)
 _YAML = ('.yaml', '.yml')
+_NOTHING = ('', '~', 'null')
 _LISTS = ('train', 'val', 'valid', 'test')
 _NO_LABELS = {*FILES, *(f'{name}.txt' for name in (*_LISTS, 'readme'))}
 _PEEK = 50  # label files that are looked at to recognise the format
@@ -59,8 +71,10 @@ def read(folder: Folder, files: list[str]) -> LabelledImages:
     classes = dict.fromkeys(one.names for one in lists.values())
     described = [one for one in every if one.description and one.names in classes]
     splits: dict[str, str] = {}
-    for description in [one.description for one in described] or [{}]:
-        splits = _listed_splits(folder, description, labels) | splits
+    missing: dict[str, list[str]] = defaultdict(list)
+    for one in described or [_List('')]:
+        splits = _listed_splits(folder, one, missing) | splits
+    labels.notes += [f'no image of {what} ({_some(said)})' for what, said in missing.items()]
     # of equal names the first counts
     keypoints = {one.names: _keypoint_numbers(one.description) for one in reversed(described)}
     twins = _twins(folder.images)
@@ -79,7 +93,11 @@ def read(folder: Folder, files: list[str]) -> LabelledImages:
                 words = f'{", ".join(same)}; keep the one that was labelled, or rename the other'
                 labels.problems.append(problem('label file of several images', file, words))
         elif folder.path(file).stat().st_size:
-            labels.problems.append(problem('label without an image', file, f'no image {stem}.*'))
+            labels.problems.append(
+                problem(
+                    'label without an image', file, f'no image {stem}.*{folder.unread_kind(stem)}'
+                )
+            )
     without = 0
     numbers: set[int] = set()
     for image in sorted({*folder.photos, *by_image}):
@@ -140,8 +158,8 @@ def _image_path(file: str) -> str:
 def _keypoint_numbers(description: dict) -> int:
     """Tells how many numbers of keypoints follow each box."""
     shape = description.get('kpt_shape')
-    is_shape = isinstance(shape, list) and shape and all(isinstance(n, int) for n in shape)
-    return math.prod(shape) if is_shape else 0
+    is_shape = isinstance(shape, list) and shape and all(str(n).isdecimal() for n in shape)
+    return math.prod(map(int, shape)) if is_shape else 0
 
 
 def _rows(
@@ -158,7 +176,7 @@ def _rows(
             continue
         tell = partial(_tell_malformed, labels, names, where, words[0])
         try:
-            label, values = int(words[0]), [float(word) for word in words[1:]]
+            label, values = _class_number(words[0]), [float(word) for word in words[1:]]
         except ValueError as error:
             tell(error)
             continue
@@ -178,6 +196,12 @@ def _rows(
             tell(f'{max(values):g}: pixels, not shares of 0 to 1?')
         else:
             yield label, values, where
+
+
+def _class_number(word: str) -> int:
+    """Reads a class id; tables of floats have it as 1.000000."""
+    whole, point, zeros = word.partition('.')
+    return int(whole if point and not zeros.strip('0') else word)
 
 
 def _tell_malformed(
@@ -236,10 +260,16 @@ def _nearest_lists(
     whole = [one for one in every if one.names]
     found: dict[str, _List] = {}
     faults: dict[Problem, None] = {}
+    passed: dict[Problem, None] = {}
     for place, file in {folder_of(file): file for file in files}.items():
         near = _nearest(every, file)
-        faults.update(dict.fromkeys(fault for one in near for fault in one.faults))
-        first, *others = [one for one in near if one.names] or _nearest(whole, file) or [None]
+        whole_near = [one for one in near if one.names]
+        faults.update(dict.fromkeys(fault for one in whole_near or near for fault in one.faults))
+        if whole_near:
+            passed.update(
+                dict.fromkeys(fault for one in near if not one.names for fault in one.faults)
+            )
+        first, *others = whole_near or _nearest(whole, file) or [None]
         if first is None:
             continue
         found[place] = first
@@ -253,6 +283,12 @@ def _nearest_lists(
         if other is not None:
             faults[lists_differ(first.file, other.file)] = None
     labels.problems += faults
+    labels.notes += [f'{fault.kind}, not used: {fault.item} ({fault.detail})' for fault in passed]
+    for one in {one.file: one for one in found.values()}.values():
+        twice = sorted({name for name in one.names if one.names.count(name) > 1})
+        if twice:
+            words = f'several numbers have the name {", ".join(twice)}, and are one class'
+            labels.notes.append(f'{one.file}: {words}')
     if len({one.names for one in whole}) > 1:
         used = {one.file for one in found.values()}
         unused = [one.file for one in whole if one.file not in used]
@@ -294,7 +330,8 @@ def _nearest(lists: Sequence[_List], file: str) -> list[_List]:
 def _yaml_lists(folder: Folder) -> Iterator[_List]:
     for file in folder.with_suffix(*_YAML):
         try:
-            content = yaml.safe_load(folder.text(file))
+            # all words are text: a class may be called yes, null or 007
+            content = yaml.load(folder.text(file), Loader=yaml.BaseLoader)
         except yaml.YAMLError as error:
             fault = problem('damaged file', file, ' '.join(str(error).split()))
             yield _List(file, faults=(fault,))
@@ -304,19 +341,20 @@ def _yaml_lists(folder: Folder) -> Iterator[_List]:
         if isinstance(names, dict):
             names = _by_number(names, file, faults)
         if isinstance(names, list) and names:
-            count = content.get('nc', len(names))
-            if count != len(names):
+            count = content.get('nc', '')
+            if count not in (*_NOTHING, str(len(names))):
                 faults.append(
                     problem('classes do not fit', file, f'nc {count}, but {len(names)} names')
                 )
-            yield _List(file, tuple(map(str, names)), content, tuple(faults))
+            words = tuple(str(name).strip() for name in names)
+            yield _List(file, words, content, (*faults, *lost_letters(file, words)))
 
 
 def _plain_lists(folder: Folder) -> Iterator[_List]:
     for file, listed in find_class_lists(folder).items():
         names = _by_value(listed)
         if names:
-            yield _List(file, tuple(names))
+            yield _List(file, tuple(names), faults=tuple(lost_letters(file, names)))
 
 
 def _by_value(listed: ClassList) -> list[str]:
@@ -341,16 +379,24 @@ def _by_number(names: dict, file: str, faults: list[Problem]) -> list:
     return [numbers.get(number, f'class_{number}') for number in wanted]
 
 
-def _listed_splits(folder: Folder, description: dict, labels: LabelledImages) -> dict[str, str]:
-    """Reads split by image, from what a YAML file or lists ``train.txt`` say."""
+def _listed_splits(folder: Folder, one: _List, missing: Mapping[str, list[str]]) -> dict[str, str]:
+    """Reads split by image, from what a YAML file or lists ``train.txt`` say.
+
+    Args:
+        folder: The folder.
+        one: With the content of the YAML file.
+        missing: By what has no image the YAML files that name it; is extended.
+    """
     splits = {}
     for key in _LISTS:
-        entries = description.get(key) or f'{key}.txt'
+        entries = one.description.get(key, '')
+        is_said = entries not in _NOTHING
         for entry in [entries] if isinstance(entries, str) else entries:
             split = 'val' if key == 'valid' else key
-            images = list(_images_of(folder, description, str(entry)))
-            if not images and key in description:
-                labels.notes.append(f'no image of {key}: {entry} (YAML file)')
+            place = entry if is_said else f'{key}.txt'
+            images = list(_images_of(folder, one.description, str(place)))
+            if not images and is_said:
+                missing[f'{key}: {place}'].append(one.file)
             for image in images:
                 # an image that is said to be of two splits is trained on
                 splits.setdefault(image, split)

@@ -237,7 +237,7 @@ def test_time_of_a_resumed_training_is_not_measured_again(tmp_path, monkeypatch,
 
 @pytest.mark.parametrize(
     'words',
-    [[], ['--cfg-options', 'work_dir=other'], ['--work-dir', 'third'], ['--work-dir', 'a fourth']],
+    [[], ['--cfg-options', 'work_dir=other'], ['--work-dir', 'third'], ['--work-dir', 'run #1']],
 )
 def test_the_end_names_the_folder_of_the_run(words, tmp_path, monkeypatch, capsys):
     from attnpool_backbones.cli import train

@@ -121,6 +121,22 @@ def test_splits_of_a_config(here: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(['verify', 'own.py', '--splits', 'train', 'val', '--workers', '1']) == 1
 
 
+@pytest.mark.parametrize(
+    'command',
+    ['verify own.py --masks', 'verify own.py --classes one', 'verify own.py --ignore-label 3',
+     'browse own.py --head mask-rcnn', 'browse own.py --size 64', 'train own.py --val-share 0.5',
+     'train own.py --split-seed 1', 'verify scenes --splits train'],
+)  # fmt: skip
+def test_flags_that_say_nothing_are_refused(
+    command: str, here: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (here / 'own.py').write_text('')
+    words = command.split()
+    assert main(words) == 2
+    kind = 'a config; of scenes' if words[1] == 'scenes' else 'a folder; own.py'
+    assert f'{words[2]}: for {kind}' in capsys.readouterr().err
+
+
 @pytest.fixture
 def plans(monkeypatch: pytest.MonkeyPatch) -> list:
     """Gets the plan of each run, which does not start."""

@@ -1,6 +1,7 @@
 """The config that is written for a folder is short, whole, and of the model that was asked for."""
 
 import argparse
+import shlex
 import shutil
 import subprocess
 import sys
@@ -121,6 +122,38 @@ def test_nothing_is_copied_and_originals_are_used(digits, tmp_path, monkeypatch)
     prepared = prepare(request, tell=lambda line: None)
     assert sorted(p.name for p in tmp_path.rglob('*')) == ['run.py']
     assert prepared.cfg.val_evaluator.ann_file == str(digits / 'annotations/instances_val.json')
+
+
+def test_command_that_is_told_can_be_copied(digits, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ['config', str(digits), '--backbone', 'caformer-nano', '--head', 'faster-rcnn']
+    main([*words, '--out', 'my config #1.py'])
+    told = capsys.readouterr().out.split('train it with: ')[1]
+    assert shlex.split(told) == [
+        'attnpool', 'train', 'my config #1.py', '--work-dir', 'work_dirs/my config #1'
+    ]  # fmt: skip
+
+
+def test_crowds_choose_no_anchors(digits, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    written.voc(written.load_scenes(digits), tmp_path / 'data', False)
+    request = Request('data', 'caformer-nano', 'faster-rcnn')
+    before = prepare(request, tell=lambda line: None).plan.anchors
+    for file in (tmp_path / 'data/Annotations').iterdir():
+        crowds = ''.join(
+            f'<object><name>one</name><difficult>{{}}</difficult><bndbox><xmin>1</xmin>'
+            f'<ymin>{top}</ymin><xmax>2</xmax><ymax>{top + 1}</ymax></bndbox></object>'
+            for top in range(1, 60, 4)
+        )
+        file.write_text(file.read_text().replace('</annotation>', crowds + '</annotation>'))
+    found = []
+    for flag in ('1', '0'):
+        for file in (tmp_path / 'data/Annotations').iterdir():
+            file.write_text(
+                file.read_text().replace('{}', flag).replace('>1</diff', f'>{flag}</diff')
+            )
+        found.append(prepare(request, tell=lambda line: None).plan.anchors)
+    assert found[0] == before != found[1]
 
 
 def test_converted_labels_lie_beside_the_run(digits, tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import sys
+import unicodedata
 import zlib
 from pathlib import Path
 
@@ -124,6 +125,27 @@ def test_image_above_the_limit_is_told(digits, tmp_path):
     assert '20000x20000 pixels, more than the 268435456' in problem.detail
 
 
+@pytest.mark.parametrize('form', ['yolo', 'voc', 'labelme', 'cvat', 'coco', 'masks'])
+def test_limit_of_pixels_is_that_of_the_config(digits, tmp_path, form, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    root = tmp_path / 'data'
+    if form == 'masks':
+        written.masks(digits, root, 'colours')
+    else:
+        written.WRITERS[form](written.load_scenes(digits), root, False)
+    for limit, code in ((96 * 64 - 1, 1), (96 * 64, 0)):
+        told = main(['verify', str(root), '--workers', '1', '--cfg-options', f'max_pixels={limit}'])
+        assert told == code, capsys.readouterr().out
+        assert (f'more than the {limit} that are loaded' in capsys.readouterr().out) == bool(code)
+
+
+@pytest.mark.parametrize('limit', ['many', '-1', '1.5'])
+def test_limit_of_pixels_that_is_none(digits, tmp_path, limit, capsys):
+    written.yolo(written.load_scenes(digits), tmp_path, False)
+    assert main(['verify', str(tmp_path), '--cfg-options', f'max_pixels={limit}']) == 2
+    assert 'max_pixels has to be a whole number from 1 on' in capsys.readouterr().err
+
+
 def test_images_that_are_loaded_have_a_size_whatever_pillow_would_refuse(digits, tmp_path):
     wide = tmp_path / 'wide.png'
     shutil.copy(next(digits.rglob('*.png')), wide)
@@ -160,7 +182,26 @@ def with_lists(root: Path) -> None:
     (root / 'labels/README.txt').write_text('labels of 2024')
 
 
-@pytest.mark.parametrize('change', [moved, quoted, posed, with_lists])
+def counted_in_floats(root: Path) -> None:
+    for file in (root / 'labels').rglob('*.txt'):
+        rows = [line.split(' ', 1) for line in file.read_text().splitlines()]
+        file.write_text('\n'.join(f'{label}.000000 {rest}' for label, rest in rows))
+
+
+def without_test(root: Path) -> None:
+    file = root / 'data.yaml'
+    file.write_text(file.read_text() + 'test:  # optional\nvalid: null\nnc: "10"\n')
+
+
+def beside_other_yaml(root: Path) -> None:
+    (root / 'compose.yaml').write_text('---\na: 1\n---\nb: 2\n')
+    (root / 'hyp.yaml').write_text('a: [1, 2\nb: {')
+
+
+@pytest.mark.parametrize(
+    'change',
+    [moved, quoted, posed, with_lists, counted_in_floats, without_test, beside_other_yaml],
+)
 def test_yolo_folders_as_they_come(digits, tmp_path, change):
     written.yolo(written.load_scenes(digits), tmp_path, False)
     before = by_file(tmp_path)
@@ -170,6 +211,29 @@ def test_yolo_folders_as_they_come(digits, tmp_path, change):
     labels = labels_of(tmp_path)
     assert labels.problems == [] and labels.classes[: len(classes)] == classes
     assert not [note for note in labels.notes if 'no image of' in note]
+
+
+@pytest.mark.parametrize(
+    'form', ['names: [{}]', 'nc: 4\nnames:\n  0: {}\n  1: {}\n  2: {}\n  3: {}']
+)
+@pytest.mark.parametrize('names', [('yes', 'no', 'null', 'on'), ('007', '1e3', '~', '2024-13-01')])
+def test_names_of_classes_are_the_words_of_the_yaml_file(digits, tmp_path, form, names):
+    written.yolo(written.load_scenes(digits), tmp_path, False)
+    text = form.replace('[{}]', '[{}, {}, {}, {}]').format(*names)
+    (tmp_path / 'data.yaml').write_text(text)
+    for file in (tmp_path / 'labels').rglob('*.txt'):
+        file.write_text('\n'.join(f'{label} 0.5 0.5 0.{label + 2} 0.2' for label in range(4)))
+    labels = labels_of(tmp_path)
+    assert labels.problems == [] and labels.classes == names
+    assert tuple(instance.name for instance in labels.images[0].instances) == names
+
+
+def test_names_of_roboflows_darknet(digits, tmp_path):
+    written.yolo(written.load_scenes(digits), tmp_path, False)
+    (tmp_path / 'data.yaml').unlink()
+    for split in ('train', 'val'):
+        (tmp_path / 'labels' / split / '_darknet.labels').write_text('\n'.join(CLASSES))
+    assert labels_of(tmp_path).classes == CLASSES
 
 
 def renumbered(root: Path) -> None:
@@ -245,9 +309,11 @@ def test_lists_of_a_folder_that_has_moved(digits, tmp_path, base):
 
 def test_split_that_is_named_and_not_there_is_told(digits, tmp_path):
     written.yolo(written.load_scenes(digits), tmp_path, False)
-    describe(tmp_path, test='../elsewhere/test')
-    labels = labels_of(tmp_path)
-    assert 'no image of test: ../elsewhere/test (YAML file)' in labels.notes
+    for name in 'ab':
+        written.yolo(written.load_scenes(digits), tmp_path / name, False)
+        describe(tmp_path / name, test='../elsewhere/test')
+    notes = [note for note in labels_of(tmp_path).notes if 'no image of' in note]
+    assert notes == ['no image of test: ../elsewhere/test (a/data.yaml and 1 more)']
 
 
 def image_sets(root: Path, **lists: list[str]) -> None:
@@ -412,6 +478,57 @@ def test_subsets_of_cvat_have_their_own_images(digits, tmp_path, subsets):
     ]
 
 
+@pytest.mark.parametrize('form', ['voc', 'labelme', 'cvat', 'coco', 'yolo'])
+@pytest.mark.parametrize('of_labels, of_photos', [('NFC', 'NFD'), ('NFD', 'NFC')])
+def test_accents_of_names_may_be_written_in_two_ways(digits, tmp_path, form, of_labels, of_photos):
+    content = written.load_scenes(digits)
+    for scene in content:
+        scene.stem = unicodedata.normalize(of_labels, f'büro_{scene.stem}')
+    written.WRITERS[form](content, tmp_path, False)
+    for file in tmp_path.rglob('*.png'):
+        file.rename(file.with_name(unicodedata.normalize(of_photos, file.name)))
+    labels = labels_of(tmp_path)
+    assert labels.problems == [] and len(labels.images) == len(content)
+    assert labels.counts().total() == sum(len(scene.objects) for scene in content)
+    assert all((tmp_path / image.file).is_file() for image in labels.images)
+
+
+@pytest.mark.parametrize('form', ['voc', 'labelme', 'cvat', 'coco', 'yolo'])
+def test_photo_of_a_kind_that_is_not_read_is_told(digits, tmp_path, form):
+    written.WRITERS[form](written.load_scenes(digits), tmp_path, False)
+    (photo,) = tmp_path.rglob('train_000001.png')
+    photo = photo.rename(photo.with_suffix('.HEIC'))
+    (found,) = labels_of(tmp_path).problems
+    place = photo.relative_to(tmp_path).as_posix()
+    assert found.detail.endswith(f' ({place} is of a kind that is not read: convert it)')
+
+
+@pytest.mark.parametrize('form', ['voc', 'labelme', 'cvat', 'coco'])
+def test_photos_in_no_label_file_are_told(digits, tmp_path, form):
+    written.WRITERS[form](written.load_scenes(digits), tmp_path, False)
+    words = 'without labels are left out'
+    assert not any(words in note for note in labels_of(tmp_path).notes)
+    Image.new('RGB', (9, 9)).save(tmp_path / 'a.png')
+    assert f'1 images {words}, such as a.png' in labels_of(tmp_path).notes
+
+
+@pytest.mark.parametrize('listed', ['classes.txt', 'data.yaml'])
+def test_yolo_names_that_are_no_utf_8_or_come_twice(digits, tmp_path, listed):
+    written.yolo(written.load_scenes(digits), tmp_path, False)
+    (tmp_path / 'data.yaml').unlink()
+    names = [*CLASSES[:8], 'zwölf', CLASSES[0]]
+    lines = [f'{number}: {name}' for number, name in enumerate(names)]
+    text = '\n'.join(names) if listed == 'classes.txt' else f'names: {{{", ".join(lines)}}}'
+    (tmp_path / listed).write_text(text, encoding='latin-1')
+    labels = labels_of(tmp_path)
+    assert [(p.kind, p.item) for p in labels.problems] == [('no text in UTF-8', listed)]
+    assert (
+        f'{listed}: several numbers have the name {CLASSES[0]}, and are one class' in labels.notes
+    )
+    (tmp_path / listed).write_text(text, encoding='utf-8')
+    assert labels_of(tmp_path).problems == []
+
+
 def test_photo_elsewhere_is_found_where_the_folder_has_no_such_split(digits, tmp_path):
     written.cvat(written.load_scenes(digits), tmp_path, False)
     file = tmp_path / 'annotations.xml'
@@ -454,6 +571,15 @@ def test_image_sets_name_images_of_any_name(digits, tmp_path, name, form):
     (tmp_path / 'JPEGImages' / f'{first}.png').rename(tmp_path / f'JPEGImages/{name}.png')
     image_sets(tmp_path, Main_train=[form.format(name), *rest[:8]], Main_val=rest[8:])
     assert by_file(tmp_path)[f'JPEGImages/{name}.png'][0] == 'train'
+
+
+def test_a_part_that_starts_at_zero_moves_no_box(digits, tmp_path):
+    written.voc(written.load_scenes(digits), tmp_path, False)
+    before = by_file(tmp_path)
+    file = tmp_path / 'Annotations/train_000001.xml'
+    part = '<part><name>head</name><bndbox><xmin>0</xmin><ymin>0</ymin></bndbox></part></object>'
+    file.write_text(file.read_text().replace('</object>', part))
+    assert by_file(tmp_path) == before
 
 
 def test_boxes_that_count_from_zero_in_floats(digits, tmp_path):
@@ -772,12 +898,27 @@ def test_lists_of_yolo_classes_that_nothing_tells_apart(digits, tmp_path, listed
     assert any('lists of classes' in note for note in labels.notes) == is_told
 
 
-@pytest.mark.parametrize('place, kinds', [('', ['damaged file']), ('clone/docs', [])])
-def test_damaged_description_is_told_where_it_may_be_meant(digits, tmp_path, place, kinds):
+@pytest.mark.parametrize(
+    'place, has_other, kinds, notes',
+    [
+        ('', False, ['damaged file'], 0),
+        ('labels', True, ['damaged file'], 0),
+        ('', True, [], 1),
+        ('clone/docs', True, [], 0),
+    ],
+)
+def test_damaged_description_is_told_where_it_may_be_meant(
+    digits, tmp_path, place, has_other, kinds, notes
+):
     written.yolo(written.load_scenes(digits), tmp_path, False)
     (tmp_path / place).mkdir(parents=True, exist_ok=True)
-    (tmp_path / place / 'a.yaml').write_text('names: !!python/name:os.system')
-    assert kinds_of(tmp_path, 'yolo') == kinds
+    if not has_other:
+        (tmp_path / 'data.yaml').unlink()
+    (tmp_path / place / 'a.yaml').write_text('names: [one, two')
+    labels = labels_of(tmp_path)
+    assert [problem.kind for problem in labels.problems] == kinds
+    told = [n for n in labels.notes if n.startswith('damaged file, not used: a.yaml (')]
+    assert len(told) == notes
 
 
 @pytest.mark.parametrize('names, kinds', [('one\ntwo', ['lists of classes differ']), (None, [])])
@@ -836,6 +977,15 @@ def shaped(root: Path, **fields) -> list:
     return list(image.instances)
 
 
+def test_labelme_file_with_sorted_keys_is_recognised(digits, tmp_path):
+    written.labelme(written.load_scenes(digits), tmp_path, False)
+    before = by_file(tmp_path)
+    for file in tmp_path.rglob('*.json'):
+        content = json.loads(file.read_text()) | dict(imageData='A' * 200_000)
+        file.write_text(json.dumps(content, sort_keys=True))
+    assert by_file(tmp_path) == before
+
+
 def test_rectangle_of_four_points(digits, tmp_path):
     written.labelme(written.load_scenes(digits), tmp_path, False)
     before = shaped(tmp_path, points=[[10, 20], [30, 50]])
@@ -843,7 +993,17 @@ def test_rectangle_of_four_points(digits, tmp_path):
     assert shaped(tmp_path, points=[[10, 20], [30, 20.0000001], [30, 50], [10, 50]]) == before
 
 
-@pytest.mark.parametrize('kind', ['rectangle', 'rotation'])
+def test_shape_of_no_class_is_told(digits, tmp_path):
+    written.labelme(written.load_scenes(digits), tmp_path, False)
+    (file,) = tmp_path.rglob('train_000001.json')
+    content = json.loads(file.read_text())
+    content['shapes'][0]['label'] = None
+    file.write_text(json.dumps(content))
+    (found,) = labels_of(tmp_path).problems
+    assert found.kind == 'object without a class' and 'shape 1' in found.item
+
+
+@pytest.mark.parametrize('kind', ['rectangle', 'rotation', 'oriented_rectangle'])
 def test_turned_rectangle_is_an_outline(digits, tmp_path, kind):
     written.labelme(written.load_scenes(digits), tmp_path, False)
     points = [[20, 10], [30, 20], [20, 30], [10, 20]]

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -149,6 +150,47 @@ def test_image_with_two_masks_names_both(files: list[str], tmp_path: Path) -> No
     assert len(labels.pairs) == 3 and not labels.notes[1:]
 
 
+@pytest.mark.parametrize('of_masks, of_photos', [('NFC', 'NFD'), ('NFD', 'NFC')])
+def test_accents_of_names_may_be_written_in_two_ways(
+    of_masks: str, of_photos: str, tmp_path: Path
+) -> None:
+    for name in ('á', 'é', 'ü', 'ñ'):
+        files = [
+            f'masks/{normalize(of_masks, name)}.png',
+            f'images/{normalize(of_photos, name)}.png',
+        ]
+        write_all(tmp_path / 'data', files, TRUTH)
+    labels = labels_of(tmp_path / 'data')
+    assert labels.problems == [] and len(labels.pairs) == 4
+    assert np.array_equal(map_of(labels, tmp_path / 'run'), TRUTH)
+
+
+def test_list_that_is_no_utf_8_is_told(tmp_path: Path) -> None:
+    write(tmp_path, TRUTH)
+    (tmp_path / 'classes.txt').write_text('grund\nhöhle', encoding='latin-1')
+    (found,) = labels_of(tmp_path).problems
+    assert (found.kind, found.item) == ('no text in UTF-8', 'classes.txt')
+
+
+@pytest.mark.parametrize('purpose', ['Segmentation', 'Main'])
+def test_image_sets_tell_splits_of_masks(purpose: str, tmp_path: Path) -> None:
+    folders = 'JPEGImages', 'SegmentationClass'
+    write_all(tmp_path, [f'{folder}/{name}.png' for folder in folders for name in 'abcde'], TRUTH)
+    sets = tmp_path / 'ImageSets'
+    listed = {f'{purpose}/train': 'a\nc', f'{purpose}/val': 'b', f'{purpose}/test': 'd'}
+    if purpose == 'Segmentation':  # the lists of objects are others
+        listed |= {'Main/train': 'e', 'Main/val': 'a\nb\nc\nd'}
+    for name, lines in listed.items():
+        (sets / name).parent.mkdir(parents=True, exist_ok=True)
+        (sets / f'{name}.txt').write_text(lines)
+    labels = labels_of(tmp_path)
+    splits = {Path(pair.image).stem: pair.split for pair in labels.pairs}
+    assert splits == dict(a='train', c='train', b='val', d='test')
+    assert 'left out, as in no list of ImageSets: 1 of 5 images, such as JPEGImages/e.png' in (
+        labels.notes
+    )
+
+
 def test_mask_of_the_very_name_comes_before_a_word_after_it(tmp_path: Path) -> None:
     write(tmp_path, TRUTH)
     write_all(tmp_path, ['masks/a_L.png'], TRUTH)
@@ -227,6 +269,36 @@ def test_values_that_a_file_has_mixed_are_no_classes(
 def test_jpeg_that_kept_its_values_is_a_mask(mask: np.ndarray, tmp_path: Path) -> None:
     write(tmp_path / 'data', mask, 'background\npolyp', '.jpg')
     assert labels_of(tmp_path / 'data').problems == []
+
+
+@pytest.mark.parametrize('value', [0.5, np.nan, np.inf, 2.0])
+def test_values_between_whole_numbers_are_no_classes(value: float, tmp_path: Path) -> None:
+    write(tmp_path, TRUTH.astype(np.float32), 'background\npolyp\ntool', '.tif')
+    mask = TRUTH.astype(np.float32)
+    mask[0, 0] = value
+    Image.fromarray(mask).save(tmp_path / 'masks/b.tif')
+    labels = labels_of(tmp_path)
+    if value == 2:
+        assert labels.problems == [] and labels.classes == ('background', 'polyp', 'tool')
+        return
+    (found,) = labels.problems
+    assert (found.kind, found.item) == ('unreadable image or mask', 'masks/b.tif')
+    assert found.detail == f'values that are no whole numbers, such as {value:g}'
+
+
+@pytest.mark.parametrize('value', [0, 7, 255])
+def test_masks_of_a_single_value_are_told(
+    value: int, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    write(tmp_path, TRUTH * 0 + value)
+    labels = labels_of(tmp_path)
+    if value == 255:
+        assert [p.kind for p in labels.problems] == ['nothing left to train on']
+        assert main(['verify', str(tmp_path)]) == 1
+        assert 'all pixels of the 4 masks are ignored' in capsys.readouterr().out
+    else:
+        words = f'the masks have nothing but class_{value}, of which nothing can be learnt'
+        assert labels.problems == [] and words in labels.notes
 
 
 def test_many_values_are_classes_where_a_list_names_them(tmp_path: Path) -> None:

@@ -199,6 +199,7 @@ def test_class_that_is_misspelt_once(digits, tmp_path, slip):
         ('speed limit 20', 'sped limit 20', True),
         ('speed limit 20', 'Speed limit 20', True),
         ('speed limit 20', 'sped limit 30', True),
+        ('Traffic Light', 'traffic light', True),
     ],
 )
 def test_names_that_differ_in_a_number_are_not_misspelt(common, rare, is_told):
@@ -213,6 +214,24 @@ def test_names_that_differ_in_a_number_are_not_misspelt(common, rare, is_told):
     assert [p.kind for p in check(labels, None).problems] == (
         ['class that may be misspelt'] if is_told else []
     )
+
+
+@pytest.mark.parametrize(
+    'names, told',
+    [
+        (['cat', 'Cat', 'dog'], ["'Cat' (1 objects), meant 'cat' (1 objects)"]),
+        (['Cat', 'Cat', 'cat'], ["'cat' (1 objects), meant 'Cat' (2 objects)"]),
+        (['a', 'A', 'class_1', 'Class_2'], []),
+    ],
+)
+def test_names_that_differ_in_capitals_are_told_once(names, told):
+    box = 5.0, 5.0, 9.0, 9.0
+    images = [
+        LabelledImage(f'{number}.png', 96, 64, (Instance(name, box, ''),))
+        for number, name in enumerate(names)
+    ]
+    found = [p.detail for p in check(LabelledImages(Path(), 'COCO', images), None).problems]
+    assert [detail.split('?')[0] for detail in found] == told
 
 
 def test_class_that_is_asked_for_and_not_there(digits, tmp_path):
@@ -515,6 +534,55 @@ def test_files_of_something_else_are_left_out(digits, tmp_path, work):
     assert labels.problems == [] and labels.coco_files == before.coco_files is not None
     (note,) = (note for note in labels.notes if note not in before.notes)
     assert note.startswith('file without objects, left out: other_train.json (')
+
+
+@pytest.mark.parametrize('work, is_told', [(captions, False), (panoptic, False), (None, True)])
+def test_labels_beside_files_of_something_else(digits, tmp_path, work, is_told):
+    content = written.load_scenes(digits)
+    written.voc(content, tmp_path, False)
+    written.coco(content, tmp_path / 'other', False)
+    for file in (tmp_path / 'other').glob('*.json'):
+        if work is None:
+            file.write_text(file.read_text()[:-9])  # which may be labels
+        else:
+            change(file, work)
+    if not is_told:
+        assert recognise(open_folder(str(tmp_path))).format == 'voc'
+        return
+    with pytest.raises(UserError, match='labels of 2 formats'):
+        recognise(open_folder(str(tmp_path)))
+
+
+def test_blanks_around_names_of_categories_are_taken_away(digits, tmp_path, capsys):
+    written.coco(written.load_scenes(digits), tmp_path, False)
+    before = labels_of(tmp_path)
+    change(
+        tmp_path / 'val_labels.json',
+        lambda content: [
+            entry.update(name=f' {entry["name"]} ') for entry in content['categories']
+        ],
+    )
+    labels = labels_of(tmp_path)
+    assert labels.images == before.images and labels.classes == before.classes
+    assert labels.coco_files is None
+    assert main(['verify', str(tmp_path)]) == 0, capsys.readouterr().out
+
+
+@pytest.mark.parametrize('width', ['96', None])
+def test_annotations_of_a_malformed_image_have_one(digits, tmp_path, width):
+    written.coco(written.load_scenes(digits), tmp_path, True)
+    change(tmp_path / 'train_labels.json', lambda c: c['images'][0].update(width=width))
+    (found,) = labels_of(tmp_path).problems
+    assert found.kind == 'malformed entry' and found.item == 'train_labels.json, images[0]'
+
+
+@pytest.mark.parametrize('crowd', ['0', 2, [0]])
+def test_a_mark_of_crowds_that_is_no_flag_is_told(digits, tmp_path, crowd):
+    written.coco(written.load_scenes(digits), tmp_path, False)
+    change(tmp_path / 'train_labels.json', lambda c: c['annotations'][0].update(iscrowd=crowd))
+    (found,) = labels_of(tmp_path).problems
+    assert found.kind == 'malformed annotation entry'
+    assert found.detail == f'iscrowd {crowd!r}, not 0 or 1'
 
 
 def test_folder_of_files_of_something_else(digits, tmp_path):

@@ -97,9 +97,7 @@ def test_each_number_by_hand():
     assert contents.doubts == ['1.jpg: labelled cat, the model says dog (0.80)']
     first, *_, last = contents.summary
     assert '75.0 % of the detections are right, and 60.0 % of the 5 objects' in first
-    assert '--score 0.60' in first and last == (
-        'Most often confused: cat is called dog (1 times).'
-    )
+    assert '--score 0.60' in first and last == ('Most often confused: cat is called dog (1 times).')
 
 
 @pytest.mark.parametrize('kinds', [('bbox',), ('segm',), ('bbox', 'segm')], ids='-'.join)

@@ -1,0 +1,58 @@
+"""Lists of images in ``ImageSets``, by which Pascal VOC tells the splits of boxes and of masks."""
+
+import re
+from collections.abc import Collection, Mapping
+from pathlib import PurePosixPath
+
+from attnpool_backbones.datasets.image_files import IMAGE_SUFFIXES
+from attnpool_backbones.own_data.folder import Folder
+
+__all__ = ['leave_rest', 'read_image_sets']
+
+
+def read_image_sets(folder: Folder, stems: Collection[str], purpose: str) -> dict[str, str | None]:
+    """Reads split by the stem of an image.
+
+    ``trainval`` is the other two together; what only it has is trained on, or in no split if there
+    is no list ``train``.
+
+    Args:
+        folder: The folder.
+        stems: Of the images that have labels.
+        purpose: Folder of the lists in ``ImageSets``, such as ``Main``. Where it is not there, all
+            lists count.
+
+    Returns:
+        Nothing if there are no lists.
+    """
+    found = [PurePosixPath(file) for file in folder.with_suffix('.txt')]
+    sets = [path for path in found if 'ImageSets' in path.parts]
+    sets = [path for path in sets if path.parent.name == purpose] or sets
+    of_both = 'train' if any(path.stem == 'train' for path in sets) else None
+    splits: dict[str, str | None] = {}
+    for name, split in dict(trainval=of_both, train='train', val='val', test='test').items():
+        for path in sets:
+            lines = folder.text(path.as_posix()).splitlines() if path.stem == name else ()
+            splits.update({_stem(line.strip(), stems): split for line in lines if line.strip()})
+    return splits
+
+
+def leave_rest(lists: Mapping[str, str | None]) -> bool:
+    """Tells whether an image in no list is left out: lists of one split leave the rest for others.
+
+    Args:
+        lists: As :func:`read_image_sets` returns them.
+    """
+    return not {'train', None}.isdisjoint(lists.values())
+
+
+def _stem(line: str, stems: Collection[str]) -> str:
+    """Reads the image that a line names, which may have spaces, and a -1, 0 or 1 behind it."""
+    bare = re.sub(r'\s+(-1|0|1)$', '', line)
+    for name in (line, bare):
+        path = PurePosixPath(name)
+        ends = path.suffix.lower() in IMAGE_SUFFIXES
+        for stem in (name, path.name, path.stem if ends else name):
+            if stem in stems:
+                return stem
+    return bare
