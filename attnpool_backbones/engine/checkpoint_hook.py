@@ -11,7 +11,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from attnpool_backbones.atomic_files import ATOMIC_BACKEND, AtomicLocalBackend, remove_stale_files
-from attnpool_backbones.checkpoints.plain_history import as_plain_data
+from attnpool_backbones.checkpoints.plain_history import as_plain_data, without_functions
 from attnpool_backbones.duration import seconds_of
 from attnpool_backbones.engine.own_checkpoints import (
     INTERIM,
@@ -266,6 +266,8 @@ class SafeCheckpointHook(CheckpointHook):
         require_savable(checkpoint, self.last_good)
         if 'message_hub' in checkpoint:
             checkpoint['message_hub'] = as_plain_data(checkpoint['message_hub'])
+        if 'param_schedulers' in checkpoint:
+            checkpoint['param_schedulers'] = without_functions(checkpoint['param_schedulers'])
         self._add_gradients(runner, checkpoint)
         if self._folder is not None:
             self._folder.require()

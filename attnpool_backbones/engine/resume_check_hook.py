@@ -18,6 +18,7 @@ from torch import Tensor
 
 from attnpool_backbones.checkpoints.matching import names_in_model, shapes_of
 from attnpool_backbones.checkpoints.message_texts import list_names, shape_text
+from attnpool_backbones.checkpoints.plain_history import without_functions
 from attnpool_backbones.command_line import UserError, shortened
 from attnpool_backbones.engine.pending_gradients import COUNTS, GRADIENTS, parameters_of
 from attnpool_backbones.engine.resumable_loop import BATCHES_DONE
@@ -365,7 +366,8 @@ def check_schedule(schedule: Any, state: Any, part: str, checkpoint: Mapping) ->
     """Compares the stored state of a schedule with the schedule and the counters."""
     if not isinstance(state, Mapping):
         raise WrongPart(f'its {part} is {kind_of(state)}, not a dict')
-    lacking = [name for name in schedule.state_dict() if name not in state]
+    own = without_functions([schedule.state_dict()])[0]
+    lacking = [name for name in own if name not in state]
     if lacking:
         raise WrongPart(
             f'its {part} has no {list_names(lacking)}: it is of another schedule than this '

@@ -73,8 +73,10 @@ METRICS.register_module(module=TinyError, force=True)
 
 def runner_of(folder: Path, resume: bool | str = False, validate: bool = False,
               accumulate: int = 1, wrapper: str = 'OptimWrapper', more: tuple = (),
-              **settings: object):  # fmt: skip
+              schedule: dict | None = None, **settings: object):  # fmt: skip
     cfg = make_config(folder, hooks=(HOOK, *more), **settings)
+    if schedule is not None:
+        cfg.param_scheduler = [schedule]
     cfg.optim_wrapper.accumulative_counts = accumulate
     cfg.optim_wrapper.type = wrapper
     if validate:
@@ -142,6 +144,44 @@ def test_stopped_and_resumed_equals_uninterrupted(name, number, tmp_path, capsys
     whole.train()
     assert_same(state(resumed), state(whole))
     assert not list(tmp_path.glob('interim*'))
+
+
+SCHEDULES = {
+    'one cycle': dict(type='OneCycleLR', eta_max=0.1, total_steps=4 * EPOCH, by_epoch=False),
+    'linear cycle': dict(
+        type='OneCycleLR', eta_max=0.1, total_steps=4, anneal_strategy='linear',
+        convert_to_iter_based=True,
+    ),
+    'milestones': dict(type='MultiStepLR', milestones=[1, 2]),
+    'restarts': dict(
+        type='CosineRestartLR', periods=[7, 20], restart_weights=[1, 0.5], eta_min=0.0,
+        by_epoch=False,
+    ),
+    'plateau': dict(type='ReduceOnPlateauLR', monitor='tiny/error', rule='less', patience=0),
+    'momentum': dict(type='CosineAnnealingMomentum', T_max=4, eta_min=0.5),
+    'cosine': dict(type='CosineAnnealingLR', T_max=4, convert_to_iter_based=True),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('of_before', [False, True])
+@pytest.mark.parametrize('name', SCHEDULES)
+def test_schedules_go_on(name, of_before, tmp_path):
+    """Files of before have all that a schedule stores, functions too."""
+    settings = dict(validate=True, schedule=SCHEDULES[name])
+    runner = runner_of(tmp_path, **settings)
+    runner.register_hook(Send(9, signal.SIGTERM))
+    with pytest.raises(Stopped):
+        runner.train()
+    if of_before:
+        saved = tmp_path / 'interim_iter_9.pth'
+        content = torch.load(saved, weights_only=False)
+        content['param_schedulers'] = [each.state_dict() for each in runner.param_schedulers]
+        torch.save(content, saved)
+    resumed = runner_of(tmp_path, resume='auto', **settings)
+    resumed.train()
+    whole = runner_of(tmp_path / 'whole', **settings)
+    whole.train()
+    assert_same(state(resumed), state(whole))
 
 
 @pytest.mark.parametrize('of_before', [False, True])
