@@ -315,7 +315,8 @@ class SafeCheckpointHook(CheckpointHook):
         """
         loop = runner.train_loop
         if isinstance(loop, EpochBasedTrainLoop):
-            runner.message_hub.update_info(BATCHES_DONE, [batch_idx + 1, len(loop.dataloader)])
+            done = [batch_idx + 1, len(loop.dataloader), runner.epoch]
+            runner.message_hub.update_info(BATCHES_DONE, done)
         super().after_train_iter(runner, batch_idx, data_batch, outputs)
         number, due = self._wishes.agreed(runner, self._is_due())
         if not (number or due) or not is_between_updates(runner.optim_wrapper):

@@ -394,7 +394,7 @@ def has_same_epochs(runner: Runner, checkpoint: Mapping) -> bool:
     if isinstance(loop, IterBasedTrainLoop):
         return True
     done = checkpoint['message_hub']['runtime_info'].get(BATCHES_DONE)
-    return isinstance(done, (list, tuple)) and list(done[1:]) == [len(loop.dataloader)]
+    return isinstance(done, (list, tuple)) and list(done[1:2]) == [len(loop.dataloader)]
 
 
 def check_plan(schedule: Any, state: Mapping, part: str) -> None:

@@ -201,6 +201,39 @@ def test_a_file_of_mmengines_loop_is_gone_on_with_at_the_next_epoch(of_before, t
     assert_same(state(resumed), state(whole))
 
 
+def test_no_epoch_is_trained_twice_after_the_batch_size_was_halved(tmp_path):
+    """The file is written in the last iteration of the third epoch, as by count after two."""
+    each = dict(by_epoch=False, interval=EPOCH, max_keep_ckpts=1)
+    for batch_size, killed in ((2 * BATCH, EPOCH + 1), (BATCH, 2 * EPOCH + 1)):
+        cfg = make_config(tmp_path, hooks=(HOOK,), checkpoint=each)
+        cfg.train_dataloader.batch_size = batch_size
+        choose_checkpoint_to_resume(cfg, 'auto')
+        runner = make_runner('stopping', cfg)
+        runner.register_hook(KillInTraining(killed))
+        with pytest.raises(Killed):
+            runner.train()
+    resumed = runner_of(tmp_path, resume=True, checkpoint=each)
+    resumed.train()
+    # two short epochs, two long ones
+    assert (resumed.epoch, resumed.iter) == (4, EPOCH + 2 * EPOCH)
+
+
+def test_a_run_that_mmengines_loop_went_on_with_does_not_pass_over_batches(tmp_path):
+    runner = runner_of(tmp_path)
+    runner.register_hook(Send(9, signal.SIGTERM))
+    with pytest.raises(Stopped):
+        runner.train()
+    cfg = make_config(tmp_path, hooks=(HOOK,))
+    cfg.default_hooks.checkpoint = dict(type='CheckpointHook')
+    cfg.train_cfg.update(type='EpochBasedTrainLoop', max_epochs=2)
+    cfg.resume, cfg.load_from = True, str(tmp_path / 'interim_iter_9.pth')
+    make_runner('stopping', cfg).train()
+    resumed = runner_of(tmp_path, resume=True)
+    resumed.train()
+    # it had begun the second epoch anew
+    assert (resumed.epoch, resumed.iter) == (4, 9 + 3 * EPOCH)
+
+
 def test_a_run_resumed_in_its_last_epoch_leaves_the_whole_dataloader(tmp_path):
     runner = runner_of(tmp_path)
     runner.register_hook(Send(3 * EPOCH + 4, signal.SIGTERM))
