@@ -148,7 +148,9 @@ class SafeCheckpointHook(CheckpointHook):
         elif self.save_best is not None:
             paths = self.best_ckpt_path_dict
             self.best_ckpt_path_dict = {key: self._own(path) for key, path in paths.items()}
-        if runner.iter and not (runner.message_hub.get_info(BATCHES_DONE) or [0])[0]:
+        if runner.iter:
+            # before an interim one
+            self.last_ckpt = self._own(runner.message_hub.runtime_info.get('last_ckpt'))
             step = runner.epoch if self.by_epoch else runner.iter
             path = self._own(self.filename_tmpl.format(step))
             # another run may have left a file of this name
@@ -156,6 +158,7 @@ class SafeCheckpointHook(CheckpointHook):
                 self.last_ckpt = self.last_good = path
                 # a run that went back has a new name, which the file does not tell
                 self._saved_iter = -1 if went_back(runner) else runner.iter
+                self._saved_validation = runner.message_hub.get_info(VALIDATED, -1)
 
     def _own(self, path: Any) -> str | None:
         return OwnCheckpoints(self.file_backend, self.out_dir, self.filename_tmpl).find(path)

@@ -234,6 +234,18 @@ def test_a_run_that_mmengines_loop_went_on_with_does_not_pass_over_batches(tmp_p
     assert (resumed.epoch, resumed.iter) == (4, 9 + 3 * EPOCH)
 
 
+def test_a_finished_training_is_not_saved_again(tmp_path):
+    runner_of(tmp_path, validate=True).train()
+    saved = {path: path.stat() for path in tmp_path.glob('*.pth')}
+    resumed = runner_of(tmp_path, resume='auto', validate=True)
+    resumed.train()
+    assert resumed.iter == 4 * EPOCH
+    after = {path: path.stat() for path in tmp_path.glob('*.pth')}
+    assert {p: (s.st_ino, s.st_mtime_ns) for p, s in after.items()} == {
+        p: (s.st_ino, s.st_mtime_ns) for p, s in saved.items()
+    }
+
+
 def test_a_run_resumed_in_its_last_epoch_leaves_the_whole_dataloader(tmp_path):
     runner = runner_of(tmp_path)
     runner.register_hook(Send(3 * EPOCH + 4, signal.SIGTERM))
