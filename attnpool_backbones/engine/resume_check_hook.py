@@ -39,6 +39,10 @@ SETTINGS = (
 )  # fmt: skip
 """What optimizers are built of. Others choose how they compute, or are changed by them."""
 
+OTHER_ITERATIONS = (
+    'An epoch has another number of iterations than in the checkpoint: {}, or with its batch size'
+)
+
 ADDED = ('decoupled_weight_decay',)
 """Settings that later versions of torch have, and fill in where a state lacks them."""
 
@@ -166,8 +170,12 @@ class ResumeCheckHook(Hook):
             for number, (schedule, state) in enumerate(zip(schedules, states, strict=True)):
                 part = f'param_schedulers{of}[{number}]'
                 check_schedule(schedule, state, part, checkpoint)
-                if schedule.by_epoch or has_same_epochs(runner, checkpoint):
+                try:
                     check_plan(schedule, state, part)
+                except WrongPart as error:
+                    if schedule.by_epoch or has_same_epochs(runner, checkpoint):
+                        raise
+                    print_log(OTHER_ITERATIONS.format(error), 'current', logging.WARNING)
 
 
 def require_training_parts(checkpoint: Any) -> None:

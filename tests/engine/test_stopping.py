@@ -184,6 +184,22 @@ def test_schedules_go_on(name, of_before, tmp_path):
     assert_same(state(resumed), state(whole))
 
 
+@pytest.mark.parametrize(('name', 'told'), [('cosine', True), ('milestones', False)])
+def test_a_schedule_in_iterations_of_another_batch_size_is_told(name, told, tmp_path, capsys):
+    check = (dict(type='attnpool_backbones.ResumeCheckHook'),)
+    runner = runner_of(tmp_path, schedule=SCHEDULES[name], more=check)
+    runner.register_hook(Send(9, signal.SIGTERM))
+    with pytest.raises(Stopped):
+        runner.train()
+    cfg = make_config(tmp_path, hooks=(HOOK, *check))
+    cfg.param_scheduler, cfg.train_dataloader.batch_size = [SCHEDULES[name]], BATCH // 2
+    choose_checkpoint_to_resume(cfg, 'auto')
+    capsys.readouterr()
+    make_runner('stopping', cfg).train()
+    text = 'its param_schedulers[0].T_max is 24, here 48: the schedule'
+    assert (text in ''.join(capsys.readouterr())) == told
+
+
 @pytest.mark.parametrize('of_before', [False, True])
 def test_a_file_of_mmengines_loop_is_gone_on_with_at_the_next_epoch(of_before, tmp_path):
     """Files of before told that all batches of the next epoch were done."""
