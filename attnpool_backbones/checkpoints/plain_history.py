@@ -1,7 +1,8 @@
-"""A run's log as plain data, so that torch's own ``weights_only`` reads our checkpoints anywhere.
+"""A run's log and schedules as plain data, which torch's own ``weights_only`` reads anywhere.
 
 mmengine stores its ``HistoryBuffer`` objects, which torch refuses unless it is told about them.
-Inferencers read the weights before a config could tell it.
+Inferencers read the weights before a config could tell it. A schedule of one cycle stores one of
+its methods.
 """
 
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from mmengine.logging import HistoryBuffer
 from torch import Tensor
 
-__all__ = ['as_plain_data', 'restore_histories']
+__all__ = ['as_plain_data', 'restore_histories', 'without_functions']
 
 _HISTORY, _LENGTH = 'values_and_counts', 'max_length'
 
@@ -45,6 +46,28 @@ def restore_histories(content: Any) -> None:
     if isinstance(scalars, dict):
         for name, value in scalars.items():
             scalars[name] = _history(value)
+
+
+def without_functions(schedules: Any) -> Any:
+    """Returns the states of schedules without functions, which they choose by their config.
+
+    Args:
+        schedules: What a checkpoint has as ``param_schedulers``. It stays as it is.
+    """
+    if isinstance(schedules, dict):  # of several optimizers
+        return {name: _plain_states(states) for name, states in schedules.items()}
+    return _plain_states(schedules)
+
+
+def _plain_states(states: Any) -> Any:
+    if not isinstance(states, list):
+        return states
+    return [
+        {k: v for k, v in state.items() if k != 'anneal_func' and not callable(v)}
+        if isinstance(state, dict)
+        else state
+        for state in states
+    ]
 
 
 def _history(value: Any) -> Any:

@@ -22,7 +22,7 @@ from attnpool_backbones.checkpoints.finite_bits import TypedMemory
 from attnpool_backbones.checkpoints.finite_weights import require_finite_weights
 from attnpool_backbones.checkpoints.known_formats import recognise
 from attnpool_backbones.checkpoints.message_texts import list_content, list_names
-from attnpool_backbones.checkpoints.plain_history import restore_histories
+from attnpool_backbones.checkpoints.plain_history import restore_histories, without_functions
 from attnpool_backbones.checkpoints.source import Source
 from attnpool_backbones.checkpoints.wrapped_names import below, find_prefix, without_wrappers
 
@@ -198,6 +198,8 @@ def read_content(
             _compare_hash(source, expected)
     content = read.content
     restore_histories(content)
+    if isinstance(content, dict) and 'param_schedulers' in content:
+        content['param_schedulers'] = without_functions(content['param_schedulers'])
     if finite is not None and device.type == 'cpu':
         finite |= read.finite
     return content if device.type in ('cpu', 'meta') else _moved(content, device)

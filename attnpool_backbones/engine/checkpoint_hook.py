@@ -11,7 +11,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from attnpool_backbones.atomic_files import ATOMIC_BACKEND, AtomicLocalBackend, remove_stale_files
-from attnpool_backbones.checkpoints.plain_history import as_plain_data
+from attnpool_backbones.checkpoints.plain_history import as_plain_data, without_functions
 from attnpool_backbones.duration import seconds_of
 from attnpool_backbones.engine.optimizers import accumulative_counts, is_between_updates
 from attnpool_backbones.engine.own_checkpoints import (
@@ -148,7 +148,9 @@ class SafeCheckpointHook(CheckpointHook):
         elif self.save_best is not None:
             paths = self.best_ckpt_path_dict
             self.best_ckpt_path_dict = {key: self._own(path) for key, path in paths.items()}
-        if runner.iter and not (runner.message_hub.get_info(BATCHES_DONE) or [0])[0]:
+        if runner.iter:
+            # before an interim one
+            self.last_ckpt = self._own(runner.message_hub.runtime_info.get('last_ckpt'))
             step = runner.epoch if self.by_epoch else runner.iter
             path = self._own(self.filename_tmpl.format(step))
             # another run may have left a file of this name
@@ -156,6 +158,7 @@ class SafeCheckpointHook(CheckpointHook):
                 self.last_ckpt = self.last_good = path
                 # a run that went back has a new name, which the file does not tell
                 self._saved_iter = -1 if went_back(runner) else runner.iter
+                self._saved_validation = runner.message_hub.get_info(VALIDATED, -1)
 
     def _own(self, path: Any) -> str | None:
         return OwnCheckpoints(self.file_backend, self.out_dir, self.filename_tmpl).find(path)
@@ -266,6 +269,8 @@ class SafeCheckpointHook(CheckpointHook):
         require_savable(checkpoint, self.last_good)
         if 'message_hub' in checkpoint:
             checkpoint['message_hub'] = as_plain_data(checkpoint['message_hub'])
+        if 'param_schedulers' in checkpoint:
+            checkpoint['param_schedulers'] = without_functions(checkpoint['param_schedulers'])
         self._add_gradients(runner, checkpoint)
         if self._folder is not None:
             self._folder.require()
@@ -313,7 +318,8 @@ class SafeCheckpointHook(CheckpointHook):
         """
         loop = runner.train_loop
         if isinstance(loop, EpochBasedTrainLoop):
-            runner.message_hub.update_info(BATCHES_DONE, [batch_idx + 1, len(loop.dataloader)])
+            done = [batch_idx + 1, len(loop.dataloader), runner.epoch]
+            runner.message_hub.update_info(BATCHES_DONE, done)
         super().after_train_iter(runner, batch_idx, data_batch, outputs)
         number, due = self._wishes.agreed(runner, self._is_due())
         if not (number or due) or not is_between_updates(runner.optim_wrapper):

@@ -74,10 +74,12 @@ class ResumableEpochBasedTrainLoop(ResumableLoop, EpochBasedTrainLoop):
 
     def _batches_done(self) -> int:
         """Tells how many batches of the current epoch the resumed checkpoint has seen."""
-        done, of = self.runner.message_hub.get_info(BATCHES_DONE) or (0, 1)
+        done, of, *epoch = self.runner.message_hub.get_info(BATCHES_DONE) or (0, 1)
         batches = len(self.dataloader)
-        if done == of and self._iter == self._epoch * of:
-            return 0  # of the epoch before: files that SafeCheckpointHook once wrote in other loops
+        if epoch and epoch != [self._epoch]:
+            return 0  # other loops pass on what they do not know
+        if not epoch and done == of and self._iter == self._epoch * of:
+            return 0  # of the epoch before: files of before do not tell the epoch
         if not done or of == batches:
             return int(done)
         share = int(done) * batches // int(of)

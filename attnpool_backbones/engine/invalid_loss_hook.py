@@ -28,6 +28,9 @@ CAUSES = (
     'annotations.'
 )
 
+LEFT_OUT = 'left_out_updates'
+"""Where a checkpoint tells how many updates of the run were left out."""
+
 MAX_AMP_SKIPS = 50
 """Updates in a row that mixed precision may leave out; by then the loss scale is nothing."""
 
@@ -49,9 +52,9 @@ class InvalidLossHook(Hook):
     Args:
         interval: Check the loss every that many iterations. On a GPU every check waits for
             the device. Gradients are always checked. Default: 1.
-        max_skips: How many updates of a run may be left out because of such a gradient, with
-            a warning, before the training stops. Running statistics of the iteration are taken
-            back, too. Default: 0.
+        max_skips: How many updates of a run, from its start on, may be left out because of such a
+            gradient, with a warning, before the training stops. Running statistics of the iteration
+            are taken back, too. Default: 0.
     """
 
     # before the logger writes the broken values and before a checkpoint is saved
@@ -76,6 +79,8 @@ class InvalidLossHook(Hook):
         self._buffers: list[tuple[Tensor, Tensor]] = []
         self._skipped_iter = self._stepped_iter = -1
         self._amp_skips = 0
+        skipped = runner.message_hub.runtime_info.get(LEFT_OUT)
+        self.skipped = skipped if type(skipped) is int else 0
         self._handles = [
             wrapper.optimizer.register_step_pre_hook(
                 lambda optimizer, args, kwargs, wrapper=wrapper: self._check(
@@ -181,6 +186,7 @@ class InvalidLossHook(Hook):
             after = f' after {self.skipped} updates that were left out' if self.skipped else ''
             raise InvalidLossError(f'a gradient is not finite{after} at {diagnosis}')
         self.skipped += 1
+        runner.message_hub.update_info(LEFT_OUT, self.skipped)
         self._skipped_iter = runner.iter
         # an optimizer passes over parameters without gradients: no decay, no step counted
         for group in optimizer.param_groups:

@@ -17,7 +17,7 @@ from attnpool_backbones.stop_signals import StopSignals
 __all__ = ['ResumableLoop', 'ValidationStopped']
 
 BATCHES_DONE = 'batches_done'
-"""Where a checkpoint tells how many batches of its epoch were trained on, and of how many."""
+"""Where a checkpoint tells how many batches were trained on, of how many, and of which epoch."""
 
 VALIDATED = 'validated_iter'
 """Where a checkpoint tells after which iteration the last whole validation was."""

@@ -1,11 +1,14 @@
 """Whether the schedules of a checkpoint are those of the training that resumes it."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mmengine.logging import print_log
 from mmengine.runner import IterBasedTrainLoop, Runner
 
 from attnpool_backbones.checkpoints.message_texts import list_names
+from attnpool_backbones.checkpoints.plain_history import without_functions
 from attnpool_backbones.command_line import shortened
 from attnpool_backbones.engine.resumable_loop import BATCHES_DONE
 from attnpool_backbones.engine.resumed_parts import WrongPart, kind_of, plain
@@ -17,6 +20,10 @@ PLAN = (
     'end_factor', 'power', 'eta_min', 'eta_min_ratio', 'restart_weights', 'begin', 'end',
 )  # fmt: skip
 """What schedules are built of; the rest of their states is how far they are."""
+
+OTHER_ITERATIONS = (
+    'An epoch has another number of iterations than in the checkpoint: {}, or with its batch size'
+)
 
 
 def check_schedules(runner: Runner, checkpoint: Mapping) -> None:
@@ -48,15 +55,20 @@ def check_schedules(runner: Runner, checkpoint: Mapping) -> None:
         for number, (schedule, state) in enumerate(zip(schedules, states, strict=True)):
             part = f'param_schedulers{of}[{number}]'
             check_schedule(schedule, state, part, checkpoint)
-            if schedule.by_epoch or has_same_epochs(runner, checkpoint):
+            try:
                 check_plan(schedule, state, part)
+            except WrongPart as error:
+                if schedule.by_epoch or has_same_epochs(runner, checkpoint):
+                    raise
+                print_log(OTHER_ITERATIONS.format(error), 'current', logging.WARNING)
 
 
 def check_schedule(schedule: Any, state: Any, part: str, checkpoint: Mapping) -> None:
     """Compares the stored state of a schedule with the schedule and the counters."""
     if not isinstance(state, Mapping):
         raise WrongPart(f'its {part} is {kind_of(state)}, not a dict')
-    lacking = [name for name in schedule.state_dict() if name not in state]
+    own = without_functions([schedule.state_dict()])[0]
+    lacking = [name for name in own if name not in state]
     if lacking:
         raise WrongPart(
             f'its {part} has no {list_names(lacking)}: it is of another schedule than this '
@@ -83,7 +95,7 @@ def has_same_epochs(runner: Runner, checkpoint: Mapping) -> bool:
     if isinstance(loop, IterBasedTrainLoop):
         return True
     done = checkpoint['message_hub']['runtime_info'].get(BATCHES_DONE)
-    return isinstance(done, (list, tuple)) and list(done[1:]) == [len(loop.dataloader)]
+    return isinstance(done, (list, tuple)) and list(done[1:2]) == [len(loop.dataloader)]
 
 
 def check_plan(schedule: Any, state: Mapping, part: str) -> None:

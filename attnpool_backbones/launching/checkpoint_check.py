@@ -22,7 +22,7 @@ from attnpool_backbones.checkpoints.message_texts import list_content
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.engine.wrapped_models import bare_model
 
-__all__ = ['Shapes', 'require_checkpoint', 'require_own_weights', 'stored_shapes']
+__all__ = ['Shapes', 'require_checkpoint', 'require_own_weights', 'stored_classes', 'stored_shapes']
 
 
 def require_checkpoint(path: str, option: str = '') -> None:
@@ -83,6 +83,18 @@ def stored_shapes(path: str) -> Shapes:
             'it has to be a checkpoint that training wrote'
         )
     return shapes
+
+
+def stored_classes(path: str) -> tuple[str, ...]:
+    """Returns the names of the classes that a checkpoint was trained on; none if it tells none.
+
+    Args:
+        path: Its file or address.
+    """
+    told = load_from_checked_file(path, 'meta')
+    for key in ('meta', 'dataset_meta', 'classes'):
+        told = told.get(key) if isinstance(told, Mapping) else None
+    return tuple(map(str, told)) if isinstance(told, (list, tuple)) else ()
 
 
 def require_own_weights(model: nn.Module, stored: Shapes, path: str) -> None:

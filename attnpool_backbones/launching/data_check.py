@@ -15,6 +15,7 @@ from attnpool_backbones.launching.config_errors import explained
 
 __all__ = ['build_loops', 'require_annotations']
 
+CHECKPOINT = 'the checkpoint'
 LEFT_OUT = frozenset(
     {
         'annotation id 0 where it is scored',
@@ -85,19 +86,21 @@ def lines_of(problems: Sequence[Problem]) -> list[str]:
     return lines
 
 
-def build_loops(runner: Any, splits: Sequence[str]) -> dict[str, Any]:
+def build_loops(runner: Any, splits: Sequence[str], trained: Sequence[str] = ()) -> dict[str, Any]:
     """Builds the loops of a run with their data sets and dataloaders.
 
     Args:
         runner: Not yet started.
         splits: Which of 'train', 'val' and 'test'.
+        trained: Classes of the checkpoint that a classifier is tested with, or goes on from.
+            Default: ``()``, not known.
 
     Returns:
         The dataloaders by split.
 
     Raises:
-        UserError: If one cannot be built or has no batch, or if two data sets of a classifier
-            number their classes in different ways.
+        UserError: If one cannot be built or has no batch, or if two data sets of a classifier, or
+            one and its checkpoint, number their classes in different ways.
     """
     cfg = runner.cfg
     loaders = {}
@@ -110,40 +113,47 @@ def build_loops(runner: Any, splits: Sequence[str]) -> dict[str, Any]:
         require_batches(loaders[split], cfg[f'{split}_dataloader'], split)
         require_length(runner, split)
     if recognise_task(cfg) == 'mmengine':
-        require_same_labels(loaders)
+        require_same_labels(loaders, trained)
     return loaders
 
 
-def require_same_labels(loaders: Mapping[str, Any]) -> None:
+def require_same_labels(loaders: Mapping[str, Any], trained: Sequence[str] = ()) -> None:
     """Checks that a label stands for one class in all data sets of a classifier.
 
     Args:
         loaders: By split.
+        trained: As of :func:`build_loops`.
 
     Raises:
         UserError: Naming the first label that stands for two.
     """
     classes = {
-        split: tuple(loader.dataset.metainfo.get('classes') or ())
+        f'{split}_dataloader': tuple(loader.dataset.metainfo.get('classes') or ())
         for split, loader in loaders.items()
     }
+    classes = {CHECKPOINT: tuple(trained), **classes}
     # names that are the labels, as in ImageNet-V2, stand for whatever these mean elsewhere
     named = {
-        split: names
-        for split, names in classes.items()
+        place: names
+        for place, names in classes.items()
         if names and names != tuple(map(str, range(len(names))))
     }
     first, expected = next(iter(named.items()), ('', ()))
-    for split, names in named.items():
+    for place, names in named.items():
         pairs = zip_longest(names, expected, fillvalue='no class')
         for label, (name, other) in enumerate(pairs):
             if name != other:
+                lists = [f'{each}.dataset.classes=a,b,c' for each in (first, place)]
+                remedy = (
+                    f'give it those of the checkpoint, as in --cfg-options {lists[1]}'
+                    if first == CHECKPOINT
+                    else 'give these the same names, or both the same list, as in '
+                    f'--cfg-options {" ".join(lists)}'
+                )
                 raise UserError(
-                    f'label {label} is {name} in {split}_dataloader ({len(names)} classes), but '
-                    f'{other} in {first}_dataloader ({len(expected)} classes): without a list '
-                    'classes are the folders that are there, sorted; give these the same names, '
-                    f'or both the same list, as in --cfg-options {first}_dataloader.dataset.'
-                    f'classes=a,b,c {split}_dataloader.dataset.classes=a,b,c'
+                    f'label {label} is {name} in {place} ({len(names)} classes), but {other} in '
+                    f'{first} ({len(expected)} classes): without a list classes are the folders '
+                    f'that are there, sorted; {remedy}'
                 )
 
 

@@ -143,7 +143,8 @@ def find_resumable_checkpoint(
 
     The last run is that of the file that ``last_checkpoint`` names. If the file is not sound, it is
     that of the newest one; if it does not tell its run, all files are compared. Damaged files
-    that are newer are moved aside, so that the training does not write over them.
+    that are newer are moved aside, so that the training does not write over them. A storage behind
+    addresses is not listed: what ``last_checkpoint`` names there is the last one.
 
     Args:
         work_dir: Work folder of the stopped run.
@@ -152,14 +153,22 @@ def find_resumable_checkpoint(
         out_dir: Folder of the checkpoints, if it is another one. Default: None.
 
     Returns:
-        Path of the checkpoint, None if there is nothing to resume from.
+        Path or address of the checkpoint, None if there is nothing to resume from.
 
     Raises:
         UnusableCheckpoints: If there are checkpoints, but none to go on from, or newer ones that
             could not be read; naming each, and what to do.
     """
-    candidates = list_candidates(work_dir, out_dir)
     noted = noted_checkpoint(Path(work_dir))
+    if noted is not None and '://' in noted:
+        fault = examine(noted).fault
+        if fault:
+            raise UnusableCheckpoints(
+                f'--resume auto: {noted}, named by last_checkpoint of {work_dir}, {fault}. Put it '
+                'right, name another file by --resume FILE, or start over with another --work-dir'
+            )
+        return noted
+    candidates = list_candidates(work_dir, out_dir)
     chosen, rejected = choose(candidates, fits, Path(noted or '').name)
     serious = [c for c in rejected if not is_foreign(c)]
     if chosen is None:

@@ -15,13 +15,14 @@ from torch import nn
 
 from attnpool_backbones.checkpoints.door import open_door
 from attnpool_backbones.command_line import MAX_SEED, UserError
+from attnpool_backbones.config_tasks import recognise_task
 from attnpool_backbones.config_types import type_name
 from attnpool_backbones.datasets.config_paths import require_loader
 from attnpool_backbones.engine.batch_source import with_replacements
 from attnpool_backbones.engine.input_limits_hook import InputLimitsHook
 from attnpool_backbones.engine.load_guard_hook import LoadGuardHook
 from attnpool_backbones.engine.work_folder_lock import claimed
-from attnpool_backbones.launching.checkpoint_check import require_own_weights
+from attnpool_backbones.launching.checkpoint_check import require_own_weights, stored_classes
 from attnpool_backbones.launching.config import load_config
 from attnpool_backbones.launching.config_errors import explained, started
 from attnpool_backbones.launching.config_keys import require_known_keys, require_shapes
@@ -315,7 +316,9 @@ def check_model(plan: RunPlan, runner: Runner | FlexibleRunner) -> None:
     """
     for note in plan.notes:
         runner.logger.warning(f'data: {note}')
-    loaders = build_loops(runner, plan.splits)
+    goes_on = plan.whole_model and recognise_task(plan.cfg) == 'mmengine'
+    trained = stored_classes(plan.cfg.load_from) if goes_on else ()
+    loaders = build_loops(runner, plan.splits, trained)
     require_shared_folder(runner.val_loop if plan.starts else runner.test_loop)
     # a sharded run builds its model later
     if not isinstance(runner.model, nn.Module):

@@ -12,6 +12,7 @@ from attnpool_backbones.command_line import UserError
 from attnpool_backbones.config_files import config_root
 from attnpool_backbones.datasets.digit_scenes import generate
 from attnpool_backbones.engine.bad_data_hook import BadDataError
+from attnpool_backbones.launching import launch
 from attnpool_backbones.launching.config import load_config
 from attnpool_backbones.launching.config_keys import require_known_keys
 from attnpool_backbones.launching.data_check import build_loops
@@ -20,6 +21,7 @@ from attnpool_backbones.launching.safeguards import add_safeguards
 from attnpool_backbones.registry import MODELS
 from attnpool_backbones.zoo.complexity import count_parameters
 from tests.configs.ablations import ABLATIONS
+from tests.launching.tiny_scenes import arguments
 
 FOLDER = config_root() / 'classification'
 CONFIGS = sorted(FOLDER.glob('*.py'))
@@ -294,3 +296,42 @@ def test_a_label_is_one_class_in_all_splits(folders, told, tmp_path):
         )
     with pytest.raises(UserError, match=told) if told else nullcontext():
         build_loops(build_runner(cfg), ('train', 'val'))
+
+
+@pytest.mark.parametrize(
+    ('folders', 'told'),
+    [
+        (('ant', 'bee', 'cat'), None),
+        (('0', '1', '2'), None),
+        (('ant', 'bee', 'dog'), 'label 2 is dog in test_dataloader .* but cat in the checkpoint'),
+        (('ant', 'cat'), r'label 1 is cat in test_dataloader \(2 classes\), but bee in the check'),
+    ],
+)
+def test_a_test_has_the_classes_of_the_training(folders, told, tmp_path):
+    for split, names in (('train', ('ant', 'bee', 'cat')), ('test', folders)):
+        for name in names:
+            (tmp_path / split / name).mkdir(parents=True)
+            cv2.imwrite(str(tmp_path / split / name / 'a.png'), np.zeros((48, 48, 3), np.uint8))
+    config = tmp_path / 'config.py'
+    data = [
+        f'{split}_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(_delete_'
+        f"=True, type='attnpool_backbones.ClassFolders', data_root={str(tmp_path)!r}, "
+        f"data_prefix=dict(img='{split}'), pipeline=pipeline))"
+        for split in ('train', 'test')
+    ]
+    lines = [
+        "pipeline = [dict(type='LoadImageFromFile'), dict(type='attnpool_backbones.PackImage')]",
+        f'_base_ = {str(FOLDER / "resnet-nano_digit-crops.py")!r}',
+        'model = dict(head=dict(num_classes=3))',
+        'val_dataloader = val_cfg = val_evaluator = None',
+        *data,
+        'train_dataloader.update(batch_size=1)',
+    ]
+    config.write_text('\n'.join(lines))
+    runner = build_runner(load_config(str(config), {}, str(tmp_path / 'run')))
+    build_loops(runner, ('train',))
+    parts = dict(save_optimizer=False, save_param_scheduler=False, meta=dict(epoch=0, iter=0))
+    runner.save_checkpoint(runner.work_dir, 'weights.pth', **parts)
+    args = arguments(config, checkpoint=f'{runner.work_dir}/weights.pth')
+    with pytest.raises(UserError, match=told) if told else nullcontext():
+        launch.test(args)

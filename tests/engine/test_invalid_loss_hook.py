@@ -68,13 +68,16 @@ class Counter(Hook):
         self.states.append({k: v.clone() for k, v in runner.model.state_dict().items()})
 
 
-def deep_run(folder: Path, faults: dict, clip: bool = False, hook: dict | None = None, **wrapper):
+def deep_run(folder: Path, faults: dict, clip: bool = False, hook: dict | None = None,
+             start: Path | None = None, **wrapper):  # fmt: skip
     hooks = (dict(type='attnpool_backbones.RandomStateHook'), {**HOOK, **(hook or {})})
     cfg = make_config(folder, hooks=hooks)
     cfg.model = dict(type='Deep', faults=faults)
     cfg.optim_wrapper.update(wrapper)
     if clip:
         cfg.optim_wrapper.clip_grad = dict(max_norm=1.0)
+    if start is not None:
+        cfg.resume, cfg.load_from = True, str(start)
     runner = make_runner('finite', cfg)
     counter = Counter()
     runner.register_hook(counter)
@@ -119,6 +122,16 @@ def test_skips_up_to_a_limit(fault, accumulative_counts, tmp_path):
     for state in counter.states:
         if accumulative_counts == 1:
             assert all(torch.isfinite(value).all() for value in state.values())
+
+
+def test_a_resumed_run_counts_on(tmp_path):
+    faults = {9: 'forward', 15: 'forward', 20: 'forward'}
+    message = 'not finite after 2 updates .* at iteration 20'
+    for start in (None, tmp_path / 'epoch_3.pth'):
+        runner, counter = deep_run(tmp_path, faults, hook=dict(max_skips=2), start=start)
+        with pytest.raises(InvalidLossError, match=message):
+            runner.train()
+    assert len(counter.states) == 1  # of the second run
 
 
 def test_training_goes_on_after_a_skip(tmp_path):

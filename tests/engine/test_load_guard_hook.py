@@ -17,6 +17,8 @@ from torch import nn
 
 from attnpool_backbones.checkpoints import CheckpointError, CheckpointMismatch
 from attnpool_backbones.checkpoints.reading import read_content
+from attnpool_backbones.launching.latest_checkpoint import UnusableCheckpoints
+from attnpool_backbones.launching.resuming import choose_checkpoint_to_resume
 from tests.engine.tiny_run import make_config, make_runner
 
 GUARD = dict(type='attnpool_backbones.LoadGuardHook')
@@ -250,6 +252,30 @@ def test_files_behind_addresses_are_of_a_run_as_others_are(hook, start, tmp_path
     left = (3,) if start.endswith('here') else (2, 3)
     assert names == {f'{kind}epoch_{n}.pth' for kind in ('', 'best_score_') for n in left}
     assert len(list((tmp_path / 'bucket/runs/other').glob('*.pth'))) == 2
+
+
+@pytest.mark.parametrize('fault', ['', 'damaged', 'missing'])
+def test_auto_goes_on_from_an_address(fault, tmp_path, monkeypatch):
+    monkeypatch.setattr(Bucket, 'root', tmp_path / 'bucket', raising=False)
+    saving = dict(type='attnpool_backbones.SafeCheckpointHook', out_dir='bucket://runs')
+    cfg = config(tmp_path / 'here', **saving)
+    cfg.train_cfg.max_epochs = 2
+    make_runner('guard', cfg).train()
+    last = tmp_path / 'bucket/runs/here/epoch_2.pth'
+    if fault == 'damaged':
+        last.write_bytes(last.read_bytes()[:-100])
+    elif fault == 'missing':
+        last.unlink()
+    cfg = config(tmp_path / 'here', **saving)
+    if fault:
+        with pytest.raises(UnusableCheckpoints, match='bucket://runs/here/epoch_2.pth, named by'):
+            choose_checkpoint_to_resume(cfg, 'auto')
+        return
+    choose_checkpoint_to_resume(cfg, 'auto')
+    assert cfg.resume and cfg.load_from == 'bucket://runs/here/epoch_2.pth'
+    runner = make_runner('guard', cfg)
+    runner.train()
+    assert (runner.epoch, runner.iter) == (4, 24)
 
 
 VICTIMS = ['precious.pth', 'best_folder.pth', '../best_outside.pth', 'best_link.pth']

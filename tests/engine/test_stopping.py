@@ -62,8 +62,10 @@ class Validations(Hook):
 
 def runner_of(folder: Path, resume: bool | str = False, validate: bool = False,
               accumulate: int = 1, wrapper: str = 'OptimWrapper', more: tuple = (),
-              **settings: object):  # fmt: skip
+              schedule: dict | None = None, **settings: object):  # fmt: skip
     cfg = make_config(folder, hooks=(HOOK, *more), **settings)
+    if schedule is not None:
+        cfg.param_scheduler = [schedule]
     cfg.optim_wrapper.accumulative_counts = accumulate
     cfg.optim_wrapper.type = wrapper
     if validate:
@@ -129,6 +131,60 @@ def test_stopped_and_resumed_equals_uninterrupted(name, number, tmp_path, capsys
     assert not list(tmp_path.glob('interim*'))
 
 
+SCHEDULES = {
+    'one cycle': dict(type='OneCycleLR', eta_max=0.1, total_steps=4 * EPOCH, by_epoch=False),
+    'linear cycle': dict(
+        type='OneCycleLR', eta_max=0.1, total_steps=4, anneal_strategy='linear',
+        convert_to_iter_based=True,
+    ),
+    'milestones': dict(type='MultiStepLR', milestones=[1, 2]),
+    'restarts': dict(
+        type='CosineRestartLR', periods=[7, 20], restart_weights=[1, 0.5], eta_min=0.0,
+        by_epoch=False,
+    ),
+    'plateau': dict(type='ReduceOnPlateauLR', monitor='tiny/error', rule='less', patience=0),
+    'momentum': dict(type='CosineAnnealingMomentum', T_max=4, eta_min=0.5),
+    'cosine': dict(type='CosineAnnealingLR', T_max=4, convert_to_iter_based=True),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('of_before', [False, True])
+@pytest.mark.parametrize('name', SCHEDULES)
+def test_schedules_go_on(name, of_before, tmp_path):
+    """Files of before have all that a schedule stores, functions too."""
+    settings = dict(validate=True, schedule=SCHEDULES[name])
+    runner = runner_of(tmp_path, **settings)
+    runner.register_hook(Send(9, signal.SIGTERM))
+    with pytest.raises(Stopped):
+        runner.train()
+    if of_before:
+        saved = tmp_path / 'interim_iter_9.pth'
+        content = torch.load(saved, weights_only=False)
+        content['param_schedulers'] = [each.state_dict() for each in runner.param_schedulers]
+        torch.save(content, saved)
+    resumed = runner_of(tmp_path, resume='auto', **settings)
+    resumed.train()
+    whole = runner_of(tmp_path / 'whole', **settings)
+    whole.train()
+    assert_same(state(resumed), state(whole))
+
+
+@pytest.mark.parametrize(('name', 'told'), [('cosine', True), ('milestones', False)])
+def test_a_schedule_in_iterations_of_another_batch_size_is_told(name, told, tmp_path, capsys):
+    check = (dict(type='attnpool_backbones.ResumeCheckHook'),)
+    runner = runner_of(tmp_path, schedule=SCHEDULES[name], more=check)
+    runner.register_hook(Send(9, signal.SIGTERM))
+    with pytest.raises(Stopped):
+        runner.train()
+    cfg = make_config(tmp_path, hooks=(HOOK, *check))
+    cfg.param_scheduler, cfg.train_dataloader.batch_size = [SCHEDULES[name]], BATCH // 2
+    choose_checkpoint_to_resume(cfg, 'auto')
+    capsys.readouterr()
+    make_runner('stopping', cfg).train()
+    text = 'its param_schedulers[0].T_max is 24, here 48: the schedule'
+    assert (text in ''.join(capsys.readouterr())) == told
+
+
 @pytest.mark.parametrize('of_before', [False, True])
 def test_a_file_of_mmengines_loop_is_gone_on_with_at_the_next_epoch(of_before, tmp_path):
     """Files of before told that all batches of the next epoch were done."""
@@ -144,6 +200,51 @@ def test_a_file_of_mmengines_loop_is_gone_on_with_at_the_next_epoch(of_before, t
     whole = runner_of(tmp_path / 'whole')
     whole.train()
     assert_same(state(resumed), state(whole))
+
+
+def test_no_epoch_is_trained_twice_after_the_batch_size_was_halved(tmp_path):
+    """The file is written in the last iteration of the third epoch, as by count after two."""
+    each = dict(by_epoch=False, interval=EPOCH, max_keep_ckpts=1)
+    for batch_size, killed in ((2 * BATCH, EPOCH + 1), (BATCH, 2 * EPOCH + 1)):
+        cfg = make_config(tmp_path, hooks=(HOOK,), checkpoint=each)
+        cfg.train_dataloader.batch_size = batch_size
+        choose_checkpoint_to_resume(cfg, 'auto')
+        runner = make_runner('stopping', cfg)
+        runner.register_hook(KillInTraining(killed))
+        with pytest.raises(Killed):
+            runner.train()
+    resumed = runner_of(tmp_path, resume=True, checkpoint=each)
+    resumed.train()
+    # two short epochs, two long ones
+    assert (resumed.epoch, resumed.iter) == (4, EPOCH + 2 * EPOCH)
+
+
+def test_a_run_that_mmengines_loop_went_on_with_does_not_pass_over_batches(tmp_path):
+    runner = runner_of(tmp_path)
+    runner.register_hook(Send(9, signal.SIGTERM))
+    with pytest.raises(Stopped):
+        runner.train()
+    cfg = make_config(tmp_path, hooks=(HOOK,))
+    cfg.default_hooks.checkpoint = dict(type='CheckpointHook')
+    cfg.train_cfg.update(type='EpochBasedTrainLoop', max_epochs=2)
+    cfg.resume, cfg.load_from = True, str(tmp_path / 'interim_iter_9.pth')
+    make_runner('stopping', cfg).train()
+    resumed = runner_of(tmp_path, resume=True)
+    resumed.train()
+    # it had begun the second epoch anew
+    assert (resumed.epoch, resumed.iter) == (4, 9 + 3 * EPOCH)
+
+
+def test_a_finished_training_is_not_saved_again(tmp_path):
+    runner_of(tmp_path, validate=True).train()
+    saved = {path: path.stat() for path in tmp_path.glob('*.pth')}
+    resumed = runner_of(tmp_path, resume='auto', validate=True)
+    resumed.train()
+    assert resumed.iter == 4 * EPOCH
+    after = {path: path.stat() for path in tmp_path.glob('*.pth')}
+    assert {p: (s.st_ino, s.st_mtime_ns) for p, s in after.items()} == {
+        p: (s.st_ino, s.st_mtime_ns) for p, s in saved.items()
+    }
 
 
 def test_a_run_resumed_in_its_last_epoch_leaves_the_whole_dataloader(tmp_path):

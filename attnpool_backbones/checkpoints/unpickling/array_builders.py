@@ -20,7 +20,15 @@ if TYPE_CHECKING:
     from attnpool_backbones.checkpoints.unpickling.machine import PickleReader
 
 HISTORY_BUFFER = 'mmengine.logging.history_buffer.HistoryBuffer'
-_STATISTICS = ('min', 'max', 'current', 'mean')  # of HistoryBuffer
+ONE_CYCLE = (
+    'mmengine.optim.scheduler.param_scheduler.OneCycleParamScheduler',
+    'torch.optim.lr_scheduler.OneCycleLR',
+)
+"""Schedules that store the function by which they change a setting."""
+_ATTRIBUTES = {
+    HISTORY_BUFFER: ('min', 'max', 'current', 'mean'),
+    **dict.fromkeys(ONE_CYCLE, ('_annealing_cos', '_annealing_linear')),
+}
 _PLAIN_KINDS = 'biufcSU'  # of numpy: no objects, no records
 
 
@@ -73,8 +81,8 @@ def history(reader: 'PickleReader', state: Any) -> HistoryBuffer:
 
 
 def attribute(reader: 'PickleReader', owner: Any, name: Any) -> str:
-    """Stands for ``getattr``, by which pickle names the statistics of a HistoryBuffer."""
-    if owner != Named(HISTORY_BUFFER) or name not in _STATISTICS:
-        of = owner.name if isinstance(owner, Named) else type(owner).__name__
+    """Stands for ``getattr``, by which pickle names functions of classes; gives their name."""
+    of = owner.name if isinstance(owner, Named) else type(owner).__name__
+    if not isinstance(owner, Named) or name not in _ATTRIBUTES.get(of, ()):
         refuse_name(f'getattr({of}, {name!r})')
     return name

@@ -56,6 +56,7 @@ MENTIONED = (
     'numpy.ndarray',
     'torch.Tensor',
     'torch.nn.parameter.Parameter',
+    *array_builders.ONE_CYCLE,
     *(f'torch.per_{what}' for what in ('tensor_affine', 'tensor_symmetric', 'channel_affine',
       'channel_symmetric', 'channel_affine_float_qparams')),
 )  # fmt: skip
