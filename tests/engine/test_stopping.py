@@ -15,6 +15,7 @@ from attnpool_backbones.launching.latest_checkpoint import find_resumable_checkp
 from attnpool_backbones.launching.resuming import choose_checkpoint_to_resume
 from attnpool_backbones.stop_signals import STOP_SIGNALS, Stopped, StopSignals
 from tests.engine.tiny_run import (
+    BATCH,
     EPOCH,
     Killed,
     KillInTraining,
