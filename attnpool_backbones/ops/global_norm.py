@@ -8,7 +8,8 @@ from torch.nn import functional as F
 
 from attnpool_backbones.ops.compiling import is_recorded
 from attnpool_backbones.ops.formula import operator
-from attnpool_backbones.ops.gradients import gradients_wanted, once_differentiable
+from attnpool_backbones.ops.gradients import once_differentiable
+from attnpool_backbones.ops.group_norm import group_norm
 from attnpool_backbones.ops.precision import wide_dtype
 
 
@@ -51,13 +52,7 @@ def _(
         weight = scale if weight is None else weight * scale
         bias = None if bias is None else bias * scale
     if x.device.type != 'cuda' or is_recorded():
-        if not (is_recorded() or x.requires_grad) and gradients_wanted(weight, bias):
-            # After a frozen stem: the gradient of a channels_last map that wants none ends the
-            # process, as PyTorch (2.13) writes it all the same, where no memory is.
-            last = not x.is_contiguous()
-            y = F.group_norm(x.clone(memory_format=torch.contiguous_format), 1, weight, bias, eps)
-            return y.contiguous(memory_format=torch.channels_last) if last else y
-        return F.group_norm(x, 1, weight, bias, eps)
+        return group_norm(x, 1, weight, bias, eps)
     if torch.is_autocast_enabled('cuda'):
         x = x.to(wide_dtype(x.dtype))  # as autocast does for PyTorch's own
     if x.dtype != wide_dtype(x.dtype):

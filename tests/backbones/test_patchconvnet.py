@@ -1,5 +1,7 @@
 """What only PatchConvNet has."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -138,6 +140,21 @@ def test_norms_in_the_spelling_of_mmseg(kind):
         trained = {p.requires_grad for n, p in model.named_parameters() if '.norm.' in n}
         assert trained == {requires_grad}
         model(torch.randn(2, 3, 48, 64))
+
+
+@pytest.mark.parametrize('kind', ['LN', 'BN', 'GN', nn.GroupNorm])
+def test_norms_train_behind_a_frozen_stem(kind):
+    """PyTorch's group norm ended the process in the backward pass."""
+    options = dict(num_groups=4) if kind in ('GN', nn.GroupNorm) else {}
+    model = PatchConvNet(arch=SMALL, norm_cfg=dict(type=kind, **options), frozen_stages=0).train()
+    reference = copy.deepcopy(model)
+    x = torch.randn(2, 3, 48, 64)
+    sum(out.square().sum() for out in model(x)).backward()
+    x.requires_grad_()  # so that the stem's map wants a gradient
+    sum(out.square().sum() for out in reference(x)).backward()
+    assert any('.norm.' in name for name, p in model.named_parameters() if p.grad is not None)
+    for one, other in zip(model.parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
 
 
 @pytest.mark.parametrize(
