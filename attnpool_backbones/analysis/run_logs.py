@@ -72,8 +72,7 @@ def history_of(folder: Path) -> History:
     history = History()
     for log in logs_of(folder):
         entries = read_scalars(log)
-        training = [each for each in entries if 'loss' in each and 'step' in each]
-        validations = [each for each in entries if 'loss' not in each and 'step' in each]
+        training, validations = _told_apart(entries)
         if training:
             first = training[0]
             history.counts_epochs = 'epoch' in first
@@ -86,6 +85,23 @@ def history_of(folder: Path) -> History:
     if not history.training:
         raise UserError(f'{folder}: no log of a training (*/vis_data/scalars.json with losses)')
     return history
+
+
+def _told_apart(entries: Sequence[dict[str, Any]]) -> tuple[list, list]:
+    """Returns what a log tells of batches, and of validations by the epoch or iteration."""
+    training: list[dict[str, Any]] = []
+    validations: list[dict[str, Any]] = []
+    for entry in entries:
+        if 'step' not in entry:
+            continue
+        if 'loss' in entry:
+            training.append(entry)
+        elif training and 'epoch' not in training[-1]:
+            # mmengine writes the epoch, which is 0 throughout, unless log_metric_by_epoch=False
+            validations.append(dict(entry, step=max(entry['step'], training[-1]['step'])))
+        elif entry['step']:  # else nothing tells when it was
+            validations.append(entry)
+    return training, validations
 
 
 def in_percent(metric: str, values: Sequence[float]) -> np.ndarray:

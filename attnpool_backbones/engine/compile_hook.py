@@ -5,6 +5,7 @@ from typing import Any
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from attnpool_backbones.command_line import UserError
 from attnpool_backbones.registry import HOOKS
 
 __all__ = ['CompileBackboneHook']
@@ -30,8 +31,15 @@ class CompileBackboneHook(Hook):
 
         Args:
             runner: About to train, validate or test.
+
+        Raises:
+            UserError: The model has none.
         """
+        found = False
         for name, module in runner.model.named_modules():
             *outer, last = name.split('.')
             if last == 'backbone' and 'backbone' not in outer:
                 module.compile(**self.options)
+                found = True
+        if not found:
+            raise UserError(f'--compile: {type(runner.model).__name__} has no backbone')

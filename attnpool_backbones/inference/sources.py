@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -101,12 +102,12 @@ def open_source(
         return Source(iter([_array_frame('image', source)]), 1)
     if isinstance(source, (list, tuple)):
         return _list(source, max_pixels)
-    if not isinstance(source, (str, Path, int)):
+    if not isinstance(source, (str, os.PathLike, Integral)):
         raise UserError(_no_image(source))
-    text = str(source)
+    text = str(source) if isinstance(source, Integral) else os.fspath(source)
     if text == '-':
         return _standard_input(stdin or sys.stdin.buffer, max_pixels)
-    if isinstance(source, int) or _CAMERA.fullmatch(text) and not os.path.exists(text):
+    if isinstance(source, Integral) or _CAMERA.fullmatch(text) and not os.path.exists(text):
         return _camera(int(text), max_pixels)
     if text.startswith('camera:'):
         number = text.removeprefix('camera:')
@@ -158,7 +159,7 @@ def _no_image(source: Any) -> str:
 def _list(source: Sequence[Any], max_pixels: int) -> Source:
     """Opens images and arrays; files are called by their path below the folder they share."""
     for image in source:
-        if not isinstance(image, (np.ndarray, str, Path)):
+        if not isinstance(image, (np.ndarray, str, os.PathLike)):
             raise UserError(_no_image(image))
         if not isinstance(image, np.ndarray) and _is_video(Path(image)):
             raise UserError(f'{image}: a video in a list; videos are predicted on one by one')

@@ -1,6 +1,7 @@
 """``--out``, ``--show``, ``--show-dir`` and ``--report``: where the predictions of a test go."""
 
 import os
+from importlib.util import find_spec
 
 from mmengine.config import Config, ConfigDict
 
@@ -108,7 +109,8 @@ def enable_report(cfg: Config, folder: str, title: str) -> None:
         title: Of the page.
 
     Raises:
-        UserError: If the config is a classifier's, or its evaluator finds no errors to tell.
+        UserError: If the config is a classifier's, its evaluator finds no errors to tell or tests
+            several data sets, or hotcoco is missing.
     """
     metrics = metrics_of(cfg.get('test_evaluator'))
     if recognise_dense_task(cfg, '--report') == 'mmseg':
@@ -117,7 +119,12 @@ def enable_report(cfg: Config, folder: str, title: str) -> None:
         counter.ignore_index = known.get('ignore_index', 255)
         add_metric(cfg, counter)
     else:
-        coco = next((each for each in metrics if type_name(each) == 'CocoMetric'), None)
+        if find_spec('hotcoco') is None:
+            raise UserError("--report needs hotcoco: pip install 'hotcoco>=1.3'")
+        found = [each for each in metrics if type_name(each) == 'CocoMetric']
+        if len(found) > 1:
+            raise UserError('--report is of one CocoMetric; the test_evaluator has several')
+        coco = found[0] if found else None
         if coco is None:
             names = ', '.join(map(str, map(type_name, metrics))) or 'no metric'
             raise UserError(f'--report is of what CocoMetric finds; the test_evaluator has {names}')

@@ -365,7 +365,11 @@ def _told_by(folder: PurePosixPath) -> int:
 
 
 def _is_own_output(files: Sequence[str], folders: Sequence[str]) -> bool:
-    return 'predictions.jsonl' in files or ('index.html' in files and 'samples' in folders)
+    return (
+        'predictions.jsonl' in files
+        or 'index.html' in files
+        and ('samples' in folders or {'classes.csv', 'report.json'} <= set(files))
+    )
 
 
 def _fitness(file: str, near: str) -> tuple[bool, int, int]:
@@ -435,7 +439,7 @@ def open_picture(file: Path | BinaryIO, max_pixels: float = MAX_PIXELS) -> Image
         picture.close()
         raise OSError(
             f'{width}x{height} pixels, more than the {max_pixels} that are loaded '
-            '(--cfg-options max_pixels=N allows more)'
+            '(attnpool train --cfg-options max_pixels=N allows more)'
         )
     return picture
 

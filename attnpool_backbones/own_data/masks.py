@@ -165,9 +165,10 @@ def read(
     labels.problems += [
         problem('mask without an image', mask, 'not used') for mask in masks.pop('', ())
     ]
-    lists = read_image_sets(folder, {PurePosixPath(i).stem for i in masks}, 'Segmentation')
+    stems = {image: spelt_alike(PurePosixPath(image).stem) for image in masks}
+    lists = read_image_sets(folder, [*stems.values()], 'Segmentation', labels.notes)
     are_complete = leave_rest(lists)
-    left = {i: None for i in masks if are_complete and PurePosixPath(i).stem not in lists}
+    left = {i: None for i in masks if are_complete and stems[i] not in lists}
     if left:
         labels.notes.append(
             f'left out, as in no list of ImageSets: {len(left)} of {len(masks)} images, such as '
@@ -187,7 +188,7 @@ def read(
         palette = palette_of(folder.path(mask), values[mask])
         if palette is not None:
             palettes[mask] = palette
-        split = lists.get(PurePosixPath(image).stem) if lists else split_of_path(image)
+        split = lists.get(stems[image]) if lists else split_of_path(image)
         labels.pairs.append(LabelMapPair(image, mask, split))
     without = {*folder.photos} - {*masks} - {*chain(*masks.values())}
     if without:

@@ -5,7 +5,7 @@ from pathlib import PurePosixPath
 from typing import Any
 from xml.etree import ElementTree
 
-from attnpool_backbones.own_data.folder import Folder, split_of_path
+from attnpool_backbones.own_data.folder import Folder, spelt_alike, split_of_path
 from attnpool_backbones.own_data.image_sets import leave_rest, read_image_sets
 from attnpool_backbones.own_data.image_sizes import size_of
 from attnpool_backbones.own_data.labels import Instance, LabelledImage, LabelledImages, problem
@@ -39,7 +39,8 @@ def read(folder: Folder, files: list[str]) -> LabelledImages:
     offset = 0 if any(_counts_from_zero(tree) for tree in trees.values()) else 1
     if not offset:
         labels.notes.append('some box starts at pixel 0: all boxes are taken to count from 0')
-    lists = read_image_sets(folder, {PurePosixPath(file).stem for file in trees}, 'Main')
+    stems = [*{PurePosixPath(file).stem for file in trees}]
+    lists = read_image_sets(folder, stems, 'Main', labels.notes)
     are_complete = leave_rest(lists)
     left = []
     labelled = []
@@ -62,8 +63,9 @@ def read(folder: Folder, files: list[str]) -> LabelledImages:
         if size is None:
             continue
         instances = tuple(_objects(tree, file, offset, labels))
-        split = lists.get(stem, None if lists else split_of_path(image))
-        if are_complete and stem not in lists:
+        listed = spelt_alike(stem)
+        split = lists.get(listed, None if lists else split_of_path(image))
+        if are_complete and listed not in lists:
             left.append(file)
             continue
         labels.images.append(LabelledImage(image, *size, instances, split))

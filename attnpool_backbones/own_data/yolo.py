@@ -342,7 +342,7 @@ def _yaml_lists(folder: Folder) -> Iterator[_List]:
             names = _by_number(names, file, faults)
         if isinstance(names, list) and names:
             count = content.get('nc', '')
-            if count not in (*_NOTHING, str(len(names))):
+            if count not in _NOTHING and not _is_number(count, len(names)):
                 faults.append(
                     problem('classes do not fit', file, f'nc {count}, but {len(names)} names')
                 )
@@ -369,7 +369,7 @@ def _by_value(listed: ClassList) -> list[str]:
 
 def _by_number(names: dict, file: str, faults: list[Problem]) -> list:
     """Brings names by class number into a list."""
-    numbers = {str(key).strip(): name for key, name in names.items()}
+    numbers = {_plain_number(str(key)): name for key, name in names.items()}
     wanted = [str(number) for number in range(len(numbers))]
     if set(numbers) != set(wanted):
         keys = ', '.join(map(str, names))
@@ -377,6 +377,19 @@ def _by_number(names: dict, file: str, faults: list[Problem]) -> list:
             problem('classes do not fit', file, f'names {keys}, not 0 to {len(names) - 1}')
         )
     return [numbers.get(number, f'class_{number}') for number in wanted]
+
+
+def _plain_number(word: str) -> str:
+    """Takes zeros before a number away."""
+    word = word.strip()
+    return str(int(word)) if word.isdecimal() else word
+
+
+def _is_number(word: object, number: int) -> bool:
+    try:
+        return float(str(word)) == number
+    except ValueError:
+        return False
 
 
 def _listed_splits(folder: Folder, one: _List, missing: Mapping[str, list[str]]) -> dict[str, str]:

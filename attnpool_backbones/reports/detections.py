@@ -4,6 +4,7 @@ Matching and numbers are hotcoco's, whose averages equal those of pycocotools. A
 if it has the class of an object that no surer one has found, and overlaps it by an IoU of 0.5.
 """
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -74,7 +75,7 @@ def report_of_detections(
 
     Args:
         test: Labels and predictions.
-        paths: Of the images, by their numbers.
+        paths: Of the images that were tested, by their numbers.
         read_image: Takes the path of an image; returns H, W, 3 uint8 in blue, green, red, or None
             if it cannot be drawn.
 
@@ -83,7 +84,7 @@ def report_of_detections(
         not evaluated.
 
     Raises:
-        UserError: If hotcoco is not installed, or the labels have no object.
+        UserError: If the labels have no object.
     """
     kinds = [kind for kind in ('bbox', 'segm') if kind in test.results]
     evaluated = {kind: _evaluated(test, kind) for kind in kinds}
@@ -111,8 +112,8 @@ def report_of_detections(
             Picture(
                 'confusion', confusion_matrix(confusion, [*test.classes, 'nothing']),
                 f'A row is a class of the labels, a column what the model says at scores from '
-                f'{overall.score:.2f} on; shares of the row. The last column: objects that are not '
-                'found; the last row: detections where no object is.',
+                f'{_text(overall.score)} on; shares of the row. The last column: objects that are '
+                'not found; the last row: detections where no object is, those in crowds too.',
             ),
             Picture(
                 'precision_recall', _curves(main, test, rows),
@@ -138,11 +139,9 @@ def report_of_detections(
 
 def _evaluated(test: Detected, kind: str, score: float = -np.inf) -> Any:
     """Evaluates the detections from a score on."""
-    try:
-        import hotcoco
-    except ModuleNotFoundError as error:
-        raise UserError("--report needs hotcoco: pip install 'hotcoco>=1.3'") from error
-    truth = hotcoco.COCO(dict(test.truth))
+    import hotcoco
+
+    truth = hotcoco.COCO(_labels(test.truth, with_masks=kind == 'segm'))
     # areas of masks are those of their pixels only where there is no box, as mmdet knows, too
     unwanted = {'bbox'} if kind == 'segm' else set()
     results = [
@@ -157,6 +156,25 @@ def _evaluated(test: Detected, kind: str, score: float = -np.inf) -> Any:
     evaluation.evaluate()
     evaluation.accumulate()
     return evaluation
+
+
+def _labels(truth: Mapping[str, Any], with_masks: bool) -> dict[str, Any]:
+    """Returns what is evaluated of labels: hotcoco refuses other kinds of what nobody reads."""
+    kept = ('id', 'image_id', 'category_id', 'bbox', 'area', *(['segmentation'] * with_masks))
+    return dict(
+        images=[
+            dict(
+                {key: int(e[key]) for key in ('id', 'width', 'height') if key in e},
+                file_name=str(e.get('file_name', '')),
+            )
+            for e in truth['images']
+        ],
+        categories=[dict(id=e['id'], name=str(e['name'])) for e in truth['categories']],
+        annotations=[
+            dict({key: e[key] for key in kept if key in e}, iscrowd=int(bool(e.get('iscrowd'))))
+            for e in truth['annotations']
+        ],
+    )
 
 
 @dataclass(frozen=True)
@@ -230,6 +248,15 @@ def best_threshold(scores: np.ndarray, hits: np.ndarray, objects: int) -> Thresh
     )
 
 
+def _rounded_down(score: float) -> float:
+    """Cuts a threshold, which nothing falls below by it."""
+    return math.floor(1e4 * score) / 1e4
+
+
+def _text(score: float) -> str:
+    return f'{_rounded_down(score):.4f}'
+
+
 def _rows(
     test: Detected, evaluated: Mapping[str, Any], found: _Scored, objects: Counter, score: float
 ) -> list[list[str | float | None]]:
@@ -249,7 +276,7 @@ def _rows(
         row.append(right / int(shown.sum()) if shown.any() else None)
         row.append(right / count if count else None)
         best = best_threshold(found.scores[ours], found.hits[ours], count) if count else None
-        row.append(best.score if best and best.recall else None)
+        row.append(_rounded_down(best.score) if best and best.recall else None)
         rows.append(row)
     return sorted(rows, key=lambda row: (row[3] is None, row[3] or 0.0))
 
@@ -291,10 +318,10 @@ def _summary(
     if not overall.recall:
         return [f'None of the {objects} objects is found at an IoU of 0.5.']
     sentences = [
-        f'At scores from {overall.score:.2f} on precision and recall balance best: '
+        f'At scores from {_text(overall.score)} on precision and recall balance best: '
         f'{100 * overall.precision:.1f} % of the detections are right, and '
         f'{100 * overall.recall:.1f} % of the {objects} objects are found '
-        f'(attnpool predict --score {overall.score:.2f}).'
+        f'(attnpool predict --score {_text(overall.score)}).'
     ]
     worst = max(ERRORS, key=lambda key: errors['delta_ap'][key])
     points = 100 * errors['delta_ap'][worst]
@@ -321,7 +348,8 @@ def _pairs(
     def errors(number: int) -> int:
         return at_score['img_summary'][number]['fp'] + at_score['img_summary'][number]['fn']
 
-    numbers = sorted(at_score['img_summary'])  # so that equal ones keep one order
+    # a file may have more images than were tested; equal ones keep one order
+    numbers = sorted(number for number in at_score['img_summary'] if number in paths)
     worst = sorted(filter(errors, numbers), key=errors, reverse=True)[:PAIRS]
     pairs = []
     for number in worst:

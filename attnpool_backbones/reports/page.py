@@ -124,7 +124,7 @@ def _cell(value: float | None, column: Column) -> str:
         return '-'
     if column.percent:
         return f'{100 * value:.1f}'
-    return f'{value}' if isinstance(value, int) else f'{value:.2f}'
+    return f'{value}' if isinstance(value, int) else f'{value:.4f}'
 
 
 def _paragraph(text: str) -> str:

@@ -87,10 +87,11 @@ class PixelConfusion(BaseMetric):
         """Adds an image; only the worst ones keep their maps."""
         if not self.results:
             self._worst = []
-        heapq.heappush(self._worst, (-image.iou, len(self.results)))
+        # of equal ones the first stay, as where they are chosen
+        heapq.heappush(self._worst, (-image.iou, -len(self.results)))
         self.results.append(image)
         if len(self._worst) > PAIRS:
-            _, best = heapq.heappop(self._worst)
+            best = -heapq.heappop(self._worst)[1]
             self.results[best] = replace(self.results[best], labels=None, predictions=None)
 
     def compute_metrics(self, results: list[TestedImage]) -> dict[str, float]:
@@ -202,9 +203,9 @@ def _pairs(
     palette: np.ndarray,
     read_image: Callable[[str], np.ndarray | None],
 ) -> list[Pair]:
-    worst = heapq.nsmallest(PAIRS, (each for each in images if each.iou < 1), _iou)
+    kept = (each for each in images if each.iou < 1 and each.labels is not None)
     pairs = []
-    for each in worst:
+    for each in heapq.nsmallest(PAIRS, kept, _iou):
         image = read_image(each.path)
         if image is not None and image.shape[:2] == each.labels.shape == each.predictions.shape:
             drawn = [draw_label_map(image, m, palette) for m in (each.labels, each.predictions)]

@@ -9,6 +9,7 @@ from mmengine.config import Config
 from torch import nn
 
 from attnpool_backbones.backbones import PatchConvNet
+from attnpool_backbones.command_line import UserError
 from attnpool_backbones.engine import CompileBackboneHook
 from attnpool_backbones.launching import launch
 from attnpool_backbones.registry import HOOKS
@@ -50,6 +51,11 @@ def test_backbones_of_several_detectors_are_compiled():
     with patch.object(nn.Module, 'compile', lambda module: compiled.append(module)):
         CompileBackboneHook().before_run(SimpleNamespace(model=model))
     assert compiled == [model.student.backbone, model.teacher.backbone]
+
+
+def test_a_model_without_a_backbone_is_told():
+    with pytest.raises(UserError, match='--compile: Linear has no backbone'):
+        CompileBackboneHook().before_run(SimpleNamespace(model=nn.Linear(1, 1)))
 
 
 @pytest.mark.parametrize('hooks', [None, [dict(type='EMAHook')]])

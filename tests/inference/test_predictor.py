@@ -23,7 +23,7 @@ from attnpool_backbones.class_colours import distinct_colours
 from attnpool_backbones.cli import main
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.inference import load
-from attnpool_backbones.inference.config_data import tested_palette
+from attnpool_backbones.inference import config_data
 from attnpool_backbones.inference.drawing import draw
 from attnpool_backbones.inference.loading import find_model_files
 from attnpool_backbones.inference.writing import Outputs
@@ -539,7 +539,7 @@ COLOURS = ADE20KDataset.METAINFO['palette']
 def test_colours_are_those_of_the_data_set(kind, metainfo, classes, expected):
     dataset = dict(type=kind, metainfo=metainfo)
     cfg = Config(dict(default_scope='mmseg', test_dataloader=dict(dataset=dataset)))
-    assert list(tested_palette(cfg, classes)) == expected
+    assert list(config_data.tested_palette(cfg, classes)) == expected
 
 
 def test_checkpoint_of_another_model(detector, segmentor):

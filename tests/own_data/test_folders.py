@@ -37,10 +37,12 @@ def test_own_outputs_and_linked_folders(digits, tmp_path):
     (tmp_path / 'elsewhere/back').symlink_to(root)  # a loop
     image = next((tmp_path / 'elsewhere').rglob('*.png'))
     for file in ('work_dirs/run/annotations/train.json', 'seen/index.html',
-                 'predictions/predictions.jsonl'):  # fmt: skip
+                 'predictions/predictions.jsonl', 'report/index.html'):  # fmt: skip
         (root / file).parent.mkdir(parents=True)
         (root / file).write_text('{"images": [], "annotations": [], "categories": []}')
-    for file in ('seen/samples/0.png', 'predictions/pictures/0.png'):
+    for file in ('report/classes.csv', 'report/report.json'):
+        (root / file).write_text('{}')
+    for file in ('seen/samples/0.png', 'predictions/pictures/0.png', 'report/images/0.png'):
         (root / file).parent.mkdir()
         shutil.copy(image, root / file)
     assert recognise(open_folder(str(root))).format == 'yolo'
@@ -214,7 +216,12 @@ def test_yolo_folders_as_they_come(digits, tmp_path, change):
 
 
 @pytest.mark.parametrize(
-    'form', ['names: [{}]', 'nc: 4\nnames:\n  0: {}\n  1: {}\n  2: {}\n  3: {}']
+    'form',
+    [
+        'names: [{}]',
+        'nc: 4\nnames:\n  0: {}\n  1: {}\n  2: {}\n  3: {}',
+        'nc: 4.0\nnames:\n  00: {}\n  01: {}\n  02: {}\n  03: {}',
+    ],
 )
 @pytest.mark.parametrize('names', [('yes', 'no', 'null', 'on'), ('007', '1e3', '~', '2024-13-01')])
 def test_names_of_classes_are_the_words_of_the_yaml_file(digits, tmp_path, form, names):

@@ -191,6 +191,51 @@ def test_image_sets_tell_splits_of_masks(purpose: str, tmp_path: Path) -> None:
     )
 
 
+def write_lists(root: Path, names: list[str], listed: dict[str, str]) -> LabelMaps:
+    folders = 'JPEGImages', 'SegmentationClass'
+    write_all(root, [f'{folder}/{name}.png' for folder in folders for name in names], TRUTH)
+    for name, lines in listed.items():
+        file = root / 'ImageSets' / f'{name}.txt'
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(lines)
+    return labels_of(root)
+
+
+@pytest.mark.parametrize('listed', [
+    {'2017/train': 'bear', '2017/val': 'dog'},  # videos, as DAVIS lists them
+    {'2017/val': 'dog'},
+    {'480p/train': 'a.jpg a_mask.png'},
+])  # fmt: skip
+def test_image_sets_that_name_no_image_are_not_used(listed: dict, tmp_path: Path) -> None:
+    labels = write_lists(tmp_path, ['a', 'b'], listed)
+    assert {pair.split for pair in labels.pairs} == {'train', 'val'}  # by share
+    assert 'lists in ImageSets are not used: they name no image' in labels.notes
+
+
+def test_image_sets_of_names_that_several_images_have_are_not_used(tmp_path: Path) -> None:
+    listed = {'480p/train': '/JPEGImages/bear/0.jpg', '480p/val': '/JPEGImages/dog/0.jpg'}
+    labels = write_lists(tmp_path, ['bear/0', 'dog/0'], listed)
+    assert {pair.split for pair in labels.pairs} == {'train', 'val'}  # by share
+    assert 'lists in ImageSets are not used: they name several images at once' in labels.notes
+
+
+def test_image_sets_of_augmented_voc(tmp_path: Path) -> None:
+    listed = {'trainval': 'a\nb', 'train': 'a', 'val': 'b', 'trainaug': 'a\nc\nd\nb'}
+    listed = {f'Segmentation/{name}': lines for name, lines in listed.items()}
+    labels = write_lists(tmp_path, ['a', 'b', 'c', 'd'], listed)
+    splits = {Path(pair.image).stem: pair.split for pair in labels.pairs}
+    assert splits == dict(a='train', b='val', c='train', d='train')
+
+
+@pytest.mark.parametrize('forms', ['NFC NFD', 'NFD NFC'])
+def test_accents_of_image_sets_are_in_any_form(forms: str, tmp_path: Path) -> None:
+    of_file, of_list = (normalize(form, 'caf\u00e9') for form in forms.split())
+    listed = {'Segmentation/train': 'a', 'Segmentation/val': of_list}
+    labels = write_lists(tmp_path, ['a', of_file], listed)
+    splits = {Path(pair.image).stem: pair.split for pair in labels.pairs}
+    assert splits == {'a': 'train', of_file: 'val'}
+
+
 def test_mask_of_the_very_name_comes_before_a_word_after_it(tmp_path: Path) -> None:
     write(tmp_path, TRUTH)
     write_all(tmp_path, ['masks/a_L.png'], TRUTH)

@@ -52,7 +52,11 @@ def _run_lengths(result):
     return dict(size=lengths['size'], counts=lengths['counts'].decode())
 
 
-def reported(test, read=lambda path: np.full((*SHAPE, 3), 128, np.uint8)):
+def read(path):
+    return np.full((*SHAPE, 3), 128, np.uint8)
+
+
+def reported(test, read=read):
     paths = {number: f'photos/{number}.jpg' for number in test.image_ids}
     return report_of_detections(test, paths, read)
 
@@ -97,7 +101,9 @@ def test_each_number_by_hand():
     assert contents.doubts == ['1.jpg: labelled cat, the model says dog (0.80)']
     first, *_, last = contents.summary
     assert '75.0 % of the detections are right, and 60.0 % of the 5 objects' in first
-    assert '--score 0.60' in first and last == ('Most often confused: cat is called dog (1 times).')
+    assert '--score 0.6000' in first and last == (
+        'Most often confused: cat is called dog (1 times).'
+    )
 
 
 @pytest.mark.parametrize('kinds', [('bbox',), ('segm',), ('bbox', 'segm')], ids='-'.join)
@@ -181,3 +187,31 @@ def test_the_best_threshold_is_that_of_all_thresholds(seed):
     shown = scores >= best.score
     assert best.precision == hits[shown].mean()
     assert best.recall == hits[shown].sum() / objects
+
+
+def test_what_is_not_evaluated_may_be_of_any_kind():
+    """Datumaro and others write dates as numbers, licences as texts and the like."""
+    test = a_test(SEVERAL, FOUND)
+    for image in test.truth['images']:
+        image.update(date_captured=0, license='1', width=float(image['width']))
+    for category in test.truth['categories']:
+        category['supercategory'] = 1
+    for annotation in test.truth['annotations']:
+        annotation.update(iscrowd=None, segmentation='none', score='high', is_group_of='no')
+    strange, plain = reported(test), reported(a_test(SEVERAL, FOUND))
+    assert strange.classes == plain.classes and strange.doubts == plain.doubts
+
+
+def test_a_file_with_more_images_than_were_tested():
+    test = a_test(SEVERAL, FOUND)
+    contents = report_of_detections(test, {3: 'photos/3.jpg'}, read)
+    assert [pair.path for pair in contents.pairs] == ['photos/3.jpg']
+
+
+@pytest.mark.parametrize('score', [0.99996, 0.30608, 0.5])
+def test_the_score_that_is_told_leaves_nothing_out(score):
+    found = [(image, label, box, score) for image, label, box, _ in FOUND[:4]]
+    contents = reported(a_test(SEVERAL, found))
+    told = float(contents.summary[0].rpartition('--score ')[2].removesuffix(').'))
+    assert score - 1e-4 < told <= score
+    assert rows_of(contents)['dog'].best_score == told

@@ -122,3 +122,13 @@ def test_data_without_labels():
     del unlabelled['gt_sem_seg']
     with pytest.raises(UserError, match='--report: the test data have no labels'):
         counted([unlabelled])
+
+
+@pytest.mark.parametrize('rest', [0, 5])
+def test_of_equally_bad_images_those_that_are_shown_have_their_maps(rest):
+    truth = np.zeros((12, 16), int)
+    samples = [sample(f'{k:02d}.png', truth, truth + 1) for k in range(2 * PAIRS)]
+    samples += [sample(f'better {k}.png', truth, np.triu(truth + 1)) for k in range(rest)]
+    contents = report_of_label_maps(counted(samples[::-1]).images, CLASSES, PALETTE, read)
+    assert len(contents.pairs) == PAIRS
+    assert not any('better' in pair.path for pair in contents.pairs)

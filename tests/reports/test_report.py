@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ pytest.importorskip('mmseg')
 
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.datasets.digit_scenes import generate
+from attnpool_backbones.launching import outputs
 from attnpool_backbones.launching.outputs import enable_report
 from attnpool_backbones.reports.contents import Column, Contents, Pair, Picture
 from attnpool_backbones.reports.page import write_report
@@ -61,6 +63,7 @@ def config(**keys):
     [
         (dict(type='VOCMetric'), 'is of what CocoMetric finds; the test_evaluator has VOCMetric'),
         ([], 'the test_evaluator has no metric'),
+        ([dict(type='CocoMetric')] * 2, 'is of one CocoMetric; the test_evaluator has several'),
         (dict(type='CocoMetric', metric='proposal'), 'bbox or segm, not proposal'),
         (dict(type='mmdet.CocoMetric', format_only=True), 'bbox or segm, not format_only'),
     ],
@@ -68,6 +71,24 @@ def config(**keys):
 def test_evaluators_that_tell_no_errors(evaluator, message, tmp_path):
     with pytest.raises(UserError, match=message):
         enable_report(config(test_evaluator=evaluator), str(tmp_path), 'title')
+
+
+def test_a_missing_hotcoco_is_told_before_the_test(tmp_path, monkeypatch):
+    monkeypatch.setattr(outputs, 'find_spec', lambda name: None)
+    with pytest.raises(UserError, match="pip install 'hotcoco>=1.3'"):
+        enable_report(config(test_evaluator=dict(type='CocoMetric')), str(tmp_path), 'title')
+
+
+def test_images_that_were_left_out_are_not_drawn(scenes, tmp_path):
+    (checkpoint,) = run_training(write_config(tmp_path, 'det', scenes)).glob('*.pth')
+    damaged = tmp_path / 'damaged'
+    shutil.copytree(scenes, damaged)
+    first, *_ = sorted((damaged / 'images/validation').iterdir())
+    first.write_bytes(first.read_bytes()[:60])
+    folder = tmp_path / 'report'
+    run_test(write_config(tmp_path, 'det', damaged), checkpoint, report=str(folder))
+    page = (folder / 'index.html').read_text()
+    assert page.count('_labels.jpg') == 2 and first.name not in page
 
 
 def test_the_hook_comes_beside_others(tmp_path):
