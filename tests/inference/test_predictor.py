@@ -22,8 +22,7 @@ from mmseg.datasets import ADE20KDataset
 from attnpool_backbones.class_colours import distinct_colours
 from attnpool_backbones.cli import main
 from attnpool_backbones.command_line import UserError
-from attnpool_backbones.inference import load
-from attnpool_backbones.inference import config_data
+from attnpool_backbones.inference import config_data, load
 from attnpool_backbones.inference.drawing import draw
 from attnpool_backbones.inference.loading import find_model_files
 from attnpool_backbones.inference.writing import Outputs
