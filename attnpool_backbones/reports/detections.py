@@ -41,9 +41,7 @@ COLUMNS = (
     Column('objects', 'in the labels, without crowds'),
     Column('AP', 'mean of precision over recall and over IoUs from 0.5 to 0.95', percent=True),
     Column('AP50', 'the same at an IoU of 0.5', percent=True),
-    Column(
-        'precision', 'detections that are right, of those at the score of the page', percent=True
-    ),
+    Column('precision', 'detections that are right, from the score above on', percent=True),
     Column('recall', 'objects that are found, likewise', percent=True),
     Column('best score', 'threshold at which precision and recall of the class balance best (F1)'),
 )
