@@ -141,7 +141,7 @@ def _words(run: str, history: History, names: Sequence[str]) -> str:
     name, steps, values = next((c for c in curves if len(c[1])), ('', (), ()))
     if not name:
         return f'{run}: no validation yet.'
-    best = int(np.argmax(values))
+    best = int(np.argmax(np.nan_to_num(values, nan=-np.inf)))
     unit = 'epoch' if history.counts_epochs else 'iteration'
     words = f'{run}: {name} was best with {values[best]:.1f} % at {unit} {steps[best]}'
     if best < len(steps) - 1:

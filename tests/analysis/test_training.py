@@ -118,6 +118,11 @@ def test_metrics_by_name(tmp_path):
         drawn(run, '--metric', 'AP')
 
 
+def test_a_score_that_is_no_number_is_not_the_best(tmp_path):
+    run = write_run(tmp_path / 'run', [*FIRST, score(3, float('nan'))])
+    assert 'was best with 20.0 % at epoch 2' in drawn(run).reading
+
+
 def test_folders_without_a_training(tmp_path, capsys):
     tested = write_run(tmp_path / 'tested', [score(1, 0.1)])
     for folder in (tested, tmp_path / 'missing'):
