@@ -15,6 +15,7 @@ from attnpool_backbones.cli.own_data_arguments import (
     add_own_data_arguments,
     add_plan_arguments,
     choose_any_model,
+    prepare_with_progress,
     request_of,
     require_no_folder_flags,
 )
@@ -47,7 +48,6 @@ def run(args: argparse.Namespace) -> None:
     from attnpool_backbones.launching.config import load_config
     from attnpool_backbones.launching.targets import require_target_folder
     from attnpool_backbones.own_data.browsing import contact_sheet, draw_samples, write_page
-    from attnpool_backbones.own_data.preparing import prepare
     from attnpool_backbones.pictures import write_picture
 
     with tempfile.TemporaryDirectory() as folder:
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> None:
         else:
             opened = choose_any_model(args)
             request = request_of(args, work_dir=f'{folder}/run', weights='none')
-            cfg = prepare(request, opened=opened).cfg
+            cfg = prepare_with_progress(request, opened=opened).cfg
         require_data(cfg, (args.split,))
         samples = draw_samples(cfg, args.split, args.count, args.seed)
     require_target_folder('--out', args.out)

@@ -13,6 +13,7 @@ from attnpool_backbones.cli.own_data_arguments import (
     add_own_data_arguments,
     add_plan_arguments,
     choose_model,
+    prepare_with_progress,
     request_of,
 )
 from attnpool_backbones.command_line import (
@@ -55,7 +56,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Carries out ``attnpool config``."""
     from attnpool_backbones.launching.targets import require_target_file
-    from attnpool_backbones.own_data.preparing import prepare
 
     for option, name in (('--out', args.out), ('--work-dir', args.work_dir)):
         if name is not None and '://' in name:
@@ -65,7 +65,8 @@ def run(args: argparse.Namespace) -> None:
         # where a training with this config goes; another config's labels stay as they are
         args.work_dir = args.work_dir or str(Path('work_dirs', Path(args.out).stem))
     read = choose_model(args)
-    prepared = prepare(request_of(args), Path(args.out) if args.out else None, read=read)
+    target = Path(args.out) if args.out else None
+    prepared = prepare_with_progress(request_of(args), target=target, read=read)
     print(f'written: {prepared.config}')
     words = ('attnpool', 'train', str(prepared.config), '--work-dir', prepared.cfg.work_dir)
     print(f'train it with: {shlex.join(words)}')

@@ -7,12 +7,15 @@ from attnpool_backbones.command_line import UserError, given_name, shortened, wh
 
 if TYPE_CHECKING:
     from attnpool_backbones.own_data.folder import Folder
+    from attnpool_backbones.own_data.preparing import Prepared
+    from attnpool_backbones.own_data.request import Request
 
 __all__ = [
     'add_own_data_arguments',
     'add_plan_arguments',
     'choose_any_model',
     'choose_model',
+    'prepare_with_progress',
     'request_of',
     'require_no_folder_flags',
     'share',
@@ -221,3 +224,17 @@ def has_masks_only(folder: 'Folder', wanted: str | None) -> bool:
     if wanted is not None:
         return wanted == 'masks'
     return {name for name in FORMATS if label_files(folder, name)} == {'masks'}
+
+
+def prepare_with_progress(request: 'Request', **options: Any) -> 'Prepared':
+    """Prepares a folder, and shows how many images are checked.
+
+    Args:
+        request: What is asked for.
+        **options: Of :func:`attnpool_backbones.own_data.preparing.prepare`.
+    """
+    from attnpool_backbones.own_data.preparing import prepare
+    from attnpool_backbones.progress_bar import progress_bar
+
+    with progress_bar('images') as show:
+        return prepare(request, progress=show, **options)

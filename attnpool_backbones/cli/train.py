@@ -22,6 +22,7 @@ from attnpool_backbones.cli.own_data_arguments import (
     add_own_data_arguments,
     add_plan_arguments,
     choose_model,
+    prepare_with_progress,
     request_of,
     require_no_folder_flags,
 )
@@ -217,7 +218,7 @@ def prepare_folder(args: argparse.Namespace) -> None:
     from attnpool_backbones.launching.launch import plan_training
     from attnpool_backbones.own_data.bases import choose_bases
     from attnpool_backbones.own_data.planning import choose_val_interval
-    from attnpool_backbones.own_data.preparing import plan_again, prepare
+    from attnpool_backbones.own_data.preparing import plan_again
     from attnpool_backbones.own_data.request import places_of, require_same_folder
 
     if args.launcher != 'none':
@@ -236,7 +237,8 @@ def prepare_folder(args: argparse.Namespace) -> None:
             args.config, args.work_dir, args.batch = str(config), str(run_folder), None
             return
     is_auto = args.batch == 'auto'
-    prepared = prepare(request_of(args, batch=None if is_auto else args.batch), read=read)
+    request = request_of(args, batch=None if is_auto else args.batch)
+    prepared = prepare_with_progress(request, read=read)
     args.config, args.work_dir = str(prepared.config), prepared.cfg.work_dir
     args.batch = None
     if is_auto:

@@ -101,12 +101,12 @@ def choose_bases(backbone: str, head: str) -> Bases:
     name = backbone.lower().replace('_', '-')
     if name not in names:
         close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-        hint = f'did you mean {" or ".join(close)}? ' if close else ''
-        raise UserError(f'--backbone {backbone}: not known; {hint}There are {", ".join(names)}')
+        hint = f'Did you mean {" or ".join(close)}? ' if close else ''
+        raise UserError(f'--backbone {backbone}: not known. {hint}There are {", ".join(names)}')
     if head not in HEADS:
         close = difflib.get_close_matches(head, HEADS, n=1, cutoff=0.5)
-        hint = f'did you mean {close[0]}? ' if close else ''
-        raise UserError(f'--head {head}: not known; {hint}There are {", ".join(HEADS)}')
+        hint = f'Did you mean {close[0]}? ' if close else ''
+        raise UserError(f'--head {head}: not known. {hint}There are {", ".join(HEADS)}')
     kind = HEADS[head]
     under = Config.fromfile(config_root() / '_base_' / 'backbones' / f'{name}.py').under
     model = kind.slim if name.endswith('-nano') else kind.base

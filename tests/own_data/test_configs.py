@@ -299,6 +299,18 @@ def test_config_elsewhere_leaves_the_run_of_that_name(digits, tmp_path, monkeypa
     assert told in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    'words', [['config'], ['browse', '--count', '1', '--out', 'seen', '--head', 'faster-rcnn']]
+)
+def test_commands_show_how_many_images_are_checked(words, digits, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    written.voc(written.load_scenes(digits), tmp_path / 'photos', False)
+    total = len(list((tmp_path / 'photos').rglob('*.png')))
+    name, *rest = words
+    assert main([name, 'photos', '--backbone', 'caformer-nano', *rest]) in (0, None)
+    assert f'{total}/{total}' in capfd.readouterr().err
+
+
 def test_run_of_another_folder_of_the_same_name_does_not_go_on(digits, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for parent in ('a', 'b'):

@@ -125,9 +125,9 @@ def test_classes_on_the_command_line(tmp_path):
 
 
 def test_unknown_names_are_answered_with_near_ones():
-    with pytest.raises(UserError, match='did you mean caformer-s18'):
+    with pytest.raises(UserError, match='not known. Did you mean caformer-s18'):
         choose_bases('caformer_s1', 'mask-rcnn')
-    with pytest.raises(UserError, match='did you mean mask-rcnn'):
+    with pytest.raises(UserError, match='not known. Did you mean mask-rcnn'):
         choose_bases('caformer_s18', 'maskrcnn')
     with pytest.raises(UserError, match='nano is made for faster-rcnn, mask-rcnn, upernet'):
         choose_bases('caformer_nano', 'retinanet')
