@@ -208,7 +208,7 @@ def choose_any_model(args: argparse.Namespace, for_masks: bool = False) -> 'Fold
     args.backbone = args.backbone or 'resnet50'
     if args.head is None:
         for_masks = for_masks or has_masks_only(folder, args.format)
-        args.head = 'upernet' if for_masks else 'retinanet'
+        args.head = 'upernet' if for_masks else 'faster-rcnn'
     return folder
 
 

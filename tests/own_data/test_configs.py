@@ -299,9 +299,7 @@ def test_config_elsewhere_leaves_the_run_of_that_name(digits, tmp_path, monkeypa
     assert told in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    'words', [['config'], ['browse', '--count', '1', '--out', 'seen', '--head', 'faster-rcnn']]
-)
+@pytest.mark.parametrize('words', [['config'], ['browse', '--count', '1', '--out', 'seen']])
 def test_commands_show_how_many_images_are_checked(words, digits, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     written.voc(written.load_scenes(digits), tmp_path / 'photos', False)
