@@ -24,6 +24,15 @@ def progress_bar(
 
     counted = bars.DownloadColumn() if in_bytes else bars.MofNCompleteColumn()
     columns = (bars.TextColumn(name), bars.BarColumn(), counted, bars.TimeRemainingColumn())
-    with bars.Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task('', total=None, visible=False)
-        yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
+    bar = bars.Progress(*columns, console=Console(stderr=True))
+    task = bar.add_task('', total=None)
+
+    def show(done: int, total: int | None) -> None:
+        bar.update(task, completed=done, total=total)
+        bar.start()  # once: one that was never shown ends with an empty line
+
+    try:
+        yield show
+    finally:
+        if bar.live.is_started:
+            bar.stop()

@@ -26,4 +26,4 @@ def test_nothing_is_told_before_the_first_call(capsys):
     with progress_bar('images'):
         pass
     out, told = capsys.readouterr()
-    assert not (out + told).strip()
+    assert not out + told

@@ -113,8 +113,8 @@ def in_percent(metric: str, values: Sequence[float]) -> np.ndarray:
     """
     told = np.array(values, np.float64)
     # no share is above 1: percent, under somebody's own prefix
-    is_share = metric.rpartition('/')[0] not in IN_PERCENT and told.max(initial=0) <= 1
-    return 100 * told if is_share else told
+    is_share = np.nan_to_num(told).max(initial=0) <= 1
+    return 100 * told if is_share and metric.rpartition('/')[0] not in IN_PERCENT else told
 
 
 def _leave_out_from(entries: list[dict[str, Any]], step: int) -> None:
