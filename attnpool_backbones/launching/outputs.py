@@ -10,6 +10,7 @@ from attnpool_backbones.config_tasks import recognise_dense_task
 from attnpool_backbones.config_types import type_name
 from attnpool_backbones.datasets.building import innermost
 from attnpool_backbones.datasets.config_paths import metrics_of
+from attnpool_backbones.launching.training_options import set_hook
 
 __all__ = [
     'dump_predictions', 'enable_pictures', 'enable_report', 'is_pickle', 'write_label_maps',
@@ -137,7 +138,7 @@ def enable_report(cfg: Config, folder: str, title: str) -> None:
             )
         coco.outfile_prefix = os.path.join(os.path.abspath(folder), '.predictions')
     hook = ConfigDict(type='attnpool_backbones.ReportHook', out_dir=folder, title=title)
-    cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), hook]
+    set_hook(cfg, hook)
 
 
 def add_metric(cfg: Config, metric: ConfigDict) -> None:

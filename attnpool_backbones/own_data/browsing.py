@@ -1,6 +1,5 @@
 """Samples with their labels, as they lie on the disk and as training sees them."""
 
-import html
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from mmengine.runner import set_random_seed
 from attnpool_backbones.atomic_files import write_atomically
 from attnpool_backbones.class_colours import distinct_colours
 from attnpool_backbones.command_line import UserError
+from attnpool_backbones.html_page import html_page, pictures_with_words
 from attnpool_backbones.inference.drawing import draw_boxes, draw_label_map
 from attnpool_backbones.pictures import write_picture
 
@@ -188,17 +188,8 @@ def write_page(samples: Sequence[Sample], folder: Path, title: str) -> Path:
             name = f'samples/{index:04d}_{kind}.jpg'
             write_picture(folder / name, getattr(sample, kind))
             names.append(name)
-        words = html.escape(f'{sample.name}: {sample.labels}')
-        pictures = ''.join(f'<img src="{name}" loading="lazy" alt="">' for name in names)
-        figures.append(f'<figure>{pictures}<figcaption>{words}</figcaption></figure>')
+        figures.append(pictures_with_words(names, f'{sample.name}: {sample.labels}'))
     page = folder / 'index.html'
-    text = (
-        '<!doctype html><html lang="en"><meta charset="utf-8">'
-        f'<title>{html.escape(title)}</title>\n'
-        '<style>body{font:15px sans-serif;margin:2em}figure{margin:0 0 2em}'
-        'img{max-width:48%;vertical-align:top;margin-right:1%}</style>\n'
-        f'<h1>{html.escape(title)}</h1>\n<p>Left: the labels of the file. Right: what the model is '
-        'trained on.</p>\n' + '\n'.join(figures) + '\n</html>\n'
-    )
-    write_atomically(text.encode(errors='replace'), page, flush=False)
+    words = '<p>Left: the labels of the file. Right: what the model is trained on.</p>'
+    write_atomically(html_page(title, [words, *figures]), page, flush=False)
     return page

@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from attnpool_backbones.datasets.image_files import IMAGE_SUFFIXES
 from attnpool_backbones.own_data.folder import Folder, spelt_alike
 
-__all__ = ['leave_rest', 'read_image_sets']
+__all__ = ['leave_rest', 'note_left_out', 'read_image_sets']
 
 
 def read_image_sets(
@@ -63,6 +63,22 @@ def leave_rest(lists: Mapping[str, str | None]) -> bool:
         lists: As :func:`read_image_sets` returns them.
     """
     return not {'train', None}.isdisjoint(lists.values())
+
+
+def note_left_out(left: Collection[str], total: int, things: str, notes: list[str]) -> None:
+    """Notes what no list has, if there is something.
+
+    Args:
+        left: Files that are left out.
+        total: How many there are in all.
+        things: What they are.
+        notes: Is extended.
+    """
+    if left:
+        notes.append(
+            f'left out, as in no list of ImageSets: {len(left)} of {total} {things}, such as '
+            f'{next(iter(left))}'
+        )
 
 
 def _stem(line: str, stems: Collection[str]) -> str:

@@ -28,7 +28,7 @@ from attnpool_backbones.own_data.folder import (
     spelt_alike,
     split_of_path,
 )
-from attnpool_backbones.own_data.image_sets import leave_rest, read_image_sets
+from attnpool_backbones.own_data.image_sets import leave_rest, note_left_out, read_image_sets
 from attnpool_backbones.own_data.labels import LabelMapPair, LabelMaps, problem
 from attnpool_backbones.own_data.palettes import (
     colour_numbers,
@@ -169,11 +169,7 @@ def read(
     lists = read_image_sets(folder, [*stems.values()], 'Segmentation', labels.notes)
     are_complete = leave_rest(lists)
     left = {i: None for i in masks if are_complete and stems[i] not in lists}
-    if left:
-        labels.notes.append(
-            f'left out, as in no list of ImageSets: {len(left)} of {len(masks)} images, such as '
-            f'{next(iter(left))}'
-        )
+    note_left_out(left, len(masks), 'images', labels.notes)
     for image, (mask, *others) in masks.items():
         if image in left:
             continue

@@ -6,7 +6,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from attnpool_backbones.own_data.folder import Folder, spelt_alike, split_of_path
-from attnpool_backbones.own_data.image_sets import leave_rest, read_image_sets
+from attnpool_backbones.own_data.image_sets import leave_rest, note_left_out, read_image_sets
 from attnpool_backbones.own_data.image_sizes import size_of
 from attnpool_backbones.own_data.labels import Instance, LabelledImage, LabelledImages, problem
 from attnpool_backbones.own_data.xml_files import malformed, number, parse_xml, root_tag
@@ -69,11 +69,7 @@ def read(folder: Folder, files: list[str]) -> LabelledImages:
             left.append(file)
             continue
         labels.images.append(LabelledImage(image, *size, instances, split))
-    if left:
-        labels.notes.append(
-            f'left out, as in no list of ImageSets: {len(left)} of {len(trees)} files, such as '
-            f'{left[0]}'
-        )
+    note_left_out(left, len(trees), 'files', labels.notes)
     labels.notes += folder.without_labels(labelled)
     labels.classes = tuple(sorted(labels.counts()))
     return labels

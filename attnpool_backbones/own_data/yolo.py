@@ -342,7 +342,7 @@ def _yaml_lists(folder: Folder) -> Iterator[_List]:
             names = _by_number(names, file, faults)
         if isinstance(names, list) and names:
             count = content.get('nc', '')
-            if count not in _NOTHING and not _is_number(count, len(names)):
+            if count not in _NOTHING and _number_in(str(count)) != len(names):
                 faults.append(
                     problem('classes do not fit', file, f'nc {count}, but {len(names)} names')
                 )
@@ -369,8 +369,8 @@ def _by_value(listed: ClassList) -> list[str]:
 
 def _by_number(names: dict, file: str, faults: list[Problem]) -> list:
     """Brings names by class number into a list."""
-    numbers = {_plain_number(str(key)): name for key, name in names.items()}
-    wanted = [str(number) for number in range(len(numbers))]
+    numbers = {_number_in(str(key)): name for key, name in names.items()}
+    wanted = range(len(numbers))
     if set(numbers) != set(wanted):
         keys = ', '.join(map(str, names))
         faults.append(
@@ -379,17 +379,12 @@ def _by_number(names: dict, file: str, faults: list[Problem]) -> list:
     return [numbers.get(number, f'class_{number}') for number in wanted]
 
 
-def _plain_number(word: str) -> str:
-    """Takes zeros before a number away."""
-    word = word.strip()
-    return str(int(word)) if word.isdecimal() else word
-
-
-def _is_number(word: object, number: int) -> bool:
+def _number_in(word: str) -> int | str:
+    """Reads a class id; another word stays as it is."""
     try:
-        return float(str(word)) == number
+        return _class_number(word.strip())
     except ValueError:
-        return False
+        return word
 
 
 def _listed_splits(folder: Folder, one: _List, missing: Mapping[str, list[str]]) -> dict[str, str]:

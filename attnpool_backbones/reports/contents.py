@@ -7,7 +7,10 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-__all__ = ['Column', 'Contents', 'Pair', 'Picture']
+__all__ = ['PAIRS', 'Column', 'Contents', 'Pair', 'Picture']
+
+PAIRS = 12
+"""Images that a report shows."""
 
 
 @dataclass(frozen=True)

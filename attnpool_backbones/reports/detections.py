@@ -8,19 +8,18 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.inference.drawing import draw_boxes
-from attnpool_backbones.reports.contents import Column, Contents, Pair, Picture
+from attnpool_backbones.reports.contents import PAIRS, Column, Contents, Pair, Picture
 from attnpool_backbones.reports.figures import bars, confusion_matrix, precision_and_recall
 
 __all__ = ['Detected', 'report_of_detections']
 
-PAIRS = 12
-"""Images that are shown."""
 DOUBTS = 20
 """Labels that are named as perhaps wrong."""
 SURE = 0.5
@@ -65,6 +64,11 @@ class Detected:
     image_ids: Sequence[int]
     classes: Sequence[str]
 
+    @cached_property
+    def label_of(self) -> dict[int, int]:
+        """Labels by the ids of their categories."""
+        return {number: label for label, number in enumerate(self.category_ids)}
+
 
 def report_of_detections(
     test: Detected, paths: Mapping[int, str], read_image: Callable[[str], np.ndarray | None]
@@ -85,7 +89,8 @@ def report_of_detections(
         UserError: If the labels have no object.
     """
     kinds = [kind for kind in ('bbox', 'segm') if kind in test.results]
-    evaluated = {kind: _evaluated(test, kind) for kind in kinds}
+    truths = {kind: _truth(test, kind) for kind in kinds}
+    evaluated = {kind: _evaluated(test, kind, truths[kind]) for kind in kinds}
     main = evaluated[kinds[0]]
     everything = main.image_diagnostics(iou_thr=0.5, score_thr=0.0)
     found = _scored(main, everything, test)
@@ -93,7 +98,7 @@ def report_of_detections(
     if not objects:
         raise UserError('--report: the labels of the test data have no object of the classes')
     overall = best_threshold(found.scores, found.hits, objects.total())
-    shown = _evaluated(test, kinds[0], overall.score)
+    shown = _evaluated(test, kinds[0], truths[kinds[0]], overall.score)
     at_score = shown.image_diagnostics(iou_thr=0.5, score_thr=SURE)
     rows = _rows(test, evaluated, found, objects, overall.score)
     confusion = _by_label(shown.confusion_matrix(iou_thr=0.5), test)
@@ -135,11 +140,10 @@ def report_of_detections(
     )  # fmt: skip
 
 
-def _evaluated(test: Detected, kind: str, score: float = -np.inf) -> Any:
-    """Evaluates the detections from a score on."""
+def _evaluated(test: Detected, kind: str, truth: Any, score: float = -np.inf) -> Any:
+    """Evaluates the detections from a score on, beside what :func:`_truth` returns."""
     import hotcoco
 
-    truth = hotcoco.COCO(_labels(test.truth, with_masks=kind == 'segm'))
     # areas of masks are those of their pixels only where there is no box, as mmdet knows, too
     unwanted = {'bbox'} if kind == 'segm' else set()
     results = [
@@ -156,10 +160,14 @@ def _evaluated(test: Detected, kind: str, score: float = -np.inf) -> Any:
     return evaluation
 
 
-def _labels(truth: Mapping[str, Any], with_masks: bool) -> dict[str, Any]:
-    """Returns what is evaluated of labels: hotcoco refuses other kinds of what nobody reads."""
-    kept = ('id', 'image_id', 'category_id', 'bbox', 'area', *(['segmentation'] * with_masks))
-    return dict(
+def _truth(test: Detected, kind: str) -> Any:
+    """Gives hotcoco what is evaluated: it refuses labels for kinds of what nobody reads."""
+    import hotcoco
+
+    truth = test.truth
+    masks = ['segmentation'] if kind == 'segm' else []
+    kept = ('id', 'image_id', 'category_id', 'bbox', 'area', *masks)
+    labels = dict(
         images=[
             dict(
                 {key: int(e[key]) for key in ('id', 'width', 'height') if key in e},
@@ -173,6 +181,7 @@ def _labels(truth: Mapping[str, Any], with_masks: bool) -> dict[str, Any]:
             for e in truth['annotations']
         ],
     )
+    return hotcoco.COCO(labels)
 
 
 @dataclass(frozen=True)
@@ -195,18 +204,17 @@ class _Scored:
 
 
 def _scored(evaluation: Any, diagnostics: Mapping[str, Any], test: Detected) -> _Scored:
-    label_of = {number: label for label, number in enumerate(test.category_ids)}
     numbers = list(diagnostics['dt_status'])
     detections = evaluation.coco_dt.load_anns(numbers)
     objects = evaluation.coco_gt.load_anns(list(diagnostics['gt_status']))
     images: dict[int, set[int]] = defaultdict(set)
     for each in objects:
-        images[each['image_id']].add(label_of[each['category_id']])
+        images[each['image_id']].add(test.label_of[each['category_id']])
     return _Scored(
         np.array([each['score'] for each in detections], np.float64),
         np.array([diagnostics['dt_status'][number] == 'tp' for number in numbers], bool),
-        np.array([label_of[each['category_id']] for each in detections], np.int64),
-        [label_of[each['category_id']] for each in objects],
+        np.array([test.label_of[each['category_id']] for each in detections], np.int64),
+        [test.label_of[each['category_id']] for each in objects],
         list(images.values()),
     )
 
@@ -373,10 +381,9 @@ def _drawn(
     words: Mapping[str, str], test: Detected,
 ) -> np.ndarray:  # fmt: skip
     """Draws objects or detections, and says which are errors."""
-    label_of = {number: label for label, number in enumerate(test.category_ids)}
-    entries = [each for each in entries if each['category_id'] in label_of]
+    entries = [each for each in entries if each['category_id'] in test.label_of]
     entries.sort(key=lambda each: -each.get('score', 0.0))
-    labels = np.array([label_of[each['category_id']] for each in entries], np.int64)
+    labels = np.array([test.label_of[each['category_id']] for each in entries], np.int64)
     boxes = np.array([each['bbox'] for each in entries], np.float64).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
     texts = []

@@ -10,17 +10,11 @@ from typing import Any
 
 from attnpool_backbones.analysis.drawing import plain, write_figure
 from attnpool_backbones.atomic_files import write_atomically
+from attnpool_backbones.html_page import html_page, pictures_with_words
 from attnpool_backbones.pictures import encoded_picture
 from attnpool_backbones.reports.contents import Column, Contents, Pair
 
 __all__ = ['write_report']
-
-STYLE = (
-    'body{font:15px sans-serif;margin:2em;max-width:80em}figure{margin:0 0 2em}'
-    'table{border-collapse:collapse}td,th{padding:.2em .7em;text-align:right;'
-    'border-bottom:1px solid #ddd}td:first-child,th:first-child{text-align:left}'
-    '.pair img{max-width:48%;vertical-align:top;margin-right:1%}img{max-width:100%}'
-)
 
 
 def write_report(
@@ -49,7 +43,7 @@ def write_report(
     )  # fmt: skip
     write_atomically(json.dumps(plain(numbers), indent=1).encode(), folder / 'report.json')
     page = folder / 'index.html'
-    write_atomically(_page(contents, metrics, title, shown).encode('utf-8', 'replace'), page)
+    write_atomically(_page(contents, metrics, title, shown), page)
     return page
 
 
@@ -78,35 +72,24 @@ def _write_pair(pair: Pair, index: int, folder: Path) -> list[str]:
 
 def _page(
     contents: Contents, metrics: Mapping[str, float], title: str, shown: Sequence[Sequence[str]]
-) -> str:
-    parts = [f'<h1>{_text(title)}</h1>']
-    parts.append(_paragraph('; '.join(f'{k} {v:.4g}' for k, v in metrics.items())))
+) -> bytes:
+    parts = [_paragraph('; '.join(f'{k} {v:.4g}' for k, v in metrics.items()))]
     parts += map(_paragraph, contents.summary)
     parts.append('<h2>Classes, the worst first</h2>')
     parts.append(_table(contents))
     words = '; '.join(f'{column.title}: {column.means}' for column in contents.columns)
     parts.append(_paragraph(f'{words}. The same in classes.csv.'))
     for picture in contents.pictures:
-        parts.append(
-            f'<figure><img src="{picture.name}.png" alt="">'
-            f'<figcaption>{_text(picture.reading)}</figcaption></figure>'
-        )
+        parts.append(pictures_with_words([f'{picture.name}.png'], picture.reading))
     if shown:
         parts.append('<h2>Images with the most errors</h2>')
         parts.append(_paragraph('Left: the labels. Right: what the model says.'))
     for pair, names in zip(contents.pairs, shown, strict=True):
-        drawn = ''.join(f'<img src="{name}" loading="lazy" alt="">' for name in names)
-        words = _text(f'{pair.path}: {pair.words}')
-        parts.append(f'<figure class="pair">{drawn}<figcaption>{words}</figcaption></figure>')
+        parts.append(pictures_with_words(names, f'{pair.path}: {pair.words}'))
     if contents.doubts:
         parts.append('<h2>Labels that are perhaps wrong</h2>')
         parts.append(f'<ul>{"".join(f"<li>{_text(doubt)}</li>" for doubt in contents.doubts)}</ul>')
-    return (
-        '<!doctype html><html lang="en"><meta charset="utf-8">'
-        f'<title>{_text(title)}</title>\n<style>{STYLE}</style>\n'
-        + '\n'.join(parts)
-        + '\n</html>\n'
-    )
+    return html_page(title, parts)
 
 
 def _table(contents: Contents) -> str:

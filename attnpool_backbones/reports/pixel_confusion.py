@@ -11,13 +11,11 @@ from mmengine.evaluator import BaseMetric
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.inference.drawing import draw_label_map
 from attnpool_backbones.registry import METRICS
-from attnpool_backbones.reports.contents import Column, Contents, Pair, Picture
+from attnpool_backbones.reports.contents import PAIRS, Column, Contents, Pair, Picture
 from attnpool_backbones.reports.figures import confusion_matrix
 
 __all__ = ['PixelConfusion', 'TestedImage', 'report_of_label_maps']
 
-PAIRS = 12
-"""Images that are shown."""
 COLUMNS = (
     Column('images', 'with such pixels'),
     Column('pixels', 'of all labelled ones', percent=True),
