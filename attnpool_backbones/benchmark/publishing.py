@@ -61,7 +61,7 @@ def publish(
         place /= 'kept_memory'
     else:
         text = f'{table}\n\n{machine_text(machine, times)}\nMeasured by `{command}`.\n{rounds}'
-        replace_section(page or place / 'README.md', 'speed', text)
+        replace_section(page or place / 'plain_form.md', 'speed', text)
     if page:
         return
     for file in write_report(folder, results, machine, command):

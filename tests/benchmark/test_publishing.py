@@ -31,20 +31,20 @@ def page_with(sections, file):
 
 
 def test_publish(tmp_path):
-    readme = page_with(['speed'], tmp_path / 'docs' / 'speed' / 'README.md')
+    page = page_with(['speed'], tmp_path / 'docs' / 'speed' / 'plain_form.md')
     publish(tmp_path / 'work', RESULTS, MACHINE, 'the command', tmp_path)
-    text = readme.read_text()
+    text = page.read_text()
     assert '| CoAtNet:0 forward, plain / ours | at least 2.00x | 2.50x | yes |' in text
     assert '| CoAtNet:0 train, plain / ours | at least 1.80x | - | not measured |' in text
     assert 'a processor' in text and 'Measured by `the command`.' in text and 'old' not in text
     assert 'Times are medians of 3 rounds.' in text
     published = {file.name for file in (tmp_path / 'docs/speed').iterdir()}
-    assert published == {'README.md', 'report.md', 'results.csv', 'speed.png'}
+    assert published == {'plain_form.md', 'report.md', 'results.csv', 'speed.png'}
 
 
 def test_publish_what_a_process_that_kept_its_memory_measured(tmp_path):
     machine = MACHINE | KEPT_MEMORY
-    publish(tmp_path / 'work', RESULTS, machine, 'the command', tmp_path)  # there is no README
+    publish(tmp_path / 'work', RESULTS, machine, 'the command', tmp_path)  # there is no page
     report = (tmp_path / 'docs/speed/kept_memory/report.md').read_text()
     assert 'free memory kept' in report and '2.50x' in report
 
