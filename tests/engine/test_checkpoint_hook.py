@@ -15,7 +15,7 @@ from attnpool_backbones.atomic_files import remove_stale_files, write_atomically
 from attnpool_backbones.checkpoints.reading import read_content
 from attnpool_backbones.engine.saving_errors import NonFiniteWeights
 from attnpool_backbones.launching.latest_checkpoint import examine, find_resumable_checkpoint
-from tests.engine.tiny_run import make_config, make_runner
+from tests.engine.tiny_run import make_config, make_runner, overwrite_the_middle
 
 
 class Kill(BaseException):
@@ -213,15 +213,8 @@ DAMAGES = {
     'empty': lambda path: path.write_bytes(b''),
     'cut_off': lambda path: path.write_bytes(path.read_bytes()[:-100]),
     'foreign': lambda path: path.write_text('not a checkpoint'),
-    'rotten': lambda path: _overwrite_the_middle(path),
+    'rotten': overwrite_the_middle,
 }
-
-
-def _overwrite_the_middle(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    middle = len(content) // 2
-    content[middle : middle + 8] = bytes(255 - byte for byte in content[middle : middle + 8])
-    path.write_bytes(content)
 
 
 @pytest.mark.parametrize('name', DAMAGES)
