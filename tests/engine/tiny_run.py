@@ -3,7 +3,6 @@
 import itertools
 import random
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
@@ -183,11 +182,3 @@ def make_runner(name: str, cfg: Config) -> Runner:
     # the survey of compilers and drivers takes longer than the training
     with patch.object(Runner, '_log_env'):
         return Runner.from_cfg(cfg)
-
-
-def overwrite_the_middle(path: Path) -> None:
-    """Damages a file as a disk does."""
-    content = bytearray(path.read_bytes())
-    middle = len(content) // 2
-    content[middle : middle + 8] = bytes(255 - byte for byte in content[middle : middle + 8])
-    path.write_bytes(content)

@@ -16,7 +16,7 @@ from attnpool_backbones.launching import latest_checkpoint
 from attnpool_backbones.launching.latest_checkpoint import UnusableCheckpoints, newest_best
 from attnpool_backbones.launching.latest_checkpoint import find_resumable_checkpoint as find
 from attnpool_backbones.launching.resuming import choose_checkpoint_to_resume
-from tests.engine.tiny_run import make_config, make_runner, overwrite_the_middle
+from tests.engine.tiny_run import make_config, make_runner
 
 EPOCHS = [f'epoch_{epoch}.pth' for epoch in (1, 2, 3, 4)]
 
@@ -41,6 +41,13 @@ def cut(path: Path) -> None:
     os.truncate(path, path.stat().st_size - 100)
 
 
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 8] = bytes(255 - byte for byte in content[middle : middle + 8])
+    path.write_bytes(content)
+
+
 def change(*keys: str, value: object) -> Callable[[Path], None]:
     def damage(path: Path) -> None:
         content = read_content(str(path))
@@ -60,7 +67,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     'empty': (lambda path: path.write_bytes(b''), 'could not be read as|is no checkpoint'),
     'one_byte': (lambda path: path.write_bytes(b'x'), 'could not be read as|is no checkpoint'),
     'cut_off': (cut, 'could not be read as|is no checkpoint'),
-    'rotten': (overwrite_the_middle, 'could not be read as|is no checkpoint'),
+    'rotten': (flip, 'could not be read as|is no checkpoint'),
     'text': (lambda path: path.write_text('Not Found'), 'could not be read as|is no checkpoint'),
     'nan_weight': (change('state_dict', 'layer.bias', value=NAN), 'NaN in layer.bias'),
     'infinite': (
@@ -119,6 +126,16 @@ def test_most_iterations_win_over_note_and_time(run):
     (run / 'last_checkpoint').write_text(str(run / 'epoch_2.pth'))
     os.utime(run / 'epoch_1.pth')
     assert find(str(run)) == str(run / 'epoch_4.pth')
+
+
+def test_notes_may_name_nothing(run):
+    (run / 'epoch_4.pth').unlink()
+    names = str(run / 'epoch_4.pth').encode(), b'/run/that/was/moved/epoch_4.pth'
+    for content in (*names, b'', bytes(8), b'\xff\xfe\x00', b'x' * 10_000):
+        (run / 'last_checkpoint').write_bytes(content)
+        assert find(str(run)) == str(run / 'epoch_3.pth')
+    (run / 'last_checkpoint').unlink()
+    assert find(str(run)) == str(run / 'epoch_3.pth')
 
 
 @METRICS.register_module(force=True)
