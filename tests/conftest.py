@@ -66,5 +66,14 @@ def close_folders(monkeypatch):
 
 
 @pytest.fixture(scope='session')
+def scenes(tmp_path_factory):
+    from attnpool_backbones.datasets.digit_scenes import generate
+
+    root = tmp_path_factory.mktemp('data') / 'digit_scenes'
+    generate(root, train=8, val=4)
+    return root
+
+
+@pytest.fixture(scope='session')
 def repo_root():
     return Path(__file__).resolve().parent.parent

@@ -47,7 +47,6 @@ MODELS = {
 }  # fmt: skip
 """Name -> config, and what of its model makes it average and attend (GC: as published)."""
 _PARTS = (nn.AdaptiveAvgPool2d, AttentionPool2d, *map(BLOCK_UNITS.get, POOLING_UNITS))
-SIZE, BATCH = (192, 192), 8
 
 
 def pool_step(pool: nn.Module, x: torch.Tensor) -> Callable[[], float]:
@@ -94,7 +93,7 @@ def model_seconds(name: str, rounds: int) -> list[list[float]]:
     init_default_scope(forms[0].default_scope)
     model, other = (build_config_model(cfg).train() for cfg in forms)
     parts = exchanged(model, other)
-    step = training_step(forms[0], SIZE, BATCH, model)
+    step = training_step(model)
 
     def with_parts(form: int) -> float:
         for part, both in parts.items():

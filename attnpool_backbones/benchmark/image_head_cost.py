@@ -22,7 +22,6 @@ CONFIGS = {
     'mask-rcnn': 'patchconvnet/mask-rcnn_patchconvnet-nano_slim-fpn_digit-scenes.py',
     'upernet': 'patchconvnet/upernet_patchconvnet-nano_slim_digit-scenes.py',
 }
-SIZE, BATCH = (192, 192), 8
 
 
 def measure(config: str, rounds: int) -> list[list[float]]:
@@ -36,7 +35,7 @@ def measure(config: str, rounds: int) -> list[list[float]]:
     init_default_scope(cfg.default_scope)
     cfg.model.update(type='attnpool_backbones.WithImageHead', base=cfg.model.type, image_head={})
     model = build_config_model(cfg).train()
-    step = training_step(cfg, SIZE, BATCH, model)
+    step = training_step(model)
     return seconds_in_turns([weighted(step, model, weight) for weight in (0.0, 1.0)], rounds)
 
 

@@ -12,6 +12,8 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.registry import DefaultScope
 
+from attnpool_backbones.datasets.building import innermost
+
 PHOTO = (480, 640)
 """Height and width of the JPEG in pixels: most of COCO's."""
 OBJECTS = 8
@@ -32,7 +34,7 @@ def loading_seconds(cfg: Config, train: bool, images: int = IMAGES) -> float:
     loader = cfg.train_dataloader if train else cfg.test_dataloader
     scope = cfg.default_scope
     with TemporaryDirectory() as folder, DefaultScope.overwrite_default_scope(scope):
-        steps = _dataset(loader.dataset).pipeline
+        steps = next(innermost(loader.dataset)).pipeline
         pipeline, times = Compose(steps), []
         for _ in range(images + 1):
             if scope == 'mmdet':
@@ -44,12 +46,6 @@ def loading_seconds(cfg: Config, train: bool, images: int = IMAGES) -> float:
             pipeline(given)
             times.append(time.perf_counter() - begun)
     return statistics.median(times[1:])
-
-
-def _dataset(dataset: Any) -> Any:
-    while 'pipeline' not in dataset:  # repeated, balanced
-        dataset = dataset.dataset
-    return dataset
 
 
 def _photo(folder: Path) -> dict[str, Any]:

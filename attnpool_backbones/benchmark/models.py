@@ -15,7 +15,7 @@ from attnpool_backbones.benchmark.loading_time import loading_seconds
 from attnpool_backbones.benchmark.operators import OperatorWorkload, is_operator
 from attnpool_backbones.benchmark.part_times import PartTimes
 from attnpool_backbones.benchmark.peers import FORMS as PEER_FORMS
-from attnpool_backbones.benchmark.peers import build_peer
+from attnpool_backbones.benchmark.peers import build_ours, build_peer
 from attnpool_backbones.benchmark.prediction import PredictionWorkload, is_prediction
 from attnpool_backbones.benchmark.random_batches import random_batch
 from attnpool_backbones.benchmark.yardstick import APART, HERE, Yardstick
@@ -45,10 +45,8 @@ def build_backbone(case: Case) -> nn.Module:
             config['norm_eval'] = case.norm_eval
         with DefaultScope.overwrite_default_scope('mmdet'):
             return MODELS.build(config)
-    kind, _, arch = case.model.partition(':')
-    options = dict(arch=arch, with_cp=case.with_cp, norm_eval=case.norm_eval)
     try:
-        return MODELS.build(dict(type=f'attnpool_backbones.{kind}', **options))
+        return build_ours(case.model, with_cp=case.with_cp, norm_eval=case.norm_eval)
     except (KeyError, ValueError) as error:
         raise UserError(
             f"model '{case.model}' must be TYPE:ARCH of a backbone here, e.g. DeepViT:16b, one of "

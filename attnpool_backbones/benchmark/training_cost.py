@@ -10,30 +10,23 @@ import time
 from collections.abc import Callable, Sequence
 
 import torch
-from mmengine.config import Config
 from torch import nn
 
 from attnpool_backbones.benchmark.checks_cost import interval
 from attnpool_backbones.benchmark.random_batches import random_batch
-from attnpool_backbones.launching.config_models import build_config_model
 
 __all__ = ['compared', 'training_step']
 
+SIZE, BATCH = (192, 192), 8
 
-def training_step(
-    cfg: Config, size: tuple[int, int], batch: int, model: nn.Module | None = None
-) -> Callable[[], float]:
+
+def training_step(model: nn.Module) -> Callable[[], float]:
     """Returns a step that computes losses of a batch and their gradients, and tells its seconds.
 
     Args:
-        cfg: Of a detector or a segmentor.
-        size: Height and width of the images in pixels.
-        batch: Images in a step.
-        model: The model, in training mode. Default: that of ``cfg`` is built.
+        model: A detector or a segmentor in training mode, with its config as ``cfg``.
     """
-    if model is None:
-        model = build_config_model(cfg).train()
-    data = random_batch(cfg, size, batch)
+    data = random_batch(model.cfg, SIZE, BATCH)
 
     def step() -> float:
         prepared = model.data_preprocessor(copy.deepcopy(data), True)

@@ -26,11 +26,10 @@ from attnpool_backbones.checkpoints.message_texts import printable
 from attnpool_backbones.checkpoints.source import Source
 from attnpool_backbones.checkpoints.storage_bytes import Contents, Part, copy, fill, new_memory
 from attnpool_backbones.checkpoints.unpickling import PickleReader, Storage
+from attnpool_backbones.checkpoints.unpickling.limits import SPARE_BYTES
 
 MAX_INFLATION = 4
 """How many times the size of a zip file its members may have together."""
-SPARE_BYTES = 64 * 2**20
-"""What any file may have beyond that."""
 MAX_PICKLE = 512 * 2**20
 """Bytes of a pickle; logs of millions of iterations need that much."""
 MAX_DIRECTORY = 16 * 2**20

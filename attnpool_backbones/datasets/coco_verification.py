@@ -77,8 +77,7 @@ def inspect_coco(
         )
     path = built.ann_file
     uses = uses_of(dataset, path, frozenset(classes), cfg, splits)
-    is_scored = bool(uses.metrics)
-    only_tested = built.test_mode and not is_scored
+    only_tested = built.test_mode and not uses.metrics
     listed = read_coco_file(path, found, frozenset({'annotations'}) if only_tested else frozenset())
     if listed is None:
         return Inspected(problems, classes=tuple(classes))
@@ -99,10 +98,8 @@ def inspect_coco(
         for kind_of_problem, detail in annotation_problems(annotation, sizes, categories, uses):
             found(kind_of_problem, annotation_name(annotation, index), detail)
             faulty.add(index)
-    for name in ('images', 'annotations'):
-        if not listed[name] and not (name == 'annotations' and only_tested):
-            if name == 'annotations' and not is_scored and built.test_mode:
-                continue
+    for name in ('images',) if only_tested else ('images', 'annotations'):
+        if not listed[name]:
             found(f'no {name}', path, 'an empty list')
     samples = load(built, listed, faulty, sizes, split, uses, found)
     return Inspected(

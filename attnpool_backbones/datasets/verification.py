@@ -158,12 +158,9 @@ def _compare_classes(inspected: Sequence[tuple[str, Inspected]], problems: list[
             continue
         if other.order and first.order and set(labels) == set(expected):
             number = next(i for i, name in enumerate(labels) if name != expected[i])
-            detail = (
-                f'label {number} is {labels[number]}, and {expected[number]} in {first_split}: '
-                'they are counted by the order in the files'
-                if other.ann_file
-                else f'label {number} is {labels[number]}, and {expected[number]} in {first_split}'
-            )
+            detail = f'label {number} is {labels[number]}, and {expected[number]} in {first_split}'
+            if other.ann_file:
+                detail += ': they are counted by the order in the files'
         elif set(other.classes) != set(first.classes):
             here, there = (', '.join(classes[:5]) for classes in (other.classes, first.classes))
             detail = (

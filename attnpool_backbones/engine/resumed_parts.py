@@ -7,11 +7,9 @@ from mmengine.logging import HistoryBuffer
 from torch import Tensor
 
 from attnpool_backbones.checkpoints.message_texts import list_names
-from attnpool_backbones.command_line import UserError, shortened
+from attnpool_backbones.command_line import MAX_SEED, UserError, shortened
 
 __all__ = ['WrongPart', 'kind_of', 'plain', 'require_training_parts']
-
-MAX_SEED = 2**32 - 1
 
 
 class WrongPart(UserError):

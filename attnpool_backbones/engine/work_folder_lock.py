@@ -24,7 +24,7 @@ REFRESH = 30.0
 SILENT = 10 * REFRESH
 """Seconds of silence after which the writer of another machine is taken for dead, unwatched."""
 
-_held: dict[str, int] = {}  # by folder, how often this process has claimed it
+_held: set[str] = set()  # folders that this process has claimed
 
 
 class WorkFolderInUse(UserError):
@@ -49,16 +49,12 @@ def claimed(folder: str | os.PathLike, option: str = '--work-dir') -> Iterator[N
     """
     key = os.path.realpath(folder)
     if key in _held:
-        _held[key] += 1
-        try:
-            yield
-        finally:
-            _held[key] -= 1
+        yield
         return
     Path(folder).mkdir(parents=True, exist_ok=True)
     path = Path(folder) / NAME
     file = _lock(path, option)
-    _held[key] = 1
+    _held.add(key)
     ended = threading.Event()
     sign_of_life = threading.Thread(target=_refresh, args=(path, ended), daemon=True)
     sign_of_life.start()
@@ -67,7 +63,7 @@ def claimed(folder: str | os.PathLike, option: str = '--work-dir') -> Iterator[N
     finally:
         ended.set()
         sign_of_life.join()
-        del _held[key]
+        _held.remove(key)
         _unlock(file, path)
 
 

@@ -26,6 +26,7 @@ from attnpool_backbones.atomic_files import write_atomically
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.config_files import source_digest
 from attnpool_backbones.datasets.digit_scenes import SIZE, generate
+from attnpool_backbones.experiments.digit_training import labelled
 from attnpool_backbones.experiments.nano_heads import FAMILIES, HEADS, nano_config
 from attnpool_backbones.export.exporting import EXAMPLE, describe, first_images, prepared
 from attnpool_backbones.export.graph import Sizes, build_graph, fixed_because, trace
@@ -131,11 +132,7 @@ def score(model: nn.Module, cfg: Config) -> dict[str, float]:
             for batch in loader:
                 evaluator.process(model.test_step(batch), batch)
         found = evaluator.evaluate(len(loader.dataset))
-    return {
-        key: float(value) * (100 if key.startswith('coco/') else 1)
-        for key, value in found.items()
-        if key in METRICS
-    }
+    return labelled(found, {key: key for key in METRICS})
 
 
 def exported(model: nn.Module, cfg: Config, side: int = SIDE) -> tuple[bytes, Facts]:

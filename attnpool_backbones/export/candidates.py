@@ -26,7 +26,7 @@ def ranked_candidates(
     head: nn.Module,
     class_maps: Sequence[Tensor],
     delta_maps: Sequence[Tensor],
-    most: int,
+    cfg: Mapping[str, Any],
     image_size: Sequence[int],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Ranks the boxes of all levels as ``predict_by_feat`` of mmdet's anchor heads does.
@@ -35,12 +35,14 @@ def ranked_candidates(
         head: An anchor head.
         class_maps: B, A * K, h, w of each level.
         delta_maps: B, A * 4, h, w of each level.
-        most: Boxes taken of each level, those of the highest scores; below 1: all.
+        cfg: Its test settings: how many boxes of each level are taken, those of the highest
+            scores, and how small they may be.
         image_size: Height and width that boxes are cut at.
 
     Returns:
-        Boxes B, N, 4, scores, labels and levels B, N.
+        Boxes B, N, 4, scores, labels and levels B, N. Those that are too small have the score -1.
     """
+    most = cfg.get('nms_pre', -1)
     sizes = [m.shape[-2:] for m in class_maps]
     priors_of = head.prior_generator.grid_priors(sizes, class_maps[0].dtype, class_maps[0].device)
     scores, labels, levels, priors, deltas = [], [], [], [], []
@@ -67,7 +69,11 @@ def ranked_candidates(
         deltas.append(delta.gather(1, box.unsqueeze(-1).expand(-1, -1, 4)))
         priors.append(prior[box])
     boxes = decode(head.bbox_coder, torch.cat(priors, 1), torch.cat(deltas, 1), image_size)
-    return boxes, torch.cat(scores, 1), torch.cat(labels, 1), torch.cat(levels, 1)
+    ranked = torch.cat(scores, 1)
+    if cfg.get('min_bbox_size', -1) >= 0:
+        sides = boxes[..., 2:] - boxes[..., :2]
+        ranked = ranked.masked_fill(~(sides > cfg['min_bbox_size']).all(-1), ABSENT)
+    return boxes, ranked, torch.cat(labels, 1), torch.cat(levels, 1)
 
 
 def decode(coder: Any, boxes: Tensor, deltas: Tensor, image_size: Sequence[int]) -> Tensor:

@@ -56,12 +56,7 @@ class DenseDetectorGraph(nn.Module):
         head, cfg = self.model.bbox_head, self.model.bbox_head.test_cfg
         x = self.images(images)
         maps = head(self.model.extract_feat(x))
-        boxes, scores, labels, _ = ranked_candidates(
-            head, *maps, cfg.get('nms_pre', -1), images.shape[-2:]
-        )
-        if cfg.get('min_bbox_size', -1) >= 0:
-            sides = boxes[..., 2:] - boxes[..., :2]
-            scores = scores.masked_fill(~(sides > cfg.min_bbox_size).all(-1), -1)
+        boxes, scores, labels, _ = ranked_candidates(head, *maps, cfg, images.shape[-2:])
         kept = suppress(
             boxes, scores, labels, cfg.nms.iou_threshold, cfg.get('score_thr', 0), cfg.max_per_img
         )

@@ -89,12 +89,7 @@ class TwoStageGraph(nn.Module):
         """Returns boxes B, P, 4 and whether there is one, B, P."""
         head = self.model.rpn_head
         cfg = head.test_cfg
-        boxes, scores, labels, levels = ranked_candidates(
-            head, *head(maps), cfg.get('nms_pre', -1), size
-        )
-        if cfg.get('min_bbox_size', -1) >= 0:
-            sides = boxes[..., 2:] - boxes[..., :2]
-            scores = scores.masked_fill(~(sides > cfg.min_bbox_size).all(-1), ABSENT)
+        boxes, scores, labels, levels = ranked_candidates(head, *head(maps), cfg, size)
         kept = suppress(boxes, scores, levels, cfg.nms.iou_threshold, ABSENT / 2, cfg.max_per_img)
         return pick(kept, boxes, scores, labels)[0], kept >= 0
 

@@ -1,6 +1,7 @@
 """What an exported file says about itself. It is data: nothing in it is run or looked up."""
 
 import json
+from collections.abc import Callable, Container
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -82,42 +83,18 @@ class Facts:
             raise ValueError(f'the metadata lacks {sorted(lacking)}, unknown is {sorted(unknown)}')
         _require(data['task'] in ('detection', 'segmentation'), 'task', data['task'])
         classes, palette = data['classes'], data['palette']
-        _require(
-            isinstance(classes, list)
-            and 0 < len(classes) <= _CLASSES
-            and all(isinstance(name, str) and len(name) <= _NAME for name in classes),
-            'classes',
-            classes,
-        )
-        _require(
-            isinstance(palette, list)
-            and len(palette) == len(classes)
-            and all(
-                isinstance(c, list) and len(c) == 3 and all(_is_whole(v, 0, 255) for v in c)
-                for c in palette
-            ),
-            'palette',
-            palette,
-        )
+        _require(_is_list(classes, _is_name, range(1, _CLASSES + 1)), 'classes', classes)
+        _require(_is_list(palette, _is_colour, [len(classes)]), 'palette', palette)
         for name in ('score', 'mask', 'binary'):
             value = data.get(name)
-            allowed = _is_share(value) or value is None and name != 'score'
+            allowed = _is_number(value, 0, 1) or value is None and name != 'score'
             _require(allowed, name, value)
         size, batch = data.get('size'), data.get('batch')
-        _require(
-            size is None
-            or isinstance(size, list)
-            and len(size) == 2
-            and all(_is_whole(side, 1, _SIDE) for side in size),
-            'size',
-            size,
-        )
+        _require(size is None or _is_list(size, _is_side, [2]), 'size', size)
         _require(batch is None or _is_whole(batch, 1, 1024), 'batch', batch)
-        _require(_is_whole(data.get('smallest', 32), 1, _SIDE), 'smallest', data.get('smallest'))
+        _require(_is_side(data.get('smallest', 32)), 'smallest', data.get('smallest'))
         fill = data.get('fill', [0.0, 0.0, 0.0])
-        _require(
-            isinstance(fill, list) and len(fill) == 3 and all(map(_is_number, fill)), 'fill', fill
-        )
+        _require(_is_list(fill, _is_number, [3]), 'fill', fill)
         made = data.get('made', {})
         _require(
             isinstance(made, dict) and all(isinstance(v, str) for v in made.values()), 'made', made
@@ -154,5 +131,17 @@ def _is_number(value: Any, least: float = -1e6, most: float = 1e6) -> bool:
     return is_number and least <= value <= most
 
 
-def _is_share(value: Any) -> bool:
-    return _is_number(value, 0, 1)
+def _is_side(value: Any) -> bool:
+    return _is_whole(value, 1, _SIDE)
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= _NAME
+
+
+def _is_colour(value: Any) -> bool:
+    return _is_list(value, lambda channel: _is_whole(channel, 0, 255), [3])
+
+
+def _is_list(value: Any, is_right: Callable[[Any], bool], lengths: Container[int]) -> bool:
+    return isinstance(value, list) and len(value) in lengths and all(map(is_right, value))

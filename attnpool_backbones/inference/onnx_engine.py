@@ -10,7 +10,7 @@ from attnpool_backbones.command_line import UserError, line_of
 from attnpool_backbones.inference.exported_facts import KEY, Facts
 from attnpool_backbones.inference.extras import require_extra
 
-__all__ = ['OnnxEngine', 'read_onnx', 'require_outputs']
+__all__ = ['OnnxEngine', 'read_facts', 'read_onnx']
 
 LARGEST = (1 << 31) - 1
 """Bytes of a file, which ONNX holds in one protocol buffer."""
@@ -125,22 +125,22 @@ def read_onnx(path: str | Path) -> tuple[bytes, Facts]:
             f'{path}: an ONNX file, but not one of attnpool export: it does not say how images are '
             'prepared and which classes there are'
         )
-    try:
-        facts = Facts.from_json(entries[0])
-    except (ValueError, TypeError) as error:
-        raise UserError(f'{path}: {error}') from error
     if len(model.graph.input) != 1:
         raise UserError(f'{path}: has {len(model.graph.input)} inputs, not one')
-    require_outputs(path, {output.name for output in model.graph.output}, facts)
-    return content, facts
+    return content, read_facts(path, entries[0], {output.name for output in model.graph.output})
 
 
-def require_outputs(path: Path, given: set[str], facts: Facts) -> None:
-    """Raises UserError unless a graph has the outputs of its task."""
+def read_facts(path: Path, text: str, given: set[str]) -> Facts:
+    """Reads what a file says about itself; raises UserError if its graph gives something else."""
+    try:
+        facts = Facts.from_json(text)
+    except (ValueError, TypeError) as error:
+        raise UserError(f'{path}: {error}') from error
     if given not in OUTPUTS[facts.task]:
         raise UserError(f'{path}: its outputs {sorted(given)} are not those of {facts.task}')
     if 'masks' in given and facts.mask is None:
         raise UserError(f'{path}: masks without a threshold')
+    return facts
 
 
 def _outside(model: Any) -> Iterator[str]:

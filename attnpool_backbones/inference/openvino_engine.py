@@ -7,7 +7,7 @@ import numpy as np
 from attnpool_backbones.command_line import UserError, line_of
 from attnpool_backbones.inference.exported_facts import KEY, Facts
 from attnpool_backbones.inference.extras import require_extra
-from attnpool_backbones.inference.onnx_engine import require_outputs
+from attnpool_backbones.inference.onnx_engine import read_facts
 
 __all__ = ['OpenVinoEngine', 'read_openvino']
 
@@ -84,9 +84,4 @@ def read_openvino(path: str | Path, device: str = 'cpu') -> tuple[OpenVinoEngine
     text = engine.metadata
     if text is None:
         raise UserError(f'{path}: a file of OpenVINO, but not one of attnpool export')
-    try:
-        facts = Facts.from_json(text)
-    except (ValueError, TypeError) as error:
-        raise UserError(f'{path}: {error}') from error
-    require_outputs(path, set(engine.outputs), facts)
-    return engine, facts
+    return engine, read_facts(path, text, set(engine.outputs))

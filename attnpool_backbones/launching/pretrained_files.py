@@ -1,7 +1,7 @@
 """Weights that a model starts from, looked for on disk before anything is built."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +10,17 @@ from mmengine.config import Config
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.config_files import config_root
 from attnpool_backbones.config_types import is_pretrained
+from attnpool_backbones.launching.config_errors import config_entries
 
 __all__ = ['pretrained_files', 'require_pretrained']
 
 
 def pretrained_files(model: Any) -> Iterator[str]:
     """Yields the local checkpoint files that ``init_cfg`` entries of a model config name."""
-    if isinstance(model, Mapping):
-        checkpoint = model.get('checkpoint')
-        if is_pretrained(model) and isinstance(checkpoint, str) and '://' not in checkpoint:
+    for _, entry in config_entries(model):
+        checkpoint = entry.get('checkpoint')
+        if is_pretrained(entry) and isinstance(checkpoint, str) and '://' not in checkpoint:
             yield checkpoint
-        model = list(model.values())
-    if isinstance(model, (list, tuple)):
-        for value in model:
-            yield from pretrained_files(value)
 
 
 def require_pretrained(cfg: Config) -> None:

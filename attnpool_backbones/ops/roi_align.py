@@ -479,9 +479,9 @@ def _interpolate(
     return torch.where(inside.unsqueeze(-1), total, 0).flatten(2, 3)
 
 
-def _candidates(values: Tensor, y: Axis, x: Axis, rows: Tensor | slice = slice(None)) -> Tensor:
+def _candidates(values: Tensor, y: Axis, x: Axis) -> Tensor:
     """Makes samples lose that mmcv's maximum passes over: missing ones, NaN, very small ones."""
-    there = y.there[rows, None, :, None] & x.there.unsqueeze(1)  # by, bx, sy, sx
+    there = y.there[:, None, :, None] & x.there.unsqueeze(1)  # by, bx, sy, sx
     kept = there.flatten(2).unsqueeze(-1) & (values > EMPTY_MAXIMUM)
     return torch.where(kept, values, EMPTY_MAXIMUM)
 

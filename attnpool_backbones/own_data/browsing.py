@@ -14,6 +14,7 @@ from mmengine.runner import set_random_seed
 from attnpool_backbones.atomic_files import write_atomically
 from attnpool_backbones.class_colours import distinct_colours
 from attnpool_backbones.command_line import UserError
+from attnpool_backbones.config_types import type_name
 from attnpool_backbones.html_page import html_page, pictures_with_words
 from attnpool_backbones.inference.drawing import draw_boxes, draw_label_map
 from attnpool_backbones.pictures import write_picture
@@ -93,7 +94,7 @@ def _with_pipeline(dataset: Any, change: Callable[[list], list]) -> Any:
 
 
 def _is_loading(step: Any) -> bool:
-    return step['type'].rpartition('.')[2] in _LOADING
+    return type_name(step) in _LOADING
 
 
 def _only_loading(steps: list) -> list:

@@ -24,7 +24,6 @@ def read_image_sets(
         purpose: Folder of the lists in ``ImageSets``, such as ``Main``. Where it is not there, all
             lists count.
         notes: Is extended where there are lists that cannot be used.
-        notes: Is extended where there are lists that cannot be used.
 
     Returns:
         By :func:`~attnpool_backbones.own_data.folder.spelt_alike` stems. Nothing if there are no

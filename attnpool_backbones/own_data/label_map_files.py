@@ -136,13 +136,7 @@ def _common_form(pairs: Sequence[LabelMapPair], suffix: str) -> tuple[str, str, 
 
 
 def _common_folder(files: Sequence[str]) -> str:
-    parts = [PurePosixPath(file).parts[:-1] for file in files]
-    common = []
-    for level in zip(*parts, strict=False):
-        if len(set(level)) > 1:
-            break
-        common.append(level[0])
-    return '/'.join(common)
+    return '/'.join(os.path.commonprefix([PurePosixPath(file).parts[:-1] for file in files]))
 
 
 def _under(file: str, folder: str) -> str:

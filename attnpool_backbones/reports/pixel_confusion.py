@@ -102,10 +102,6 @@ class PixelConfusion(BaseMetric):
         return {}
 
 
-def _iou(image: TestedImage) -> float:
-    return image.iou
-
-
 def _counted(
     path: str, truth: np.ndarray, said: np.ndarray, classes: int, ignore_index: int
 ) -> TestedImage:
@@ -203,7 +199,7 @@ def _pairs(
 ) -> list[Pair]:
     kept = (each for each in images if each.iou < 1 and each.labels is not None)
     pairs = []
-    for each in heapq.nsmallest(PAIRS, kept, _iou):
+    for each in heapq.nsmallest(PAIRS, kept, lambda image: image.iou):
         image = read_image(each.path)
         if image is not None and image.shape[:2] == each.labels.shape == each.predictions.shape:
             drawn = [draw_label_map(image, m, palette) for m in (each.labels, each.predictions)]

@@ -15,7 +15,6 @@ from mmengine.registry import DefaultScope
 from attnpool_backbones.analysis.command import KINDS, parser_of_figures
 from attnpool_backbones.analysis.trade_off import published_rows
 from attnpool_backbones.cli import main
-from attnpool_backbones.datasets.digit_scenes import generate
 from attnpool_backbones.launching.config import load_config
 from attnpool_backbones.launching.config_keys import require_known_keys
 from attnpool_backbones.launching.options import add_common_arguments
@@ -124,13 +123,6 @@ def test_benchmarks_have_these_flags(line, monkeypatch):
     tool = runpy.run_path(str(ROOT / shlex.split(line)[1]))
     monkeypatch.setattr(sys, 'argv', shlex.split(line)[1:])
     assert tool['parse_args']().models
-
-
-@pytest.fixture(scope='module')
-def scenes(tmp_path_factory):
-    root = tmp_path_factory.mktemp('data') / 'digit_scenes'
-    generate(root, train=8, val=4)
-    return root
 
 
 @pytest.mark.slow

@@ -13,26 +13,15 @@ from attnpool_backbones.backbones import AttnResNet, CoAtNet, DeepViT, PatchConv
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.layers.selective_kernel import SelectiveKernel
 from tests.analysis.subjects import arguments, as_subject, single_unit
-from tests.golden import load_golden, official_state_dict
-from tests.layers.test_attention_units import OFFICIAL, RESNET
+from tests.layers.test_attention_units import OFFICIAL, official_unit
 
 UNITS = [name for name in OFFICIAL if not name.startswith('sk')]
-
-
-def _official_unit(name):
-    units = load_golden('sge_units')
-    prefix, build = OFFICIAL[name]
-    named = {prefix + n: v for n, v in official_state_dict(units, kind=f'{name}.').items()}
-    converted = {n.removeprefix(prefix): v for n, v in RESNET.convert(named).items()}
-    unit = build().eval()
-    unit.load_state_dict(converted)
-    return unit, torch.from_numpy(units[f'{name}.x']), torch.from_numpy(units[f'{name}.y'])
 
 
 @pytest.mark.parametrize('name', UNITS)
 @torch.no_grad()
 def test_gate_makes_the_official_output(name):
-    unit, x, y = _official_unit(name)
+    unit, x, y = official_unit(name)
     gate = unit.gate(x)
     if name.startswith('gc'):
         assert torch.allclose(gate.sum((2, 3)), torch.ones(len(x), 1))
@@ -50,7 +39,7 @@ def test_gate_makes_the_official_output(name):
 
 @pytest.mark.parametrize('name', UNITS)
 def test_lengths_are_those_of_the_official_maps(name):
-    unit, x, y = _official_unit(name)
+    unit, x, y = official_unit(name)
     (found,) = gates_of(single_unit(unit), x[:1])
     for lengths, expected in ((found.before, x), (found.after, y)):
         expected = expected[0].square().sum(0).sqrt()

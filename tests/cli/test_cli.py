@@ -163,18 +163,23 @@ def test_patience_that_is_too_long_is_told(words, told, tmp_path, monkeypatch, c
     assert told in said and ('will not end' in said) == bool(told)
 
 
-def test_labels_are_read_once_for_batch_and_time(tmp_path, monkeypatch, capsys):
-    import argparse
-
-    from attnpool_backbones.cli import train
+@pytest.fixture
+def photos(tmp_path, monkeypatch):
+    """A folder of pictures with labels, in the working directory."""
     from attnpool_backbones.datasets.digit_scenes import generate
-    from attnpool_backbones.launching import forecast
-    from attnpool_backbones.own_data import coco, preparing
     from tests.own_data import scenes
 
     monkeypatch.chdir(tmp_path)
     generate(tmp_path / 'source', train=4, val=2, size=(96, 64))
     scenes.coco(scenes.load_scenes(tmp_path / 'source'), tmp_path / 'photos', True)
+
+
+@pytest.mark.usefixtures('photos')
+def test_labels_are_read_once_for_batch_and_time(monkeypatch, capsys):
+    from attnpool_backbones.cli import train
+    from attnpool_backbones.launching import forecast
+    from attnpool_backbones.own_data import coco, preparing
+
     seen = []
     for module, name in ((coco, 'read'), (preparing, 'verify')):
         function = getattr(module, name)
@@ -201,8 +206,6 @@ IN_CONFIG = 'own data', 'what is made of it'
 
 
 def test_time_of_a_resumed_training_is_not_measured_again(tmp_path, monkeypatch, capsys):
-    import argparse
-
     from mmengine.config import Config
 
     from attnpool_backbones.cli import train
@@ -347,14 +350,10 @@ def test_process_of_several_ends_at_once(rank, monkeypatch):
 
 
 @pytest.mark.parametrize('words', [['verify', 'photos', '--workers', '1'], ['browse', 'photos']])
-def test_a_folder_is_listed_once(words, tmp_path, monkeypatch, capsys):
-    from attnpool_backbones.datasets.digit_scenes import generate
+@pytest.mark.usefixtures('photos')
+def test_a_folder_is_listed_once(words, monkeypatch, capsys):
     from attnpool_backbones.own_data.folder import Folder
-    from tests.own_data import scenes
 
-    monkeypatch.chdir(tmp_path)
-    generate(tmp_path / 'source', train=4, val=2, size=(96, 64))
-    scenes.coco(scenes.load_scenes(tmp_path / 'source'), tmp_path / 'photos', True)
     opened = []
     make = Folder.__init__
     monkeypatch.setattr(Folder, '__init__', lambda self, *a: opened.append(a) or make(self, *a))
@@ -363,13 +362,8 @@ def test_a_folder_is_listed_once(words, tmp_path, monkeypatch, capsys):
     assert 'nothing is wrong' in capsys.readouterr().out or Path('browse/index.html').exists()
 
 
-def test_options_that_do_not_fit_own_data(tmp_path, monkeypatch, capsys):
-    from attnpool_backbones.datasets.digit_scenes import generate
-    from tests.own_data import scenes
-
-    monkeypatch.chdir(tmp_path)
-    generate(tmp_path / 'source', train=4, val=2, size=(96, 64))
-    scenes.coco(scenes.load_scenes(tmp_path / 'source'), tmp_path / 'photos', True)
+@pytest.mark.usefixtures('photos')
+def test_options_that_do_not_fit_own_data(capsys):
     assert main(['browse', 'photos', '--cfg-options', 'work_dir.x=1']) == 2
     assert '--cfg-options do not fit photos: ' in capsys.readouterr().err
 

@@ -10,7 +10,6 @@ from mmengine.config import Config
 
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.config_files import config_root
-from attnpool_backbones.datasets.digit_scenes import generate
 from attnpool_backbones.engine.bad_data_hook import BadDataError
 from attnpool_backbones.launching import launch
 from attnpool_backbones.launching.config import load_config
@@ -29,13 +28,6 @@ DIGITS = [path for path in CONFIGS if path.stem.endswith('_digit-crops')]
 IMAGENET = [path for path in CONFIGS if path.stem.endswith('_in1k')]
 FAST = ('resnet-nano-attnpool_digit-crops', 'resnet-nano_digit-crops')
 """Same recipe, another pooling."""
-
-
-@pytest.fixture(scope='module')
-def scenes(tmp_path_factory):
-    root = tmp_path_factory.mktemp('data') / 'digit_scenes'
-    generate(root, train=8, val=4)
-    return root
 
 
 def short_config(config, work_dir, data_root, batch=8, **options):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.fileio import FileClient, LocalBackend, register_backend
-from mmengine.hooks import EMAHook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS
 from mmengine.runner import Runner
@@ -28,6 +28,15 @@ WEIGHTS = {'layer.weight': torch.full((1, 2), 0.5), 'layer.bias': torch.full((1,
 
 def config(folder: Path, **checkpoint: Any) -> Config:
     return make_config(folder, hooks=(GUARD,), checkpoint={**MMENGINES, **checkpoint})
+
+
+def train_and_score(hook: str, cfg: Config, **scores: float) -> tuple[Runner, Hook]:
+    """Trains, and gives scores to the hook that saves."""
+    runner = make_runner('guard', cfg)
+    saver = next(h for h in runner.hooks if type(h).__name__ == hook.rpartition('.')[2])
+    runner.train()
+    saver.after_val_epoch(runner, scores)
+    return runner, saver
 
 
 def start(folder: Path, weights: dict, resume: bool = False, **settings: Any) -> Runner:
@@ -179,10 +188,7 @@ def test_a_copied_run_leaves_the_original_alone(hook, indicators, tmp_path):
     def run(folder: Path, epochs: int, resume: bool, score: float) -> None:
         cfg = config(folder, **saving)
         cfg.train_cfg.max_epochs, cfg.resume = epochs, resume
-        runner = make_runner('guard', cfg)
-        saver = next(h for h in runner.hooks if type(h).__name__ == hook.rpartition('.')[2])
-        runner.train()
-        saver.after_val_epoch(runner, dict(score=score, other=score))
+        runner, saver = train_and_score(hook, cfg, score=score, other=score)
         runner.train_loop._epoch += 1
         saver._save_checkpoint(runner)
 
@@ -205,10 +211,7 @@ def test_a_file_of_another_folder_owns_nothing_here(hook, tmp_path):
         cfg.train_cfg.max_epochs = epochs
         if epochs == 3:
             cfg.resume, cfg.load_from = True, str(other / 'epoch_2.pth')
-        runner = make_runner('guard', cfg)
-        saver = next(h for h in runner.hooks if type(h).__name__ == hook.rpartition('.')[2])
-        runner.train()
-        saver.after_val_epoch(runner, dict(score=score))
+        train_and_score(hook, cfg, score=score)
     names = {file.name for file in here.glob('*.pth')}
     assert names == {f'{kind}epoch_{n}.pth' for kind in ('', 'best_score_') for n in (2, 3)}
 
@@ -244,10 +247,7 @@ def test_files_behind_addresses_are_of_a_run_as_others_are(hook, start, tmp_path
         cfg.train_cfg.max_epochs = epochs
         if epochs == 3:
             cfg.resume, cfg.load_from = True, f'{start}/epoch_2.pth'
-        runner = make_runner('guard', cfg)
-        saver = next(h for h in runner.hooks if type(h).__name__ == hook.rpartition('.')[2])
-        runner.train()
-        saver.after_val_epoch(runner, dict(score=score))
+        train_and_score(hook, cfg, score=score)
     names = {file.name for file in (tmp_path / 'bucket/runs/here').glob('*.pth')}
     left = (3,) if start.endswith('here') else (2, 3)
     assert names == {f'{kind}epoch_{n}.pth' for kind in ('', 'best_score_') for n in left}
@@ -305,8 +305,5 @@ def test_a_resumed_file_deletes_nothing(hook, victim, tmp_path):
     torch.save(content, folder / 'epoch_4.pth')
     cfg = config(folder, **saving)
     cfg.resume, cfg.load_from = True, str(folder / 'epoch_4.pth')
-    runner = make_runner('guard', cfg)
-    saver = next(h for h in runner.hooks if type(h).__name__ == hook.rpartition('.')[2])
-    runner.train()
-    saver.after_val_epoch(runner, dict(score=1.0))
+    train_and_score(hook, cfg, score=1.0)
     assert path.exists() and (not path.is_dir() or (path / 'content').exists())

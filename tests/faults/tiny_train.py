@@ -14,9 +14,8 @@ from typing import Any
 
 import torch
 from mmengine.dist import is_main_process, master_only
-from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
-from mmengine.registry import HOOKS, METRICS, MODELS
+from mmengine.registry import HOOKS, MODELS
 from torch.distributed.fsdp import FullyShardedDataParallel
 
 from attnpool_backbones.command_line import exit_command
@@ -24,7 +23,7 @@ from attnpool_backbones.launching.launch import run_training
 from attnpool_backbones.launching.resuming import choose_checkpoint_to_resume
 from attnpool_backbones.launching.run_plan import RunPlan
 from attnpool_backbones.launching.safeguards import add_safeguards
-from tests.engine.tiny_run import Regression, make_config
+from tests.engine.tiny_run import Regression, add_validation, make_config
 
 
 class Tell(Hook):
@@ -65,16 +64,6 @@ class Tell(Hook):
         print(f'digest {digest} scores {runner.message_hub.get_info("best_score")}', flush=True)
 
 
-class MeanError(BaseMetric):
-    """Mean absolute error."""
-
-    def process(self, data_batch: Any, data_samples: Any) -> None:
-        self.results += [float(value.abs().mean()) for value in data_samples]
-
-    def compute_metrics(self, results: list) -> dict[str, float]:
-        return dict(error=sum(results) / len(results))
-
-
 class Layers(torch.nn.Sequential):
     """Tells what of it can be sharded, as backbones do."""
 
@@ -94,7 +83,6 @@ class DeepRegression(Regression):
 
 
 MODELS.register_module(module=DeepRegression, force=True)
-METRICS.register_module(module=MeanError, force=True)
 HOOKS.register_module(module=Tell, force=True)
 
 
@@ -116,11 +104,7 @@ def main() -> None:
         cfg.model.type = 'DeepRegression'
         cfg.strategy = dict(type='attnpool_backbones.ShardedStrategy')
     if validate:
-        cfg.val_dataloader = dict(cfg.train_dataloader, sampler=dict(type='DefaultSampler'))
-        cfg.val_cfg = dict()
-        cfg.val_evaluator = dict(type='MeanError')
-        cfg.train_cfg.val_interval = 1 if settings.get('by_epoch', True) else 6
-        cfg.default_hooks.checkpoint.update(save_best='error', rule='less')
+        add_validation(cfg)
     add_safeguards(cfg, every, wait)
     choose_checkpoint_to_resume(cfg, 'auto' if resume else None)
     cfg.custom_hooks += [dict(type='Tell', pause=pause, slow_saving=slow_saving)]

@@ -128,6 +128,16 @@ def test_most_iterations_win_over_note_and_time(run):
     assert find(str(run)) == str(run / 'epoch_4.pth')
 
 
+def test_notes_may_name_nothing(run):
+    (run / 'epoch_4.pth').unlink()
+    names = str(run / 'epoch_4.pth').encode(), b'/run/that/was/moved/epoch_4.pth'
+    for content in (*names, b'', bytes(8), b'\xff\xfe\x00', b'x' * 10_000):
+        (run / 'last_checkpoint').write_bytes(content)
+        assert find(str(run)) == str(run / 'epoch_3.pth')
+    (run / 'last_checkpoint').unlink()
+    assert find(str(run)) == str(run / 'epoch_3.pth')
+
+
 @METRICS.register_module(force=True)
 class GivenScores(BaseMetric):
     """Gives each validation the next score."""

@@ -10,6 +10,17 @@ from attnpool_backbones import ops
 from attnpool_backbones.layers.activation_checkpointing import checkpoint_block
 
 
+def trains_alike(function, model, plain):
+    for step in range(3):
+        x = torch.randn(2, 3, 8, 8)
+        for run in (plain, function):
+            torch.manual_seed(step)
+            run(x).square().sum().backward()
+    torch.testing.assert_close(model.state_dict(), plain.state_dict())
+    for ours, theirs in zip(model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad)
+
+
 @pytest.mark.parametrize('momentum', [0.1, None])
 @pytest.mark.parametrize('norm', [nn.BatchNorm2d, nn.SyncBatchNorm, nn.InstanceNorm2d])
 def test_running_statistics_are_updated_once(norm, momentum):
@@ -17,15 +28,7 @@ def test_running_statistics_are_updated_once(norm, momentum):
     norm = norm(4, momentum=momentum, affine=True, track_running_stats=True)
     plain = nn.Sequential(nn.Conv2d(3, 4, 3), norm, nn.Dropout(0.5))
     checkpointed = copy.deepcopy(plain)
-    for step in range(3):
-        x = torch.randn(2, 3, 8, 8)
-        torch.manual_seed(step)
-        plain(x).square().sum().backward()
-        torch.manual_seed(step)
-        checkpoint_block(checkpointed, x).square().sum().backward()
-    torch.testing.assert_close(checkpointed.state_dict(), plain.state_dict())
-    for ours, theirs in zip(checkpointed.parameters(), plain.parameters(), strict=True):
-        torch.testing.assert_close(ours.grad, theirs.grad)
+    trains_alike(lambda x: checkpoint_block(checkpointed, x), checkpointed, plain)
 
 
 @pytest.mark.parametrize('backend', ['aot_eager', 'inductor'])
@@ -39,15 +42,7 @@ def test_compiled_blocks_are_trained_as_plain_ones(backend):
     compiled = torch.compile(
         lambda x: checkpoint_block(checkpointed, x), fullgraph=True, backend=backend
     )
-    for step in range(3):
-        x = torch.randn(2, 3, 8, 8)
-        torch.manual_seed(step)
-        plain(x).square().sum().backward()
-        torch.manual_seed(step)
-        compiled(x).square().sum().backward()
-    torch.testing.assert_close(checkpointed.state_dict(), plain.state_dict())
-    for ours, theirs in zip(checkpointed.parameters(), plain.parameters(), strict=True):
-        torch.testing.assert_close(ours.grad, theirs.grad)
+    trains_alike(compiled, checkpointed, plain)
 
 
 def test_momentum_is_back_after_an_error():

@@ -41,17 +41,22 @@ NOT_COMPARED = {
 }
 
 
-@pytest.mark.parametrize('name', OFFICIAL)
-def test_equals_the_official_code(name):
+def official_unit(name):
+    """Returns our layer with the weights of a unit, and the unit's input and output."""
     units = load_golden('sge_units')
     prefix, build = OFFICIAL[name]
     named = {prefix + n: v for n, v in official_state_dict(units, kind=f'{name}.').items()}
     converted = {n.removeprefix(prefix): v for n, v in RESNET.convert(named).items()}
     unit = build().eval()
     unit.load_state_dict(converted)
-    with torch.no_grad():
-        y = unit(torch.from_numpy(units[f'{name}.x']))
-    assert float(np.abs(y.numpy() - units[f'{name}.y']).max()) <= 2e-6
+    return unit, torch.from_numpy(units[f'{name}.x']), torch.from_numpy(units[f'{name}.y'])
+
+
+@pytest.mark.parametrize('name', OFFICIAL)
+@torch.no_grad()
+def test_equals_the_official_code(name):
+    unit, x, y = official_unit(name)
+    assert float((unit(x) - y).abs().max()) <= 2e-6
 
 
 def test_every_official_unit_is_compared():

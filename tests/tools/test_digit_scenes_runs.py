@@ -16,13 +16,6 @@ from tests.mean_iou import mean_iou
 CONFIGS = sorted(config_root().glob('*/*_digit-scenes.py'))
 
 
-@pytest.fixture(scope='module')
-def scenes(tmp_path_factory):
-    root = tmp_path_factory.mktemp('data') / 'digit_scenes'
-    generate(root, train=8, val=4)
-    return root
-
-
 def short_config(config, scenes, work_dir, epochs=1):
     """Returns a config for epochs of two iterations of batch 4 on eight scenes, in this process."""
     options = {f'{s}_dataloader.dataset.data_root': str(scenes) for s in ('train', 'val', 'test')}
