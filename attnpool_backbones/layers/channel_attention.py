@@ -25,7 +25,8 @@ def norm_of_vectors(norm: nn.Module, x: Tensor) -> Tensor:
         norm: BatchNorm or any other.
         x: B, C, 1, 1 or B, C.
     """
-    if x.shape[0] > 1 or not isinstance(norm, _BatchNorm) or isinstance(norm, nn.SyncBatchNorm):
+    of_batch = isinstance(norm, _BatchNorm) and not isinstance(norm, nn.SyncBatchNorm)
+    if not of_batch or not norm.training or x.shape[0] > 1:
         return norm(x)
     return F.batch_norm(
         x, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps

@@ -33,16 +33,15 @@ class HeadMixing(nn.Module):
     - ``'rescale'``: ``norm(theta (t P) + bias) * scale / t``, in training, too. Exactly as
       pretrained at t = 1; copying every token t times changes nothing, and running
       statistics fit all sizes;
-    - ``'fixed'``: no correction, the official formula. For statistics of the size at hand (see
-      :func:`attnpool_backbones.engine.recalibration.recalibrate_statistics`);
+    - ``'fixed'``: no correction, the official formula, for the size of the training;
     - ``'live'``: the official formula with the statistics of the batch at inference, too (an
       image's result then depends on the other images). BatchNorm only.
 
     Measured with every patch token of the golden model ``small_s_like_cal`` (17 tokens, two plain
     blocks before two mixing ones) copied 4, 16 and 64 times, relative error of the last map against
     the uncopied one: ``'rescale'`` 0.08, 0.10, 0.11 (the plain blocks alone: 0.07, 0.10, 0.10, the
-    class token being outvoted); ``'live'``, and ``'fixed'`` with recalibrated statistics, 0.54,
-    2.4, 9.7; ``'fixed'`` 36, 179, 750; t without dividing by t after the norm 0.59, 2.6, 10.5.
+    class token being outvoted); ``'live'`` 0.54, 2.4, 9.7; ``'fixed'`` 36, 179, 750; t without
+    dividing by t after the norm 0.59, 2.6, 10.5.
 
     Args:
         num_heads: Heads H.
@@ -186,7 +185,7 @@ class ReAttention(nn.Module):
 
     def _attend_in_windows(self, qkv: Tensor, grid: tuple[int, int]) -> Tensor:
         of_class, patches = qkv[:, :1], qkv[:, 1:].unflatten(1, grid)
-        batch, positions = len(qkv), grid[0] * grid[1]
+        batch, positions = qkv.shape[0], grid[0] * grid[1]
         shares = []  # of each size of windows in the class token
 
         def attend(windows: Tensor) -> Tensor:

@@ -61,7 +61,7 @@ def empty_output(q: Tensor, v: Tensor) -> Tensor:
         q: Queries B, H, T, any.
         v: Values B, H, N, d.
     """
-    return v.new_empty(len(q), q.shape[2], q.shape[1], v.shape[3]).transpose(1, 2)
+    return v.new_empty(q.shape[0], q.shape[2], q.shape[1], v.shape[3]).transpose(1, 2)
 
 
 def _attend_by_heads(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

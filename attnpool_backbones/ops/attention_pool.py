@@ -97,7 +97,7 @@ def _pool(x: Tensor, query: Tensor, bins: tuple[int, int]) -> tuple[Tensor, ...]
     """Returns the pooled map B, C, rows, columns, what is asked and the weights."""
     with full_precision(x.device):
         values = x.flatten(2).to(wide_dtype(x.dtype))
-        asked = (query.to(values.dtype) * query.shape[1] ** -0.5).expand(len(x), -1, -1)
+        asked = (query.to(values.dtype) * query.shape[1] ** -0.5).expand(x.shape[0], -1, -1)
         weights = _sought(asked, values)[:, :, None]  # B, G, 1, N
         if bins != (1, 1):
             weights = weights.masked_fill(_outside(x.shape[2:], bins, x.device), float('-inf'))

@@ -127,7 +127,7 @@ def _(
 def _positions(x: Tensor, conv: nn.Conv2d) -> int:
     """Returns about how many positions of all images a convolution of maps B, C, H, W has."""
     height, width = (size // stride for size, stride in zip(x.shape[2:], conv.stride, strict=True))
-    return len(x) * height * width
+    return x.shape[0] * height * width
 
 
 def _is_plainly_padded(conv: nn.Conv2d) -> bool:

@@ -58,7 +58,8 @@ def depthwise_weight_grad(x: Tensor, grad: Tensor, kernel_size: int) -> Tensor:
 
     x = F.pad(_contiguous(x), (pad, pad + extra, pad, pad))
     x = x.unfold(3, window, TILE).flatten(0, 1).flatten(1, 2)
-    grad = F.pad(_contiguous(grad), (0, extra)).view(batch * channels, height * tiles, TILE)
+    # A map of one position passes for channels_last, and the padded one is.
+    grad = F.pad(_contiguous(grad), (0, extra)).reshape(batch * channels, height * tiles, TILE)
     rows = [
         # B * C, TILE, window; windows of kernel row i begin i rows further down.
         torch.bmm(grad.transpose(1, 2), x[:, i * tiles : (i + height) * tiles])

@@ -9,7 +9,7 @@ from attnpool_backbones.ops.formula import operator
 from attnpool_backbones.ops.gradients import once_differentiable
 from attnpool_backbones.ops.precision import converted, wide_dtype
 
-LEAST = torch.finfo(torch.float32).tiny  # of less no logarithm is taken
+LEAST = torch.finfo(torch.float32).tiny  # of less no logarithm or power is taken
 
 
 @operator
@@ -132,7 +132,9 @@ def softmax_loss(
     """Returns :func:`softmax_focal_loss` of probabilities, N."""
     index = target.clamp(min=0)
     p = probabilities.gather(1, index.unsqueeze(1)).squeeze(1)
-    loss = -alpha * (1 - p) ** gamma * p.clamp(min=LEAST).log() * (target >= 0)
+    p = p.to(wide_dtype(p.dtype))
+    q = (1 - p).clamp(min=LEAST)
+    loss = -alpha * q**gamma * p.clamp(min=LEAST).log() * (target >= 0)
     return loss if weight is None else loss * weight[index]
 
 
@@ -142,7 +144,8 @@ def softmax_gradient(
     """Returns the derivative of :func:`softmax_focal_loss` by each logit, N, C."""
     index = target.clamp(min=0)
     p = probabilities.gather(1, index.unsqueeze(1)).squeeze(1)
-    q = 1 - p
+    p = p.to(wide_dtype(p.dtype))
+    q = (1 - p).clamp(min=LEAST)
     slope = alpha * (gamma * q ** (gamma - 1) * p * p.clamp(min=LEAST).log() - q**gamma)
     slope = slope * (target >= 0)
     slope = slope if weight is None else slope * weight[index]

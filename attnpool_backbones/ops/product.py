@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from attnpool_backbones.ops.choice import CLEAR_LEAD, Choice, lead
-from attnpool_backbones.ops.compiling import compiler_fuses, is_static
+from attnpool_backbones.ops.compiling import compiler_fuses, is_recorded, is_static
 from attnpool_backbones.ops.onednn import (
     compiled_linear,
     linear_act,
@@ -127,14 +127,12 @@ def suits_onednn(x: Tensor, weight: Tensor) -> bool:
 
 
 def _suits_convolution(x: Tensor, weight: Tensor) -> bool:
+    # Exported graphs have linear layers, which other runtimes know, whatever the sizes are.
+    if is_recorded() and not compiler_fuses():
+        return False
     if x.device.type != 'cpu' or x.dtype != torch.float32 or x.numel() <= SMALLEST_INPUT:
         return False
-    if x.numel() * len(weight) < SMALLEST_PRODUCT or torch.is_autocast_enabled('cpu'):
-        return False
-    # Exported graphs have linear layers, which other runtimes know.
-    if torch.compiler.is_compiling():
-        return compiler_fuses()
-    return not torch.jit.is_tracing()
+    return x.numel() * len(weight) >= SMALLEST_PRODUCT and not torch.is_autocast_enabled('cpu')
 
 
 def is_convolution_chosen() -> bool:

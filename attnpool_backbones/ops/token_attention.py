@@ -39,7 +39,7 @@ def token_attention(
     """
     queries, memory = norm(tokens), norm(x.flatten(2).mT)  # 1, K, C and B, H*W, C
     if among_tokens:
-        memory = torch.cat([queries.expand(len(x), -1, -1), memory], dim=1)  # B, K + H*W, C
+        memory = torch.cat([queries.expand(x.shape[0], -1, -1), memory], dim=1)  # B, K + H*W, C
     weights = attention_maps(q(queries)[:, None], k(memory)[:, None])[:, 0]  # B, K, N
     return weights @ v(memory), weights
 
@@ -101,9 +101,9 @@ def _attend(
         r = (squares.mean(1, keepdim=True) + eps).rsqrt()
         del off, squares
         # matmul would copy the map where one left factor is for all images
-        scores = torch.bmm(_centred(a).expand(len(x), -1, -1), x) * r + offset
+        scores = torch.bmm(_centred(a).expand(x.shape[0], -1, -1), x) * r + offset
         if own is not None:
-            scores = torch.cat([own.to(scores.dtype).expand(len(x), -1, -1), scores], 2)
+            scores = torch.cat([own.to(scores.dtype).expand(x.shape[0], -1, -1), scores], 2)
         w = scores.softmax(2)
         p = _centred(torch.bmm(w[..., -x.shape[2] :] * r, x.mT))
     return p.to(dtype), w.to(dtype), r

@@ -399,6 +399,19 @@ def test_traced_files_hold_operators_of_torch_alone(variant, grad):
         torch.testing.assert_close(loaded(x), model(x), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize('variant', FAMILIES.values(), ids=FAMILIES)
+def test_exported_programs_take_any_number_of_images(variant):
+    model = build_damped(variant)
+    number = {0: torch.export.Dim('number', min=1, max=64)}
+    with torch.no_grad():
+        exported = torch.export.export(
+            model, (images(64, 96),), dynamic_shapes=(number,), strict=False
+        )
+        for batch in (3, 5):
+            x = images(64, 96, batch=batch)
+            torch.testing.assert_close(exported.module()(x), model(x), rtol=1e-3, atol=1e-4)
+
+
 def test_every_family_has_a_table():
     registered = {
         name

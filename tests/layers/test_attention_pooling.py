@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from attnpool_backbones.heads import AttentionPoolingHead
+from attnpool_backbones.layers.attention_pool import AttentionPool2d
 from attnpool_backbones.layers.attention_pooling import AttentionPooling
 
 
@@ -67,3 +68,34 @@ def test_head(per_class):
     head.classifier.register_parameter('bias', None)
     expected = (tokens * head.classifier.weight).sum(-1)
     torch.testing.assert_close(head(x).logits, expected)
+
+
+class _Tokens(AttentionPooling):
+    def forward(self, x):
+        return super().forward(x).tokens
+
+
+def _exported(layer, x):
+    number = {0: torch.export.Dim('number', min=1, max=64)}
+    return torch.export.export(layer, (x,), dynamic_shapes=(number,), strict=False).module()
+
+
+@pytest.mark.filterwarnings('ignore::torch.jit.TracerWarning')
+@pytest.mark.parametrize('record', [_exported, torch.jit.trace], ids=['export', 'trace'])
+@pytest.mark.parametrize('layout', [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(
+    'layer',
+    [
+        _Tokens(16),
+        _Tokens(16, num_tokens=7),
+        AttentionPool2d(16),
+        AttentionPool2d(16, bins=2, heads=4),
+    ],
+    ids=['token', 'tokens', 'pool', 'bins'],
+)
+def test_recorded_layers_take_any_number_of_images(layer, layout, record):
+    x = torch.randn(5, 16, 4, 6).contiguous(memory_format=layout)
+    with torch.no_grad():
+        recorded = record(layer, x[:2])
+        for number in (3, 5):
+            torch.testing.assert_close(recorded(x[:number]), layer(x[:number]))

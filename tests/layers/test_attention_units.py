@@ -132,8 +132,7 @@ def test_init_weights_restores_the_start():
             assert (start[name] == 0) == (parameter.std(correction=0) == 0), name
 
 
-@pytest.mark.parametrize('norm', ['BN', 'SyncBN'])
-@pytest.mark.parametrize(
+each_norm_of_vectors = pytest.mark.parametrize(
     ('build', 'name'),
     [
         (lambda norm_cfg: BAM(32, norm_cfg=norm_cfg), 'channel.norm'),
@@ -141,6 +140,18 @@ def test_init_weights_restores_the_start():
     ],
     ids=['bam', 'sk'],
 )
+
+
+@each_norm_of_vectors
+def test_hooks_see_the_norm_of_a_single_image(build, name):
+    unit, seen = build(dict(type='BN')).eval(), []
+    unit.get_submodule(name).register_forward_hook(lambda *_: seen.append(name))
+    unit(torch.randn(1, 32, 6, 6))
+    assert seen == [name]
+
+
+@each_norm_of_vectors
+@pytest.mark.parametrize('norm', ['BN', 'SyncBN'])
 def test_trains_on_a_single_image(build, name, norm):
     # What mmengine's Runner does with SyncBN where there is one process.
     unit = revert_sync_batchnorm(build(dict(type=norm)))

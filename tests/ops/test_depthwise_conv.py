@@ -19,6 +19,19 @@ def test_frozen_weight_and_input_without_gradient():
     assert layer.weight.grad.abs().sum() > 0
 
 
+@pytest.mark.parametrize('size', [(1, 1), (1, 4), (8, 1)])
+def test_maps_as_thin_as_a_position_train(size):
+    """E.g. the last one of images of 32 pixels."""
+    layer = DepthwiseConv2d(4, 7)
+    x = torch.randn(2, 4, *size).contiguous(memory_format=torch.channels_last)
+    weight = torch.randn(2, *size, 4).permute(0, 3, 1, 2)
+    computed, expected = (
+        torch.autograd.grad((f(x) * weight).sum(), layer.weight)
+        for f in (layer, lambda x: layer._conv_forward(x, layer.weight, layer.bias))
+    )
+    torch.testing.assert_close(computed, expected)
+
+
 def test_autocast_gives_gradients_of_the_parameters_type():
     layer = DepthwiseConv2d(4, 7, bias=False)
     x = torch.randn(1, 4, 16, 16, requires_grad=True)
