@@ -9,16 +9,16 @@ from typing import Any
 
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.datasets.limits import MAX_PIXELS
-from attnpool_backbones.own_data import coco, cvat, labelme, masks, voc, yolo
+from attnpool_backbones.own_data import coco, cvat, labelme, masks, via, voc, yolo
 from attnpool_backbones.own_data.folder import Folder
 
 __all__ = ['FORMATS', 'Found', 'label_files', 'open_folder', 'recognise']
 
 FORMATS: dict[str, ModuleType] = dict(
-    coco=coco, yolo=yolo, voc=voc, labelme=labelme, cvat=cvat, masks=masks
+    coco=coco, yolo=yolo, voc=voc, labelme=labelme, via=via, cvat=cvat, masks=masks
 )
 """What ``--format`` can say; each has ``NAME``, ``find`` and ``read``."""
-OUTLINED = ('coco', 'yolo', 'labelme', 'cvat')
+OUTLINED = ('coco', 'yolo', 'labelme', 'via', 'cvat')
 """Formats of objects that may have outlines, of which label maps can be drawn."""
 _LOOKS = """\
   coco     .json with images, annotations and categories
@@ -26,6 +26,7 @@ _LOOKS = """\
   voc      an .xml for each image, as labelImg and Pascal VOC write it
   labelme  a .json for each image
   cvat     one .xml, exported as 'CVAT for images 1.1' or 'CVAT for video 1.1'
+  via      one .json, saved or exported by the VGG Image Annotator or makesense.ai
   masks    a .png for each image, in masks/ or annotations/, or named IMAGE_mask.png"""
 
 

@@ -3,6 +3,7 @@
 import base64
 import errno
 import json
+import math
 import os
 import re
 import shutil
@@ -21,6 +22,7 @@ from attnpool_backbones.cli import main
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.datasets.digit_scenes import CLASSES
 from attnpool_backbones.own_data.folder import displayed_size
+from attnpool_backbones.own_data.masks_of_objects import decode
 from attnpool_backbones.own_data.reading import read_labels
 from attnpool_backbones.own_data.recognition import FORMATS, open_folder, recognise
 from attnpool_backbones.own_data.request import Request
@@ -1061,3 +1063,105 @@ def test_turned_box_of_cvat(digits, tmp_path, rotation, is_told):
     file = tmp_path / 'annotations.xml'
     file.write_text(file.read_text().replace('<box ', f'<box rotation="{rotation}" ', 1))
     assert kinds_of(tmp_path, 'cvat') == ['malformed label'] * is_told
+
+
+def as_project(content):
+    ids = list(content)
+    return {
+        '_via_settings': {'core': {'default_filepath': ''}},
+        '_via_img_metadata': content,
+        '_via_attributes': {'region': {'digit': {'type': 'dropdown'}}, 'file': {}},
+        '_via_image_id_list': ids,
+    }
+
+
+def with_regions_by_number(content):
+    for entry in content.values():
+        entry['regions'] = {str(n): region for n, region in enumerate(entry['regions'])}
+    return content
+
+
+def with_attributes(change):
+    def changed(content):
+        for entry in content.values():
+            for region in entry['regions']:
+                region['region_attributes'] = change(region['region_attributes']['digit'])
+        return content
+
+    return changed
+
+
+@pytest.mark.parametrize(
+    'change, note',
+    [
+        (as_project, None),
+        (with_regions_by_number, None),
+        (with_attributes(lambda name: {'digit': {name: True, 'seen': False}}), None),
+        (with_attributes(lambda name: {'colour': 'red', 'Label': name}), 'not colour'),
+        (with_attributes(lambda name: {'digit': f' {name} '}), None),
+    ],
+    ids=['project', 'version 1', 'check boxes', 'several attributes', 'blanks'],
+)
+def test_files_of_via(digits, tmp_path, change, note):
+    written.via(written.load_scenes(digits), tmp_path, True)
+    before = labels_of(tmp_path)
+    file = tmp_path / 'via_export.json'
+    file.write_text(json.dumps(change(json.loads(file.read_text()))))
+    labels = labels_of(tmp_path)
+    assert labels.problems == [] and labels.images == before.images and before.has_masks
+    assert [n for n in labels.notes if n not in before.notes] == (
+        [f'regions have several attributes: the class is the attribute Label, {note}']
+        if note else []
+    )  # fmt: skip
+
+
+def test_regions_of_via_without_attributes_are_of_one_class(digits, tmp_path):
+    written.via(written.load_scenes(digits), tmp_path, True)
+    file = tmp_path / 'via_export.json'
+    content = with_attributes(lambda name: {})(json.loads(file.read_text()))
+    file.write_text(json.dumps(content))
+    labels = labels_of(tmp_path)
+    assert labels.problems == [] and labels.classes == ('object',)
+    assert 'no region has an attribute: all are of the class object' in labels.notes
+
+
+@pytest.mark.parametrize(
+    'change, kind',
+    [(lambda name: {'colour': 'red', 'size': name}, 'several attributes that may be the class'),
+     (lambda name: {'digit': {name: True, 'nought': name == 'one'}}, 'malformed label')],
+)  # fmt: skip
+def test_regions_of_via_of_no_single_class_are_told(digits, tmp_path, change, kind):
+    written.via(written.load_scenes(digits), tmp_path, True)
+    file = tmp_path / 'via_export.json'
+    file.write_text(json.dumps(with_attributes(change)(json.loads(file.read_text()))))
+    assert {p.kind for p in labels_of(tmp_path).problems} == {kind}
+
+
+@pytest.mark.parametrize(
+    'shape, turn',
+    [(dict(name='circle', r=9.5), 0), (dict(name='ellipse', rx=20, ry=8), 0),
+     (dict(name='ellipse', rx=20, ry=8, theta=math.pi / 6), 30)],
+    ids=['circle', 'ellipse', 'turned ellipse'],
+)  # fmt: skip
+def test_round_shapes_of_via(digits, tmp_path, shape, turn):
+    written.via(written.load_scenes(digits), tmp_path, True)
+    file = tmp_path / 'via_export.json'
+    content = json.loads(file.read_text())
+    region = dict(
+        shape_attributes=shape | dict(cx=40, cy=30), region_attributes=dict(digit='one')
+    )  # fmt: skip
+    next(iter(content.values()))['regions'] = [region]
+    file.write_text(json.dumps(content))
+    labels = labels_of(tmp_path)
+    (found,) = next(i for i in labels.images if i.file == 'train/train_000001.png').instances
+    rows, columns = np.mgrid[:64, :96] + 0.5
+    across, down = shape.get('rx', shape.get('r')), shape.get('ry', shape.get('r'))
+    # downwards and to the right, as a canvas turns
+    away = ((columns - 40) + 1j * (rows - 30)) * np.exp(-1j * np.deg2rad(turn))
+    inside = (away.real / across) ** 2 + (away.imag / down) ** 2 <= 1
+    mask = decode(found, (96, 64))
+    assert (mask & inside).sum() / (mask | inside).sum() > 0.95
+    left, top, width, height = found.box
+    rows, columns = np.nonzero(inside)
+    edges = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
+    assert np.allclose([left, top, left + width, top + height], edges, atol=1)
