@@ -22,6 +22,7 @@ from attnpool_backbones.datasets.orientation import orientation_of
 __all__ = [
     'IMAGE_FOLDER',
     'MASK_FOLDER',
+    'UNREAD',
     'Folder',
     'displayed_size',
     'folder_of',
@@ -39,7 +40,7 @@ _SPLIT_WORDS = dict(
 _WORD = re.compile(r'[a-z]+')
 _PART = 65536  # bytes
 MASK_FOLDER = re.compile(
-    r'(?P<split>train|training|val|valid|validation|test|testing)?[_-]?'
+    r'(?P<split>train|training|val|valid|validation|test|testing|default)?[_-]?'
     r'(masks?|labels?|label_?maps?|annots?|annotations?|gts?|ground_?truths?|segmentations?|'
     r'segmentation(class|object)\w*|segmaps?|seg_?labels?|semantic)$',
     re.IGNORECASE,
@@ -47,7 +48,10 @@ MASK_FOLDER = re.compile(
 """Names of folders that have masks rather than photos."""
 IMAGE_FOLDER = re.compile(r'(images?|imgs?|jpegimages|photos?|pictures?|rgb)$', re.IGNORECASE)
 """Names of folders that have photos."""
-_UNREAD = ('.heic', '.heif', '.avif', '.jp2', '.jxl', '.dng', '.cr2', '.cr3', '.nef', '.arw')
+UNREAD = (
+    '.heic', '.heif', '.avif', '.jp2', '.jxl', '.jfif', '.pgm', '.tga', '.dng', '.cr2', '.cr3',
+    '.nef', '.arw',
+)  # fmt: skip
 """Endings of photos as cameras and phones write them, which OpenCV and Pillow may not read."""
 _NO_TEXT = re.compile('[\udc80-\udcff]')
 """What Python makes of the bytes of a file name that are no UTF-8."""
@@ -274,7 +278,7 @@ class Folder:
 
     @cached_property
     def _unread(self) -> dict[str, str]:
-        paths = map(PurePosixPath, self.with_suffix(*_UNREAD))
+        paths = map(PurePosixPath, self.with_suffix(*UNREAD))
         return {spelt_alike(name): str(p) for p in paths for name in (p.name, p.stem)}
 
     def without_labels(self, labelled: Iterable[str]) -> list[str]:
