@@ -1,5 +1,6 @@
 """Which values of masks are which classes, and what is no mask at all."""
 
+import shutil
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -534,3 +535,39 @@ def test_masks_above_pillows_limit_are_read_without_a_warning(
         lay_out(labels, tmp_path / 'run')
         assert Image.MAX_IMAGE_PIXELS == limit
     assert all(np.array_equal(one, LABELS) for one in maps_of(labels, tmp_path / 'run'))
+
+
+def test_masks_of_cvats_camvid(tmp_path: Path) -> None:
+    for folder in ('default', 'defaultannot'):
+        (tmp_path / folder).mkdir()
+    for name in 'abcd':
+        Image.new('RGB', (WIDTH, HEIGHT)).save(tmp_path / f'default/{name}.jpg')
+        Image.fromarray(blue(TRUTH * 200)).save(tmp_path / f'defaultannot/{name}.png')
+    (tmp_path / 'label_colors.txt').write_text('0 0 0 background\n0 0 200 polyp\n')
+    labels = labels_of(tmp_path)
+    assert labels.problems == [] and labels.classes == ('background', 'polyp')
+    assert [pair.label_map for pair in labels.pairs] == [f'defaultannot/{n}.png' for n in 'abcd']
+
+
+@pytest.mark.parametrize('name', [' a', 'a ', 'a\nb', '\u3000a'])
+@pytest.mark.parametrize('is_listed', [True, False])
+def test_names_that_a_list_cannot_hold_are_told(
+    name: str, is_listed: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path, TRUTH)
+    for split in () if is_listed else ('train', 'val'):
+        for folder in ('images', 'masks'):
+            shutil.copytree(tmp_path / folder, tmp_path / split / folder)
+    for folder in ('images', 'masks'):
+        inside = tmp_path / folder
+        if not is_listed:
+            shutil.rmtree(inside)
+            inside = tmp_path / 'train' / folder
+        (inside / 'a.png').rename(inside / f'{name}.png')
+    code = main(['verify', str(tmp_path), '--masks'])
+    told = capsys.readouterr().out
+    if is_listed:
+        assert code == 1 and '1 things are wrong' in told
+        assert 'name that a list of images cannot hold (1):' in told
+    else:
+        assert code == 0, told
