@@ -77,6 +77,8 @@ class Folder:
         """By format, as far as they were looked for."""
         self.closed: dict[str, str] = {}
         """Folders that cannot be read, and why, once the files were listed."""
+        self.turned: set[str] = set()
+        """Photos that EXIF turns by a quarter, of which no label has told the size."""
         self._own_photos: dict[PurePosixPath, _Photos] = {}
         self._walked_as: dict[str, str] = {}
         """By file the path that label files may know it by, where it is named by a link."""
@@ -311,7 +313,10 @@ class Folder:
 
     def size_of(self, image: str) -> tuple[int, int]:
         """Returns width and height of an image as :func:`displayed_size` does."""
-        return displayed_size(self.path(image), self.max_pixels)
+        width, height, is_turned = _size_and_turn(self.path(image), self.max_pixels)
+        if is_turned:
+            self.turned.add(image)
+        return width, height
 
     def both_ends(self, file: str) -> bytes:
         """Returns the first and the last 64 KiB of a file, where keys tell what it is."""
@@ -458,8 +463,13 @@ def displayed_size(path: Path, max_pixels: float = MAX_PIXELS) -> tuple[int, int
     Raises:
         OSError: If it is no image, or a larger one.
     """
+    return _size_and_turn(path, max_pixels)[:2]
+
+
+def _size_and_turn(path: Path, max_pixels: float) -> tuple[int, int, bool]:
     with open_picture(path, max_pixels) as image:
         width, height = image.size
+        is_turned = orientation_of(image, path) >= 5
         # Pillow turns TIFFs itself
-        is_turned = image.format != 'TIFF' and orientation_of(image, path) >= 5
-        return (height, width) if is_turned else (width, height)
+        is_swapped = is_turned and image.format != 'TIFF'
+        return (*((height, width) if is_swapped else (width, height)), is_turned)

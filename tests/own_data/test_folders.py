@@ -1165,3 +1165,44 @@ def test_round_shapes_of_via(digits, tmp_path, shape, turn):
     rows, columns = np.nonzero(inside)
     edges = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
     assert np.allclose([left, top, left + width, top + height], edges, atol=1)
+
+
+@pytest.mark.parametrize('form', ['yolo', 'coco', 'labelme', 'masks'])
+def test_copies_of_photos_in_another_split_are_told(digits, tmp_path, form):
+    content = written.load_scenes(digits)
+    if form == 'masks':
+        written.masks(digits, tmp_path, 'ids')
+    else:
+        written.WRITERS[form](content, tmp_path, False)
+    request = Request(str(tmp_path), '', '')
+
+    def told() -> list[str]:
+        labels, _ = read_labels(request, open_folder(str(tmp_path)), form == 'masks')
+        assert labels.problems == []
+        return [note for note in labels.notes if 'in several splits' in note]
+
+    assert told() == []
+    images = open_folder(str(tmp_path)).photos
+    first = next(file for file in images if 'train' in file)
+    other = next(file for file in images if 'val' in file)
+    shutil.copy(tmp_path / first, tmp_path / other)
+    (note,) = told()
+    assert note.startswith('1 photos are in several splits') and first in note and other in note
+
+
+@pytest.mark.parametrize('form', ['yolo', 'via', 'labelme', 'voc'])
+@pytest.mark.parametrize('orientation', [1, 6])
+def test_turned_photos_whose_size_no_label_tells_are_told(digits, tmp_path, form, orientation):
+    written.WRITERS[form](written.load_scenes(digits), tmp_path, False)
+    (file,) = tmp_path.rglob('train_000001.png')
+    with Image.open(file) as picture:
+        exif = picture.getexif()
+        exif[0x0112] = orientation
+        # as large as it was, once it is turned
+        turned = picture.transpose(Image.Transpose.ROTATE_90) if orientation > 4 else picture
+        turned.save(file, exif=exif)
+    labels = labels_of(tmp_path)
+    assert labels.problems == []
+    notes = [note for note in labels.notes if 'photos are turned' in note]
+    is_told = form in ('yolo', 'via') and orientation > 4
+    assert len(notes) == is_told
