@@ -102,15 +102,22 @@ def find(folder: Folder) -> list[tuple[str, str]]:
 
 
 def _without_object_masks(files: Sequence[str]) -> list[str]:
-    """Leaves out Pascal VOC's masks of single objects where there are those of classes."""
+    """Leaves out Pascal VOC's masks of single objects where there are those of classes.
+
+    So are pictures of the masks, as labelme's converter draws them.
+    """
     folders = {file: file.lower().split('/')[:-1] for file in files}
 
     def is_below(file: str, start: str) -> bool:
         return any(folder.startswith(start) for folder in folders[file])
 
-    if not any(is_below(file, 'segmentationclass') for file in files):
-        return list(files)
-    return [file for file in files if not is_below(file, 'segmentationobject')]
+    kept = [
+        file
+        for file in files
+        if not is_below(file, 'segmentationobject')
+        and not is_below(file, 'segmentationclassvisualization')
+    ]
+    return kept if any(is_below(file, 'segmentationclass') for file in kept) else list(files)
 
 
 def _key(folders: Sequence[str], stem: str) -> tuple[str, ...]:

@@ -54,6 +54,8 @@ _PROGRAMS = tuple(
         (r'\.csv$', r'^[^\n]*(bbox|x_?min)', 'a table of boxes', _CONVERT),
         (r'\.csv$', r'^[^,\n]+(,[\d.]+){4},[^,\n]+,\d+,\d+\s', 'a table of makesense.ai',
          'export YOLO or Pascal VOC'),
+        (r'(^|/)stage1_train/[^/]+/masks/', '', 'Data Science Bowl 2018',
+         'join the masks of an image into one with a value for each class'),
         (r'(^|/)label_2/', '', 'KITTI', _CONVERT),
         (r'(^|/)labelTxt', '', 'DOTA', 'convert it to YOLO, with corners'),
         (r'(^|/)gt\.txt$|(^|/)seqinfo\.ini$', '', 'MOT', _CONVERT),

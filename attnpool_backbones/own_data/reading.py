@@ -18,6 +18,8 @@ from attnpool_backbones.own_data.splitting import choose_splits, copies_across
 
 __all__ = ['read_labels']
 
+_SHOWN = 10  # classes, in a note
+
 
 def read_labels(
     request: Request, folder: Folder, for_masks: bool
@@ -80,6 +82,8 @@ def read_labels(
     labels = labels.with_splits(splits)
     if isinstance(labels, LabelledImages) and not labels.problems:
         labels.problems += _splits_without_objects(labels)
+        if not labels.problems:
+            labels.notes += _classes_without_objects(labels)
     if not labels.problems:
         labels.notes += copies_across(folder, files, splits)
     told = [f'{one.kind}, left out: {one.item} ({one.detail})' for one in closed]
@@ -114,6 +118,23 @@ def _crowds(labels: LabelledImages) -> Iterator[str]:
             f'{sum(marked)} of {len(marked)} objects are crowds (iscrowd) or difficult: neither '
             'learnt nor scored'
         )
+
+
+def _classes_without_objects(labels: LabelledImages) -> Iterator[str]:
+    """Tells classes that cannot be learnt, or whose score says nothing."""
+    for split, words in (('train', 'training, which cannot be learnt'), ('val', 'validation')):
+        there = {
+            instance.name
+            for image in labels.images
+            if image.split == split
+            for instance in image.instances
+            if not instance.is_crowd
+        }
+        without = [name for name in labels.classes if name not in there]
+        if without:
+            more = f' and {len(without) - _SHOWN} more' if len(without) > _SHOWN else ''
+            names = ', '.join(without[:_SHOWN])
+            yield f'{len(without)} classes without an object for {words} ({names}{more})'
 
 
 def _splits_without_objects(labels: LabelledImages) -> Iterator[Problem]:

@@ -131,6 +131,20 @@ def test_masks_of_single_objects_do_not_stand_for_classes(tmp_path: Path) -> Non
     assert not any('left out' in note for note in labels.notes)
 
 
+def test_pictures_that_labelme_draws_of_masks_are_no_masks(tmp_path: Path) -> None:
+    write(tmp_path, TRUTH)
+    (tmp_path / 'masks').rename(tmp_path / 'SegmentationClass')
+    (tmp_path / 'images').rename(tmp_path / 'JPEGImages')
+    drawn = tmp_path / 'SegmentationClassVisualization'
+    drawn.mkdir()
+    for name in 'abcd':
+        Image.new('RGB', (WIDTH, HEIGHT)).save(drawn / f'{name}.jpg')
+    labels = labels_of(tmp_path)
+    assert labels.problems == []
+    assert [p.label_map for p in labels.pairs] == [f'SegmentationClass/{n}.png' for n in 'abcd']
+    assert not any('without a mask' in note for note in labels.notes)
+
+
 @pytest.mark.parametrize(
     'files',
     [

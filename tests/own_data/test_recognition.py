@@ -668,3 +668,28 @@ def test_objects_that_are_all_wrong_are_told_alone(digits, tmp_path, capsys):
     told = capsys.readouterr().out
     assert f': {count} things are wrong' in told and f'malformed label ({count})' in told
     assert "as MIT's LabelMe writes it" in told
+
+
+def test_ids_of_images_that_are_text_in_one_place_are_told(digits, tmp_path):
+    """As some versions of VIA write them."""
+    written.coco(written.load_scenes(digits), tmp_path, False)
+    change(tmp_path / 'train_labels.json', lambda c: c['annotations'][0].update(image_id='5'))
+    (found,) = labels_of(tmp_path).problems
+    assert found.detail == 'no image has that id, but one has 5: numbers and text differ'
+
+
+def test_classes_of_one_split_alone_are_told(digits, tmp_path):
+    content = written.load_scenes(digits)
+    for scene in content:
+        for item in scene.objects:
+            item.name = 'one'
+    content[0].objects[0].name = 'only trained on'
+    content[-1].objects[0].name = 'only scored'
+    written.labelme(content, tmp_path, False)
+    notes = [note for note in labels_of(tmp_path).notes if 'without an object' in note]
+    assert notes == [
+        '1 classes without an object for training, which cannot be learnt (only scored)',
+        '1 classes without an object for validation (only trained on)',
+    ]
+    labels = labels_of(tmp_path, classes=['one'])
+    assert not any('without an object' in note for note in labels.notes)
