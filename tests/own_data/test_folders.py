@@ -143,6 +143,16 @@ def test_limit_of_pixels_is_that_of_the_config(digits, tmp_path, form, capsys, m
         assert (f'more than the {limit} that are loaded' in capsys.readouterr().out) == bool(code)
 
 
+@pytest.mark.parametrize('limit, is_read', [(2**28, False), (2**29, True)])
+def test_limit_of_pixels_may_be_above_the_usual_one(digits, tmp_path, limit, is_read):
+    written.yolo(written.load_scenes(digits), tmp_path, False)
+    enlarged(tmp_path / 'images/train/train_000001.png', 17_000)
+    folder = open_folder(str(tmp_path), dict(max_pixels=limit))
+    labels, _ = read_labels(Request(str(tmp_path), '', ''), folder, False)
+    assert [p.kind for p in labels.problems] == ([] if is_read else ['unreadable image'])
+    assert (17_000 in {image.width for image in labels.images}) == is_read
+
+
 @pytest.mark.parametrize('limit', ['many', '-1', '1.5'])
 def test_limit_of_pixels_that_is_none(digits, tmp_path, limit, capsys):
     written.yolo(written.load_scenes(digits), tmp_path, False)
