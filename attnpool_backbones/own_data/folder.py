@@ -41,12 +41,14 @@ _WORD = re.compile(r'[a-z]+')
 _PART = 65536  # bytes
 MASK_FOLDER = re.compile(
     r'(?P<split>train|training|val|valid|validation|test|testing|default)?[_-]?'
-    r'(masks?|labels?|label_?maps?|annots?|annotations?|gts?|ground_?truths?|segmentations?|'
+    r'(masks?|labels?|label_?maps?|annots?|annotations?|gts?|gt(?:fine|coarse)|ground_?truths?|segmentations?|'
     r'segmentation(class|object)\w*|segmaps?|seg_?labels?|semantic)$',
     re.IGNORECASE,
 )
 """Names of folders that have masks rather than photos."""
-IMAGE_FOLDER = re.compile(r'(images?|imgs?|jpegimages|photos?|pictures?|rgb)$', re.IGNORECASE)
+IMAGE_FOLDER = re.compile(
+    r'(images?|imgs?|jpegimages|photos?|pictures?|rgb|leftimg8bit|imgsfine)$', re.IGNORECASE
+)
 """Names of folders that have photos."""
 UNREAD = (
     '.heic', '.heif', '.avif', '.jp2', '.jxl', '.jfif', '.pgm', '.tga', '.dng', '.cr2', '.cr3',

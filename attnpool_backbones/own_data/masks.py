@@ -12,6 +12,7 @@ import numpy as np
 from attnpool_backbones.class_colours import distinct_colours
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.datasets.bit_depth import IGNORED
+from attnpool_backbones.own_data.cityscapes import class_list, without_other_pictures
 from attnpool_backbones.own_data.class_lists import (
     IGNORED_NAMES,
     ClassList,
@@ -55,7 +56,10 @@ JPEG = ('.jpg', '.jpeg')
 SUFFIXES = ('.png', '.bmp', '.tif', '.tiff', '.gif', *JPEG)
 Pixels = dict[int, int]
 """How many pixels have a value."""
-_MASK_STEM = re.compile(r'(.+?)[_-](masks?|labels?|gt|seg|segmentation|L|annotation)$')
+_MASK_STEM = re.compile(
+    r'(.+?)[_-](masks?|labels?|gt|seg|segmentation|L|annotation|gt(?:Fine|Coarse)_label(?:Train)?Ids)$'
+)
+_IMAGE_END = '_leftImg8bit'  # of Cityscapes
 
 
 def find(folder: Folder) -> list[tuple[str, str]]:
@@ -70,7 +74,7 @@ def find(folder: Folder) -> list[tuple[str, str]]:
     with_word: Mapping[tuple[str, ...], list[str]] = defaultdict(list)
     all_masks = set()
     perhaps_images = []
-    for file in _without_object_masks(folder.images):
+    for file in without_other_pictures(_without_object_masks(folder.images)):
         path = PurePosixPath(file)
         in_folder = is_in_mask_folder(file)
         by_stem = _MASK_STEM.match(path.stem)
@@ -129,7 +133,7 @@ def _key(folders: Sequence[str], stem: str) -> tuple[str, ...]:
             kept += [word['split'].lower()] if word['split'] else []
         elif not IMAGE_FOLDER.match(part):
             kept.append(part.lower())
-    return tuple(map(spelt_alike, (*kept, stem)))
+    return tuple(map(spelt_alike, (*kept, stem.removesuffix(_IMAGE_END))))
 
 
 def _class_list(folder: Folder, labels: LabelMaps) -> ClassList | None:
@@ -162,7 +166,6 @@ def read(
         ignored: Values of pixels that belong to no class, beside 255.
     """
     labels = LabelMaps(folder.root, NAME, [])
-    listed = classes or _class_list(folder, labels)
     values: dict[str, Pixels] = {}
     kind_of: dict[str, str] = {}
     palettes: dict[str, dict[int, int]] = {}
@@ -172,6 +175,7 @@ def read(
     labels.problems += [
         problem('mask without an image', mask, 'not used') for mask in masks.pop('', ())
     ]
+    listed = classes or _class_list(folder, labels) or class_list(chain(*masks.values()))
     stems = {image: spelt_alike(PurePosixPath(image).stem) for image in masks}
     lists = read_image_sets(folder, [*stems.values()], 'Segmentation', labels.notes)
     are_complete = leave_rest(lists)
@@ -236,8 +240,22 @@ def read(
         words = f'{len(labels.classes)} classes, but a label map holds {IGNORED} at most'
         labels.problems.append(problem('too many classes', folder.root, words))
     if not labels.problems:
+        _leave_untestable(labels, values)
         _tell_of_little(labels, values)
     return labels
+
+
+def _leave_untestable(labels: LabelMaps, values: Mapping[str, Pixels]) -> None:
+    """Leaves out images for testing whose truth is kept back: all of their masks is ignored."""
+    mapping = labels.values or {}
+    kept, left = [], []
+    for pair in labels.pairs:
+        is_hollow = all(mapping.get(v, v) == IGNORED for v in values[pair.label_map])
+        (left if pair.split == 'test' and is_hollow else kept).append(pair)
+    if kept and left:
+        labels.pairs = kept
+        words = f'{len(left)} for testing whose masks are ignored everywhere'
+        labels.notes.append(f'images left out: {words}, such as {left[0].image}')
 
 
 def _tell_of_little(labels: LabelMaps, values: Mapping[str, Pixels]) -> None:

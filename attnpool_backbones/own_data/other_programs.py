@@ -44,7 +44,6 @@ _PROGRAMS = tuple(
         (r'\.json$', r'"(securityToken|activeLearningSettings)"\s*:', 'VoTT', 'export Pascal VOC'),
         (r'\.json$', r'"className"\s*:', 'SuperAnnotate', _COCO),
         (r'\.(geo)?json$', r'"FeatureCollection"', 'GeoJSON', 'convert it to COCO, in pixels'),
-        (r'gtFine_', '', 'Cityscapes', "train a config with mmseg's CityscapesDataset"),
         (r'(^|/)metadata\.(jsonl|csv)$|\.parquet$', '', 'a data set of Hugging Face', _CONVERT),
         (r'\.csv$', r'^[^\n]*(EncodedPixels|\brle)', 'a table of run lengths, as on Kaggle',
          'convert it to masks or COCO'),

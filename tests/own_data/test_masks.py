@@ -585,3 +585,40 @@ def test_names_that_a_list_cannot_hold_are_told(
         assert 'name that a list of images cannot hold (1):' in told
     else:
         assert code == 0, told
+
+
+@pytest.mark.parametrize('kinds', [['labelIds'], ['labelTrainIds'], ['labelIds', 'labelTrainIds']])
+@pytest.mark.parametrize('is_tested', [True, False])
+def test_folders_of_cityscapes(kinds: list[str], is_tested: bool, tmp_path: Path) -> None:
+    ids = np.where(TRUTH, 26, 7).astype(np.uint8)
+    ids[:3] = 4  # void
+    trained = np.where(TRUTH, 13, 0).astype(np.uint8)
+    trained[:3] = 255
+    for split in ('train', 'val', 'test'):
+        for city in ('aachen', 'bochum'):
+            start = f'{city}_000000_000019'
+            images, masks = (tmp_path / f / split / city for f in ('leftImg8bit', 'gtFine'))
+            images.mkdir(parents=True)
+            masks.mkdir(parents=True)
+            Image.new('RGB', (WIDTH, HEIGHT)).save(images / f'{start}_leftImg8bit.png')
+            pictures = dict(labelIds=ids, labelTrainIds=trained)
+            if split == 'test' and not is_tested:
+                pictures = dict(labelIds=ids * 0, labelTrainIds=trained * 0 + 255)
+            for kind in kinds:
+                Image.fromarray(pictures[kind]).save(masks / f'{start}_gtFine_{kind}.png')
+            Image.fromarray(grey(ids)).save(masks / f'{start}_gtFine_color.png')
+            instances = ids.astype(np.uint16) * 1000
+            Image.fromarray(instances).save(masks / f'{start}_gtFine_instanceIds.png')
+    labels = labels_of(tmp_path)
+    assert labels.problems == []
+    assert [pair.split for pair in labels.pairs] == (
+        ['test'] * 2 * is_tested + ['train'] * 2 + ['val'] * 2
+    )
+    assert all(pair.label_map.endswith(f'_gtFine_{kinds[-1]}.png') for pair in labels.pairs)
+    assert len(labels.classes) == 19
+    assert [labels.classes[number] for number in (0, 13, 18)] == ['road', 'car', 'bicycle']
+    assert any('2 for testing whose masks are' in note for note in labels.notes) != is_tested
+    layout = lay_out(labels, tmp_path / 'run')['train'][0]
+    maps = sorted((tmp_path / layout.label_maps).rglob(f'*aachen*{layout.map_suffix}'))
+    found = [np.asarray(Image.open(file)) for file in maps]
+    assert any(np.array_equal(one, trained) for one in found)
