@@ -1216,3 +1216,21 @@ def test_turned_photos_whose_size_no_label_tells_are_told(digits, tmp_path, form
     notes = [note for note in labels.notes if 'photos are turned' in note]
     is_told = form in ('yolo', 'via') and orientation > 4
     assert len(notes) == is_told
+
+
+@pytest.mark.parametrize('rotation', [None, '0', '30'])
+def test_ellipses_of_cvat(digits, tmp_path, rotation):
+    written.cvat(written.load_scenes(digits), tmp_path, True)
+    turned = '' if rotation is None else f' rotation="{rotation}"'
+    drawn = f'<ellipse label="one" cx="40" cy="30" rx="20" ry="8"{turned}/>'
+    written.replaced(tmp_path / 'annotations.xml', '<polygon', f'{drawn}<polygon')
+    labels = labels_of(tmp_path)
+    assert labels.problems == []
+    (outline,) = labels.images[0].instances[0].polygons
+    points = np.reshape(outline, (-1, 2))
+    angle = math.radians(float(rotation or 0))
+    # clockwise, as CVAT turns
+    end = 40 + 20 * math.cos(angle), 30 + 20 * math.sin(angle)
+    assert np.isclose(points, end).all(axis=1).any()
+    assert np.allclose(points.mean(axis=0), (40, 30))
+    assert 20 - 1e-6 < np.hypot(*(points - (40, 30)).T).max() < 20 + 1e-6
