@@ -39,17 +39,22 @@ def read(folder: Folder, files: list[str]) -> LabelledImages:
     region of any file has an attribute, all are of one class.
     """
     labels = LabelledImages(folder.root, NAME, [])
-    images: list[tuple[str, str, list[Any]]] = []
+    read_before: dict[str, list[tuple[str, list[Any]]]] = {}
     for file in files:
         try:
             content = json.loads(folder.text(file))
             entries = content.get(_PROJECT, content)
-            found = [(file, *_entry(key, entry)) for key, entry in entries.items()]
+            found = [_entry(key, entry) for key, entry in entries.items()]
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             words = f'without {error}' if isinstance(error, KeyError) else error
             labels.problems.append(problem('damaged label file', file, words))
             continue
-        images += found
+        same = next((file for file, known in read_before.items() if known == found), None)
+        if same is None:
+            read_before[file] = found
+        else:  # a project beside its export
+            labels.notes.append(f'{file}: left out, it says the same as {same}')
+    images = [(file, *entry) for file, found in read_before.items() for entry in found]
     attribute = _class_attribute([region for *_, regions in images for region in regions], labels)
     for file, name, regions in images:
         split = split_of_path(file, with_name=True)

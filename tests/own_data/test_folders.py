@@ -1125,6 +1125,22 @@ def test_files_of_via(digits, tmp_path, change, note):
     )  # fmt: skip
 
 
+@pytest.mark.parametrize('is_same', [True, False])
+def test_project_of_via_beside_its_export(digits, tmp_path, is_same):
+    written.via(written.load_scenes(digits), tmp_path, True)
+    before = labels_of(tmp_path)
+    content = json.loads((tmp_path / 'via_export.json').read_text())
+    if not is_same:
+        next(iter(content.values()))['regions'].pop()
+    (tmp_path / 'via_project.json').write_text(json.dumps(as_project(content)))
+    labels = labels_of(tmp_path)
+    if is_same:
+        assert labels.problems == [] and labels.images == before.images
+        assert 'via_project.json: left out, it says the same as via_export.json' in labels.notes
+    else:
+        assert {p.kind for p in labels.problems} == {'image listed more than once'}
+
+
 def test_regions_of_via_without_attributes_are_of_one_class(digits, tmp_path):
     written.via(written.load_scenes(digits), tmp_path, True)
     file = tmp_path / 'via_export.json'
