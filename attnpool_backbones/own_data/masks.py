@@ -100,9 +100,37 @@ def find(folder: Folder) -> list[tuple[str, str]]:
         for key, image in images.items()
         for mask in masks.get(key) or with_word.get(key, ())
     ]
+    pairs = pairs or _paired_by_name(images, masks, with_word)
     if not pairs:
         return []
     return sorted(pairs) + [('', mask) for mask in sorted(all_masks - {mask for _, mask in pairs})]
+
+
+def _paired_by_name(
+    images: Mapping[tuple[str, ...], str], *masks: Mapping[tuple[str, ...], list[str]]
+) -> list[tuple[str, str]]:
+    """Pairs files of folders that have nothing in common, if a name is there once of each kind.
+
+    Where a folder says a split, the other one says no other.
+
+    Args:
+        images: By what they have in common with their masks, the last of which is the name.
+        masks: The same; the first ones come first.
+    """
+    by_name = {key[-1]: image for key, image in images.items()}
+    if len(by_name) < len(images):
+        return []
+    pairs: dict[str, str] = {}
+    for found in masks:
+        there = [(key[-1], mask) for key, files in found.items() for mask in files]
+        there = [(name, mask) for name, mask in there if name in by_name and name not in pairs]
+        if len({name for name, _ in there}) < len(there):
+            return []
+        pairs.update(there)
+    for name, mask in pairs.items():
+        if len({split_of_path(mask), split_of_path(by_name[name])} - {None}) > 1:
+            return []
+    return [(by_name[name], mask) for name, mask in pairs.items()]
 
 
 def _without_object_masks(files: Sequence[str]) -> list[str]:

@@ -622,3 +622,42 @@ def test_folders_of_cityscapes(kinds: list[str], is_tested: bool, tmp_path: Path
     maps = sorted((tmp_path / layout.label_maps).rglob(f'*aachen*{layout.map_suffix}'))
     found = [np.asarray(Image.open(file)) for file in maps]
     assert any(np.array_equal(one, trained) for one in found)
+
+
+@pytest.mark.parametrize(
+    'images, masks, ending',
+    [
+        ('data', 'labels', ''),  # FiftyOne
+        ('images', 'annotations/trimaps', ''),  # Oxford's pets
+        ('Task1-2_Training_Input', 'Task1_Training_GroundTruth', '_segmentation'),  # ISIC
+    ],
+)
+@pytest.mark.parametrize('is_unique', [True, False])
+def test_masks_of_folders_that_have_nothing_in_common(
+    images: str, masks: str, ending: str, is_unique: bool, tmp_path: Path
+) -> None:
+    for folder in (images, masks, 'more'):
+        (tmp_path / folder).mkdir(parents=True)
+    for name in 'abcd':
+        Image.new('RGB', (WIDTH, HEIGHT)).save(tmp_path / images / f'{name}.png')
+        Image.fromarray(TRUTH).save(tmp_path / masks / f'{name}{ending}.png')
+    if not is_unique:
+        Image.new('RGB', (WIDTH, HEIGHT)).save(tmp_path / 'more/a.png')
+        with pytest.raises(UserError, match='no known labels'):
+            labels_of(tmp_path)
+        return
+    labels = labels_of(tmp_path)
+    assert labels.problems == []
+    assert [(p.image, p.label_map) for p in labels.pairs] == [
+        (f'{images}/{name}.png', f'{masks}/{name}{ending}.png') for name in 'abcd'
+    ]
+
+
+def test_masks_of_another_split_are_not_those_of_an_image(tmp_path: Path) -> None:
+    for folder in ('train/images', 'val/masks'):
+        (tmp_path / folder).mkdir(parents=True)
+    for name in 'abcd':
+        Image.new('RGB', (WIDTH, HEIGHT)).save(tmp_path / f'train/images/{name}.png')
+        Image.fromarray(TRUTH).save(tmp_path / f'val/masks/{name}.png')
+    with pytest.raises(UserError, match='no known labels'):
+        labels_of(tmp_path)
