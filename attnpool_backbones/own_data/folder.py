@@ -55,6 +55,11 @@ UNREAD = (
     '.nef', '.arw',
 )  # fmt: skip
 """Endings of photos as cameras and phones write them, which OpenCV and Pillow may not read."""
+_NO_DATA = (
+    'work_dirs', '@eaDir', '#recycle', '#snapshot', '@Recycle', '@Recently-Snapshot',
+    '$RECYCLE.BIN', 'System Volume Information', '__MACOSX',
+)  # fmt: skip
+"""Folders of this package, and hidden ones of file servers and systems: copies, deleted files."""
 _NO_TEXT = re.compile('[\udc80-\udcff]')
 """What Python makes of the bytes of a file name that are no UTF-8."""
 
@@ -104,7 +109,7 @@ class Folder:
                 folders.clear()
                 continue
             folders[:] = [
-                name for name in folders if name != 'work_dirs' and not name.startswith('.')
+                name for name in folders if name not in _NO_DATA and not name.startswith('.')
             ]
             inside = PurePosixPath(Path(folder).relative_to(self.root).as_posix())
             walked[os.path.realpath(folder)] = inside

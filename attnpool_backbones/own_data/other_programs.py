@@ -53,6 +53,7 @@ _PROGRAMS = tuple(
         (r'\.csv$', r'^[^\n]*(bbox|x_?min)', 'a table of boxes', _CONVERT),
         (r'\.csv$', r'^[^,\n]+(,[\d.]+){4},[^,\n]+,\d+,\d+\s', 'a table of makesense.ai',
          'export YOLO or Pascal VOC'),
+        (r'\.json$', r'"bbox_mode"\s*:', 'dicts of Detectron2', _CONVERT),
         (r'(^|/)stage1_train/[^/]+/masks/', '', 'Data Science Bowl 2018',
          'join the masks of an image into one with a value for each class'),
         (r'(^|/)label_2/', '', 'KITTI', _CONVERT),

@@ -1250,3 +1250,15 @@ def test_ellipses_of_cvat(digits, tmp_path, rotation):
     assert np.isclose(points, end).all(axis=1).any()
     assert np.allclose(points.mean(axis=0), (40, 30))
     assert 20 - 1e-6 < np.hypot(*(points - (40, 30)).T).max() < 20 + 1e-6
+
+
+@pytest.mark.parametrize('folder', ['@eaDir', '#recycle', '$RECYCLE.BIN', '__MACOSX'])
+def test_copies_that_servers_and_systems_keep_are_no_data(digits, tmp_path, folder):
+    written.yolo(written.load_scenes(digits), tmp_path, False)
+    before = labels_of(tmp_path)
+    inside = tmp_path / 'images/train' / folder / 'deleted'
+    inside.mkdir(parents=True)
+    shutil.copy(tmp_path / 'images/train/train_000001.png', inside / 'SYNOPHOTO_THUMB_M.png')
+    (inside / 'old.txt').write_text('0 0.5 0.5 0.2 0.2')
+    labels = labels_of(tmp_path)
+    assert labels.images == before.images and labels.notes == before.notes
