@@ -21,7 +21,7 @@ __all__ = [
     'share',
 ]
 
-FORMATS = ('coco', 'yolo', 'voc', 'labelme', 'cvat', 'masks')
+FORMATS = ('coco', 'yolo', 'voc', 'labelme', 'via', 'cvat', 'masks')
 DEFAULT_BACKBONE = 'caformer_s18'
 FOLDER_ONLY = dict(
     backbone=None, head=None, format=None, classes=None, ignore_label=[], val_share=0.2,

@@ -3,9 +3,9 @@
     attnpool train photos --backbone caformer_s18 --head mask-rcnn
     attnpool train work_dirs/photos_mask-rcnn_caformer-s18.py --resume
 
-A folder's labels (COCO, YOLO, Pascal VOC, labelme, CVAT, masks) are recognised, checked and split,
-a short config is written for them, what the training will take is measured and told, and then it
-starts. Everything that is wrong with images and labels is listed before.
+A folder's labels (COCO, YOLO, Pascal VOC, labelme, VIA, CVAT, masks) are recognised, checked and
+split, a short config is written for them, what the training will take is measured and told, and
+then it starts. Everything that is wrong with images and labels is listed before.
 """
 
 import argparse

@@ -108,7 +108,9 @@ def annotation_problems(
     if is_id(image):
         size = sizes.get(image)
         if image not in sizes:
-            yield 'annotation without an image', 'no image has that id'
+            other = int(image) if isinstance(image, str) and image.isdecimal() else str(image)
+            words = f', but one has {other!r}: numbers and text differ' if other in sizes else ''
+            yield 'annotation without an image', f'no image has that id{words}'
     area = annotation.get('area')
     if is_number(area) and area <= 0:
         yield 'annotation of no area', f'area {area}'

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import cv2
 import numpy as np
 from PIL import Image
 
@@ -178,6 +179,9 @@ def _run(reading: Reading, with_mask: bool) -> None:
             results = transform(results)
         except Exception as error:  # transforms are anybody's code
             words = ' '.join(f'{name}: {type(error).__name__}: {error}'.split())
+            if isinstance(error, cv2.error) and 'inv_scale' in words:
+                height, width = results['ori_shape'][:2]
+                words = f'{name} leaves no row or no column of {width}x{height} pixels; crop it'
             _report_failure(reading, name, words)
             return
         if results is None:

@@ -1,8 +1,10 @@
 """Lists of classes as they lie beside labels: names, and for masks often colours."""
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path, PurePosixPath
 
 from attnpool_backbones.command_line import UserError
@@ -47,9 +49,10 @@ class ClassList:
 
 def find_class_lists(folder: Folder) -> dict[str, ClassList]:
     """Finds the lists that lie in a folder, by their files in the order of :data:`FILES`."""
-    files = [
-        file for name in FILES for file in folder.files if PurePosixPath(file).name.lower() == name
-    ]
+    by_name = defaultdict(list)
+    for file in folder.files:
+        by_name[PurePosixPath(file).name.lower()].append(file)
+    files = chain.from_iterable(by_name[name] for name in FILES)
     return {file: parse_class_list(folder.text(file)) for file in files}
 
 

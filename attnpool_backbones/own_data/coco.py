@@ -21,10 +21,12 @@ from attnpool_backbones.datasets.coco_file import encoding_fault
 from attnpool_backbones.datasets.findings import Problem
 from attnpool_backbones.own_data.folder import Folder, split_of_path
 from attnpool_backbones.own_data.labels import Instance, LabelledImage, LabelledImages, problem
+from attnpool_backbones.own_data.other_programs import program_of
 
 __all__ = ['NAME', 'find', 'has_objects', 'read']
 
 NAME = 'COCO'
+_HEAD = 65536  # bytes
 _LEAST = 6  # coordinates of an outline
 _LISTS = ('images', 'annotations', 'categories')
 _OF_OBJECTS = ('category_id', 'bbox')
@@ -129,6 +131,8 @@ def _content(
         return None
     words = f'without {", ".join(lacking)}' if lacking else 'annotations without a class or a box'
     if not _may_have_objects(lists, lacking):
+        program = program_of(file, raw[:_HEAD])
+        words += f' ({program})' if program else ''
         others.append(problem('file without objects', file, words))
         return None
     if lacking:

@@ -1,5 +1,6 @@
 """CVAT for images 1.1 and CVAT for video 1.1: one XML file with all images, or with tracks."""
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,14 +18,14 @@ from attnpool_backbones.own_data.folder import (
 )
 from attnpool_backbones.own_data.image_sizes import size_of
 from attnpool_backbones.own_data.labels import Instance, LabelledImage, LabelledImages, problem
-from attnpool_backbones.own_data.masks_of_objects import box_of, encode, join_groups
+from attnpool_backbones.own_data.masks_of_objects import box_of, ellipse, encode, join_groups
 from attnpool_backbones.own_data.xml_files import malformed, number, parse_xml, root_tag
 
 __all__ = ['NAME', 'find', 'read']
 
 NAME = 'CVAT'
-SHAPES = ('box', 'polygon', 'mask')
-OTHERS = ('ellipse', 'polyline', 'points', 'cuboid', 'skeleton')
+SHAPES = ('box', 'polygon', 'ellipse', 'mask')
+OTHERS = ('polyline', 'points', 'cuboid', 'skeleton')
 _FRAME = re.compile(r'\d+$')
 
 
@@ -34,7 +35,7 @@ def find(folder: Folder) -> list[str]:
 
 
 def read(folder: Folder, files: list[str]) -> LabelledImages:
-    """Reads boxes, polygons and masks; shapes of one group are one object.
+    """Reads boxes, polygons, ellipses and masks; shapes of one group are one object.
 
     The classes are those of the task, in its order, used or not. Of a video, the frames are the
     images whose names end with their numbers.
@@ -198,6 +199,10 @@ def _instance(drawn: _Shape, size: tuple[int, int]) -> Instance:
         if len(points) < 3 or any(len(point) != 2 for point in points):
             raise ValueError(f'points {shape.get("points")!r}, not x,y;x,y;... of at least 3')
         outline = tuple(number(value) for point in points for value in point)
+        return Instance(name, box_of(outline), where, polygons=(outline,))
+    if shape.tag == 'ellipse':
+        sides = (number(shape.get(key)) for key in ('cx', 'cy', 'rx', 'ry'))
+        outline = ellipse(*sides, turn=math.radians(number(shape.get('rotation') or '0')))
         return Instance(name, box_of(outline), where, polygons=(outline,))
     runs = [int(length) for length in (shape.get('rle') or '').split(',')]
     left, top, width, height = (

@@ -22,6 +22,7 @@ from attnpool_backbones.datasets.orientation import orientation_of
 __all__ = [
     'IMAGE_FOLDER',
     'MASK_FOLDER',
+    'UNREAD',
     'Folder',
     'displayed_size',
     'folder_of',
@@ -39,16 +40,26 @@ _SPLIT_WORDS = dict(
 _WORD = re.compile(r'[a-z]+')
 _PART = 65536  # bytes
 MASK_FOLDER = re.compile(
-    r'(?P<split>train|training|val|valid|validation|test|testing)?[_-]?'
-    r'(masks?|labels?|label_?maps?|annots?|annotations?|gts?|ground_?truths?|segmentations?|'
+    r'(?P<split>train|training|val|valid|validation|test|testing|default)?[_-]?'
+    r'(masks?|labels?|label_?maps?|annots?|annotations?|gts?|gt(?:fine|coarse)|ground_?truths?|segmentations?|'
     r'segmentation(class|object)\w*|segmaps?|seg_?labels?|semantic)$',
     re.IGNORECASE,
 )
 """Names of folders that have masks rather than photos."""
-IMAGE_FOLDER = re.compile(r'(images?|imgs?|jpegimages|photos?|pictures?|rgb)$', re.IGNORECASE)
+IMAGE_FOLDER = re.compile(
+    r'(images?|imgs?|jpegimages|photos?|pictures?|rgb|leftimg8bit|imgsfine)$', re.IGNORECASE
+)
 """Names of folders that have photos."""
-_UNREAD = ('.heic', '.heif', '.avif', '.jp2', '.jxl', '.dng', '.cr2', '.cr3', '.nef', '.arw')
+UNREAD = (
+    '.heic', '.heif', '.avif', '.jp2', '.jxl', '.jfif', '.pgm', '.tga', '.dng', '.cr2', '.cr3',
+    '.nef', '.arw',
+)  # fmt: skip
 """Endings of photos as cameras and phones write them, which OpenCV and Pillow may not read."""
+_NO_DATA = (
+    'work_dirs', '@eaDir', '#recycle', '#snapshot', '@Recycle', '@Recently-Snapshot',
+    '$RECYCLE.BIN', 'System Volume Information', '__MACOSX',
+)  # fmt: skip
+"""Folders of this package, and hidden ones of file servers and systems: copies, deleted files."""
 _NO_TEXT = re.compile('[\udc80-\udcff]')
 """What Python makes of the bytes of a file name that are no UTF-8."""
 
@@ -73,6 +84,8 @@ class Folder:
         """By format, as far as they were looked for."""
         self.closed: dict[str, str] = {}
         """Folders that cannot be read, and why, once the files were listed."""
+        self.turned: set[str] = set()
+        """Photos that EXIF turns by a quarter, of which no label has told the size."""
         self._own_photos: dict[PurePosixPath, _Photos] = {}
         self._walked_as: dict[str, str] = {}
         """By file the path that label files may know it by, where it is named by a link."""
@@ -96,7 +109,7 @@ class Folder:
                 folders.clear()
                 continue
             folders[:] = [
-                name for name in folders if name != 'work_dirs' and not name.startswith('.')
+                name for name in folders if name not in _NO_DATA and not name.startswith('.')
             ]
             inside = PurePosixPath(Path(folder).relative_to(self.root).as_posix())
             walked[os.path.realpath(folder)] = inside
@@ -274,7 +287,7 @@ class Folder:
 
     @cached_property
     def _unread(self) -> dict[str, str]:
-        paths = map(PurePosixPath, self.with_suffix(*_UNREAD))
+        paths = map(PurePosixPath, self.with_suffix(*UNREAD))
         return {spelt_alike(name): str(p) for p in paths for name in (p.name, p.stem)}
 
     def without_labels(self, labelled: Iterable[str]) -> list[str]:
@@ -307,7 +320,10 @@ class Folder:
 
     def size_of(self, image: str) -> tuple[int, int]:
         """Returns width and height of an image as :func:`displayed_size` does."""
-        return displayed_size(self.path(image), self.max_pixels)
+        width, height, is_turned = _size_and_turn(self.path(image), self.max_pixels)
+        if is_turned:
+            self.turned.add(image)
+        return width, height
 
     def both_ends(self, file: str) -> bytes:
         """Returns the first and the last 64 KiB of a file, where keys tell what it is."""
@@ -454,8 +470,13 @@ def displayed_size(path: Path, max_pixels: float = MAX_PIXELS) -> tuple[int, int
     Raises:
         OSError: If it is no image, or a larger one.
     """
+    return _size_and_turn(path, max_pixels)[:2]
+
+
+def _size_and_turn(path: Path, max_pixels: float) -> tuple[int, int, bool]:
     with open_picture(path, max_pixels) as image:
         width, height = image.size
+        is_turned = orientation_of(image, path) >= 5
         # Pillow turns TIFFs itself
-        is_turned = image.format != 'TIFF' and orientation_of(image, path) >= 5
-        return (height, width) if is_turned else (width, height)
+        is_swapped = is_turned and image.format != 'TIFF'
+        return (*((height, width) if is_swapped else (width, height)), is_turned)

@@ -31,4 +31,6 @@ def size_of(
         words = f'{here}, annotated {annotated} in {file}'
         labels.problems.append(problem('image of another size than annotated', image, words))
         return None
+    if annotated:
+        folder.turned.discard(image)
     return size

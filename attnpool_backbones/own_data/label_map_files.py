@@ -13,7 +13,7 @@ from PIL import Image
 from attnpool_backbones.atomic_files import write_atomically
 from attnpool_backbones.datasets.bit_depth import IGNORED
 from attnpool_backbones.own_data.folder import open_picture
-from attnpool_backbones.own_data.labels import LabelMapPair, LabelMaps
+from attnpool_backbones.own_data.labels import LabelMapPair, LabelMaps, problem
 from attnpool_backbones.own_data.masks import pixel_values
 from attnpool_backbones.own_data.objects_as_maps import label_map_of
 
@@ -48,7 +48,8 @@ def lay_out(
 
     Args:
         labels: Checked, with splits.
-        folder: For lists and label maps.
+        folder: For lists and label maps. Where a list is needed, images whose names it cannot hold
+            are left out and told as problems of the labels.
         write: Puts content into a file. Default:
             :func:`~attnpool_backbones.atomic_files.write_atomically`.
 
@@ -64,7 +65,7 @@ def lay_out(
             name = f'{split}.txt' if len({p.image[-4:] for p in pairs}) == 1 else (
                 f'{split}_{suffix[1:]}.txt'
             )  # fmt: skip
-            layout = _layout(same, suffix, converted, labels.root, folder / 'splits' / name, write)
+            layout = _layout(labels, same, suffix, converted, folder / 'splits' / name, write)
             layouts.setdefault(split, []).append(layout)
     return layouts
 
@@ -144,10 +145,10 @@ def _under(file: str, folder: str) -> str:
 
 
 def _layout(
+    labels: LabelMaps,
     pairs: Sequence[LabelMapPair],
     suffix: str,
     converted: Path | None,
-    root: Path,
     listing: Path,
     write: Callable[[bytes, Path], None],
 ) -> MapLayout:
@@ -157,7 +158,7 @@ def _layout(
         images, ending = _common_folder([pair.image for pair in pairs]), f'{suffix}.png'
         maps = (converted / images).as_posix()
     names = [_under(pair.image, images).removesuffix(suffix) for pair in pairs]
-    there = root / images
+    there = labels.root / images
     whole = {
         path.relative_to(there).as_posix().removesuffix(suffix)
         for path in there.rglob(f'*{suffix}')
@@ -165,5 +166,11 @@ def _layout(
     }
     if whole == set(names):
         return MapLayout(images, maps, suffix, ending)
-    write(('\n'.join(names) + '\n').encode(), listing)
+    odd = {name for name in names if name != name.strip() or not {'\n', '\r'}.isdisjoint(name)}
+    labels.problems += [
+        problem('name that a list of images cannot hold', pair.image, 'rename it and its mask: '
+                'there is a blank at an end, or a line break')
+        for pair, name in zip(pairs, names, strict=True) if name in odd
+    ]  # fmt: skip
+    write(('\n'.join(name for name in names if name not in odd) + '\n').encode(), listing)
     return MapLayout(images, maps, suffix, ending, listing.absolute())

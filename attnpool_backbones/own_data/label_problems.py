@@ -13,7 +13,9 @@ __all__ = ['BrokenLabels', 'all_problems', 'list_problems', 'note_lines']
 
 SHOWN = 20
 """Cases of one kind that a message lists."""
-CONSEQUENCES = frozenset({'no annotations', 'nothing left to train on'})
+CONSEQUENCES = frozenset(
+    {'no annotations', 'nothing left to train on', 'classes that are no names'}
+)
 """What verification finds where something is wrong with the labels, which is told."""
 
 

@@ -16,13 +16,12 @@ from attnpool_backbones.datasets.limits import MAX_PIXELS
 from attnpool_backbones.own_data.folder import Folder, open_picture, split_of_path
 from attnpool_backbones.own_data.image_sizes import size_of
 from attnpool_backbones.own_data.labels import Instance, LabelledImage, LabelledImages, problem
-from attnpool_backbones.own_data.masks_of_objects import box_of, encode, join_groups
+from attnpool_backbones.own_data.masks_of_objects import box_of, ellipse, encode, join_groups
 
 __all__ = ['NAME', 'find', 'read']
 
 NAME = 'labelme'
 _SHAPES = re.compile(rb'"shapes"\s*:')
-_CORNERS = 32  # of the polygon in place of a circle
 
 
 def find(folder: Folder) -> list[str]:
@@ -108,10 +107,7 @@ def _instance(shape: dict[str, Any], where: str, size: tuple[int, int]) -> Insta
     if kind == 'circle':
         (x, y), (edge_x, edge_y) = points
         radius = math.hypot(edge_x - x, edge_y - y)
-        angles = [2 * math.pi * corner / _CORNERS for corner in range(_CORNERS)]
-        outline = tuple(
-            v for a in angles for v in (x + radius * math.cos(a), y + radius * math.sin(a))
-        )
+        outline = ellipse(x, y, radius, radius)
         return Instance(name, box_of(outline), where, polygons=(outline,))
     if kind == 'polygon':
         if len(points) < 3:

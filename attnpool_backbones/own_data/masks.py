@@ -12,6 +12,7 @@ import numpy as np
 from attnpool_backbones.class_colours import distinct_colours
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.datasets.bit_depth import IGNORED
+from attnpool_backbones.own_data.cityscapes import class_list, without_other_pictures
 from attnpool_backbones.own_data.class_lists import (
     IGNORED_NAMES,
     ClassList,
@@ -55,7 +56,10 @@ JPEG = ('.jpg', '.jpeg')
 SUFFIXES = ('.png', '.bmp', '.tif', '.tiff', '.gif', *JPEG)
 Pixels = dict[int, int]
 """How many pixels have a value."""
-_MASK_STEM = re.compile(r'(.+?)[_-](masks?|labels?|gt|seg|segmentation|L|annotation)$')
+_MASK_STEM = re.compile(
+    r'(.+?)[_-](masks?|labels?|gt|seg|segmentation|L|annotation|gt(?:Fine|Coarse)_label(?:Train)?Ids)$'
+)
+_IMAGE_END = '_leftImg8bit'  # of Cityscapes
 
 
 def find(folder: Folder) -> list[tuple[str, str]]:
@@ -70,7 +74,7 @@ def find(folder: Folder) -> list[tuple[str, str]]:
     with_word: Mapping[tuple[str, ...], list[str]] = defaultdict(list)
     all_masks = set()
     perhaps_images = []
-    for file in _without_object_masks(folder.images):
+    for file in without_other_pictures(_without_object_masks(folder.images)):
         path = PurePosixPath(file)
         in_folder = is_in_mask_folder(file)
         by_stem = _MASK_STEM.match(path.stem)
@@ -96,21 +100,56 @@ def find(folder: Folder) -> list[tuple[str, str]]:
         for key, image in images.items()
         for mask in masks.get(key) or with_word.get(key, ())
     ]
+    pairs = pairs or _paired_by_name(images, masks, with_word)
     if not pairs:
         return []
     return sorted(pairs) + [('', mask) for mask in sorted(all_masks - {mask for _, mask in pairs})]
 
 
+def _paired_by_name(
+    images: Mapping[tuple[str, ...], str], *masks: Mapping[tuple[str, ...], list[str]]
+) -> list[tuple[str, str]]:
+    """Pairs files of folders that have nothing in common, if a name is there once of each kind.
+
+    Where a folder says a split, the other one says no other.
+
+    Args:
+        images: By what they have in common with their masks, the last of which is the name.
+        masks: The same; the first ones come first.
+    """
+    by_name = {key[-1]: image for key, image in images.items()}
+    if len(by_name) < len(images):
+        return []
+    pairs: dict[str, str] = {}
+    for found in masks:
+        there = [(key[-1], mask) for key, files in found.items() for mask in files]
+        there = [(name, mask) for name, mask in there if name in by_name and name not in pairs]
+        if len({name for name, _ in there}) < len(there):
+            return []
+        pairs.update(there)
+    for name, mask in pairs.items():
+        if len({split_of_path(mask), split_of_path(by_name[name])} - {None}) > 1:
+            return []
+    return [(by_name[name], mask) for name, mask in pairs.items()]
+
+
 def _without_object_masks(files: Sequence[str]) -> list[str]:
-    """Leaves out Pascal VOC's masks of single objects where there are those of classes."""
+    """Leaves out Pascal VOC's masks of single objects where there are those of classes.
+
+    So are pictures of the masks, as labelme's converter draws them.
+    """
     folders = {file: file.lower().split('/')[:-1] for file in files}
 
     def is_below(file: str, start: str) -> bool:
         return any(folder.startswith(start) for folder in folders[file])
 
-    if not any(is_below(file, 'segmentationclass') for file in files):
-        return list(files)
-    return [file for file in files if not is_below(file, 'segmentationobject')]
+    kept = [
+        file
+        for file in files
+        if not is_below(file, 'segmentationobject')
+        and not is_below(file, 'segmentationclassvisualization')
+    ]
+    return kept if any(is_below(file, 'segmentationclass') for file in kept) else list(files)
 
 
 def _key(folders: Sequence[str], stem: str) -> tuple[str, ...]:
@@ -122,7 +161,7 @@ def _key(folders: Sequence[str], stem: str) -> tuple[str, ...]:
             kept += [word['split'].lower()] if word['split'] else []
         elif not IMAGE_FOLDER.match(part):
             kept.append(part.lower())
-    return tuple(map(spelt_alike, (*kept, stem)))
+    return tuple(map(spelt_alike, (*kept, stem.removesuffix(_IMAGE_END))))
 
 
 def _class_list(folder: Folder, labels: LabelMaps) -> ClassList | None:
@@ -155,7 +194,6 @@ def read(
         ignored: Values of pixels that belong to no class, beside 255.
     """
     labels = LabelMaps(folder.root, NAME, [])
-    listed = classes or _class_list(folder, labels)
     values: dict[str, Pixels] = {}
     kind_of: dict[str, str] = {}
     palettes: dict[str, dict[int, int]] = {}
@@ -165,6 +203,7 @@ def read(
     labels.problems += [
         problem('mask without an image', mask, 'not used') for mask in masks.pop('', ())
     ]
+    listed = classes or _class_list(folder, labels) or class_list(chain(*masks.values()))
     stems = {image: spelt_alike(PurePosixPath(image).stem) for image in masks}
     lists = read_image_sets(folder, [*stems.values()], 'Segmentation', labels.notes)
     are_complete = leave_rest(lists)
@@ -229,8 +268,22 @@ def read(
         words = f'{len(labels.classes)} classes, but a label map holds {IGNORED} at most'
         labels.problems.append(problem('too many classes', folder.root, words))
     if not labels.problems:
+        _leave_untestable(labels, values)
         _tell_of_little(labels, values)
     return labels
+
+
+def _leave_untestable(labels: LabelMaps, values: Mapping[str, Pixels]) -> None:
+    """Leaves out images for testing whose truth is kept back: all of their masks is ignored."""
+    mapping = labels.values or {}
+    kept, left = [], []
+    for pair in labels.pairs:
+        is_hollow = all(mapping.get(v, v) == IGNORED for v in values[pair.label_map])
+        (left if pair.split == 'test' and is_hollow else kept).append(pair)
+    if kept and left:
+        labels.pairs = kept
+        words = f'{len(left)} for testing whose masks are ignored everywhere'
+        labels.notes.append(f'images left out: {words}, such as {left[0].image}')
 
 
 def _tell_of_little(labels: LabelMaps, values: Mapping[str, Pixels]) -> None:

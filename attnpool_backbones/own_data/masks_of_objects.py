@@ -1,5 +1,6 @@
 """Masks and outlines of single objects."""
 
+import math
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import replace
 
@@ -7,7 +8,9 @@ import numpy as np
 
 from attnpool_backbones.own_data.labels import Instance
 
-__all__ = ['area', 'box_of', 'decode', 'encode', 'join_groups']
+__all__ = ['area', 'box_of', 'decode', 'ellipse', 'encode', 'join_groups']
+
+_CORNERS = 32  # of the polygon in place of an ellipse
 
 
 def box_of(*polygons: Sequence[float]) -> tuple[float, float, float, float]:
@@ -17,6 +20,25 @@ def box_of(*polygons: Sequence[float]) -> tuple[float, float, float, float]:
     left, top = min(xs), min(ys)
     # sums of decimal fractions end far beyond what anybody has drawn
     return left, top, round(max(xs) - left, 6), round(max(ys) - top, 6)
+
+
+def ellipse(x: float, y: float, across: float, down: float, turn: float = 0.0) -> tuple[float, ...]:
+    """Returns an outline x, y, x, y, ... of an ellipse, or of a circle.
+
+    Args:
+        x: Of the centre in pixels, from the left.
+        y: The same from the top.
+        across: Half of the axis that is horizontal before the turn.
+        down: Half of the other one.
+        turn: Clockwise, in radians. Default: none.
+    """
+    outline = []
+    for corner in range(_CORNERS):
+        angle = 2 * math.pi * corner / _CORNERS
+        right, below = across * math.cos(angle), down * math.sin(angle)
+        outline.append(x + right * math.cos(turn) - below * math.sin(turn))
+        outline.append(y + right * math.sin(turn) + below * math.cos(turn))
+    return tuple(outline)
 
 
 def encode(name: str, mask: np.ndarray, where: str) -> Instance:

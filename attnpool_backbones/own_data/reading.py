@@ -14,9 +14,11 @@ from attnpool_backbones.own_data.labels import LabelledImages, LabelMaps, proble
 from attnpool_backbones.own_data.objects_as_maps import as_label_maps
 from attnpool_backbones.own_data.recognition import FORMATS, recognise
 from attnpool_backbones.own_data.request import Request
-from attnpool_backbones.own_data.splitting import choose_splits
+from attnpool_backbones.own_data.splitting import choose_splits, copies_across
 
 __all__ = ['read_labels']
+
+_SHOWN = 10  # classes, in a note
 
 
 def read_labels(
@@ -47,6 +49,12 @@ def read_labels(
         labels = masks.read(folder, found.files, classes, request.ignored)
     else:
         labels = FORMATS[found.format].read(folder, found.files)
+        if folder.turned:
+            labels.notes.append(
+                f'{len(folder.turned)} photos are turned when they are loaded (EXIF), such as '
+                f'{min(folder.turned)}: their labels do not tell the size, and have to be of the '
+                'photo as shown, not as stored'
+            )
         labels = check(labels, classes.names if classes else None)
         is_empty = not any(image.instances for image in labels.images)
         if is_empty and not labels.problems:
@@ -74,6 +82,10 @@ def read_labels(
     labels = labels.with_splits(splits)
     if isinstance(labels, LabelledImages) and not labels.problems:
         labels.problems += _splits_without_objects(labels)
+        if not labels.problems:
+            labels.notes += _classes_without_objects(labels)
+    if not labels.problems:
+        labels.notes += copies_across(folder, files, splits)
     told = [f'{one.kind}, left out: {one.item} ({one.detail})' for one in closed]
     return labels, [found.example, f'{len(files)} images: {words}', *told]
 
@@ -106,6 +118,23 @@ def _crowds(labels: LabelledImages) -> Iterator[str]:
             f'{sum(marked)} of {len(marked)} objects are crowds (iscrowd) or difficult: neither '
             'learnt nor scored'
         )
+
+
+def _classes_without_objects(labels: LabelledImages) -> Iterator[str]:
+    """Tells classes that cannot be learnt, or whose score says nothing."""
+    for split, words in (('train', 'training, which cannot be learnt'), ('val', 'validation')):
+        there = {
+            instance.name
+            for image in labels.images
+            if image.split == split
+            for instance in image.instances
+            if not instance.is_crowd
+        }
+        without = [name for name in labels.classes if name not in there]
+        if without:
+            more = f' and {len(without) - _SHOWN} more' if len(without) > _SHOWN else ''
+            names = ', '.join(without[:_SHOWN])
+            yield f'{len(without)} classes without an object for {words} ({names}{more})'
 
 
 def _splits_without_objects(labels: LabelledImages) -> Iterator[Problem]:

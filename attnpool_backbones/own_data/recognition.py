@@ -9,22 +9,24 @@ from typing import Any
 
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.datasets.limits import MAX_PIXELS
-from attnpool_backbones.own_data import coco, cvat, labelme, masks, voc, yolo
+from attnpool_backbones.own_data import coco, cvat, labelme, masks, via, voc, yolo
 from attnpool_backbones.own_data.folder import Folder
+from attnpool_backbones.own_data.other_programs import advice
 
 __all__ = ['FORMATS', 'Found', 'label_files', 'open_folder', 'recognise']
 
 FORMATS: dict[str, ModuleType] = dict(
-    coco=coco, yolo=yolo, voc=voc, labelme=labelme, cvat=cvat, masks=masks
+    coco=coco, yolo=yolo, voc=voc, labelme=labelme, via=via, cvat=cvat, masks=masks
 )
 """What ``--format`` can say; each has ``NAME``, ``find`` and ``read``."""
-OUTLINED = ('coco', 'yolo', 'labelme', 'cvat')
+OUTLINED = ('coco', 'yolo', 'labelme', 'via', 'cvat')
 """Formats of objects that may have outlines, of which label maps can be drawn."""
 _LOOKS = """\
   coco     .json with images, annotations and categories
   yolo     a .txt for each image, in labels/ or beside it, and data.yaml or classes.txt
   voc      an .xml for each image, as labelImg and Pascal VOC write it
   labelme  a .json for each image
+  via      one .json, saved or exported by the VGG Image Annotator or makesense.ai
   cvat     one .xml, exported as 'CVAT for images 1.1' or 'CVAT for video 1.1'
   masks    a .png for each image, in masks/ or annotations/, or named IMAGE_mask.png"""
 
@@ -67,7 +69,8 @@ def open_folder(path: str, cfg_options: Mapping[str, Any] | None = None) -> Fold
         raise UserError(f'{path}: is a file; name the folder that has the images and the labels')
     folder = Folder(root, max_pixels)
     if not folder.images:
-        raise UserError(f'{path}: no images in it, but {_content(folder)}')
+        words = f'{path}: no images in it, but {_content(folder)}'
+        raise UserError('\n'.join([words, *advice(folder)]))
     return folder
 
 
@@ -113,10 +116,9 @@ def recognise(folder: Folder, wanted: str | None = None, for_masks: bool = False
             f'{_purpose(for_masks)} is asked for. These can be trained with --head {heads}'
         )
     name = FORMATS[wanted].NAME if wanted else 'known'
-    raise UserError(
-        f'{folder.root} has {len(folder.images)} images, but no {name} labels. It has '
-        f'{_content(folder)}.\nLabels that are recognised:\n{_LOOKS}'
-    )
+    words = f'{folder.root} has {len(folder.images)} images, but no {name} labels. It has '
+    words += f'{_content(folder)}.'
+    raise UserError('\n'.join([words, *advice(folder), f'Labels that are recognised:\n{_LOOKS}']))
 
 
 def label_files(folder: Folder, name: str) -> Sequence:

@@ -3,12 +3,14 @@
 import hashlib
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 
 from attnpool_backbones.command_line import UserError
+from attnpool_backbones.own_data.folder import Folder
 from attnpool_backbones.own_data.labels import SPLITS
 
-__all__ = ['choose_splits']
+__all__ = ['choose_splits', 'copies_across']
 
 
 def choose_splits(
@@ -128,6 +130,52 @@ def _require_untested(
             f'too, such as {name} ({file} and {files[groups[name][0]]}), and a test would score '
             'what was trained on; move the images of each group to one side'
         )
+
+
+def copies_across(
+    folder: Folder, files: Sequence[str], splits: Sequence[str | None]
+) -> Iterator[str]:
+    """Words that photos of one split are in another one too, byte for byte.
+
+    Args:
+        folder: Opened.
+        files: Images.
+        splits: Of each, None if it is in none.
+    """
+    split_of = {file: split for file, split in zip(files, splits, strict=True) if split}
+
+    def of_several(groups: Iterable[list[str]], key: Callable[[str], Hashable]) -> list[list[str]]:
+        found = []
+        for group in groups:
+            alike = defaultdict(list)
+            for file in group:
+                alike[key(file)].append(file)
+            found += [same for same in alike.values() if len({*map(split_of.get, same)}) > 1]
+        return found
+
+    # few files have one size, so that few are read
+    groups = [list(split_of)]
+    for key in (
+        lambda file: folder.path(file).stat().st_size,
+        lambda file: hashlib.sha1(folder.both_ends(file)).digest(),
+        lambda file: hashlib.sha1(folder.path(file).read_bytes()).digest(),
+    ):
+        groups = of_several(groups, partial(_tried, key))
+    if groups:
+        first = min(groups)
+        other = next(file for file in first if split_of[file] != split_of[first[0]])
+        yield (
+            f'{len(groups)} photos are in several splits, such as {first[0]} '
+            f'({split_of[first[0]]}), a copy of {other} ({split_of[other]}): scores are too good '
+            'where what is tested was trained on'
+        )
+
+
+def _tried(key: Callable[[str], Hashable], file: str) -> Hashable:
+    try:
+        return key(file)
+    except OSError:
+        return file  # is told by verification
 
 
 def _words(counts: Counter[str]) -> str:

@@ -104,6 +104,10 @@ def _objects(tree: ElementTree.Element, file: str, offset: int, labels: Any) -> 
     for index, entry in enumerate(tree.iterfind('object'), 1):
         where = f'{file}, object {index}'
         name = (entry.findtext('name') or '').strip()
+        if entry.find('bndbox') is None and entry.find('polygon') is not None:
+            words = "an outline as MIT's LabelMe writes it; export COCO, or CVAT for images 1.1"
+            labels.object_problems.append((name, problem('malformed label', where, words)))
+            continue
         try:
             left, top, right, bottom = (number(entry.findtext(f'bndbox/{e}')) for e in EDGES)
         except ValueError as error:

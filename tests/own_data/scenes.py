@@ -153,6 +153,26 @@ def labelme(scenes: Sequence[Scene], root: Path, outlines: bool) -> None:
         write_json(image.with_suffix('.json'), content)
 
 
+def via(scenes: Sequence[Scene], root: Path, outlines: bool) -> None:
+    entries = {}
+    for scene in scenes:
+        image = root / scene.split / f'{scene.stem}.png'
+        place(scene, image)
+        regions = []
+        for item in scene.objects:
+            left, top, width, height = item.box
+            shape = dict(name='rect', x=left, y=top, width=width, height=height)
+            if outlines:
+                xs, ys = item.outline[0::2], item.outline[1::2]
+                shape = dict(name='polygon', all_points_x=xs, all_points_y=ys)
+            regions.append(dict(shape_attributes=shape, region_attributes=dict(digit=item.name)))
+        size = image.stat().st_size
+        entries[f'{image.name}{size}'] = dict(
+            filename=image.name, size=size, regions=regions, file_attributes={}
+        )
+    write_json(root / 'via_export.json', entries)
+
+
 def cvat(scenes: Sequence[Scene], root: Path, outlines: bool) -> None:
     tree = ElementTree.Element('annotations')
     labels = ElementTree.SubElement(tree, 'meta')
@@ -210,7 +230,7 @@ def cvat_video(scenes: Sequence[Scene], root: Path, outlines: bool) -> None:
 
 
 WRITERS: dict[str, Callable[[Sequence[Scene], Path, bool], None]] = dict(
-    coco=coco, yolo=yolo, voc=voc, labelme=labelme, cvat=cvat
+    coco=coco, yolo=yolo, voc=voc, labelme=labelme, via=via, cvat=cvat
 )
 
 

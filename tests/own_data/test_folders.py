@@ -3,6 +3,7 @@
 import base64
 import errno
 import json
+import math
 import os
 import re
 import shutil
@@ -21,6 +22,7 @@ from attnpool_backbones.cli import main
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.datasets.digit_scenes import CLASSES
 from attnpool_backbones.own_data.folder import displayed_size
+from attnpool_backbones.own_data.masks_of_objects import decode
 from attnpool_backbones.own_data.reading import read_labels
 from attnpool_backbones.own_data.recognition import FORMATS, open_folder, recognise
 from attnpool_backbones.own_data.request import Request
@@ -139,6 +141,16 @@ def test_limit_of_pixels_is_that_of_the_config(digits, tmp_path, form, capsys, m
         told = main(['verify', str(root), '--workers', '1', '--cfg-options', f'max_pixels={limit}'])
         assert told == code, capsys.readouterr().out
         assert (f'more than the {limit} that are loaded' in capsys.readouterr().out) == bool(code)
+
+
+@pytest.mark.parametrize('limit, is_read', [(2**28, False), (2**29, True)])
+def test_limit_of_pixels_may_be_above_the_usual_one(digits, tmp_path, limit, is_read):
+    written.yolo(written.load_scenes(digits), tmp_path, False)
+    enlarged(tmp_path / 'images/train/train_000001.png', 17_000)
+    folder = open_folder(str(tmp_path), dict(max_pixels=limit))
+    labels, _ = read_labels(Request(str(tmp_path), '', ''), folder, False)
+    assert [p.kind for p in labels.problems] == ([] if is_read else ['unreadable image'])
+    assert (17_000 in {image.width for image in labels.images}) == is_read
 
 
 @pytest.mark.parametrize('limit', ['many', '-1', '1.5'])
@@ -1061,3 +1073,192 @@ def test_turned_box_of_cvat(digits, tmp_path, rotation, is_told):
     file = tmp_path / 'annotations.xml'
     file.write_text(file.read_text().replace('<box ', f'<box rotation="{rotation}" ', 1))
     assert kinds_of(tmp_path, 'cvat') == ['malformed label'] * is_told
+
+
+def as_project(content):
+    ids = list(content)
+    return {
+        '_via_settings': {'core': {'default_filepath': ''}},
+        '_via_img_metadata': content,
+        '_via_attributes': {'region': {'digit': {'type': 'dropdown'}}, 'file': {}},
+        '_via_image_id_list': ids,
+    }
+
+
+def with_regions_by_number(content):
+    for entry in content.values():
+        entry['regions'] = {str(n): region for n, region in enumerate(entry['regions'])}
+    return content
+
+
+def with_attributes(change):
+    def changed(content):
+        for entry in content.values():
+            for region in entry['regions']:
+                region['region_attributes'] = change(region['region_attributes']['digit'])
+        return content
+
+    return changed
+
+
+@pytest.mark.parametrize(
+    'change, note',
+    [
+        (as_project, None),
+        (with_regions_by_number, None),
+        (with_attributes(lambda name: {'digit': {name: True, 'seen': False}}), None),
+        (with_attributes(lambda name: {'colour': 'red', 'Label': name}), 'not colour'),
+        (with_attributes(lambda name: {'digit': f' {name} '}), None),
+    ],
+    ids=['project', 'version 1', 'check boxes', 'several attributes', 'blanks'],
+)
+def test_files_of_via(digits, tmp_path, change, note):
+    written.via(written.load_scenes(digits), tmp_path, True)
+    before = labels_of(tmp_path)
+    file = tmp_path / 'via_export.json'
+    file.write_text(json.dumps(change(json.loads(file.read_text()))))
+    labels = labels_of(tmp_path)
+    assert labels.problems == [] and labels.images == before.images and before.has_masks
+    assert [n for n in labels.notes if n not in before.notes] == (
+        [f'regions have several attributes: the class is the attribute Label, {note}']
+        if note else []
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize('is_same', [True, False])
+def test_project_of_via_beside_its_export(digits, tmp_path, is_same):
+    written.via(written.load_scenes(digits), tmp_path, True)
+    before = labels_of(tmp_path)
+    content = json.loads((tmp_path / 'via_export.json').read_text())
+    if not is_same:
+        next(iter(content.values()))['regions'].pop()
+    (tmp_path / 'via_project.json').write_text(json.dumps(as_project(content)))
+    labels = labels_of(tmp_path)
+    if is_same:
+        assert labels.problems == [] and labels.images == before.images
+        assert 'via_project.json: left out, it says the same as via_export.json' in labels.notes
+    else:
+        assert {p.kind for p in labels.problems} == {'image listed more than once'}
+
+
+def test_regions_of_via_without_attributes_are_of_one_class(digits, tmp_path):
+    written.via(written.load_scenes(digits), tmp_path, True)
+    file = tmp_path / 'via_export.json'
+    content = with_attributes(lambda name: {})(json.loads(file.read_text()))
+    file.write_text(json.dumps(content))
+    labels = labels_of(tmp_path)
+    assert labels.problems == [] and labels.classes == ('object',)
+    assert 'no region has an attribute: all are of the class object' in labels.notes
+
+
+@pytest.mark.parametrize(
+    'change, kind',
+    [(lambda name: {'colour': 'red', 'size': name}, 'several attributes that may be the class'),
+     (lambda name: {'digit': {name: True, 'nought': name == 'one'}}, 'malformed label')],
+)  # fmt: skip
+def test_regions_of_via_of_no_single_class_are_told(digits, tmp_path, change, kind):
+    written.via(written.load_scenes(digits), tmp_path, True)
+    file = tmp_path / 'via_export.json'
+    file.write_text(json.dumps(with_attributes(change)(json.loads(file.read_text()))))
+    assert {p.kind for p in labels_of(tmp_path).problems} == {kind}
+
+
+@pytest.mark.parametrize(
+    'shape, turn',
+    [(dict(name='circle', r=9.5), 0), (dict(name='ellipse', rx=20, ry=8), 0),
+     (dict(name='ellipse', rx=20, ry=8, theta=math.pi / 6), 30)],
+    ids=['circle', 'ellipse', 'turned ellipse'],
+)  # fmt: skip
+def test_round_shapes_of_via(digits, tmp_path, shape, turn):
+    written.via(written.load_scenes(digits), tmp_path, True)
+    file = tmp_path / 'via_export.json'
+    content = json.loads(file.read_text())
+    region = dict(
+        shape_attributes=shape | dict(cx=40, cy=30), region_attributes=dict(digit='one')
+    )  # fmt: skip
+    next(iter(content.values()))['regions'] = [region]
+    file.write_text(json.dumps(content))
+    labels = labels_of(tmp_path)
+    (found,) = next(i for i in labels.images if i.file == 'train/train_000001.png').instances
+    rows, columns = np.mgrid[:64, :96] + 0.5
+    across, down = shape.get('rx', shape.get('r')), shape.get('ry', shape.get('r'))
+    # downwards and to the right, as a canvas turns
+    away = ((columns - 40) + 1j * (rows - 30)) * np.exp(-1j * np.deg2rad(turn))
+    inside = (away.real / across) ** 2 + (away.imag / down) ** 2 <= 1
+    mask = decode(found, (96, 64))
+    assert (mask & inside).sum() / (mask | inside).sum() > 0.95
+    left, top, width, height = found.box
+    rows, columns = np.nonzero(inside)
+    edges = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
+    assert np.allclose([left, top, left + width, top + height], edges, atol=1)
+
+
+@pytest.mark.parametrize('form', ['yolo', 'coco', 'labelme', 'masks'])
+def test_copies_of_photos_in_another_split_are_told(digits, tmp_path, form):
+    content = written.load_scenes(digits)
+    if form == 'masks':
+        written.masks(digits, tmp_path, 'ids')
+    else:
+        written.WRITERS[form](content, tmp_path, False)
+    request = Request(str(tmp_path), '', '')
+
+    def told() -> list[str]:
+        labels, _ = read_labels(request, open_folder(str(tmp_path)), form == 'masks')
+        assert labels.problems == []
+        return [note for note in labels.notes if 'in several splits' in note]
+
+    assert told() == []
+    images = open_folder(str(tmp_path)).photos
+    first = next(file for file in images if 'train' in file)
+    other = next(file for file in images if 'val' in file)
+    shutil.copy(tmp_path / first, tmp_path / other)
+    (note,) = told()
+    assert note.startswith('1 photos are in several splits') and first in note and other in note
+
+
+@pytest.mark.parametrize('form', ['yolo', 'via', 'labelme', 'voc'])
+@pytest.mark.parametrize('orientation', [1, 6])
+def test_turned_photos_whose_size_no_label_tells_are_told(digits, tmp_path, form, orientation):
+    written.WRITERS[form](written.load_scenes(digits), tmp_path, False)
+    (file,) = tmp_path.rglob('train_000001.png')
+    with Image.open(file) as picture:
+        exif = picture.getexif()
+        exif[0x0112] = orientation
+        # as large as it was, once it is turned
+        turned = picture.transpose(Image.Transpose.ROTATE_90) if orientation > 4 else picture
+        turned.save(file, exif=exif)
+    labels = labels_of(tmp_path)
+    assert labels.problems == []
+    notes = [note for note in labels.notes if 'photos are turned' in note]
+    is_told = form in ('yolo', 'via') and orientation > 4
+    assert len(notes) == is_told
+
+
+@pytest.mark.parametrize('rotation', [None, '0', '30'])
+def test_ellipses_of_cvat(digits, tmp_path, rotation):
+    written.cvat(written.load_scenes(digits), tmp_path, True)
+    turned = '' if rotation is None else f' rotation="{rotation}"'
+    drawn = f'<ellipse label="one" cx="40" cy="30" rx="20" ry="8"{turned}/>'
+    written.replaced(tmp_path / 'annotations.xml', '<polygon', f'{drawn}<polygon')
+    labels = labels_of(tmp_path)
+    assert labels.problems == []
+    (outline,) = labels.images[0].instances[0].polygons
+    points = np.reshape(outline, (-1, 2))
+    angle = math.radians(float(rotation or 0))
+    # clockwise, as CVAT turns
+    end = 40 + 20 * math.cos(angle), 30 + 20 * math.sin(angle)
+    assert np.isclose(points, end).all(axis=1).any()
+    assert np.allclose(points.mean(axis=0), (40, 30))
+    assert 20 - 1e-6 < np.hypot(*(points - (40, 30)).T).max() < 20 + 1e-6
+
+
+@pytest.mark.parametrize('folder', ['@eaDir', '#recycle', '$RECYCLE.BIN', '__MACOSX'])
+def test_copies_that_servers_and_systems_keep_are_no_data(digits, tmp_path, folder):
+    written.yolo(written.load_scenes(digits), tmp_path, False)
+    before = labels_of(tmp_path)
+    inside = tmp_path / 'images/train' / folder / 'deleted'
+    inside.mkdir(parents=True)
+    shutil.copy(tmp_path / 'images/train/train_000001.png', inside / 'SYNOPHOTO_THUMB_M.png')
+    (inside / 'old.txt').write_text('0 0.5 0.5 0.2 0.2')
+    labels = labels_of(tmp_path)
+    assert labels.images == before.images and labels.notes == before.notes

@@ -20,7 +20,7 @@ from attnpool_backbones.own_data.request import Request
 from tests.own_data import scenes as written
 
 BOXES = list(written.WRITERS)
-OUTLINES = ['coco', 'yolo', 'labelme', 'cvat']
+OUTLINES = ['coco', 'yolo', 'labelme', 'via', 'cvat']
 
 
 def convert(root: Path, out: Path) -> dict[str, Path]:

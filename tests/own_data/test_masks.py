@@ -1,5 +1,6 @@
 """Which values of masks are which classes, and what is no mask at all."""
 
+import shutil
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -128,6 +129,20 @@ def test_masks_of_single_objects_do_not_stand_for_classes(tmp_path: Path) -> Non
         f'SegmentationClass/{name}.png' for name in names
     }
     assert not any('left out' in note for note in labels.notes)
+
+
+def test_pictures_that_labelme_draws_of_masks_are_no_masks(tmp_path: Path) -> None:
+    write(tmp_path, TRUTH)
+    (tmp_path / 'masks').rename(tmp_path / 'SegmentationClass')
+    (tmp_path / 'images').rename(tmp_path / 'JPEGImages')
+    drawn = tmp_path / 'SegmentationClassVisualization'
+    drawn.mkdir()
+    for name in 'abcd':
+        Image.new('RGB', (WIDTH, HEIGHT)).save(drawn / f'{name}.jpg')
+    labels = labels_of(tmp_path)
+    assert labels.problems == []
+    assert [p.label_map for p in labels.pairs] == [f'SegmentationClass/{n}.png' for n in 'abcd']
+    assert not any('without a mask' in note for note in labels.notes)
 
 
 @pytest.mark.parametrize(
@@ -534,3 +549,115 @@ def test_masks_above_pillows_limit_are_read_without_a_warning(
         lay_out(labels, tmp_path / 'run')
         assert Image.MAX_IMAGE_PIXELS == limit
     assert all(np.array_equal(one, LABELS) for one in maps_of(labels, tmp_path / 'run'))
+
+
+def test_masks_of_cvats_camvid(tmp_path: Path) -> None:
+    for folder in ('default', 'defaultannot'):
+        (tmp_path / folder).mkdir()
+    for name in 'abcd':
+        Image.new('RGB', (WIDTH, HEIGHT)).save(tmp_path / f'default/{name}.jpg')
+        Image.fromarray(blue(TRUTH * 200)).save(tmp_path / f'defaultannot/{name}.png')
+    (tmp_path / 'label_colors.txt').write_text('0 0 0 background\n0 0 200 polyp\n')
+    labels = labels_of(tmp_path)
+    assert labels.problems == [] and labels.classes == ('background', 'polyp')
+    assert [pair.label_map for pair in labels.pairs] == [f'defaultannot/{n}.png' for n in 'abcd']
+
+
+@pytest.mark.parametrize('name', [' a', 'a ', 'a\nb', '\u3000a'])
+@pytest.mark.parametrize('is_listed', [True, False])
+def test_names_that_a_list_cannot_hold_are_told(
+    name: str, is_listed: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path, TRUTH)
+    for split in () if is_listed else ('train', 'val'):
+        for folder in ('images', 'masks'):
+            shutil.copytree(tmp_path / folder, tmp_path / split / folder)
+    for folder in ('images', 'masks'):
+        inside = tmp_path / folder
+        if not is_listed:
+            shutil.rmtree(inside)
+            inside = tmp_path / 'train' / folder
+        (inside / 'a.png').rename(inside / f'{name}.png')
+    code = main(['verify', str(tmp_path), '--masks'])
+    told = capsys.readouterr().out
+    if is_listed:
+        assert code == 1 and '1 things are wrong' in told
+        assert 'name that a list of images cannot hold (1):' in told
+    else:
+        assert code == 0, told
+
+
+@pytest.mark.parametrize('kinds', [['labelIds'], ['labelTrainIds'], ['labelIds', 'labelTrainIds']])
+@pytest.mark.parametrize('is_tested', [True, False])
+def test_folders_of_cityscapes(kinds: list[str], is_tested: bool, tmp_path: Path) -> None:
+    ids = np.where(TRUTH, 26, 7).astype(np.uint8)
+    ids[:3] = 4  # void
+    trained = np.where(TRUTH, 13, 0).astype(np.uint8)
+    trained[:3] = 255
+    for split in ('train', 'val', 'test'):
+        for city in ('aachen', 'bochum'):
+            start = f'{city}_000000_000019'
+            images, masks = (tmp_path / f / split / city for f in ('leftImg8bit', 'gtFine'))
+            images.mkdir(parents=True)
+            masks.mkdir(parents=True)
+            Image.new('RGB', (WIDTH, HEIGHT)).save(images / f'{start}_leftImg8bit.png')
+            pictures = dict(labelIds=ids, labelTrainIds=trained)
+            if split == 'test' and not is_tested:
+                pictures = dict(labelIds=ids * 0, labelTrainIds=trained * 0 + 255)
+            for kind in kinds:
+                Image.fromarray(pictures[kind]).save(masks / f'{start}_gtFine_{kind}.png')
+            Image.fromarray(grey(ids)).save(masks / f'{start}_gtFine_color.png')
+            instances = ids.astype(np.uint16) * 1000
+            Image.fromarray(instances).save(masks / f'{start}_gtFine_instanceIds.png')
+    labels = labels_of(tmp_path)
+    assert labels.problems == []
+    assert [pair.split for pair in labels.pairs] == (
+        ['test'] * 2 * is_tested + ['train'] * 2 + ['val'] * 2
+    )
+    assert all(pair.label_map.endswith(f'_gtFine_{kinds[-1]}.png') for pair in labels.pairs)
+    assert len(labels.classes) == 19
+    assert [labels.classes[number] for number in (0, 13, 18)] == ['road', 'car', 'bicycle']
+    assert any('2 for testing whose masks are' in note for note in labels.notes) != is_tested
+    layout = lay_out(labels, tmp_path / 'run')['train'][0]
+    maps = sorted((tmp_path / layout.label_maps).rglob(f'*aachen*{layout.map_suffix}'))
+    found = [np.asarray(Image.open(file)) for file in maps]
+    assert any(np.array_equal(one, trained) for one in found)
+
+
+@pytest.mark.parametrize(
+    'images, masks, ending',
+    [
+        ('data', 'labels', ''),  # FiftyOne
+        ('images', 'annotations/trimaps', ''),  # Oxford's pets
+        ('Task1-2_Training_Input', 'Task1_Training_GroundTruth', '_segmentation'),  # ISIC
+    ],
+)
+@pytest.mark.parametrize('is_unique', [True, False])
+def test_masks_of_folders_that_have_nothing_in_common(
+    images: str, masks: str, ending: str, is_unique: bool, tmp_path: Path
+) -> None:
+    for folder in (images, masks, 'more'):
+        (tmp_path / folder).mkdir(parents=True)
+    for name in 'abcd':
+        Image.new('RGB', (WIDTH, HEIGHT)).save(tmp_path / images / f'{name}.png')
+        Image.fromarray(TRUTH).save(tmp_path / masks / f'{name}{ending}.png')
+    if not is_unique:
+        Image.new('RGB', (WIDTH, HEIGHT)).save(tmp_path / 'more/a.png')
+        with pytest.raises(UserError, match='no known labels'):
+            labels_of(tmp_path)
+        return
+    labels = labels_of(tmp_path)
+    assert labels.problems == []
+    assert [(p.image, p.label_map) for p in labels.pairs] == [
+        (f'{images}/{name}.png', f'{masks}/{name}{ending}.png') for name in 'abcd'
+    ]
+
+
+def test_masks_of_another_split_are_not_those_of_an_image(tmp_path: Path) -> None:
+    for folder in ('train/images', 'val/masks'):
+        (tmp_path / folder).mkdir(parents=True)
+    for name in 'abcd':
+        Image.new('RGB', (WIDTH, HEIGHT)).save(tmp_path / f'train/images/{name}.png')
+        Image.fromarray(TRUTH).save(tmp_path / f'val/masks/{name}.png')
+    with pytest.raises(UserError, match='no known labels'):
+        labels_of(tmp_path)

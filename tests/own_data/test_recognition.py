@@ -620,3 +620,76 @@ def test_parts_of_an_outline_that_have_no_area_are_left_out(digits, tmp_path):
     assert labels.problems == [] and labels.images == before.images
     assert labels.coco_files is None
     assert any('fewer than 3 corners' in note and 'of 1 objects' in note for note in labels.notes)
+
+
+PROGRAMS = [
+    ('train/_annotations.createml.json', '[{"annotations": []}]', 'Create ML, from Roboflow'),
+    ('_annotations.csv', 'filename,width,height,class,xmin,ymin,xmax,ymax\n', 'TensorFlow'),
+    ('a.csv', 'filename,region_shape_attributes\n', 'a table of VIA, .* export JSON'),
+    ('ds0/ann/1.png.json', '{"objects": [{"classTitle": "one"}]}', 'Supervisely'),
+    ('tasks.json', '[{"from_name": "label", "rectanglelabels": ["one"]}]', 'Label Studio'),
+    ('samples.json', '{"samples": [{"_media_type": "image"}]}', 'FiftyOne'),
+    ('train.csv', '\ufeffimage_id,width,height,bbox\n', 'a table of boxes'),
+    ('train.csv', 'ImageId,EncodedPixels\n', 'a table of run lengths'),
+    ('boxes.csv', 'one,3,4,5,6,train_1.png,96,64\n', 'a table of makesense'),
+    ('metadata.jsonl', '{"file_name": "1.png"}', 'Hugging Face'),
+    ('training/label_2/000001.txt', 'Car 0 0 0 1 2 3 4 5 6 7 8 9 0 1', 'KITTI'),
+    ('a.csv', 'ImageID,Source,LabelName,Confidence\n', 'Open Images'),
+    ('1.json', '{"annotations": [{"predicted_iou": 0.9}]}', 'Segment Anything'),
+    ('photos/1.heic', '', 'of a kind that is not read; convert it'),
+]
+
+
+@pytest.mark.parametrize('file, content, words', PROGRAMS, ids=[row[0] for row in PROGRAMS])
+def test_labels_of_other_programs_are_named(digits, tmp_path, file, content, words):
+    copy_images(digits, tmp_path)
+    written.write(tmp_path / file, content)
+    with pytest.raises(UserError, match=rf'(?m)^{file}\b.*{words}'):
+        recognise(open_folder(str(tmp_path)))
+
+
+def test_other_labels_without_an_image_are_named(tmp_path):
+    written.write(tmp_path / 'train/cells.tfrecord', '')
+    with pytest.raises(
+        UserError, match=r'(?s)no images in it.*cells\.tfrecord: TFRecord, not read; export COCO'
+    ):
+        open_folder(str(tmp_path))
+
+
+def test_objects_that_are_all_wrong_are_told_alone(digits, tmp_path, capsys):
+    """As LabelMe's XML, which has outlines in the place of boxes."""
+    written.voc(written.load_scenes(digits), tmp_path, False)
+    count = 0
+    for file in (tmp_path / 'Annotations').iterdir():
+        text = file.read_text()
+        count += text.count('<bndbox>')
+        file.write_text(text.replace('bndbox', 'polygon'))
+    assert main(['verify', str(tmp_path)]) == 1
+    told = capsys.readouterr().out
+    assert f': {count} things are wrong' in told and f'malformed label ({count})' in told
+    assert "as MIT's LabelMe writes it" in told
+
+
+def test_ids_of_images_that_are_text_in_one_place_are_told(digits, tmp_path):
+    """As some versions of VIA write them."""
+    written.coco(written.load_scenes(digits), tmp_path, False)
+    change(tmp_path / 'train_labels.json', lambda c: c['annotations'][0].update(image_id='5'))
+    (found,) = labels_of(tmp_path).problems
+    assert found.detail == 'no image has that id, but one has 5: numbers and text differ'
+
+
+def test_classes_of_one_split_alone_are_told(digits, tmp_path):
+    content = written.load_scenes(digits)
+    for scene in content:
+        for item in scene.objects:
+            item.name = 'one'
+    content[0].objects[0].name = 'only trained on'
+    content[-1].objects[0].name = 'only scored'
+    written.labelme(content, tmp_path, False)
+    notes = [note for note in labels_of(tmp_path).notes if 'without an object' in note]
+    assert notes == [
+        '1 classes without an object for training, which cannot be learnt (only scored)',
+        '1 classes without an object for validation (only trained on)',
+    ]
+    labels = labels_of(tmp_path, classes=['one'])
+    assert not any('without an object' in note for note in labels.notes)
