@@ -390,6 +390,20 @@ def test_weights_of_several_models_under_their_own_keys(wrapper, official, tmp_p
     assert_loaded(model, official)
 
 
+def test_norms_have_their_statistics_or_the_file_is_refused(tmp_path):
+    arch = dict(depths=(1, 1, 1, 1), widths=(16, 16, 16, 16))
+    weights = {n: v + 1 for n, v in AttnResNet(arch).named_parameters()}  # as of GroupNorm
+    torch.save(weights, tmp_path / 'x.pth')
+    model = AttnResNet(arch)
+    before = model.conv1.weight.detach().clone()
+    with pytest.raises(CheckpointMismatch, match=r'statistics.*\n.*bn1.running_mean.* more'):
+        load_pretrained(model, tmp_path / 'x.pth')
+    assert torch.equal(model.conv1.weight, before)
+    report = load_pretrained(model, tmp_path / 'x.pth', partly=True)
+    assert 'bn1.running_var' in report.missing
+    assert torch.equal(model.conv1.weight, weights['conv1.weight'])
+
+
 SE = dict(depths=(1, 1, 1, 1), widths=(16, 16, 16, 16), attention='se')
 
 
