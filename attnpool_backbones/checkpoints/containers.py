@@ -22,6 +22,7 @@ _HEADERS_OF_OTHERS = {
     b'version https://git-lfs': 'it is a pointer of Git LFS, not the file itself',
     b'\x1f\x8b': 'it is packed by gzip; unpack it first',
     b'7z\xbc\xaf': 'it is packed by 7-Zip; unpack it first',
+    b'{': 'it is JSON, such as the index of a checkpoint in several files; join them first',
     b'\x89HDF': 'it is an HDF5 file (Keras?)',
 }
 
@@ -54,7 +55,10 @@ def read_container(source: Source, *, shapes_only: bool = False) -> Contents:
         if start.lstrip().startswith(beginning):
             raise NoCheckpoint(what)
     if start[257:262] == b'ustar':
-        raise CheckpointError('it is of the tar format that torch wrote before 2017')
+        raise CheckpointError(
+            'it is a tar archive: unpack it first; torch wrote such files before 2017, which '
+            'are not read'
+        )
     if start[:1] not in _STARTS_OF_PICKLES:
         raise NoCheckpoint('torch.save did not write it')
     return read_stream(source, shapes_only)

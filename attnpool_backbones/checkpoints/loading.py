@@ -13,7 +13,11 @@ from attnpool_backbones.checkpoints.errors import CheckpointMismatch
 from attnpool_backbones.checkpoints.finite_bits import TypedMemory, memory_of
 from attnpool_backbones.checkpoints.finite_weights import require_finite_weights
 from attnpool_backbones.checkpoints.known_formats import FORMATS, recognise
-from attnpool_backbones.checkpoints.matching import require_no_lookalikes, shapes_of
+from attnpool_backbones.checkpoints.matching import (
+    is_statistic,
+    require_no_lookalikes,
+    shapes_of,
+)
 from attnpool_backbones.checkpoints.message_texts import list_names, shape_text
 from attnpool_backbones.checkpoints.reading import explained, read_state_dict
 from attnpool_backbones.checkpoints.report import LoadReport
@@ -48,15 +52,16 @@ def load_pretrained(
         map_location: Device on which the file is read.
         ema: Whether to take the moving average of the weights.
         partly: Whether layers may stay random although the file has weights of their shapes, by
-            names that are not known.
+            names that are not known, and norms keep their initial statistics.
         logger: Where mmengine's ``print_log`` puts the report; a warning if something is missing
             or unexpected.
 
     Raises:
         CheckpointMismatch: Less than 90 % of the model's parameters, counted in elements and
             without those that no published file has, are in the file, or whole layers would stay
-            random while the file has as many unknown tensors of their shapes, or only one of file
-            and model is deployed. The model is unchanged then.
+            random while the file has as many unknown tensors of their shapes, or the file has
+            weights of norms without the running statistics that the model's have, or only one of
+            file and model is deployed. The model is unchanged then.
         FileNotFoundError: No such file.
         ValueError: The file is no checkpoint or not a safe one; see :func:`read_checkpoint`.
     """
@@ -109,6 +114,7 @@ def load_pretrained(
         require_finite_weights(fitting, lambda name: targets[name].is_floating_point(), finite)
     if not partly:
         _require_no_lookalikes(model, report, source)
+        _require_statistics(report, fitting)
     model.load_state_dict(fitting, strict=False)
     print_log(str(report), logger, logging.INFO if report.clean else logging.WARNING)
     return report
@@ -125,6 +131,20 @@ def _require_no_lookalikes(
         report.checkpoint,
         'Rename them in a copy of the file; init_cfg=dict(partly=True) loads the rest.',
     )
+
+
+def _require_statistics(report: LoadReport, fitting: Mapping[str, Tensor]) -> None:
+    lacking = [
+        name
+        for name in report.missing
+        if is_statistic(name) and f'{name.rpartition(".")[0]}.weight' in fitting
+    ]
+    if lacking:
+        raise CheckpointMismatch(
+            f'{report.checkpoint} has weights of norms without their running statistics: they are '
+            'norms of another kind, such as GroupNorm, or only parameters were saved. '
+            f'init_cfg=dict(partly=True) loads the rest.\n  not in the file: {list_names(lacking)}'
+        )
 
 
 def require_same_form(model: nn.Module, state_dict: Mapping[str, Tensor], prefix: str = '') -> None:

@@ -14,6 +14,7 @@ from attnpool_backbones.checkpoints.wrapped_names import MODULE, WRAPPERS, short
 __all__ = [
     'Shapes',
     'as_loaded',
+    'is_statistic',
     'model_shapes',
     'names_in_model',
     'require_no_lookalikes',
@@ -43,9 +44,14 @@ def model_shapes(model: nn.Module) -> dict[str, Size]:
     """Returns what a model computes with: its parameters, and running statistics of its norms."""
     shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
     for name, value in model.named_buffers():
-        if name.rpartition('.')[2] in _STATISTICS:
+        if is_statistic(name):
             shapes[name] = value.shape
     return shapes
+
+
+def is_statistic(name: str) -> bool:
+    """Tells by a name whether a buffer is a running statistic of a norm."""
+    return name.rpartition('.')[2] in _STATISTICS
 
 
 def names_in_model(stored: Iterable[str], targets: Iterable[str]) -> dict[str, str]:

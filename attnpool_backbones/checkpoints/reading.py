@@ -51,10 +51,11 @@ def read_checkpoint(
     """Returns the state dict of a backbone from a checkpoint of any usual form.
 
     The weights may stand alone or under ``state_dict``, ``model``, ``module`` and the like, beside
-    optimizers, counters and arguments. What wrappers (``module.``, ``_orig_mod.``, ...) put into
-    names is dropped; if some names start with ``backbone.`` (a detector, a segmentor, a classifier
-    of OpenMMLab), only those are returned, without it. Otherwise, if no name is known, a prefix
-    such as Lightning's ``model.`` is dropped if the names after it are.
+    optimizers, counters and arguments; any other key, such as ``teacher``, counts as a prefix. What
+    wrappers (``module.``, ``_orig_mod.``, ...) put into names is dropped; if some names start with
+    ``backbone.`` (a detector, a segmentor, a classifier of OpenMMLab), only those are returned,
+    without it. Otherwise, if no name is known, a prefix such as Lightning's ``model.`` is dropped
+    if the names after it are.
 
     Args:
         path: File (``.pth``, ``.pt``, ``.pth.tar``, ``.safetensors``, ...), ``http(s)://`` address
@@ -118,6 +119,9 @@ def read_state_dict(
 def find_state_dict(checkpoint: Any, *, ema: bool = False) -> dict[str, Tensor]:
     """Returns the weights inside of a checkpoint; an empty dict if there are none.
 
+    Those of several models under keys of no usual name, such as DINO's ``student`` and ``teacher``,
+    get the key before their names.
+
     Args:
         checkpoint: Content of the file.
         ema: Whether the moving average of the weights is wanted.
@@ -132,7 +136,16 @@ def find_state_dict(checkpoint: Any, *, ema: bool = False) -> dict[str, Tensor]:
             return find_state_dict(checkpoint[key])
     if ema:
         return {}
-    return {k: v.detach() for k, v in checkpoint.items()
+    weights = _named_tensors(checkpoint)
+    if weights:
+        return weights
+    return {f'{part}.{name}': value for part, held in checkpoint.items()
+            if isinstance(part, str) and isinstance(held, Mapping)
+            for name, value in _named_tensors(held).items()}  # fmt: skip
+
+
+def _named_tensors(content: Mapping) -> dict[str, Tensor]:
+    return {k: v.detach() for k, v in content.items()
             if isinstance(k, str) and isinstance(v, Tensor)}  # fmt: skip
 
 

@@ -369,6 +369,41 @@ def test_of_two_backbones_one_has_to_be_chosen(official, tmp_path):
         assert f"init_cfg=dict(prefix='{prefix}')" in str(info.value)
 
 
+@pytest.mark.parametrize('wrapper', ['', 'module.', 'module.backbone.'])
+def test_weights_of_several_models_under_their_own_keys(wrapper, official, tmp_path):
+    teacher = {f'{wrapper}{k}': v for k, v in official.items()}
+    student = {k: torch.zeros_like(v) for k, v in teacher.items()}
+    training = {'optimizer': {'state': {0: {'step': torch.ones(1)}}, 'param_groups': []}}
+    file = {'student': student, 'teacher': teacher, **training, 'epoch': 3}
+    torch.save(file, tmp_path / 'x.pth')
+    prefix = 'teacher.backbone' if wrapper.endswith('backbone.') else 'teacher'
+    with pytest.raises(CheckpointError) as info:
+        load_pretrained(PatchConvNet(ARCH), tmp_path / 'x.pth')
+    assert f"init_cfg=dict(prefix='{prefix}.')" in str(info.value)
+    model = PatchConvNet(ARCH)
+    assert load_pretrained(model, tmp_path / 'x.pth', prefix=prefix).clean
+    assert_loaded(model, official)
+    del file['student']
+    torch.save(file, tmp_path / 'alone.pth')
+    model = PatchConvNet(ARCH)
+    assert load_pretrained(model, tmp_path / 'alone.pth').clean
+    assert_loaded(model, official)
+
+
+def test_norms_have_their_statistics_or_the_file_is_refused(tmp_path):
+    arch = dict(depths=(1, 1, 1, 1), widths=(16, 16, 16, 16))
+    weights = {n: v + 1 for n, v in AttnResNet(arch).named_parameters()}  # as of GroupNorm
+    torch.save(weights, tmp_path / 'x.pth')
+    model = AttnResNet(arch)
+    before = model.conv1.weight.detach().clone()
+    with pytest.raises(CheckpointMismatch, match=r'statistics.*\n.*bn1.running_mean.* more'):
+        load_pretrained(model, tmp_path / 'x.pth')
+    assert torch.equal(model.conv1.weight, before)
+    report = load_pretrained(model, tmp_path / 'x.pth', partly=True)
+    assert 'bn1.running_var' in report.missing
+    assert torch.equal(model.conv1.weight, weights['conv1.weight'])
+
+
 SE = dict(depths=(1, 1, 1, 1), widths=(16, 16, 16, 16), attention='se')
 
 

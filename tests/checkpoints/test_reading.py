@@ -2,8 +2,10 @@
 
 import argparse
 import hashlib
+import io
 import pickle
 import re
+import tarfile
 import time
 from collections import OrderedDict
 from pathlib import Path
@@ -146,6 +148,30 @@ def test_says_that_a_file_is_no_checkpoint(name, tmp_path):
         read_checkpoint(tmp_path / name)
     assert isinstance(info.value, UserError)
     assert not isinstance(info.value, UnsafeCheckpoint)
+
+
+def packed(write):
+    file = io.BytesIO()
+    with write(file) as archive:
+        archive.addfile(tarfile.TarInfo('x.pth'))
+    return file.getvalue()
+
+
+OTHERS = {
+    'x.tar': (packed(lambda file: tarfile.open(fileobj=file, mode='w')), 'tar archive: unpack it'),
+    'x.tgz': (packed(lambda file: tarfile.open(fileobj=file, mode='w:gz')), 'packed by gzip'),
+    'pytorch_model.bin.index.json': (b'{"weight_map": {}}', 'the index of a checkpoint in several'),
+    'model.safetensors.index.json': (b'{\n  "metadata": {}\n}', 'the index of a checkpoint in'),
+    'x.pth': (b'version https://git-lfs.github.com/spec/v1\noid sha256:1', 'pointer of Git LFS'),
+}
+
+
+@pytest.mark.parametrize('name', OTHERS)
+def test_tells_what_a_file_is_instead(name, tmp_path):
+    content, told = OTHERS[name]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CheckpointError, match=f'{name} .*{told}'):
+        read_checkpoint(tmp_path / name)
 
 
 @pytest.mark.parametrize('share', [0.01, 0.5, 0.99])

@@ -138,6 +138,8 @@ UNUSABLE = {
     'sparse': lambda: torch.eye(3).to_sparse(),
     'quantised': lambda: torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8),
     'meta': lambda: torch.ones(2, device='meta'),
+    'negated': lambda: torch.tensor([1 + 2j]).conj().imag,
+    'negated or conjugated': lambda: torch.tensor([1 + 2j]).conj(),
 }
 
 

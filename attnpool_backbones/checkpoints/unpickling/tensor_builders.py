@@ -42,14 +42,17 @@ def tensor(
     offset: Any,
     size: Any,
     stride: Any,
-    *_: Any,
+    *rest: Any,
     dtype: Any = None,
 ) -> Tensor:
     """Builds a tensor that looks at a storage.
 
     Raises:
         DamagedCheckpoint: It would look beyond the storage's end.
+        CheckpointError: Its numbers are not those of the storage.
     """
+    if any(rest[2:]):  # after requires_grad and hooks: what is to be done with the numbers
+        refuse_tensor(reader, 'negated or conjugated')
     if not isinstance(storage, Storage) or not is_shape(size) or not is_shape(stride):
         raise DamagedCheckpoint('broken pickle (a tensor without storage or shape)')
     dtype = dtype or storage.dtype
@@ -79,7 +82,7 @@ def tensor_of_type(
     dtype = rest[2] if len(rest) > 2 else None
     if not isinstance(dtype, torch.dtype):
         raise DamagedCheckpoint('broken pickle (a tensor without type)')
-    return tensor(reader, storage, offset, size, stride, dtype=dtype)
+    return tensor(reader, storage, offset, size, stride, *rest[:2], *rest[3:], dtype=dtype)
 
 
 def parameter(reader: 'PickleReader', data: Any, *_: Any) -> Tensor:
