@@ -198,6 +198,8 @@ def _fit(model: nn.Module, name: str, value: Tensor, target: Tensor) -> tuple[Te
     if _without_trailing_ones(value) == _without_trailing_ones(target):
         return value.reshape(target.shape), False
     adapt = getattr(model, 'adapt_parameter', None)
+    if value.is_floating_point():
+        value = value.to(target.dtype)  # in a shorter type of the file the result would be rounded
     adapted = adapt(name, value) if adapt is not None else None
     if adapted is None or adapted.shape != target.shape:
         return None, False

@@ -118,7 +118,8 @@ class HeadMixing(nn.Module):
             factors = {'theta.bias': 1 / ratio}
         else:
             factors = {'theta.weight': ratio, 'norm.weight': 1 / ratio, 'norm.bias': 1 / ratio}
-        return {name: weights[name] * factor for name, factor in factors.items() if name in weights}
+        dtype = self.theta.weight.dtype  # a shorter one of a file would round the product
+        return {n: weights[n].to(dtype) * factor for n, factor in factors.items() if n in weights}
 
 
 class ReAttention(nn.Module):

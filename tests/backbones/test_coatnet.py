@@ -83,6 +83,20 @@ def test_tables_of_another_size_are_resized(tmp_path):
     torch.testing.assert_close(table[13 * 28], weights[name.format('rel_pos')][3 * 8])
 
 
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float8_e4m3fn])
+def test_tables_of_a_shorter_type_are_resized_in_that_of_the_model(dtype, tmp_path):
+    path, weights = official(tmp_path, 'small_paper')
+
+    def table(saved):
+        torch.save(saved, path)
+        model = CoAtNet(SMALL)
+        load_pretrained(model, path)
+        return model.stages[2].blocks[0].attn.bias.relative_position_bias_table
+
+    short = {name: value.to(dtype) for name, value in weights.items()}
+    assert torch.equal(table(short), table({name: value.float() for name, value in short.items()}))
+
+
 def test_norm_of_the_last_map_is_loaded(tmp_path):
     path, weights = official(tmp_path, 'small_paper')
     model = CoAtNet(SMALL, pretrain_size=64)
