@@ -19,12 +19,14 @@ def ignored_labels(cfg: Mapping[str, Any], split: str) -> frozenset[int]:
         split: 'train', where the heads tell, or 'val' or 'test', where the metrics do.
 
     Returns:
-        255 alone where nothing tells another one (``ignore_index``).
+        255 where nothing tells another one (``ignore_index``), and in a test in any case: a metric
+        may leave out a class, beside what has no label.
     """
-    is_training = split == 'train'
-    tellers = heads(cfg.get('model')) if is_training else metrics_of(cfg.get(f'{split}_evaluator'))
-    found = {teller.get('ignore_index', IGNORED) for teller in tellers}
-    return frozenset(found) or frozenset({IGNORED})
+    if split == 'train':
+        found = {head.get('ignore_index', IGNORED) for head in heads(cfg.get('model'))}
+        return frozenset(found or {IGNORED})
+    metrics = metrics_of(cfg.get(f'{split}_evaluator'))
+    return frozenset({IGNORED, *(metric.get('ignore_index', IGNORED) for metric in metrics)})
 
 
 def heads(entry: Any) -> Iterator[Mapping[str, Any]]:
