@@ -384,17 +384,18 @@ def test_labels_that_the_losses_or_the_metrics_ignore(scenes: Path) -> None:
     cfg = config(SEGMENTATION, scenes)
     cfg.model.decode_head.ignore_index = 11
     cfg.model.auxiliary_head = [dict(cfg.model.decode_head)]
-    for folder in ('training', 'validation'):
-        path = sorted((scenes / 'annotations' / folder).iterdir())[0]
+    paths = [min((scenes / 'annotations' / name).iterdir()) for name in ('training', 'validation')]
+    for path in paths:
         labels = np.asarray(Image.open(path)).copy()
         labels[0, :2] = 0, 11
         Image.fromarray(labels).save(path)
-    assert found(verify(cfg)) == {'mask with labels of no class': [f'val {path}']}
+    assert found(verify(cfg)) == {'mask with labels of no class': [f'val {paths[1]}']}
     cfg.val_evaluator.ignore_index = 11
     assert verify(cfg).problems == ()
     labels[0, 0] = 255
-    Image.fromarray(labels).save(path)
-    assert found(verify(cfg)) == {'mask with labels of no class': [f'val {path}']}
+    for path in paths:
+        Image.fromarray(labels).save(path)
+    assert found(verify(cfg)) == {'mask with labels of no class': [f'train {paths[0]}']}
 
 
 def test_labels_of_ade_count_from_one(tmp_path: Path) -> None:
