@@ -155,6 +155,7 @@ def require_fitting_parts(model: nn.Module, cfg: Config, batch_size: int | None 
         return
     if batch_size is not None:
         require_one_padding(model, cfg)
+        note_weighted_classes(model)
     try:
         try_parts(model, cfg, batch_size, SHAPE)
     except UserError:
@@ -187,6 +188,26 @@ def require_one_padding(model: nn.Module, cfg: Config) -> None:
             f'them: set it to size=({height}, {width}), the size of the crops'
             + ('' if size is None else ', and size_divisor=None')
         )
+
+
+def note_weighted_classes(model: nn.Module) -> None:
+    """Notes losses of mmseg that look up the weight of a label that is no class."""
+    for name, loss in model.named_modules():
+        criterion = getattr(loss, 'cls_criterion', None)
+        if (
+            getattr(criterion, '__module__', '') == 'mmseg.models.losses.cross_entropy_loss'
+            and criterion.__name__ == 'cross_entropy'
+            and loss.class_weight is not None
+            and loss.reduction == 'mean'
+        ):
+            print_log(
+                f"model: mmseg's CrossEntropyLoss with class_weight at {config_key(name)} ends in "
+                'an IndexError at the first pixel that is to be ignored, of a label map or of '
+                'padding; type=attnpool_backbones.ClassWeightedCrossEntropyLoss takes them',
+                'current',
+                logging.WARNING,
+            )
+            return
 
 
 def try_parts(

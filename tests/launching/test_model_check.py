@@ -203,6 +203,28 @@ def test_segmentors_that_cannot_make_a_batch_or_a_map(changes, message, notes):
             require_fitting_parts(build(cfg), cfg)
 
 
+@pytest.mark.parametrize(
+    ('loss', 'is_noted'),
+    [
+        (dict(type='CrossEntropyLoss', class_weight=[1.0] * 5), True),
+        (dict(type='CrossEntropyLoss'), False),
+        (dict(type='attnpool_backbones.ClassWeightedCrossEntropyLoss', class_weight=[1.0] * 5),
+         False),
+    ],
+)  # fmt: skip
+def test_weights_of_classes_that_end_at_ignored_pixels(loss, is_noted, notes):
+    cfg = segmentor(**{'model.decode_head.1.loss_decode': loss})
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        model = build(cfg)
+        require_fitting_parts(model, cfg, 2)
+        assert is_noted == any('decode_head[1].loss_decode ends' in note for note in notes)
+        labels = torch.full((1, 4, 4), 255)
+        labels[:, :2] = 1
+        fails = pytest.raises(IndexError) if is_noted else nullcontext()
+        with fails:
+            model.decode_head[1].loss_decode(torch.zeros(1, 5, 4, 4), labels, ignore_index=255)
+
+
 @pytest.mark.parametrize('name', of_speed(*MISFITS))
 def test_their_misfits_are_found(name, notes):
     cfg = make_config(name)
