@@ -12,8 +12,9 @@ from attnpool_backbones.config_types import find_type, type_name
 from attnpool_backbones.datasets.building import build_dataset, classes_of, wrong_classes
 from attnpool_backbones.datasets.coco_file import encoding_fault
 from attnpool_backbones.datasets.findings import Problem
+from attnpool_backbones.datasets.ignored_labels import ignored_labels
 from attnpool_backbones.datasets.inspection import Inspected
-from attnpool_backbones.datasets.sample_reading import IGNORED, Labels, Sample
+from attnpool_backbones.datasets.sample_reading import Labels, Sample
 
 __all__ = ['inspect_label_maps']
 
@@ -75,8 +76,7 @@ def inspect_label_maps(dataset: Mapping[str, Any], split: str, cfg: Config) -> I
     labels = None
     if steps and built.data_prefix.get('seg_map_path') is not None:
         top = max(built.label_map or range(len(classes))) + shifts
-        ignored = {IGNORED, built.ignore_index}
-        labels = Labels(len(classes), top, frozenset(ignored))
+        labels = Labels(len(classes), top, ignored_labels(cfg, split))
     samples = [
         Sample(split, dict(info, sample_idx=i), transforms, labels=labels)
         for i, info in enumerate(infos)

@@ -101,7 +101,9 @@ class ImageHeadMixin:
 
     def true_tags(self, sample: Any) -> Tensor:
         """Returns the tags K of an image by its annotations."""
-        ignored = getattr(getattr(self, 'decode_head', None), 'ignore_index', IGNORED)
+        head = getattr(self, 'decode_head', None)
+        head = head[-1] if isinstance(head, nn.ModuleList) else head
+        ignored = getattr(head, 'ignore_index', IGNORED)
         return true_tags(sample, self.image_head.num_classes, ignored)
 
     def classify(

@@ -1,9 +1,10 @@
 """Leaves out images, masks and annotations that cannot be used, up to a limit, and names them."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.dataset import BaseDataset
 from mmengine.dist import get_world_size
@@ -12,6 +13,7 @@ from mmengine.runner import Runner
 
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.datasets.bit_depth import IGNORED
+from attnpool_backbones.datasets.ignored_labels import ignored_labels
 from attnpool_backbones.engine.agreement import Agreement
 from attnpool_backbones.engine.in_step import InStep, is_sharded
 from attnpool_backbones.engine.stand_in import StandIn, layers
@@ -48,6 +50,7 @@ class SkippingPipeline(StandIn):
         test_mode: Whether a sample that is left out is not replaced: testing wants each once.
         max_bad: How many images may be left out.
         is_mixed: Whether a wrapper makes samples of this pipeline's, so that each has to be one.
+        ignored: Labels of pixels that no loss, or no metric, counts. Default: 255.
 
     Raises:
         BadDataError: From its call, if no image can be used and a wrapper needs one.
@@ -62,12 +65,14 @@ class SkippingPipeline(StandIn):
         test_mode: bool,
         max_bad: int,
         is_mixed: bool = False,
+        ignored: Collection[int] = (IGNORED,),
     ) -> None:
         self.pipeline = pipeline
         self.classes = classes
         self.test_mode = test_mode
         self.max_bad = max_bad
         self.is_mixed = is_mixed
+        self.ignored = tuple(ignored)
         self.bad: list[BadSample] = []  # of the batch that is being made
         self.tried: list[str] = []  # images in a row that could not be used
 
@@ -107,16 +112,26 @@ class SkippingPipeline(StandIn):
         """Tells whether a label map has labels of no class, which no loss can compute with."""
         if self.classes is None or not isinstance(sample, dict):
             return ''
-        truth = getattr(sample.get('data_samples'), 'gt_sem_seg', None)
-        labels = getattr(truth, 'data', None)
-        if not isinstance(labels, torch.Tensor):
+        packed = sample.get('data_samples')
+        if packed is None:  # a wrapper makes a sample of several; mmdet's maps have other labels
+            labels = sample.get('gt_seg_map') if 'seg_fields' in sample else None
+            path = sample.get('seg_map_path', '')
+        else:
+            labels = getattr(getattr(packed, 'gt_sem_seg', None), 'data', None)
+            path = getattr(packed, 'seg_map_path', '')
+        if not isinstance(labels, (np.ndarray, torch.Tensor)):
             return ''
-        wrong = labels[(labels >= self.classes) & (labels != IGNORED)]
-        if not wrong.numel():
+        labels = torch.as_tensor(labels)
+        wrong = labels >= self.classes
+        for value in self.ignored:
+            wrong &= labels != value
+        if not wrong.any():
             return ''
-        path = getattr(sample['data_samples'], 'seg_map_path', '')
-        values = torch.unique(wrong).tolist()[:5]
-        return f'label map {path} has {values}, but there are {self.classes} classes'
+        values = torch.unique(labels[wrong]).tolist()[:5]
+        return (
+            f'label map {path} has {values}, but there are {self.classes} classes, and '
+            f'ignore_index is {" or ".join(map(str, self.ignored))}'
+        )
 
 
 class SkippingCollate:
@@ -280,20 +295,20 @@ class SkipBadDataHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Prepares the data sets, before their batches are loaded."""
-        self._watch(runner.train_loop.dataloader, testing=False)
+        self._watch(runner, runner.train_loop.dataloader, 'train')
         loading_again(runner.train_loop)
 
     def before_loading(self, runner: Runner, number: int) -> None:
         """Prepares the data sets again, to which a hook may have given other pipelines."""
-        self._watch(runner.train_loop.dataloader, testing=False)
+        self._watch(runner, runner.train_loop.dataloader, 'train')
 
     def before_val(self, runner: Runner) -> None:
         """Prepares the data sets of a validation."""
-        self._watch_loop(runner, runner.val_loop)
+        self._watch_loop(runner, runner.val_loop, 'val')
 
     def before_test(self, runner: Runner) -> None:
         """Prepares the data sets of a test."""
-        self._watch_loop(runner, runner.test_loop)
+        self._watch_loop(runner, runner.test_loop, 'test')
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Takes note of what was left out, and takes the notes out of the batch."""
@@ -314,8 +329,8 @@ class SkipBadDataHook(Hook):
         """Tells how many images were left out."""
         self._tell_sum(runner)
 
-    def _watch_loop(self, runner: Runner, loop: Any) -> None:
-        self._watch(loop.dataloader, testing=True)
+    def _watch_loop(self, runner: Runner, loop: Any, split: str) -> None:
+        self._watch(runner, loop.dataloader, split)
         if any(isinstance(layer, WholeBatches) for layer in layers(loop.dataloader)):
             return
         in_step = None
@@ -328,7 +343,8 @@ class SkipBadDataHook(Hook):
             loop.dataloader, lambda skipped: self._report(runner, skipped), in_step
         )
 
-    def _watch(self, loader: Any, testing: bool) -> None:
+    def _watch(self, runner: Runner, loader: Any, split: str) -> None:
+        ignored = ignored_labels(runner.cfg, split)
         mixed = set(map(id, mixed_data_sets(loader.dataset)))
         watched = list(data_sets(loader.dataset))
         for dataset in watched:
@@ -339,9 +355,10 @@ class SkipBadDataHook(Hook):
                 dataset.pipeline,
                 len(classes) if isinstance(classes, (list, tuple)) else None,
                 # by what is done, as data sets of segmentors do not say what they are for
-                testing or dataset.test_mode,
+                split != 'train' or dataset.test_mode,
                 self.max_bad,
                 is_mixed=id(dataset) in mixed,
+                ignored=ignored,
             )
         while hasattr(loader, 'loader'):
             loader = loader.loader

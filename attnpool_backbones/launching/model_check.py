@@ -24,7 +24,8 @@ __all__ = ['require_classes', 'require_fitting_parts']
 SHAPE = (256, 256)
 """Height and width of the image that is tried: two cells at a stride of 128."""
 SIZES = re.compile(
-    r'[Ss]izes? of tensors? |shapes cannot be multiplied|view size is not|invalid for input of size'
+    r'[Ss]izes? of tensors? |shapes cannot be multiplied|view size is not|'
+    r'invalid for input of size|Expected size for first two dimensions'
 )
 """What torch says of tensors that do not fit to each other."""
 OWN_CLASSES = ('boundary_threshold', 'max_text_len')
@@ -146,12 +147,15 @@ def require_fitting_parts(model: nn.Module, cfg: Config, batch_size: int | None 
         batch_size: Images that one process trains on at once; None for no training.
 
     Raises:
-        UserError: If channels or strides of backbone, neck and heads do not fit, or a
-            BatchNorm will have one value per channel.
+        UserError: If channels or strides of backbone, neck and heads do not fit, a
+            BatchNorm will have one value per channel, or mmseg cannot make a batch.
     """
     model = bare_model(model)
     if not hasattr(model, 'extract_feat'):  # neither a detector nor a segmentor
         return
+    if batch_size is not None:
+        require_one_padding(model, cfg)
+        note_weighted_classes(model)
     try:
         try_parts(model, cfg, batch_size, SHAPE)
     except UserError:
@@ -159,6 +163,51 @@ def require_fitting_parts(model: nn.Module, cfg: Config, batch_size: int | None 
         if own is None or tuple(own) == SHAPE:
             raise
         try_parts(model, cfg, batch_size, tuple(own))
+
+
+def require_one_padding(model: nn.Module, cfg: Config) -> None:
+    """Checks that mmseg's preprocessor knows the size of the images of a training.
+
+    Args:
+        model: The detector or segmentor.
+        cfg: The whole config.
+
+    Raises:
+        UserError: If it has neither a size nor a divisor, as in mmseg's bases, or both.
+    """
+    preprocessor = model.data_preprocessor
+    if type(preprocessor).__name__ != 'SegDataPreProcessor':
+        return
+    size, divisor = preprocessor.size, preprocessor.size_divisor
+    if (size is None) == (divisor is None):
+        crop = cfg.get('crop_size')
+        height, width = crop if isinstance(crop, (list, tuple)) else (512, 512)
+        has = 'neither size nor size_divisor' if size is None else 'both size and size_divisor'
+        raise UserError(
+            f'model.data_preprocessor has {has}, and mmseg pads the images of a training by one of '
+            f'them: set it to size=({height}, {width}), the size of the crops'
+            + ('' if size is None else ', and size_divisor=None')
+        )
+
+
+def note_weighted_classes(model: nn.Module) -> None:
+    """Notes losses of mmseg that look up the weight of a label that is no class."""
+    for name, loss in model.named_modules():
+        criterion = getattr(loss, 'cls_criterion', None)
+        if (
+            getattr(criterion, '__module__', '') == 'mmseg.models.losses.cross_entropy_loss'
+            and criterion.__name__ == 'cross_entropy'
+            and loss.class_weight is not None
+            and loss.reduction == 'mean'
+        ):
+            print_log(
+                f"model: mmseg's CrossEntropyLoss with class_weight at {config_key(name)} ends in "
+                'an IndexError at the first pixel that is to be ignored, of a label map or of '
+                'padding; type=attnpool_backbones.ClassWeightedCrossEntropyLoss takes them',
+                'current',
+                logging.WARNING,
+            )
+            return
 
 
 def try_parts(

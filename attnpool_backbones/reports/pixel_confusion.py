@@ -78,7 +78,8 @@ class PixelConfusion(BaseMetric):
             if 'gt_sem_seg' not in sample:
                 raise UserError('--report: the test data have no labels')
             truth = sample['gt_sem_seg']['data'].squeeze().cpu().numpy()
-            said = sample['pred_sem_seg']['data'].squeeze().cpu().numpy()
+            # of two classes in one channel they are 0.0 and 1.0
+            said = sample['pred_sem_seg']['data'].squeeze().long().cpu().numpy()
             self._add(_counted(sample['img_path'], truth, said, classes, self.ignore_index))
 
     def _add(self, image: TestedImage) -> None:

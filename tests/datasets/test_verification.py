@@ -380,6 +380,24 @@ def test_label_maps(scenes: Path) -> None:
     assert labels_of_no_class.detail == '[11], not in 0..10'
 
 
+def test_labels_that_the_losses_or_the_metrics_ignore(scenes: Path) -> None:
+    cfg = config(SEGMENTATION, scenes)
+    cfg.model.decode_head.ignore_index = 11
+    cfg.model.auxiliary_head = [dict(cfg.model.decode_head)]
+    paths = [min((scenes / 'annotations' / name).iterdir()) for name in ('training', 'validation')]
+    for path in paths:
+        labels = np.asarray(Image.open(path)).copy()
+        labels[0, :2] = 0, 11
+        Image.fromarray(labels).save(path)
+    assert found(verify(cfg)) == {'mask with labels of no class': [f'val {paths[1]}']}
+    cfg.val_evaluator.ignore_index = 11
+    assert verify(cfg).problems == ()
+    labels[0, 0] = 255
+    for path in paths:
+        Image.fromarray(labels).save(path)
+    assert found(verify(cfg)) == {'mask with labels of no class': [f'train {paths[0]}']}
+
+
 def test_labels_of_ade_count_from_one(tmp_path: Path) -> None:
     for split in ('training', 'validation'):
         for kind in ('images', 'annotations'):

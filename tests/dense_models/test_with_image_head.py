@@ -2,16 +2,21 @@
 
 import copy
 import pickle
+from types import SimpleNamespace
 
 import pytest
 import torch
 from mmengine.config import Config, ConfigDict
+from torch import nn
 
 pytest.importorskip('mmdet')
 pytest.importorskip('mmseg')
 
 from attnpool_backbones.datasets.digit_scenes import generate
-from attnpool_backbones.dense_models.image_head_mixins import DetectorWithImageHead
+from attnpool_backbones.dense_models.image_head_mixins import (
+    DetectorWithImageHead,
+    SegmentorWithImageHead,
+)
 from attnpool_backbones.dense_models.image_tagger import BackboneAlone
 from attnpool_backbones.dense_models.image_tags import make_tags, merge_tags, stitched, true_tags
 from attnpool_backbones.launching.config_keys import require_known_keys
@@ -274,6 +279,17 @@ def test_true_tags():
         label_map[label_map == ignored] = 255
     with pytest.raises(KeyError, match='LoadAnnotations'):
         true_tags({}, 3)
+
+
+@pytest.mark.parametrize('is_cascade', [False, True])
+def test_tags_leave_out_what_the_head_ignores(is_cascade):
+    head = nn.Identity()
+    head.ignore_index = 2
+    model = SegmentorWithImageHead.__new__(SegmentorWithImageHead)
+    model.image_head = SimpleNamespace(num_classes=4)
+    model.decode_head = nn.ModuleList([nn.Identity(), head]) if is_cascade else head
+    sample = dict(gt_sem_seg=dict(data=torch.tensor([[[0, 2], [3, 2]]])))
+    assert model.true_tags(sample).tolist() == [1, 0, 0, 1]
 
 
 def test_flipped_views_are_flipped_back():

@@ -139,7 +139,9 @@ def train_on_mosaics(scenes: Path, workers: int, max_bad: int) -> list[str]:
     )
     told: list[str] = []
     runner = SimpleNamespace(
-        train_loop=SimpleNamespace(dataloader=loader), logger=SimpleNamespace(warning=told.append)
+        cfg={},
+        train_loop=SimpleNamespace(dataloader=loader),
+        logger=SimpleNamespace(warning=told.append),
     )
     hook = SkipBadDataHook(max_bad)
     hook.before_train(runner)
@@ -168,9 +170,59 @@ def test_a_bad_image_of_a_test_is_not_replaced(stage: str, is_test: bool) -> Non
     dataset = BaseDataset(lazy_init=True, pipeline=[dict, dict])
     loader = SimpleNamespace(dataset=dataset, collate_fn=list)
     loop = SimpleNamespace(dataloader=loader)
-    runner = SimpleNamespace(model=torch.nn.Identity(), **{f'{stage}_loop': loop})
+    runner = SimpleNamespace(cfg={}, model=torch.nn.Identity(), **{f'{stage}_loop': loop})
     getattr(SkipBadDataHook(), f'before_{stage}')(runner)
     assert dataset.pipeline.test_mode is is_test
+
+
+def made_of(labels: list[int]) -> dict:
+    """A sample as mmseg packs it."""
+    from mmengine.structures import PixelData
+    from mmseg.structures import SegDataSample
+
+    truth = PixelData(data=torch.tensor(labels).view(1, 1, -1))
+    return dict(data_samples=SegDataSample(gt_sem_seg=truth))
+
+
+MADE = {
+    'packed': made_of,
+    'mixed': lambda labels: dict(seg_fields=[], gt_seg_map=np.array([labels])),
+}
+
+
+@pytest.mark.parametrize('made', MADE)
+@pytest.mark.parametrize('stage', ['train', 'val', 'test'])
+@pytest.mark.parametrize(
+    ('ignores', 'labels', 'wrong'),
+    [
+        ({}, [0, 1, 255], []),
+        ({}, [0, 2, 255], [2]),
+        (dict(ignore_index=2), [0, 1, 2], []),
+        (dict(ignore_index=2), [0, 2, 255], [255]),
+    ],
+)
+def test_labels_are_of_a_class_or_ignored(
+    ignores: dict, labels: list[int], wrong: list[int], stage: str, made: str
+) -> None:
+    """In training as the heads say; in a test as the metrics say, and 255."""
+    wrong = wrong if stage == 'train' else [label for label in wrong if label != 255]
+    dataset = BaseDataset(
+        lazy_init=True, metainfo=dict(classes=('a', 'b')), pipeline=[lambda _: MADE[made](labels)]
+    )
+    cfg = {
+        'model': dict(
+            type='SegTTAModel',
+            module=dict(decode_head=[dict(ignores), dict(ignores)], auxiliary_head=None),
+        ),
+        f'{stage}_evaluator': dict(type='IoUMetric', **ignores),
+    }
+    loop = SimpleNamespace(dataloader=SimpleNamespace(dataset=dataset, collate_fn=list))
+    runner = SimpleNamespace(cfg=cfg, model=torch.nn.Identity(), **{f'{stage}_loop': loop})
+    getattr(SkipBadDataHook(), f'before_{stage}')(runner)
+    dataset.pipeline({})
+    assert [bad.reason.partition(' has ')[2].partition(',')[0] for bad in dataset.pipeline.bad] == [
+        str(values) for values in [wrong] if values
+    ]
 
 
 TOOL = """

@@ -164,6 +164,67 @@ def test_models_of_one_size_are_tried_at_it(channels, notes):
     assert not notes
 
 
+def segmentor(**changes: object) -> Config:
+    """Two heads, the second of which looks at the first one's map (OCRNet), on maps of one size."""
+    head = dict(in_channels=256, channels=8, num_classes=5, in_index=2)
+    model = dict(
+        type='CascadeEncoderDecoder',
+        num_stages=2,
+        data_preprocessor=dict(type='SegDataPreProcessor', size=(64, 64)),
+        backbone=dict(type='attnpool_backbones.AttnResNet', arch='resnet_nano'),
+        decode_head=[dict(type='FCNHead', **head), dict(type='OCRHead', ocr_channels=8, **head)],
+        test_cfg=dict(mode='whole'),
+    )
+    cfg = Config(dict(default_scope='mmseg', model=model))
+    cfg.merge_from_dict(changes)
+    return cfg
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({}, ''),
+        ({'model.decode_head.1.in_index': 3, 'model.decode_head.1.in_channels': 512},
+         r'fit together.*at model.decode_head\[1\].spatial_gather_module'),
+        ({'model.data_preprocessor.size': None, 'crop_size': (64, 48)},
+         r'neither size nor size_divisor.* size=\(64, 48\)'),
+        ({'model.data_preprocessor.size_divisor': 32}, r'both size and .* and size_divisor=None'),
+        ({'model.data_preprocessor.size': None, 'model.data_preprocessor.size_divisor': 32}, ''),
+    ],
+)  # fmt: skip
+def test_segmentors_that_cannot_make_a_batch_or_a_map(changes, message, notes):
+    cfg = segmentor(**changes)
+    fails = pytest.raises(UserError, match=message) if message else nullcontext()
+    with DefaultScope.overwrite_default_scope('mmseg'), fails:
+        require_fitting_parts(build(cfg), cfg, 2)
+    assert not notes
+    if 'data_preprocessor' in str(changes):  # which testing does without
+        with DefaultScope.overwrite_default_scope('mmseg'):
+            require_fitting_parts(build(cfg), cfg)
+
+
+@pytest.mark.parametrize(
+    ('loss', 'is_noted'),
+    [
+        (dict(type='CrossEntropyLoss', class_weight=[1.0] * 5), True),
+        (dict(type='CrossEntropyLoss'), False),
+        (dict(type='attnpool_backbones.ClassWeightedCrossEntropyLoss', class_weight=[1.0] * 5),
+         False),
+    ],
+)  # fmt: skip
+def test_weights_of_classes_that_end_at_ignored_pixels(loss, is_noted, notes):
+    cfg = segmentor(**{'model.decode_head.1.loss_decode': loss})
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        model = build(cfg)
+        require_fitting_parts(model, cfg, 2)
+        assert is_noted == any('decode_head[1].loss_decode ends' in note for note in notes)
+        labels = torch.full((1, 4, 4), 255)
+        labels[:, :2] = 1
+        fails = pytest.raises(IndexError) if is_noted else nullcontext()
+        with fails:
+            model.decode_head[1].loss_decode(torch.zeros(1, 5, 4, 4), labels, ignore_index=255)
+
+
 @pytest.mark.parametrize('name', of_speed(*MISFITS))
 def test_their_misfits_are_found(name, notes):
     cfg = make_config(name)

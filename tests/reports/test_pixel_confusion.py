@@ -47,11 +47,14 @@ def read(path):
     return np.full((12, 16, 3), 128, np.uint8)
 
 
-def test_numbers_are_those_of_mmseg():
+@pytest.mark.parametrize('kind', [torch.long, torch.float32])  # the second of one channel
+def test_numbers_are_those_of_mmseg(kind):
     pytest.importorskip('mmseg')
     from mmseg.evaluation import IoUMetric
 
     samples = drawn_samples(20)
+    for each in samples:
+        each['pred_sem_seg']['data'] = each['pred_sem_seg']['data'].to(kind)
     theirs = IoUMetric(iou_metrics=['mIoU'])
     theirs.dataset_meta = dict(classes=CLASSES)
     theirs.process(None, samples)
