@@ -33,6 +33,7 @@ from attnpool_backbones.launching.devices import (
     is_first_process,
     join_group,
     leave_group,
+    meeting,
     require_same_start,
     require_shared_folder,
 )
@@ -297,7 +298,8 @@ def build_runner(cfg: Config, local_rank: int = 0, tests: bool = False) -> Runne
     join_group(cfg, local_rank)
     trainer = QuietFlexibleRunner if cfg.get('strategy') else QuietRunner
     runner = QuietTester if tests else trainer
-    with explained(cfg, 'the run'):
+    # with CUDA the processes meet in there
+    with explained(cfg, 'the run'), meeting():
         return runner.from_cfg(cfg)
 
 
