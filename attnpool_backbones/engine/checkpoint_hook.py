@@ -40,6 +40,9 @@ __all__ = ['SafeCheckpointHook']
 OUTDATED = 'outdated_ckpts'
 """Where a checkpoint tells which files go when it is in place."""
 
+FORMER_VALIDATED = 'validated_iter'
+"""Where files of before have :data:`VALIDATED`."""
+
 
 @HOOKS.register_module()
 class SafeCheckpointHook(CheckpointHook):
@@ -295,8 +298,12 @@ class SafeCheckpointHook(CheckpointHook):
             runner: About to start.
             checkpoint: What was read.
         """
-        if runner._resume:
-            self._pending = take_pending_gradients(checkpoint)
+        if not runner._resume:
+            return
+        self._pending = take_pending_gradients(checkpoint)
+        info = checkpoint['message_hub']['runtime_info']
+        if FORMER_VALIDATED in info:
+            info[VALIDATED] = info.pop(FORMER_VALIDATED)
 
     def after_train_iter(
         self,
