@@ -140,3 +140,20 @@ def test_a_log_on_a_full_disk_does_not_fill_the_screen(tests, tmp_path, monkeypa
     runner.logger.addHandler(logging.StreamHandler(FullDisk()))
     runner.logger.warning('a line')
     assert 'Traceback' not in capsys.readouterr().err
+
+
+def test_the_config_of_a_run_stays_whole_on_a_full_disk(tmp_path, monkeypatch):
+    source, written = tmp_path / 'tiny.py', tmp_path / 'run' / 'tiny.py'
+    plan_of(written.parent).cfg.dump(source)
+    launch.build_runner(Config.fromfile(source))
+    before = written.read_text()
+    assert Config.fromfile(written).work_dir == str(written.parent)
+
+    def full(number: int) -> None:
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr('os.fsync', full)
+    plan_of(written.parent, point='before_train', words='other').cfg.dump(source)
+    with pytest.raises(UserError, match='No space left'):
+        launch.build_runner(Config.fromfile(source))
+    assert written.read_text() == before
