@@ -11,10 +11,14 @@ if [[ ! ${2-} =~ ^[1-9][0-9]{0,4}$ ]]; then
     exit 2
 fi
 
+# machines have to know where they meet; one takes any port that is free
+port=29500
+[ "${NNODES:-1}" != 1 ] || port=0
+
 exec "${PYTHON:-python}" -m attnpool_backbones.launching.processes \
     --nnodes="${NNODES:-1}" \
     --node-rank="${NODE_RANK:-0}" \
     --master-addr="${MASTER_ADDR:-127.0.0.1}" \
-    --master-port="${PORT:-29500}" \
+    --master-port="${PORT:-$port}" \
     --nproc-per-node="$2" \
     "$(dirname "$0")/train.py" "$1" --launcher pytorch "${@:3}"

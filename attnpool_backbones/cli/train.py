@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> int | None:
     args.config = args.source
     if is_config(args.source):
         require_no_folder_flags(args)
-        prepare_config(args)
+        prepare_config(args, processes)
     else:
         if args.auto_scale_lr:
             raise UserError(
@@ -137,7 +137,7 @@ def choose_devices(said: str | None) -> int:
     return count
 
 
-def prepare_config(args: argparse.Namespace) -> None:
+def prepare_config(args: argparse.Namespace, processes: int = 1) -> None:
     """Resolves what has to be measured on a config."""
     if args.batch != 'auto' and args.time is None:
         return
@@ -147,11 +147,16 @@ def prepare_config(args: argparse.Namespace) -> None:
     if args.batch == 'auto':
         args.batch = None
         plan = plan_training(args)
-        args.batch = forecast.largest_batch(plan.cfg, count_images(plan.cfg), print)
-        print(f'batch: {args.batch}')
+        begun = begun_with(plan.cfg, 'train_dataloader', 'batch_size') if args.resume else None
+        if begun is not None:
+            args.batch = begun * processes
+            print(f'batch: {args.batch}, with which the training began')
+        else:
+            args.batch = forecast.largest_batch(plan.cfg, count_images(plan.cfg), print)
+            print(f'batch: {args.batch}')
     if args.time is not None:
         cfg = plan_training(args).cfg
-        args.epochs = begun_epochs(cfg) if args.resume else None
+        args.epochs = begun_with(cfg, 'train_cfg', 'max_epochs') if args.resume else None
         if args.epochs is not None:
             print(f'epochs: {args.epochs}, with which the training began')
             return
@@ -161,15 +166,15 @@ def prepare_config(args: argparse.Namespace) -> None:
         print(f'epochs: {args.epochs} in {duration_words(cost.seconds)}')
 
 
-def begun_epochs(cfg: Any) -> int | None:
-    """Returns the epochs of the training in the work folder; None if there is none, or it has none.
+def begun_with(cfg: Any, part: str, key: str) -> Any:
+    """Returns a setting of the training in the work folder; None if there is none, or it has none.
 
-    Trainings may count iterations.
+    Trainings may count iterations, for instance.
     """
     from mmengine.config import Config
 
     written = Path(cfg.work_dir, Path(cfg.filename).name)
-    return Config.fromfile(written).train_cfg.get('max_epochs') if written.is_file() else None
+    return Config.fromfile(written)[part].get(key) if written.is_file() else None
 
 
 def measured(cfg: Any) -> Any:

@@ -1,5 +1,6 @@
 """mmengine's checkpoint hook, made safe against kills, signals, full disks and broken weights."""
 
+import os
 import os.path as osp
 import sys
 import time
@@ -39,6 +40,9 @@ __all__ = ['SafeCheckpointHook']
 
 OUTDATED = 'outdated_ckpts'
 """Where a checkpoint tells which files go when it is in place."""
+
+FORMER_VALIDATED = 'validated_iter'
+"""Where files of before have :data:`VALIDATED`."""
 
 
 @HOOKS.register_module()
@@ -86,6 +90,7 @@ class SafeCheckpointHook(CheckpointHook):
         self._saved_at = 0.0
         self._wishes: Wishes | None = None
         self._folder: WatchedFolder | None = None
+        self._out_folder: WatchedFolder | None = None
         self._pending: PendingGradients | None = None
         self._told = False
 
@@ -118,6 +123,9 @@ class SafeCheckpointHook(CheckpointHook):
             strategy.wait_for_space = self.wait_for_space
         if is_main_process():
             self._folder = WatchedFolder(runner.work_dir, self.wait_for_space)
+            if self.backend_args == self._local:
+                os.makedirs(self.out_dir, exist_ok=True)
+                self._out_folder = WatchedFolder(self.out_dir, self.wait_for_space)
             for folder in {str(self.out_dir), runner.work_dir}:
                 for file in remove_stale_files(folder):
                     runner.logger.info(f'Removed the unfinished file {file} of a killed run.')
@@ -173,6 +181,7 @@ class SafeCheckpointHook(CheckpointHook):
 
     @tells_why_saving_failed
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
+        self._require_out_folder()
         outdated = None
         if self.max_keep_ckpts > 0 and list(self.keep_ckpt_ids)[-1:] != [step]:
             if len(self.keep_ckpt_ids) == self.max_keep_ckpts:
@@ -233,6 +242,7 @@ class SafeCheckpointHook(CheckpointHook):
             )
             # which mmengine passes over
             metrics = {**metrics, **dict.fromkeys(missing)}
+        self._require_out_folder()
         # mmengine removes the previous best file before it writes the new one
         backend = self.file_backend
         self.file_backend = self._removals = PostponedRemovals(backend)
@@ -275,6 +285,10 @@ class SafeCheckpointHook(CheckpointHook):
         if self._folder is not None:
             self._folder.require()
 
+    def _require_out_folder(self) -> None:
+        if self._out_folder is not None:
+            self._out_folder.require()
+
     def _add_gradients(self, runner: Runner, checkpoint: dict) -> None:
         if 'optimizer' not in checkpoint or is_between_updates(runner.optim_wrapper):
             return
@@ -295,8 +309,12 @@ class SafeCheckpointHook(CheckpointHook):
             runner: About to start.
             checkpoint: What was read.
         """
-        if runner._resume:
-            self._pending = take_pending_gradients(checkpoint)
+        if not runner._resume:
+            return
+        self._pending = take_pending_gradients(checkpoint)
+        info = checkpoint['message_hub']['runtime_info']
+        if FORMER_VALIDATED in info:
+            info[VALIDATED] = info.pop(FORMER_VALIDATED)
 
     def after_train_iter(
         self,

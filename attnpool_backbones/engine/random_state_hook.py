@@ -13,7 +13,11 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 from torch.utils.data import Dataset, get_worker_info
 
 from attnpool_backbones.engine.resumable_loop import ResumableLoop
+from attnpool_backbones.ops.choice import decide_as, decisions
 from attnpool_backbones.registry import HOOKS
+
+DECISIONS = 'operator_decisions'
+"""Where a checkpoint tells how operators compute that were measured in two ways."""
 
 # first word of a seed, so that data and model never draw the same numbers
 MODEL, DATA, VALIDATION = 0, 1, 2
@@ -69,7 +73,7 @@ class SeededBatches:
 
 @HOOKS.register_module()
 class RandomStateHook(Hook):
-    """Makes a resumed run draw the random numbers of an uninterrupted one.
+    """Makes a resumed run draw the random numbers of an uninterrupted one, and compute as it did.
 
     mmengine restores weights, optimizer, schedulers and counters, but no random state. With this
     hook the random numbers of every iteration (dropout, drop path, sampling of RoIs) and of every
@@ -80,11 +84,41 @@ class RandomStateHook(Hook):
     from the checkpoint. The number of workers may change; the number of processes may not. With
     the two resumable loops, batches that a killed worker had begun are made again as they were.
 
-    Persistent workers are started anew at every epoch, because they cannot be told its number.
+    Operators that run on a CPU in the faster of two ways, whose bits differ, stay with the one that
+    the run began with. Persistent workers are started anew at every epoch, because they cannot be
+    told its number.
     """
 
     # before any hook that draws random numbers
     priority = 'VERY_HIGH'
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Tells how operators compute.
+
+        Args:
+            runner: The running training.
+            checkpoint: What will be written.
+        """
+        checkpoint[DECISIONS] = decisions()
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Makes operators compute as in the run that is resumed, if this processor can.
+
+        Args:
+            runner: About to start.
+            checkpoint: What was read.
+        """
+        others = checkpoint.pop(DECISIONS, None)
+        if not runner._resume or not isinstance(others, dict):
+            return
+        before = decisions()
+        decide_as(others)
+        changed = [name for name, decision in before.items() if decisions()[name] != decision]
+        if changed:
+            runner.logger.info(
+                f'{", ".join(changed)} on the CPU: computed as before the checkpoint, not in the '
+                'way that was measured here.'
+            )
 
     def before_train(self, runner: Runner) -> None:
         """Warns of a loop that starts loading before it knows where it resumes.

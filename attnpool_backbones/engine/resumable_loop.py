@@ -19,8 +19,11 @@ __all__ = ['ResumableLoop', 'ValidationStopped']
 BATCHES_DONE = 'batches_done'
 """Where a checkpoint tells how many batches were trained on, of how many, and of which epoch."""
 
-VALIDATED = 'validated_iter'
-"""Where a checkpoint tells after which iteration the last whole validation was."""
+VALIDATED = 'iter_validated'
+"""Where a checkpoint tells after which iteration the last whole validation was.
+
+mmengine's log would show what begins with ``val`` beside the scores.
+"""
 
 
 class ValidationStopped(Exception):

@@ -49,8 +49,10 @@ def tells_why_saving_failed(save: Callable) -> Callable:
             save(self, runner, *args, **kwargs)
         except OSError as error:
             good = self.last_good and f' The last good state is {self.last_good}.'
+            # of two disks only some errors tell which one it is
+            places = ' and '.join(dict.fromkeys((str(self.out_dir), runner.work_dir)))
             raise SavingError(
-                f'the state of the training could not be saved in {runner.work_dir}: '
+                f'the state of the training could not be saved in {places}: '
                 f'{error.strerror or error}.{good or ""} Put it right; '
                 f'{how_to_go_on(self.resume_flags)}'
             ) from error

@@ -118,6 +118,8 @@ class WorkFolderHook(Hook):
         if runner.iter == 0 or self.went_back:
             runner.message_hub.update_info(RUN, uuid.uuid4().hex)
         self._folder = WatchedFolder(runner.work_dir, self.wait_for_space)
+        self._curves = os.path.join(runner.log_dir, 'vis_data')
+        self._has_curves = os.path.isdir(self._curves)
 
     @master_only
     def after_train_iter(
@@ -127,7 +129,7 @@ class WorkFolderHook(Hook):
         data_batch: Any = None,
         outputs: dict | None = None,
     ) -> None:
-        """Checks the folder.
+        """Checks the folder, and makes that of the curves again if somebody has tidied it up.
 
         Args:
             runner: The running training.
@@ -145,6 +147,25 @@ class WorkFolderHook(Hook):
                 f'{runner.work_dir}: {error.strerror}. Bring it back; '
                 f'{how_to_go_on(self.resume_flags, " from its last checkpoint")}'
             ) from error
+        self._keep_curves(runner)
+
+    @master_only
+    def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
+        """Makes the folder of the curves again, into which the scores go.
+
+        Args:
+            runner: The running training.
+            metrics: The scores.
+        """
+        self._keep_curves(runner)
+
+    def _keep_curves(self, runner: Runner) -> None:
+        if self._has_curves and not os.path.isdir(self._curves):
+            os.makedirs(self._curves)
+            runner.logger.warning(
+                f'{self._curves} was removed while the training ran: it is made again, without '
+                'the curves so far.'
+            )
 
 
 def went_back(runner: Runner) -> bool:

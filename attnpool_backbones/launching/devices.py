@@ -4,7 +4,8 @@ import gc
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import get_dist_info, is_distributed
 
-from attnpool_backbones.command_line import UserError
+from attnpool_backbones.command_line import UserError, line_of
 from attnpool_backbones.config_types import type_name
+from attnpool_backbones.launching.processes import taken_port
 from attnpool_backbones.process_lifetime import end_with_parent
 
 __all__ = [
@@ -24,6 +26,7 @@ __all__ = [
     'is_first_process',
     'join_group',
     'leave_group',
+    'meeting',
     'require_launcher',
     'require_same_start',
     'require_shared_folder',
@@ -125,9 +128,28 @@ def join_group(cfg: Config, local_rank: int = 0) -> None:
     os.environ.setdefault('LOCAL_RANK', told_number(cfg.launcher, 1) or str(local_rank))
     if not torch.cuda.is_available() and not is_distributed():
         timeout = ((cfg.get('env_cfg') or {}).get('dist_cfg') or {}).get('timeout')
-        torch.distributed.init_process_group(
-            'gloo', timeout=None if timeout is None else timedelta(seconds=timeout)
-        )
+        with meeting():
+            torch.distributed.init_process_group(
+                'gloo', timeout=None if timeout is None else timedelta(seconds=timeout)
+            )
+
+
+@contextmanager
+def meeting() -> Iterator[None]:
+    """Turns the error of processes that cannot meet into one message.
+
+    Raises:
+        UserError: Naming the address and the port.
+    """
+    try:
+        yield
+    except (torch.distributed.DistNetworkError, torch.distributed.DistStoreError) as error:
+        address, port = map(os.environ.get, ('MASTER_ADDR', 'MASTER_PORT'))
+        if 'EADDRINUSE' in str(error):
+            raise UserError(taken_port(port)) from error
+        raise UserError(
+            f'the processes of the run cannot meet at {address}, port {port}: {line_of(error)}'
+        ) from error
 
 
 def is_first_process(launcher: str | None = None) -> bool:

@@ -33,6 +33,7 @@ from attnpool_backbones.launching.devices import (
     is_first_process,
     join_group,
     leave_group,
+    meeting,
     require_same_start,
     require_shared_folder,
 )
@@ -46,7 +47,7 @@ from attnpool_backbones.launching.outputs import (
     write_label_maps,
 )
 from attnpool_backbones.launching.preflight import check_everything
-from attnpool_backbones.launching.resuming import choose_checkpoint_to_resume
+from attnpool_backbones.launching.resuming import choose_checkpoint_to_resume, out_dir_of
 from attnpool_backbones.launching.run_plan import RunPlan
 from attnpool_backbones.launching.runners import QuietFlexibleRunner, QuietRunner, QuietTester
 from attnpool_backbones.launching.safeguards import add_safeguards
@@ -87,8 +88,6 @@ def run_training(plan: RunPlan, local_rank: int = 0) -> None:
             user can put right.
         Stopped: After a signal, when the state is saved.
     """
-    # a log file on a full disk must not fill the screen
-    logging.raiseExceptions = False
     with claimed(plan.cfg.work_dir) if is_first_process(plan.cfg.launcher) else nullcontext():
         runner = build_runner(plan.cfg, local_rank)
         require_same_start(plan.cfg)
@@ -187,6 +186,10 @@ def training_plan(cfg: Config, args: argparse.Namespace) -> RunPlan:
     skip_bad_data(cfg, args.max_bad)
     fit_loaders(cfg)
     fit_to_devices(cfg)
+    folders = {'--work-dir': cfg.work_dir}
+    out_dir = out_dir_of(cfg)
+    if out_dir is not None:
+        folders['default_hooks.checkpoint.out_dir'] = out_dir
     return RunPlan(
         cfg,
         splits=('train', 'val'),
@@ -195,7 +198,7 @@ def training_plan(cfg: Config, args: argparse.Namespace) -> RunPlan:
         # weights for another start may fit by a part only
         whole_model=bool(cfg.get('resume')),
         max_bad=args.max_bad,
-        folders={'--work-dir': cfg.work_dir},
+        folders=folders,
     )
 
 
@@ -293,11 +296,14 @@ def build_runner(cfg: Config, local_rank: int = 0, tests: bool = False) -> Runne
     Raises:
         UserError: If the launcher does not work on this machine.
     """
+    # a log file on a full disk must not fill the screen
+    logging.raiseExceptions = False
     fit_to_devices(cfg)
     join_group(cfg, local_rank)
     trainer = QuietFlexibleRunner if cfg.get('strategy') else QuietRunner
     runner = QuietTester if tests else trainer
-    with explained(cfg, 'the run'):
+    # with CUDA the processes meet in there
+    with explained(cfg, 'the run'), meeting():
         return runner.from_cfg(cfg)
 
 

@@ -9,6 +9,7 @@ when the launcher is killed.
 """
 
 import argparse
+import errno
 import os
 import signal
 import socket
@@ -26,7 +27,7 @@ from attnpool_backbones.stop_signals import (
     signal_name,
 )
 
-__all__ = ['Group', 'main', 'run_group']
+__all__ = ['Group', 'main', 'run_group', 'taken_port']
 
 POLL = 0.05
 GRACE = 5.0
@@ -176,6 +177,26 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+def is_taken(port: int) -> bool:
+    """Tells whether somebody listens to a port of this machine."""
+    with socket.socket() as probe:
+        # what ended a moment ago is no obstacle
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(('', port))
+        except OSError as error:
+            return error.errno == errno.EADDRINUSE
+    return False
+
+
+def taken_port(port: int | str) -> str:
+    """Words that the processes of a run cannot meet at a port."""
+    return (
+        f'port {port} of this machine is taken, perhaps by another run; name a free one: PORT for '
+        'tools/dist_*.sh and tools/slurm_*.sh, --master-port for launchers'
+    )
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line.
 
@@ -199,7 +220,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument('--node-rank', type=int, default=0, help='number of this machine, from 0')
     parser.add_argument('--master-addr', default='127.0.0.1', help='name of machine 0')
     parser.add_argument(
-        '--master-port', type=int, default=0, help='free port of machine 0 (default: any)'
+        '--master-port',
+        type=whole_number(0, 65535),
+        default=0,
+        help='free port of machine 0 (default: any)',
     )
     parser.add_argument('script', help='the program')
     parser.add_argument('arguments', nargs=argparse.REMAINDER, help='its arguments')
@@ -208,6 +232,9 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error('--node-rank is from 0 on and below --nnodes')
     if args.nnodes > 1 and not args.master_port:
         parser.error('several machines need one --master-port')
+    # a process that is not the first would meet those of the other run there
+    if args.master_port and args.node_rank == 0 and is_taken(args.master_port):
+        parser.error(taken_port(args.master_port))
     return run_group(
         [args.script, *args.arguments],
         args.nproc_per_node,

@@ -20,7 +20,7 @@ from attnpool_backbones.launching.latest_checkpoint import (
     stored_seed,
 )
 
-__all__ = ['choose_checkpoint_to_resume']
+__all__ = ['choose_checkpoint_to_resume', 'out_dir_of']
 
 
 def choose_checkpoint_to_resume(cfg: Config, resume: str | None) -> None:
@@ -65,7 +65,11 @@ def choose_checkpoint_to_resume(cfg: Config, resume: str | None) -> None:
 
 
 def out_dir_of(cfg: Config) -> str | None:
-    """Returns the folder of the checkpoints on this machine, None if it is the work folder."""
+    """Returns the folder of the checkpoints on this machine, None if it is the work folder.
+
+    Args:
+        cfg: The whole config of a training.
+    """
     work_dir = cfg.work_dir
     hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
     # mmengine puts the last part of the work folder's name after it

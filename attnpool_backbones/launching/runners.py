@@ -1,6 +1,6 @@
 """mmengine's runners, which keep off the screen what only their log file is for.
 
-They note that a run has started, too.
+They note that a run has started, too, and write its config whole or not at all.
 """
 
 import logging
@@ -9,6 +9,8 @@ from typing import Any
 
 from mmengine.dist import master_only
 from mmengine.runner import FlexibleRunner, Runner
+
+from attnpool_backbones.atomic_files import write_atomically
 
 __all__ = ['NotesStart', 'QuietFlexibleRunner', 'QuietRunner', 'QuietTester']
 
@@ -60,7 +62,21 @@ class NotesStart:
         super().call_hook(fn_name, **kwargs)
 
 
-class QuietRunner(NotesStart, Runner):
+class WholeConfig:
+    """Part of a runner of mmengine, which would leave half a config on a full disk."""
+
+    @master_only
+    def dump_config(self) -> None:
+        """Writes the config into the work folder."""
+        self.dump_config_to(self.work_dir)
+
+    def dump_config_to(self, folder: str) -> None:
+        """Writes the config into a folder, under its own name."""
+        name = os.path.basename(self.cfg.filename or f'{self.timestamp}.py')
+        write_atomically(self.cfg.dump().encode(), os.path.join(folder, name))
+
+
+class QuietRunner(WholeConfig, NotesStart, Runner):
     """mmengine's Runner; config, environment and list of hooks go to the log file alone."""
 
     def build_logger(self, *args: Any, **kwargs: Any) -> Any:
@@ -74,11 +90,10 @@ class QuietTester(QuietRunner):
     @master_only
     def dump_config(self) -> None:
         """Writes the config beside the log; the work folder may be that of the training."""
-        name = os.path.basename(self.cfg.filename or f'{self.timestamp}.py')
-        self.cfg.dump(os.path.join(self.log_dir, name))
+        self.dump_config_to(self.log_dir)
 
 
-class QuietFlexibleRunner(NotesStart, FlexibleRunner):
+class QuietFlexibleRunner(WholeConfig, NotesStart, FlexibleRunner):
     """The same for runs that a strategy trains."""
 
     def _log_env(self) -> None:

@@ -30,7 +30,11 @@ def require_target_folder(option: str, folder: str) -> None:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b'0')
     except FileExistsError as error:
-        raise UserError(f'{option} {folder}: is a file, not a folder') from error
+        fault = 'is a file, not a folder'
+        if not os.path.exists(error.filename):
+            target = os.readlink(error.filename)
+            fault = f'{error.filename} is a link to {target}, which is not there: is it mounted?'
+        raise UserError(f'{option} {folder}: {fault}') from error
     except OSError as error:
         raise UserError(
             f'{option} {folder}: cannot be written to ({error.strerror or error})'

@@ -117,4 +117,4 @@ def _tell(multiplies: bool, measured: float) -> str:
     )
 
 
-_multiplies = Choice(lambda: batches_lead(), _tell)
+_multiplies = Choice('bfloat16 attention', lambda: batches_lead(), _tell)

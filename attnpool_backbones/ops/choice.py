@@ -2,7 +2,8 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from mmengine.logging import MMLogger, print_log
@@ -11,14 +12,17 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 CLEAR_LEAD = 1.4
 """How much faster one way has to be to be taken for that. Equal ways lie far below, whatever the
-noise, so all processes of a machine choose alike, and a resumed run goes on to the same bits."""
+noise; where the lead is near to it, processes of a machine may choose differently."""
+
+_choices: dict[str, 'Choice'] = {}
 
 
 class Choice:
     """Whether the second of two ways is taken, by a measurement in the first call's process.
 
     Args:
-        measure: Returns the lead of the second way, see :func:`lead`.
+        name: What is computed, in checkpoints.
+        measure: Returns the lead of the second way, see :func:`lead`; 0 where there is no such way.
         tell: Returns the log's line of a decision and the lead.
         least: Lead from which the second way is taken: :data:`CLEAR_LEAD`, or its inverse where
             the second way is the better one of two equal ones.
@@ -26,6 +30,7 @@ class Choice:
 
     def __init__(
         self,
+        name: str,
         measure: Callable[[], float],
         tell: Callable[[bool, float], str],
         least: float = CLEAR_LEAD,
@@ -35,6 +40,7 @@ class Choice:
         self.least = least
         self.decision: bool | None = None
         """What is taken, or None where the next call measures."""
+        _choices[name] = self
 
     def __call__(self) -> bool:
         if self.decision is None:
@@ -45,6 +51,24 @@ class Choice:
             if _is_run_logged():
                 print_log(self.tell(self.decision, measured), 'current', logging.INFO)
         return self.decision
+
+
+def decisions() -> dict[str, bool]:
+    """Returns what was decided so far, by what is computed."""
+    return {name: c.decision for name, c in _choices.items() if c.decision is not None}
+
+
+def decide_as(others: Mapping[str, Any]) -> None:
+    """Decides as another process did, where this processor can.
+
+    Args:
+        others: Of :func:`decisions`; what is unknown, or no decision, is passed over.
+    """
+    for name, decision in others.items():
+        choice = _choices.get(name)
+        if choice is None or type(decision) is not bool or decision is choice.decision:
+            continue
+        choice.decision = decision and choice.measure() > 0
 
 
 def _is_run_logged() -> bool:

@@ -192,5 +192,5 @@ def _rate(measured: float) -> str:
     return f'oneDNN computes products at {measured:.2f} times the rate of the BLAS library'
 
 
-_convolves = Choice(lambda: onednn_lead(), _tell, least=1 / CLEAR_LEAD)
-_outruns = Choice(lambda: onednn_lead(), _tell_attention)
+_convolves = Choice('linear layers', lambda: onednn_lead(), _tell, least=1 / CLEAR_LEAD)
+_outruns = Choice('attention', lambda: onednn_lead(), _tell_attention)

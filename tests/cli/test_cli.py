@@ -238,6 +238,39 @@ def test_time_of_a_resumed_training_is_not_measured_again(tmp_path, monkeypatch,
     assert epochs('--resume') == measured
 
 
+def test_batch_of_a_resumed_training_is_not_measured_again(tmp_path, monkeypatch, capsys):
+    import argparse
+
+    from mmengine.config import Config
+
+    from attnpool_backbones.cli import train
+    from attnpool_backbones.launching import forecast, launch
+
+    source, run = tmp_path / 'own.py', tmp_path / 'run'
+    source.write_text('train_dataloader = dict(batch_size=1)')
+    run.mkdir()
+    cfg = Config.fromfile(source)
+    cfg.work_dir = str(run)
+    monkeypatch.setattr(forecast, 'largest_batch', lambda *_: 8)
+    monkeypatch.setattr(train, 'count_images', lambda cfg: 100)
+    monkeypatch.setattr(launch, 'plan_training', lambda args: argparse.Namespace(cfg=cfg))
+    parser = argparse.ArgumentParser()
+    train.add_arguments(parser)
+
+    def batch(*more: str, processes: int = 1) -> int:
+        args = parser.parse_args([str(source), '--batch', 'auto', *more])
+        train.prepare_config(args, processes)
+        return args.batch
+
+    assert batch('--resume') == 8  # there is nothing yet
+    (run / 'own.py').write_text('train_dataloader = dict(batch_size=4)')
+    assert batch('--resume') == 4
+    assert 'batch: 4, with which the training began' in capsys.readouterr().out
+    # the config of a run has the share of each
+    assert batch('--resume', processes=2) == 8
+    assert batch() == 8
+
+
 @pytest.mark.parametrize(
     'words',
     [[], ['--cfg-options', 'work_dir=other'], ['--work-dir', 'third'], ['--work-dir', 'run #1']],

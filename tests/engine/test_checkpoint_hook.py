@@ -12,7 +12,7 @@ from mmengine.hooks import Hook
 from attnpool_backbones import atomic_files
 from attnpool_backbones.atomic_files import remove_stale_files, write_atomically
 from attnpool_backbones.checkpoints.reading import read_content
-from attnpool_backbones.engine.saving_errors import NonFiniteWeights
+from attnpool_backbones.engine.saving_errors import NonFiniteWeights, SavingError
 from attnpool_backbones.launching.latest_checkpoint import find_resumable_checkpoint
 from tests.engine.tiny_run import make_config, make_runner
 
@@ -94,6 +94,27 @@ def test_old_checkpoint_goes_after_the_new_one_came(tmp_path, monkeypatch):
     run(tmp_path, max_keep_ckpts=1)
     assert present[0] == ['.writer', 'epoch_1.pth', 'epoch_2.pth', 'last_checkpoint']
     assert len(present) == 3
+
+
+class TakeAway(Hook):
+    """Moves a folder away in the second epoch, as a disk that is unmounted."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def before_train_epoch(self, runner: object) -> None:
+        if runner.epoch == 1:
+            self.folder.rename(self.folder.with_name('away'))
+
+
+def test_a_folder_of_checkpoints_that_vanishes_is_not_made_anew(tmp_path):
+    cfg = make_config(tmp_path / 'run', checkpoint=dict(out_dir=str(tmp_path / 'disk')))
+    runner = make_runner('checkpoint', cfg)
+    runner.register_hook(TakeAway(tmp_path / 'disk' / 'run'))
+    with pytest.raises(SavingError, match=f'saved in {tmp_path}/disk/run and .*the folder is gone'):
+        runner.train()
+    assert files(tmp_path / 'disk' / 'away') == ['epoch_1.pth']
+    assert not (tmp_path / 'disk' / 'run').exists()
 
 
 def leftover(host: str | None = None, pid: int = 2**22 - 1, name: str = 'epoch_1.pth') -> str:

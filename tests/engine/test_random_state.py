@@ -10,6 +10,9 @@ from mmengine.hooks import Hook
 from attnpool_backbones.checkpoints.door import open_door
 from attnpool_backbones.engine.random_state_hook import seed_generators
 from attnpool_backbones.launching.latest_checkpoint import find_resumable_checkpoint, stored_seed
+from attnpool_backbones.ops import bfloat16_attention
+from attnpool_backbones.ops.bfloat16_attention import choose_batches
+from attnpool_backbones.ops.choice import decisions
 from tests.engine.tiny_run import EPOCHS, ITERS, Killed, KillInTraining, make_config, make_runner
 
 HOOK = dict(type='attnpool_backbones.RandomStateHook')
@@ -118,3 +121,19 @@ def test_torch_is_seeded_with_and_without_an_accelerator(has_accelerator, monkey
     assert seeds == ([expected] if has_accelerator else [])
     plain(expected)
     assert torch.equal(drawn, torch.rand(5))
+
+
+@pytest.mark.parametrize(('decision', 'lead', 'expected'), [
+    (True, 2.0, True), (True, 0.0, False), (False, 2.0, False), ('yes', 2.0, None),
+])  # fmt: skip
+def test_operators_stay_with_the_way_they_began_with(
+    decision, lead, expected, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(bfloat16_attention, 'batches_lead', lambda: lead)
+    choose_batches(decision)
+    train(tmp_path, stop=9, hooks=(HOOK,))
+    # another processor, or the same one at another time
+    choose_batches(None if expected is None else not decision)
+    train(tmp_path, resume=True, hooks=(HOOK,))
+    assert decisions().get('bfloat16 attention') is expected
+    choose_batches(None)

@@ -1,6 +1,7 @@
 """Signals stop a training where it can go on exactly; validations that were left are made up."""
 
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from mmengine.hooks import Hook
 
 from attnpool_backbones.atomic_files import AtomicLocalBackend
 from attnpool_backbones.checkpoints.reading import read_content
+from attnpool_backbones.engine.resumable_loop import VALIDATED
 from attnpool_backbones.launching.latest_checkpoint import find_resumable_checkpoint, stored_seed
 from attnpool_backbones.launching.resuming import choose_checkpoint_to_resume
 from attnpool_backbones.stop_signals import STOP_SIGNALS, Stopped, StopSignals
@@ -322,8 +324,29 @@ def test_left_in_the_validation_that_is_made_up_after_another_run(place, tmp_pat
 def change_validated(path: Path) -> None:
     """Makes a checkpoint one that was saved before its validation, as a kill leaves it."""
     checkpoint = read_content(str(path))
-    checkpoint['message_hub']['runtime_info']['validated_iter'] = 6
+    checkpoint['message_hub']['runtime_info'][VALIDATED] = 6
     torch.save(checkpoint, path)
+
+
+@pytest.mark.parametrize('of_before', [False, True])
+def test_a_validation_is_not_made_again(of_before, tmp_path):
+    runner_of(tmp_path, validate=True).train()
+    if of_before:
+        checkpoint = read_content(str(tmp_path / 'epoch_4.pth'))
+        info = checkpoint['message_hub']['runtime_info']
+        info['validated_iter'] = info.pop(VALIDATED)
+        torch.save(checkpoint, tmp_path / 'epoch_4.pth')
+    again = runner_of(tmp_path, validate=True, resume=True)
+    again.register_hook(validations := Validations())
+    again.train()
+    assert validations.seen == []
+
+
+def test_the_log_of_a_validation_has_scores_alone(tmp_path):
+    runner = runner_of(tmp_path, validate=True)
+    runner.train()
+    _, line = runner.log_processor.get_log_after_epoch(runner, EPOCH, 'val')
+    assert re.findall(r'(\S+): ', line) == ['tiny/error', 'data_time', 'time']
 
 
 @pytest.mark.parametrize('validating', [False, True])

@@ -1,6 +1,7 @@
 """A config is fitted to the machine, or the launcher refused."""
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -88,6 +89,20 @@ def test_launchers_without_cuda(
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(UserError, match=message):
         build_runner(Config(dict(launcher=launcher, model=dict())))
+
+
+@no_cuda
+def test_a_port_that_is_taken_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as other:
+        other.bind(('', 0))
+        other.listen()
+        port = str(other.getsockname()[1])
+        group = dict(RANK='0', LOCAL_RANK='0', WORLD_SIZE='2', MASTER_ADDR='127.0.0.1')
+        for name, value in dict(group, MASTER_PORT=port).items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(devices, 'end_with_parent', lambda: None)
+        with pytest.raises(UserError, match=f'port {port} of this machine is taken.*PORT'):
+            devices.join_group(Config(dict(launcher='pytorch')))
 
 
 def test_one_process_has_no_strategy(tmp_path: Path) -> None:

@@ -1,5 +1,9 @@
 """Flags become a plan, and errors of a run are told as what they are."""
 
+import argparse
+import errno
+import io
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +15,11 @@ from mmengine.registry import HOOKS, METRICS
 
 from attnpool_backbones.command_line import UserError, run_command
 from attnpool_backbones.launching import launch
+from attnpool_backbones.launching.options import add_common_arguments
+from attnpool_backbones.launching.preflight import targets
 from attnpool_backbones.launching.run_plan import RunPlan
 from attnpool_backbones.launching.safeguards import add_safeguards
+from attnpool_backbones.launching.training_options import add_training_arguments
 from tests.engine.tiny_run import RUN_NUMBERS, make_config
 
 
@@ -41,6 +48,13 @@ class FailingAt(Hook):
             raise RuntimeError(words)
 
         setattr(self, point, fail)
+
+
+class FullDisk(io.StringIO):
+    """What a file on it does."""
+
+    def write(self, text: str) -> int:
+        raise OSError(errno.ENOSPC, 'No space left on device')
 
 
 METRICS.register_module(module=Failing, force=True)
@@ -103,3 +117,43 @@ def test_auto_scale_lr_needs_a_batch_size(present):
     cfg.auto_scale_lr = dict(base_batch_size=16)
     launch.enable_auto_scale_lr(cfg)
     assert cfg.auto_scale_lr.enable is True
+
+
+def test_the_folder_of_the_checkpoints_is_tried_before_the_start(tmp_path):
+    (tmp_path / 'file').touch()
+    cfg = make_config(tmp_path / 'run', checkpoint=dict(out_dir=str(tmp_path / 'file')))
+    cfg.custom_imports = dict(imports='tests.engine.tiny_run')
+    cfg.dump(tmp_path / 'tiny.py')
+    parser = argparse.ArgumentParser()
+    add_common_arguments(parser)
+    add_training_arguments(parser)
+    args = parser.parse_args([])
+    args.config = str(tmp_path / 'tiny.py')
+    with pytest.raises(UserError, match=r'checkpoint.out_dir .*/file/run: cannot be written to'):
+        targets(launch.plan_training(args))
+
+
+@pytest.mark.parametrize('tests', [False, True])
+def test_a_log_on_a_full_disk_does_not_fill_the_screen(tests, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(logging, 'raiseExceptions', True)
+    runner = launch.build_runner(plan_of(tmp_path).cfg, tests=tests)
+    runner.logger.addHandler(logging.StreamHandler(FullDisk()))
+    runner.logger.warning('a line')
+    assert 'Traceback' not in capsys.readouterr().err
+
+
+def test_the_config_of_a_run_stays_whole_on_a_full_disk(tmp_path, monkeypatch):
+    source, written = tmp_path / 'tiny.py', tmp_path / 'run' / 'tiny.py'
+    plan_of(written.parent).cfg.dump(source)
+    launch.build_runner(Config.fromfile(source))
+    before = written.read_text()
+    assert Config.fromfile(written).work_dir == str(written.parent)
+
+    def full(number: int) -> None:
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr('os.fsync', full)
+    plan_of(written.parent, point='before_train', words='other').cfg.dump(source)
+    with pytest.raises(UserError, match='No space left'):
+        launch.build_runner(Config.fromfile(source))
+    assert written.read_text() == before

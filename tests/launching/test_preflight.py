@@ -10,6 +10,7 @@ from attnpool_backbones.checkpoints.errors import CheckpointError
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.launching.preflight import check_everything
 from attnpool_backbones.launching.run_plan import RunPlan
+from attnpool_backbones.launching.targets import require_target_folder
 
 
 def plan(folder: Path, load_from: Path | None = None, ann_file: str = '') -> RunPlan:
@@ -66,3 +67,10 @@ def test_targets_come_last(tmp_path):
     assert '--work-dir' not in str(caught.value)
     with pytest.raises(UserError, match='--work-dir .*work: is a file'):
         check_everything(plan(tmp_path))
+
+
+@pytest.mark.parametrize('below', ['', 'run'])
+def test_a_link_to_a_disk_that_is_not_mounted(below, tmp_path):
+    (tmp_path / 'link').symlink_to('/nowhere/disk')
+    with pytest.raises(UserError, match='link is a link to /nowhere/disk, which is not there'):
+        require_target_folder('--work-dir', str(tmp_path / 'link' / below))

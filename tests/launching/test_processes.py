@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -189,9 +190,23 @@ def test_what_processes_are_told(tmp_path):
 @pytest.mark.parametrize(
     'options',
     ['--nproc-per-node 0', '--nproc-per-node 2 --nnodes 2 --node-rank 2',
-     '--nproc-per-node 2 --nnodes 2', ''],
+     '--nproc-per-node 2 --nnodes 2', '', '--nproc-per-node 2 --master-port 65536'],
 )  # fmt: skip
 def test_wrong_options(options, capsys):
     with pytest.raises(SystemExit) as stop:
         main([*options.split(), 'a.py'])
     assert stop.value.code == 2 and 'error:' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('listens', ['', '127.0.0.1'])
+def test_a_port_of_another_run_is_told_before_the_start(listens, tmp_path, capsys):
+    (tmp_path / 'worker.py').write_text(WORKER)
+    with socket.socket() as other, pytest.raises(SystemExit) as stop:
+        other.bind((listens, 0))
+        other.listen()
+        port = str(other.getsockname()[1])
+        program = [str(tmp_path / 'worker.py'), str(tmp_path), 'works']
+        main(['--nproc-per-node=2', f'--master-port={port}', *program])
+    assert stop.value.code == 2
+    assert f'port {port} of this machine is taken' in capsys.readouterr().err
+    assert [file.name for file in tmp_path.iterdir()] == ['worker.py']

@@ -11,8 +11,14 @@ CASES = {
         'dist_train.sh',
         ['config.py', '4', '--amp'],
         {},
-        ['--nnodes=1 --node-rank=0', '--nproc-per-node=4', 'train.py config.py --launcher pytorch '
-         '--amp'],
+        ['--nnodes=1 --node-rank=0', '--master-port=0', '--nproc-per-node=4',
+         'train.py config.py --launcher pytorch --amp'],
+    ),
+    'first_of_two_machines': (
+        'dist_train.sh',
+        ['config.py', '4'],
+        dict(NNODES='2', MASTER_ADDR='10.0.0.1'),
+        ['--nnodes=2 --node-rank=0 --master-addr=10.0.0.1 --master-port=29500'],
     ),
     'second_of_two_machines': (
         'dist_test.sh',
