@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -122,3 +123,14 @@ def test_names_are_text_and_unknown_numbers_a_dash(tmp_path):
     report = json.loads((tmp_path / 'report.json').read_text())
     assert report['matrix'] == [[1, 0], [0, 1]] and report['unknown'] is None
     assert report['classes'][1] == {'class': 'none', 'objects': 0, 'AP': None}
+
+
+def test_pictures_of_an_earlier_report_go(tmp_path):
+    picture = np.zeros((8, 8, 3), np.uint8)
+    pairs = [Pair(f'{k}.jpg', '1 wrong', picture, picture) for k in range(3)]
+    contents = Contents(summary=[], columns=[], classes=[], pictures=[], pairs=pairs)
+    write_report(contents, {}, 'title', tmp_path)
+    (tmp_path / 'images/mine.jpg').touch()
+    write_report(replace(contents, pairs=pairs[:1]), {}, 'title', tmp_path)
+    names = sorted(path.name for path in (tmp_path / 'images').iterdir())
+    assert names == ['00_labels.jpg', '00_predictions.jpg', 'mine.jpg']
