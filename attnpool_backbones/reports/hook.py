@@ -68,10 +68,16 @@ class ReportHook(Hook):
                 return report_of_label_maps(
                     metric.images, classes, np.array(palette, np.uint8), read
                 )
-            if type(metric).__name__ == 'CocoMetric':
+            if type(metric).__name__ == 'CocoMetric' and _evaluates(metric):
                 test = _detected(metric, self.out_dir)
                 return report_of_detections(test, _paths(dataset), read)
         raise UserError('--report: the evaluator has neither CocoMetric nor PixelConfusion')
+
+
+def _evaluates(metric: Any) -> bool:
+    """Tells whether a ``CocoMetric`` evaluates boxes or masks, and writes them, too."""
+    is_written = metric.outfile_prefix is not None and not metric.format_only
+    return is_written and not {'bbox', 'segm'}.isdisjoint(metric.metrics)
 
 
 def _detected(metric: Any, folder: Path) -> Detected:

@@ -64,7 +64,7 @@ def config(**keys):
     [
         (dict(type='VOCMetric'), 'is of what CocoMetric finds; the test_evaluator has VOCMetric'),
         ([], 'the test_evaluator has no metric'),
-        ([dict(type='CocoMetric')] * 2, 'is of one CocoMetric; the test_evaluator has several'),
+        ([dict(type='CocoMetric', ann_file=f) for f in 'ab'], 'of one set of labels; .* several'),
         (dict(type='CocoMetric', metric='proposal'), 'bbox or segm, not proposal'),
         (dict(type='mmdet.CocoMetric', format_only=True), 'bbox or segm, not format_only'),
     ],
@@ -72,6 +72,21 @@ def config(**keys):
 def test_evaluators_that_tell_no_errors(evaluator, message, tmp_path):
     with pytest.raises(UserError, match=message):
         enable_report(config(test_evaluator=evaluator), str(tmp_path), 'title')
+
+
+def test_of_several_metrics_the_first_that_evaluates_is_told(scenes, tmp_path, capfd):
+    (checkpoint,) = run_training(write_config(tmp_path, 'det', scenes)).glob('*.pth')
+    labels = str(scenes / 'annotations/instances_val.json')
+    kinds = ('proposal', 'segm', 'bbox')
+    several = [dict(type='CocoMetric', ann_file=labels, metric=kind) for kind in kinds]
+    config = write_config(tmp_path, 'det', scenes, f'test_evaluator = {several}')
+    folder = tmp_path / 'report'
+    metrics = run_test(config, checkpoint, report=str(folder))
+    assert '--report is of the first CocoMetric that evaluates' in capfd.readouterr().out
+    assert not (folder / 'predictions.bbox.json').exists()
+    rows = json.loads((folder / 'report.json').read_text())['classes']
+    known = [row['AP'] for row in rows if row['AP'] is not None]
+    assert np.mean(known) == pytest.approx(metrics['coco/segm_mAP'], abs=0.006)
 
 
 def test_a_missing_hotcoco_is_told_before_the_test(tmp_path, monkeypatch):
