@@ -257,11 +257,21 @@ def _fault(error: OSError, root: Path) -> str:
 
 
 def _pattern(text: str, max_pixels: int, out: Path | None) -> Source:
-    files = [Path(p) for p in sorted(glob.glob(text, recursive=True)) if os.path.isfile(p)]
+    found = sorted(glob.glob(_pattern_below_folders(text), recursive=True))
+    files = [Path(p) for p in found if os.path.isfile(p)]
     images, others = _images_of(files, out)
     if not images:
         raise UserError(f'{text}: {len(files)} files, none of them an image')
     return replace(_below(_common_folder(images), images, max_pixels, out), others=others)
+
+
+def _pattern_below_folders(text: str) -> str:
+    """Escapes the folders of a pattern that are there: brackets in their names are no pattern."""
+    parts = text.split(os.sep)
+    there = 0
+    while there < len(parts) - 1 and os.path.isdir(os.sep.join(parts[: there + 1]) or os.sep):
+        there += 1
+    return os.sep.join([*map(glob.escape, parts[:there]), *parts[there:]])
 
 
 def _common_folder(files: Sequence[Path]) -> str:

@@ -50,6 +50,15 @@ def test_folder_pattern_and_file(photos):
     assert frame.read().shape == (8, 10, 3)
 
 
+def test_brackets_in_the_names_of_folders_are_no_pattern(photos, monkeypatch):
+    folder = photos.rename(photos.with_name('photos [2020]'))
+    monkeypatch.chdir(folder.parent)
+    for root in (folder.name, folder):
+        assert names(open_source(f'{root}/*.png')) == ['b.png']
+        assert names(open_source(f'{root}/**/[a-c].png')) == ['b.png', 'more/c.png']
+    assert names(open_source('ph[n-p]t*/b.png')) == ['b.png']
+
+
 def test_linked_folders_are_walked_once(photos, tmp_path):
     (tmp_path / 'elsewhere').mkdir()
     (photos / 'b.png').rename(tmp_path / 'elsewhere/b.png')
