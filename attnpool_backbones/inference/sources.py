@@ -13,7 +13,7 @@ from numbers import Integral
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple
 from urllib.error import HTTPError
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 from urllib.request import urlopen
 
 import cv2
@@ -39,6 +39,7 @@ __all__ = ['VIDEO_SUFFIXES', 'Frame', 'Source', 'open_source']
 VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg')
 _CAMERA = re.compile('[0-9]{1,4}')
 _STREAMS = ('rtsp', 'rtmp', 'http', 'https')
+_IN_ADDRESSES = "%:/?#[]@!$&'()*+,;=~"  # what has a meaning there; the rest may be typed as it is
 _PATIENCE = 30.0  # seconds without an answer, as OpenCV waits for a stream
 _MISSING = 0.02
 """Share of its frames and of its time that a whole video may lack: what it tells is a guess."""
@@ -414,7 +415,7 @@ def _image_at(address: str, most: int) -> bytes | None:
         is_image = PurePosixPath(parts.path).suffix.lower() in IMAGE_SUFFIXES
         if not is_image or parts.scheme not in ('http', 'https'):
             return None
-        with urlopen(address, timeout=_PATIENCE) as answer:
+        with urlopen(quote(address, safe=_IN_ADDRESSES), timeout=_PATIENCE) as answer:
             # cameras send pictures one after the other (MJPEG), whatever the name
             is_video = answer.headers.get_content_maintype() in ('multipart', 'video')
             return None if is_video else answer.read(most)

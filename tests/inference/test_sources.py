@@ -257,16 +257,18 @@ def answering(kind, content, status=200):
         server.shutdown()
 
 
-@pytest.mark.parametrize('kind', ['image/png', 'application/octet-stream'])
-def test_an_address_of_an_image_is_one(photos, kind, monkeypatch):
+@pytest.mark.parametrize(
+    'kind, typed', [('image/png', 'b%20%C3%A7'), ('application/octet-stream', 'b ç')]
+)
+def test_an_address_of_an_image_is_one(photos, kind, typed, monkeypatch):
     monkeypatch.setenv('no_proxy', '127.0.0.1')
     content = (photos / 'b.png').read_bytes()
     with answering(kind, content) as address:
-        source = open_source(f'{address}/more/b%20c.PNG?size=full')
+        source = open_source(f'{address}/more/{typed}.PNG?size=full')
         with pytest.raises(InputTooLarge, match='b.png has 10x8 pixels'):
             open_source(f'{address}/b.png', max_pixels=79)
     (frame,) = source.frames
-    assert source.rate is None and source.count == 1 and frame.name == 'b c.PNG'
+    assert source.rate is None and source.count == 1 and frame.name == 'b ç.PNG'
     assert np.array_equal(frame.read(), cv2.imread(str(photos / 'b.png')))
 
 
