@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from mmengine.config import Config, ConfigDict
 
 from attnpool_backbones.command_line import UserError
-from attnpool_backbones.config_tasks import recognise_dense_task
+from attnpool_backbones.config_tasks import recognise_dense_task, recognise_task
 from attnpool_backbones.config_types import type_name
 from attnpool_backbones.datasets.building import innermost
 from attnpool_backbones.datasets.config_paths import metrics_of
@@ -110,11 +110,14 @@ def enable_report(cfg: Config, folder: str, title: str) -> None:
         title: Of the page.
 
     Raises:
-        UserError: If the config is a classifier's, its evaluator finds no errors to tell or tests
-            several data sets, or hotcoco is missing.
+        UserError: If the evaluator of a detector finds no errors to tell or tests several data
+            sets, or hotcoco is missing.
     """
     metrics = metrics_of(cfg.get('test_evaluator'))
-    if recognise_dense_task(cfg, '--report') == 'mmseg':
+    task = recognise_task(cfg)
+    if task == 'mmengine':
+        add_metric(cfg, ConfigDict(type='attnpool_backbones.ImageConfusion'))
+    elif task == 'mmseg':
         known = next((each for each in metrics if type_name(each) == 'IoUMetric'), {})
         counter = ConfigDict(type='attnpool_backbones.PixelConfusion')
         counter.ignore_index = known.get('ignore_index', 255)

@@ -70,9 +70,11 @@ def _csv(contents: Contents) -> str:
 
 
 def _write_pair(pair: Pair, index: int, folder: Path) -> list[str]:
-    """Writes both drawings and returns their names, relative to the page."""
+    """Writes the drawings and returns their names, relative to the page."""
     names = []
     for kind, picture in zip(KINDS, (pair.labels, pair.predictions), strict=True):
+        if picture is None:
+            continue
         name = f'images/{index:02d}_{kind}.jpg'
         write_atomically(encoded_picture(folder / name, picture), folder / name)
         names.append(name)
@@ -90,9 +92,11 @@ def _page(
     parts.append(_paragraph(f'{words}. The same in classes.csv.'))
     for picture in contents.pictures:
         parts.append(pictures_with_words([f'{picture.name}.png'], picture.reading))
-    if shown:
+    if any(pair.predictions is not None for pair in contents.pairs):
         parts.append('<h2>Images with the most errors</h2>')
         parts.append(_paragraph('Left: the labels. Right: what the model says.'))
+    elif shown:
+        parts.append('<h2>The surest mistakes</h2>')
     for pair, names in zip(contents.pairs, shown, strict=True):
         parts.append(pictures_with_words(names, f'{pair.path}: {pair.words}'))
     if contents.doubts:

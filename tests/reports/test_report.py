@@ -5,6 +5,7 @@ import json
 import shutil
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -15,6 +16,7 @@ pytest.importorskip('mmdet')
 pytest.importorskip('mmseg')
 
 from attnpool_backbones.command_line import UserError
+from attnpool_backbones.config_files import config_root
 from attnpool_backbones.datasets.digit_scenes import generate
 from attnpool_backbones.launching import outputs
 from attnpool_backbones.launching.outputs import enable_report
@@ -149,3 +151,48 @@ def test_pictures_of_an_earlier_report_go(tmp_path):
     write_report(replace(contents, pairs=pairs[:1]), {}, 'title', tmp_path)
     names = sorted(path.name for path in (tmp_path / 'images').iterdir())
     assert names == ['00_labels.jpg', '00_predictions.jpg', 'mine.jpg']
+
+
+@pytest.mark.parametrize('folders', [False, True])
+def test_a_test_of_a_classifier_writes_a_report(folders, scenes, tmp_path, capfd):
+    stem = config_root() / 'classification/resnet-nano-attnpool_digit-crops.py'
+    data = ''
+    if folders:
+        for split, count in (('train', 8), ('val', 3)):
+            for name in ('a, b', '<c>'):
+                (tmp_path / split / name).mkdir(parents=True)
+                for k in range(count):
+                    picture = np.full((48, 48, 3), 9 * k, np.uint8)
+                    cv2.imwrite(str(tmp_path / split / name / f'{k}.png'), picture)
+        data = 'model = dict(head=dict(num_classes=2))\n' + ''.join(
+            f"{split}_dataloader = dict(dataset=dict(_delete_=True, type='attnpool_backbones."
+            f"ClassFolders', data_root={str(tmp_path)!r}, data_prefix=dict(img={prefix!r}), "
+            "pipeline=[dict(type='LoadImageFromFile'), dict(type='attnpool_backbones.PackImage')]))"
+            '\n'
+            for split, prefix in (('train', 'train'), ('val', 'val'), ('test', 'val'))
+        )
+    else:
+        for split in ('train', 'val', 'test'):
+            data += f'{split}_dataloader = dict(dataset=dict(data_root={str(scenes)!r}))\n'
+    config = tmp_path / f'classifier_{folders}.py'
+    loader = ''.join(
+        f'{split}_dataloader = dict(batch_size=4, num_workers=0, persistent_workers=False)\n'
+        for split in ('train', 'val', 'test')
+    )
+    base = tmp_path / f'base_{folders}.py'
+    base.write_text(f'_base_ = {str(stem)!r}\n{data}train_cfg = dict(max_epochs=1)\n')
+    config.write_text(f'_base_ = {str(base)!r}\n{loader}')
+    (checkpoint,) = run_training(config).glob('*.pth')
+    folder = tmp_path / 'report'
+    metrics = run_test(config, checkpoint, report=str(folder))
+    assert f'{metrics["accuracy/top1"]:.1f} % of the' in capfd.readouterr().out
+    report = json.loads((folder / 'report.json').read_text())
+    confusion = np.array(report['confusion'])
+    assert 100 * confusion.trace() / confusion.sum() == pytest.approx(metrics['accuracy/top1'])
+    page = (folder / 'index.html').read_text()
+    assert 'surest mistakes' in page and 'Left: the labels' not in page
+    assert 'src="images/00_labels.jpg"' in page and (folder / 'images/00_labels.jpg').is_file()
+    assert not list((folder / 'images').glob('*predictions*'))
+    if folders:
+        assert confusion.sum() == 6 and '&lt;c&gt;' in page
+        assert report['mistakes'][0]['image'].startswith(str(tmp_path / 'val'))
