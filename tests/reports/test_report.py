@@ -1,6 +1,7 @@
 """``--report FOLDER`` of tests, from the command to the page."""
 
 import csv
+import io
 import json
 import shutil
 from dataclasses import replace
@@ -21,6 +22,7 @@ from attnpool_backbones.datasets.digit_scenes import generate
 from attnpool_backbones.launching import outputs
 from attnpool_backbones.launching.outputs import enable_report
 from attnpool_backbones.reports.contents import Column, Contents, Pair, Picture
+from attnpool_backbones.reports.figures import confusion_matrix, precision_and_recall
 from attnpool_backbones.reports.page import write_report
 from tests.launching.tiny_scenes import run_test, run_training, write_config
 
@@ -196,3 +198,13 @@ def test_a_test_of_a_classifier_writes_a_report(folders, scenes, tmp_path, capfd
     if folders:
         assert confusion.sum() == 6 and '&lt;c&gt;' in page
         assert report['mistakes'][0]['image'].startswith(str(tmp_path / 'val'))
+
+
+def test_names_of_classes_are_no_formulas_and_all_have_a_line():
+    names = ['costs $5 {a$', '_hidden', 'plain']
+    matrix = confusion_matrix(np.eye(3), names)
+    curves = precision_and_recall(np.linspace(0, 1, 5), {name: np.ones(5) for name in names})
+    for figure in (matrix, curves):
+        figure.savefig(io.BytesIO())
+    (axes,) = curves.axes
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == names
