@@ -30,7 +30,9 @@ MODELS = _child(
     'inference.exported_model',
 )
 HOOKS = _child(root.HOOKS, 'engine', 'reports.hook')
-METRICS = _child(root.METRICS, 'evaluation', 'engine', 'reports.pixel_confusion')
+METRICS = _child(
+    root.METRICS, 'evaluation', 'engine', 'reports.pixel_confusion', 'reports.image_confusion'
+)
 LOOPS = _child(root.LOOPS, 'engine')
 OPTIM_WRAPPER_CONSTRUCTORS = _child(root.OPTIM_WRAPPER_CONSTRUCTORS, 'engine')
 OPTIM_WRAPPERS = _child(root.OPTIM_WRAPPERS, 'engine')

@@ -121,12 +121,15 @@ def _losses(axes: Axes, run: str, history: History, with_parts: bool) -> None:
 
 
 def _smoothed(values: np.ndarray) -> np.ndarray:
-    """Averages each value with the ones before it."""
+    """Averages each value with the ones before it; those that are not finite are left out."""
     width = max(1, round(SMOOTHED * len(values)))
-    sums = np.cumsum(np.concatenate([np.zeros(1), values]))
+    known = np.isfinite(values)
+    sums = np.cumsum(np.concatenate([np.zeros(1), np.where(known, values, 0)]))
+    counts = np.cumsum(np.concatenate([np.zeros(1), known]))
     end = np.arange(1, len(values) + 1)
     start = np.maximum(end - width, 0)
-    return (sums[end] - sums[start]) / (end - start)
+    with np.errstate(invalid='ignore'):  # 0 / 0 where none is known
+        return (sums[end] - sums[start]) / (counts[end] - counts[start])
 
 
 def _numbers(history: History, names: Sequence[str]) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=given_name,
         metavar='SOURCE',
         help="an image, a folder, a pattern in quotes ('photos/*.jpg'), a video, camera:0, the "
-        'address of a stream, or - for an image or for paths on standard input',
+        'address of a stream or an image, or - for an image or for paths on standard input',
     )
     add(
         '--checkpoint',

@@ -149,8 +149,12 @@ class PackImage(BaseTransform):
     """Ends a pipeline of classification: ``inputs`` 3, H, W uint8 in RGB, and ``labels``.
 
     Images come as mmcv loads them, in BGR. Every image of a batch has to have one size by then.
+    ``data_samples`` is the path of the image.
     """
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         pixels = np.ascontiguousarray(results['img'][..., ::-1].transpose(2, 0, 1))
-        return dict(inputs=torch.from_numpy(pixels), labels=int(results['gt_label']))
+        return dict(
+            inputs=torch.from_numpy(pixels), labels=int(results['gt_label']),
+            data_samples=str(results.get('img_path', '')),
+        )  # fmt: skip

@@ -1,6 +1,6 @@
 """A backbone and a head that classifies images, as mmengine's Runner trains models."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmengine.model import BaseModel
@@ -49,7 +49,7 @@ class ImageClassifier(BaseModel):
         inputs: Tensor,
         labels: Tensor | None = None,
         mode: str = 'tensor',
-        data_samples: None = None,
+        data_samples: Sequence[str] | None = None,
     ) -> Tensor | dict[str, Tensor] | list[dict[str, Tensor]]:
         """Computes logits, a loss or predictions.
 
@@ -57,11 +57,11 @@ class ImageClassifier(BaseModel):
             inputs: Images B, 3, H, W, normalised.
             labels: Of the images, B; needed for ``'loss'``.
             mode: ``'tensor'``, ``'loss'`` or ``'predict'``.
-            data_samples: Not used; mmengine's preprocessor adds it to every batch.
+            data_samples: Paths of the images, if the data tell them.
 
         Returns:
             Logits B, K; or ``loss`` and ``accuracy`` (percent of the batch); or for each image its
-            ``scores`` K, from 0 to 1, and its ``label`` if there are labels.
+            ``scores`` K, from 0 to 1, its ``label`` if there are labels, and ``img_path``.
 
         Raises:
             ValueError: An unknown mode.
@@ -83,4 +83,6 @@ class ImageClassifier(BaseModel):
         results = [dict(scores=scores) for scores in logits.float().softmax(1)]
         for index, label in enumerate(() if labels is None else labels):
             results[index]['label'] = label
+        for result, path in zip(results, data_samples or (), strict=False):
+            result['img_path'] = path
         return results

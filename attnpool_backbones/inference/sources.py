@@ -8,9 +8,13 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from http.client import HTTPException
 from numbers import Integral
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple
+from urllib.error import HTTPError
+from urllib.parse import quote, unquote, urlsplit
+from urllib.request import urlopen
 
 import cv2
 import numpy as np
@@ -27,7 +31,7 @@ from attnpool_backbones.datasets.limits import (
     require_pixels,
 )
 from attnpool_backbones.inference.movie_header import shown_seconds
-from attnpool_backbones.inference.writing import PICTURE_FOLDERS
+from attnpool_backbones.inference.writing import FILES, PICTURE_FOLDERS
 from attnpool_backbones.pictures import name_for_opencv
 
 __all__ = ['VIDEO_SUFFIXES', 'Frame', 'Source', 'open_source']
@@ -35,6 +39,8 @@ __all__ = ['VIDEO_SUFFIXES', 'Frame', 'Source', 'open_source']
 VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg')
 _CAMERA = re.compile('[0-9]{1,4}')
 _STREAMS = ('rtsp', 'rtmp', 'http', 'https')
+_IN_ADDRESSES = "%:/?#[]@!$&'()*+,;=~"  # what has a meaning there; the rest may be typed as it is
+_PATIENCE = 30.0  # seconds without an answer, as OpenCV waits for a stream
 _MISSING = 0.02
 """Share of its frames and of its time that a whole video may lack: what it tells is a guess."""
 
@@ -64,7 +70,7 @@ class Source:
         files: Those that are read -> name of the image, or of the video.
         left_out: How many images of a folder or pattern are predictions of an earlier run.
         others: Ending of the other files of a folder or pattern, which may be images or videos,
-            too -> how many there are.
+            too, but for those of an earlier run -> how many there are.
         closed: What cannot be read, and why: folders below a folder; after the last frame, the rest
             of a video that breaks off.
     """
@@ -88,8 +94,9 @@ def open_source(
 
     Args:
         source: An image or video file, a folder, a pattern (``'photos/*.jpg'``), ``'camera:0'`` or
-            ``0``, the address of a stream, ``'-'`` for standard input (one image, or paths line by
-            line), an array H, W, 3 in blue, green, red, or a list of any of these images.
+            ``0``, the address of a stream or an image, ``'-'`` for standard input (one image, or
+            paths line by line), an array H, W, 3 in blue, green, red, or a list of any of these
+            images.
         stdin: What ``'-'`` reads. Default: standard input.
         max_pixels: How many pixels an image may have. Default: 2**28.
         out: Folder that predictions go to: pictures that a run has written there are left out of a
@@ -136,7 +143,7 @@ def _nothing_there(path: Path) -> str:
         lines.append(f'that folder has: {", ".join(there[:10]) or "no images and no videos"}')
     lines.append(
         'A source is an image, a folder, a pattern in quotes, a video, camera:0, the address of a '
-        'stream, or - for standard input'
+        'stream or an image, or - for standard input'
     )
     return '\n'.join(lines)
 
@@ -213,12 +220,13 @@ def _decoded(content: np.ndarray) -> np.ndarray | None:
 
 def _folder(path: Path, max_pixels: int, out: Path | None) -> Source:
     closed: list[OSError] = []
-    files, others = _images_of(
+    there = (
         Path(folder, name)
         for folder, _, names in walk_links(path, closed.append)
         for name in names
         if not name.startswith('.')
     )
+    files, others = _images_of(there, out)
     if not files and not closed:
         raise UserError(
             f'{path}: no images in this folder ({", ".join(IMAGE_SUFFIXES)}); videos are named one '
@@ -228,14 +236,18 @@ def _folder(path: Path, max_pixels: int, out: Path | None) -> Source:
     return replace(source, others=others, closed=[_fault(error, path) for error in closed])
 
 
-def _images_of(files: Iterable[Path]) -> tuple[list[Path], Counter[str]]:
-    """Returns the files that are images by their names, and how many others have which ending."""
+def _images_of(files: Iterable[Path], out: Path | None) -> tuple[list[Path], Counter[str]]:
+    """Returns the files that are images by their names, and how many others have which ending.
+
+    What an earlier run has written into ``out`` is among neither.
+    """
+    earlier = set() if out is None else {os.path.realpath(out / name) for name in FILES}
     images, others = [], Counter()
     for file in files:
         ending = file.suffix.lower()
         if ending in IMAGE_SUFFIXES:
             images.append(file)
-        else:
+        elif file.name not in FILES or os.path.realpath(file) not in earlier:
             others[ending] += 1
     return images, others
 
@@ -246,11 +258,21 @@ def _fault(error: OSError, root: Path) -> str:
 
 
 def _pattern(text: str, max_pixels: int, out: Path | None) -> Source:
-    files = [Path(p) for p in sorted(glob.glob(text, recursive=True)) if os.path.isfile(p)]
-    images, others = _images_of(files)
+    found = sorted(glob.glob(_pattern_below_folders(text), recursive=True))
+    files = [Path(p) for p in found if os.path.isfile(p)]
+    images, others = _images_of(files, out)
     if not images:
         raise UserError(f'{text}: {len(files)} files, none of them an image')
     return replace(_below(_common_folder(images), images, max_pixels, out), others=others)
+
+
+def _pattern_below_folders(text: str) -> str:
+    """Escapes the folders of a pattern that are there: brackets in their names are no pattern."""
+    parts = text.split(os.sep)
+    there = 0
+    while there < len(parts) - 1 and os.path.isdir(os.sep.join(parts[: there + 1]) or os.sep):
+        there += 1
+    return os.sep.join([*map(glob.escape, parts[:there]), *parts[there:]])
 
 
 def _common_folder(files: Sequence[Path]) -> str:
@@ -377,21 +399,48 @@ def _stream(address: str, max_pixels: int) -> Source:
     scheme = address.partition('://')[0]
     if scheme not in _STREAMS:
         raise UserError(f'{address}: streams are {", ".join(_STREAMS)}')
+    content = _image_at(address, BYTES_A_PIXEL * max_pixels + 1)
+    if content is not None:
+        image = _checked_image(content, address, max_pixels)
+        name = PurePosixPath(unquote(urlsplit(address).path)).name
+        return Source(iter([Frame(name, lambda: image)]), 1)
     failure = f'{address}: no video can be read from there'
     return _video(address, failure, max_pixels, live=True)
 
 
-def _standard_input(stdin: BinaryIO, max_pixels: int) -> Source:
+def _image_at(address: str, most: int) -> bytes | None:
+    """Returns the first bytes of what has the name of an image; None if a video comes instead."""
+    try:
+        parts = urlsplit(address)
+        is_image = PurePosixPath(parts.path).suffix.lower() in IMAGE_SUFFIXES
+        if not is_image or parts.scheme not in ('http', 'https'):
+            return None
+        with urlopen(quote(address, safe=_IN_ADDRESSES), timeout=_PATIENCE) as answer:
+            # cameras send pictures one after the other (MJPEG), whatever the name
+            is_video = answer.headers.get_content_maintype() in ('multipart', 'video')
+            return None if is_video else answer.read(most)
+    except HTTPError as error:
+        raise UserError(f'{address}: no image can be read from there: {error}') from error
+    except (OSError, HTTPException, ValueError):  # OpenCV knows names and passwords, too
+        return None
+
+
+def _checked_image(content: bytes, name: str, max_pixels: int) -> np.ndarray | None:
+    """Decodes an image that came as bytes, which may be as many as its pixels make."""
     most = BYTES_A_PIXEL * max_pixels
-    content = stdin.read(most + 1)
-    if not content:
-        raise UserError('-: nothing came on standard input, neither an image nor paths')
     if len(content) > most:
-        raise InputTooLarge(f'-: more than {most} bytes came on standard input')
-    name, array = 'what came on standard input', np.frombuffer(content, np.uint8)
+        raise InputTooLarge(f'{name}: more than {most} bytes')
+    array = np.frombuffer(content, np.uint8)
     if require_header(io.BytesIO(content), name, max_pixels):
         require_depth(name, content=array)
-    image = _decoded(array)
+    return _decoded(array)
+
+
+def _standard_input(stdin: BinaryIO, max_pixels: int) -> Source:
+    content = stdin.read(BYTES_A_PIXEL * max_pixels + 1)
+    if not content:
+        raise UserError('-: nothing came on standard input, neither an image nor paths')
+    image = _checked_image(content, 'what came on standard input', max_pixels)
     if image is not None:
         return Source(iter([Frame('stdin', lambda: image)]), 1)
     try:

@@ -21,12 +21,14 @@ from attnpool_backbones.inference.drawing import draw, draw_class_maps
 from attnpool_backbones.inference.prediction import Detections, Segmentation, Tagged
 from attnpool_backbones.pictures import encoded_picture, name_for_opencv
 
-__all__ = ['KINDS', 'PICTURE_FOLDERS', 'Outputs']
+__all__ = ['FILES', 'KINDS', 'PICTURE_FOLDERS', 'Outputs']
 
 KINDS = ('pictures', 'json', 'coco', 'maps', 'class-maps')
 """What can be written."""
 PICTURE_FOLDERS = ('pictures', 'label_maps', 'class_maps')
 """Where pictures go, below the folder of a run."""
+FILES = ('predictions.jsonl', 'coco_results.json', 'video.mp4')
+"""What goes into the folder itself."""
 _VIDEO = 'mp4v'
 _RATES, _USUAL_RATE = (1.0, 240.5), 25.0
 """Frames of a second that are believed, and those of a video that tells others."""

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from mmengine.config import Config, ConfigDict
 
 from attnpool_backbones.command_line import UserError
-from attnpool_backbones.config_tasks import recognise_dense_task
+from attnpool_backbones.config_tasks import recognise_dense_task, recognise_task
 from attnpool_backbones.config_types import type_name
 from attnpool_backbones.datasets.building import innermost
 from attnpool_backbones.datasets.config_paths import metrics_of
@@ -110,11 +110,14 @@ def enable_report(cfg: Config, folder: str, title: str) -> None:
         title: Of the page.
 
     Raises:
-        UserError: If the config is a classifier's, its evaluator finds no errors to tell or tests
-            several data sets, or hotcoco is missing.
+        UserError: If the evaluator of a detector finds no errors to tell or tests several data
+            sets, or hotcoco is missing.
     """
     metrics = metrics_of(cfg.get('test_evaluator'))
-    if recognise_dense_task(cfg, '--report') == 'mmseg':
+    task = recognise_task(cfg)
+    if task == 'mmengine':
+        add_metric(cfg, ConfigDict(type='attnpool_backbones.ImageConfusion'))
+    elif task == 'mmseg':
         known = next((each for each in metrics if type_name(each) == 'IoUMetric'), {})
         counter = ConfigDict(type='attnpool_backbones.PixelConfusion')
         counter.ignore_index = known.get('ignore_index', 255)
@@ -123,22 +126,34 @@ def enable_report(cfg: Config, folder: str, title: str) -> None:
         if find_spec('hotcoco') is None:
             raise UserError("--report needs hotcoco: pip install 'hotcoco>=1.3'")
         found = [each for each in metrics if type_name(each) == 'CocoMetric']
-        if len(found) > 1:
-            raise UserError('--report is of one CocoMetric; the test_evaluator has several')
-        coco = found[0] if found else None
-        if coco is None:
+        if not found:
             names = ', '.join(map(str, map(type_name, metrics))) or 'no metric'
             raise UserError(f'--report is of what CocoMetric finds; the test_evaluator has {names}')
-        kinds = coco.get('metric', 'bbox')
-        kinds = [kinds] if isinstance(kinds, str) else kinds
-        if coco.get('format_only') or not {'bbox', 'segm'}.intersection(kinds):
+        if any(each.get('ann_file') != found[0].get('ann_file') for each in found):
+            raise UserError(
+                '--report is of one set of labels; the test_evaluator has several, of CocoMetrics'
+            )
+        coco = next((each for each in found if not _does_instead(each)), None)
+        if coco is None:
             raise UserError(
                 '--report needs a CocoMetric that evaluates bbox or segm, not '
-                + ('format_only' if coco.get('format_only') else ', '.join(kinds))
+                + _does_instead(found[0])
             )
+        if len(found) > 1:
+            kinds = coco.get('metric', 'bbox')
+            print(f'--report is of the first CocoMetric that evaluates boxes or masks: {kinds}')
         coco.outfile_prefix = os.path.join(os.path.abspath(folder), '.predictions')
     hook = ConfigDict(type='attnpool_backbones.ReportHook', out_dir=folder, title=title)
     set_hook(cfg, hook)
+
+
+def _does_instead(coco: ConfigDict) -> str:
+    """Returns what a ``CocoMetric`` does instead of evaluating boxes or masks, if it does not."""
+    if coco.get('format_only'):
+        return 'format_only'
+    kinds = coco.get('metric', 'bbox')
+    kinds = [kinds] if isinstance(kinds, str) else kinds
+    return '' if {'bbox', 'segm'}.intersection(kinds) else ', '.join(kinds)
 
 
 def add_metric(cfg: Config, metric: ConfigDict) -> None:

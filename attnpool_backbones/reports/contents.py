@@ -42,8 +42,8 @@ class Pair:
     words: str
     labels: np.ndarray
     """H, W, 3 uint8 in blue, green, red."""
-    predictions: np.ndarray
-    """Likewise."""
+    predictions: np.ndarray | None = None
+    """Likewise; None where the words tell both, and the image is drawn once."""
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,9 @@ def confusion_matrix(counts: np.ndarray, names: Sequence[str]) -> Figure:
     axes.imshow(shares, cmap='Blues', vmin=0, vmax=1)
     if len(names) <= NAMED:
         letters = 8 if len(names) <= NUMBERED else 5
-        axes.set_xticks(range(len(names)), names, rotation=90, fontsize=letters)
-        axes.set_yticks(range(len(names)), names, fontsize=letters)
+        plain = dict(fontsize=letters, parse_math=False)
+        axes.set_xticks(range(len(names)), names, rotation=90, **plain)
+        axes.set_yticks(range(len(names)), names, **plain)
     if len(names) <= NUMBERED:
         for row, column in zip(*np.nonzero(counts), strict=True):
             share = shares[row, column]
@@ -51,11 +52,14 @@ def precision_and_recall(recall: np.ndarray, curves: Mapping[str, np.ndarray]) -
     """
     figure = Figure(figsize=(6.4, 4.4), layout='constrained')
     axes = figure.subplots()
-    for name, precision in curves.items():
-        axes.plot(recall, precision, label=name, linewidth=1.4)
+    lines = [axes.plot(recall, each, linewidth=1.4)[0] for each in curves.values()]
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel='recall', ylabel='precision')
     axes.grid(alpha=0.3)
-    axes.legend(loc='center left', bbox_to_anchor=(1, 0.5), fontsize=8, frameon=False)
+    legend = axes.legend(
+        lines, list(curves), loc='center left', bbox_to_anchor=(1, 0.5), fontsize=8, frameon=False
+    )
+    for text in legend.get_texts():
+        text.set_parse_math(False)
     return figure
 
 

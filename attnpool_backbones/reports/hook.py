@@ -16,6 +16,7 @@ from attnpool_backbones.engine.bad_data_hook import data_sets
 from attnpool_backbones.registry import HOOKS
 from attnpool_backbones.reports.contents import Contents
 from attnpool_backbones.reports.detections import Detected, report_of_detections
+from attnpool_backbones.reports.image_confusion import ImageConfusion, report_of_images
 from attnpool_backbones.reports.page import write_report
 from attnpool_backbones.reports.pixel_confusion import PixelConfusion, report_of_label_maps
 
@@ -27,7 +28,7 @@ class ReportHook(Hook):
     """Writes what a model gets wrong on the data of a test, as a page.
 
     The evaluator has a ``CocoMetric`` that writes its results (``outfile_prefix``), which are
-    moved into the folder, or a :class:`PixelConfusion`.
+    moved into the folder, a :class:`PixelConfusion` or an :class:`ImageConfusion`.
 
     Args:
         out_dir: Folder of the page.
@@ -60,18 +61,28 @@ class ReportHook(Hook):
 
     def _contents(self, runner: Runner) -> Contents:
         dataset = runner.test_loop.dataloader.dataset
-        read = _reader(dataset)
         for metric in runner.test_loop.evaluator.metrics:
+            if isinstance(metric, ImageConfusion):
+                classes = (metric.dataset_meta or {}).get('classes', ())
+                return report_of_images(metric.images, classes)
             if isinstance(metric, PixelConfusion):
                 classes = metric.dataset_meta['classes']
                 palette = metric.dataset_meta.get('palette') or distinct_colours(len(classes))
                 return report_of_label_maps(
-                    metric.images, classes, np.array(palette, np.uint8), read
+                    metric.images, classes, np.array(palette, np.uint8), _reader(dataset)
                 )
-            if type(metric).__name__ == 'CocoMetric':
+            if type(metric).__name__ == 'CocoMetric' and _evaluates(metric):
                 test = _detected(metric, self.out_dir)
-                return report_of_detections(test, _paths(dataset), read)
-        raise UserError('--report: the evaluator has neither CocoMetric nor PixelConfusion')
+                return report_of_detections(test, _paths(dataset), _reader(dataset))
+        raise UserError(
+            '--report: the evaluator has no CocoMetric, PixelConfusion or ImageConfusion'
+        )
+
+
+def _evaluates(metric: Any) -> bool:
+    """Tells whether a ``CocoMetric`` evaluates boxes or masks, and writes them, too."""
+    is_written = metric.outfile_prefix is not None and not metric.format_only
+    return is_written and not {'bbox', 'segm'}.isdisjoint(metric.metrics)
 
 
 def _detected(metric: Any, folder: Path) -> Detected:

@@ -16,6 +16,9 @@ from attnpool_backbones.reports.contents import Column, Contents, Pair
 
 __all__ = ['write_report']
 
+KINDS = ('labels', 'predictions')
+"""What the two drawings of an image show."""
+
 
 def write_report(
     contents: Contents, metrics: Mapping[str, float], title: str, folder: Path
@@ -27,7 +30,8 @@ def write_report(
         metrics: Of the test.
         title: Of the page.
         folder: Gets ``index.html`` with its pictures, ``classes.csv`` and ``report.json``, each
-            whole or not at all; the page is the last one.
+            whole or not at all; the page is the last one. Images of an earlier report that it does
+            not show are removed then.
 
     Returns:
         The page.
@@ -44,6 +48,11 @@ def write_report(
     write_atomically(json.dumps(plain(numbers), indent=1).encode(), folder / 'report.json')
     page = folder / 'index.html'
     write_atomically(_page(contents, metrics, title, shown), page)
+    kept = {folder / name for names in shown for name in names}
+    for kind in KINDS:
+        for picture in folder.glob(f'images/[0-9][0-9]_{kind}.jpg'):
+            if picture not in kept:
+                picture.unlink()
     return page
 
 
@@ -61,9 +70,11 @@ def _csv(contents: Contents) -> str:
 
 
 def _write_pair(pair: Pair, index: int, folder: Path) -> list[str]:
-    """Writes both drawings and returns their names, relative to the page."""
+    """Writes the drawings and returns their names, relative to the page."""
     names = []
-    for kind, picture in (('labels', pair.labels), ('predictions', pair.predictions)):
+    for kind, picture in zip(KINDS, (pair.labels, pair.predictions), strict=True):
+        if picture is None:
+            continue
         name = f'images/{index:02d}_{kind}.jpg'
         write_atomically(encoded_picture(folder / name, picture), folder / name)
         names.append(name)
@@ -81,9 +92,11 @@ def _page(
     parts.append(_paragraph(f'{words}. The same in classes.csv.'))
     for picture in contents.pictures:
         parts.append(pictures_with_words([f'{picture.name}.png'], picture.reading))
-    if shown:
+    if any(pair.predictions is not None for pair in contents.pairs):
         parts.append('<h2>Images with the most errors</h2>')
         parts.append(_paragraph('Left: the labels. Right: what the model says.'))
+    elif shown:
+        parts.append('<h2>The surest mistakes</h2>')
     for pair, names in zip(contents.pairs, shown, strict=True):
         parts.append(pictures_with_words(names, f'{pair.path}: {pair.words}'))
     if contents.doubts:

@@ -135,3 +135,11 @@ def test_losses_are_averaged_backwards():
     np.testing.assert_allclose(_smoothed(values)[:4], [1, 1.5, 2, 2.5])
     np.testing.assert_allclose(_smoothed(values)[-1], values[-4:].mean())
     assert _smoothed(np.array([])).size == 0
+
+
+def test_a_loss_that_is_no_number_leaves_the_others():
+    values = np.arange(100.0)
+    values[[40, 60, 61]] = np.nan, np.inf, np.nan
+    smoothed = _smoothed(values)
+    assert np.flatnonzero(np.isnan(smoothed)).tolist() == [61]
+    assert smoothed[[41, 60, 99]].tolist() == [41, 59, 98.5]

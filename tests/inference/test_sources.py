@@ -1,6 +1,9 @@
+import http.server
 import io
 import os
 import struct
+import threading
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -45,6 +48,15 @@ def test_folder_pattern_and_file(photos):
     assert names(open_source(str(photos / '**/*.png'))) == ['b.png', 'more/c.png']
     (frame,) = open_source(photos / 'b.png').frames
     assert frame.read().shape == (8, 10, 3)
+
+
+def test_brackets_in_the_names_of_folders_are_no_pattern(photos, monkeypatch):
+    folder = photos.rename(photos.with_name('photos [2020]'))
+    monkeypatch.chdir(folder.parent)
+    for root in (folder.name, folder):
+        assert names(open_source(f'{root}/*.png')) == ['b.png']
+        assert names(open_source(f'{root}/**/[a-c].png')) == ['b.png', 'more/c.png']
+    assert names(open_source('ph[n-p]t*/b.png')) == ['b.png']
 
 
 def test_linked_folders_are_walked_once(photos, tmp_path):
@@ -223,6 +235,73 @@ def test_ends_of_videos(tmp_path, monkeypatch, name, count, rate, fault):
     assert len(list(source.frames)) == 10
     assert len(source.closed) == (fault is not None)
     assert fault is None or source.closed[0].startswith(f'{name}: {fault}')
+
+
+@contextmanager
+def answering(kind, content, status=200):
+    """The address of a server that answers every question so."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(status)
+            self.send_header('Content-Type', kind)
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f'http://127.0.0.1:{server.server_port}'
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    'kind, typed', [('image/png', 'b%20%C3%A7'), ('application/octet-stream', 'b ç')]
+)
+def test_an_address_of_an_image_is_one(photos, kind, typed, monkeypatch):
+    monkeypatch.setenv('no_proxy', '127.0.0.1')
+    content = (photos / 'b.png').read_bytes()
+    with answering(kind, content) as address:
+        source = open_source(f'{address}/more/{typed}.PNG?size=full')
+        with pytest.raises(InputTooLarge, match='b.png has 10x8 pixels'):
+            open_source(f'{address}/b.png', max_pixels=79)
+    (frame,) = source.frames
+    assert source.rate is None and source.count == 1 and frame.name == 'b ç.PNG'
+    assert np.array_equal(frame.read(), cv2.imread(str(photos / 'b.png')))
+
+
+def test_an_address_that_sends_pictures_for_ever_is_a_video(photos, monkeypatch):
+    monkeypatch.setenv('no_proxy', '127.0.0.1')
+    picture = cv2.imencode('.jpg', cv2.imread(str(photos / 'b.png')))[1].tobytes()
+    part = b'--b\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n' % len(picture)
+    content = 9 * (part + picture + b'\r\n')
+    with answering('multipart/x-mixed-replace; boundary=b', content) as address:
+        source = open_source(f'{address}/live.jpg')
+        assert source.rate is not None and len(list(source.frames)) > 2
+    assert 'the stream ended' in source.closed[0]
+
+
+def test_an_address_without_an_image(monkeypatch):
+    monkeypatch.setenv('no_proxy', '127.0.0.1')
+    with answering('text/html', b'<p>none', 404) as address:
+        with pytest.raises(UserError, match='no image can be read from there: HTTP Error 404'):
+            open_source(f'{address}/a.jpg')
+    with answering('text/html', b'<p>a login') as address:
+        (frame,) = open_source(f'{address}/a.jpg').frames
+        assert frame.read() is None
+
+
+def test_files_of_an_earlier_run_are_not_among_the_others(photos):
+    for folder in (photos, photos / 'predictions', photos / 'more'):
+        folder.mkdir(exist_ok=True)
+        for name in ('predictions.jsonl', 'coco_results.json', 'video.mp4'):
+            (folder / name).touch()
+    theirs = {'.txt': 1, '.jsonl': 2, '.json': 2, '.mp4': 2}
+    for out in (photos, photos / 'predictions'):
+        for source in (photos, f'{photos}/**/*'):
+            assert open_source(source, out=out).others == theirs
 
 
 def test_standard_input_has_an_image_or_paths(photos):

@@ -1,9 +1,12 @@
 """``--report FOLDER`` of tests, from the command to the page."""
 
 import csv
+import io
 import json
 import shutil
+from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -14,10 +17,12 @@ pytest.importorskip('mmdet')
 pytest.importorskip('mmseg')
 
 from attnpool_backbones.command_line import UserError
+from attnpool_backbones.config_files import config_root
 from attnpool_backbones.datasets.digit_scenes import generate
 from attnpool_backbones.launching import outputs
 from attnpool_backbones.launching.outputs import enable_report
 from attnpool_backbones.reports.contents import Column, Contents, Pair, Picture
+from attnpool_backbones.reports.figures import confusion_matrix, precision_and_recall
 from attnpool_backbones.reports.page import write_report
 from tests.launching.tiny_scenes import run_test, run_training, write_config
 
@@ -63,7 +68,7 @@ def config(**keys):
     [
         (dict(type='VOCMetric'), 'is of what CocoMetric finds; the test_evaluator has VOCMetric'),
         ([], 'the test_evaluator has no metric'),
-        ([dict(type='CocoMetric')] * 2, 'is of one CocoMetric; the test_evaluator has several'),
+        ([dict(type='CocoMetric', ann_file=f) for f in 'ab'], 'of one set of labels; .* several'),
         (dict(type='CocoMetric', metric='proposal'), 'bbox or segm, not proposal'),
         (dict(type='mmdet.CocoMetric', format_only=True), 'bbox or segm, not format_only'),
     ],
@@ -71,6 +76,21 @@ def config(**keys):
 def test_evaluators_that_tell_no_errors(evaluator, message, tmp_path):
     with pytest.raises(UserError, match=message):
         enable_report(config(test_evaluator=evaluator), str(tmp_path), 'title')
+
+
+def test_of_several_metrics_the_first_that_evaluates_is_told(scenes, tmp_path, capfd):
+    (checkpoint,) = run_training(write_config(tmp_path, 'det', scenes)).glob('*.pth')
+    labels = str(scenes / 'annotations/instances_val.json')
+    kinds = ('proposal', 'segm', 'bbox')
+    several = [dict(type='CocoMetric', ann_file=labels, metric=kind) for kind in kinds]
+    config = write_config(tmp_path, 'det', scenes, f'test_evaluator = {several}')
+    folder = tmp_path / 'report'
+    metrics = run_test(config, checkpoint, report=str(folder))
+    assert '--report is of the first CocoMetric that evaluates' in capfd.readouterr().out
+    assert not (folder / 'predictions.bbox.json').exists()
+    rows = json.loads((folder / 'report.json').read_text())['classes']
+    known = [row['AP'] for row in rows if row['AP'] is not None]
+    assert np.mean(known) == pytest.approx(metrics['coco/segm_mAP'], abs=0.006)
 
 
 def test_a_missing_hotcoco_is_told_before_the_test(tmp_path, monkeypatch):
@@ -122,3 +142,69 @@ def test_names_are_text_and_unknown_numbers_a_dash(tmp_path):
     report = json.loads((tmp_path / 'report.json').read_text())
     assert report['matrix'] == [[1, 0], [0, 1]] and report['unknown'] is None
     assert report['classes'][1] == {'class': 'none', 'objects': 0, 'AP': None}
+
+
+def test_pictures_of_an_earlier_report_go(tmp_path):
+    picture = np.zeros((8, 8, 3), np.uint8)
+    pairs = [Pair(f'{k}.jpg', '1 wrong', picture, picture) for k in range(3)]
+    contents = Contents(summary=[], columns=[], classes=[], pictures=[], pairs=pairs)
+    write_report(contents, {}, 'title', tmp_path)
+    (tmp_path / 'images/mine.jpg').touch()
+    write_report(replace(contents, pairs=pairs[:1]), {}, 'title', tmp_path)
+    names = sorted(path.name for path in (tmp_path / 'images').iterdir())
+    assert names == ['00_labels.jpg', '00_predictions.jpg', 'mine.jpg']
+
+
+@pytest.mark.parametrize('folders', [False, True])
+def test_a_test_of_a_classifier_writes_a_report(folders, scenes, tmp_path, capfd):
+    stem = config_root() / 'classification/resnet-nano-attnpool_digit-crops.py'
+    data = ''
+    if folders:
+        for split, count in (('train', 8), ('val', 3)):
+            for name in ('a, b', '<c>'):
+                (tmp_path / split / name).mkdir(parents=True)
+                for k in range(count):
+                    picture = np.full((48, 48, 3), 9 * k, np.uint8)
+                    cv2.imwrite(str(tmp_path / split / name / f'{k}.png'), picture)
+        data = 'model = dict(head=dict(num_classes=2))\n' + ''.join(
+            f"{split}_dataloader = dict(dataset=dict(_delete_=True, type='attnpool_backbones."
+            f"ClassFolders', data_root={str(tmp_path)!r}, data_prefix=dict(img={prefix!r}), "
+            "pipeline=[dict(type='LoadImageFromFile'), dict(type='attnpool_backbones.PackImage')]))"
+            '\n'
+            for split, prefix in (('train', 'train'), ('val', 'val'), ('test', 'val'))
+        )
+    else:
+        for split in ('train', 'val', 'test'):
+            data += f'{split}_dataloader = dict(dataset=dict(data_root={str(scenes)!r}))\n'
+    config = tmp_path / f'classifier_{folders}.py'
+    loader = ''.join(
+        f'{split}_dataloader = dict(batch_size=4, num_workers=0, persistent_workers=False)\n'
+        for split in ('train', 'val', 'test')
+    )
+    base = tmp_path / f'base_{folders}.py'
+    base.write_text(f'_base_ = {str(stem)!r}\n{data}train_cfg = dict(max_epochs=1)\n')
+    config.write_text(f'_base_ = {str(base)!r}\n{loader}')
+    (checkpoint,) = run_training(config).glob('*.pth')
+    folder = tmp_path / 'report'
+    metrics = run_test(config, checkpoint, report=str(folder))
+    assert f'{metrics["accuracy/top1"]:.1f} % of the' in capfd.readouterr().out
+    report = json.loads((folder / 'report.json').read_text())
+    confusion = np.array(report['confusion'])
+    assert 100 * confusion.trace() / confusion.sum() == pytest.approx(metrics['accuracy/top1'])
+    page = (folder / 'index.html').read_text()
+    assert 'surest mistakes' in page and 'Left: the labels' not in page
+    assert 'src="images/00_labels.jpg"' in page and (folder / 'images/00_labels.jpg').is_file()
+    assert not list((folder / 'images').glob('*predictions*'))
+    if folders:
+        assert confusion.sum() == 6 and '&lt;c&gt;' in page
+        assert report['mistakes'][0]['image'].startswith(str(tmp_path / 'val'))
+
+
+def test_names_of_classes_are_no_formulas_and_all_have_a_line():
+    names = ['costs $5 {a$', '_hidden', 'plain']
+    matrix = confusion_matrix(np.eye(3), names)
+    curves = precision_and_recall(np.linspace(0, 1, 5), {name: np.ones(5) for name in names})
+    for figure in (matrix, curves):
+        figure.savefig(io.BytesIO())
+    (axes,) = curves.axes
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == names
