@@ -115,7 +115,7 @@ def _paired_by_name(
 
     Args:
         images: By what they have in common with their masks, the last of which is the name.
-        masks: The same; the first ones come first.
+        *masks: The same; the first ones come first.
     """
     by_name = {key[-1]: image for key, image in images.items()}
     if len(by_name) < len(images):
