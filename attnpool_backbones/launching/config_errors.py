@@ -82,7 +82,7 @@ def explained(cfg: Config, what: str) -> Iterator[None]:
         if is_lost_partner(error):
             raise
         entry = failed_entry(error.__traceback__)
-        key = key_of(cfg, entry) if entry is not None else ''
+        key = key_of(cfg, entry, what) if entry is not None else ''
         name = type_name(entry) if entry is not None else ''
         where = f' at {key}' if key else ''
         kind = f' ({name})' if name else ''
@@ -126,7 +126,7 @@ def failed_entry(trace: TracebackType | None) -> Mapping[str, Any] | None:
     return entry if isinstance(entry, Mapping) else None
 
 
-def key_of(cfg: Config, entry: Mapping[str, Any]) -> str:
+def key_of(cfg: Config, entry: Mapping[str, Any], part: str = '') -> str:
     """Returns the dotted key of a dict that was built, the most similar one of its type.
 
     Builders often add to what the config says, and heads to their parts.
@@ -134,14 +134,15 @@ def key_of(cfg: Config, entry: Mapping[str, Any]) -> str:
     Args:
         cfg: The whole config.
         entry: As the builder got it.
+        part: Key of the part that was built, which comes first among equals. Default: none.
     """
-    best, best_score = '', 0.0
+    best, best_score = '', (0.0, False)
     for key, other in config_entries(cfg._cfg_dict):
         if not key or type_name(other) != type_name(entry):
             continue
         same = sum(name in entry and _equal(entry[name], value) for name, value in other.items())
-        score = same / max(len(other), 1)
-        if score > best_score:
+        score = same / max(len(other), 1), bool(part) and key.startswith(f'{part}.')
+        if same and score > best_score:
             best, best_score = key, score
     return best
 

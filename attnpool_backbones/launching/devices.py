@@ -4,7 +4,7 @@ import gc
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -83,6 +83,8 @@ def fit_to_devices(cfg: Config) -> None:
         enable_amp(cfg)  # mmengine's own wrapper refuses to train on a CPU
     if cfg.launcher == 'none':
         cfg.pop('strategy', None)
+        # mmengine would make it a plain one, but it cannot be built without a process group
+        cfg.model = without_sync_norm(cfg.model, ('MMSyncBN',))
     elif not cuda:
         distribute_on_cpu(cfg)
     if cfg.get('strategy'):
@@ -254,15 +256,20 @@ def leave_group() -> None:
         gc.collect()
 
 
-def without_sync_norm(model: Any) -> Any:
-    """Returns a copy of a model config with plain in place of synchronised batch norm."""
+def without_sync_norm(model: Any, kinds: Sequence[str] = SYNC_NORMS) -> Any:
+    """Returns a copy of a model config with plain in place of synchronised batch norm.
+
+    Args:
+        model: The config or a part of it.
+        kinds: Names of the types that are replaced. Default: all that are synchronised.
+    """
     if isinstance(model, Mapping):
-        changed = {key: without_sync_norm(value) for key, value in model.items()}
-        if type_name(changed) in SYNC_NORMS:
+        changed = {key: without_sync_norm(value, kinds) for key, value in model.items()}
+        if type_name(changed) in kinds:
             changed['type'] = 'BN'
         return ConfigDict(changed)
     if isinstance(model, (list, tuple)):
-        return type(model)(without_sync_norm(value) for value in model)
+        return type(model)(without_sync_norm(value, kinds) for value in model)
     return model
 
 

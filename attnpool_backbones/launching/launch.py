@@ -333,5 +333,6 @@ def check_model(plan: RunPlan, runner: Runner | FlexibleRunner) -> None:
         require_own_weights(runner.model, plan.stored_shapes, plan.cfg.load_from)
     for split, loader in loaders.items():
         require_classes(runner.model, loader.dataset, split)
-    batch_size = getattr(loaders['train'], 'batch_size', None) if 'train' in loaders else None
+    # a dataloader with a batch_sampler does not tell it
+    batch_size = plan.cfg.train_dataloader.batch_size if 'train' in loaders else None
     require_fitting_parts(runner.model, plan.cfg, batch_size)

@@ -16,8 +16,9 @@ from torch.nn.modules.batchnorm import SyncBatchNorm, _BatchNorm
 
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.config_tasks import recognise_task
+from attnpool_backbones.config_types import type_name
 from attnpool_backbones.engine.wrapped_models import bare_model
-from attnpool_backbones.launching.config_errors import words_of
+from attnpool_backbones.launching.config_errors import config_entries, words_of
 
 __all__ = ['require_classes', 'require_fitting_parts']
 
@@ -28,6 +29,8 @@ SIZES = re.compile(
     r'invalid for input of size|Expected size for first two dimensions'
 )
 """What torch says of tensors that do not fit to each other."""
+MASKS_LOADED = dict(LoadAnnotations=False, LoadPanopticAnnotations=True)
+"""Loaders of mmdet, and whether they load masks unless `with_mask` says so."""
 OWN_CLASSES = ('boundary_threshold', 'max_text_len')
 """Attributes of heads with classes of their own: mmseg's STDCHead, mmdet's GroundingDINOHead."""
 
@@ -347,13 +350,14 @@ def tiny_batch(cfg: Config, shape: tuple[int, int]) -> dict[str, list]:
         from mmengine.structures import InstanceData, PixelData
 
         sample = DetDataSample(metainfo=meta)
-        pixels = np.zeros((1, *shape), np.uint8)
-        pixels[0, 64:128, 64:128] = 1
         sample.gt_instances = InstanceData(
             bboxes=HorizontalBoxes(torch.tensor([[64.0, 64.0, 128.0, 128.0]])),
             labels=torch.zeros(1, dtype=torch.long),
-            masks=BitmapMasks(pixels, *shape),
         )
+        if has_masks(cfg):
+            pixels = np.zeros((1, *shape), np.uint8)
+            pixels[0, 64:128, 64:128] = 1
+            sample.gt_instances.masks = BitmapMasks(pixels, *shape)
         sample.ignored_instances = InstanceData(
             bboxes=HorizontalBoxes(torch.zeros(0, 4)), labels=torch.zeros(0, dtype=torch.long)
         )
@@ -366,6 +370,20 @@ def tiny_batch(cfg: Config, shape: tuple[int, int]) -> dict[str, list]:
         sample = SegDataSample(metainfo=meta)
         sample.gt_sem_seg = PixelData(data=torch.zeros(1, *shape, dtype=torch.long))
     return dict(inputs=[torch.full((3, *shape), 128, dtype=torch.uint8)], data_samples=[sample])
+
+
+def has_masks(cfg: Config) -> bool:
+    """Tells whether objects come with masks: RTMDet takes whatever masks there are for tensors.
+
+    Args:
+        cfg: The whole config.
+    """
+    entries = config_entries(cfg.get('train_dataloader') or {})
+    loading = [entry for _, entry in entries if type_name(entry) in MASKS_LOADED]
+    # loaders of others may load them
+    return not loading or any(
+        entry.get('with_mask', MASKS_LOADED[type_name(entry)]) for entry in loading
+    )
 
 
 @contextmanager

@@ -7,6 +7,7 @@ nothing, and joins :data:`CHECKS` below.
 from collections.abc import Callable
 
 from attnpool_backbones.command_line import UserError
+from attnpool_backbones.config_types import type_name
 from attnpool_backbones.datasets.config_paths import require_data
 from attnpool_backbones.launching.checkpoint_check import require_checkpoint
 from attnpool_backbones.launching.data_check import require_annotations
@@ -17,6 +18,11 @@ from attnpool_backbones.launching.run_plan import RunPlan
 from attnpool_backbones.launching.targets import require_target_file, require_target_folder
 
 __all__ = ['CHECKS', 'DATA_CHECKS', 'TARGET_CHECKS', 'check_everything']
+
+LAYER_DECAYS = ('LearningRateDecayOptimizerConstructor', 'LayerDecayOptimizerConstructor')
+"""Those of mmdet and mmseg, which find layers by the names that a few backbones give them."""
+KNOWN_LAYERS = ('ConvNeXt', 'BEiT', 'MAE')
+"""Parts of the names of these backbones; mmdet's knows the first."""
 
 
 def launcher(plan: RunPlan) -> None:
@@ -47,6 +53,19 @@ def settings(plan: RunPlan) -> None:
     missing_settings(plan.cfg, plan.splits)
 
 
+def layer_decay(plan: RunPlan) -> None:
+    """Learning rates that fall from layer to layer are asked for where the layers are known."""
+    kind = type_name((plan.cfg.get('optim_wrapper') or {}).get('constructor'))
+    backbone = type_name((plan.cfg.get('model') or {}).get('backbone'))
+    is_known = any(name in backbone for name in KNOWN_LAYERS)
+    if plan.starts and kind in LAYER_DECAYS and backbone and not is_known:
+        raise UserError(
+            f'optim_wrapper.constructor={kind!r} does not know the layers of {backbone}; use '
+            "constructor='attnpool_backbones.LayerDecayOptimWrapperConstructor' with "
+            'paramwise_cfg=dict(decay_rate=...), which asks the backbone'
+        )
+
+
 def annotations(plan: RunPlan) -> None:
     """The annotations can be trained on and scored, and all files agree about the classes."""
     # parsing takes time and memory; the launcher ends the others
@@ -68,6 +87,7 @@ CHECKS: tuple[Callable[[RunPlan], None], ...] = (
     data,
     pretrained,
     checkpoint,
+    layer_decay,
 )
 """What leaves no trace; all of them are asked, so that one message names all that is wrong."""
 

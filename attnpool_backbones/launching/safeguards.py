@@ -84,8 +84,11 @@ def replace_loop(cfg: Config) -> None:
     if not isinstance(loop, dict):
         return
     kind = type_name(loop)
-    if not kind and 'by_epoch' in loop:
-        kind = 'EpochBasedTrainLoop' if loop.pop('by_epoch') else 'IterBasedTrainLoop'
+    if 'by_epoch' in loop:
+        told = 'EpochBasedTrainLoop' if loop.by_epoch else 'IterBasedTrainLoop'
+        if kind in ('', told):  # mmengine refuses both, which configs of mmdet's SOLOv2 inherit
+            kind = told
+            del loop['by_epoch']
     if kind == 'EpochBasedTrainLoop':
         loop.type = f'{SCOPE}.ResumableEpochBasedTrainLoop'
     elif kind == 'IterBasedTrainLoop':

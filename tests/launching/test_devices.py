@@ -113,6 +113,18 @@ def test_one_process_has_no_strategy(tmp_path: Path) -> None:
     assert type(build_runner(cfg)) is QuietRunner
 
 
+def test_one_process_has_norms_of_its_own() -> None:
+    bricks = pytest.importorskip('mmcv.cnn')
+    norms = [dict(type='MMSyncBN', requires_grad=False), dict(type='SyncBN')]
+    cfg = Config(dict(launcher='none', model=dict(neck=dict(norm_cfg=norms))))
+    devices.fit_to_devices(cfg)
+    # mmcv's own asks for other processes when it is built
+    name, norm = bricks.build_norm_layer(cfg.model.neck.norm_cfg[0], 4)
+    assert name == 'bn' and not norm.weight.requires_grad
+    # which mmengine reverts; the config that is kept may be for more processes
+    assert cfg.model.neck.norm_cfg[1].type == 'SyncBN'
+
+
 OPEN_MPI = dict(OMPI_COMM_WORLD_RANK='1', OMPI_COMM_WORLD_LOCAL_RANK='1')
 SLURM = dict(SLURM_PROCID='1', SLURM_LOCALID='1')
 TORCHRUN = dict(RANK='1', LOCAL_RANK='1')

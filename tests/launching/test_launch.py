@@ -11,10 +11,11 @@ import pytest
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
-from mmengine.registry import HOOKS, METRICS
+from mmengine.registry import DATASETS, HOOKS, METRICS
 
 from attnpool_backbones.command_line import UserError, run_command
 from attnpool_backbones.launching import launch
+from attnpool_backbones.launching.config_errors import explained
 from attnpool_backbones.launching.options import add_common_arguments
 from attnpool_backbones.launching.preflight import targets
 from attnpool_backbones.launching.run_plan import RunPlan
@@ -74,6 +75,18 @@ def plan_of(folder: Path, point: str = '', words: str = '', metric: str = '') ->
         cfg.val_cfg, cfg.val_evaluator = dict(), dict(type=metric)
         cfg.train_cfg.val_interval = 1
     return RunPlan(cfg, ('train',), True, 'load_from', False)
+
+
+def test_the_key_of_an_error_lies_in_the_part_that_was_built():
+    # alike, and in the order in which mmengine writes configs
+    splits = ('test', 'train')
+    cfg = Config({f'{split}_dataloader': dict(dataset=dict(type='A')) for split in splits})
+    for split in splits:
+        with (
+            pytest.raises(UserError, match=f'at {split}_dataloader.dataset '),
+            explained(cfg, f'{split}_dataloader'),
+        ):
+            DATASETS.build(dict(type='A'))
 
 
 @pytest.mark.parametrize('point', ['before_run', 'before_train', 'before_train_epoch'])

@@ -27,6 +27,7 @@ CONFIGS = {
     'dino': 'mmdet/dino/dino-4scale_r50_8xb2-12e_coco.py',
     'vfnet': 'mmdet/vfnet/vfnet_r50_fpn_1x_coco.py',
     'reppoints': 'mmdet/reppoints/reppoints-moment_r50_fpn_1x_coco.py',
+    'rtmdet': 'mmdet/rtmdet/rtmdet_tiny_8xb32-300e_coco.py',
     'centernet': 'mmdet/centernet/centernet_r18_8xb16-crop512-140e_coco.py',
     'panoptic-fpn': 'mmdet/panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco.py',
     'htc': 'mmdet/htc/htc_r50_fpn_1x_coco.py',
@@ -44,7 +45,7 @@ CONFIGS = {
 """Model -> config of its library."""
 UNTRIED = {'soft-teacher': ['losses']}
 """Model -> what cannot be tried without its own data: several branches."""
-FAST = ('deformable-detr', 'vfnet', 'centernet', 'panoptic-fpn', 'knet', 'pointrend')
+FAST = ('deformable-detr', 'vfnet', 'rtmdet', 'centernet', 'panoptic-fpn', 'knet', 'pointrend')
 
 
 def of_speed(*names: str) -> list:
@@ -60,9 +61,10 @@ def make_config(name: str) -> Config:
     cfg = Config.fromfile(shipped(library) / 'configs' / path)
     cfg.default_scope = library
     model = cfg.model.get('detector', cfg.model)
-    if name != 'stdc':  # which takes the edges of its own backbone
+    if name not in ('stdc', 'rtmdet'):  # which take edges or channels of their own backbones
         indices = model.backbone.get('out_indices', (0, 1, 2, 3))
         model.backbone = dict(BACKBONE, out_indices=indices)
+    model.backbone.pop('init_cfg', None)  # a download
     cfg.model.pop('pretrained', None)
     if name == 'centernet':
         cfg.model.neck.in_channels = 2048

@@ -54,6 +54,19 @@ def test_all_that_is_wrong_is_named_at_once(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize('scope', ['', 'mmdet.'])
+@pytest.mark.parametrize('backbone', ['attnpool_backbones.CoAtNet', 'mmpretrain.ConvNeXt'])
+def test_layers_have_to_be_known_to_who_makes_their_rates_fall(backbone, scope, tmp_path):
+    run = plan(tmp_path)
+    run.cfg.model = dict(backbone=dict(type=backbone))
+    run.cfg.optim_wrapper.constructor = f'{scope}LearningRateDecayOptimizerConstructor'
+    if backbone.endswith('ConvNeXt'):
+        check_everything(run)
+        return
+    with pytest.raises(UserError, match='layers of CoAtNet; use .*LayerDecayOptimWrapperC'):
+        check_everything(run)
+
+
 def test_one_thing_keeps_its_kind(tmp_path):
     (tmp_path / 'start.pth').write_text('Not Found')
     with pytest.raises(CheckpointError, match='start.pth is no checkpoint'):

@@ -20,6 +20,8 @@ LOOPS = {
     'by scoped text': (dict(type='mmengine.EpochBasedTrainLoop'), {}, 'ResumableEpochBased'),
     'by class': (dict(type=EpochBasedTrainLoop), {}, 'ResumableEpochBased'),
     'by_epoch': (dict(by_epoch=True, max_epochs=2), {}, 'ResumableEpochBased'),
+    'both': (dict(type='EpochBasedTrainLoop', by_epoch=True), {}, 'ResumableEpochBased'),
+    'both by iterations': (dict(type='IterBasedTrainLoop', by_epoch=False), {}, 'IterBased'),
     'by iterations': (dict(type='IterBasedTrainLoop'), INFINITE, 'ResumableIterBased'),
     'not by_epoch': (dict(by_epoch=False), INFINITE, 'ResumableIterBased'),
     'other sampler': (dict(type='IterBasedTrainLoop'), {}, 'IterBased'),

@@ -70,6 +70,12 @@ DETECTION = {
     'model = dict(neck=dict(in_channels=[64]))': ['model.neck', 'len(inputs) == len'],
     'model = dict(neck=dict(out_channels=32))': ['model.rpn_head', '32 channels at stride 8'],
     'model = dict(roi_head=dict(bbox_head=dict(in_channels=7)))': ['bbox_head.shared_fcs[0]'],
+    # of the losses alone, and with batches as mmdet's configs have them
+    "train_dataloader = dict(batch_sampler=dict(type='AspectRatioBatchSampler'))\n"
+    'model = dict(roi_head=dict(bbox_head=dict(loss_cls=dict(class_weight=[1.0, 2.0]))))': [
+        'model.roi_head.bbox_head.loss_cls',
+        'should be defined',
+    ],
     'model = dict(rpn_head=dict(anchor_generator=dict(strides=[4, 8])))': [
         'anchor_generator.strides is [4, 8]',
         '[8, 16]',
