@@ -223,7 +223,8 @@ def has_masks_only(folder: 'Folder', wanted: str | None) -> bool:
 
     if wanted is not None:
         return wanted == 'masks'
-    return {name for name in FORMATS if label_files(folder, name)} == {'masks'}
+    # a project of VIA may lie beside the masks that were made by it
+    return {name for name in FORMATS if label_files(folder, name)} - {'via'} == {'masks'}
 
 
 def prepare_with_progress(request: 'Request', **options: Any) -> 'Prepared':

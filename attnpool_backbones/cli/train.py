@@ -147,7 +147,7 @@ def prepare_config(args: argparse.Namespace, processes: int = 1) -> None:
     if args.batch == 'auto':
         args.batch = None
         plan = plan_training(args)
-        begun = begun_with(plan.cfg, 'train_dataloader', 'batch_size') if args.resume else None
+        begun = begun_with(plan.cfg, 'train_dataloader', 'batch_size')
         if begun is not None:
             args.batch = begun * processes
             print(f'batch: {args.batch}, with which the training began')
@@ -156,7 +156,7 @@ def prepare_config(args: argparse.Namespace, processes: int = 1) -> None:
             print(f'batch: {args.batch}')
     if args.time is not None:
         cfg = plan_training(args).cfg
-        args.epochs = begun_with(cfg, 'train_cfg', 'max_epochs') if args.resume else None
+        args.epochs = begun_with(cfg, 'train_cfg', 'max_epochs')
         if args.epochs is not None:
             print(f'epochs: {args.epochs}, with which the training began')
             return
@@ -167,12 +167,15 @@ def prepare_config(args: argparse.Namespace, processes: int = 1) -> None:
 
 
 def begun_with(cfg: Any, part: str, key: str) -> Any:
-    """Returns a setting of the training in the work folder; None if there is none, or it has none.
+    """Returns a setting of the training that is gone on with; None if none is, or it has none.
 
-    Trainings may count iterations, for instance.
+    Trainings may count iterations, for instance. A run that saved no checkpoint, as its batch was
+    too large, is begun anew.
     """
     from mmengine.config import Config
 
+    if not cfg.get('resume'):
+        return None
     written = Path(cfg.work_dir, Path(cfg.filename).name)
     return Config.fromfile(written)[part].get(key) if written.is_file() else None
 

@@ -125,7 +125,7 @@ class SafeCheckpointHook(CheckpointHook):
             self._folder = WatchedFolder(runner.work_dir, self.wait_for_space)
             if self.backend_args == self._local:
                 os.makedirs(self.out_dir, exist_ok=True)
-                self._out_folder = WatchedFolder(self.out_dir, self.wait_for_space)
+                self._out_folder = WatchedFolder(self.out_dir, self.wait_for_space, may_change=True)
             for folder in {str(self.out_dir), runner.work_dir}:
                 for file in remove_stale_files(folder):
                     runner.logger.info(f'Removed the unfinished file {file} of a killed run.')
@@ -232,7 +232,8 @@ class SafeCheckpointHook(CheckpointHook):
 
     @tells_why_saving_failed
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
-        if not self.save_best:
+        # a validation without a training: there is no folder yet, and nothing new to keep
+        if not self.save_best or not hasattr(self, 'file_backend'):
             return
         missing = [key for key in self.key_indicators if key not in {'auto', *metrics}]
         if missing:

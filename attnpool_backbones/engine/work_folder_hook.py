@@ -37,11 +37,14 @@ class WatchedFolder:
     Args:
         path: The folder.
         wait: Whether to wait for it, and for space, instead of raising an error.
+        may_change: Whether it is enough that a folder is there: one that nothing keeps busy may be
+            unmounted and mounted again. Default: False.
     """
 
-    def __init__(self, path: str, wait: bool) -> None:
+    def __init__(self, path: str, wait: bool, may_change: bool = False) -> None:
         self.path = path
         self.wait = wait
+        self.may_change = may_change
         self._identity = self._look()
 
     def require(self) -> None:
@@ -74,7 +77,7 @@ class WatchedFolder:
             status = os.stat(self.path)
         except OSError:
             return None
-        return status.st_dev, status.st_ino
+        return (0, 0) if self.may_change else (status.st_dev, status.st_ino)
 
 
 @HOOKS.register_module()
@@ -101,6 +104,7 @@ class WorkFolderHook(Hook):
         self.wait_for_space = wait_for_space
         self.went_back = went_back
         self.resume_flags = resume_flags
+        self._curves, self._has_curves = '', False
 
     @master_only
     def before_train(self, runner: Runner) -> None:

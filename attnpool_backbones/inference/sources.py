@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple
 from urllib.error import HTTPError
 from urllib.parse import quote, unquote, urlsplit
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import cv2
 import numpy as np
@@ -415,7 +415,11 @@ def _image_at(address: str, most: int) -> bytes | None:
         is_image = PurePosixPath(parts.path).suffix.lower() in IMAGE_SUFFIXES
         if not is_image or parts.scheme not in ('http', 'https'):
             return None
-        with urlopen(quote(address, safe=_IN_ADDRESSES), timeout=_PATIENCE) as answer:
+        # many servers refuse the name that Python gives itself
+        request = Request(
+            quote(address, safe=_IN_ADDRESSES), headers={'User-Agent': 'attnpool_backbones'}
+        )
+        with urlopen(request, timeout=_PATIENCE) as answer:
             # cameras send pictures one after the other (MJPEG), whatever the name
             is_video = answer.headers.get_content_maintype() in ('multipart', 'video')
             return None if is_video else answer.read(most)

@@ -9,7 +9,7 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
 from attnpool_backbones.config_types import type_name
-from attnpool_backbones.launching.devices import without_sync_norm
+from attnpool_backbones.launching.devices import make_norms_plain
 
 
 def build_config_model(cfg: Config, device: str = 'cpu') -> nn.Module:
@@ -29,7 +29,9 @@ def build_config_model(cfg: Config, device: str = 'cpu') -> nn.Module:
         DefaultScope.overwrite_default_scope(cfg.default_scope),
         nullcontext() if on_cpu else torch.device(device),
     ):
-        model = MODELS.build(without_sync_norm(_without_weights(cfg.model)))
+        config = _without_weights(cfg.model)
+        make_norms_plain(config)
+        model = MODELS.build(config)
     model.cfg = cfg
     return model.to(device)
 

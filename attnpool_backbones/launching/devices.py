@@ -16,6 +16,7 @@ from mmengine.dist import get_dist_info, is_distributed
 
 from attnpool_backbones.command_line import UserError, line_of
 from attnpool_backbones.config_types import type_name
+from attnpool_backbones.launching.config_errors import config_entries
 from attnpool_backbones.launching.processes import taken_port
 from attnpool_backbones.process_lifetime import end_with_parent
 
@@ -26,11 +27,11 @@ __all__ = [
     'is_first_process',
     'join_group',
     'leave_group',
+    'make_norms_plain',
     'meeting',
     'require_launcher',
     'require_same_start',
     'require_shared_folder',
-    'without_sync_norm',
 ]
 
 SYNC_NORMS = ('SyncBN', 'MMSyncBN', 'SyncBatchNorm')
@@ -84,7 +85,7 @@ def fit_to_devices(cfg: Config) -> None:
     if cfg.launcher == 'none':
         cfg.pop('strategy', None)
         # mmengine would make it a plain one, but it cannot be built without a process group
-        cfg.model = without_sync_norm(cfg.model, ('MMSyncBN',))
+        make_norms_plain(cfg.model, ('MMSyncBN',))
     elif not cuda:
         distribute_on_cpu(cfg)
     if cfg.get('strategy'):
@@ -107,7 +108,7 @@ def distribute_on_cpu(cfg: Config) -> None:
         ),
     )
     wrapper.device_ids = None
-    cfg.model = without_sync_norm(cfg.model)
+    make_norms_plain(cfg.model)
 
 
 def join_group(cfg: Config, local_rank: int = 0) -> None:
@@ -256,21 +257,17 @@ def leave_group() -> None:
         gc.collect()
 
 
-def without_sync_norm(model: Any, kinds: Sequence[str] = SYNC_NORMS) -> Any:
-    """Returns a copy of a model config with plain in place of synchronised batch norm.
+def make_norms_plain(model: Any, kinds: Sequence[str] = SYNC_NORMS) -> None:
+    """Puts plain in place of synchronised batch norms.
 
     Args:
-        model: The config or a part of it.
+        model: The config of a model, changed in place: a copy of one of pure Python has classes in
+            place of their names, and cannot be written.
         kinds: Names of the types that are replaced. Default: all that are synchronised.
     """
-    if isinstance(model, Mapping):
-        changed = {key: without_sync_norm(value, kinds) for key, value in model.items()}
-        if type_name(changed) in kinds:
-            changed['type'] = 'BN'
-        return ConfigDict(changed)
-    if isinstance(model, (list, tuple)):
-        return type(model)(without_sync_norm(value, kinds) for value in model)
-    return model
+    for _, entry in config_entries(model):
+        if type_name(entry) in kinds:
+            entry['type'] = 'BN'
 
 
 def is_amp(cfg: Config) -> bool:

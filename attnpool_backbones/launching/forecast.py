@@ -130,7 +130,7 @@ def forecast(cfg: Config, steps: int = STEPS) -> Forecast:
         model = _model(cfg)
         optimizer = build_optim_wrapper(model, cfg.optim_wrapper)
         loader = Runner.build_dataloader(cfg.train_dataloader, seed=0)
-        require_fitting_parts(model, cfg, cfg.train_dataloader.batch_size)
+        require_fitting_parts(model, cfg, cfg.train_dataloader.get('batch_size', 1))
         start = time.perf_counter() - started
         step = _pace_of_steps(model, optimizer, loader, steps)
         count, interval = len(loader), cfg.train_cfg.get('val_interval', 1)

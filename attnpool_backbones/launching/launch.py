@@ -188,7 +188,7 @@ def training_plan(cfg: Config, args: argparse.Namespace) -> RunPlan:
     fit_to_devices(cfg)
     folders = {'--work-dir': cfg.work_dir}
     out_dir = out_dir_of(cfg)
-    if out_dir is not None:
+    if out_dir is not None and is_first_process(cfg.launcher):  # the others write nothing there
         folders['default_hooks.checkpoint.out_dir'] = out_dir
     return RunPlan(
         cfg,
@@ -334,5 +334,5 @@ def check_model(plan: RunPlan, runner: Runner | FlexibleRunner) -> None:
     for split, loader in loaders.items():
         require_classes(runner.model, loader.dataset, split)
     # a dataloader with a batch_sampler does not tell it
-    batch_size = plan.cfg.train_dataloader.batch_size if 'train' in loaders else None
+    batch_size = plan.cfg.train_dataloader.get('batch_size', 1) if 'train' in loaders else None
     require_fitting_parts(runner.model, plan.cfg, batch_size)

@@ -259,8 +259,8 @@ def try_parts(
     size = 'x'.join(map(str, shape))
     steps = [features, prediction] if batch_size is None else [features, prediction, losses]
     try:
-        model.eval()
-        with torch.no_grad(), kept_randomness():
+        with torch.no_grad(), kept_randomness(), kept_attributes(model):
+            model.eval()
             for step in steps:
                 watch.running.clear()
                 try:
@@ -287,8 +287,6 @@ def try_parts(
                     ) from error
     finally:
         watch.close()
-        for module, training in modes.items():
-            module.training = training
         for name, buffer in model.named_buffers():
             buffer.copy_(buffers[name])
     alone = [
@@ -396,6 +394,28 @@ def kept_randomness() -> Iterator[None]:
     finally:
         random.setstate(states[0])
         np.random.set_state(states[1])
+
+
+@contextmanager
+def kept_attributes(model: nn.Module) -> Iterator[None]:
+    """Leaves modes, numbers and lists of all modules as they were: Dynamic R-CNN keeps a history.
+
+    Args:
+        model: The detector or segmentor.
+    """
+    kept = [
+        (attributes, name, value, list(value) if isinstance(value, list) else [])
+        for attributes in map(vars, model.modules())
+        for name, value in attributes.items()
+        if type(value) in (bool, int, float, list)
+    ]
+    try:
+        yield
+    finally:
+        for attributes, name, value, content in kept:
+            if isinstance(value, list):
+                value[:] = content
+            attributes[name] = value
 
 
 def require_strides(model: nn.Module, strides: Sequence[float]) -> None:

@@ -6,8 +6,10 @@ nothing, and joins :data:`CHECKS` below.
 
 from collections.abc import Callable
 
+from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
+
 from attnpool_backbones.command_line import UserError
-from attnpool_backbones.config_types import type_name
+from attnpool_backbones.config_types import find_type, type_name
 from attnpool_backbones.datasets.config_paths import require_data
 from attnpool_backbones.launching.checkpoint_check import require_checkpoint
 from attnpool_backbones.launching.data_check import require_annotations
@@ -55,10 +57,16 @@ def settings(plan: RunPlan) -> None:
 
 def layer_decay(plan: RunPlan) -> None:
     """Learning rates that fall from layer to layer are asked for where the layers are known."""
-    kind = type_name((plan.cfg.get('optim_wrapper') or {}).get('constructor'))
+    constructor = (plan.cfg.get('optim_wrapper') or {}).get('constructor')
+    kind = type_name(constructor)
     backbone = type_name((plan.cfg.get('model') or {}).get('backbone'))
     is_known = any(name in backbone for name in KNOWN_LAYERS)
     if plan.starts and kind in LAYER_DECAYS and backbone and not is_known:
+        scope = plan.cfg.get('default_scope')
+        with OPTIM_WRAPPER_CONSTRUCTORS.switch_scope_and_registry(scope) as registry:
+            found = find_type(constructor, registry)
+        if not getattr(found, '__module__', '').startswith(('mmdet.', 'mmseg.')):
+            return  # somebody else's of that name
         raise UserError(
             f'optim_wrapper.constructor={kind!r} does not know the layers of {backbone}; use '
             "constructor='attnpool_backbones.LayerDecayOptimWrapperConstructor' with "

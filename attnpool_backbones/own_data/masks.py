@@ -62,8 +62,13 @@ _MASK_STEM = re.compile(
 _IMAGE_END = '_leftImg8bit'  # of Cityscapes
 
 
-def find(folder: Folder) -> list[tuple[str, str]]:
+def find(folder: Folder, by_name: bool = False) -> list[tuple[str, str]]:
     """Pairs images with masks: by a folder for masks, or by a word after their names.
+
+    Args:
+        folder: The folder.
+        by_name: Pairs files of folders that have nothing else in common, too, which pictures of
+            another purpose may be: a last resort.
 
     Returns:
         Image and mask of each pair; a mask without an image has ``''``, an image with several
@@ -100,7 +105,8 @@ def find(folder: Folder) -> list[tuple[str, str]]:
         for key, image in images.items()
         for mask in masks.get(key) or with_word.get(key, ())
     ]
-    pairs = pairs or _paired_by_name(images, masks, with_word)
+    if by_name and not pairs:
+        pairs = _paired_by_name(images, masks, with_word)
     if not pairs:
         return []
     return sorted(pairs) + [('', mask) for mask in sorted(all_masks - {mask for _, mask in pairs})]

@@ -88,7 +88,10 @@ def advice(folder: Folder) -> list[str]:
     found: dict[str, str] = {}
     for files in by_ending.values():
         for file in files[:_PEEK]:
-            words = program_of(file, folder.both_ends(file))
+            try:
+                words = program_of(file, folder.both_ends(file))
+            except OSError:  # what cannot be read is no answer to what is missing
+                continue
             if words:
                 found.setdefault(words, file)
     lines = [f'{file}: {words}' for words, file in found.items()]

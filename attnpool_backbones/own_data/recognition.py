@@ -102,6 +102,9 @@ def recognise(folder: Folder, wanted: str | None = None, for_masks: bool = False
     ):
         found = found[1:]
     if len(found) > 1:
+        # a project beside what was exported from it
+        found = [one for one in found if one.format != 'via']
+    if len(found) > 1:
         lines = [f'{folder.root} has labels of {len(found)} formats:']
         lines += [f'  {one.example}' for one in found]
         names = ' or '.join(f'--format {one.format}' for one in found)
@@ -124,7 +127,10 @@ def recognise(folder: Folder, wanted: str | None = None, for_masks: bool = False
 def label_files(folder: Folder, name: str) -> Sequence:
     """Lists the label files of a format; a folder is searched once for each."""
     if name not in folder.label_files:
-        folder.label_files[name] = FORMATS[name].find(folder)
+        files = FORMATS[name].find(folder)
+        if name == 'masks' and not files and not _find(folder, OUTLINED):
+            files = masks.find(folder, by_name=True)
+        folder.label_files[name] = files
     return folder.label_files[name]
 
 

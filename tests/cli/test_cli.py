@@ -230,9 +230,10 @@ def test_time_of_a_resumed_training_is_not_measured_again(tmp_path, monkeypatch,
     measured = epochs()
     assert epochs('--resume') == measured != 7  # there is nothing yet
     (run / 'own.py').write_text('train_cfg = dict(max_epochs=7)')
+    assert epochs('--resume') == measured  # it ended before its first checkpoint
+    cfg.resume = True
     assert epochs('--resume') == 7
     assert 'epochs: 7, with which the training began' in capsys.readouterr().out
-    assert epochs() == measured
     # a config of iterations is answered as without --resume
     (run / 'own.py').write_text('train_cfg = dict(max_iters=7)')
     assert epochs('--resume') == measured
@@ -264,10 +265,13 @@ def test_batch_of_a_resumed_training_is_not_measured_again(tmp_path, monkeypatch
 
     assert batch('--resume') == 8  # there is nothing yet
     (run / 'own.py').write_text('train_dataloader = dict(batch_size=4)')
+    assert batch('--resume') == 8  # it ended before its first checkpoint
+    cfg.resume = True
     assert batch('--resume') == 4
     assert 'batch: 4, with which the training began' in capsys.readouterr().out
     # the config of a run has the share of each
     assert batch('--resume', processes=2) == 8
+    cfg.resume = False
     assert batch() == 8
 
 

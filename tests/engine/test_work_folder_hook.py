@@ -45,3 +45,9 @@ def test_a_log_that_is_tidied_up_does_not_end_a_training(moment, path, tmp_path)
     assert runner.iter == ITERS
     lines = Path(runner.log_dir, 'vis_data', 'scalars.json').read_text().splitlines()
     assert json.loads(lines[-1])['step'] == cfg.train_cfg.max_epochs
+
+
+def test_a_validation_without_a_training_has_scores(tmp_path):
+    cfg = make_config(tmp_path, hooks=(HOOK,))
+    add_validation(cfg)
+    assert make_runner('validated', cfg).val()

@@ -26,7 +26,7 @@ from attnpool_backbones.engine.bad_data_hook import BadDataError, SkipBadDataHoo
 from attnpool_backbones.engine.predictions import own_name
 from attnpool_backbones.launching.config import load_config
 from attnpool_backbones.launching.data_check import require_annotations
-from attnpool_backbones.launching.devices import enable_amp, is_amp, without_sync_norm
+from attnpool_backbones.launching.devices import enable_amp, is_amp, make_norms_plain
 from attnpool_backbones.registry import TRANSFORMS
 from tests.launching.tiny_scenes import log_of, run_test, run_training, write_config
 
@@ -513,9 +513,10 @@ def test_types_may_be_texts_scoped_texts_or_classes() -> None:
         assert 'Amp' in cfg.optim_wrapper.type
     for kind in ('AmpOptimWrapper', 'mmengine.AmpOptimWrapper', AmpOptimWrapper):
         assert is_amp(Config(dict(optim_wrapper=dict(type=kind))))
-    for kind in ('SyncBN', 'mmcv.SyncBN', 'mmengine.MMSyncBN'):
-        assert without_sync_norm(dict(norm_cfg=dict(type=kind)))['norm_cfg']['type'] == 'BN'
-    assert without_sync_norm(dict(type=SyncBatchNorm))['type'] == 'BN'
+    for kind in ('SyncBN', 'mmcv.SyncBN', 'mmengine.MMSyncBN', SyncBatchNorm):
+        model = dict(norm_cfg=dict(type=kind))
+        make_norms_plain(model)
+        assert model['norm_cfg']['type'] == 'BN'
 
 
 def test_the_screen_has_what_a_user_needs(

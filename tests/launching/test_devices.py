@@ -72,10 +72,24 @@ def test_sync_norms_are_replaced_everywhere() -> None:
             )
         )
     ).model
-    plain = devices.without_sync_norm(model)
-    assert plain.neck[0].norm_cfg == dict(type='BN', requires_grad=True)
-    assert (plain.head.norm_cfg.type, plain.norm_cfg.type) == ('BN', 'GN')
-    assert model.neck[0].norm_cfg.type == 'SyncBN'
+    devices.make_norms_plain(model)
+    assert model.neck[0].norm_cfg == dict(type='BN', requires_grad=True)
+    assert (model.head.norm_cfg.type, model.norm_cfg.type) == ('BN', 'GN')
+
+
+@pytest.mark.parametrize('launcher', ['none', 'pytorch'])
+def test_configs_of_pure_python_can_be_written(launcher: str, tmp_path: Path) -> None:
+    file = tmp_path / 'lazy.py'
+    file.write_text(
+        'from mmdet.models import RetinaNet\n'
+        'from torch.nn import SyncBatchNorm\n'
+        "launcher = 'none'\n"
+        'model = dict(type=RetinaNet, norm_cfg=dict(type=SyncBatchNorm))\n'
+    )
+    cfg = Config.fromfile(file)
+    cfg.launcher = launcher
+    devices.fit_to_devices(cfg)
+    assert 'RetinaNet' in cfg.pretty_text
 
 
 @no_cuda

@@ -287,3 +287,26 @@ def test_heads_that_read_prompts_have_no_number_of_classes():
     head = nn.Module()
     head.num_classes = head.max_text_len = 256
     require_classes(nn.ModuleDict(dict(bbox_head=head)), data_set(20), 'test')
+
+
+class Remembers(nn.Module):
+    """Keeps a history as Dynamic R-CNN's head: a list that it extends, and puts another one for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count, self.seen, self.history = 0, [1.0], []
+
+    def forward(self) -> None:
+        self.count += 1
+        self.seen.append(2.0)
+        self.history = [3.0]
+
+
+def test_a_trial_leaves_no_history():
+    module = Remembers()
+    seen = module.seen
+    with model_check.kept_attributes(nn.Sequential(module)):
+        module.eval()
+        module()
+    assert (module.count, module.seen, module.history, module.training) == (0, [1.0], [], True)
+    assert module.seen is seen

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
 from attnpool_backbones.checkpoints.errors import CheckpointError
 from attnpool_backbones.command_line import UserError
@@ -65,6 +66,21 @@ def test_layers_have_to_be_known_to_who_makes_their_rates_fall(backbone, scope, 
         return
     with pytest.raises(UserError, match='layers of CoAtNet; use .*LayerDecayOptimWrapperC'):
         check_everything(run)
+
+
+def test_somebody_elses_layer_decay_of_that_name_knows_its_layers(tmp_path):
+    run = plan(tmp_path)
+    run.cfg.model = dict(backbone=dict(type='ViT'))
+    run.cfg.optim_wrapper.constructor = 'LayerDecayOptimizerConstructor'
+
+    class LayerDecayOptimizerConstructor:  # that of mmdet's project ViTDet
+        pass
+
+    OPTIM_WRAPPER_CONSTRUCTORS.register_module(module=LayerDecayOptimizerConstructor)
+    try:
+        check_everything(run)
+    finally:
+        OPTIM_WRAPPER_CONSTRUCTORS.module_dict.pop('LayerDecayOptimizerConstructor')
 
 
 def test_one_thing_keeps_its_kind(tmp_path):

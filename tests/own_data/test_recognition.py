@@ -11,13 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from attnpool_backbones.cli import main
+from attnpool_backbones.cli.own_data_arguments import has_masks_only
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.datasets.digit_scenes import CLASSES
 from attnpool_backbones.datasets.findings import Problem, Report
 from attnpool_backbones.own_data import preparing
 from attnpool_backbones.own_data.checking import check
+from attnpool_backbones.own_data.folder import Folder
 from attnpool_backbones.own_data.labels import Instance, LabelledImage, LabelledImages
 from attnpool_backbones.own_data.reading import read_labels
 from attnpool_backbones.own_data.recognition import FORMATS, open_folder, recognise
@@ -50,6 +53,42 @@ def test_two_formats_at_once(digits, tmp_path):
     for words in ('2 formats', 'Pascal VOC: Annotations/', 'labelme: train/', '--format voc or'):
         assert words in str(caught.value)
     assert recognise(open_folder(str(tmp_path)), 'voc').format == 'voc'
+
+
+@pytest.mark.parametrize('form', ['coco', 'labelme'])
+def test_a_project_of_via_gives_way_to_what_was_exported_from_it(digits, tmp_path, form):
+    content = written.load_scenes(digits)
+    written.WRITERS[form](content, tmp_path, False)
+    written.via(content, tmp_path, False)
+    assert recognise(open_folder(str(tmp_path))).format == form
+    assert recognise(open_folder(str(tmp_path)), 'via').format == 'via'
+
+
+def test_masks_beside_a_project_of_via_are_masks(digits, tmp_path):
+    shutil.copytree(digits, tmp_path / 'all', ignore=shutil.ignore_patterns('*.json'))
+    written.via(written.load_scenes(digits), tmp_path / 'all', False)
+    assert has_masks_only(open_folder(str(tmp_path / 'all')), None)
+
+
+def test_pictures_with_the_names_of_the_images_are_masks_where_no_outlines_are(digits, tmp_path):
+    written.coco(written.load_scenes(digits), tmp_path, True)
+    folder = tmp_path / 'annotations' / 'panoptic'
+    folder.mkdir(parents=True)
+    for image in (tmp_path / 'photos').iterdir():
+        shutil.copy(image, folder)
+    assert recognise(open_folder(str(tmp_path)), for_masks=True).format == 'coco'
+
+
+def test_a_file_that_cannot_be_read_does_not_hide_what_is_missing(tmp_path, monkeypatch):
+    Image.new('RGB', (8, 8)).save(tmp_path / 'a.png')
+    (tmp_path / 'closed.zip').touch()
+
+    def both_ends(folder, file):
+        raise PermissionError(13, 'Permission denied', file)
+
+    monkeypatch.setattr(Folder, 'both_ends', both_ends)
+    with pytest.raises(UserError, match='no known labels.*1 .zip'):
+        recognise(open_folder(str(tmp_path)))
 
 
 def copy_images(digits: Path, root: Path) -> None:
