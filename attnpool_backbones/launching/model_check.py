@@ -140,7 +140,7 @@ class Watch:
 def require_fitting_parts(model: nn.Module, cfg: Config, batch_size: int | None = None) -> None:
     """Runs a model once on a small image, to see that its parts fit together.
 
-    A segmentor that fails is tried once more at the size it is trained at: some take no other.
+    A model that fails is tried once more at the size it is trained at: some take no other.
     Weights, statistics and random numbers stay as they are. What a model cannot do with boxes,
     masks and a label map alone, since it needs more of its data, is noted in the log.
 
@@ -162,10 +162,27 @@ def require_fitting_parts(model: nn.Module, cfg: Config, batch_size: int | None 
     try:
         try_parts(model, cfg, batch_size, SHAPE)
     except UserError:
-        own = getattr(model.data_preprocessor, 'size', None)
-        if own is None or tuple(own) == SHAPE:
+        own = own_shape(model, cfg)
+        if own in (None, SHAPE):
             raise
-        try_parts(model, cfg, batch_size, tuple(own))
+        try_parts(model, cfg, batch_size, own)
+
+
+def own_shape(model: nn.Module, cfg: Config) -> tuple[int, int] | None:
+    """Returns height and width that all images are padded or stretched to; None if there is none.
+
+    Args:
+        model: The detector or segmentor.
+        cfg: The whole config.
+    """
+    size = getattr(model.data_preprocessor, 'size', None)
+    if size is not None:
+        return tuple(size)
+    for _, entry in config_entries(cfg.get('test_dataloader') or cfg.get('train_dataloader')):
+        scale = entry.get('scale')
+        if type_name(entry) == 'Resize' and isinstance(scale, (list, tuple)):
+            return None if entry.get('keep_ratio', False) else (scale[1], scale[0])
+    return None
 
 
 def require_one_padding(model: nn.Module, cfg: Config) -> None:
@@ -237,8 +254,7 @@ def try_parts(
         batch.update(model.data_preprocessor(tiny_batch(cfg, shape)))
         found = model.extract_feat(batch['inputs'])
         maps.extend(tuple(x.shape) for x in found if isinstance(x, Tensor))
-        width = batch['inputs'].shape[-1]
-        require_strides(model, [width / sizes[-1] for sizes in maps])
+        require_strides(model, [sizes[-1] for sizes in maps], batch['inputs'].shape[-1])
         if isinstance(found, (list, tuple)):
             require_maps(model, len(found))
 
@@ -418,21 +434,28 @@ def kept_attributes(model: nn.Module) -> Iterator[None]:
             attributes[name] = value
 
 
-def require_strides(model: nn.Module, strides: Sequence[float]) -> None:
+def require_strides(model: nn.Module, widths: Sequence[int], width: int) -> None:
     """Checks the strides that anchors and RoIs count with against those of the maps.
 
     Args:
         model: The detector or segmentor.
-        strides: Of the maps that the heads get.
+        widths: Of the maps that the heads get.
+        width: Of the image.
 
     Raises:
         UserError: If they differ, or are of another number.
     """
-    has = [round(stride) for stride in strides]
+    has = [round(width / size) for size in widths]
+
+    def differ(told: Sequence[float]) -> bool:
+        # SSD and YOLACT count 300 or 550 pixels over the positions of maps that are rounded up
+        pairs = zip(told, widths, strict=False)
+        return any(abs(width / stride - size) >= 1 for stride, size in pairs)
+
     for name in ('rpn_head', 'bbox_head'):
         generator = getattr(getattr(model, name, None), 'prior_generator', None)
         told = [max(_listed(stride)) for stride in getattr(generator, 'strides', None) or ()]
-        if told and told != has:
+        if told and (len(told) != len(has) or differ(told)):
             raise UserError(
                 f'model.{name}.anchor_generator.strides is {told}, but the neck gives maps of '
                 f'strides {has}'
@@ -444,7 +467,7 @@ def require_strides(model: nn.Module, strides: Sequence[float]) -> None:
             continue
         for extractor in extractors if isinstance(extractors, nn.ModuleList) else [extractors]:
             told = [int(stride) for stride in getattr(extractor, 'featmap_strides', ())]
-            if told and told != has[: len(told)]:
+            if len(told) > len(has) or differ(told):
                 raise UserError(
                     f'model.roi_head.{name}.featmap_strides is {told}, but the neck gives maps of '
                     f'strides {has}'

@@ -32,6 +32,9 @@ CONFIGS = {
     'panoptic-fpn': 'mmdet/panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco.py',
     'htc': 'mmdet/htc/htc_r50_fpn_1x_coco.py',
     'scnet': 'mmdet/scnet/scnet_r50_fpn_1x_coco.py',
+    'ssd300': 'mmdet/ssd/ssd300_coco.py',
+    'ssdlite': 'mmdet/ssd/ssdlite_mobilenetv2-scratch_8xb24-600e_coco.py',
+    'yolact': 'mmdet/yolact/yolact_r50_1xb8-55e_coco.py',
     'sparse-rcnn': 'mmdet/sparse_rcnn/sparse-rcnn_r50_fpn_1x_coco.py',
     'soft-teacher': 'mmdet/soft_teacher/'
     'soft-teacher_faster-rcnn_r50-caffe_fpn_180k_semi-0.1-coco.py',
@@ -43,9 +46,14 @@ CONFIGS = {
     'stdc': 'mmseg/stdc/stdc1_4xb12-80k_cityscapes-512x1024.py',
 }
 """Model -> config of its library."""
-UNTRIED = {'soft-teacher': ['losses']}
-"""Model -> what cannot be tried without its own data: several branches."""
-FAST = ('deformable-detr', 'vfnet', 'rtmdet', 'centernet', 'panoptic-fpn', 'knet', 'pointrend')
+UNTRIED = {'soft-teacher': ['losses'], 'ssd300': ['prediction'], 'ssdlite': ['prediction']}
+"""Model -> what cannot be tried: several branches need their data, mmdet's SSD predicts nothing."""
+OWN_BACKBONES = ('stdc', 'rtmdet', 'ssd300', 'ssdlite')
+"""Models that take edges, channels or sizes of these alone."""
+FAST = (
+    'deformable-detr', 'vfnet', 'rtmdet', 'centernet', 'panoptic-fpn', 'ssd300', 'ssdlite',
+    'yolact', 'knet', 'pointrend',
+)  # fmt: skip
 
 
 def of_speed(*names: str) -> list:
@@ -61,7 +69,7 @@ def make_config(name: str) -> Config:
     cfg = Config.fromfile(shipped(library) / 'configs' / path)
     cfg.default_scope = library
     model = cfg.model.get('detector', cfg.model)
-    if name not in ('stdc', 'rtmdet'):  # which take edges or channels of their own backbones
+    if name not in OWN_BACKBONES:
         indices = model.backbone.get('out_indices', (0, 1, 2, 3))
         model.backbone = dict(BACKBONE, out_indices=indices)
     model.backbone.pop('init_cfg', None)  # a download
