@@ -239,11 +239,12 @@ def test_ends_of_videos(tmp_path, monkeypatch, name, count, rate, fault):
 
 @contextmanager
 def answering(kind, content, status=200):
-    """The address of a server that answers every question so."""
+    """The address of a server that answers so, but refuses Python's own name as many do."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
-            self.send_response(status)
+            is_refused = self.headers['User-Agent'].startswith('Python')
+            self.send_response(403 if is_refused else status)
             self.send_header('Content-Type', kind)
             self.end_headers()
             self.wfile.write(content)
