@@ -318,7 +318,8 @@ def train_in_processes(args: argparse.Namespace, processes: int) -> int:
     from attnpool_backbones.launching.config import load_config
     from attnpool_backbones.launching.processes import run_group
 
-    batch = args.batch or load_config(args.config, args.cfg_options).train_dataloader.batch_size
+    loader = load_config(args.config, args.cfg_options).train_dataloader
+    batch = args.batch or loader.get('batch_size', 1)
     if batch % processes:
         raise UserError(f'--devices: a batch of {batch} cannot be shared by {processes} devices')
     words = ['--batch', str(batch // processes), '--launcher', 'pytorch']

@@ -42,7 +42,7 @@ class ClassTokenMemoryHook(Hook):
         ]
         if not layers:
             return
-        batch = runner.cfg.train_dataloader.batch_size
+        batch = runner.cfg.train_dataloader.get('batch_size', 1)
         stride = model.backbone.out_strides[-1]
         height, width = data_batch['inputs'][0].shape[-2:]
         positions = -(-height // stride) * -(-width // stride)

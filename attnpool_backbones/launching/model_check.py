@@ -447,10 +447,13 @@ def require_strides(model: nn.Module, widths: Sequence[int], width: int) -> None
     """
     has = [round(width / size) for size in widths]
 
-    def differ(told: Sequence[float]) -> bool:
+    def is_wrong(stride: float, size: int) -> bool:
         # SSD and YOLACT count 300 or 550 pixels over the positions of maps that are rounded up
-        pairs = zip(told, widths, strict=False)
-        return any(abs(width / stride - size) >= 1 for stride, size in pairs)
+        is_rounded = abs(width / stride - size) < 1 and stride < 2 * width
+        return round(width / size) != stride and not is_rounded
+
+    def differ(told: Sequence[float]) -> bool:
+        return any(map(is_wrong, told, widths))
 
     for name in ('rpn_head', 'bbox_head'):
         generator = getattr(getattr(model, name, None), 'prior_generator', None)

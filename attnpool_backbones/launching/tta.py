@@ -1,6 +1,6 @@
 """``--tta``: test-time augmentation, with a default for detection."""
 
-from copy import deepcopy
+from copy import copy, deepcopy
 
 from mmengine.config import Config, ConfigDict
 
@@ -55,7 +55,10 @@ def enable_tta(cfg: Config) -> None:
         cfg.setdefault('tta_model', ConfigDict(type='SegTTAModel'))
         if type_name(cfg.tta_model) == 'SegTTAModel':
             cfg.tta_model.type = 'attnpool_backbones.SemanticTTAModel'
-    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+    # `**` would make classes of the names in a config of pure Python, which cannot be written
+    whole = copy(cfg.tta_model)
+    whole.module = cfg.model
+    cfg.model = whole
     for dataset in datasets:
         dataset.pipeline = cfg.tta_pipeline
 

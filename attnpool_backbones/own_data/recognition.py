@@ -91,6 +91,8 @@ def recognise(folder: Folder, wanted: str | None = None, for_masks: bool = False
         raise UserError(
             f'--format {wanted}: {_purpose(for_masks)} is trained on {" or ".join(able)}'
         )
+    if wanted == 'masks' and not label_files(folder, wanted):
+        folder.label_files[wanted] = masks.find(folder, by_name=True)
     found = _find(folder, [wanted] if wanted else able)
     if for_masks and found and found[0].format == 'masks':
         # whole label maps say more than outlines of objects
@@ -101,7 +103,7 @@ def recognise(folder: Folder, wanted: str | None = None, for_masks: bool = False
         and not coco.has_objects(folder, found[0].files)
     ):
         found = found[1:]
-    if len(found) > 1:
+    if len(found) > 1 and found[0].format == 'coco':
         # a project beside what was exported from it
         found = [one for one in found if one.format != 'via']
     if len(found) > 1:

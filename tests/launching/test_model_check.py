@@ -318,3 +318,20 @@ def test_a_trial_leaves_no_history():
         module()
     assert (module.count, module.seen, module.history, module.training) == (0, [1.0], [], True)
     assert module.seen is seen
+
+
+@pytest.mark.parametrize(
+    ('told', 'width', 'size', 'is_right'),
+    [
+        (32, 256, 8, True), (64, 256, 8, False), (16, 256, 8, False),
+        (256, 256, 1, True), (512, 256, 1, False), (128, 256, 1, False),
+        (4, 256, 63, True),  # without padding
+        (64, 300, 5, True), (300, 300, 1, True),  # SSD
+        (550 / 69, 550, 69, True), (550 / 69, 256, 32, True),  # YOLACT
+    ],
+)  # fmt: skip
+def test_strides_of_maps_that_are_rounded(told, width, size, is_right):
+    model = nn.Module()
+    model.bbox_head = SimpleNamespace(prior_generator=SimpleNamespace(strides=[told]))
+    with nullcontext() if is_right else pytest.raises(UserError, match='strides'):
+        model_check.require_strides(model, [size], width)

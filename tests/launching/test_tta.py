@@ -42,3 +42,18 @@ def test_tta_of_detection_flips_by_default():
     assert load.type == 'LoadImageFromFile' and [flip.prob for flip in flips] == [0.0, 1.0]
     assert 'flip_direction' in packing.meta_keys
     assert cfg.model.type == 'attnpool_backbones.InstanceTTAModel'
+
+
+def test_a_config_of_pure_python_can_be_written(tmp_path):
+    (tmp_path / 'lazy.py').write_text(
+        'from mmengine.model import BaseTTAModel\n'
+        "default_scope = 'mmseg'\n"
+        "model = dict(type='EncoderDecoder')\n"
+        'tta_model = dict(type=BaseTTAModel)\n'
+        'tta_pipeline = []\n'
+        'test_dataloader = dict(dataset=dict(pipeline=[]))\n'
+    )
+    cfg = Config.fromfile(tmp_path / 'lazy.py')
+    enable_tta(cfg)
+    assert cfg.model.module.type == 'EncoderDecoder'
+    assert 'BaseTTAModel' in cfg.pretty_text

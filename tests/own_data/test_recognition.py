@@ -55,13 +55,17 @@ def test_two_formats_at_once(digits, tmp_path):
     assert recognise(open_folder(str(tmp_path)), 'voc').format == 'voc'
 
 
-@pytest.mark.parametrize('form', ['coco', 'labelme'])
-def test_a_project_of_via_gives_way_to_what_was_exported_from_it(digits, tmp_path, form):
+def test_a_project_of_via_gives_way_to_what_was_exported_from_it(digits, tmp_path):
     content = written.load_scenes(digits)
-    written.WRITERS[form](content, tmp_path, False)
     written.via(content, tmp_path, False)
-    assert recognise(open_folder(str(tmp_path))).format == form
+    written.coco(content, tmp_path, False)
+    assert recognise(open_folder(str(tmp_path))).format == 'coco'
     assert recognise(open_folder(str(tmp_path)), 'via').format == 'via'
+    written.labelme(content, tmp_path / 'more', False)
+    for file in tmp_path.glob('*_labels.json'):
+        file.unlink()
+    with pytest.raises(UserError, match='2 formats'):  # either may have images of its own
+        recognise(open_folder(str(tmp_path)))
 
 
 def test_masks_beside_a_project_of_via_are_masks(digits, tmp_path):
@@ -77,6 +81,7 @@ def test_pictures_with_the_names_of_the_images_are_masks_where_no_outlines_are(d
     for image in (tmp_path / 'photos').iterdir():
         shutil.copy(image, folder)
     assert recognise(open_folder(str(tmp_path)), for_masks=True).format == 'coco'
+    assert recognise(open_folder(str(tmp_path)), 'masks', for_masks=True).format == 'masks'
 
 
 def test_a_file_that_cannot_be_read_does_not_hide_what_is_missing(tmp_path, monkeypatch):
