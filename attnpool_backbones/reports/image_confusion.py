@@ -1,19 +1,17 @@
 """What an image classifier gets wrong: which class it takes for which, and how surely."""
 
-import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
 import numpy as np
-import torch
-from mmengine.evaluator import BaseMetric
 
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.registry import METRICS
 from attnpool_backbones.reports.contents import PAIRS, Column, Contents, Pair, Picture
 from attnpool_backbones.reports.figures import confusion_matrix
+from attnpool_backbones.reports.noted_images import NotedImages
 
 __all__ = ['ClassifiedImage', 'ImageConfusion', 'report_of_images']
 
@@ -59,17 +57,10 @@ class ClassifiedImage:
 
 
 @METRICS.register_module()
-class ImageConfusion(BaseMetric):
-    """Notes which class of images is taken for which; gives no metric.
+class ImageConfusion(NotedImages):
+    """Notes which class of images is taken for which; gives no metric."""
 
-    Attributes:
-        images: All images, in the first process after the evaluation.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(collect_device='cpu')
-        self.images: list[ClassifiedImage] = []
-        self._surest: list[tuple[float, int]] = []  # mistakes of self.results, a heap
+    pictures = ('pixels',)
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Notes the images of a batch.
@@ -85,29 +76,10 @@ class ImageConfusion(BaseMetric):
         for sample, pixels in zip(data_samples, data_batch['inputs'], strict=True):
             if 'label' not in sample:
                 raise UserError('--report: the test data have no labels')
-            self._add(_classified(sample), pixels)
-
-    def _add(self, image: ClassifiedImage, pixels: torch.Tensor) -> None:
-        """Adds an image; only the surest mistakes keep their pixels."""
-        if not self.results:
-            self._surest = []
-        if image.rank:
-            # of equal ones the first stay, as where they are chosen
-            heapq.heappush(self._surest, (image.score, -len(self.results)))
-            image = replace(image, pixels=pixels.cpu().numpy().copy())
-        self.results.append(image)
-        if len(self._surest) > PAIRS:
-            least = -heapq.heappop(self._surest)[1]
-            self.results[least] = replace(self.results[least], pixels=None)
-
-    def compute_metrics(self, results: list[ClassifiedImage]) -> dict[str, float]:
-        """Keeps what was noted.
-
-        Args:
-            results: Of all processes.
-        """
-        self.images = list(results)
-        return {}
+            image = _classified(sample)
+            if image.rank:
+                image = replace(image, pixels=pixels.cpu().numpy().copy())
+            self.note(image, image.score if image.rank else None)
 
 
 def _classified(sample: dict) -> ClassifiedImage:

@@ -2,17 +2,17 @@
 
 import heapq
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from mmengine.evaluator import BaseMetric
 
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.inference.drawing import draw_label_map
 from attnpool_backbones.registry import METRICS
 from attnpool_backbones.reports.contents import PAIRS, Column, Contents, Pair, Picture
 from attnpool_backbones.reports.figures import confusion_matrix
+from attnpool_backbones.reports.noted_images import NotedImages
 
 __all__ = ['PixelConfusion', 'TestedImage', 'report_of_label_maps']
 
@@ -47,21 +47,18 @@ class TestedImage:
 
 
 @METRICS.register_module()
-class PixelConfusion(BaseMetric):
+class PixelConfusion(NotedImages):
     """Counts which class of pixels is taken for which; gives no metric.
 
     Args:
         ignore_index: Label of pixels that do not count. Default: 255.
-
-    Attributes:
-        images: All images, in the first process after the evaluation.
     """
 
+    pictures = ('labels', 'predictions')
+
     def __init__(self, ignore_index: int = 255) -> None:
-        super().__init__(collect_device='cpu')
+        super().__init__()
         self.ignore_index = ignore_index
-        self.images: list[TestedImage] = []
-        self._worst: list[tuple[float, int]] = []  # of self.results, a heap: the best is its first
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Counts the pixels of a batch.
@@ -80,27 +77,8 @@ class PixelConfusion(BaseMetric):
             truth = sample['gt_sem_seg']['data'].squeeze().cpu().numpy()
             # of two classes in one channel they are 0.0 and 1.0
             said = sample['pred_sem_seg']['data'].squeeze().long().cpu().numpy()
-            self._add(_counted(sample['img_path'], truth, said, classes, self.ignore_index))
-
-    def _add(self, image: TestedImage) -> None:
-        """Adds an image; only the worst ones keep their maps."""
-        if not self.results:
-            self._worst = []
-        # of equal ones the first stay, as where they are chosen
-        heapq.heappush(self._worst, (-image.iou, -len(self.results)))
-        self.results.append(image)
-        if len(self._worst) > PAIRS:
-            best = -heapq.heappop(self._worst)[1]
-            self.results[best] = replace(self.results[best], labels=None, predictions=None)
-
-    def compute_metrics(self, results: list[TestedImage]) -> dict[str, float]:
-        """Keeps what was counted.
-
-        Args:
-            results: Of all processes.
-        """
-        self.images = list(results)
-        return {}
+            image = _counted(sample['img_path'], truth, said, classes, self.ignore_index)
+            self.note(image, -image.iou)
 
 
 def _counted(
