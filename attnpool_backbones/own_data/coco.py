@@ -1,7 +1,6 @@
 """COCO: one JSON file for all images, or one for each split."""
 
 import json
-import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import chain
@@ -37,13 +36,8 @@ _SHOWN = 5  # files of other contents, in a note
 
 def find(folder: Folder) -> list[str]:
     """Lists the label files of this format, whether or not they are whole."""
-    return [file for file in folder.with_suffix('.json') if _has_lists(folder, file)]
-
-
-def _has_lists(folder: Folder, file: str) -> bool:
-    text = folder.both_ends(file)
     # of a file that was cut off the last list may be lost
-    return sum(re.search(rb'"%s"\s*:' % name.encode(), text) is not None for name in _LISTS) >= 2
+    return [file for file, keys in folder.json_keys.items() if len(keys.intersection(_LISTS)) >= 2]
 
 
 def has_objects(folder: Folder, files: Sequence[str]) -> bool:

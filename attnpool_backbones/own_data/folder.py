@@ -39,6 +39,7 @@ _SPLIT_WORDS = dict(
 )  # fmt: skip
 _WORD = re.compile(r'[a-z]+')
 _PART = 65536  # bytes
+_KEY = re.compile(rb'"([A-Za-z_]+)"\s*:')
 MASK_FOLDER = re.compile(
     r'(?P<split>train|training|val|valid|validation|test|testing|default)?[_-]?'
     r'(masks?|labels?|label_?maps?|annots?|annotations?|gts?|gt(?:fine|coarse)|ground_?truths?|segmentations?|'
@@ -324,6 +325,14 @@ class Folder:
         if is_turned:
             self.turned.add(image)
         return width, height
+
+    @cached_property
+    def json_keys(self) -> dict[str, frozenset[str]]:
+        """By ``.json`` file the keys at both of its ends; several formats ask, it is read once."""
+        return {
+            file: frozenset(sys.intern(k.decode()) for k in _KEY.findall(self.both_ends(file)))
+            for file in self.with_suffix('.json')
+        }
 
     def both_ends(self, file: str) -> bytes:
         """Returns the first and the last 64 KiB of a file, where keys tell what it is."""

@@ -5,7 +5,6 @@ import binascii
 import io
 import json
 import math
-import re
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any
@@ -21,17 +20,12 @@ from attnpool_backbones.own_data.masks_of_objects import box_of, ellipse, encode
 __all__ = ['NAME', 'find', 'read']
 
 NAME = 'labelme'
-_SHAPES = re.compile(rb'"shapes"\s*:')
 
 
 def find(folder: Folder) -> list[str]:
     """Lists the label files of this format, whether or not they are whole."""
-    return [file for file in folder.with_suffix('.json') if _has_shapes(folder, file)]
-
-
-def _has_shapes(folder: Folder, file: str) -> bool:
     # behind the image itself where a tool has sorted the keys
-    return _SHAPES.search(folder.both_ends(file)) is not None
+    return [file for file, keys in folder.json_keys.items() if 'shapes' in keys]
 
 
 def read(folder: Folder, files: list[str]) -> LabelledImages:

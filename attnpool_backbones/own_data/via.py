@@ -6,7 +6,6 @@ list or, in version 1, a dict.
 
 import json
 import math
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -18,7 +17,6 @@ from attnpool_backbones.own_data.masks_of_objects import box_of, ellipse
 __all__ = ['NAME', 'find', 'read']
 
 NAME = 'VIA'
-_REGIONS = re.compile(rb'"(shape_attributes|_via_img_metadata)"\s*:')
 _PROJECT = '_via_img_metadata'
 _CLASS = ('class', 'label', 'name', 'type', 'category', 'object')
 """Attributes of a region that are its class where there are several, the first first."""
@@ -28,8 +26,8 @@ _ALONE = 'object'
 
 def find(folder: Folder) -> list[str]:
     """Lists the label files of this format, whether or not they are whole."""
-    files = folder.with_suffix('.json')
-    return [file for file in files if _REGIONS.search(folder.both_ends(file))]
+    wanted = {_PROJECT, 'shape_attributes'}
+    return [file for file, keys in folder.json_keys.items() if not wanted.isdisjoint(keys)]
 
 
 def read(folder: Folder, files: list[str]) -> LabelledImages:
