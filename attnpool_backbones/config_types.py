@@ -1,15 +1,31 @@
 """Types in configs: a text, a text with a scope or a path in front, or the class itself.
 
 `dict(type='Resize')`, `dict(type='mmdet.Resize')` and, in a config of pure Python,
-`dict(type=Resize)` mean the same; what looks at a type asks here.
+`dict(type=Resize)` mean the same; what looks at a type, or for entries of one, asks here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmengine.registry import Registry
 
-__all__ = ['find_type', 'is_pretrained', 'type_name']
+__all__ = ['config_entries', 'find_type', 'is_pretrained', 'type_name']
+
+
+def config_entries(value: Any, key: str = '') -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yields every dict of a config with its dotted key, outer ones first.
+
+    Args:
+        value: The config or a part of it.
+        key: Its own key. Default: that of the whole config.
+    """
+    if isinstance(value, Mapping):
+        yield key, value
+        for name, inner in value.items():
+            yield from config_entries(inner, f'{key}.{name}' if key else str(name))
+    elif isinstance(value, (list, tuple)):
+        for index, inner in enumerate(value):
+            yield from config_entries(inner, f'{key}[{index}]')
 
 
 def type_name(entry: Any) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from attnpool_backbones.config_types import config_entries
 from attnpool_backbones.datasets.bit_depth import IGNORED
 from attnpool_backbones.datasets.config_paths import metrics_of
 
@@ -29,14 +30,8 @@ def ignored_labels(cfg: Mapping[str, Any], split: str) -> frozenset[int]:
     return frozenset({IGNORED, *(metric.get('ignore_index', IGNORED) for metric in metrics)})
 
 
-def heads(entry: Any) -> Iterator[Mapping[str, Any]]:
+def heads(model: Any) -> Iterator[Mapping[str, Any]]:
     """Yields the configs of a model's heads, also of those inside of wrappers and of heads."""
-    if isinstance(entry, (list, tuple)):
-        for each in entry:
-            yield from heads(each)
-    elif isinstance(entry, Mapping):
-        for key, value in entry.items():
-            if key in HEADS:
-                found = value if isinstance(value, (list, tuple)) else [value]
-                yield from (head for head in found if isinstance(head, Mapping))
-            yield from heads(value)
+    for key, entry in config_entries(model):
+        if key.rpartition('.')[2].partition('[')[0] in HEADS:
+            yield entry

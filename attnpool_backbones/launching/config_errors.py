@@ -13,26 +13,10 @@ from mmengine.config import Config
 
 from attnpool_backbones.command_line import UserError, is_lost_partner
 from attnpool_backbones.compatibility import IncompatibleEnvironment
-from attnpool_backbones.config_types import type_name
+from attnpool_backbones.config_types import config_entries, type_name
 from attnpool_backbones.launching.runners import NotesStart
 
-__all__ = ['config_entries', 'explained', 'key_of', 'parameters_of', 'started', 'words_of']
-
-
-def config_entries(value: Any, key: str = '') -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yields every dict of a config with its dotted key, outer ones first.
-
-    Args:
-        value: The config or a part of it.
-        key: Its own key. Default: that of the whole config.
-    """
-    if isinstance(value, Mapping):
-        yield key, value
-        for name, inner in value.items():
-            yield from config_entries(inner, f'{key}.{name}' if key else str(name))
-    elif isinstance(value, (list, tuple)):
-        for index, inner in enumerate(value):
-            yield from config_entries(inner, f'{key}[{index}]')
+__all__ = ['explained', 'key_of', 'parameters_of', 'started', 'words_of']
 
 
 def parameters_of(kind: Callable) -> tuple[set[str], bool]:

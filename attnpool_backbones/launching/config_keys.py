@@ -14,10 +14,9 @@ from typing import Any
 from mmengine.config import Config
 
 from attnpool_backbones.command_line import MAX_PROCESSES, UserError, shortened
-from attnpool_backbones.config_types import type_name
+from attnpool_backbones.config_types import config_entries, type_name
 from attnpool_backbones.launching.config_errors import (
     close_types,
-    config_entries,
     parameters_of,
     registries,
     suggestion,

@@ -15,8 +15,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.dist import get_dist_info, is_distributed
 
 from attnpool_backbones.command_line import UserError, line_of
-from attnpool_backbones.config_types import type_name
-from attnpool_backbones.launching.config_errors import config_entries
+from attnpool_backbones.config_types import config_entries, type_name
 from attnpool_backbones.launching.processes import taken_port
 from attnpool_backbones.process_lifetime import end_with_parent
 

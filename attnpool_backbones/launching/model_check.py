@@ -16,9 +16,9 @@ from torch.nn.modules.batchnorm import SyncBatchNorm, _BatchNorm
 
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.config_tasks import recognise_task
-from attnpool_backbones.config_types import type_name
+from attnpool_backbones.config_types import config_entries, type_name
 from attnpool_backbones.engine.wrapped_models import bare_model
-from attnpool_backbones.launching.config_errors import config_entries, words_of
+from attnpool_backbones.launching.config_errors import words_of
 
 __all__ = ['require_classes', 'require_fitting_parts']
 

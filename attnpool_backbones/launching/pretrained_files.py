@@ -9,8 +9,7 @@ from mmengine.config import Config
 
 from attnpool_backbones.command_line import UserError
 from attnpool_backbones.config_files import config_root
-from attnpool_backbones.config_types import is_pretrained
-from attnpool_backbones.launching.config_errors import config_entries
+from attnpool_backbones.config_types import config_entries, is_pretrained
 
 __all__ = ['pretrained_files', 'require_pretrained']
 
