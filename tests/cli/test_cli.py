@@ -231,6 +231,7 @@ def test_time_of_a_resumed_training_is_not_measured_again(tmp_path, monkeypatch,
     assert epochs('--resume') == measured != 7  # there is nothing yet
     (run / 'own.py').write_text('train_cfg = dict(max_epochs=7)')
     assert epochs('--resume') == measured  # it ended before its first checkpoint
+    assert epochs() == measured
     cfg.resume = True
     assert epochs('--resume') == 7
     assert 'epochs: 7, with which the training began' in capsys.readouterr().out
@@ -240,8 +241,6 @@ def test_time_of_a_resumed_training_is_not_measured_again(tmp_path, monkeypatch,
 
 
 def test_batch_of_a_resumed_training_is_not_measured_again(tmp_path, monkeypatch, capsys):
-    import argparse
-
     from mmengine.config import Config
 
     from attnpool_backbones.cli import train
