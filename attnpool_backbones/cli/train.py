@@ -318,8 +318,10 @@ def train_in_processes(args: argparse.Namespace, processes: int) -> int:
     from attnpool_backbones.launching.config import load_config
     from attnpool_backbones.launching.processes import run_group
 
-    loader = load_config(args.config, args.cfg_options).train_dataloader
-    batch = args.batch or loader.get('batch_size', 1)
+    batch = args.batch
+    if not batch:
+        loader = load_config(args.config, args.cfg_options).train_dataloader
+        batch = loader.get('batch_size', 1)
     if batch % processes:
         raise UserError(f'--devices: a batch of {batch} cannot be shared by {processes} devices')
     words = ['--batch', str(batch // processes), '--launcher', 'pytorch']
